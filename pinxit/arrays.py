@@ -1,0 +1,140 @@
+"""The glossary: axis letters, the records that cross module borders, and the protocols at the seams.
+
+One legend serves the whole package. A shape such as ``Float[Array, "b h w c"]`` reads:
+
+===== =====================================================
+``b`` batch
+``h w`` height and width of the latent grid (of the image, when there is no autoencoder)
+``c`` channels of the latents (3 for pixels)
+``n`` image tokens, ``n = (h / patch) * (w / patch)``
+``l`` text tokens
+``e`` width of the text encoder
+``p`` width of the pooled text vector
+``d`` width of the model (``hidden_size``)
+``k f`` attention heads and the width of one head, ``d = k * f``
+===== =====================================================
+
+Time ``t`` runs from 0 (data) to 1 (noise), and ``x_t = (1 - t) * latents + t * noise``. A model predicts
+``velocity = noise - latents`` (flow matching: Lipman et al. 2022, arXiv:2210.02747; rectified flow: Liu et
+al. 2022, arXiv:2209.03003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+ArrayLike = Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Conditioning:
+    """What the model is told about the picture: text tokens, which of them are real, and a pooled vector."""
+
+    tokens: Float[ArrayLike, "b l e"]
+    """Last hidden state of the text encoder."""
+    mask: Bool[ArrayLike, "b l"]
+    """True from the first token (BOS) to the last real one (EOS); padding is False."""
+    pooled: Float[ArrayLike, "b p"] | None = None
+    """One vector per caption, where the encoder has one."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, as an `Objective` sees it."""
+
+    latents: Float[ArrayLike, "b h w c"]
+    """Clean, normalised latents (or pixels in [-1, 1])."""
+    conditioning: Conditioning
+    index: Int[ArrayLike, " b"]
+    """Position of each sample in the run's order of samples; randomness is folded with it."""
+    null: Conditioning
+    """The encoded empty prompt, with ``b = 1``."""
+
+
+@dataclass(frozen=True)
+class LatentStats:
+    """Affine map between raw latents (the autoencoder's) and latents (the model's): ``(raw - shift) * scale``."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    channels: int = 4
+    downsample: int = 8
+    """Image pixels per latent cell, along one side."""
+
+
+class VelocityFn(Protocol):
+    """The seam between model, guidance and solver."""
+
+    def __call__(
+        self,
+        x_t: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+        conditioning: Conditioning,
+    ) -> Float[Array, "b h w c"]: ...
+
+
+class Objective(Protocol):
+    """The seam between model and training. It owns noise, time and caption dropout."""
+
+    def loss(
+        self, model: VelocityFn, batch: Batch, *, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Mean loss over the batch and metrics; `key` is already folded with the step."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Captions to `Conditioning`, in two halves so that the second can run inside a jitted step."""
+
+    max_tokens: int
+    width: int
+    params: Any
+    """Frozen weights, a pytree: pass it to `apply` as an argument, never close over it in a jitted function."""
+
+    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
+        """Token ids on the host, padded or truncated to exactly `max_tokens`."""
+        ...
+
+    def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
+        """Pure and jittable."""
+        ...
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning: ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """Images in [-1, 1] to normalised latents and back; also the identity, for pixel models."""
+
+    stats: LatentStats
+    params: Any
+
+    def encode(
+        self, params: Any, images: Float[ArrayLike, "b hi wi 3"], *, key: Array | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Normalised latents: the posterior's mean, or a sample when `key` is given. Pure and jittable."""
+        ...
+
+    def decode(self, params: Any, latents: Float[ArrayLike, "b h w c"]) -> Float[Array, "b hi wi 3"]:
+        """Images in [-1, 1], not clipped. Pure and jittable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a dataset before encoding."""
+
+    image: np.ndarray
+    """uint8, (height, width, 3)."""
+    caption: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Known facts about the image (scenes only)."""
