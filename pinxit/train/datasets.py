@@ -1,0 +1,47 @@
+"""Datasets by name: each a function ``(size, image_size, seed, split)`` to a sequence of `Example`.
+
+To add one: a function below, and one line in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from pinxit.arrays import Example
+
+Split = Literal["train", "heldout"]
+
+
+class Examples(Protocol):
+    """Rows by number, deterministic: row i is always the same."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Example: ...
+
+
+def scenes(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
+    """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
+    from pinxit.data.scenes import Scenes
+
+    return Scenes(split, seed=seed, length=size, image_size=image_size)
+
+
+def mock(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
+    """Coloured gradients with captions: for tests."""
+    from pinxit.data.mock import MockImages
+
+    return MockImages(size, image_size, seed=seed + (split == "heldout"))
+
+
+DATASETS: dict[str, Callable[..., Examples]] = {"scenes": scenes, "mock": mock}
+
+
+def load_examples(
+    name: str, size: int, *, image_size: int, seed: int = 0, split: Split = "train"
+) -> Examples:
+    """`size` rows of the dataset called `name`."""
+    if name not in DATASETS:
+        raise ValueError(f"dataset_name: unknown dataset {name!r}; known: {', '.join(DATASETS)}")
+    return DATASETS[name](size, image_size, seed=seed, split=split)

@@ -1,0 +1,78 @@
+"""Averages of the parameters along the run, several lengths at once, so that the best is chosen afterwards.
+
+The power-function average of Karras et al. (2024, arXiv:2312.02696) weighs the parameters of step ``s`` by
+``s ** gamma``, so it forgets the beginning at any length of run and needs no warm-up:
+``ema = beta(s) * ema + (1 - beta(s)) * params`` with ``beta(s) = (1 - 1 / s) ** (gamma + 1)``.
+Its length is named by the standard deviation of that weight over the run, ``sigma_rel``, which solves
+``sigma_rel ** 2 = (gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))``; 0.05 is short, 0.25 long.
+A fixed decay is the usual exponential average, warmed up: ``beta(s) = min(decay, s / (s + 9))``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Which averages of the parameters a run keeps."""
+
+    kind: Literal["power", "decay"] = "power"
+    """"power": each length is a relative standard deviation (0.05 to 0.28); "decay": a fixed decay."""
+    lengths: tuple[float, ...] = (0.05, 0.1, 0.2)
+    """One average is kept for each; the report picks the best by validation. Empty: none is kept."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown kinds and lengths that no average can have."""
+        if self.kind not in ("power", "decay"):
+            raise ValueError(f"ema.kind: unknown kind {self.kind!r}; known: power, decay")
+        low, high = (0.0, 0.28) if self.kind == "power" else (0.0, 1.0)
+        for length in self.lengths:
+            if not low < length < high:
+                raise ValueError(
+                    f"ema.lengths: {length} is out of range for kind {self.kind!r}; "
+                    f"valid: above {low} and below {high}"
+                )
+        if len(set(self.lengths)) != len(self.lengths):
+            raise ValueError(f"ema.lengths: {self.lengths} names a length twice")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of `TrainState.ema`, such as ``ema_0.05``."""
+        return tuple(f"ema_{length:g}" for length in self.lengths)
+
+
+def power_exponent(sigma_rel: float) -> float:
+    """Gamma of the power-function average whose relative standard deviation is `sigma_rel`."""
+    inverse = sigma_rel**-2
+    roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
+    return float(np.max(roots.real))
+
+
+def decay_at(config: EmaConfig, length: float, step: jax.Array) -> jax.Array:
+    """How much of the average survives at `step`, counted from 1."""
+    s = step.astype(jnp.float32)
+    if config.kind == "power":
+        return (1.0 - 1.0 / s) ** (power_exponent(length) + 1.0)
+    return jnp.minimum(length, (s - 1.0) / (s + 9.0))
+
+
+def init_ema(config: EmaConfig, params: Any) -> dict[str, Any]:
+    """One copy of the parameters for each length."""
+    return {name: jax.tree.map(jnp.copy, params) for name in config.names}
+
+
+def update_ema(
+    config: EmaConfig, ema: dict[str, Any], params: Any, *, step: jax.Array
+) -> dict[str, Any]:
+    """The averages after `step` (from 1), whose parameters are `params`."""
+    updated = {}
+    for name, length in zip(config.names, config.lengths, strict=True):
+        keep = decay_at(config, length, step)
+        updated[name] = jax.tree.map(lambda a, p, k=keep: p + k * (a - p), ema[name], params)
+    return updated

@@ -1,0 +1,200 @@
+"""Everything a run is told: one frozen dataclass, checked when it is made and saved with the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from pinxit.flow.objective import FlowMatching
+from pinxit.train.datasets import DATASETS
+from pinxit.train.ema import EmaConfig
+from pinxit.train.optimizer import OptimizerConfig
+
+__all__ = [
+    "EmaConfig",
+    "EvalConfig",
+    "FlowMatching",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SamplingConfig",
+    "TrainConfig",
+]
+
+
+def _require(prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]) -> None:
+    """Raises for the first field that is not above 0 (`positive`) or is below 0 (`natural`)."""
+    for names, least in ((positive, 1), (natural, 0)):
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and value < least:
+                raise ValueError(f"{prefix}{name}: {value} must be at least {least}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: a preset, and what differs from it (none: as the preset says)."""
+
+    preset: str = "tiny"
+    """Named size: debug, tiny, small, base, large or xlarge."""
+    use_stable_vae: bool = True
+    """Train on the autoencoder's latents; off: on pixels."""
+    patch_size: int | None = None
+    """Side of a token, in latent cells (pixels, without the autoencoder)."""
+    hidden_size: int | None = None
+    """Width of the model."""
+    depth: int | None = None
+    """Number of blocks."""
+    num_heads: int | None = None
+    """Attention heads; must divide hidden_size."""
+    mlp_ratio: float | None = None
+    """Width of the MLP over hidden_size."""
+    modulation_rank: int | None = None
+    """Rank of the modulation that each block adds to the shared one."""
+    rope_theta: float | None = None
+    """Base of the rotary frequencies."""
+    bottleneck_size: int | None = None
+    """Width of the patch embedding's bottleneck (pixel models)."""
+    prediction: Literal["velocity", "latents"] | None = None
+    """What the last layer outputs; "latents" is converted to a velocity."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Arithmetic of the forward pass; none: float32, or what use_amp picks for the device."""
+    remat: Literal["none", "dots", "full"] | None = None
+    """What the backward pass computes again instead of storing."""
+    scan_blocks: bool | None = None
+    """Compile one block and loop over it; off: unroll."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive; the transformer's own config checks the rest."""
+        names = ("patch_size", "hidden_size", "depth", "num_heads", "modulation_rank")
+        _require("model.", self, positive=(*names, "bottleneck_size"), natural=())
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields that differ from the preset, named as in `TransformerConfig`."""
+        own = ("preset", "use_stable_vae")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How pictures are drawn for the sample grids and the evaluation. Training never reads it."""
+
+    steps: int = 16
+    """Solver steps."""
+    guidance_scale: float = 4.0
+    """1 turns guidance off."""
+    solver: str = "euler"
+    """Name of the solver."""
+    shift: float = 1.0
+    """Time-grid shift; above 1 spends more steps near noise."""
+    prompts: tuple[str, ...] = (
+        "A beautiful sunset over mountains",
+        "a small red house on the left under a full moon",
+        "a large yellow tree on a foggy beach at dawn",
+        "a purple castle in the middle of a desert at noon",
+    )
+    """Prompts of the sample grids, the same all run long."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One picture of each prompt for each seed."""
+
+    def __post_init__(self) -> None:
+        """Refuses counts below 1 and an empty list of prompts."""
+        _require("sampling.", self, positive=("steps",), natural=("guidance_scale",))
+        if not self.shift > 0:
+            raise ValueError(f"sampling.shift: {self.shift} must be above 0")
+        if not self.prompts or not self.seeds:
+            raise ValueError("sampling.prompts, sampling.seeds: each needs at least one entry")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The held-out evaluation at the end of a run (and on the way, every eval_interval steps)."""
+
+    prompts: int = 256
+    """Held-out prompts drawn and judged at the end; 0: none."""
+    batch_size: int = 32
+    """Pictures or rows computed together."""
+    images: int = 512
+    """Held-out rows for the validation loss; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Refuses negative counts."""
+        _require("evaluation.", self, positive=("batch_size",), natural=("prompts", "images"))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    name: str = "scenes"
+    """The run's folder inside output_dir."""
+    dataset_name: str = "scenes"
+    """Where images and captions come from: scenes or mock."""
+    dataset_size: int = 20_000
+    """Rows encoded once, at the start, and kept in memory."""
+    image_size: int = 64
+    """Side of the images, in pixels."""
+    batch_size: int = 16
+    """Samples per update, over all devices and accumulation steps."""
+    max_steps: int = 2_000
+    """Updates."""
+    seed: int = 0
+    """Everything random follows from it."""
+    gradient_accumulation_steps: int = 1
+    """Cut the batch in this many pieces, to save memory; the result is the same."""
+    use_amp: bool = False
+    """Mixed precision: bfloat16 where the hardware has it, else float16 with loss scaling."""
+    text_encoder: str = "tiny"
+    """A name, a Hugging Face directory, or a repository id."""
+    vae: str = "tiny"
+    """A name, a Hugging Face directory, or a repository id."""
+    log_interval: int = 20
+    """Steps between rows of metrics."""
+    save_interval: int = 500
+    """Steps between checkpoints."""
+    sample_interval: int = 500
+    """Steps between sample grids; 0: only at the end."""
+    eval_interval: int = 0
+    """Steps between validation losses; 0: only at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    max_skipped: int = 20
+    """Non-finite steps in a row after which the run stops."""
+    output_dir: str = "runs"
+    """Where runs are written."""
+    resume: bool = True
+    """Continue the run of this name if there is one; off: refuse to touch it."""
+    fsdp: bool = False
+    """Shard parameters and optimiser over the devices, instead of copying them to each."""
+    wandb: bool = False
+    """Also send metrics to Weights & Biases (extra: wandb)."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How the gradient moves the parameters."""
+    objective: FlowMatching = field(default_factory=FlowMatching)
+    """The loss."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Averages of the parameters."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How sample grids are drawn."""
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    """The held-out evaluation."""
+
+    def __post_init__(self) -> None:
+        """Refuses what can be known to be wrong before anything is loaded."""
+        positive = ("dataset_size", "image_size", "batch_size", "max_steps", "log_interval")
+        positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
+        natural = ("seed", "sample_interval", "eval_interval", "max_skipped")
+        _require("", self, positive=positive, natural=natural)
+        if self.dataset_name not in DATASETS:
+            raise ValueError(
+                f"dataset_name: unknown dataset {self.dataset_name!r}; known: {', '.join(DATASETS)}"
+            )
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"gradient_accumulation_steps: {self.gradient_accumulation_steps} does not divide "
+                f"batch_size {self.batch_size}"
+            )
+        if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
+            raise ValueError(f"name: {self.name!r} cannot be the name of a folder")
