@@ -1,0 +1,129 @@
+"""Writes varied natural captions for a `Scene`: templates, synonyms, and facts sometimes left unsaid.
+
+A *full* caption states every fact that the picture shows; it is what a model is judged on. A free one, used for
+training, sometimes leaves out the weather, the sun or moon, or an object's size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pinxit.data.scene import Scene, Thing
+
+_TIME = {
+    "dawn": ("at dawn", "at sunrise", "in the early morning"),
+    "day": ("by day", "at noon", "in daylight"),
+    "sunset": ("at sunset", "at dusk", "in the evening"),
+    "night": ("at night", "by night", "in the dark"),
+}
+_TIME_NOUN = {
+    "dawn": ("dawn", "sunrise", "morning"),
+    "day": ("day", "noon", "afternoon"),
+    "sunset": ("sunset", "dusk", "evening"),
+    "night": ("night", "midnight"),
+}
+_BACKDROP = {
+    "mountains": ("the mountains", "snowy mountains", "mountains"),
+    "hills": ("green hills", "rolling hills", "hills"),
+    "sea": ("the sea", "the ocean", "a beach"),
+    "forest": ("a forest", "the woods", "a pine forest"),
+    "desert": ("the desert", "sand dunes", "a desert"),
+}
+_NEAR = {
+    "mountains": ("before", "near", "in front of"),
+    "hills": ("before", "near", "in front of"),
+    "sea": ("by", "near", "beside"),
+    "forest": ("by", "near", "in front of"),
+    "desert": ("near", "in front of", "before"),
+}
+_OVER = {"mountains": "over", "hills": "over", "sea": "by", "forest": "over", "desert": "over"}
+_WEATHER = {
+    "clear": ("under a clear sky", "clear sky", "in clear weather"),
+    "cloudy": ("with clouds", "under a cloudy sky", "with white clouds"),
+    "rain": ("in the rain", "on a rainy day", "it is raining"),
+    "snow": ("in the snow", "snow is falling", "in falling snow"),
+    "fog": ("in the fog", "in thick fog", "in mist"),
+}
+_CELESTIAL = {
+    "sun": ("under the sun", "with the sun in the sky", "the sun is out"),
+    "full moon": ("under a full moon", "with a full moon", "the moon is full"),
+    "crescent moon": ("under a crescent moon", "with a crescent moon", "with a thin moon"),
+}
+_SIZE = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+_KIND = {"house": ("house", "cottage"), "balloon": ("balloon", "hot air balloon")}
+_PLACE = {
+    "left": ("on the left", "to the left", "at the left"),
+    "middle": ("in the middle", "in the centre", "in the center"),
+    "right": ("on the right", "to the right", "at the right"),
+}
+_MOOD = ("beautiful", "calm", "quiet", "lovely", "peaceful")
+_MEDIUM = ("a picture of", "a painting of", "a drawing of", "an image of", "a view of")
+
+
+def caption(scene: Scene, *, seed: int, index: int = 0, full: bool = False) -> str:
+    """One caption of `scene`, a pure function of its arguments."""
+    return _Writer(np.random.default_rng([seed, index, 2]), full).write(scene)
+
+
+class _Writer:
+    def __init__(self, rng: np.random.Generator, full: bool) -> None:
+        self.rng, self.full = rng, full
+
+    def write(self, scene: Scene) -> str:
+        things = " and ".join(self._thing(thing) for thing in scene.things)
+        details = self._details(scene)
+        form = self.rng.integers(4)
+        if not things or form == 0:
+            text = self._landscape(scene, " with " + things if things else "")
+        elif form == 1:
+            text = f"{things} {self._near(scene)} {self._one(_TIME[scene.time])}"
+        elif form == 2:
+            text = (
+                f"{things}, {self._one(_BACKDROP[scene.backdrop])} {self._one(_TIME[scene.time])}"
+            )
+        else:
+            text = f"{self._one(_TIME[scene.time])}, {things} {self._near(scene)}"
+        if self._sometimes(0.2) and not text.startswith(("at ", "in ", "by ")):
+            text = f"{self._one(_MEDIUM)} {text}"
+        for detail in details:
+            text += (", " if self._sometimes(0.7) else " ") + detail
+        if self._sometimes(0.5):
+            text = text[0].upper() + text[1:]
+        return text + ("." if self._sometimes(0.3) else "")
+
+    def _one(self, options: tuple[str, ...]) -> str:
+        return options[int(self.rng.integers(len(options)))]
+
+    def _sometimes(self, chance: float) -> bool:
+        return bool(self.rng.random() < chance)
+
+    def _said(self, chance: float) -> bool:
+        return self._sometimes(chance) or self.full
+
+    def _thing(self, thing: Thing) -> str:
+        size = self._one(_SIZE[thing.size]) + " " if self._said(0.85) else ""
+        kind = self._one(_KIND.get(thing.kind, (thing.kind,)))
+        place = " " + self._one(_PLACE[thing.place]) if self._said(0.92) else ""
+        return f"a {size}{thing.colour} {kind}{place}"
+
+    def _near(self, scene: Scene) -> str:
+        return f"{self._one(_NEAR[scene.backdrop])} {self._one(_BACKDROP[scene.backdrop])}"
+
+    def _landscape(self, scene: Scene, things: str) -> str:
+        mood = self._one(_MOOD) + " " if self._sometimes(0.5) else ""
+        if self._sometimes(0.5):
+            noun = self._one(_TIME_NOUN[scene.time])
+            article = "an" if not mood and noun[0] in "aeiou" else "a"
+            where = f"{_OVER[scene.backdrop]} {self._one(_BACKDROP[scene.backdrop])}"
+            return f"{article} {mood}{noun} {where}{things}"
+        what = self._one(_BACKDROP[scene.backdrop])
+        lead = f"a {mood}landscape, {what}" if mood else what
+        return f"{lead} {self._one(_TIME[scene.time])}{things}"
+
+    def _details(self, scene: Scene) -> list[str]:
+        details = []
+        if scene.celestial != "none" and self._said(0.85):
+            details.append(self._one(_CELESTIAL[scene.celestial]))
+        if self._said(0.35 if scene.weather == "clear" else 0.92):
+            details.append(self._one(_WEATHER[scene.weather]))
+        return [details[i] for i in self.rng.permutation(len(details))]

@@ -1,0 +1,49 @@
+"""The embedded dataset: unlimited, deterministic pictures of landscapes with captions and every fact known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pinxit.arrays import Example
+from pinxit.data.captions import caption
+from pinxit.data.drawing import render
+from pinxit.data.scene import SPLITS, Scene, Split, sample_scene
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A random-access source: ``scenes[i]`` is a pure function of ``(seed, split, i)``."""
+
+    length: int = 1_000_000
+    seed: int = 0
+    split: Split = "train"
+    image_size: int = 64
+    full_captions: bool = False
+    """Captions state every fact (for evaluation) instead of sometimes leaving one out."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Example:
+        scene = self.scene(index)
+        return Example(
+            image=render(scene, seed=self.seed, index=index, size=self.image_size),
+            caption=self.caption(index),
+            attributes=scene.labels(),
+        )
+
+    def scene(self, index: int) -> Scene:
+        """What is to be seen at `index`."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"scene {index} of {self.length}")
+        return sample_scene(self.seed, index, split=self.split)
+
+    def caption(self, index: int) -> str:
+        """The caption at `index`, without drawing the picture."""
+        return caption(self.scene(index), seed=self.seed, index=index, full=self.full_captions)
