@@ -1,0 +1,308 @@
+"""The KL autoencoder of latent diffusion (Rombach et al. 2021, arXiv:2112.10752), as in diffusers.
+
+An image x gives a Gaussian over raw latents, q(z | x) = N(mean(x), exp(logvar(x))), on a grid that
+is ``2 ** (levels - 1)`` times coarser; the decoder maps z back to x. Both halves are convolutional
+residual networks with group normalisation and one attention over the whole grid in the middle. What
+a diffusion model sees is ``(z - shift_factor) * scaling_factor``: see `autoencoder.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from pinxit.arrays import ArrayLike
+from pinxit.encoders import weights
+from pinxit.encoders.weights import Tree
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+EPSILON = 1e-6
+LOGVAR_RANGE = (-30.0, 20.0)
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    """Shape of an autoencoder, in the words of diffusers' config.json and with its defaults."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    block_out_channels: tuple[int, ...] = (64,)
+    """Width of each level, finest first; each level but the last halves the grid."""
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+    sample_size: int = 32
+    """Side of the training images; informative."""
+    scaling_factor: float = 0.18215
+    shift_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels is empty; give one width per level")
+        if self.norm_num_groups < 1:
+            raise ValueError(f"norm_num_groups is {self.norm_num_groups}; it must be at least 1")
+        bad = [w for w in self.block_out_channels if w < 1 or w % self.norm_num_groups]
+        if bad:
+            raise ValueError(
+                f"block_out_channels has {bad}; each width must be a multiple of "
+                f"norm_num_groups = {self.norm_num_groups}"
+            )
+
+    @property
+    def downsample(self) -> int:
+        """Image pixels per latent cell, along one side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AutoencoderKLConfig:
+        """From diffusers' config.json; what this module does not compute is refused by name."""
+        levels = len(value.get("block_out_channels", (64,)))
+        fixed = {
+            "act_fn": "silu",
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+        }
+        for name, expected in fixed.items():
+            given = value.get(name, expected)
+            if (list(given) if isinstance(given, list | tuple) else given) != expected:
+                raise ValueError(f"{name} is {given!r}; the autoencoder knows only {expected!r}")
+        for name in ("latents_mean", "latents_std"):
+            if value.get(name) is not None:
+                raise ValueError(
+                    f"{name} is set; the autoencoder knows only a scalar scale and shift"
+                )
+        fields = cls.__dataclass_fields__
+        known = {name: value[name] for name in fields if value.get(name) is not None}
+        if isinstance(known.get("sample_size"), list | tuple):
+            known["sample_size"] = known["sample_size"][0]
+        return cls(**known | {"block_out_channels": tuple(value.get("block_out_channels", (64,)))})
+
+    def to_json(self) -> dict[str, Any]:
+        """diffusers' config.json."""
+        levels = len(self.block_out_channels)
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            "_class_name": "AutoencoderKL",
+            "_diffusers_version": "0.42.1",
+            **fields,
+            "block_out_channels": list(self.block_out_channels),
+            "act_fn": "silu",
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+            "force_upcast": False,
+            "latents_mean": None,
+            "latents_std": None,
+        }
+
+
+def init_vae(config: AutoencoderKLConfig, key: Array) -> Tree:
+    """Fresh float32 parameters, for training from nothing."""
+    return weights.init_params(vae_shapes(config), key)
+
+
+@jax.named_scope("vae_encode")
+def encode_moments(
+    params: Tree, config: AutoencoderKLConfig, images: Float[ArrayLike, "b hi wi ci"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+    """Mean and log-variance of the raw latents of images in [-1, 1]."""
+    encoder = params["encoder"]
+    _check_grid(config, images)
+    x = _conv(encoder["conv_in"], jnp.asarray(images))
+    for level in _numbered(encoder["down_blocks"]):
+        for block in _numbered(level["resnets"]):
+            x = _resnet(block, config, x)
+        if "downsamplers" in level:
+            x = _conv(level["downsamplers"]["0"]["conv"], x, stride=2, padding=((0, 1), (0, 1)))
+    x = _middle(encoder["mid_block"], config, x)
+    x = _conv(encoder["conv_out"], jax.nn.silu(_group_norm(encoder["conv_norm_out"], config, x)))
+    if config.use_quant_conv:
+        x = _conv(params["quant_conv"], x)
+    mean, logvar = jnp.split(x, 2, axis=-1)
+    return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+
+
+@jax.named_scope("vae_decode")
+def decode(
+    params: Tree, config: AutoencoderKLConfig, raw_latents: Float[ArrayLike, "b h w c"]
+) -> Float[Array, "b hi wi co"]:
+    """Images from raw latents, about [-1, 1] and not clipped."""
+    decoder = params["decoder"]
+    x = jnp.asarray(raw_latents)
+    if config.use_post_quant_conv:
+        x = _conv(params["post_quant_conv"], x)
+    x = _middle(decoder["mid_block"], config, _conv(decoder["conv_in"], x))
+    for level in _numbered(decoder["up_blocks"]):
+        for block in _numbered(level["resnets"]):
+            x = _resnet(block, config, x)
+        if "upsamplers" in level:
+            x = _conv(level["upsamplers"]["0"]["conv"], _double(x))
+    return _conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
+
+
+def save_vae(directory: str | Path, params: Tree, config: AutoencoderKLConfig) -> None:
+    """Writes a directory that diffusers' ``AutoencoderKL.from_pretrained`` opens."""
+    weights.save_directory(directory, config.to_json(), params=params, weights=WEIGHTS)
+
+
+def load_vae(source: str | Path, *, subfolder: str = "") -> tuple[Tree, AutoencoderKLConfig]:
+    """Parameters and config from a diffusers directory or a Hub repository."""
+    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
+    config = AutoencoderKLConfig.from_json(value)
+    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    return weights.from_tensors(tensors, vae_shapes(config), source=source), config
+
+
+def vae_shapes(config: AutoencoderKLConfig) -> Tree:
+    """The shape of every parameter."""
+    widths, channels = config.block_out_channels, config.latent_channels
+    shapes = {
+        "encoder": {
+            "conv_in": _conv_shape(3, config.in_channels, widths[0]),
+            "down_blocks": _levels(widths, config.layers_per_block, "downsamplers"),
+            "mid_block": _middle_shape(config, widths[-1]),
+            "conv_norm_out": _norm_shape(widths[-1]),
+            "conv_out": _conv_shape(3, widths[-1], 2 * channels),
+        },
+        "decoder": {
+            "conv_in": _conv_shape(3, channels, widths[-1]),
+            "mid_block": _middle_shape(config, widths[-1]),
+            "up_blocks": _levels(widths[::-1], config.layers_per_block + 1, "upsamplers"),
+            "conv_norm_out": _norm_shape(widths[0]),
+            "conv_out": _conv_shape(3, widths[0], config.out_channels),
+        },
+    }
+    if config.use_quant_conv:
+        shapes["quant_conv"] = _conv_shape(1, 2 * channels, 2 * channels)
+    if config.use_post_quant_conv:
+        shapes["post_quant_conv"] = _conv_shape(1, channels, channels)
+    return shapes
+
+
+def _levels(widths: tuple[int, ...], layers: int, resampler: str) -> Tree:
+    """One entry per level; all but the last end in a convolution that changes the grid."""
+    levels = {}
+    before = widths[0]
+    for i, width in enumerate(widths):
+        resnets = {str(j): _resnet_shape(before if j == 0 else width, width) for j in range(layers)}
+        levels[str(i)] = {"resnets": resnets}
+        if i + 1 < len(widths):
+            levels[str(i)][resampler] = {"0": {"conv": _conv_shape(3, width, width)}}
+        before = width
+    return levels
+
+
+def _conv_shape(size: int, before: int, after: int) -> Tree:
+    return {"kernel": (size, size, before, after), "bias": (after,)}
+
+
+def _norm_shape(width: int) -> Tree:
+    return {"scale": (width,), "bias": (width,)}
+
+
+def _resnet_shape(before: int, after: int) -> Tree:
+    shapes = {
+        "norm1": _norm_shape(before),
+        "conv1": _conv_shape(3, before, after),
+        "norm2": _norm_shape(after),
+        "conv2": _conv_shape(3, after, after),
+    }
+    return shapes if before == after else shapes | {"conv_shortcut": _conv_shape(1, before, after)}
+
+
+def _middle_shape(config: AutoencoderKLConfig, width: int) -> Tree:
+    shapes = {"resnets": {"0": _resnet_shape(width, width), "1": _resnet_shape(width, width)}}
+    if not config.mid_block_add_attention:
+        return shapes
+    linear = {"kernel": (width, width), "bias": (width,)}
+    attention = dict.fromkeys(("to_q", "to_k", "to_v"), linear) | {"to_out": {"0": linear}}
+    return {"attentions": {"0": attention | {"group_norm": _norm_shape(width)}}, **shapes}
+
+
+def _middle(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
+    x = _resnet(params["resnets"]["0"], config, x)
+    if config.mid_block_add_attention:
+        x = x + _attention(params["attentions"]["0"], config, x)
+    return _resnet(params["resnets"]["1"], config, x)
+
+
+def _resnet(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
+    h = _conv(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
+    h = _conv(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
+    return h + (_conv(params["conv_shortcut"], x) if "conv_shortcut" in params else x)
+
+
+def _attention(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
+    """One head as wide as the grid's channels."""
+    height, width = x.shape[1:3]
+    x = rearrange(_group_norm(params["group_norm"], config, x), "b h w d -> b (h w) 1 d")
+    q, k, v = (_linear(params[name], x) for name in ("to_q", "to_k", "to_v"))
+    x = _linear(params["to_out"]["0"], jax.nn.dot_product_attention(q, k, v))
+    return rearrange(x, "b (h w) 1 d -> b h w d", h=height, w=width)
+
+
+def _group_norm(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
+    groups = rearrange(x.astype(jnp.float32), "b h w (g d) -> b h w g d", g=config.norm_num_groups)
+    mean = groups.mean((1, 2, 4), keepdims=True)
+    variance = jnp.square(groups - mean).mean((1, 2, 4), keepdims=True)
+    scale = rearrange(params["scale"], "(g d) -> g d", g=config.norm_num_groups)
+    bias = rearrange(params["bias"], "(g d) -> g d", g=config.norm_num_groups)
+    normed = (groups - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias
+    return normed.reshape(x.shape).astype(x.dtype)
+
+
+def _conv(params: Tree, x: Array, *, stride: int = 1, padding: Any = "SAME") -> Array:
+    y = jax.lax.conv_general_dilated(
+        x,
+        params["kernel"].astype(x.dtype),
+        window_strides=(stride, stride),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y + params["bias"].astype(x.dtype)
+
+
+def _linear(params: Tree, x: Array) -> Array:
+    return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
+
+
+def _double(x: Float[Array, "b h w d"]) -> Array:
+    """Each cell becomes two by two equal cells."""
+    b, h, w, d = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, d))
+    return x.reshape(b, 2 * h, 2 * w, d)
+
+
+def _numbered(blocks: Tree) -> list[Tree]:
+    return [blocks[str(i)] for i in range(len(blocks))]
+
+
+def _modern(name: str) -> str:
+    """Attention's names in files of 2022 (``query``), as they are called today (``to_q``)."""
+    if ".attentions." not in name:
+        return name
+    renames = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    for old, new in renames.items():
+        name = name.replace(f".{old}.", f".{new}.")
+    return name
+
+
+def _check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
+    height, width = images.shape[1:3]
+    if height % config.downsample or width % config.downsample:
+        raise ValueError(
+            f"image size {height}x{width} does not divide by the autoencoder's factor "
+            f"{config.downsample}"
+        )

@@ -1,0 +1,154 @@
+"""The KL autoencoder: shapes, files, and agreement with diffusers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pinxit.encoders import vae, weights
+from pinxit.encoders.vae import AutoencoderKLConfig
+
+TINY = AutoencoderKLConfig(
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    latent_channels=4,
+    norm_num_groups=4,
+    sample_size=16,
+)
+VARIANTS = {
+    "attention": TINY,
+    "plain": dataclasses.replace(
+        TINY, use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False
+    ),
+    "three levels": dataclasses.replace(TINY, block_out_channels=(8, 8, 12), layers_per_block=2),
+}
+
+
+def images(size: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (2, size, size + 4, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_shapes(name):
+    config = VARIANTS[name]
+    params = vae.init_vae(config, jax.random.key(0))
+    mean, logvar = vae.encode_moments(params, config, images())
+    cells = (2, 8 // config.downsample, 12 // config.downsample, 4)
+    assert mean.shape == logvar.shape == cells
+    assert vae.decode(params, config, mean).shape == (2, 8, 12, 3)
+    assert np.isfinite(mean).all()
+
+
+def test_logvar_is_clipped():
+    params = vae.init_vae(TINY, jax.random.key(0))
+    params["quant_conv"]["bias"] = jnp.full(8, 1e4)
+    assert float(vae.encode_moments(params, TINY, images())[1].max()) == 20.0
+
+
+def test_gradients_are_finite():
+    params = vae.init_vae(TINY, jax.random.key(0))
+
+    @jax.jit
+    def loss(params):
+        mean, logvar = vae.encode_moments(params, TINY, images())
+        return jnp.square(vae.decode(params, TINY, mean) - images()).mean() + logvar.mean()
+
+    leaves = jax.tree.leaves(jax.grad(loss)(params))
+    assert all(np.isfinite(g).all() for g in leaves)
+    assert sum(float(jnp.abs(g).max()) > 0 for g in leaves) > 0.8 * len(leaves)
+
+
+def test_save_then_load(tmp_path):
+    config = dataclasses.replace(TINY, scaling_factor=0.5, shift_factor=0.25)
+    params = vae.init_vae(config, jax.random.key(1))
+    vae.save_vae(tmp_path, params, config)
+    loaded, loaded_config = vae.load_vae(tmp_path)
+    assert loaded_config == config
+    assert weights.read_json(tmp_path / "config.json")["shift_factor"] == 0.25
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def test_old_attention_names_load(tmp_path):
+    params = vae.init_vae(TINY, jax.random.key(1))
+    vae.save_vae(tmp_path, params, TINY)
+    from safetensors.numpy import load_file, save_file
+
+    renamed = {
+        name.replace("to_q", "query")
+        .replace("to_k", "key")
+        .replace("to_v", "value")
+        .replace("to_out.0", "proj_attn"): tensor
+        for name, tensor in load_file(tmp_path / vae.WEIGHTS).items()
+    }
+    save_file(renamed, tmp_path / vae.WEIGHTS)
+    jax.tree.map(np.testing.assert_array_equal, vae.load_vae(tmp_path)[0], params)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"act_fn": "gelu"}, "act_fn is 'gelu'"),
+        ({"down_block_types": ["AttnDownEncoderBlock2D"]}, "down_block_types"),
+        ({"latents_mean": [0.0]}, "latents_mean"),
+        ({"norm_num_groups": 3}, "multiple of norm_num_groups"),
+        ({"latent_channels": 0}, "latent_channels is 0"),
+    ],
+)
+def test_foreign_configs_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        AutoencoderKLConfig.from_json(TINY.to_json() | change)
+
+
+def test_image_size_must_divide():
+    with pytest.raises(ValueError, match="9x9 does not divide by the autoencoder's factor 2"):
+        vae.encode_moments(
+            vae.init_vae(TINY, jax.random.key(0)), TINY, np.zeros((1, 9, 9, 3), np.float32)
+        )
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", VARIANTS)
+def test_agrees_with_diffusers(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    value = VARIANTS[name].to_json()
+    torch.manual_seed(0)
+    theirs = diffusers.AutoencoderKL.from_config(value).eval()
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    theirs.save_pretrained(tmp_path)
+    params, config = vae.load_vae(tmp_path)
+
+    x = images()
+    with torch.no_grad():
+        posterior = theirs.encode(torch.from_numpy(x.transpose(0, 3, 1, 2))).latent_dist
+        decoded = theirs.decode(posterior.mean).sample
+    mean, logvar = vae.encode_moments(params, config, x)
+    close(mean, posterior.mean)
+    close(logvar, posterior.logvar)
+    close(vae.decode(params, config, mean), decoded)
+
+
+@pytest.mark.parity
+def test_diffusers_opens_what_we_write(tmp_path):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    params = vae.init_vae(TINY, jax.random.key(2))
+    vae.save_vae(tmp_path, params, TINY)
+    theirs = diffusers.AutoencoderKL.from_pretrained(tmp_path).eval()
+    assert theirs.config.shift_factor == 0.0
+    z = np.random.default_rng(0).standard_normal((1, 4, 6, 4)).astype(np.float32)
+    with torch.no_grad():
+        decoded = theirs.decode(torch.from_numpy(z.transpose(0, 3, 1, 2))).sample
+    close(vae.decode(params, TINY, z), decoded)
+
+
+def close(ours, theirs, tolerance: float = 1e-5) -> None:
+    theirs = theirs.numpy().transpose(0, 2, 3, 1)
+    assert np.abs(np.asarray(ours) - theirs).max() <= tolerance * np.abs(theirs).max()
