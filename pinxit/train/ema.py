@@ -1,11 +1,11 @@
-"""Averages of the parameters along the run, several lengths at once, so that the best is chosen afterwards.
+"""Averages of the parameters along the run: several lengths, the best is chosen afterwards.
 
-The power-function average of Karras et al. (2024, arXiv:2312.02696) weighs the parameters of step ``s`` by
-``s ** gamma``, so it forgets the beginning at any length of run and needs no warm-up:
-``ema = beta(s) * ema + (1 - beta(s)) * params`` with ``beta(s) = (1 - 1 / s) ** (gamma + 1)``.
-Its length is named by the standard deviation of that weight over the run, ``sigma_rel``, which solves
-``sigma_rel ** 2 = (gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))``; 0.05 is short, 0.25 long.
-A fixed decay is the usual exponential average, warmed up: ``beta(s) = min(decay, s / (s + 9))``.
+The power-function average of Karras et al. (2024, arXiv:2312.02696) weighs the parameters of step
+``s`` by ``s ** gamma``, so it forgets the beginning at any length of run and needs no warm-up:
+``ema = beta(s) * ema + (1 - beta(s)) * params`` with ``beta(s) = (1 - 1 / s) ** (gamma + 1)``. Its
+length is named by the standard deviation of that weight over the run, ``sigma_rel``, which solves
+``sigma_rel ** 2 = (gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))``; 0.05 is short, 0.25 long. A
+fixed decay is the usual exponential average, warmed up: ``beta(s) = min(decay, s / (s + 9))``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class EmaConfig:
     """Which averages of the parameters a run keeps."""
 
     kind: Literal["power", "decay"] = "power"
-    """"power": each length is a relative standard deviation (0.05 to 0.28); "decay": a fixed decay."""
+    """"power": lengths are relative standard deviations (0.05 to 0.28); "decay": decays."""
     lengths: tuple[float, ...] = (0.05, 0.1, 0.2)
-    """One average is kept for each; the report picks the best by validation. Empty: none is kept."""
+    """One average is kept for each; validation picks the best at the end. Empty: none."""
 
     def __post_init__(self) -> None:
         """Refuses unknown kinds and lengths that no average can have."""

@@ -1,4 +1,4 @@
-"""Everything a run is told: one frozen dataclass, checked when it is made and saved with the run."""
+"""Everything a run is told: one frozen dataclass, checked when made, saved with the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ __all__ = [
 ]
 
 
-def _require(prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]) -> None:
+def _require(
+    prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]
+) -> None:
     """Raises for the first field that is not above 0 (`positive`) or is below 0 (`natural`)."""
     for names, least in ((positive, 1), (natural, 0)):
         for name in names:

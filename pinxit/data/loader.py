@@ -1,0 +1,112 @@
+"""Batches as a pure function of the step, so that the position in the data is one integer.
+
+The order of samples is a global shuffle by index (Grain): epoch after epoch, each a new permutation
+of all rows, each row once. Batch ``s`` holds samples ``s * batch_size`` and following of that
+order, whatever was read before; resuming at a step reads exactly what an uninterrupted run would
+have read.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import grain
+import numpy as np
+from jaxtyping import Int
+
+
+class Rows(Protocol):
+    """A dataset that gives many rows at once."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+        """The arrays of these rows, each with a leading axis ``b``."""
+        ...
+
+
+class ArrayRows:
+    """Rows held in memory: named arrays with one leading axis."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuses arrays of different lengths."""
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"arrays: their lengths differ: {lengths}")
+        self.arrays = dict(arrays)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+        """The arrays at these rows."""
+        return {name: array[rows] for name, array in self.arrays.items()}
+
+
+class Loader:
+    """Shuffled batches of `rows`, addressed by step."""
+
+    def __init__(self, rows: Rows, *, batch_size: int, seed: int = 0) -> None:
+        """Refuses an empty dataset."""
+        if len(rows) == 0:
+            raise ValueError("rows: the dataset is empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size} must be at least 1")
+        self.rows = rows
+        self.batch_size = batch_size
+        order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
+        self._order = order
+        self.wait_seconds = 0.0
+        """Time that `batches` has waited for data, in all."""
+
+    def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
+        """Which rows batch `step` holds."""
+        first = step * self.batch_size
+        return np.asarray([self._order[first + i] for i in range(self.batch_size)], np.int64)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Batch `step`: the rows' arrays, and `index`, the samples' positions in the order."""
+        first = step * self.batch_size
+        index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
+        return {**self.rows.take(self.row_numbers(step)), "index": index.astype(np.int32)}
+
+    def batches(
+        self, start: int, stop: int, *, prefetch: int = 4
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Batches `start` to `stop - 1`, read ahead by a thread; close the generator to end it."""
+        ready: queue.Queue[dict[str, np.ndarray] | BaseException] = queue.Queue(maxsize=prefetch)
+        closed = threading.Event()
+
+        def put(item: dict[str, np.ndarray] | BaseException) -> None:
+            while not closed.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def read() -> None:
+            try:
+                for step in range(start, stop):
+                    if closed.is_set():
+                        return
+                    put(self.batch(step))
+            except BaseException as error:  # handed to the consumer, which raises it
+                put(error)
+
+        thread = threading.Thread(target=read, name="pinxit-loader", daemon=True)
+        thread.start()
+        try:
+            for _ in range(start, stop):
+                begun = time.perf_counter()
+                item = ready.get()
+                self.wait_seconds += time.perf_counter() - begun
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            closed.set()
+            thread.join()

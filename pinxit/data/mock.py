@@ -1,0 +1,50 @@
+"""A dataset of nothing: coloured gradients with captions, deterministic by row, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pinxit.arrays import Example
+
+COLOURS = {
+    "red": (220, 50, 40),
+    "green": (60, 170, 70),
+    "blue": (50, 80, 210),
+    "yellow": (235, 210, 60),
+}
+WHERE = ("left", "right", "top", "bottom")
+
+
+@dataclass(frozen=True)
+class MockImages:
+    """`length` images of a colour that fades in from one side."""
+
+    length: int
+    """Number of rows."""
+    image_size: int = 64
+    """Side in pixels."""
+    seed: int = 0
+    """Another seed, other images."""
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> Example:
+        if not 0 <= row < self.length:
+            raise IndexError(f"row {row} of {self.length}")
+        rng = np.random.default_rng((self.seed, row))
+        colour = list(COLOURS)[rng.integers(len(COLOURS))]
+        side = WHERE[rng.integers(len(WHERE))]
+        ramp = np.linspace(1.0, 0.0, self.image_size)
+        if side in ("right", "bottom"):
+            ramp = ramp[::-1]
+        fade = ramp[None, :, None] if side in ("left", "right") else ramp[:, None, None]
+        pixels = fade * np.asarray(COLOURS[colour], float)
+        pixels = pixels + rng.normal(0, 4, (self.image_size, self.image_size, 3))
+        return Example(
+            image=np.clip(pixels, 0, 255).astype(np.uint8),
+            caption=f"{colour} light from the {side}",
+            attributes={"colour": colour, "side": side},
+        )

@@ -1,0 +1,144 @@
+"""The optimiser: AdamW or Muon, with warm-up, a schedule, clipping and decoupled weight decay.
+
+Muon (Jordan et al. 2024; scaled as in Liu et al. 2025, arXiv:2502.16982, so that one learning rate
+serves both) orthogonalises the momentum of every matrix. The blocks' kernels are stacked over
+depth, ``(depth, in, out)``, so each layer is orthogonalised by itself; everything else (embeddings,
+first and last layers, norms, biases) is left to Adam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import optax
+from optax import contrib
+
+NAMES = ("adamw", "muon")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the gradient moves the parameters."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """Muon takes the blocks' matrices and leaves the rest to AdamW."""
+    learning_rate: float = 1e-3
+    """Peak, reached at the end of the warm-up."""
+    b1: float = 0.9
+    """Momentum of Adam."""
+    b2: float = 0.99
+    """Second-moment decay of Adam."""
+    eps: float = 1e-8
+    """Added to the root of Adam's second moment."""
+    momentum: float = 0.95
+    """Momentum of Muon."""
+    weight_decay: float = 0.01
+    """Decoupled; matrices only."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises linearly from 0."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """What follows the warm-up."""
+    final_fraction: float = 0.0
+    """Learning rate at the last step, as a fraction of the peak."""
+    clip_norm: float | None = 1.0
+    """Gradients longer than this are scaled down to it; none: never."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown names and numbers out of range."""
+        if self.name not in NAMES:
+            raise ValueError(
+                f"optimizer.name: unknown optimizer {self.name!r}; known: {', '.join(NAMES)}"
+            )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"optimizer.schedule: unknown schedule {self.schedule!r}; "
+                f"known: {', '.join(SCHEDULES)}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"optimizer.learning_rate: {self.learning_rate} must be above 0")
+        for name in ("b1", "b2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name}: {getattr(self, name)} must be in [0, 1)")
+        for name in ("weight_decay", "warmup_steps", "final_fraction"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optimizer.{name}: {getattr(self, name)} must not be negative")
+        for name in ("eps", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"optimizer.{name}: {value} must be above 0")
+
+
+def build_schedule(config: OptimizerConfig, max_steps: int) -> optax.Schedule:
+    """Learning rate as a function of the number of updates made."""
+    peak, final = config.learning_rate, config.learning_rate * config.final_fraction
+    warmup = min(config.warmup_steps, max_steps)
+    rest = max(1, max_steps - warmup)
+    if config.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    elif config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction)
+    else:
+        after = optax.linear_schedule(peak, final, rest)
+    if warmup == 0:
+        return after
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1)), after], [warmup]
+    )
+
+
+def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+    """True for weights of linear maps, stacked or not; false for norms, biases and tables."""
+    name = str(getattr(path[-1], "key", path[-1])) if path else ""
+    if leaf.ndim >= 3:
+        return True
+    return leaf.ndim == 2 and name.startswith(("kernel", "weight", "w_"))
+
+
+def decayed(params: Any) -> Any:
+    """Which leaves weight decay shrinks."""
+    return jax.tree_util.tree_map_with_path(_is_matrix, params)
+
+
+def _labels(params: Any) -> Any:
+    """Which of the two optimisers each leaf belongs to, under Muon."""
+    return jax.tree.map(lambda leaf: "muon" if leaf.ndim == 3 else "adam", params)
+
+
+def _per_layer(updates: Any) -> Any:
+    """Muon's dimension numbers: axis 0 is depth, the rest a matrix ``(in, out)``."""
+    numbers = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return jax.tree.map(lambda _: numbers, updates)
+
+
+def _match_adam_rms() -> optax.GradientTransformation:
+    """Scales an orthogonal matrix to the size of Adam's updates: 0.2 in root mean square."""
+
+    def scale(updates: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree.map(lambda u: u * (0.2 * max(u.shape[1:]) ** 0.5), updates)
+
+    return optax.stateless(scale)
+
+
+def build_optimizer(config: OptimizerConfig, max_steps: int) -> optax.GradientTransformation:
+    """The optimiser of a run of `max_steps` updates."""
+    rate = build_schedule(config, max_steps)
+    core = optax.chain(
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(rate),
+    )
+    if config.name == "muon":
+        muon = optax.chain(
+            contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_per_layer),
+            _match_adam_rms(),
+            optax.add_decayed_weights(config.weight_decay),
+            optax.scale_by_learning_rate(rate),
+        )
+        core = optax.partition({"muon": muon, "adam": core}, _labels)
+    if config.clip_norm is None:
+        return core
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), core)

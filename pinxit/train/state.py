@@ -1,0 +1,56 @@
+"""The state of a run on the devices: all the next step depends on, besides data and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pinxit.train.ema import EmaConfig, init_ema
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """A pytree; each step takes one and returns the next."""
+
+    step: Int[Array, ""]
+    """Steps taken, skipped ones included: the loader's position, too."""
+    params: Any
+    """Parameters, fp32."""
+    ema: dict[str, Any]
+    """Averages of the parameters by name (`EmaConfig.names`)."""
+    opt_state: Any
+    """The optimiser's moments and its own count of updates."""
+    skipped: Int[Array, ""]
+    """Steps whose loss or gradient was not finite, so far."""
+    consecutive: Int[Array, ""]
+    """The same, in a row, up to now."""
+    loss_scale: Float[Array, ""]
+    """Factor on the loss in float16; 1 otherwise."""
+    good_steps: Int[Array, ""]
+    """Finite steps since the loss scale last changed."""
+
+
+def init_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: EmaConfig | None = None,
+    loss_scale: float = 1.0,
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=init_ema(ema, params) if ema is not None else {},
+        opt_state=optimizer.init(params),
+        skipped=jnp.zeros((), jnp.int32),
+        consecutive=jnp.zeros((), jnp.int32),
+        loss_scale=jnp.asarray(loss_scale, jnp.float32),
+        good_steps=jnp.zeros((), jnp.int32),
+    )

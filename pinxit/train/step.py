@@ -1,0 +1,154 @@
+"""One update: encode, loss, gradient, optimiser and averages, compiled as one program.
+
+The batch is cut into `accumulation` pieces whose gradients are averaged. Each sample's randomness
+is folded with its index, so the cut changes nothing but rounding. A step whose loss or gradient is
+not finite leaves parameters, averages and optimiser as they were, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from pinxit.arrays import Batch, Conditioning, Objective
+from pinxit.train.ema import EmaConfig, update_ema
+from pinxit.train.state import TrainState
+
+ApplyFn = Callable[[Any, Array, Array, Conditioning], Array]
+"""(params, x_t, t, conditioning) -> velocity."""
+EncodeFn = Callable[[Any, dict[str, Array]], Batch]
+"""(frozen weights, raw arrays of the loader) -> batch. Pure; it runs inside the step."""
+StepFn = Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """Dynamic loss scaling, for float16: halve on overflow, double after a calm stretch."""
+
+    initial: float = 2.0**15
+    """Scale at the first step."""
+    growth_interval: int = 1000
+    """Finite steps in a row before the scale doubles."""
+    maximum: float = 2.0**24
+    """The scale never exceeds it."""
+
+
+def _cut(raw: dict[str, Array], pieces: int) -> dict[str, Array]:
+    """``(b, ...)`` to ``(pieces, b / pieces, ...)``; neighbours stay on their device."""
+    return {
+        name: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
+        for name, x in raw.items()
+    }
+
+
+def _merge(metrics: dict[str, Array]) -> dict[str, Array]:
+    """Metrics of the pieces to metrics of the batch: scalars are averaged, histograms added."""
+    return {name: jnp.mean(m, 0) if m.ndim == 1 else jnp.sum(m, 0) for name, m in metrics.items()}
+
+
+def _select(finite: Array, new: Any, old: Any) -> Any:
+    """`new` where the step was finite, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+
+def _next_scale(
+    scaling: LossScaling | None, state: TrainState, finite: Array
+) -> tuple[Array, Array]:
+    """Loss scale and calm steps after this one."""
+    if scaling is None:
+        return state.loss_scale, state.good_steps
+    calm = jnp.where(finite, state.good_steps + 1, 0)
+    grow = calm >= scaling.growth_interval
+    grown = jnp.minimum(state.loss_scale * 2.0, scaling.maximum)
+    scale = jnp.where(grow, grown, state.loss_scale)
+    scale = jnp.where(finite, scale, jnp.maximum(state.loss_scale * 0.5, 1.0))
+    return scale, jnp.where(grow, 0, calm)
+
+
+def make_train_step(
+    objective: Objective,
+    apply_fn: ApplyFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    encode: EncodeFn,
+    seed: int = 0,
+    accumulation: int = 1,
+    ema: EmaConfig | None = None,
+    loss_scaling: LossScaling | None = None,
+    out_shardings: Any = None,
+    donate: bool = True,
+) -> StepFn:
+    """The jitted ``step(state, frozen, raw) -> (state, metrics)``; it consumes `state`.
+
+    `metrics` stay on the device. Scalars are means over the batch; arrays are sums over it.
+    """
+
+    def piece_gradient(
+        params: Any, frozen: Any, raw: dict[str, Array], *, key: Array, scale: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        batch = encode(frozen, raw)
+
+        def scaled_loss(params: Any) -> tuple[Array, dict[str, Array]]:
+            def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+                return apply_fn(params, x_t, t, conditioning)
+
+            loss, metrics = objective.loss(model, batch, key=key)
+            return loss * scale, {**metrics, "loss": loss}
+
+        return jax.grad(scaled_loss, has_aux=True)(params)
+
+    def gradient(state: TrainState, frozen: Any, raw: dict[str, Array], *, key: Array) -> Any:
+        scale = state.loss_scale
+        if accumulation == 1:
+            grads, metrics = piece_gradient(state.params, frozen, raw, key=key, scale=scale)
+        else:
+
+            def body(total: Any, piece: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
+                grads, metrics = piece_gradient(state.params, frozen, piece, key=key, scale=scale)
+                return jax.tree.map(jnp.add, total, grads), metrics
+
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            grads, metrics = jax.lax.scan(body, zeros, _cut(raw, accumulation))
+            metrics = _merge(metrics)
+        return jax.tree.map(lambda g: g / (scale * accumulation), grads), metrics
+
+    def step(state: TrainState, frozen: Any, raw: dict[str, Array]) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, metrics = gradient(state, frozen, raw, key=key)
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = _select(finite, optax.apply_updates(state.params, updates), state.params)
+        averages = state.ema
+        if ema is not None:
+            averages = update_ema(ema, state.ema, params, step=state.step + 1)
+        loss_scale, good_steps = _next_scale(loss_scaling, state, finite)
+        state = replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            ema=averages,
+            opt_state=_select(finite, opt_state, state.opt_state),
+            skipped=state.skipped + ~finite,
+            consecutive=jnp.where(finite, 0, state.consecutive + 1),
+            loss_scale=loss_scale,
+            good_steps=good_steps,
+        )
+        metrics |= {
+            "grad_norm": grad_norm,
+            "skipped": state.skipped,
+            "consecutive": state.consecutive,
+        }
+        if loss_scaling is not None:
+            metrics["loss_scale"] = loss_scale
+        return state, metrics
+
+    kwargs = {} if out_shardings is None else {"out_shardings": out_shardings}
+    return jax.jit(step, donate_argnums=(0,) if donate else (), **kwargs)
