@@ -1,0 +1,96 @@
+"""Flow matching: at a random point of a random path, predict the path's velocity.
+
+::
+
+    loss = mean over samples of  mean over elements of  |model(x_t, t, conditioning) - (noise - latents)|^2
+
+(Lipman et al. 2022, arXiv:2210.02747.) The objective owns noise, time and caption dropout. Each sample's
+draws depend on the key and the sample's index alone, so the result is the same however a batch is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from pinxit.arrays import Batch, Conditioning, VelocityFn
+from pinxit.flow.path import interpolate, velocity
+from pinxit.flow.time import TimeSampling
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """Velocity regression with caption dropout; an `Objective`."""
+
+    time: TimeSampling = field(default_factory=TimeSampling)
+    caption_dropout: float = 0.1
+    """Share of samples whose caption is replaced by the empty one, for classifier-free guidance."""
+    bins: int = 10
+    """Equal bins of time in which the loss is reported."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(
+                f"caption_dropout: {self.caption_dropout!r} is not valid; it must be from 0 to 1"
+            )
+        if self.bins < 1:
+            raise ValueError(f"bins: {self.bins!r} is not valid; it must be at least 1")
+
+    def loss(
+        self, model: VelocityFn, batch: Batch, *, key: Array
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Mean loss, and metrics.
+
+        ``loss_by_t_sum`` and ``loss_by_t_count`` hold, per bin of time, the sum of the samples' losses and
+        their number: add them over batches, then divide.
+        """
+        latents = jnp.asarray(batch.latents, jnp.float32)
+        noise, t, dropped = self.draw(key, batch)
+        conditioning = drop_captions(batch.conditioning, batch.null, dropped)
+        predicted = model(interpolate(latents, noise, t), t, conditioning)
+        error = jnp.square(predicted.astype(jnp.float32) - velocity(latents, noise))
+        per_sample = jnp.mean(error, axis=(1, 2, 3))
+        bin_of = jnp.clip((t * self.bins).astype(jnp.int32), 0, self.bins - 1)
+        empty = jnp.zeros(self.bins, jnp.float32)
+        loss = jnp.mean(per_sample)
+        return loss, {
+            "loss": loss,
+            "loss_by_t_sum": empty.at[bin_of].add(jax.lax.stop_gradient(per_sample)),
+            "loss_by_t_count": empty.at[bin_of].add(1.0),
+        }
+
+    def draw(
+        self, key: Array, batch: Batch
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"], Bool[Array, " b"]]:
+        """Noise, time and whether the caption is dropped, for each sample of the batch."""
+        shape = batch.latents.shape[1:]
+
+        def one(index: Array) -> tuple[Array, Array, Array]:
+            noise_key, time_key, drop_key = jax.random.split(jax.random.fold_in(key, index), 3)
+            return (
+                jax.random.normal(noise_key, shape),
+                self.time.sample(time_key),
+                jax.random.bernoulli(drop_key, self.caption_dropout),
+            )
+
+        return jax.vmap(one)(jnp.asarray(batch.index))
+
+
+def drop_captions(
+    conditioning: Conditioning, null: Conditioning, dropped: Bool[Array, " b"]
+) -> Conditioning:
+    """`conditioning`, with the rows where `dropped` is true replaced by `null`'s one row."""
+
+    def choose(kept: Array, empty: Array) -> Array:
+        kept = jnp.asarray(kept)
+        rows = jnp.expand_dims(dropped, tuple(range(1, kept.ndim)))
+        return jnp.where(rows, jnp.asarray(empty, kept.dtype), kept)
+
+    return jax.tree.map(choose, conditioning, null)
+
+
+OBJECTIVES = {"flow_matching": FlowMatching}
+"""Objectives by name."""

@@ -1,0 +1,44 @@
+"""The straight path between data and noise, and its velocity.
+
+``x_t = (1 - t) * latents + t * noise`` with ``t = 0`` at the data and ``t = 1`` at the noise, hence
+``velocity = d x_t / d t = noise - latents`` (arXiv:2209.03003). Given `x_t`, one of latents, noise and velocity
+fixes the others::
+
+    latents = x_t - t * velocity          noise = x_t + (1 - t) * velocity
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Array, Float
+
+
+def _over(t: Float[Array, " b"]) -> Float[Array, "b 1 1 1"]:
+    return t[:, None, None, None]
+
+
+def interpolate(
+    latents: Float[Array, "b h w c"], noise: Float[Array, "b h w c"], t: Float[Array, " b"]
+) -> Float[Array, "b h w c"]:
+    """The point `x_t` of the path."""
+    return (1 - _over(t)) * latents + _over(t) * noise
+
+
+def velocity(
+    latents: Float[Array, "b h w c"], noise: Float[Array, "b h w c"]
+) -> Float[Array, "b h w c"]:
+    """The path's constant velocity, pointing from data to noise."""
+    return noise - latents
+
+
+def latents_from(
+    x_t: Float[Array, "b h w c"], velocity: Float[Array, "b h w c"], t: Float[Array, " b"]
+) -> Float[Array, "b h w c"]:
+    """The latents that `velocity` at `x_t` points away from."""
+    return x_t - _over(t) * velocity
+
+
+def noise_from(
+    x_t: Float[Array, "b h w c"], velocity: Float[Array, "b h w c"], t: Float[Array, " b"]
+) -> Float[Array, "b h w c"]:
+    """The noise that `velocity` at `x_t` points to."""
+    return x_t + (1 - _over(t)) * velocity

@@ -1,0 +1,84 @@
+"""Times: how training draws them, and which ones sampling visits.
+
+Training draws ``t = sigmoid(mean + std * normal)`` (logit-normal, Esser et al. 2024, arXiv:2403.03206) or
+uniformly. Both training and sampling may shift times towards the noise, as larger pictures need::
+
+    shifted = shift * t / (1 + (shift - 1) * t)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+Times = TypeVar("Times", Array, np.ndarray)
+
+
+def shift_time(t: Times, shift: float) -> Times:
+    """`t` moved towards 1 for ``shift > 1``; 0 and 1 stay where they are."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+@dataclass(frozen=True)
+class TimeSampling:
+    """The distribution of training times."""
+
+    distribution: Literal["logit_normal", "uniform"] = "logit_normal"
+    mean: float = 0.0
+    """Mean of the normal inside the sigmoid; positive means noisier. Ignored when uniform."""
+    std: float = 1.0
+    """Standard deviation of the normal inside the sigmoid. Ignored when uniform."""
+    shift: float = 1.0
+    """See `shift_time`."""
+
+    def __post_init__(self) -> None:
+        known = ("logit_normal", "uniform")
+        if self.distribution not in known:
+            raise ValueError(
+                f"distribution: unknown {self.distribution!r}; known: {', '.join(known)}"
+            )
+        for name in ("std", "shift"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} is not valid; it must be above 0"
+                )
+
+    def sample(self, key: Array, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+        """Times of `shape`, strictly inside (0, 1) up to rounding."""
+        if self.distribution == "uniform":
+            t = jax.random.uniform(key, shape)
+        else:
+            t = jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, shape))
+        return shift_time(t, self.shift)
+
+
+def _check_steps(steps: int, shift: float) -> None:
+    if steps < 1:
+        raise ValueError(f"steps: {steps!r} is not valid; it must be at least 1")
+    if not shift > 0:
+        raise ValueError(f"shift: {shift!r} is not valid; it must be above 0")
+
+
+def time_grid(steps: int, *, shift: float = 1.0) -> Float[np.ndarray, " s"]:
+    """``steps + 1`` times from 1 down to 0, evenly spaced before the shift."""
+    _check_steps(steps, shift)
+    return shift_time(np.linspace(1.0, 0.0, steps + 1), shift).astype(np.float32)
+
+
+def diffusers_sigmas(
+    steps: int, *, shift: float = 1.0, num_train_timesteps: int = 1000
+) -> Float[np.ndarray, " s"]:
+    """The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, its final 0 included.
+
+    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so the last
+    step is almost empty: n steps here do the work of n - 1.
+    """
+    _check_steps(steps, shift)
+    lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), np.float32(shift))
+    ends = np.array([1.0, float(lowest[0])]) * num_train_timesteps
+    sigmas = shift_time(np.linspace(ends[0], ends[1], steps) / num_train_timesteps, shift)
+    return np.append(sigmas.astype(np.float32), np.float32(0.0))

@@ -1,0 +1,147 @@
+"""The small parts: linear maps, norms, patches, time and resolution embeddings, modulation, gated MLP.
+
+Every module takes ``stack``, a leading shape of its parameters: ``()`` for one layer, ``(depth,)`` for all
+the blocks of a transformer at once. The forward pass always sees one layer, a slice of the stack.
+Parameters are fp32; each call casts them to the dtype of its input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+TIME_FEATURES = 256
+"""Width of the sinusoidal time embedding."""
+EPSILON = 1e-6
+
+
+class Linear(nnx.Module):
+    """``x @ kernel + bias``; a named initialiser, ``zeros`` where the layer must start silent."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        rngs: nnx.Rngs,
+        stack: tuple[int, ...] = (),
+        bias: bool = True,
+        init: str = "xavier",
+    ):
+        initialiser = {
+            "xavier": jax.nn.initializers.variance_scaling(
+                1.0, "fan_avg", "uniform", batch_axis=tuple(range(len(stack)))
+            ),
+            "normal": jax.nn.initializers.normal(0.02),
+            "zeros": jax.nn.initializers.zeros,
+        }[init]
+        self.kernel = nnx.Param(initialiser(rngs.params(), (*stack, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((*stack, outputs), jnp.float32)) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        if self.bias is None:
+            return y
+        return y + jnp.expand_dims(self.bias[...].astype(x.dtype), tuple(range(y.ndim - 1)))
+
+
+class RMSNorm(nnx.Module):
+    """``x / rms(x) * scale`` over the last axis, statistics in fp32."""
+
+    def __init__(self, width: int, *, stack: tuple[int, ...] = ()):
+        self.scale = nnx.Param(jnp.ones((*stack, width), jnp.float32))
+
+    def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch f"]:
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + EPSILON)
+        scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
+        return (wide * inverse * scale).astype(x.dtype)
+
+
+def modulated_norm(
+    x: Float[Array, "b n d"], shift: Float[Array, "b d"], scale: Float[Array, "b d"]
+) -> Float[Array, "b n d"]:
+    """``(1 + scale) * layer_norm(x) + shift``, no affine of its own, statistics in fp32."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + EPSILON)
+    normal = (centred * inverse).astype(x.dtype)
+    return normal * (1 + scale)[:, None, :] + shift[:, None, :]
+
+
+def patchify(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n _"]:
+    """Tokens of ``patch x patch`` cells, row by row; inside a token channel, then row, then column."""
+    return rearrange(x, "b (h p) (w q) c -> b (h w) (c p q)", p=patch, q=patch)
+
+
+def unpatchify(
+    tokens: Float[Array, "b n _"], patch: int, height: int, width: int
+) -> Float[Array, "b h w c"]:
+    """Inverse of `patchify` for a grid of ``height x width`` cells."""
+    rows, columns = height // patch, width // patch
+    return rearrange(
+        tokens, "b (h w) (c p q) -> b (h p) (w q) c", h=rows, w=columns, p=patch, q=patch
+    )
+
+
+def sinusoids(
+    x: Float[Array, " b"], features: int, *, factor: float, max_period: float
+) -> Float[Array, "b {features}"]:
+    """Cosines, then sines, of ``factor * x`` at `features` / 2 frequencies from 1 down to 1/max_period."""
+    half = features // 2
+    exponents = jnp.arange(half, dtype=jnp.float32) * (-math.log(max_period) / half)
+    angles = (x.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]) * factor
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class Embedder(nnx.Module):
+    """Two linear layers with a SiLU between."""
+
+    def __init__(self, inputs: int, width: int, *, rngs: nnx.Rngs):
+        self.first = Linear(inputs, width, rngs=rngs, init="normal")
+        self.second = Linear(width, width, rngs=rngs, init="normal")
+
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b d"]:
+        return self.second(jax.nn.silu(self.first(x)))
+
+
+class BlockModulation(nnx.Module):
+    """What one block adds to the shared modulation: a table row and a low-rank map of the condition.
+
+    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it merges with
+    the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so both learn.
+    """
+
+    def __init__(self, width: int, rank: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
+        self.table = nnx.Param(jnp.zeros((*stack, 6 * width), jnp.float32))
+        self.a = Linear(width, rank, rngs=rngs, stack=stack, bias=False) if rank else None
+        self.b = (
+            Linear(rank, 6 * width, rngs=rngs, stack=stack, bias=False, init="zeros")
+            if rank
+            else None
+        )
+
+    def __call__(
+        self, condition: Float[Array, "b d"], shared: Float[Array, "b m"]
+    ) -> Float[Array, "b m"]:
+        modulation = shared + self.table[...].astype(shared.dtype)[None, :]
+        if self.a is None or self.b is None:
+            return modulation
+        return modulation + self.b(self.a(condition))
+
+
+class GatedMLP(nnx.Module):
+    """``down(gelu(gate(x)) * up(x))``, without biases."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
+        self.gate = Linear(width, hidden, rngs=rngs, stack=stack, bias=False)
+        self.up = Linear(width, hidden, rngs=rngs, stack=stack, bias=False)
+        self.down = Linear(hidden, width, rngs=rngs, stack=stack, bias=False)
+
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        return self.down(jax.nn.gelu(self.gate(x), approximate=True) * self.up(x))

@@ -1,0 +1,320 @@
+"""The one network: patches of noisy latents, a time and a text go in, a velocity comes out.
+
+A transformer whose image tokens attend to text and image tokens, each block modulated by the time
+(adaLN-zero, Peebles & Xie 2022, arXiv:2212.09748)::
+
+    x = x + gate_a * attention((1 + scale_a) * norm(x) + shift_a, text)
+    x = x + gate_m * mlp((1 + scale_m) * norm(x) + shift_m)
+
+The six modulations come from one map shared by all blocks, plus a table row and a low-rank correction per
+block; `pinxit.models.prx` merges them into the form of diffusers' `PRXTransformer2DModel`, exactly.
+Parameters are fp32 and stacked over depth; `init_params` and `apply` are the functional face, with
+parameters as a plain nested dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from pinxit.arrays import Conditioning
+from pinxit.models.attention import Attention, Rotation, rope
+from pinxit.models.layers import (
+    TIME_FEATURES,
+    BlockModulation,
+    Embedder,
+    GatedMLP,
+    Linear,
+    modulated_norm,
+    patchify,
+    sinusoids,
+    unpatchify,
+)
+
+MIN_TIME = 0.05
+"""Below this time a prediction of the latents is divided by this, not by the time."""
+
+Params = dict[str, Any]
+"""Parameters of a `Transformer`: nested dicts of fp32 arrays; those of the blocks are stacked over depth."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything that fixes the network. `PRESETS` names the usual sizes."""
+
+    hidden_size: int
+    """Width of the model."""
+    depth: int
+    """Number of blocks."""
+    num_heads: int
+    """Attention heads; must divide `hidden_size` into an even head width of at least 4."""
+    patch_size: int = 2
+    """Side of a token in latent cells."""
+    in_channels: int = 4
+    """Channels of the latents; 3 for pixels."""
+    context_dim: int = 768
+    """Width of the text encoder's tokens."""
+    mlp_ratio: float = 3.5
+    """Hidden width of the gated MLP over `hidden_size`."""
+    modulation_rank: int = 32
+    """Rank of each block's own correction to the shared modulation; 0 for none."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies; small grids want a small one, so that neighbours are told apart."""
+    time_factor: float = 1000.0
+    """Scale of the time inside the sinusoids."""
+    time_max_period: int = 10000
+    """Longest period of the sinusoids."""
+    bottleneck_size: int | None = None
+    """Width of a bottleneck in the patch embedding, for large pixel patches; none by default."""
+    resolution_embeds: bool = False
+    """Whether the modulation also sees the grid's height and width."""
+    prediction: Literal["velocity", "latents"] = "velocity"
+    """What the last layer predicts; either way the model returns a velocity."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Dtype of the computation; parameters are always fp32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes: nothing, all but matrix products, or whole blocks."""
+    scan_blocks: bool = True
+    """One compiled block in a loop (fast to compile) or all blocks unrolled (faster on CPU when shallow)."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name in ("prediction", "dtype", "remat"):
+            value, known = getattr(self, name), get_args(hints[name])
+            if value not in known:
+                raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
+        for name in ("hidden_size", "depth", "num_heads", "patch_size", "in_channels",
+                     "context_dim", "time_max_period"):  # fmt: skip
+            _require(isinstance(getattr(self, name), int), self, name, "a whole number")
+            _require(getattr(self, name) >= 1, self, name, "at least 1")
+        _require(self.modulation_rank >= 0, self, "modulation_rank", "0 (none) or more")
+        _require(self.rope_theta > 1, self, "rope_theta", "more than 1")
+        _require(self.mlp_hidden >= 1, self, "mlp_ratio", "large enough for one hidden unit")
+        if self.bottleneck_size is not None:
+            _require(self.bottleneck_size >= 1, self, "bottleneck_size", "at least 1, or none")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; "
+                f"valid: {', '.join(map(str, self._valid_heads()))}"
+            )
+        if self.num_heads not in self._valid_heads():
+            raise ValueError(
+                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; the width must be "
+                f"even and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_hidden(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    def _valid_heads(self) -> list[int]:
+        d = self.hidden_size
+        return [k for k in range(1, d // 4 + 1) if d % k == 0 and d // k % 2 == 0]
+
+
+def _require(valid: bool, config: TransformerConfig, name: str, rule: str) -> None:
+    if not valid:
+        raise ValueError(f"{name}: {getattr(config, name)!r} is not valid; it must be {rule}")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "debug": {"hidden_size": 64, "depth": 2, "num_heads": 2, "modulation_rank": 4},
+    "tiny": {"hidden_size": 192, "depth": 6, "num_heads": 6, "rope_theta": 100.0,
+             "mlp_ratio": 8 / 3, "scan_blocks": False},
+    "small": {"hidden_size": 384, "depth": 12, "num_heads": 6},
+    "base": {"hidden_size": 768, "depth": 12, "num_heads": 12},
+    "large": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
+    "xlarge": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
+}  # fmt: skip
+"""Sizes by name. `debug` is for tests, `tiny` for the CPU demo."""
+
+
+def preset(name: str, **overrides: Any) -> TransformerConfig:
+    """The config called `name`, with fields overridden."""
+    if name not in PRESETS:
+        raise ValueError(f"preset: unknown {name!r}; known: {', '.join(PRESETS)}")
+    known = [field.name for field in fields(TransformerConfig)]
+    if unknown := sorted(set(overrides) - set(known)):
+        raise ValueError(f"model: unknown field {unknown[0]!r}; known: {', '.join(known)}")
+    return TransformerConfig(**(PRESETS[name] | overrides))
+
+
+class Block(nnx.Module):
+    """One block, or a stack of them (see `pinxit.models.layers`)."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
+        width = config.hidden_size
+        self.modulation = BlockModulation(width, config.modulation_rank, rngs=rngs, stack=stack)
+        self.attention = Attention(width, config.num_heads, rngs=rngs, stack=stack)
+        self.mlp = GatedMLP(width, config.mlp_hidden, rngs=rngs, stack=stack)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        text: Float[Array, "b l d"],
+        mask: Bool[Array, "b l"],
+        condition: Float[Array, "b d"],
+        shared: Float[Array, "b m"],
+        rotation: Rotation,
+    ) -> Float[Array, "b n d"]:
+        modulation = jnp.split(self.modulation(condition, shared), 6, axis=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+        attended = self.attention(modulated_norm(x, shift_a, scale_a), text, mask, rotation)
+        x = x + gate_a[:, None, :] * attended
+        return x + gate_m[:, None, :] * self.mlp(modulated_norm(x, shift_m, scale_m))
+
+
+class Transformer(nnx.Module):
+    """The network; an instance is a `VelocityFn`."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width, cells = config.hidden_size, config.in_channels * config.patch_size**2
+        self.bottleneck_in = (
+            Linear(cells, config.bottleneck_size, rngs=rngs) if config.bottleneck_size else None
+        )
+        self.image_in = Linear(config.bottleneck_size or cells, width, rngs=rngs)
+        self.text_in = Linear(config.context_dim, width, rngs=rngs)
+        self.time_in = Embedder(TIME_FEATURES, width, rngs=rngs)
+        self.resolution_in = (
+            Embedder(TIME_FEATURES, width, rngs=rngs) if config.resolution_embeds else None
+        )
+        self.modulation = Linear(width, 6 * width, rngs=rngs, init="zeros")
+        self.blocks = Block(config, rngs=rngs, stack=(config.depth,))
+        self.final_modulation = Linear(width, 2 * width, rngs=rngs, init="zeros")
+        self.final_out = Linear(width, cells, rngs=rngs, init="zeros")
+
+    def __call__(
+        self,
+        x_t: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+        conditioning: Conditioning,
+    ) -> Float[Array, "b h w c"]:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        height, width = x_t.shape[1:3]
+        self._check(x_t.shape, conditioning)
+        x = patchify(x_t.astype(dtype), config.patch_size)
+        if self.bottleneck_in is not None:
+            x = self.bottleneck_in(x)
+        x = self.image_in(x)
+        text = self.text_in(jnp.asarray(conditioning.tokens, dtype))
+        condition = self._condition(t, height, width)
+        x = self._run_blocks(x, text, jnp.asarray(conditioning.mask), condition, height, width)
+        shift, scale = jnp.split(self.final_modulation(condition), 2, axis=-1)
+        tokens = self.final_out(modulated_norm(x, shift, scale)).astype(jnp.float32)
+        output = unpatchify(tokens, config.patch_size, height, width)
+        if config.prediction == "velocity":
+            return output
+        floor = jnp.maximum(t.astype(jnp.float32), MIN_TIME)[:, None, None, None]
+        return (x_t.astype(jnp.float32) - output) / floor
+
+    def _condition(self, t: Float[Array, " b"], height: int, width: int) -> Float[Array, "b d"]:
+        """SiLU of the embedded time (and resolution): what every modulation is linear in."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        period = config.time_max_period
+        times = sinusoids(t, TIME_FEATURES, factor=config.time_factor, max_period=period)
+        embedded = self.time_in(times.astype(dtype))
+        if self.resolution_in is not None:
+            sides = [
+                sinusoids(
+                    jnp.full(t.shape, float(side)),
+                    TIME_FEATURES // 2,
+                    factor=1.0,
+                    max_period=period,
+                )
+                for side in (height, width)
+            ]
+            embedded += self.resolution_in(jnp.concatenate(sides, axis=-1).astype(dtype))
+        return jax.nn.silu(embedded)
+
+    def _run_blocks(
+        self,
+        x: Float[Array, "b n d"],
+        text: Float[Array, "b l d"],
+        mask: Bool[Array, "b l"],
+        condition: Float[Array, "b d"],
+        height: int,
+        width: int,
+    ) -> Float[Array, "b n d"]:
+        config = self.config
+        patch = config.patch_size
+        rotation = rope(height // patch, width // patch, config.head_dim, config.rope_theta)
+        shared = self.modulation(condition)
+        graphdef, stacked = nnx.split(self.blocks)
+
+        def step(x: Array, layer: Any) -> Array:
+            return nnx.merge(graphdef, layer)(x, text, mask, condition, shared, rotation)
+
+        step = _rematerialised(step, config.remat)
+        if config.scan_blocks:
+            return jax.lax.scan(lambda x, layer: (step(x, layer), None), x, stacked)[0]
+        leaves, tree = jax.tree.flatten(stacked)
+        # A split's gradient is one concatenation; indexing's would be a padded copy per layer.
+        layers = zip(*(jax.lax.split(leaf, [1] * config.depth) for leaf in leaves), strict=True)
+        for layer in layers:
+            x = step(x, jax.tree.unflatten(tree, [jnp.squeeze(leaf, 0) for leaf in layer]))
+        return x
+
+    def _check(self, shape: tuple[int, ...], conditioning: Conditioning) -> None:
+        config = self.config
+        if shape[1] % config.patch_size or shape[2] % config.patch_size:
+            raise ValueError(
+                f"x_t: a grid of {shape[1]}x{shape[2]} cells does not divide into patches; "
+                f"height and width must be multiples of patch_size {config.patch_size}"
+            )
+        if shape[3] != config.in_channels:
+            raise ValueError(f"x_t: {shape[3]} channels; in_channels is {config.in_channels}")
+        if conditioning.tokens.shape[-1] != config.context_dim:
+            raise ValueError(
+                f"conditioning: tokens of width {conditioning.tokens.shape[-1]}; "
+                f"context_dim is {config.context_dim}"
+            )
+
+
+def _rematerialised(step: Callable[..., Array], remat: str) -> Callable[..., Array]:
+    if remat == "none":
+        return step
+    policies = jax.checkpoint_policies
+    policy = policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return jax.checkpoint(step, policy=policy)
+
+
+@cache
+def abstract(config: TransformerConfig) -> tuple[nnx.GraphDef, Params]:
+    """The network's static part and the shapes of its parameters; nothing is computed."""
+    model = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model)
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def init_params(config: TransformerConfig, key: Array) -> Params:
+    """Fresh parameters. The gates and the last layer start at zero, so the first output is zero."""
+
+    @jax.jit
+    def init(key: Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(Transformer(config, rngs=nnx.Rngs(key))))
+
+    return init(key)
+
+
+def apply(
+    config: TransformerConfig,
+    params: Params,
+    x_t: Float[Array, "b h w c"],
+    t: Float[Array, " b"],
+    conditioning: Conditioning,
+) -> Float[Array, "b h w c"]:
+    """The velocity at `x_t`. Pure; bind `config` and `params` to get a `VelocityFn`."""
+    graphdef, _ = abstract(config)
+    return nnx.merge(graphdef, params)(x_t, t, conditioning)
