@@ -121,7 +121,7 @@ def to_tensors(params: Tree) -> dict[str, np.ndarray]:
     tensors = {}
     for path, leaf in flatten(params).items():
         value = _transposed(path, np.asarray(leaf, np.float32), out=True)
-        tensors[tensor_name(path)] = np.ascontiguousarray(value)
+        tensors[tensor_name(path)] = np.array(value, order="C")
     return tensors
 
 

@@ -1,0 +1,384 @@
+"""CLIP (Radford et al. 2021, arXiv:2103.00020): a causal text transformer and a vision transformer.
+
+Both are stacks of ``x = x + attention(norm(x)); x = x + mlp(norm(x))``. The text tower's last
+hidden states, after the final norm, condition the image model; its state at the end-of-text token
+is the caption's vector. With both towers projected to one space and normalised to u_i and v_j,
+training maximises the softmax of ``exp(logit_scale) * u_i . v_j`` at i = j, over rows and columns.
+Parameters carry the names of Hugging Face's CLIPModel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Int
+
+from pinxit.arrays import ArrayLike
+from pinxit.encoders import weights
+from pinxit.encoders.weights import Tree
+
+WEIGHTS = "model.safetensors"
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+LEGACY_EOS = 2
+"""Configs of 2022 give this for ``eos_token_id``; it means: the largest id of the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """What the two towers have in common, in the words of Hugging Face's config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1 and not name.endswith("_token_id"):
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not divide by num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {known}")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]):
+        """From one tower's part of config.json; what is absent has Hugging Face's default."""
+        fields = cls.__dataclass_fields__
+        return cls(**{name: value[name] for name in fields if value.get(name) is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTextConfig(TowerConfig):
+    """The text tower; the defaults are those of Hugging Face."""
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+    bos_token_id: int = 49406
+    eos_token_id: int = 49407
+    pad_token_id: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipVisionConfig(TowerConfig):
+    """The vision tower; the defaults are those of Hugging Face."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 32
+    num_channels: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} does not divide by patch_size {self.patch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """One or both towers."""
+
+    text: ClipTextConfig | None = None
+    vision: ClipVisionConfig | None = None
+    projection_dim: int | None = 512
+    """Width of the common space; None where the towers have no projection."""
+    logit_scale_init_value: float = 2.6592
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.vision is None:
+            raise ValueError("a CLIP config needs a text tower, a vision tower, or both")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
+        """From config.json of a CLIPModel or of one tower; ``model_type`` tells."""
+        kind = value.get("model_type", "clip")
+        projection = {"projection_dim": value.get("projection_dim", 512)}
+        if kind == "clip_text_model":
+            return cls(text=ClipTextConfig.from_json(value), **projection)
+        if kind == "clip_vision_model":
+            return cls(vision=ClipVisionConfig.from_json(value), **projection)
+        if kind != "clip":
+            known = "clip, clip_text_model, clip_vision_model"
+            raise ValueError(f"model_type is {kind!r}; known: {known}")
+        text, vision = (
+            value.get(f"{name}_config_dict") or value.get(f"{name}_config") or {}
+            for name in ("text", "vision")
+        )
+        return cls(
+            text=ClipTextConfig.from_json(text),
+            vision=ClipVisionConfig.from_json(vision),
+            logit_scale_init_value=value.get("logit_scale_init_value", 2.6592),
+            **projection,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Hugging Face's config.json: of a CLIPModel, or of the one tower there is."""
+        common = {"torch_dtype": "float32", "projection_dim": self.projection_dim or 512}
+        suffix = "WithProjection" if self.projection_dim else ""
+        text = self.text and asdict(self.text) | {"model_type": "clip_text_model"} | common
+        vision = self.vision and asdict(self.vision) | {"model_type": "clip_vision_model"} | common
+        if text is None or vision is None:
+            kind = "CLIPVisionModel" if text is None else "CLIPTextModel"
+            return {"architectures": [kind + suffix], **(text or vision or {})}
+        return {
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            **common,
+            "logit_scale_init_value": self.logit_scale_init_value,
+            "text_config": text,
+            "vision_config": vision,
+        }
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TowerOutput:
+    """What a tower says of its input."""
+
+    hidden: Float[Array, "b l e"]
+    """Last hidden states; the text tower's after its final norm, as Hugging Face gives them."""
+    pooled: Float[Array, "b e"]
+    """The state at the end of the text, or of the class token, after the final norm."""
+    projected: Float[Array, "b p"] | None
+    """`pooled` in the common space, not normalised; None without a projection."""
+
+
+def init_clip(config: ClipConfig, key: Array) -> Tree:
+    """Fresh float32 parameters, for training from nothing."""
+    params = weights.init_params(clip_shapes(config), key)
+    for name, tower in (("text_model", config.text), ("vision_model", config.vision)):
+        if tower is not None:
+            for layer in params[name]["encoder"]["layers"].values():
+                for last in (layer["self_attn"]["out_proj"], layer["mlp"]["fc2"]):
+                    last["kernel"] /= math.sqrt(2 * tower.num_hidden_layers)
+    if "logit_scale" in params:
+        params["logit_scale"] = jnp.asarray(config.logit_scale_init_value, jnp.float32)
+    return params
+
+
+@jax.named_scope("clip_text")
+def text_forward(params: Tree, config: ClipConfig, token_ids: Int[ArrayLike, "b l"]) -> TowerOutput:
+    """The text tower; padding after the end of the text cannot reach what comes before it."""
+    tower, model = config.text, params["text_model"]
+    if tower is None:
+        raise ValueError("this CLIP has no text tower")
+    length = token_ids.shape[1]
+    if length > tower.max_position_embeddings:
+        raise ValueError(
+            f"{length} tokens; this text tower reads at most {tower.max_position_embeddings}"
+        )
+    embeddings = model["embeddings"]
+    x = embeddings["token_embedding"]["embedding"][jnp.asarray(token_ids)]
+    x = x + embeddings["position_embedding"]["embedding"][:length]
+    x = _encoder(model["encoder"], tower, x, causal=True)
+    hidden = _layer_norm(model["final_layer_norm"], tower, x)
+    pooled = hidden[jnp.arange(len(hidden)), end_of_text(tower, token_ids)]
+    return TowerOutput(hidden, pooled, _projected(params.get("text_projection"), pooled))
+
+
+@jax.named_scope("clip_image")
+def image_forward(
+    params: Tree, config: ClipConfig, pixels: Float[ArrayLike, "b hi wi ci"]
+) -> TowerOutput:
+    """The vision tower, on images that `normalise` has prepared."""
+    tower, model = config.vision, params["vision_model"]
+    if tower is None:
+        raise ValueError("this CLIP has no vision tower")
+    if pixels.shape[1:] != (tower.image_size, tower.image_size, tower.num_channels):
+        size = f"{tower.image_size}x{tower.image_size}x{tower.num_channels}"
+        raise ValueError(f"images are {pixels.shape[1:]}; this vision tower reads {size}")
+    embeddings = model["embeddings"]
+    x = jax.lax.conv_general_dilated(
+        jnp.asarray(pixels),
+        embeddings["patch_embedding"]["kernel"],
+        window_strides=(tower.patch_size, tower.patch_size),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    first = jnp.broadcast_to(embeddings["class_embedding"], (len(x), 1, tower.hidden_size))
+    x = jnp.concatenate([first, rearrange(x, "b h w e -> b (h w) e")], axis=1)
+    x = x + embeddings["position_embedding"]["embedding"]
+    x = _layer_norm(model["pre_layrnorm"], tower, x)
+    hidden = _encoder(model["encoder"], tower, x, causal=False)
+    pooled = _layer_norm(model["post_layernorm"], tower, hidden[:, 0])
+    return TowerOutput(hidden, pooled, _projected(params.get("visual_projection"), pooled))
+
+
+def normalise(images: Float[ArrayLike, "b hi wi 3"], *, size: int) -> Float[Array, "b s s 3"]:
+    """Images in [-1, 1] as the vision tower reads them: `size` square, centred and scaled."""
+    images = jnp.asarray(images)
+    if images.shape[1:3] != (size, size):
+        shape = (images.shape[0], size, size, 3)
+        images = jax.image.resize(images, shape, method="cubic", antialias=True)
+    return ((images + 1) / 2 - jnp.array(IMAGE_MEAN)) / jnp.array(IMAGE_STD)
+
+
+def contrastive_loss(
+    text: Float[Array, "b p"], image: Float[Array, "b p"], logit_scale: Float[Array, ""]
+) -> Float[Array, ""]:
+    """CLIP's symmetric cross-entropy over the pairs of a batch, from projected vectors."""
+    text, image = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (text, image))
+    logits = jnp.exp(logit_scale) * text @ image.T
+    losses = [-jnp.diag(jax.nn.log_softmax(logits, axis=axis)).mean() for axis in (0, 1)]
+    return (losses[0] + losses[1]) / 2
+
+
+def end_of_text(config: ClipTextConfig, token_ids: Int[ArrayLike, "b l"]) -> Int[Array, " b"]:
+    """Position of the first end-of-text token of each row."""
+    token_ids = jnp.asarray(token_ids)
+    if config.eos_token_id == LEGACY_EOS:
+        return jnp.argmax(token_ids, axis=1)
+    return jnp.argmax(token_ids == config.eos_token_id, axis=1)
+
+
+def save_clip(directory: str | Path, params: Tree, config: ClipConfig) -> None:
+    """Writes a directory that transformers opens as CLIPModel, or as the one tower there is."""
+    weights.save_directory(directory, config.to_json(), params=params, weights=WEIGHTS)
+
+
+def load_clip(
+    source: str | Path, *, subfolder: str = "", only: str | None = None
+) -> tuple[Tree, ClipConfig]:
+    """Parameters and config from a Hugging Face directory; `only` is "text", "vision" or None."""
+    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
+    config = ClipConfig.from_json(value)
+    if only is not None:
+        if only not in ("text", "vision") or getattr(config, only) is None:
+            there = [name for name in ("text", "vision") if getattr(config, name) is not None]
+            raise ValueError(f"only={only!r}, but {source} has the towers {there}")
+        config = replace(config, **{"text" if only == "vision" else "vision": None})
+    tensors = {_prefixed(name, config): tensor for name, tensor in tensors.items()}
+    alone = config.text is None or config.vision is None
+    if alone and not tensors.keys() & {"text_projection.weight", "visual_projection.weight"}:
+        config = replace(config, projection_dim=None)
+
+    def ignore(name: str) -> bool:
+        other = {"text": ("vision_model.", "visual_projection.", "logit_scale")}
+        other |= {"vision": ("text_model.", "text_projection.", "logit_scale")}
+        return name.endswith(".position_ids") or name.startswith(other.get(only or "", ("\0",)))
+
+    shapes = clip_shapes(config)
+    return weights.from_tensors(tensors, shapes, source=source, ignore=ignore), config
+
+
+def clip_shapes(config: ClipConfig) -> Tree:
+    """The shape of every parameter."""
+    shapes: Tree = {}
+    if (text := config.text) is not None:
+        width = text.hidden_size
+        shapes["text_model"] = {
+            "embeddings": {
+                "token_embedding": {"embedding": (text.vocab_size, width)},
+                "position_embedding": {"embedding": (text.max_position_embeddings, width)},
+            },
+            "encoder": _encoder_shape(text),
+            "final_layer_norm": _norm_shape(width),
+        }
+    if (vision := config.vision) is not None:
+        width, patch = vision.hidden_size, vision.patch_size
+        places = (vision.image_size // patch) ** 2 + 1
+        shapes["vision_model"] = {
+            "embeddings": {
+                "class_embedding": (width,),
+                "patch_embedding": {"kernel": (patch, patch, vision.num_channels, width)},
+                "position_embedding": {"embedding": (places, width)},
+            },
+            "pre_layrnorm": _norm_shape(width),
+            "encoder": _encoder_shape(vision),
+            "post_layernorm": _norm_shape(width),
+        }
+    towers = {"text_projection": config.text, "visual_projection": config.vision}
+    for name, tower in towers.items():
+        if tower is not None and config.projection_dim is not None:
+            shapes[name] = {"kernel": (tower.hidden_size, config.projection_dim)}
+    return shapes if None in (config.text, config.vision) else shapes | {"logit_scale": ()}
+
+
+def _norm_shape(width: int) -> Tree:
+    return {"scale": (width,), "bias": (width,)}
+
+
+def _encoder_shape(config: TowerConfig) -> Tree:
+    width, inner = config.hidden_size, config.intermediate_size
+
+    def linear(before: int, after: int) -> Tree:
+        return {"kernel": (before, after), "bias": (after,)}
+
+    layer = {
+        "layer_norm1": _norm_shape(width),
+        "self_attn": {
+            name: linear(width, width) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+        },
+        "layer_norm2": _norm_shape(width),
+        "mlp": {"fc1": linear(width, inner), "fc2": linear(inner, width)},
+    }
+    return {"layers": {str(i): layer for i in range(config.num_hidden_layers)}}
+
+
+def _encoder(params: Tree, config: TowerConfig, x: Float[Array, "b l e"], *, causal: bool) -> Array:
+    activation = ACTIVATIONS[config.hidden_act]
+    for i in range(config.num_hidden_layers):
+        layer = params["layers"][str(i)]
+        attention, mlp = layer["self_attn"], layer["mlp"]
+        h = _layer_norm(layer["layer_norm1"], config, x)
+        q, k, v = (
+            rearrange(
+                _linear(attention[name], h), "b l (k f) -> b l k f", k=config.num_attention_heads
+            )
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        h = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+        x = x + _linear(attention["out_proj"], rearrange(h, "b l k f -> b l (k f)"))
+        h = activation(_linear(mlp["fc1"], _layer_norm(layer["layer_norm2"], config, x)))
+        x = x + _linear(mlp["fc2"], h)
+    return x
+
+
+def _layer_norm(params: Tree, config: TowerConfig, x: Float[Array, "*b e"]) -> Array:
+    wide = x.astype(jnp.float32)
+    wide = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(wide).mean(-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(variance + config.layer_norm_eps)
+    return (wide * params["scale"] + params["bias"]).astype(x.dtype)
+
+
+def _linear(params: Tree, x: Array) -> Array:
+    return x @ params["kernel"] + params["bias"]
+
+
+def _projected(params: Tree | None, pooled: Float[Array, "b e"]) -> Array | None:
+    return None if params is None else pooled @ params["kernel"]
+
+
+def _prefixed(name: str, config: ClipConfig) -> str:
+    """Some one-tower files leave out the tower's name."""
+    if not name.startswith(("embeddings.", "encoder.", "final_", "pre_", "post_")):
+        return name
+    return f"{'text_model' if config.vision is None else 'vision_model'}.{name}"

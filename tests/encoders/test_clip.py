@@ -1,0 +1,224 @@
+"""CLIP's towers: shapes, files, and agreement with transformers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from pinxit.encoders import clip, weights
+from pinxit.encoders.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+TINY = ClipConfig(
+    text=ClipTextConfig(
+        **SIZES, vocab_size=40, max_position_embeddings=9, bos_token_id=38, eos_token_id=39
+    ),
+    vision=ClipVisionConfig(**SIZES, image_size=8, patch_size=4),
+    projection_dim=12,
+)
+IDS = np.array([[38, 3, 4, 5, 39, 39, 39, 39, 39], [38, 7, 39, 39, 39, 39, 39, 39, 39]], np.int32)
+PIXELS = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
+
+
+def test_shapes():
+    params = clip.init_clip(TINY, jax.random.key(0))
+    text = clip.text_forward(params, TINY, IDS)
+    image = clip.image_forward(params, TINY, PIXELS)
+    assert text.hidden.shape == (2, 9, 16)
+    assert image.hidden.shape == (2, 5, 16)
+    assert text.pooled.shape == image.pooled.shape == (2, 16)
+    assert text.projected.shape == image.projected.shape == (2, 12)
+    np.testing.assert_array_equal(text.pooled, text.hidden[[0, 1], [4, 2]])
+    loss = clip.contrastive_loss(text.projected, image.projected, params["logit_scale"])
+    assert np.isfinite(loss)
+
+
+def test_text_before_the_end_does_not_see_what_follows():
+    params = clip.init_clip(TINY, jax.random.key(0))
+    changed = IDS.copy()
+    changed[:, 5:] = 1
+    ours, other = (clip.text_forward(params, TINY, ids).hidden for ids in (IDS, changed))
+    np.testing.assert_array_equal(ours[:, :5], other[:, :5])
+    assert np.abs(ours[:, 5:] - other[:, 5:]).max() > 0
+
+
+def test_end_of_text():
+    assert clip.end_of_text(TINY.text, IDS).tolist() == [4, 2]
+    legacy = replace(TINY.text, eos_token_id=clip.LEGACY_EOS)
+    assert clip.end_of_text(legacy, IDS).tolist() == [4, 2]
+
+
+def test_normalise_resizes_and_centres():
+    grey = 2 * np.broadcast_to(np.array(clip.IMAGE_MEAN, np.float32), (1, 16, 16, 3)) - 1
+    pixels = clip.normalise(grey, size=8)
+    assert pixels.shape == (1, 8, 8, 3)
+    assert np.abs(pixels).max() < 1e-5
+
+
+@pytest.mark.parametrize("only", [None, "text", "vision"])
+def test_save_then_load(only, tmp_path):
+    params = clip.init_clip(TINY, jax.random.key(1))
+    clip.save_clip(tmp_path, params, TINY)
+    loaded, config = clip.load_clip(tmp_path, only=only)
+    if only is None:
+        assert config == TINY
+        jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    else:
+        jax.tree.map(np.testing.assert_array_equal, loaded, {name: params[name] for name in loaded})
+        clip.save_clip(tmp_path / "one", loaded, config)
+        again, again_config = clip.load_clip(tmp_path / "one")
+        assert again_config == config
+        jax.tree.map(np.testing.assert_array_equal, again, loaded)
+
+
+def test_missing_tower_is_named(tmp_path):
+    config = replace(TINY, vision=None)
+    clip.save_clip(tmp_path, clip.init_clip(config, jax.random.key(0)), config)
+    with pytest.raises(ValueError, match=r"only='vision', but .* has the towers \['text'\]"):
+        clip.load_clip(tmp_path, only="vision")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: replace(TINY.text, hidden_act="relu"), "hidden_act is 'relu'; known: quick_gelu"),
+        (lambda: replace(TINY.text, num_attention_heads=3), "does not divide by num_attention"),
+        (lambda: replace(TINY.vision, patch_size=3), "does not divide by patch_size 3"),
+        (lambda: replace(TINY.text, num_hidden_layers=0), "num_hidden_layers is 0"),
+        (lambda: ClipConfig(), "needs a text tower"),
+        (lambda: ClipConfig.from_json({"model_type": "t5"}), "model_type is 't5'"),
+    ],
+)
+def test_bad_configs_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_bad_inputs_are_refused():
+    params = clip.init_clip(TINY, jax.random.key(0))
+    with pytest.raises(ValueError, match="10 tokens; this text tower reads at most 9"):
+        clip.text_forward(params, TINY, np.zeros((1, 10), np.int32))
+    with pytest.raises(ValueError, match="this vision tower reads 8x8x3"):
+        clip.image_forward(params, TINY, np.zeros((1, 9, 9, 3), np.float32))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+def test_both_towers_agree_with_transformers(act, tmp_path):
+    torch = pytest.importorskip("torch")
+    theirs = their_model("CLIPModel", act, tmp_path)
+    params, config = clip.load_clip(tmp_path)
+    with torch.no_grad():
+        out = theirs(
+            input_ids=torch.from_numpy(IDS).long(),
+            pixel_values=torch.from_numpy(PIXELS.transpose(0, 3, 1, 2)),
+            return_loss=True,
+        )
+    text, image = clip.text_forward(params, config, IDS), clip.image_forward(params, config, PIXELS)
+    close(text.hidden, out.text_model_output.last_hidden_state)
+    close(image.hidden, out.vision_model_output.last_hidden_state)
+    for ours, embeds in ((text.projected, out.text_embeds), (image.projected, out.image_embeds)):
+        close(ours / np.linalg.norm(ours, axis=-1, keepdims=True), embeds)
+    close(
+        clip.contrastive_loss(text.projected, image.projected, params["logit_scale"]),
+        out.loss,
+    )
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPTextModelWithProjection"])
+def test_a_text_tower_alone_agrees(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    theirs = their_model(kind, "quick_gelu", tmp_path)
+    params, config = clip.load_clip(tmp_path)
+    assert config.vision is None
+    with torch.no_grad():
+        out = theirs(torch.from_numpy(IDS).long())
+    ours = clip.text_forward(params, config, IDS)
+    close(ours.hidden, out.last_hidden_state)
+    if kind == "CLIPTextModel":
+        close(ours.pooled, out.pooler_output)
+        assert ours.projected is None
+    else:
+        close(ours.projected, out.text_embeds)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["CLIPVisionModel", "CLIPVisionModelWithProjection"])
+def test_a_vision_tower_alone_agrees(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    theirs = their_model(kind, "gelu", tmp_path)
+    params, config = clip.load_clip(tmp_path)
+    with torch.no_grad():
+        out = theirs(torch.from_numpy(PIXELS.transpose(0, 3, 1, 2)))
+    ours = clip.image_forward(params, config, PIXELS)
+    close(ours.hidden, out.last_hidden_state)
+    if kind == "CLIPVisionModel":
+        close(ours.pooled, out.pooler_output)
+    else:
+        close(ours.projected, out.image_embeds)
+
+
+@pytest.mark.parity
+def test_transformers_opens_what_we_write(tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    params = clip.init_clip(TINY, jax.random.key(2))
+    clip.save_clip(tmp_path, params, TINY)
+    text_params = {"text_model": params["text_model"]}
+    text_config = replace(TINY, vision=None, projection_dim=None)
+    clip.save_clip(tmp_path / "text", text_params, text_config)
+    both, report = transformers.CLIPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    alone, report = transformers.CLIPTextModel.from_pretrained(
+        tmp_path / "text", output_loading_info=True
+    )
+    assert not any(report.values())
+    ours = clip.text_forward(params, TINY, IDS)
+    with torch.no_grad():
+        ids = torch.from_numpy(IDS).long()
+        close(ours.hidden, alone(ids).last_hidden_state)
+        close(ours.projected, both.get_text_features(ids).pooler_output)
+
+
+def their_model(kind: str, act: str, directory):
+    """A random tiny model of `transformers`, saved by it to `directory`."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    sizes = SIZES | {"hidden_act": act, "projection_dim": 12}
+    text = sizes | {"vocab_size": 40, "max_position_embeddings": 9, "eos_token_id": 39}
+    text |= {"bos_token_id": 38}
+    vision = sizes | {"image_size": 8, "patch_size": 4}
+    if kind == "CLIPModel":
+        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
+    elif "Text" in kind:
+        config = transformers.CLIPTextConfig(**text)
+    else:
+        config = transformers.CLIPVisionConfig(**vision)
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    model.save_pretrained(directory)
+    return model
+
+
+def close(ours, theirs, tolerance: float = 1e-5) -> None:
+    theirs = theirs.numpy()
+    assert np.abs(np.asarray(ours) - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+def test_shapes_are_the_files_shapes():
+    tensors = weights.to_tensors(clip.init_clip(TINY, jax.random.key(0)))
+    assert tensors["vision_model.embeddings.patch_embedding.weight"].shape == (16, 3, 4, 4)
+    assert tensors["text_model.encoder.layers.0.mlp.fc1.weight"].shape == (24, 16)
+    assert tensors["logit_scale"].shape == ()
