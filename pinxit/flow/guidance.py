@@ -4,9 +4,10 @@
 
     guided = null + scale * (conditional - null)
 
-(Ho & Salimans 2022, arXiv:2207.12598); ``scale = 1`` is off. It may be limited to an interval of times
-(Kynkaanniemi et al. 2024, arXiv:2404.07724), and CFG-Zero* (Fan et al. 2025, arXiv:2503.18886) first scales
-the null velocity to fit the conditional one and holds still at the very start.
+(Ho & Salimans 2022, arXiv:2207.12598); ``scale = 1`` is off. It may be limited to an interval of
+times (Kynkäänniemi et al. 2024, arXiv:2404.07724), and CFG-Zero* (Fan et al. 2025,
+arXiv:2503.18886) first scales the null velocity to fit the conditional one and holds still at the
+very start.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
     """Times in which guidance acts, ends included; outside, one plain evaluation is made."""
     zero_star: bool = False
-    """CFG-Zero*: multiply the null velocity by its projection ``<conditional, null> / |null|^2``."""
+    """CFG-Zero*: multiply the null velocity by ``<conditional, null> / |null|^2``."""
     zero_init: float = 0.0
-    """CFG-Zero*: the velocity is zero for ``t > 1 - zero_init``; 0.04 skips the first of 25 steps."""
+    """CFG-Zero*: zero velocity for ``t > 1 - zero_init``; 0.04 skips the first of 25 steps."""
 
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise ValueError(
-                f"interval: {self.interval!r} is not valid; it must be (low, high), 0 <= low < high <= 1"
+                f"interval: {self.interval!r} is not valid; "
+                "it must be (low, high) with 0 <= low < high <= 1"
             )
         if not 0 <= self.zero_init < 1:
             raise ValueError(
@@ -46,7 +48,7 @@ class Guidance:
 
 
 def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> VelocityFn:
-    """`velocity_fn` with guidance: one evaluation of a doubled batch, or a plain one where it is off.
+    """`velocity_fn` with guidance: one evaluation of a doubled batch, or a plain one where off.
 
     `null` has one row, or one per sample (a negative prompt).
     """

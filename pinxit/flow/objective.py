@@ -2,10 +2,11 @@
 
 ::
 
-    loss = mean over samples of  mean over elements of  |model(x_t, t, conditioning) - (noise - latents)|^2
+    loss = mean of |model(x_t, t, conditioning) - (noise - latents)|^2
 
-(Lipman et al. 2022, arXiv:2210.02747.) The objective owns noise, time and caption dropout. Each sample's
-draws depend on the key and the sample's index alone, so the result is the same however a batch is cut.
+over elements, then over samples (Lipman et al. 2022, arXiv:2210.02747). The objective owns noise,
+time and caption dropout. Each sample's draws depend on the key and the sample's index alone, so the
+result is the same however a batch is cut.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class FlowMatching:
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Mean loss, and metrics.
 
-        ``loss_by_t_sum`` and ``loss_by_t_count`` hold, per bin of time, the sum of the samples' losses and
-        their number: add them over batches, then divide.
+        ``loss_by_t_sum`` and ``loss_by_t_count`` hold, per bin of time, the sum of the samples'
+        losses and their number: add them over batches, then divide.
         """
         latents = jnp.asarray(batch.latents, jnp.float32)
         noise, t, dropped = self.draw(key, batch)

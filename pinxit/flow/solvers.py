@@ -1,14 +1,16 @@
 """From noise to latents: numerical solutions of ``dx / dt = velocity(x, t)`` from t = 1 down to 0.
 
-Every solver visits the given times in order and is one `jax.lax.scan` over evaluations of the velocity, so
-the network is compiled once. With step ``h = t_next - t`` (negative) and ``v = velocity(x, t)``:
+Every solver visits the given times in order and is one `jax.lax.scan` over evaluations of the
+velocity, so the network is compiled once. With step ``h = t_next - t`` (negative) and
+``v = velocity(x, t)``:
 
 - euler: ``x + h v``
 - heun: ``x + h (v + velocity(x + h v, t_next)) / 2``; a step that ends at 0 is an Euler step
 - midpoint: ``x + h velocity(x + h v / 2, t + h / 2)``
 - dpmpp_2m (Lu et al. 2022, arXiv:2211.01095, for the straight path): with the predicted latents
-  ``D = x - t v``, ``x_next = r x + (1 - r) (D + c (D - D_previous))``, ``r = t_next / t``, where ``c`` is half
-  the ratio of this step to the last in ``log((1 - t) / t)``. Steps for which that is infinite have c = 0.
+  ``D = x - t v``, ``x_next = r x + (1 - r) (D + c (D - D_previous))``, ``r = t_next / t``, where
+  ``c`` is half the ratio of this step to the last in ``log((1 - t) / t)``. Where either is infinite
+  (at times 1 and 0), c = 0.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def dpmpp_2m(
     *,
     callback: Callback | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Second order, one evaluation a step: extrapolates the predicted latents from the step before."""
+    """Second order, one evaluation a step: extrapolates the latents predicted in the last."""
     times = jnp.asarray(times, x.dtype)
     log_ratio = jnp.log1p(-times) - jnp.log(times)
     h = jnp.diff(log_ratio)
@@ -120,7 +122,7 @@ def dpmpp_2m(
 
 
 def _two_stages(times: Float[Array, " s"], reach: float) -> tuple[Array, ...]:
-    """Rows (step number, is it the second stage, time, step): each step's start and a point within."""
+    """Rows (step number, second stage or not, time, step): each step's start and a point within."""
     count = times.size - 1
     second = jnp.tile(jnp.asarray([False, True]), count)
     h = jnp.repeat(jnp.diff(times), 2)
@@ -184,7 +186,7 @@ EVALUATIONS: dict[str, Callable[[int], int]] = {
     "midpoint": lambda steps: 2 * steps,
     "dpmpp_2m": lambda steps: steps,
 }
-"""Evaluations of the velocity that each solver makes in a number of steps; compare solvers by these."""
+"""Evaluations of the velocity in a number of steps; compare solvers at equal evaluations."""
 
 
 def get_solver(name: str) -> Solver:

@@ -1,7 +1,8 @@
 """Times: how training draws them, and which ones sampling visits.
 
-Training draws ``t = sigmoid(mean + std * normal)`` (logit-normal, Esser et al. 2024, arXiv:2403.03206) or
-uniformly. Both training and sampling may shift times towards the noise, as larger pictures need::
+Training draws ``t = sigmoid(mean + std * normal)`` (logit-normal, Esser et al. 2024,
+arXiv:2403.03206) or uniformly. Both training and sampling may shift times towards the noise, as
+larger pictures need::
 
     shifted = shift * t / (1 + (shift - 1) * t)
 """
@@ -47,7 +48,7 @@ class TimeSampling:
                     f"{name}: {getattr(self, name)!r} is not valid; it must be above 0"
                 )
 
-    def sample(self, key: Array, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+    def sample(self, key: Array, shape: tuple[int, ...] = ()) -> Float[Array, "*shape"]:
         """Times of `shape`, strictly inside (0, 1) up to rounding."""
         if self.distribution == "uniform":
             t = jax.random.uniform(key, shape)
@@ -74,8 +75,8 @@ def diffusers_sigmas(
 ) -> Float[np.ndarray, " s"]:
     """The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, its final 0 included.
 
-    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so the last
-    step is almost empty: n steps here do the work of n - 1.
+    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so the
+    last step is almost empty: n steps here do the work of n - 1.
     """
     _check_steps(steps, shift)
     lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), np.float32(shift))

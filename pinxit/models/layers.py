@@ -1,8 +1,8 @@
-"""The small parts: linear maps, norms, patches, time and resolution embeddings, modulation, gated MLP.
+"""The small parts: linear maps, norms, patches, embeddings of scalars, modulation, the gated MLP.
 
-Every module takes ``stack``, a leading shape of its parameters: ``()`` for one layer, ``(depth,)`` for all
-the blocks of a transformer at once. The forward pass always sees one layer, a slice of the stack.
-Parameters are fp32; each call casts them to the dtype of its input.
+Modules of a block take ``stack``, a leading shape of their parameters: ``()`` for one layer,
+``(depth,)`` for all the blocks of a transformer at once. The forward pass always sees one layer, a
+slice of the stack. Parameters are fp32; each call casts them to the dtype of its input.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def modulated_norm(
 
 
 def patchify(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n _"]:
-    """Tokens of ``patch x patch`` cells, row by row; inside a token channel, then row, then column."""
+    """Tokens of ``patch x patch`` cells, row by row; inside one: channel, then row, then column."""
     return rearrange(x, "b (h p) (w q) c -> b (h w) (c p q)", p=patch, q=patch)
 
 
@@ -92,7 +92,7 @@ def unpatchify(
 def sinusoids(
     x: Float[Array, " b"], features: int, *, factor: float, max_period: float
 ) -> Float[Array, "b {features}"]:
-    """Cosines, then sines, of ``factor * x`` at `features` / 2 frequencies from 1 down to 1/max_period."""
+    """Cosines, then sines, of ``factor * x``; frequencies fall from 1 towards ``1 / max_period``."""
     half = features // 2
     exponents = jnp.arange(half, dtype=jnp.float32) * (-math.log(max_period) / half)
     angles = (x.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]) * factor
@@ -111,10 +111,11 @@ class Embedder(nnx.Module):
 
 
 class BlockModulation(nnx.Module):
-    """What one block adds to the shared modulation: a table row and a low-rank map of the condition.
+    """What a block adds to the shared modulation: a table row and a low-rank map of the condition.
 
-    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it merges with
-    the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so both learn.
+    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it merges
+    with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so both
+    learn.
     """
 
     def __init__(self, width: int, rank: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):

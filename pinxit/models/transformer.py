@@ -6,10 +6,10 @@ A transformer whose image tokens attend to text and image tokens, each block mod
     x = x + gate_a * attention((1 + scale_a) * norm(x) + shift_a, text)
     x = x + gate_m * mlp((1 + scale_m) * norm(x) + shift_m)
 
-The six modulations come from one map shared by all blocks, plus a table row and a low-rank correction per
-block; `pinxit.models.prx` merges them into the form of diffusers' `PRXTransformer2DModel`, exactly.
-Parameters are fp32 and stacked over depth; `init_params` and `apply` are the functional face, with
-parameters as a plain nested dict.
+The six modulations come from one map shared by all blocks, plus a table row and a low-rank correction
+per block; `pinxit.models.prx` merges them into the form of diffusers' `PRXTransformer2DModel`,
+exactly. Parameters are fp32 and those of the blocks stacked over depth; `init_params` and `apply` are
+the functional face, with parameters as a plain nested dict.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MIN_TIME = 0.05
 """Below this time a prediction of the latents is divided by this, not by the time."""
 
 Params = dict[str, Any]
-"""Parameters of a `Transformer`: nested dicts of fp32 arrays; those of the blocks are stacked over depth."""
+"""Parameters of a `Transformer`: nested dicts of fp32 arrays."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TransformerConfig:
     modulation_rank: int = 32
     """Rank of each block's own correction to the shared modulation; 0 for none."""
     rope_theta: float = 10000.0
-    """Base of the rotary frequencies; small grids want a small one, so that neighbours are told apart."""
+    """Base of the rotary frequencies; on small grids a small one keeps more of them useful."""
     time_factor: float = 1000.0
     """Scale of the time inside the sinusoids."""
     time_max_period: int = 10000
@@ -82,7 +82,7 @@ class TransformerConfig:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or whole blocks."""
     scan_blocks: bool = True
-    """One compiled block in a loop (fast to compile) or all blocks unrolled (faster on CPU when shallow)."""
+    """One block compiled in a loop, or all unrolled: slower to compile, faster on CPU if shallow."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -106,8 +106,8 @@ class TransformerConfig:
             )
         if self.num_heads not in self._valid_heads():
             raise ValueError(
-                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; the width must be "
-                f"even and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
+                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be even and "
+                f"at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
             )
 
     @property
