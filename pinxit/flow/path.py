@@ -1,8 +1,8 @@
 """The straight path between data and noise, and its velocity.
 
 ``x_t = (1 - t) * latents + t * noise`` with ``t = 0`` at the data and ``t = 1`` at the noise, hence
-``velocity = d x_t / d t = noise - latents`` (Liu et al. 2022, arXiv:2209.03003). Given `x_t`, one of
-latents, noise and velocity fixes the others::
+``velocity = d x_t / d t = noise - latents`` (Liu et al. 2022, arXiv:2209.03003). Given `x_t`, one
+of latents, noise and velocity fixes the others::
 
     latents = x_t - t * velocity          noise = x_t + (1 - t) * velocity
 """

@@ -75,8 +75,8 @@ def diffusers_sigmas(
 ) -> Float[np.ndarray, " s"]:
     """The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, its final 0 included.
 
-    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so the
-    last step is almost empty: n steps here do the work of n - 1.
+    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so
+    the last step is almost empty: n steps here do the work of n - 1.
     """
     _check_steps(steps, shift)
     lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), np.float32(shift))

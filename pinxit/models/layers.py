@@ -92,7 +92,7 @@ def unpatchify(
 def sinusoids(
     x: Float[Array, " b"], features: int, *, factor: float, max_period: float
 ) -> Float[Array, "b {features}"]:
-    """Cosines, then sines, of ``factor * x``; frequencies fall from 1 towards ``1 / max_period``."""
+    """Cosines, then sines, of ``factor * x``; frequencies fall from 1 to about 1 / max_period."""
     half = features // 2
     exponents = jnp.arange(half, dtype=jnp.float32) * (-math.log(max_period) / half)
     angles = (x.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]) * factor
@@ -113,9 +113,9 @@ class Embedder(nnx.Module):
 class BlockModulation(nnx.Module):
     """What a block adds to the shared modulation: a table row and a low-rank map of the condition.
 
-    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it merges
-    with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so both
-    learn.
+    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it
+    merges with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so
+    both learn.
     """
 
     def __init__(self, width: int, rank: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):

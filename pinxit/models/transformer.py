@@ -6,10 +6,10 @@ A transformer whose image tokens attend to text and image tokens, each block mod
     x = x + gate_a * attention((1 + scale_a) * norm(x) + shift_a, text)
     x = x + gate_m * mlp((1 + scale_m) * norm(x) + shift_m)
 
-The six modulations come from one map shared by all blocks, plus a table row and a low-rank correction
-per block; `pinxit.models.prx` merges them into the form of diffusers' `PRXTransformer2DModel`,
-exactly. Parameters are fp32 and those of the blocks stacked over depth; `init_params` and `apply` are
-the functional face, with parameters as a plain nested dict.
+The six modulations come from one map shared by all blocks, plus a table row and a low-rank
+correction per block; `pinxit.models.prx` merges them into the form of diffusers'
+`PRXTransformer2DModel`, exactly. Parameters are fp32 and those of the blocks stacked over depth;
+`init_params` and `apply` are the functional face, with parameters as a plain nested dict.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TransformerConfig:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or whole blocks."""
     scan_blocks: bool = True
-    """One block compiled in a loop, or all unrolled: slower to compile, faster on CPU if shallow."""
+    """One block compiled in a loop, or all unrolled: slower to compile, faster on CPU."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -106,8 +106,8 @@ class TransformerConfig:
             )
         if self.num_heads not in self._valid_heads():
             raise ValueError(
-                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be even and "
-                f"at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
+                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be even "
+                f"and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
             )
 
     @property
