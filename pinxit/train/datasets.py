@@ -25,7 +25,8 @@ def scenes(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
     """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
     from pinxit.data.scenes import Scenes
 
-    return Scenes(split, seed=seed, length=size, image_size=image_size)
+    full = split == "heldout"
+    return Scenes(size, seed=seed, split=split, image_size=image_size, full_captions=full)
 
 
 def mock(size: int, image_size: int, *, seed: int, split: Split) -> Examples:

@@ -104,7 +104,12 @@ def decayed(params: Any) -> Any:
 
 def _labels(params: Any) -> Any:
     """Which of the two optimisers each leaf belongs to, under Muon."""
-    return jax.tree.map(lambda leaf: "muon" if leaf.ndim == 3 else "adam", params)
+
+    def label(path: tuple[Any, ...], leaf: Any) -> str:
+        modulation = any("modulation" in str(key) for key in path)
+        return "muon" if leaf.ndim == 3 and not modulation else "adam"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _per_layer(updates: Any) -> Any:

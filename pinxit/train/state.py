@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from pinxit.arrays import ArrayLike
 from pinxit.train.ema import EmaConfig, init_ema
 
 
@@ -18,7 +19,7 @@ from pinxit.train.ema import EmaConfig, init_ema
 class TrainState:
     """A pytree; each step takes one and returns the next."""
 
-    step: Int[Array, ""]
+    step: Int[ArrayLike, ""]
     """Steps taken, skipped ones included: the loader's position, too."""
     params: Any
     """Parameters, fp32."""
@@ -26,13 +27,13 @@ class TrainState:
     """Averages of the parameters by name (`EmaConfig.names`)."""
     opt_state: Any
     """The optimiser's moments and its own count of updates."""
-    skipped: Int[Array, ""]
+    skipped: Int[ArrayLike, ""]
     """Steps whose loss or gradient was not finite, so far."""
-    consecutive: Int[Array, ""]
+    consecutive: Int[ArrayLike, ""]
     """The same, in a row, up to now."""
-    loss_scale: Float[Array, ""]
+    loss_scale: Float[ArrayLike, ""]
     """Factor on the loss in float16; 1 otherwise."""
-    good_steps: Int[Array, ""]
+    good_steps: Int[ArrayLike, ""]
     """Finite steps since the loss scale last changed."""
 
 

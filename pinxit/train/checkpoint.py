@@ -1,0 +1,254 @@
+"""Checkpoints that are whole, or are not used.
+
+One checkpoint is a folder ``step_00000500`` with the arrays (Orbax, ``state/``), what the host
+knows (``run.json``: step, seed, resolved config, metrics not yet written) and, written last,
+``manifest.json`` with the SHA-256 of every file. The folder is built under another name and renamed
+when complete, so a process killed at any moment leaves either the whole of it or nothing. Reading
+checks the manifest first (Orbax and safetensors both return wrong numbers for a flipped bit without
+a word) and falls back to the newest checkpoint that is valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from pinxit.config import diff
+from pinxit.train.state import TrainState
+
+MANIFEST = "manifest.json"
+PREFIX = "step_"
+FREE_FIELDS = (
+    *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
+    *("log_interval", "save_interval", "sample_interval", "eval_interval"),
+    *("sampling", "evaluation"),
+)
+"""Settings that may differ when a run is resumed, with all that is below them."""
+
+
+class CheckpointError(ValueError):
+    """Why a checkpoint cannot be used."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run as it was after `step`."""
+
+    step: int
+    """Steps taken."""
+    state: TrainState
+    """Arrays on the host."""
+    run: dict[str, Any]
+    """What `Checkpoints.save` was given as `run`."""
+    problems: tuple[str, ...] = field(default=())
+    """Newer checkpoints that could not be used, and why."""
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Leaves by their path in the tree."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def _as_tree(state: TrainState) -> dict[str, Any]:
+    """The state as nested dicts: the parameters keep their nesting, the optimiser is flat."""
+    counters = ("step", "skipped", "consecutive", "loss_scale", "good_steps")
+    return {
+        "params": state.params,
+        "ema": state.ema,
+        "optimizer": {k.replace("/", "."): v for k, v in _named(state.opt_state).items()},
+        "counters": {name: getattr(state, name) for name in counters},
+    }
+
+
+def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
+    """The inverse, checked against a state of the expected shapes; every mismatch is named."""
+    found, wanted = _named(tree), _named(_as_tree(like))
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is unexpected" for name in found if name not in wanted]
+    for name in set(found) & set(wanted):
+        if np.shape(found[name]) != wanted[name].shape:
+            problems.append(f"{name} is {np.shape(found[name])}, not {wanted[name].shape}")
+    if problems:
+        raise CheckpointError("; ".join(sorted(problems)))
+
+    def fill(part: Any, prefix: str, separator: str = "/") -> Any:
+        names = [prefix + name.replace("/", separator) for name in _named(part)]
+        leaves = [np.asarray(found[name], wanted[name].dtype) for name in names]
+        return jax.tree.unflatten(jax.tree.structure(part), leaves)
+
+    counters = {
+        name: np.asarray(found[f"counters/{name}"], wanted[f"counters/{name}"].dtype)
+        for name in ("step", "skipped", "consecutive", "loss_scale", "good_steps")
+    }
+    return TrainState(
+        params=fill(like.params, "params/"),
+        ema=fill(like.ema, "ema/"),
+        opt_state=fill(like.opt_state, "optimizer/", "."),
+        **counters,
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below, in a fixed order, the manifest excepted."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            yield path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify(folder: Path) -> None:
+    """Raises `CheckpointError` unless every file is what the manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        listed: dict[str, str] = manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"its {MANIFEST} cannot be read ({error})") from error
+    present = {str(path.relative_to(folder)) for path in _files(folder)}
+    for name in sorted(listed):
+        if name not in present:
+            raise CheckpointError(f"{name} is missing")
+        if _sha256(folder / name) != listed[name]:
+            raise CheckpointError(f"{name} is damaged (its SHA-256 differs)")
+    if extra := sorted(present - set(listed)):
+        raise CheckpointError(f"{extra[0]} is not in its manifest")
+
+
+def write(folder: Path, state: TrainState, run: dict[str, Any]) -> None:
+    """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
+    if folder.exists():
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with ocp.PyTreeCheckpointer() as writer:
+            writer.save(temporary.absolute() / "state", _as_tree(state))
+        (temporary / "run.json").write_text(json.dumps(run, indent=1))
+        hashes = {str(path.relative_to(temporary)): _sha256(path) for path in _files(temporary)}
+        for path in _files(temporary):
+            _sync(path)
+        manifest = temporary / MANIFEST
+        manifest.write_text(json.dumps({"version": 1, "sha256": hashes}, indent=1))
+        _sync(manifest)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
+    """Reads one checkpoint; raises `CheckpointError` if anything about it is wrong."""
+    if not verified:
+        verify(folder)
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.restore(folder.absolute() / "state")
+    run = json.loads((folder / "run.json").read_text())
+    state = _from_tree(tree, like)
+    return Restored(step=int(state.step), state=state, run=run)
+
+
+def check_config(saved: Any, given: Any) -> None:
+    """Raises unless the run that is resumed has the same settings, `FREE_FIELDS` aside."""
+    changed = [
+        f"{name} (was {old!r}, is {new!r})"
+        for name, old, new in diff(saved, given)
+        if name not in FREE_FIELDS and name.partition(".")[0] not in FREE_FIELDS
+    ]
+    if changed:
+        raise ValueError(
+            f"resume: the settings differ from the run's: {'; '.join(changed)}; "
+            "give the run's own settings, or another --name"
+        )
+
+
+class Checkpoints:
+    """The checkpoints of one run; writes in the background, one at a time."""
+
+    def __init__(self, root: Path, *, keep: int = 2) -> None:
+        self.root = root
+        self.keep = keep
+        self._thread: threading.Thread | None = None
+        self._error: OSError | ValueError | None = None
+
+    def folders(self) -> list[Path]:
+        """Finished checkpoints, newest first."""
+        if not self.root.is_dir():
+            return []
+        found = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
+        return sorted(found, reverse=True)
+
+    def save(self, state: TrainState, run: dict[str, Any], *, wait: bool = False) -> None:
+        """Copies the state to the host and writes it; returns at once unless `wait`."""
+        self.wait()
+        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+        self._thread = threading.Thread(
+            target=self._write, args=(host, run), name="pinxit-checkpoint"
+        )
+        self._thread.start()
+        if wait:
+            self.wait()
+
+    def _write(self, state: TrainState, run: dict[str, Any]) -> None:
+        try:
+            write(self.root / f"{PREFIX}{int(state.step):08d}", state, run)
+            for old in self.folders()[self.keep :]:
+                shutil.rmtree(old, ignore_errors=True)
+        except (OSError, ValueError) as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on the disk; raises what its writing raised."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def clean(self) -> None:
+        """Removes what a killed process left half-written."""
+        if self.root.is_dir():
+            for path in self.root.glob(f".{PREFIX}*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def restore(self, like: TrainState) -> Restored | None:
+        """The newest valid checkpoint, or None. Damaged ones are set aside and reported."""
+        problems: list[str] = []
+        for folder in self.folders():
+            try:
+                verify(folder)
+            except CheckpointError as error:
+                aside = folder.with_name(f"damaged_{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                problems.append(f"{folder.name} is set aside: {error}")
+                continue
+            return replace(read(folder, like, verified=True), problems=tuple(problems))
+        if problems:
+            raise CheckpointError(f"no checkpoint in {self.root} is valid: {'; '.join(problems)}")
+        return None
