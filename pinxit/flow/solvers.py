@@ -16,7 +16,7 @@ velocity, so the network is compiled once. With step ``h = t_next - t`` (negativ
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ Callback = Callable[[Array, Array], Any]
 """Called on the host after every step with its number (from 1) and the latents; for progress."""
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Latents at the last of `times`, from `x` at the first."""
 

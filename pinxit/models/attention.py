@@ -3,9 +3,9 @@
 Queries come from the image alone, so text is read but never rewritten. Queries and keys are
 RMS-normalised per head (text keys by a norm of their own), and image queries and keys are rotated
 by their place in the grid (RoPE, Su et al. 2021, arXiv:2104.09864): some pairs of a head's features
-turn with the row, the rest with the column, at ``theta ** (-2 i / width)`` radians per token. Inside
-a head the first members of all pairs come first, then the second ones; scores do not depend on this
-order, and halves are cheaper to slice than interleaved pairs.
+turn with the row, the rest with the column, at ``theta ** (-2 i / width)`` radians per token.
+Inside a head the first members of all pairs come first, then the second ones; scores do not depend
+on this order, and halves are cheaper to slice than interleaved pairs.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class BlockModulation(nnx.Module):
     """What a block adds to the shared modulation: a table row and a low-rank map of the condition.
 
     ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it
-    merges with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not, so
-    both learn.
+    merges with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not,
+    so both learn.
     """
 
     def __init__(self, width: int, rank: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):

@@ -106,8 +106,8 @@ class TransformerConfig:
             )
         if self.num_heads not in self._valid_heads():
             raise ValueError(
-                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be even "
-                f"and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
+                f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be "
+                f"even and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
             )
 
     @property
