@@ -1,9 +1,9 @@
 """Configuration: frozen dataclasses, read from the command line and from JSON.
 
 A setting has one name everywhere, its dotted path: ``--model.patch_size 4`` on the command line and
-``{"model": {"patch_size": 4}}`` in a run's ``config.json`` are the field ``config.model.patch_size``.
-Short names (``--learning_rate``) are aliases of a dotted path. Whatever is wrong with an input ends
-in one `UsageError`: the field, the value, and what would be valid.
+``{"model": {"patch_size": 4}}`` in a run's ``config.json`` are ``config.model.patch_size``. Short
+names (``--learning_rate``) are aliases of a dotted path. Whatever is wrong with an input ends in
+one `UsageError`: the field, the value, and what would be valid.
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 def to_json(config: Any) -> dict[str, Any]:
     """The config as plain JSON values."""
-    return {
-        field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
-    }
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
@@ -272,7 +270,7 @@ def _checked(name: str, word: str, hint: Any) -> str:
         if typing.get_origin(kind) is Literal and word in map(str, typing.get_args(kind)):
             return word
         element = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
-        if element is str or element not in (int, float, bool) and _is_open(element):
+        if element is str or (element not in (int, float, bool) and _is_open(element)):
             return word
         if element in (int, float):
             with contextlib.suppress(ValueError):

@@ -1,0 +1,83 @@
+"""Prompt accuracy: does the picture show what the held-out prompt says?
+
+The model draws each prompt once, the judge reads the attributes from the picture, and each
+attribute named by the prompt is right or wrong. Two figures frame the result: the *ceiling*, the
+judge on real renders of the very same scenes, and *chance*, the judge on a real render of another
+prompt. ``mean`` is the mean over the attributes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pinxit.config import positive
+from pinxit.data.scene import ATTRIBUTES, score
+from pinxit.data.scenes import Scenes
+from pinxit.evaluate.judge import Judge, load_judge
+from pinxit.pipeline import TextToImage
+
+SEED = 20_000
+"""Seed of the held-out scenes; training scenes have other seeds and other combinations."""
+
+
+def prompt_accuracy(
+    model: TextToImage,
+    *,
+    prompts: int = 256,
+    batch_size: int = 32,
+    judge: Judge | None = None,
+    seed: int = SEED,
+    progress: Callable[[int, int], Any] | None = None,
+    **sampling: Any,
+) -> Iterator[tuple[str, float]]:
+    """Yields ``prompts/{accuracy,ceiling,chance}/{mean,attribute}`` and its value.
+
+    `sampling` goes to `TextToImage.generate` (steps, guidance_scale, solver, ...).
+    """
+    positive("prompts", prompts)
+    judge = judge or load_judge()
+    size = model.image_size
+    scenes = Scenes(length=prompts, seed=seed, split="heldout", image_size=size, full_captions=True)
+    images = model.generate(
+        [scenes.caption(i) for i in range(prompts)],
+        seed=0,
+        output_type="np",
+        batch_size=min(batch_size, prompts),
+        progress=progress,
+        **sampling,
+    )
+    answers = read(judge, images, batch_size=batch_size)
+    real = read(judge, np.stack([scenes[i].image for i in range(prompts)]), batch_size=batch_size)
+    yield from named("prompts/accuracy", accuracy(scenes, answers))
+    yield from named("prompts/ceiling", accuracy(scenes, real))
+    yield from named("prompts/chance", accuracy(scenes, real[1:] + real[:1]))
+
+
+def read(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:
+    """The judge's answers, a batch at a time; the last batch is padded."""
+    answers: list[dict[str, str]] = []
+    for start in range(0, len(images), batch_size):
+        some = images[start : start + batch_size]
+        padded = np.concatenate([some, np.repeat(some[-1:], batch_size - len(some), axis=0)])
+        answers += judge(padded)[: len(some)]
+    return answers
+
+
+def accuracy(scenes: Scenes, answers: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """Share of right answers by attribute; answer i is about scene i."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for i, answer in enumerate(answers):
+        for attribute, correct in score(scenes.scene(i), answer):
+            right[attribute].append(correct)
+    return {name: float(np.mean(right[name])) for name in ATTRIBUTES if right[name]}
+
+
+def named(prefix: str, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yields the mean, then each value, with the prefix before the name."""
+    yield f"{prefix}/mean", float(np.mean(list(values.values())))
+    for name, value in values.items():
+        yield f"{prefix}/{name}", value

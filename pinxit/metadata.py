@@ -1,0 +1,95 @@
+"""Pictures that carry their recipe: two text chunks in the PNG.
+
+``parameters`` is the text that image viewers and web interfaces of the field read (prompt, negative
+prompt, then ``Steps: 32, Sampler: euler, CFG scale: 4, Seed: 7, Size: 64x64, ...``); ``pinxit`` is
+JSON with everything `TextToImage.generate` needs to draw the same bytes again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+TEXT_KEY = "parameters"
+JSON_KEY = "pinxit"
+
+
+def parameters_text(recipe: Mapping[str, Any]) -> str:
+    """The recipe as the `parameters` text."""
+    width, height = recipe["size"]
+    settings = {
+        "Steps": recipe["steps"],
+        "Sampler": recipe["solver"],
+        "CFG scale": f"{recipe['guidance_scale']:g}",
+        "Seed": recipe["seed"],
+        "Size": f"{width}x{height}",
+        "Model hash": recipe["model_hash"],
+        "Model": recipe["model"],
+    }
+    if recipe.get("shift", 1.0) != 1.0:
+        settings["Shift"] = f"{recipe['shift']:g}"
+    settings["Version"] = f"pinxit {recipe['version']}"
+    lines = [recipe["prompt"]]
+    if recipe.get("negative_prompt"):
+        lines.append(f"Negative prompt: {recipe['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
+    return "\n".join(lines)
+
+
+def png_bytes(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
+    """The image as a PNG with its recipe. The same image and recipe give the same bytes."""
+    info = PngInfo()
+    info.add_itxt(TEXT_KEY, parameters_text(recipe))
+    info.add_itxt(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False, sort_keys=True))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe inside a PNG that Pinxit wrote."""
+    with Image.open(path) as image:
+        image.load()
+        text = getattr(image, "text", {})
+    if JSON_KEY not in text:
+        raise ValueError(f"{path}: no recipe inside; valid: a PNG written by pinxit generate")
+    return json.loads(text[JSON_KEY])
+
+
+def slug(prompt: str, *, length: int = 48) -> str:
+    """The prompt as a part of a file name: words of plain letters and digits, joined by hyphens."""
+    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    cut = "-".join(words)[:length].strip("-")
+    return cut or "image"
+
+
+def save_png(
+    directory: str | Path, image: Image.Image, recipe: Mapping[str, Any], *, max_tries: int = 1000
+) -> Path:
+    """Writes `<number>-<seed>-<slug>.png` under the next free number and returns its path.
+
+    An existing file is never overwritten, also when two programs write into one directory.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    data = png_bytes(image, recipe)
+    found = (re.match(r"(\d+)-", entry.name) for entry in os.scandir(directory))
+    number = max((int(match[1]) for match in found if match), default=0)
+    for _ in range(max_tries):
+        number += 1
+        path = directory / f"{number:05d}-{recipe['seed']}-{slug(recipe['prompt'])}.png"
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            continue
+        return path
+    raise ValueError(f"out: {str(directory)!r} has no free file number after {max_tries} tries")

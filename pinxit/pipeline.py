@@ -1,0 +1,416 @@
+"""From prompts to pictures: text encoder, guided solver, autoencoder.
+
+::
+
+    noise_i = normal(key(seed + i))
+    latents = solver(guided(model), noise, times)
+    image   = decode(latents)
+
+Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone: pictures are
+computed in groups of one fixed size (the last one padded), so asking for one or for four runs the
+same program and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from PIL import Image
+
+from pinxit import release
+from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder
+from pinxit.config import UsageError, from_json, positive, to_json
+from pinxit.flow.guidance import Guidance, guided
+from pinxit.flow.solvers import get_solver
+from pinxit.flow.time import time_grid
+from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
+from pinxit.release import Stored
+
+Progress = Callable[[int, int], Any]
+"""Called with (pictures done, pictures in all)."""
+
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn, unless a call says otherwise."""
+
+    steps: int = 32
+    """Solver steps."""
+    guidance_scale: float = 4.0
+    """1 turns guidance off."""
+    solver: str = "euler"
+    """euler, heun, midpoint or dpmpp_2m."""
+    shift: float = 1.0
+    """Time-grid shift; above 1 spends more steps near noise."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Times within which guidance acts; 1 is noise."""
+    cfg_zero_star: bool = False
+    """CFG-Zero*: fit the null velocity to the conditional one."""
+    zero_init: float = 0.0
+    """CFG-Zero*: share of the time, at the noisy end, in which nothing moves."""
+
+    def __post_init__(self) -> None:
+        positive("steps", self.steps)
+        positive("guidance_scale", self.guidance_scale, minimum=0)
+        if not self.shift > 0:
+            raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
+        get_solver(self.solver)
+        self.guidance()
+
+    def guidance(self) -> Guidance:
+        """The guidance these settings describe."""
+        low, high = (float(end) for end in self.guidance_interval)
+        return Guidance(
+            scale=float(self.guidance_scale),
+            interval=(low, high),
+            zero_star=self.cfg_zero_star,
+            zero_init=self.zero_init,
+        )
+
+    def override(self, **changes: Any) -> Sampling:
+        """These settings with the given ones changed; None leaves a setting alone."""
+        return replace(self, **{name: v for name, v in changes.items() if v is not None})
+
+
+@functools.partial(jax.jit, static_argnames=("shape",))
+def _noise(seeds: Int[Array, " b"], *, shape: tuple[int, int, int]) -> Float[Array, "b h w c"]:
+    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "solver", "guidance"))
+def _solve(
+    params: Any,
+    noise: Float[Array, "b h w c"],
+    times: Float[ArrayLike, " s"],
+    conditioning: Conditioning,
+    null: Conditioning,
+    *,
+    config: TransformerConfig,
+    solver: str,
+    guidance: Guidance,
+) -> Float[Array, "b h w c"]:
+    def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+        return apply(config, params, x_t, t, conditioning)
+
+    return get_solver(solver)(guided(velocity, null, guidance), noise, times, conditioning)
+
+
+def to_uint8(images: ArrayLike) -> np.ndarray:
+    """Images in [-1, 1] as bytes."""
+    return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+class ImageDecoder:
+    """Latents to pictures: the face of the autoencoder that users see as `model.vae`."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        self.autoencoder = autoencoder
+        self._decode = jax.jit(autoencoder.decode)
+
+    def pixels(self, latents: Float[ArrayLike, "b h w c"]) -> Float[Array, "b hi wi 3"]:
+        """Images in [-1, 1], not clipped."""
+        return self._decode(self.autoencoder.params, jnp.asarray(latents))
+
+    def decode(self, latents: ArrayLike) -> Any:
+        """A PIL image for latents ``h w c``, a list of them for ``b h w c``."""
+        single = latents.ndim == 3
+        images = to_uint8(self.pixels(latents[None] if single else latents))
+        pictures = [Image.fromarray(image) for image in images]
+        return pictures[0] if single else pictures
+
+
+class TextToImage:
+    """A trained model with everything it needs to draw."""
+
+    def __init__(
+        self,
+        params: Any,
+        config: TransformerConfig,
+        *,
+        text_encoder: TextEncoder,
+        autoencoder: Autoencoder,
+        image_size: int,
+        sampling: Sampling | None = None,
+        name: str = "model",
+    ) -> None:
+        self.params = params
+        self.config = config
+        self.text_encoder = text_encoder
+        self.autoencoder = autoencoder
+        self.image_size = image_size
+        self.sampling = sampling or Sampling()
+        self.name = name
+        self.stored: Stored | None = None
+        """What was on disk, for a model that was loaded."""
+        self.vae = ImageDecoder(autoencoder)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        channels, width = self.autoencoder.stats.channels, self.text_encoder.width
+        if channels != self.config.in_channels:
+            raise UsageError(
+                "vae",
+                channels,
+                problem="the wrong number of channels",
+                valid=[self.config.in_channels],
+            )
+        if width != self.config.context_dim:
+            problem = "the wrong width"
+            raise UsageError(
+                "text_encoder", width, problem=problem, valid=[self.config.context_dim]
+            )
+        self.latent_shape(self.image_size)
+
+    def with_params(self, params: Any) -> TextToImage:
+        """The same pipeline drawing with other parameters; nothing is compiled anew."""
+        other = object.__new__(TextToImage)
+        other.__dict__ = {**self.__dict__, "params": params}
+        other.__dict__.pop("model_hash", None)
+        return other
+
+    @functools.cached_property
+    def model_hash(self) -> str:
+        """Ten hexadecimal digits that name the parameters."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
+        return digest.hexdigest()[:10]
+
+    def latent_shape(self, size: int | tuple[int, int]) -> tuple[int, int, int]:
+        """(h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
+        width, height = (size, size) if isinstance(size, int) else size
+        factor = self.autoencoder.stats.downsample
+        unit = factor * self.config.patch_size
+        for side in (width, height):
+            if side < unit or side % unit:
+                around = sorted({max(unit, side // unit * unit), (side // unit + 1) * unit})
+                raise UsageError(
+                    "size",
+                    side,
+                    problem=f"not a multiple of {unit} (vae factor {factor} x patch "
+                    f"{self.config.patch_size})",
+                    valid=["multiples of it, such as", *around] if unit > 1 else "at least 1",
+                )
+        return height // factor, width // factor, self.autoencoder.stats.channels
+
+    def encode(self, captions: Sequence[str]) -> Conditioning:
+        """The captions as the model sees them."""
+        return self.text_encoder(list(captions))
+
+    def recipe(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        size: tuple[int, int],
+        negative_prompt: str,
+        sampling: Sampling,
+    ) -> dict[str, Any]:
+        """What to write into a picture so that it can be drawn again."""
+        from pinxit import __version__
+
+        size = self.image_size if size is None else size
+        return {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "seed": seed,
+            "size": [size, size] if isinstance(size, int) else list(size),
+            "model": self.name,
+            "model_hash": self.model_hash,
+            "version": __version__,
+            **{f.name: getattr(sampling, f.name) for f in fields(sampling)},
+            "guidance_interval": list(sampling.guidance_interval),
+        }
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        cfg_scale: float | None = None,
+        seed: int | Sequence[int] = 0,
+        n: int = 1,
+        solver: str | None = None,
+        shift: float | None = None,
+        size: int | tuple[int, int] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        cfg_zero_star: bool | None = None,
+        zero_init: float | None = None,
+        output_type: Literal["pil", "np", "latent"] = "pil",
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Pictures of the prompt, or of each prompt `n` times.
+
+        One PIL image for one prompt with ``n = 1``, otherwise a list; ``output_type="np"`` gives
+        uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``, stacked if several. Picture i
+        is drawn from ``seed + i``, or from ``seed[i]`` when `seed` is a sequence. `cfg_scale` is
+        another name of `guidance_scale`; what is not given is as in `self.sampling`.
+        """
+        if cfg_scale is not None and guidance_scale is not None and cfg_scale != guidance_scale:
+            raise UsageError(
+                "cfg_scale", cfg_scale, problem="not guidance_scale", valid=[guidance_scale]
+            )
+        sampling = self.sampling.override(
+            steps=steps,
+            guidance_scale=cfg_scale if guidance_scale is None else guidance_scale,
+            solver=solver,
+            shift=shift,
+            guidance_interval=guidance_interval,
+            cfg_zero_star=cfg_zero_star,
+            zero_init=zero_init,
+        )
+        prompts = check_prompts(prompt, n)
+        seeds = check_seeds(seed, len(prompts))
+        if output_type not in ("pil", "np", "latent"):
+            raise UsageError("output_type", output_type, valid=("pil", "np", "latent"))
+        shape = self.latent_shape(self.image_size if size is None else size)
+        groups = self._groups(
+            prompts, seeds, shape, negative_prompt, sampling, _group_size(batch_size)
+        )
+        results: list[Any] = []
+        for latents, count in groups:
+            if output_type == "latent":
+                results += list(latents[:count])
+            else:
+                images = to_uint8(self.vae.pixels(latents))[:count]
+                results += (
+                    [Image.fromarray(i) for i in images] if output_type == "pil" else [*images]
+                )
+            if progress is not None:
+                progress(len(results), len(prompts))
+        if isinstance(prompt, str) and n == 1:
+            return results[0]
+        return (
+            results if output_type == "pil" else (np if output_type == "np" else jnp).stack(results)
+        )
+
+    def _groups(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        shape: tuple[int, int, int],
+        negative_prompt: str,
+        sampling: Sampling,
+        group: int,
+    ) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
+        """Latents in groups of one fixed size, and how many of each count."""
+        times = time_grid(sampling.steps, shift=sampling.shift)
+        for start in range(0, len(prompts), group):
+            some = list(prompts[start : start + group])
+            padding = group - len(some)
+            numbers = [*seeds[start : start + group], *([0] * padding)]
+            encoded = self.encode([*some, *some[-1:] * padding, negative_prompt])
+            latents = _solve(
+                self.params,
+                _noise(jnp.asarray(np.array(numbers, np.uint32)), shape=shape),
+                times,
+                jax.tree.map(lambda leaf: leaf[:-1], encoded),
+                jax.tree.map(lambda leaf: leaf[-1:], encoded),
+                config=self.config,
+                solver=sampling.solver,
+                guidance=sampling.guidance(),
+            )
+            yield latents, len(some)
+
+
+def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
+    """Each prompt `n` times, as a list that is not empty."""
+    positive("n", n)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise UsageError("prompt", prompts, problem="an empty list", valid="at least one prompt")
+    return [text for text in prompts for _ in range(n)]
+
+
+def check_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed for each picture, below 2**32."""
+    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise UsageError("seed", seeds, problem=f"{len(seeds)} seeds for {count} pictures")
+    for value in (seed, *seeds) if isinstance(seed, int) else seeds:
+        if value < 0 or value >= 2 * SEEDS:
+            raise UsageError("seed", value, problem="out of range", valid=f"0 to {SEEDS - 1}")
+    return [value % SEEDS for value in seeds]
+
+
+def _group_size(batch_size: int | None) -> int:
+    """Pictures computed together: by default one on a CPU, four where there is an accelerator."""
+    if batch_size is None:
+        return 1 if jax.default_backend() == "cpu" else 4
+    positive("batch_size", batch_size)
+    return batch_size
+
+
+def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
+    """The model in a run, one of its checkpoints or a release; without a path, the shipped one.
+
+    `ema` chooses among the averages that a run keeps ("raw": the parameters themselves).
+    """
+    from pinxit.encoders.autoencoder import load_autoencoder
+    from pinxit.encoders.text import load_text_encoder
+
+    stored = release.read(path, ema=ema)
+    autoencoder = load_autoencoder(stored.vae)
+    text_encoder = load_text_encoder(stored.text_encoder)
+    settings = {
+        "in_channels": autoencoder.stats.channels,
+        "context_dim": text_encoder.width,
+        **stored.model,
+    }
+    name = settings.pop("preset", None)
+    config = preset(name, **settings) if name else TransformerConfig(**settings)
+    if problems := release.mismatches(stored.params, abstract(config)[1]):
+        raise UsageError(
+            "checkpoint",
+            str(path or stored.name),
+            problem=f"foreign: its parameters do not fit its config ({'; '.join(problems[:5])})",
+        )
+    model = TextToImage(
+        jax.tree.map(jnp.asarray, stored.params),
+        config,
+        text_encoder=text_encoder,
+        autoencoder=autoencoder,
+        image_size=stored.image_size,
+        sampling=from_json(Sampling, stored.sampling),
+        name=stored.name,
+    )
+    model.stored = stored
+    return model
+
+
+def save_release(
+    directory: str | Path,
+    model: TextToImage,
+    *,
+    text_encoder: str,
+    vae: str,
+    dtype: str = "float32",
+    details: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the model as a release that `load_checkpoint` reads."""
+    stored = Stored(
+        params=model.params,
+        model=to_json(model.config),
+        text_encoder=text_encoder,
+        vae=vae,
+        image_size=model.image_size,
+        name=model.name,
+        sampling=to_json(model.sampling),
+        details=dict(details or {}),
+    )
+    return release.write(directory, stored, dtype=dtype)

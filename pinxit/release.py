@@ -1,0 +1,245 @@
+"""Trained models on disk: what is read, whole and checked, and what is written.
+
+Two kinds of directory hold a model. A *release* is ``model.safetensors`` and ``config.json``: the
+parameters, the network's shape, the names of the text encoder and of the autoencoder, and how to
+draw. A *run* holds checkpoints ``checkpoints/step_*``, each with its arrays (Orbax), the run's
+config in ``run.json``, and ``manifest.json`` with the SHA-256 of every file; nothing is taken from
+a checkpoint whose files are not what its manifest says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pinxit.config import UsageError
+
+FORMAT = "pinxit-release"
+SHIPPED = Path(__file__).parent / "assets" / "scenes"
+"""The checkpoint that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as it was on disk."""
+
+    params: dict[str, Any]
+    """Nested dict of float32 arrays."""
+    model: dict[str, Any]
+    """Fields of the transformer's config; `preset` may name the rest."""
+    text_encoder: str
+    """Name or directory of the text encoder."""
+    vae: str
+    """Name or directory of the autoencoder; "none" for a pixel model."""
+    image_size: int
+    """Side of the images, in pixels."""
+    name: str
+    """What to call the model."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """How to draw, where that was stored."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from: step, EMA, measured figures."""
+
+
+def read(path: str | Path | None, *, ema: str | None = None) -> Stored:
+    """The model in a release, a checkpoint, or a run (its newest valid checkpoint)."""
+    directory = SHIPPED if path is None else Path(path)
+    if not directory.is_dir():
+        problem = "not a directory" if directory.exists() else "missing"
+        raise UsageError("checkpoint", str(directory), problem=problem, valid=_kinds())
+    if (directory / "model.safetensors").is_file():
+        if ema is not None:
+            raise UsageError("ema", ema, problem="not in a release", valid=["runs and checkpoints"])
+        return _read_release(directory)
+    if (directory / "manifest.json").is_file() and (directory / "state").is_dir():
+        return _read_checkpoint(directory, ema=ema)
+    found = sorted(directory.glob("checkpoints/step_*")) or sorted(directory.glob("step_*"))
+    problems = []
+    for folder in reversed(found):
+        try:
+            _verify(folder)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        return _read_checkpoint(folder, ema=ema)
+    if problems:
+        raise UsageError(
+            "checkpoint", str(directory), problem=f"damaged ({'; '.join(problems)})", valid=_kinds()
+        )
+    raise UsageError(
+        "checkpoint", str(directory), problem="not a model of Pinxit's", valid=_kinds()
+    )
+
+
+def _kinds() -> str:
+    return "a run (runs/<name>), one of its checkpoints, or a release directory"
+
+
+def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
+    """Writes a release; `dtype` is that of the file ("float16" halves it)."""
+    from safetensors.numpy import save_file
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: np.asarray(leaf, dtype) for name, leaf in _flatten(stored.params).items()}
+    save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "np"})
+    config = {
+        "format": FORMAT,
+        "version": 1,
+        "name": stored.name,
+        "image_size": stored.image_size,
+        "text_encoder": stored.text_encoder,
+        "vae": stored.vae,
+        "model": stored.model,
+        "sampling": stored.sampling,
+        "details": stored.details,
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return directory
+
+
+def _read_release(directory: Path) -> Stored:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    config = _json(directory / "config.json")
+    if config.get("format") != FORMAT:
+        raise UsageError(
+            "checkpoint", str(directory), problem="not a model of Pinxit's", valid=_kinds()
+        )
+    try:
+        tensors = load_file(str(directory / "model.safetensors"))
+    except SafetensorError as error:
+        raise UsageError(
+            "checkpoint", str(directory), problem=f"damaged ({error})", valid=_kinds()
+        ) from error
+    params = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    names = ("model", "text_encoder", "vae", "image_size", "name", "sampling", "details")
+    if missing := [name for name in names if name not in config]:
+        raise UsageError(
+            "checkpoint",
+            str(directory),
+            problem=f"incomplete (config.json lacks {', '.join(missing)})",
+            valid=_kinds(),
+        )
+    return Stored(_unflatten(params), **{name: config[name] for name in names})
+
+
+def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
+    import orbax.checkpoint as ocp
+
+    _verify(folder)
+    run = _json(folder / "run.json")
+    config = run["config"]
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.restore((folder / "state").absolute())
+    averages = tree.get("ema") or {}
+    chosen = choose_ema(ema, list(averages), run.get("best_ema"))
+    params = tree["params"] if chosen == "raw" else averages[chosen]
+    model = {name: v for name, v in config["model"].items() if v is not None}
+    use_vae = model.pop("use_stable_vae", True)
+    return Stored(
+        params=_map(params),
+        model=model,
+        text_encoder=config["text_encoder"],
+        vae=config["vae"] if use_vae else "none",
+        image_size=config["image_size"],
+        name=config["name"],
+        sampling={
+            name: config["sampling"][name]
+            for name in ("steps", "guidance_scale", "solver", "shift")
+            if name in config.get("sampling", {})
+        },
+        details={"step": int(np.asarray(tree["counters"]["step"])), "ema": chosen},
+    )
+
+
+def choose_ema(wanted: str | None, averages: list[str], best: str | None = None) -> str:
+    """The parameters to draw with: those asked for, the run's best, or the middle average."""
+    if wanted is not None:
+        named = [wanted, f"ema_{wanted}"]
+        for name in named:
+            if name in averages or name == "raw":
+                return name
+        raise UsageError("ema", wanted, valid=["raw", *averages])
+    if best in averages or best == "raw":
+        return str(best)
+    # names sort by length
+    return sorted(averages)[len(averages) // 2] if averages else "raw"
+
+
+def _verify(folder: Path) -> None:
+    """Raises unless every file of a checkpoint is what its manifest says."""
+    listed = _json(folder / "manifest.json").get("sha256", {})
+    for name, digest in listed.items():
+        path = folder / name
+        if not path.is_file():
+            problem = f"damaged ({name} is missing)"
+        elif _sha256(path) != digest:
+            problem = f"damaged ({name} is not what was written)"
+        else:
+            continue
+        raise UsageError("checkpoint", str(folder), problem=problem, valid=_kinds())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "checkpoint", str(path), problem=f"not readable ({error})", valid=_kinds()
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError("checkpoint", str(path), problem="not an object", valid=_kinds())
+    return value
+
+
+def _map(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree as nested dicts of NumPy float32."""
+    flat = {name: np.asarray(leaf, np.float32) for name, leaf in _flatten(tree).items()}
+    return _unflatten(flat)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What is missing, extra or of another shape, by parameter."""
+    ours, theirs = _flatten(wanted), _flatten(found)
+    problems = [f"missing {name}" for name in ours if name not in theirs]
+    problems += [f"unexpected {name}" for name in theirs if name not in ours]
+    problems += [
+        f"{name} is {tuple(np.shape(theirs[name]))}, not {tuple(ours[name].shape)}"
+        for name in ours
+        if name in theirs and tuple(np.shape(theirs[name])) != tuple(ours[name].shape)
+    ]
+    return problems
