@@ -372,5 +372,5 @@ def _falling(canvas: _Canvas, scene: Scene, rng: np.random.Generator) -> None:
         colour = (200, 206, 226) if night else (255, 255, 255)
         offset = rng.uniform(0, 9)
         for row, column in np.ndindex(6, 7):
-            x = column * 10 + offset - 5 + 5 * (row % 2) + rng.uniform(-1, 1)
-            canvas.ellipse(x, 4 + row * 10 + rng.uniform(-1, 1), 1.1, 1.1, colour)
+            x = column * 10 + offset - 5 + 5 * (row % 2)
+            canvas.ellipse(x, 4 + row * 10 + 3 * (column % 2), 1.1, 1.1, colour)

@@ -254,13 +254,19 @@ def _attention(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w
 
 
 def _group_norm(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    groups = rearrange(x.astype(jnp.float32), "b h w (g d) -> b h w g d", g=config.norm_num_groups)
-    mean = groups.mean((1, 2, 4), keepdims=True)
-    variance = jnp.square(groups - mean).mean((1, 2, 4), keepdims=True)
-    scale = rearrange(params["scale"], "(g d) -> g d", g=config.norm_num_groups)
-    bias = rearrange(params["bias"], "(g d) -> g d", g=config.norm_num_groups)
-    normed = (groups - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias
-    return normed.reshape(x.shape).astype(x.dtype)
+    """Moments per channel first, then per group, so that the grid is never laid out anew."""
+    grid = x.astype(jnp.float32)
+
+    def group_mean(values: Float[Array, "b d"]) -> Float[Array, "b 1 1 d"]:
+        groups = rearrange(values, "b (g d) -> b g d", g=config.norm_num_groups)
+        mean = jnp.broadcast_to(groups.mean(-1, keepdims=True), groups.shape)
+        return rearrange(mean, "b g d -> b 1 1 (g d)")
+
+    mean = group_mean(grid.mean((1, 2)))
+    variance = group_mean(jnp.square(grid - mean).mean((1, 2)))
+    scale = jax.lax.rsqrt(variance + EPSILON) * params["scale"][None, None, None]
+    bias = params["bias"][None, None, None] - mean * scale
+    return (grid * scale + bias).astype(x.dtype)
 
 
 def _conv(params: Tree, x: Array, *, stride: int = 1, padding: Any = "SAME") -> Array:

@@ -1,0 +1,91 @@
+"""The small training loop the asset scripts share: AdamW, warm-up, cosine decay, averaged weights, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pinxit.data.scenes import Scenes
+
+
+def scene_pool(count: int, *, seed: int, split: str = "any") -> tuple[np.ndarray, list, list]:
+    """`count` pictures (uint8), their captions and their labels, all drawn in advance."""
+    scenes = Scenes(length=count, seed=seed, split=split)
+    images, captions, labels = np.empty((count, 64, 64, 3), np.uint8), [], []
+    for i in range(count):
+        example = scenes[i]
+        images[i] = example.image
+        captions.append(example.caption)
+        labels.append(example.attributes)
+    return images, captions, labels
+
+
+def to_unit(images: np.ndarray) -> np.ndarray:
+    """uint8 to float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1.0
+
+
+def fit(
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    params: Any,
+    batches: Iterator[Any],
+    *,
+    steps: int,
+    learning_rate: float,
+    warmup: int = 200,
+    weight_decay: float = 0.01,
+    ema_decay: float = 0.999,
+    seed: int = 0,
+    every: int = 100,
+    on_report: Callable[[int, Any], None] | None = None,
+) -> Any:
+    """Minimises ``loss_fn(params, batch, key)``; returns the averaged parameters."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps, 0.02 * learning_rate)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=weight_decay)
+    )
+
+    @jax.jit
+    def update(params, average, state, batch, step):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, key)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        decay = jnp.minimum(ema_decay, (step + 1.0) / (step + 10.0))
+        average = jax.tree.map(lambda a, p: a * decay + p * (1 - decay), average, params)
+        return params, average, state, {"loss": loss, **metrics}
+
+    average, state, started = params, optimizer.init(params), time.time()
+    totals: dict[str, float] = {}
+    for step in range(steps):
+        params, average, state, metrics = update(params, average, state, next(batches), step)
+        if step % 10 == 0:
+            for name, value in metrics.items():
+                totals[name] = 0.7 * totals.get(name, float(value)) + 0.3 * float(value)
+        if (step + 1) % every == 0:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in totals.items())
+            print(f"step {step + 1}/{steps}  {time.time() - started:.0f} s  {shown}", flush=True)
+            if on_report is not None:
+                on_report(step + 1, average)
+    return average
+
+
+def shuffled(count: int, batch: int, *, seed: int) -> Iterator[np.ndarray]:
+    """Index batches, a new permutation each epoch, for ever."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count - batch + 1, batch):
+            yield order[start : start + batch]
+
+
+def asset_directory(name: str) -> Path:
+    """Where the bundle lives inside the package."""
+    return Path(__file__).parent.parent / "pinxit" / "assets" / name
