@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,36 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
 def load_directory(
-    source: str | Path,
-    *,
-    subfolder: str = "",
-    weights: tuple[str, ...] = ("model.safetensors", "diffusion_pytorch_model.safetensors"),
+    source: str | Path, *, subfolder: str = "", weights: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The config and the tensors of a Hugging Face directory or Hub repository (``owner/name``)."""
-    directory = resolve(source, subfolder=subfolder)
+    prefix = f"{subfolder}/" if subfolder else ""
+    names = ["config.json", *weights, *(f"{name}.index.json" for name in weights)]
+    names += [name.replace(".", "-*.", 1) for name in weights]
+    directory = resolve(source, allow=[prefix + name for name in names]) / subfolder
     return read_json(directory / "config.json"), read_tensors(directory, weights)
 
 
-def resolve(source: str | Path, *, subfolder: str = "") -> Path:
-    """The local directory that `source` names; a repository id is downloaded from the Hub first."""
+def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = ()) -> Path:
+    """The directory that `source` names; of a Hub repository, the files `allow` are fetched first.
+
+    `names` are the short names that the caller knows, for the message.
+    """
     path = Path(source)
+    if path.is_dir():
+        return path
+    if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)):
+        known = ", ".join([*names, "a directory", "a Hub repository id (owner/name)"])
+        raise ValueError(f"there is no {str(source)!r} to load; known: {known}")
+    return _download(str(source), allow)
+
+
+def bundled(name: str) -> Path:
+    """The directory of the small networks that come with Pinxit."""
+    path = Path(__file__).resolve().parents[1] / "assets" / name
     if not path.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or path.is_absolute():
-            raise ValueError(
-                f"{str(source)!r} is neither a directory nor a repository id such as 'owner/name'"
-            )
-        path = _download(str(source), subfolder)
-    directory = path / subfolder
-    if not directory.is_dir():
-        raise ValueError(f"{path} has no folder {subfolder!r}; it has {sorted(_names(path))}")
-    return directory
+        raise ValueError(f"this installation lacks its bundled networks: {path} is missing")
+    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_tensors(directory: Path, weights: Iterable[str]) -> dict[str, np.ndarray]:
+def read_tensors(directory: Path, weights: Sequence[str]) -> dict[str, np.ndarray]:
     """Every tensor of a directory, from the first file of `weights` there, whole or sharded."""
     for name in weights:
         if (directory / name).is_file():
@@ -222,16 +229,13 @@ def _read_sharded(index: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _download(repo_id: str, subfolder: str) -> Path:
+def _download(repo_id: str, allow: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    prefix = f"{subfolder}/" if subfolder else ""
-    wanted = [f"{prefix}{name}" for name in ("*.json", "*.safetensors", "*.txt")]
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{repo_id!r} cannot be had from the Hugging Face Hub: {error}") from error
+        return Path(snapshot_download(repo_id, allow_patterns=list(allow)))
+    except OSError as error:
+        raise ValueError(f"{repo_id!r} cannot be fetched from the Hub: {error}") from error
 
 
 def _names(directory: Path) -> list[str]:
