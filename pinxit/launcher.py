@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 GUARD = "PINXIT_STARTED"
@@ -25,10 +25,9 @@ CPU_MALLOC = {
 }
 
 
-def prepare_environment(environ: Mapping[str, str] | None = None) -> None:
+def prepare_environment() -> None:
     """Compiled programs are kept between runs, and XLA's start-up chatter is off."""
-    environ = os.environ if environ is None else environ
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit" / "xla"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -43,7 +42,7 @@ def tuned(environ: Mapping[str, str], *, platform: str, libc: str) -> dict[str, 
     return {**environ, **CPU_MALLOC, GUARD: "1"}
 
 
-def restart_tuned(argv: Sequence[str]) -> None:
+def restart_tuned() -> None:
     """Starts this program over with `CPU_MALLOC` set, where that helps; otherwise returns."""
     import platform
 
@@ -52,7 +51,7 @@ def restart_tuned(argv: Sequence[str]) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, *argv], environ)
+    os.execve(sys.executable, sys.orig_argv, environ)
 
 
 def _cpu_only() -> bool:

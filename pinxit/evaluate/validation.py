@@ -65,7 +65,7 @@ def validation_loss(
         losses.append(np.asarray(loss)[: count - start])
     per_row = np.concatenate(losses)
     yield "validation/loss", float(per_row.mean())
-    bin_of = np.minimum((times * bins).astype(int), bins - 1)
+    bin_of = np.arange(count) % bins
     for i in range(bins):
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
 
