@@ -90,7 +90,7 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
-def replace(config: T, changes: Mapping[str, Any]) -> T:
+def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
     """The config with some dotted fields changed; an unknown one is a `UsageError`."""
     direct: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
@@ -98,12 +98,14 @@ def replace(config: T, changes: Mapping[str, Any]) -> T:
     for dotted, value in changes.items():
         name, _, rest = dotted.partition(".")
         if name not in names or (rest and not dataclasses.is_dataclass(getattr(config, name))):
-            raise unknown_name(dotted, flatten(config))
+            known = [f"{prefix}{name}" for name in flatten(config)]
+            raise unknown_name(f"{prefix}{dotted}", known)
         if rest:
             nested.setdefault(name, {})[rest] = value
         else:
             direct[name] = value
-    direct |= {name: replace(getattr(config, name), inner) for name, inner in nested.items()}
+    for name, inner in nested.items():
+        direct[name] = replace(getattr(config, name), inner, prefix=f"{prefix}{name}.")
     return dataclasses.replace(config, **direct)  # type: ignore[type-var]
 
 

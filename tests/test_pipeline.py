@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pinxit import release
+from pinxit.arrays import Conditioning, LatentStats
+from pinxit.config import UsageError
+from pinxit.models.transformer import init_params, preset
+from pinxit.pipeline import Sampling, TextToImage, load_checkpoint, save_release
+
+WIDTH, TOKENS = 8, 4
+
+
+class Words:
+    """A text encoder that looks words up in a table."""
+
+    max_tokens = TOKENS
+    width = WIDTH
+
+    def __init__(self):
+        self.params = {"table": jax.random.normal(jax.random.key(3), (64, WIDTH))}
+
+    def tokenize(self, captions):
+        rows = [[sum(map(ord, word)) % 63 + 1 for word in text.split()] for text in captions]
+        return np.array([(row + [0] * TOKENS)[:TOKENS] for row in rows], np.int32)
+
+    def apply(self, params, token_ids):
+        mask = jnp.asarray(token_ids) > 0
+        return Conditioning(tokens=params["table"][token_ids], mask=mask.at[:, 0].set(True))
+
+    def __call__(self, captions):
+        return self.apply(self.params, self.tokenize(captions))
+
+
+class Doubler:
+    """An autoencoder whose latents are every second pixel."""
+
+    stats = LatentStats(channels=3, downsample=2)
+    params = None
+
+    def encode(self, params, images, *, key=None):
+        return jnp.asarray(images)[:, ::2, ::2]
+
+    def decode(self, params, latents):
+        return jnp.repeat(jnp.repeat(latents, 2, axis=1), 2, axis=2)
+
+
+def config():
+    return preset("debug", in_channels=3, context_dim=WIDTH, hidden_size=16, num_heads=2, depth=1)
+
+
+def noisy_params():
+    """Parameters whose output is not zero, as a fresh model's is."""
+    params = init_params(config(), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return TextToImage(
+        noisy_params(),
+        config(),
+        text_encoder=Words(),
+        autoencoder=Doubler(),
+        image_size=16,
+        sampling=Sampling(steps=2, guidance_scale=2.0),
+        name="toy",
+    )
+
+
+def pixels(images) -> list[bytes]:
+    return [np.asarray(image).tobytes() for image in images]
+
+
+def test_kinds_of_result(model):
+    image = model.generate("a red house")
+    assert isinstance(image, Image.Image)
+    assert image.size == (16, 16)
+    assert len(model.generate("a red house", n=2)) == 2
+    assert len(model.generate(["a house", "a tree"], n=2)) == 4
+    assert model.generate("a", n=2, output_type="np").shape == (2, 16, 16, 3)
+    latents = model.generate("a", output_type="latent")
+    assert latents.shape == (8, 8, 3)
+    assert pixels([model.vae.decode(latents)]) == pixels([model.generate("a")])
+    assert len(model.vae.decode(jnp.stack([latents] * 2))) == 2
+
+
+def test_a_picture_depends_on_its_prompt_settings_and_seed_alone(model):
+    four = pixels(model.generate("a tree", seed=5, n=4))
+    assert len(set(four)) == 4
+    assert pixels([model.generate("a tree", seed=5)]) == four[:1]
+    assert pixels([model.generate("a tree", seed=7)]) == four[2:3]
+    assert pixels(model.generate(["a tree"] * 2, seed=[8, 5])) == [four[3], four[0]]
+    together = model.generate("a tree", seed=5, n=3, batch_size=2)
+    apart = model.generate("a tree", seed=5, n=1, batch_size=2)
+    assert pixels(together)[:1] == pixels([apart])
+
+
+def test_settings_change_the_picture(model):
+    plain = pixels([model.generate("a tree")])
+    for change in (
+        {"guidance_scale": 1.0},
+        {"steps": 3},
+        {"solver": "heun"},
+        {"shift": 3.0},
+        {"negative_prompt": "fog"},
+        {"cfg_zero_star": True},
+        {"guidance_interval": (0.0, 0.7)},
+    ):
+        assert pixels([model.generate("a tree", **change)]) != plain, change
+    same = model.generate("a tree", cfg_scale=2.0)
+    assert pixels([same]) == plain
+
+
+def test_other_sizes_and_parameters(model):
+    assert model.generate("a", size=8).size == (8, 8)
+    assert model.generate("a", size=(24, 8)).size == (24, 8)
+    other = model.with_params(jax.tree.map(lambda leaf: leaf * 0.5, model.params))
+    assert other.model_hash != model.model_hash
+    assert pixels([other.generate("a")]) != pixels([model.generate("a")])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"n": 0}, "n: 0"),
+        ({"steps": 0}, "steps: 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"solver": "eular"}, "euler, heun"),
+        ({"shift": 0.0}, "shift"),
+        ({"seed": -1}, "seed: -1"),
+        ({"seed": [1, 2]}, "2 seeds for 1"),
+        ({"size": 18}, r"size: 18 is not a multiple of 4 .* such as, 16, 20"),
+        ({"output_type": "jpg"}, "pil, np, latent"),
+        ({"guidance_interval": (0.5, 0.2)}, "interval"),
+        ({"cfg_scale": 1.0, "guidance_scale": 2.0}, "cfg_scale"),
+    ],
+)
+def test_wrong_input_is_named(model, options, message):
+    options = {"prompt": "a", **options}
+    with pytest.raises(ValueError, match=message):
+        model.generate(options.pop("prompt"), **options)
+
+
+def test_progress_counts_pictures(model):
+    seen = []
+    model.generate("a", n=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.fixture
+def toy_encoders(monkeypatch):
+    """Release files name their encoders; these names load the toys."""
+    monkeypatch.setattr("pinxit.encoders.text.load_text_encoder", lambda name: Words())
+    monkeypatch.setattr("pinxit.encoders.autoencoder.load_autoencoder", lambda name: Doubler())
+
+
+def test_a_release_draws_the_same(model, tmp_path, toy_encoders):
+    save_release(tmp_path, model, text_encoder="words", vae="doubler", details={"step": 3})
+    loaded = load_checkpoint(tmp_path)
+    assert pixels([loaded.generate("a tree")]) == pixels([model.generate("a tree")])
+    assert loaded.model_hash == model.model_hash
+    assert loaded.stored.details == {"step": 3}
+    assert loaded.sampling == model.sampling
+
+
+def test_half_precision_files_are_half_the_size(model, tmp_path, toy_encoders):
+    for dtype in ("float32", "float16"):
+        save_release(tmp_path / dtype, model, text_encoder="w", vae="d", dtype=dtype)
+    sizes = [(tmp_path / d / "model.safetensors").stat().st_size for d in ("float32", "float16")]
+    assert sizes[1] < 0.7 * sizes[0]
+    assert load_checkpoint(tmp_path / "float16").params["final_out"]["kernel"].dtype == jnp.float32
+
+
+def test_what_is_not_a_model_is_named(model, tmp_path, toy_encoders):
+    with pytest.raises(UsageError, match=r"checkpoint: .*missing.* is missing; valid: a run"):
+        load_checkpoint(tmp_path / "missing")
+    with pytest.raises(UsageError, match="not a model"):
+        load_checkpoint(tmp_path)
+    save_release(tmp_path, model, text_encoder="words", vae="doubler")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["hidden_size"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="foreign"):
+        load_checkpoint(tmp_path)
+    config["format"] = "other"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="not a model"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"junk")
+    config["format"] = release.FORMAT
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_which_average_is_chosen():
+    names = ["ema_0.05", "ema_0.1", "ema_0.2"]
+    assert release.choose_ema(None, names) == "ema_0.1"
+    assert release.choose_ema(None, names, "ema_0.2") == "ema_0.2"
+    assert release.choose_ema("0.05", names) == "ema_0.05"
+    assert release.choose_ema("raw", names) == "raw"
+    assert release.choose_ema(None, []) == "raw"
+    with pytest.raises(UsageError, match=r"ema: '0\.3' is unknown; valid: raw, ema_0\.05"):
+        release.choose_ema("0.3", names)
