@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
@@ -90,12 +91,14 @@ def unpatchify(
 
 
 def sinusoids(
-    x: Float[Array, " b"], features: int, *, factor: float, max_period: float
+    x: Float[Array, " b"], features: int, *, factor: float, max_period: int
 ) -> Float[Array, "b {features}"]:
     """Cosines, then sines, of ``factor * x``; frequencies fall from 1 to about 1 / max_period."""
     half = features // 2
-    exponents = jnp.arange(half, dtype=jnp.float32) * (-math.log(max_period) / half)
-    angles = (x.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]) * factor
+    # Angles reach `factor`, so the last bit of a frequency shows: round as diffusers does.
+    exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32)
+    frequencies = np.exp((exponents / np.float32(half)).astype(np.float64)).astype(np.float32)
+    angles = (x.astype(jnp.float32)[:, None] * frequencies[None, :]) * factor
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 

@@ -32,11 +32,11 @@ CASES = {"latent": LATENT, "odd heads": ODD_HEADS, "pixel": PIXEL}
 
 
 def random_params(config):
-    """Parameters with nothing at zero, so that every term counts."""
+    """Parameters of usual size with nothing at zero, so that every term counts."""
     params = init_params(config, jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    noise = [0.05 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(tree, [x + n for x, n in zip(leaves, noise, strict=True)])
 
 
@@ -99,7 +99,7 @@ def test_weights_of_the_torch_class_come_back():
     torch.manual_seed(0)
     model = prx.PRXTransformer2DModel(**arguments)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+        torch.nn.init.normal_(parameter, std=0.08)
     tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     x, t, tokens, mask = inputs(config)
     theirs = torch_forward(config, tensors, x, t, tokens, mask)
