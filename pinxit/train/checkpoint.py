@@ -138,9 +138,9 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"{extra[0]} is not in its manifest")
 
 
-def write(folder: Path, state: TrainState, run: dict[str, Any]) -> None:
+def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
     """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
-    if folder.exists():
+    if folder.exists() and not overwrite:
         return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -155,8 +155,12 @@ def write(folder: Path, state: TrainState, run: dict[str, Any]) -> None:
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps({"version": 1, "sha256": hashes}, indent=1))
         _sync(manifest)
+        before = folder.with_name(f".{folder.name}.before")
+        if folder.exists():
+            folder.rename(before)
         temporary.rename(folder)
         _sync(folder.parent)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -202,20 +206,23 @@ class Checkpoints:
         found = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
         return sorted(found, reverse=True)
 
-    def save(self, state: TrainState, run: dict[str, Any], *, wait: bool = False) -> None:
+    def save(
+        self, state: TrainState, run: dict[str, Any], *, wait: bool = False, overwrite: bool = False
+    ) -> None:
         """Copies the state to the host and writes it; returns at once unless `wait`."""
         self.wait()
         host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
         self._thread = threading.Thread(
-            target=self._write, args=(host, run), name="pinxit-checkpoint"
+            target=self._write, args=(host, run, overwrite), name="pinxit-checkpoint"
         )
         self._thread.start()
         if wait:
             self.wait()
 
-    def _write(self, state: TrainState, run: dict[str, Any]) -> None:
+    def _write(self, state: TrainState, run: dict[str, Any], overwrite: bool) -> None:
+        folder = self.root / f"{PREFIX}{int(state.step):08d}"
         try:
-            write(self.root / f"{PREFIX}{int(state.step):08d}", state, run)
+            write(folder, state, run, overwrite=overwrite)
             for old in self.folders()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)
         except (OSError, ValueError) as error:

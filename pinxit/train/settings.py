@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pinxit.config import UsageError, choice
+from pinxit.config import positive as positive_or_none
 from pinxit.flow.objective import FlowMatching
+from pinxit.flow.solvers import get_solver
 from pinxit.train.datasets import DATASETS
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
@@ -28,8 +31,7 @@ def _require(
     for names, least in ((positive, 1), (natural, 0)):
         for name in names:
             value = getattr(config, name)
-            if value is not None and value < least:
-                raise ValueError(f"{prefix}{name}: {value} must be at least {least}")
+            positive_or_none(f"{prefix}{name}", value, minimum=least)
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,12 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Refuses counts below 1 and an empty list of prompts."""
         _require("sampling.", self, positive=("steps",), natural=("guidance_scale",))
+        get_solver(self.solver)
         if not self.shift > 0:
-            raise ValueError(f"sampling.shift: {self.shift} must be above 0")
-        if not self.prompts or not self.seeds:
-            raise ValueError("sampling.prompts, sampling.seeds: each needs at least one entry")
+            raise UsageError("sampling.shift", self.shift, problem="too small", valid="above 0")
+        for name in ("prompts", "seeds"):
+            if not getattr(self, name):
+                raise UsageError(f"sampling.{name}", (), problem="empty", valid="one or more")
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         """Refuses negative counts."""
         _require("evaluation.", self, positive=("batch_size",), natural=("prompts", "images"))
+        if 0 < self.images < 10:
+            raise UsageError(
+                "evaluation.images", self.images, problem="too few", valid="0, or 10 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,14 +197,13 @@ class TrainConfig:
         positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
         natural = ("seed", "sample_interval", "eval_interval", "max_skipped")
         _require("", self, positive=positive, natural=natural)
-        if self.dataset_name not in DATASETS:
-            raise ValueError(
-                f"dataset_name: unknown dataset {self.dataset_name!r}; known: {', '.join(DATASETS)}"
-            )
+        choice("dataset_name", self.dataset_name, DATASETS)
         if self.batch_size % self.gradient_accumulation_steps:
-            raise ValueError(
-                f"gradient_accumulation_steps: {self.gradient_accumulation_steps} does not divide "
-                f"batch_size {self.batch_size}"
+            raise UsageError(
+                "gradient_accumulation_steps",
+                self.gradient_accumulation_steps,
+                problem="not a divisor of batch_size",
+                valid=f"divisors of {self.batch_size}",
             )
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
-            raise ValueError(f"name: {self.name!r} cannot be the name of a folder")
+            raise UsageError("name", self.name, problem="not the name of a folder")

@@ -1,0 +1,134 @@
+"""From settings to parts: encoders, network, optimiser, step; checked, not yet run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from pinxit.arrays import Autoencoder, TextEncoder
+from pinxit.config import UsageError
+from pinxit.encoders.autoencoder import load_autoencoder
+from pinxit.encoders.text import load_text_encoder
+from pinxit.evaluate.judge import Judge, load_judge
+from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
+from pinxit.pipeline import Sampling, TextToImage
+from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings
+from pinxit.train.optimizer import build_optimizer
+from pinxit.train.prepare import make_encode
+from pinxit.train.settings import TrainConfig
+from pinxit.train.state import TrainState, init_state
+from pinxit.train.step import LossScaling, StepFn, make_train_step
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    model: TransformerConfig
+    """The network."""
+    autoencoder: Autoencoder
+    """Frozen; the identity for pixel models."""
+    text_encoder: TextEncoder
+    """Frozen."""
+    optimizer: optax.GradientTransformation
+    """With its schedule."""
+    mesh: Mesh
+    """All devices."""
+    judge: Judge | None
+    """Reads scenes' attributes; None for other datasets."""
+    loss_scaling: LossScaling | None
+    """For float16."""
+
+
+def amp_dtype() -> str:
+    """The half precision that this hardware computes well: bfloat16, or float16 on older GPUs."""
+    device = jax.devices()[0]
+    if device.platform == "gpu" and float(getattr(device, "compute_capability", "9.0")) < 8.0:
+        return "float16"
+    return "bfloat16"
+
+
+def model_config(config: TrainConfig, *, channels: int, width: int) -> TransformerConfig:
+    """The network's shape: the preset, the overrides, and what the encoders dictate."""
+    overrides: dict[str, Any] = {"in_channels": channels, "context_dim": width}
+    if config.use_amp:
+        overrides["dtype"] = amp_dtype()
+    return preset(config.model.preset, **overrides | config.model.overrides())
+
+
+def build(config: TrainConfig) -> Parts:
+    """The parts; raises for settings that do not fit together."""
+    mesh = make_mesh()
+    check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
+    preset(config.model.preset)
+    use_vae = config.model.use_stable_vae
+    autoencoder = load_autoencoder(config.vae if use_vae else "none")
+    text_encoder = load_text_encoder(config.text_encoder)
+    stats = autoencoder.stats
+    model = model_config(config, channels=stats.channels, width=text_encoder.width)
+    unit = stats.downsample * model.patch_size
+    if config.image_size % unit:
+        raise UsageError(
+            "image_size",
+            config.image_size,
+            problem="not divisible into tokens",
+            valid=f"multiples of {unit} (vae factor {stats.downsample} x patch {model.patch_size})",
+        )
+    judged = config.dataset_name == "scenes" and config.evaluation.prompts > 0
+    return Parts(
+        model=model,
+        autoencoder=autoencoder,
+        text_encoder=text_encoder,
+        optimizer=build_optimizer(config.optimizer, config.max_steps),
+        mesh=mesh,
+        judge=load_judge() if judged else None,
+        loss_scaling=LossScaling() if model.dtype == "float16" else None,
+    )
+
+
+def build_state(config: TrainConfig, parts: Parts) -> TrainState:
+    """The state before the first step, on its devices."""
+    params = init_params(parts.model, jax.random.key(config.seed))
+    scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
+    state = init_state(params, parts.optimizer, ema=config.ema, loss_scale=scale)
+    return jax.device_put(state, state_shardings(state, parts.mesh, fsdp=config.fsdp))
+
+
+def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
+    """The jitted step of this run."""
+    shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
+    return make_train_step(
+        config.objective,
+        partial(apply, parts.model),
+        parts.optimizer,
+        encode=make_encode(parts.text_encoder),
+        seed=config.seed,
+        accumulation=config.gradient_accumulation_steps,
+        ema=config.ema,
+        loss_scaling=parts.loss_scaling,
+        out_shardings=(shardings, replicated(parts.mesh)),
+    )
+
+
+def build_pipeline(config: TrainConfig, parts: Parts, params: Any) -> TextToImage:
+    """The pipeline that draws with `params`."""
+    chosen = config.sampling
+    return TextToImage(
+        params,
+        parts.model,
+        text_encoder=parts.text_encoder,
+        autoencoder=parts.autoencoder,
+        image_size=config.image_size,
+        sampling=Sampling(
+            steps=chosen.steps,
+            guidance_scale=chosen.guidance_scale,
+            solver=chosen.solver,
+            shift=chosen.shift,
+        ),
+        name=config.name,
+    )

@@ -1,0 +1,54 @@
+"""Curves of a run as one picture: loss, loss by time, validation, gradient, rate, speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows that have one."""
+    pairs = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _by_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Loss over t, early to late in the run."""
+    rows = [row for row in rows if row.get("loss_by_t")]
+    chosen = [rows[i * (len(rows) - 1) // 4] for i in range(5)] if rows else []
+    for i, row in enumerate(chosen):
+        values = row["loss_by_t"]
+        points = [((b + 0.5) / len(values), v) for b, v in enumerate(values) if v is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=(0.1, 0.3, 0.7, 0.2 + 0.2 * i),
+                      label=f"step {row['step']}")  # fmt: skip
+    axes.set(title="loss by time", xlabel="t (0 = data, 1 = noise)")
+    if chosen:
+        axes.legend(fontsize=7)
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes the curves of these rows of metrics.jsonl as a PNG."""
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 3)
+    titles = {"loss": "training loss", "grad_norm": "gradient norm",
+              "learning_rate": "learning rate", "images_per_second": "images / s"}  # fmt: skip
+    for name, place in zip(titles, (axes[0, 0], axes[1, 0], axes[1, 1], axes[1, 2]), strict=True):
+        place.plot(*_series(rows, name), linewidth=1)
+        place.set(title=titles[name], xlabel="step")
+    _by_time(axes[0, 1], rows)
+    names = {name for row in rows for name in row if name.startswith("validation_loss/")}
+    for name in sorted(names):
+        axes[0, 2].plot(*_series(rows, name), "o-", label=name.partition("/")[2], markersize=3)
+    axes[0, 2].set(title="validation loss", xlabel="step")
+    if names:
+        axes[0, 2].legend(fontsize=7)
+    for place in axes.flat:
+        place.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)

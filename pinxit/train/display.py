@@ -1,0 +1,115 @@
+"""What the terminal shows: a live panel, or one line a row where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+class Display:
+    """Shows a run while it trains."""
+
+    def __init__(self, name: str, *, max_steps: int, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self.name = name
+        self.max_steps = max_steps
+        self.step = 0
+        self.row: dict[str, Any] = {}
+        self.last_event = "starting: the first step compiles, which takes a while"
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
+        )
+        self._task = self._bar.add_task("step", total=max_steps)
+        self._live: Live | None = None
+
+    @contextmanager
+    def live(self) -> Iterator[Display]:
+        """Keeps the panel on the screen, where there is one."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Live(console=self.console, get_renderable=self._panel, refresh_per_second=4) as live:
+            self._live = live
+            try:
+                yield self
+            finally:
+                self._live = None
+
+    def say(self, text: str) -> None:
+        """Prints one line: an event, a warning."""
+        self.last_event = text
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_step(self, step: int) -> None:
+        """Moves the bar."""
+        self.step = step
+        self._bar.update(self._task, completed=step)
+
+    def on_row(self, step: int, row: dict[str, Any]) -> None:
+        """Shows a new row of metrics."""
+        self.step, self.row = step, row
+        if not self.console.is_terminal:
+            line = "  ".join(f"{name} {value}" for name, value in self._facts().items())
+            self.console.print(
+                f"step {step}/{self.max_steps}  {line}", highlight=False, soft_wrap=True
+            )
+
+    def track(self, items: Iterable[T], text: str, total: int) -> Iterator[T]:
+        """The items, with a bar; lines at the start and the end where there is no terminal."""
+        begun = time.perf_counter()
+        if self.console.is_terminal and self._live is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
+                yield from bar.track(items, total=total, description=text)
+        else:
+            self.say(f"{text}: {total}")
+            yield from items
+        self.say(f"{text}: {total} done in {_duration(time.perf_counter() - begun)}")
+
+    def _facts(self) -> dict[str, str]:
+        row = self.row
+        left = (self.max_steps - self.step) * row.get("seconds_per_step", 0.0)
+        facts = {
+            "loss": _number(row.get("loss"), ".4f"),
+            "images/s": _number(row.get("images_per_second"), ".1f"),
+            "eta": _duration(left),
+            "data wait": _number(row.get("data_wait_share"), ".1%"),
+            "memory": _number(row.get("memory_gb"), ".2f") + " GB",
+        }
+        if row.get("skipped"):
+            facts["skipped"] = str(row["skipped"])
+        return facts
+
+    def _panel(self) -> Panel:
+        table = Table.grid(padding=(0, 3))
+        facts = self._facts() if self.row else {}
+        if facts:
+            table.add_row(*(f"[dim]{name}[/] {value}" for name, value in facts.items()))
+        event = Table.grid()
+        event.add_row(f"[dim]last[/] {self.last_event}")
+        return Panel(Group(self._bar, table, event), title=f"pinxit train: {self.name}")

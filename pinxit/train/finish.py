@@ -1,0 +1,184 @@
+"""Looking at a run: grids and validation on the way, and all that follows the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from PIL import Image
+
+from pinxit.arrays import Example
+from pinxit.config import to_json
+from pinxit.evaluate.prompts import prompt_accuracy
+from pinxit.evaluate.validation import validation_loss
+from pinxit.pipeline import TextToImage, save_release
+from pinxit.train.build import Parts, build_pipeline
+from pinxit.train.curves import draw_curves
+from pinxit.train.datasets import load_examples
+from pinxit.train.display import Display
+from pinxit.train.folder import RunFolder, environment, write_json
+from pinxit.train.grid import contact_sheet
+from pinxit.train.report import write_report
+from pinxit.train.settings import TrainConfig
+from pinxit.train.state import TrainState
+from pinxit.train.writers import read_rows
+
+RAW = "raw"
+"""The name of the parameters themselves, among their averages."""
+
+
+@dataclass
+class Observer:
+    """Draws and measures with the parameters of a run."""
+
+    config: TrainConfig
+    parts: Parts
+    folder: RunFolder
+    display: Display
+    check: Callable[[], None] = lambda: None
+    """Called between pictures; raises to stop."""
+
+    @cached_property
+    def _pipeline(self) -> TextToImage:
+        return build_pipeline(self.config, self.parts, None)
+
+    @cached_property
+    def heldout(self) -> Sequence[Example]:
+        """Held-out rows, drawn once."""
+        count = self.config.evaluation.images
+        name, size = self.config.dataset_name, self.config.image_size
+        rows = load_examples(name, count, image_size=size, seed=self.config.seed, split="heldout")
+        return [rows[row] for row in range(count)]
+
+    def candidates(self, state: TrainState) -> dict[str, Any]:
+        """The parameters and their averages, by name."""
+        return {RAW: state.params, **state.ema}
+
+    def model(self, params: Any) -> TextToImage:
+        """The pipeline with these parameters, on one device."""
+        local = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]), params)
+        return self._pipeline.with_params(local)
+
+    def pictures(self, params: Any) -> list[list[Image.Image]]:
+        """A row for each prompt, a picture for each seed."""
+        prompts, seeds = self.config.sampling.prompts, self.config.sampling.seeds
+        drawn = self.model(params).generate(
+            [prompt for prompt in prompts for _ in seeds],
+            seed=list(seeds) * len(prompts),
+            batch_size=len(prompts) * len(seeds),
+        )
+        return [drawn[i : i + len(seeds)] for i in range(0, len(drawn), len(seeds))]
+
+    def sheet(self, state: TrainState, path: Path, names: Sequence[str]) -> None:
+        """Draws the fixed prompts with each of the named parameters, and writes the sheet."""
+        columns = {}
+        for name in names:
+            self.check()
+            columns[name] = self.pictures(self.candidates(state)[name])
+        chosen = self.config.sampling
+        title = (
+            f"{self.config.name}, step {int(state.step)}: {chosen.solver}, {chosen.steps} steps, "
+            f"guidance {chosen.guidance_scale:g}"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(chosen.prompts, columns, title=title).save(path)
+
+    def sample(self, step: int, state: TrainState) -> None:
+        """The sample grid of a step: the parameters, and the middle one of their averages."""
+        names = [RAW, *sorted(state.ema)[len(state.ema) // 2 :][:1]]
+        path = self.folder.samples / f"step_{step:08d}.png"
+        self.sheet(state, path, names)
+        self.display.say(f"samples: {path}")
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Held-out loss of the parameters and of each average."""
+        if not self.config.evaluation.images:
+            return {}
+        losses = {}
+        for name, params in self.candidates(state).items():
+            self.check()
+            batch_size = self.config.evaluation.batch_size
+            values = dict(validation_loss(self.model(params), self.heldout, batch_size=batch_size))
+            losses[name] = values["validation/loss"]
+        said = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+        self.display.say(f"validation loss: {said}")
+        return losses
+
+    def accuracy(self, params: Any) -> dict[str, float]:
+        """Held-out prompt accuracy by attribute (scenes only)."""
+        count = self.config.evaluation.prompts
+        if self.parts.judge is None or not count:
+            return {}
+        self.display.say(f"drawing {count} held-out prompts")
+        return dict(
+            prompt_accuracy(
+                self.model(params),
+                prompts=count,
+                batch_size=self.config.evaluation.batch_size,
+                judge=self.parts.judge,
+                progress=lambda done, total: self.check(),
+            )
+        )
+
+
+def best(losses: dict[str, float], state: TrainState) -> str:
+    """Which parameters to keep: of lowest validation loss; unmeasured, the middle average."""
+    if losses:
+        return min(losses, key=lambda name: losses[name])
+    names = sorted(state.ema)
+    return names[len(names) // 2] if names else RAW
+
+
+def finish(
+    observer: Observer,
+    state: TrainState,
+    *,
+    chosen: str,
+    validation: dict[str, float],
+    command: Sequence[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """All that follows the last step: grid, accuracy, curves, release, report; the results."""
+    config, folder = observer.config, observer.folder
+    params = observer.candidates(state)[chosen]
+    names = [RAW, *state.ema]
+    observer.sheet(state, folder.samples / "final.png", names)
+    accuracy = observer.accuracy(params)
+    draw_curves(read_rows(folder.metrics), folder.curves)
+    step = int(state.step)
+    results = {
+        "status": "finished",
+        "step": step,
+        "images": step * config.batch_size,
+        "train_seconds": round(seconds, 1),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "skipped": int(state.skipped),
+        "ema": chosen,
+        "validation": validation,
+        "accuracy": accuracy,
+    }
+    save_release(
+        folder.model,
+        observer.model(params),
+        text_encoder=config.text_encoder,
+        vae=config.vae if config.model.use_stable_vae else "none",
+        details={name: results[name] for name in ("step", "images", "ema", "accuracy")},
+    )
+    write_report(
+        folder.report,
+        name=config.name,
+        results=results,
+        config=to_json(config),
+        environment=environment(),
+        command=command,
+        pictures={
+            "Fixed prompts, all averages": folder.samples / "final.png",
+            "Curves": folder.curves,
+        },
+    )
+    write_json(folder.results, results)
+    return results

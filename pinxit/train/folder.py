@@ -1,0 +1,145 @@
+"""A run's folder: what lies where, and whether this command may write there.
+
+::
+
+    runs/<name>/  config.json  metrics.jsonl  events.*  samples/step_*.png  curves.png
+                  checkpoints/step_*/  model/ (the release)  report.html  results.json (when
+                  finished)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pinxit.config import UsageError, from_json, to_json
+from pinxit.train.checkpoint import check_config
+from pinxit.train.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    root: Path
+    """``<output_dir>/<name>``."""
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.root / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One row of metrics a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Sample grids."""
+        return self.root / "samples"
+
+    @property
+    def curves(self) -> Path:
+        """The curves."""
+        return self.root / "curves.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, and those set aside."""
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The release."""
+        return self.root / "model"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+    @property
+    def results(self) -> Path:
+        """Final figures; written last."""
+        return self.root / "results.json"
+
+    @property
+    def cache(self) -> Path:
+        """Encoded datasets, shared by the runs beside this one."""
+        return self.root.parent / ".cache"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The results of a finished run."""
+        return json.loads(self.results.read_text()) if self.results.is_file() else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes the file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def claim(config: TrainConfig) -> RunFolder:
+    """The folder of this run. Raises, having written nothing, if the run may not go there."""
+    folder = RunFolder(Path(config.output_dir) / config.name)
+    if not folder.root.exists():
+        return folder
+    if not folder.root.is_dir() or (not folder.config.is_file() and any(folder.root.iterdir())):
+        raise UsageError(
+            "name",
+            config.name,
+            problem=f"taken: {folder.root} exists and is not a run",
+            valid="another --name or --output_dir",
+        )
+    if not folder.config.is_file():
+        return folder
+    if not config.resume:
+        raise UsageError(
+            "resume",
+            config.resume,
+            problem=f"not possible: the run {folder.root} exists and would be overwritten",
+            valid="--resume 1 to continue it, another --name, or remove the folder",
+        )
+    check_config(saved_config(folder), config)
+    return folder
+
+
+def saved_config(folder: RunFolder) -> TrainConfig:
+    """The settings a run was started with."""
+    try:
+        return from_json(TrainConfig, json.loads(folder.config.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"resume: {folder.config} cannot be read ({error})") from error
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware of this process."""
+    import jax
+
+    import pinxit
+
+    devices = jax.devices()
+    return {
+        "pinxit": pinxit.__version__,
+        "python": sys.version.split()[0],
+        "jax": jax.__version__,
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": [str(device.device_kind) for device in devices],
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def start(folder: RunFolder, config: TrainConfig, extra: Mapping[str, Any]) -> None:
+    """Creates the folder and records the settings and the machine."""
+    folder.samples.mkdir(parents=True, exist_ok=True)
+    write_json(folder.config, to_json(config))
+    write_json(folder.root / "environment.json", environment() | dict(extra))

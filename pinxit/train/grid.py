@@ -1,0 +1,53 @@
+"""Sheets of pictures: a row for each prompt, a column for each set of parameters, all labelled."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 8
+TEXT_WIDTH = 190
+LINE = 15
+
+
+def contact_sheet(
+    prompts: Sequence[str],
+    columns: Mapping[str, Sequence[Sequence[Image.Image]]],
+    *,
+    title: str = "",
+    cell: int = 128,
+) -> Image.Image:
+    """One sheet; ``columns[label][i]`` are the pictures of prompt i, drawn side by side."""
+    font = ImageFont.load_default(size=12)
+    groups = {label: max(len(pictures) for pictures in rows) for label, rows in columns.items()}
+    lines = [textwrap.wrap(prompt, 30) or [""] for prompt in prompts]
+    heights = [max(cell, LINE * len(wrapped)) + MARGIN for wrapped in lines]
+    head = MARGIN + LINE * (2 if title else 1)
+    width = TEXT_WIDTH + sum(count * (cell + 2) + MARGIN for count in groups.values()) + MARGIN
+    sheet = Image.new("RGB", (width, head + sum(heights) + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((MARGIN, MARGIN // 2), title, fill="black", font=font)
+    left = TEXT_WIDTH
+    for label, rows in columns.items():
+        draw.text((left, head - LINE), label, fill="black", font=font)
+        top = head
+        for pictures, height in zip(rows, heights, strict=True):
+            for i, picture in enumerate(pictures):
+                scaled = picture.convert("RGB").resize((cell, cell), _filter(picture, cell))
+                sheet.paste(scaled, (left + i * (cell + 2), top))
+            top += height
+        left += groups[label] * (cell + 2) + MARGIN
+    top = head
+    for wrapped, height in zip(lines, heights, strict=True):
+        draw.multiline_text((MARGIN, top), "\n".join(wrapped), fill="black", font=font)
+        top += height
+    return sheet
+
+
+def _filter(picture: Image.Image, cell: int) -> Image.Resampling:
+    """Whole multiples keep their pixels; everything else is interpolated."""
+    whole = cell % picture.width == 0
+    return Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS

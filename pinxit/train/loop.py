@@ -1,0 +1,157 @@
+"""The loop: a batch, a step, and every so often something more.
+
+The host hands steps to the device without waiting for their results (at most `IN_FLIGHT` ahead); it
+waits when a row of the log or a hook is due. A signal only sets a flag: the step in progress ends,
+the state is handed back, and the caller writes a checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import jax
+import psutil
+
+from pinxit.data.loader import Loader
+from pinxit.train.metrics import Window
+from pinxit.train.state import TrainState
+from pinxit.train.step import StepFn
+
+IN_FLIGHT = 2
+"""Steps the host may be ahead of the device."""
+
+
+class NotFinite(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+class Interruption:
+    """Makes the first SIGINT or SIGTERM a request to stop, the second a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """The signal's name, once there was one."""
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Something to do every `every` steps (0: never)."""
+
+    every: int
+    """Interval in steps."""
+    call: Callable[[int, TrainState, Window], None]
+    """Receives the step, the state after it, and the metrics not yet written."""
+
+
+OnRow = Callable[[int, dict[str, Any]], None]
+OnStep = Callable[[int], None]
+
+
+class _Clock:
+    """Seconds of training since the last row, without the hooks'."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new row."""
+        self.begun, self.waited, self.paused = time.perf_counter(), self.loader.wait_seconds, 0.0
+
+    def row(self, steps: int) -> dict[str, float]:
+        """Speed, share of time spent waiting for data, and memory."""
+        seconds = max(time.perf_counter() - self.begun - self.paused, 1e-9)
+        waited = self.loader.wait_seconds - self.waited
+        return {
+            "images_per_second": steps * self.loader.batch_size / seconds,
+            "seconds_per_step": seconds / max(steps, 1),
+            "data_wait_share": min(1.0, waited / seconds),
+            "memory_gb": psutil.Process().memory_info().rss / 1e9,
+        }
+
+
+def train(
+    step_fn: StepFn,
+    state: TrainState,
+    loader: Loader,
+    *,
+    frozen: Any,
+    max_steps: int,
+    log_interval: int,
+    on_row: OnRow,
+    on_step: OnStep = lambda step: None,
+    hooks: Sequence[Hook] = (),
+    place: Callable[[dict[str, Any]], dict[str, Any]] = jax.device_put,
+    window: Window | None = None,
+    interruption: Interruption | None = None,
+    max_skipped: int = 20,
+) -> tuple[TrainState, Window]:
+    """The state after `max_steps`, or at an interruption, and the metrics not yet written.
+
+    Training goes on from ``state.step``, which is also the position in the data. Raises `NotFinite`
+    when more than `max_skipped` steps in a row were skipped. `state` is consumed.
+    """
+    window = window or Window()
+    step = int(state.step)
+    ahead: deque[jax.Array] = deque()
+    clock, since = _Clock(loader), 0
+    batches = loader.batches(step, max_steps)
+    try:
+        for raw in batches:
+            state, metrics = step_fn(state, frozen, place(raw))
+            step, since = step + 1, since + 1
+            window.add(metrics)
+            ahead.append(metrics["loss"])
+            if len(ahead) > IN_FLIGHT:
+                ahead.popleft().block_until_ready()
+            on_step(step)
+            if step % log_interval == 0 or step == max_steps:
+                row = window.row()
+                streak = row.pop("worst_streak", 0)
+                row |= {"images": step * loader.batch_size} | clock.row(since)
+                on_row(step, row)
+                clock.restart()
+                since = 0
+                if streak > max_skipped:
+                    raise NotFinite(_not_finite(step, streak, max_skipped))
+            begun = time.perf_counter()
+            for hook in hooks:
+                if hook.every and step % hook.every == 0:
+                    hook.call(step, state, window)
+            clock.paused += time.perf_counter() - begun
+            if interruption is not None and interruption.requested:
+                break
+    finally:
+        batches.close()
+    return state, window
+
+
+def _not_finite(step: int, streak: int, max_skipped: int) -> str:
+    return (
+        f"stopped at step {step}: loss or gradient was not finite in {streak} steps in a row "
+        f"(max_skipped {max_skipped}); try a lower optimizer.learning_rate, a longer "
+        "optimizer.warmup_steps, or use_amp 0"
+    )

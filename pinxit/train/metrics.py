@@ -1,0 +1,73 @@
+"""Metrics between two rows of the log: kept on the device until a row is due.
+
+A step's metrics are small arrays whose values the host does not need at once; fetching them every
+step would make the device wait. The window keeps them, and is part of the checkpoint, so that a
+resumed run writes the very rows an uninterrupted one would have written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+LAST = ("skipped", "consecutive", "loss_scale")
+"""Counters: the row holds their last value, not a mean."""
+
+
+class Window:
+    """The steps since the last row."""
+
+    def __init__(self, steps: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._steps: list[Mapping[str, Any]] = list(steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Keeps one step's metrics, on the device."""
+        self._steps.append(metrics)
+
+    def fetch(self) -> list[dict[str, Any]]:
+        """The steps as plain numbers and lists. Waits for the device."""
+        self._steps = [
+            {name: np.asarray(value).tolist() for name, value in step.items()}
+            for step in jax.device_get(self._steps)
+        ]
+        return [dict(step) for step in self._steps]
+
+    def row(self) -> dict[str, Any]:
+        """Means over the finite steps, last values of counters; the window is empty afterwards."""
+        steps = self.fetch()
+        self._steps = []
+        row: dict[str, Any] = {}
+        for name in steps[0] if steps else ():
+            if name in LAST:
+                row[name] = steps[-1][name]
+                continue
+            values = [step[name] for step in steps if step["consecutive"] == 0]
+            row[name] = _combine(values)
+        row["worst_streak"] = max((step["consecutive"] for step in steps), default=0)
+        return _by_time(row)
+
+
+def _combine(values: list[Any]) -> Any:
+    """The mean of scalars, the sum of histograms; None where there is no value."""
+    if not values:
+        return None
+    if isinstance(values[0], list):
+        return np.sum(np.asarray(values, np.float64), 0).tolist()
+    return math.fsum(values) / len(values)
+
+
+def _by_time(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the pairs ``x_sum``, ``x_count`` divided into ``x``; None in empty bins."""
+    for name in [key.removesuffix("_sum") for key in row if key.endswith("_sum")]:
+        sums, counts = row.pop(f"{name}_sum"), row.pop(f"{name}_count")
+        if sums is not None:
+            pairs = zip(sums, counts, strict=True)
+            row[name] = [total / count if count else None for total, count in pairs]
+    return row

@@ -1,0 +1,152 @@
+"""The dataset, encoded once and kept in memory: latents (or pixels) and token ids.
+
+What the frozen autoencoder makes of an image never changes, so it is computed once and stored under
+a name that is the hash of everything it depends on: the dataset, its size and seed, the code that
+draws it, the image size, and the autoencoder's weights. Text is tokenised here and encoded inside
+the training step (an embedding is many times larger than a latent, and cheap to compute).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import PIL
+from jaxtyping import Int
+
+import pinxit.data
+from pinxit.arrays import Autoencoder, Batch, Conditioning, TextEncoder
+from pinxit.data.loader import ArrayRows
+from pinxit.train.datasets import Examples
+from pinxit.train.step import EncodeFn
+
+CHUNK = 64
+"""Images encoded together."""
+Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
+
+
+def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
+    """The hash that names a set of encoded rows."""
+    digest = hashlib.sha256(json.dumps(about | {"pillow": PIL.__version__}).encode())
+    for path in sorted(Path(pinxit.data.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    if autoencoder is not None:
+        digest.update(repr(autoencoder.stats).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(autoencoder.params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()[:24]
+
+
+def _chunks(examples: Examples) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Images and captions, `CHUNK` rows at a time, drawn by threads one chunk ahead."""
+    starts = range(0, len(examples), CHUNK)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(start: int) -> list[Any]:
+            rows = range(start, min(start + CHUNK, len(examples)))
+            return [pool.submit(examples.__getitem__, row) for row in rows]
+
+        waiting = submit(0)
+        for start in starts:
+            following = submit(start + CHUNK)
+            drawn = [future.result() for future in waiting]
+            yield np.stack([row.image for row in drawn]), [row.caption for row in drawn]
+            waiting = following
+
+
+def _encode(
+    examples: Examples, autoencoder: Autoencoder | None, track: Track
+) -> tuple[np.ndarray, list[str]]:
+    """Latents (float32), or images (uint8) without an autoencoder, and captions."""
+    arrays: list[np.ndarray] = []
+    captions: list[str] = []
+    encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
+    for images, texts in track(_chunks(examples), "encoding", -(-len(examples) // CHUNK)):
+        captions += texts
+        if encode is not None:
+            padding = CHUNK - len(images)
+            padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
+            pixels = padded.astype(np.float32) / 127.5 - 1.0
+            images = np.asarray(encode(autoencoder.params, pixels))[: len(images)]
+        arrays.append(images)
+    return np.concatenate(arrays), captions
+
+
+def _load(folder: Path, rows: int) -> tuple[np.ndarray, list[str]] | None:
+    """What `_store` wrote, or None."""
+    try:
+        array = np.load(folder / "array.npy", allow_pickle=False)
+        captions = json.loads((folder / "captions.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return (array, captions) if len(array) == len(captions) == rows else None
+
+
+def _store(folder: Path, array: np.ndarray, captions: list[str]) -> None:
+    """Writes the folder, whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    np.save(temporary / "array.npy", array)
+    (temporary / "captions.json").write_text(json.dumps(captions))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def trim(token_ids: Int[np.ndarray, "n l"], text_encoder: TextEncoder) -> int:
+    """How many leading columns hold everything that some row's mask keeps (a multiple of 8)."""
+
+    @jax.jit
+    def longest(params: Any, ids: Any) -> Any:
+        return text_encoder.apply(params, ids).mask.sum(axis=1).max()
+
+    chunks = (token_ids[i : i + 4096] for i in range(0, len(token_ids), 4096))
+    length = max(int(longest(text_encoder.params, chunk)) for chunk in chunks)
+    return min(-(-length // 8) * 8, token_ids.shape[1])
+
+
+def prepare_rows(
+    examples: Examples,
+    *,
+    about: dict[str, Any],
+    autoencoder: Autoencoder | None,
+    text_encoder: TextEncoder,
+    cache: Path,
+    track: Track,
+) -> ArrayRows:
+    """The rows a run trains on: ``latents`` or ``images``, and ``token_ids``."""
+    folder = cache / fingerprint(about | {"rows": len(examples)}, autoencoder)
+    found = _load(folder, len(examples))
+    if found is None:
+        found = _encode(examples, autoencoder, track)
+        _store(folder, *found)
+    array, captions = found
+    token_ids = text_encoder.tokenize(captions)
+    token_ids = token_ids[:, : trim(token_ids, text_encoder)]
+    return ArrayRows({"latents" if autoencoder else "images": array, "token_ids": token_ids})
+
+
+def frozen_weights(text_encoder: TextEncoder, *, length: int) -> dict[str, Any]:
+    """What `make_encode` needs as an argument; `length` is that of the token ids."""
+    ids = text_encoder.tokenize([""])[:, :length]
+    null = jax.jit(text_encoder.apply)(text_encoder.params, ids)
+    return {"text": text_encoder.params, "null": null}
+
+
+def make_encode(text_encoder: TextEncoder) -> EncodeFn:
+    """The part of the step before the objective: pixels to [-1, 1], token ids to conditioning."""
+
+    def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
+        latents = raw["latents"] if "latents" in raw else raw["images"] / np.float32(127.5) - 1
+        conditioning: Conditioning = text_encoder.apply(frozen["text"], raw["token_ids"])
+        return Batch(latents, conditioning, raw["index"], frozen["null"])
+
+    return encode

@@ -1,0 +1,105 @@
+"""One self-contained page that tells a run: figures, pictures, command, settings, machine."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1c1e21; background: #fff }
+h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+img { max-width: 100%; height: auto } pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
+table { border-collapse: collapse } td, th { padding: .25rem .9rem; border-bottom: 1px solid
+#e3e3e3; text-align: right } td:first-child, th:first-child { text-align: left } .best {
+font-weight: 600; background: #eef6ee }
+"""
+
+
+def _image(path: Path, caption: str) -> str:
+    """The picture, inside the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"></figure>'
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], best: int | None = None) -> str:
+    """An HTML table; row `best` stands out."""
+    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
+    for number, row in enumerate(rows):
+        mark = ' class="best"' if number == best else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _accuracy(accuracy: Mapping[str, float]) -> str:
+    """Prompt accuracy by attribute, between chance and ceiling."""
+    prefix = "prompts/accuracy/"
+    names = [name.removeprefix(prefix) for name in accuracy if name.startswith(prefix)]
+    kinds = ("accuracy", "ceiling", "chance")
+    rows = [
+        [name, *(accuracy.get(f"prompts/{kind}/{name}", "") for kind in kinds)] for name in names
+    ]
+    return _table(("attribute", *kinds), rows, best=0)
+
+
+def _details(summary: str, text: str) -> str:
+    return f"<details><summary>{summary}</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def write_report(
+    path: Path,
+    *,
+    name: str,
+    results: Mapping[str, Any],
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    command: Sequence[str],
+    pictures: Mapping[str, Path],
+) -> None:
+    """Writes the page; `pictures` by heading."""
+    parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(_summary(results))}</p>"]
+    parts += ["<h2>Command</h2>", f"<pre>{html.escape(shlex.join(command))}</pre>"]
+    if accuracy := results.get("accuracy"):
+        parts += ["<h2>Held-out prompts</h2>", _accuracy(accuracy)]
+    if losses := results.get("validation"):
+        chosen = list(losses).index(results["ema"]) if results.get("ema") in losses else None
+        rows = [[label, loss] for label, loss in losses.items()]
+        parts += [
+            "<h2>Validation loss by average</h2>",
+            _table(("parameters", "loss"), rows, chosen),
+        ]
+    for heading, picture in pictures.items():
+        if picture.is_file():
+            parts += [f"<h2>{html.escape(heading)}</h2>", _image(picture, heading)]
+    parts.append("<h2>Settings and machine</h2>")
+    parts.append(_details("config.json", json.dumps(config, indent=2)))
+    parts.append(_details("environment", json.dumps(environment, indent=2)))
+    head = f"<meta charset='utf-8'><title>{html.escape(name)}</title><style>{STYLE}</style>"
+    path.write_text(
+        f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body>"
+    )
+
+
+def _summary(results: Mapping[str, Any]) -> str:
+    """The run in one sentence or two."""
+    said = [f"{results['step']} steps, {results['images']} images"]
+    if results.get("train_seconds"):
+        said.append(f"{results['train_seconds'] / 60:.1f} minutes of training")
+    said.append(f"{results['parameters'] / 1e6:.2f} M parameters")
+    if results.get("skipped"):
+        said.append(f"{results['skipped']} steps skipped (not finite)")
+    if results.get("ema"):
+        said.append(f"drawn with {results['ema']}, the best of its averages on validation")
+    if mean := (results.get("accuracy") or {}).get("prompts/accuracy/mean"):
+        said.append(f"held-out prompt accuracy {mean:.3f}")
+    return "; ".join(said) + "."

@@ -1,0 +1,260 @@
+"""A whole training run, from settings to report. `run` reads from top to bottom as it happens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+
+from pinxit.config import UsageError, to_json
+from pinxit.data.loader import ArrayRows, Loader
+from pinxit.train.build import Parts, build, build_state, build_step
+from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.datasets import load_examples
+from pinxit.train.display import Display
+from pinxit.train.finish import Observer, best, finish
+from pinxit.train.folder import RunFolder, claim, start
+from pinxit.train.loop import Hook, Interruption, NotFinite, train
+from pinxit.train.mesh import batch_sharding, replicated, state_shardings
+from pinxit.train.metrics import Window
+from pinxit.train.optimizer import build_schedule
+from pinxit.train.prepare import frozen_weights, prepare_rows
+from pinxit.train.settings import TrainConfig
+from pinxit.train.state import TrainState
+from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: Literal["finished", "stopped", "failed"]
+    """Stopped: by a signal, to be resumed. Failed: see `reason`."""
+    folder: Path
+    """Everything it wrote."""
+    step: int
+    """Steps taken."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Final figures, as in results.json."""
+    reason: str = ""
+    """Why it ended, if not because it was done."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 unless it failed."""
+        return 1 if self.status == "failed" else 0
+
+
+class _Stop(Exception):
+    """A signal came after the last step."""
+
+
+@dataclass
+class _Run:
+    """The moving parts of one run."""
+
+    config: TrainConfig
+    parts: Parts
+    folder: RunFolder
+    display: Display
+    checkpoints: Checkpoints
+    writers: list[Writer]
+    seconds: float = 0.0
+    """Training time before this process."""
+    begun: float = field(default_factory=time.perf_counter)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def train_seconds(self) -> float:
+        return self.seconds + time.perf_counter() - self.begun
+
+    def on_row(self, step: int, row: dict[str, Any]) -> None:
+        rate = build_schedule(self.config.optimizer, self.config.max_steps)
+        row["learning_rate"] = float(rate(step - 1 - row.get("skipped", 0)))
+        self.write(step, row)
+        self.display.on_row(step, row)
+
+    def save(self, state: TrainState, window: Window, *, wait: bool = False, **more: Any) -> None:
+        """A checkpoint; if the one before could not be written, says so and goes on."""
+        run = {
+            "config": to_json(self.config),
+            "seed": self.config.seed,
+            "loader_position": int(state.step),
+            "window": window.fetch(),
+            "train_seconds": self.train_seconds(),
+            **more,
+        }
+        try:
+            self.checkpoints.wait()
+        except OSError as error:
+            self.display.say(f"warning: a checkpoint could not be written: {error}")
+        self.checkpoints.save(state, run, wait=wait, overwrite=bool(more))
+
+
+def run(
+    config: TrainConfig, argv: Sequence[str] | None = None, *, console: Console | None = None
+) -> RunResult:
+    """Trains as `config` says, or goes on with a run of the same name; `argv` is for the report."""
+    folder = claim(config)
+    display = Display(config.name, max_steps=config.max_steps, console=console)
+    done = folder.finished()
+    if done is not None and done["step"] >= config.max_steps:
+        display.say(f"{folder.root} is finished ({done['step']} steps): see {folder.report}")
+        return RunResult("finished", folder.root, done["step"], done)
+    parts = build(config)
+    state = build_state(config, parts)
+    checkpoints = Checkpoints(folder.checkpoints, keep=config.keep_checkpoints)
+    state, window, seconds = _restore(config, parts, checkpoints, state, display)
+    step = int(state.step)
+    if step > config.max_steps:
+        problem = f"less than the {step} steps the run has taken"
+        raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
+    rows = _rows(config, parts, folder, display)
+    start(folder, config, {"command": list(argv or sys.argv)})
+    writers = _writers(config, folder, step)
+    moving = _Run(config, parts, folder, display, checkpoints, writers, seconds)
+    display.on_step(step)
+    with Interruption() as interruption, display.live():
+        try:
+            return _train_and_finish(moving, state, window, rows, interruption, argv or sys.argv)
+        except NotFinite as error:
+            checkpoints.wait()
+            display.say(str(error))
+            return RunResult("failed", folder.root, step, reason=str(error))
+
+
+def _restore(
+    config: TrainConfig,
+    parts: Parts,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    display: Display,
+) -> tuple[TrainState, Window, float]:
+    """The run as its newest valid checkpoint has it, or as it begins."""
+    checkpoints.clean()
+    restored = checkpoints.restore(state)
+    if restored is None:
+        return state, Window(), 0.0
+    for problem in restored.problems:
+        display.say(f"warning: {problem}")
+    display.say(f"resuming after step {restored.step}")
+    shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
+    state = jax.device_put(restored.state, shardings)
+    return state, Window(restored.run["window"]), restored.run["train_seconds"]
+
+
+def _rows(config: TrainConfig, parts: Parts, folder: RunFolder, display: Display) -> ArrayRows:
+    """The dataset, encoded."""
+    name, size = config.dataset_name, config.image_size
+    examples = load_examples(name, config.dataset_size, image_size=size, seed=config.seed)
+    return prepare_rows(
+        examples,
+        about={"dataset": name, "image_size": size, "seed": config.seed},
+        autoencoder=parts.autoencoder if config.model.use_stable_vae else None,
+        text_encoder=parts.text_encoder,
+        cache=folder.cache,
+        track=display.track,
+    )
+
+
+def _writers(config: TrainConfig, folder: RunFolder, step: int) -> list[Writer]:
+    """Where the metrics go."""
+    writers: list[Writer] = [
+        JsonLines(folder.metrics, resume_at=step),
+        TensorBoard(folder.root, resume_at=step),
+    ]
+    if config.wandb:
+        writers.append(WeightsAndBiases(config.name, folder.root, to_json(config)))
+    return writers
+
+
+def _train_and_finish(
+    moving: _Run,
+    state: TrainState,
+    window: Window,
+    rows: ArrayRows,
+    interruption: Interruption,
+    command: Sequence[str],
+) -> RunResult:
+    """The loop, then the last checkpoint and the report."""
+    config, parts = moving.config, moving.parts
+
+    def check() -> None:
+        if interruption.requested:
+            raise _Stop
+
+    observer = Observer(config, parts, moving.folder, moving.display, check)
+
+    def sample(step: int, state: TrainState, window: Window) -> None:
+        observer.sample(step, state)
+
+    def evaluate(step: int, state: TrainState, window: Window) -> None:
+        losses = observer.validate(state)
+        moving.write(step, {f"validation_loss/{name}": loss for name, loss in losses.items()})
+
+    def save(step: int, state: TrainState, window: Window) -> None:
+        moving.save(state, window)
+
+    sharding = batch_sharding(parts.mesh)
+    length = rows.arrays["token_ids"].shape[1]
+    frozen = frozen_weights(parts.text_encoder, length=length)
+    state, window = train(
+        build_step(config, parts, state),
+        state,
+        Loader(rows, batch_size=config.batch_size, seed=config.seed),
+        frozen=jax.device_put(frozen, replicated(parts.mesh)),
+        max_steps=config.max_steps,
+        log_interval=config.log_interval,
+        on_row=moving.on_row,
+        on_step=moving.display.on_step,
+        # Saving comes last: what a checkpoint has seen is on the disk.
+        hooks=(
+            Hook(config.sample_interval, sample),
+            Hook(config.eval_interval, evaluate),
+            Hook(config.save_interval, save),
+        ),
+        place=lambda raw: jax.device_put(raw, sharding),
+        window=window,
+        interruption=interruption,
+        max_skipped=config.max_skipped,
+    )
+    step = int(state.step)
+    try:
+        moving.save(state, window, wait=True)
+    except OSError as error:
+        reason = f"the checkpoint of step {step} could not be written: {error}"
+        moving.display.say(reason)
+        return RunResult("failed", moving.folder.root, step, reason=reason)
+    try:
+        check()
+        return _finish(moving, observer, state, window, command)
+    except _Stop:
+        reason = f"{interruption.requested} after step {step}; the same command resumes"
+        moving.display.say(f"stopped: {reason}")
+        return RunResult("stopped", moving.folder.root, step, reason=reason)
+
+
+def _finish(
+    moving: _Run, observer: Observer, state: TrainState, window: Window, command: Sequence[str]
+) -> RunResult:
+    """Chooses the average to keep, records it in the last checkpoint, and reports."""
+    folder, seconds = moving.folder, moving.train_seconds()
+    validation = observer.validate(state)
+    chosen = best(validation, state)
+    moving.save(state, window, wait=True, best_ema=chosen)
+    results = finish(
+        observer, state, chosen=chosen, validation=validation, command=command, seconds=seconds
+    )
+    if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
+        ceiling = results["accuracy"]["prompts/ceiling/mean"]
+        moving.display.say(f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})")
+    moving.display.say(f"finished: {folder.report}")
+    return RunResult("finished", folder.root, results["step"], results)

@@ -1,0 +1,92 @@
+"""Where metrics go: anything with ``write(step, values)``. JSON lines, TensorBoard, W&B."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Writer(Protocol):
+    """A destination of metrics."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Records what was measured after `step`: numbers, or lists of numbers."""
+        ...
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The complete rows of a metrics file, without a line that a killed process left unfinished."""
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():
+        return rows
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class JsonLines:
+    """One JSON object a line, on the disk as soon as it is written."""
+
+    def __init__(self, path: Path, *, resume_at: int = 0) -> None:
+        """Drops the rows after step `resume_at`: the resumed run writes them again."""
+        self.path = path
+        kept = [row for row in read_rows(path) if row["step"] <= resume_at]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(temporary, path)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a row."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def _scalars(values: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers by name; lists give one number for each entry."""
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            entries = {f"{name}/{i}": entry for i, entry in enumerate(value)}
+        else:
+            entries = {name: value}
+        flat |= {k: float(v) for k, v in entries.items() if isinstance(v, int | float)}
+    return flat
+
+
+class TensorBoard:
+    """Event files that TensorBoard reads."""
+
+    def __init__(self, folder: Path, *, resume_at: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        purge = resume_at + 1 if resume_at else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=20)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Adds one point to each curve."""
+        for name, value in _scalars(values).items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+
+class WeightsAndBiases:
+    """A run on wandb.ai (extra: wandb)."""
+
+    def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise ValueError("wandb: it is not installed; pip install 'pinxit[wandb]'") from error
+        self._run = wandb.init(
+            project="pinxit", id=name, name=name, dir=folder, config=dict(config), resume="allow"
+        )
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Logs one point to each curve."""
+        self._run.log(_scalars(values), step=step)

@@ -1,0 +1,48 @@
+"""Shared by all tests: strict JAX, a private compilation cache, and tiny encoders with random weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before JAX is imported: on the CPU, and never with compiled programs of another session.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("PINXIT_NO_REEXEC", "1")
+
+import jax
+
+
+@pytest.fixture(autouse=True)
+def rank_promotion():
+    """Arrays of different rank never combine silently."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory with a minute CLIP text tower, tokenizer and autoencoder."""
+    from pinxit.data.mock import COLOURS, WHERE
+    from pinxit.encoders import clip, vae
+    from pinxit.encoders.text import train_clip_tokenizer
+
+    root = tmp_path_factory.mktemp("bundle")
+    captions = [f"{colour} light from the {side}" for colour in COLOURS for side in WHERE]
+    size = train_clip_tokenizer(captions, 540, root / "tokenizer", max_tokens=16)
+    text = clip.ClipTextConfig(
+        vocab_size=size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+    )
+    config = clip.ClipConfig(text=text, projection_dim=8)
+    clip.save_clip(root / "text_encoder", clip.init_clip(config, jax.random.key(0)), config)
+    shape = vae.AutoencoderKLConfig(
+        block_out_channels=(8, 8), layers_per_block=1, latent_channels=2, norm_num_groups=2
+    )
+    vae.save_vae(root / "vae", vae.init_vae(shape, jax.random.key(1)), shape)
+    return root
