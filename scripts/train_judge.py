@@ -1,9 +1,11 @@
-"""Trains the attribute judge on scenes of every combination, and states its accuracy on real renders.
+"""Trains the attribute judge on scenes of every combination, and states its accuracy on real
+renders.
 
     python scripts/train_judge.py            # about ten minutes on two cores
 
-A judge that had seen only the training combinations would guess an object from its colour, so this one sees all;
-the renders it is measured on have other seeds and are held-out combinations only.
+A judge that had seen only the training combinations would guess an object from its colour, so
+this one sees all; the renders it is measured on have other seeds and are held-out combinations
+only.
 """
 
 from __future__ import annotations
@@ -57,7 +59,12 @@ def main() -> None:
             yield to_unit(images[index]), {name: value[index] for name, value in labels.items()}
 
     params = fit(
-        loss_fn, init_judge(config, jax.random.key(0)), batches(), steps=args.steps, learning_rate=1.5e-3, every=500
+        loss_fn,
+        init_judge(config, jax.random.key(0)),
+        batches(),
+        steps=args.steps,
+        learning_rate=1.5e-3,
+        every=500,
     )
     accuracy = measure(Judge(params, config), 2_000)
     save_judge(args.out, params, replace(config, accuracy=accuracy))

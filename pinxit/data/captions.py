@@ -1,7 +1,8 @@
-"""Writes varied natural captions for a `Scene`: templates, synonyms, and facts sometimes left unsaid.
+"""Writes varied natural captions for a `Scene`: templates, synonyms, and facts sometimes left
+unsaid.
 
-A *full* caption states every fact that the picture shows; it is what a model is judged on. A free one, used for
-training, sometimes leaves out the weather, the sun or moon, or an object's size.
+A *full* caption states every fact that the picture shows; it is what a model is judged on. A free
+one, used for training, sometimes leaves out the weather, the sun or moon, or an object's size.
 """
 
 from __future__ import annotations

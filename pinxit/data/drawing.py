@@ -1,4 +1,5 @@
-"""Draws a `Scene` as an antialiased picture: everything is painted at three times the size, then averaged.
+"""Draws a `Scene` as an antialiased picture: everything is painted at three times the size, then
+averaged.
 
 Positions, sizes and outlines jitter with ``(seed, index)``; what the scene states never does.
 """

@@ -1,11 +1,12 @@
 """What a scene is: its attributes, which combinations exist, and which are held out of training.
 
-A scene is a landscape with a time of day, a backdrop, a weather, perhaps a sun or a moon, and up to two
-coloured objects, each of a size and in one of three places. Every scene is a pure function of
-``(seed, index, split)``.
+A scene is a landscape with a time of day, a backdrop, a weather, perhaps a sun or a moon, and up
+to two coloured objects, each of a size and in one of three places. Every scene is a pure function
+of ``(seed, index, split)``.
 
-Held out are *combinations*, never single values: some colour-object pairs and some triples of time, backdrop
-and object. A model that scores well on them has learned to compose, not to remember.
+Held out are *combinations*, never single values: some colour-object pairs and some triples of
+time, backdrop and object. A model that scores well on them has learned to compose, not to
+remember.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Scene:
         )
 
     def labels(self) -> dict[str, str]:
-        """One value per head of the attribute judge (`HEADS`); colour and size only where a thing stands."""
+        """One value per head of the attribute judge (`HEADS`); colour and size only where a thing
+        stands.
+        """
         labels = {
             "time": self.time,
             "backdrop": self.backdrop,
@@ -110,8 +113,9 @@ ATTRIBUTES = ("time", "backdrop", "weather", "celestial", "object", "colour", "s
 def score(scene: Scene, predicted: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
     """Yields (attribute, right or wrong) for a picture that should show `scene`.
 
-    `predicted` holds the judge's answer for every head. An object, its colour and its size must be right *at the
-    place the prompt names*; ``place`` is right when exactly the named places are occupied.
+    `predicted` holds the judge's answer for every head. An object, its colour and its size must
+    be right *at the place the prompt names*; ``place`` is right when exactly the named places are
+    occupied.
     """
     for name in ("time", "backdrop", "weather", "celestial"):
         yield name, predicted[name] == getattr(scene, name)

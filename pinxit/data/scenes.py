@@ -1,4 +1,6 @@
-"""The embedded dataset: unlimited, deterministic pictures of landscapes with captions and every fact known."""
+"""The embedded dataset: unlimited, deterministic pictures of landscapes with captions and every
+fact known.
+"""
 
 from __future__ import annotations
 
