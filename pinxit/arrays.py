@@ -1,4 +1,4 @@
-"""The glossary: axis letters, the records that cross module borders, and the protocols at the seams.
+"""The glossary: axis letters, the records that cross module borders, the protocols at the seams.
 
 One legend serves the whole package. A shape such as ``Float[Array, "b h w c"]`` reads:
 
@@ -14,9 +14,9 @@ One legend serves the whole package. A shape such as ``Float[Array, "b h w c"]``
 ``k f`` attention heads and the width of one head, ``d = k * f``
 ===== =====================================================
 
-Time ``t`` runs from 0 (data) to 1 (noise), and ``x_t = (1 - t) * latents + t * noise``. A model predicts
-``velocity = noise - latents`` (flow matching: Lipman et al. 2022, arXiv:2210.02747; rectified flow: Liu et
-al. 2022, arXiv:2209.03003).
+Time ``t`` runs from 0 (data) to 1 (noise), and ``x_t = (1 - t) * latents + t * noise``. A model
+predicts ``velocity = noise - latents`` (flow matching: Lipman et al. 2022, arXiv:2210.02747;
+rectified flow: Liu et al. 2022, arXiv:2209.03003).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ArrayLike = Array | np.ndarray
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Conditioning:
-    """What the model is told about the picture: text tokens, which of them are real, and a pooled vector."""
+    """What the model is told about the picture: text tokens, which are real, a pooled vector."""
 
     tokens: Float[ArrayLike, "b l e"]
     """Last hidden state of the text encoder."""
@@ -61,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class LatentStats:
-    """Affine map between raw latents (the autoencoder's) and latents (the model's): ``(raw - shift) * scale``."""
+    """From raw latents (the autoencoder's) to latents (the model's): ``(raw - shift) * scale``."""
 
     scale: float = 1.0
     shift: float = 0.0
@@ -70,6 +70,7 @@ class LatentStats:
     """Image pixels per latent cell, along one side."""
 
 
+@runtime_checkable
 class VelocityFn(Protocol):
     """The seam between model, guidance and solver."""
 
@@ -81,6 +82,7 @@ class VelocityFn(Protocol):
     ) -> Float[Array, "b h w c"]: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The seam between model and training. It owns noise, time and caption dropout."""
 
@@ -98,7 +100,7 @@ class TextEncoder(Protocol):
     max_tokens: int
     width: int
     params: Any
-    """Frozen weights, a pytree: pass it to `apply` as an argument, never close over it in a jitted function."""
+    """Frozen weights, a pytree: an argument of `apply`, never closed over by a jitted function."""
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids on the host, padded or truncated to exactly `max_tokens`."""
@@ -121,10 +123,12 @@ class Autoencoder(Protocol):
     def encode(
         self, params: Any, images: Float[ArrayLike, "b hi wi 3"], *, key: Array | None = None
     ) -> Float[Array, "b h w c"]:
-        """Normalised latents: the posterior's mean, or a sample when `key` is given. Pure and jittable."""
+        """Normalised latents: the posterior's mean, or a sample given `key`. Pure and jittable."""
         ...
 
-    def decode(self, params: Any, latents: Float[ArrayLike, "b h w c"]) -> Float[Array, "b hi wi 3"]:
+    def decode(
+        self, params: Any, latents: Float[ArrayLike, "b h w c"]
+    ) -> Float[Array, "b hi wi 3"]:
         """Images in [-1, 1], not clipped. Pure and jittable."""
         ...
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -26,8 +25,7 @@ COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 SIZES = ("small", "large")
 PLACES = ("left", "middle", "right")
 
-Split = Literal["train", "heldout", "any"]
-SPLITS: tuple[Split, ...] = ("train", "heldout", "any")
+SPLITS = ("train", "heldout", "any")
 
 HELD_OUT_PAIRS = frozenset(
     {
@@ -127,7 +125,7 @@ def score(scene: Scene, predicted: Mapping[str, str]) -> Iterator[tuple[str, boo
     yield "place", occupied == {thing.place for thing in scene.things}
 
 
-def sample_scene(seed: int, index: int, *, split: Split = "train") -> Scene:
+def sample_scene(seed: int, index: int, *, split: str = "train") -> Scene:
     """The scene at `index`: drawn anew until it belongs to `split` ("any" takes the first)."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")

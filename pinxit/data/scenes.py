@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pinxit.arrays import Example
 from pinxit.data.captions import caption
 from pinxit.data.drawing import render
-from pinxit.data.scene import SPLITS, Scene, Split, sample_scene
+from pinxit.data.scene import SPLITS, Scene, sample_scene
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Scenes:
 
     length: int = 1_000_000
     seed: int = 0
-    split: Split = "train"
+    split: str = "train"
+    """train, heldout, or any."""
     image_size: int = 64
     full_captions: bool = False
     """Captions state every fact (for evaluation) instead of sometimes leaving one out."""
