@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pinxit.arrays import Conditioning, VelocityFn
+from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _twice(x: Array) -> Array:
     return jnp.concatenate([x, x])
 
 
-def _stacked(conditional: Array, null: Array) -> Array:
+def _stacked(conditional: ArrayLike, null: ArrayLike) -> Array:
     conditional = jnp.asarray(conditional)
     null = jnp.broadcast_to(jnp.asarray(null, conditional.dtype), conditional.shape)
     return jnp.concatenate([conditional, null])

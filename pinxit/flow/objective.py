@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from pinxit.arrays import Batch, Conditioning, VelocityFn
+from pinxit.arrays import ArrayLike, Batch, Conditioning, VelocityFn
 from pinxit.flow.path import interpolate, velocity
 from pinxit.flow.time import TimeSampling
 
@@ -85,7 +85,7 @@ def drop_captions(
 ) -> Conditioning:
     """`conditioning`, with the rows where `dropped` is true replaced by `null`'s one row."""
 
-    def choose(kept: Array, empty: Array) -> Array:
+    def choose(kept: ArrayLike, empty: ArrayLike) -> Array:
         kept = jnp.asarray(kept)
         rows = jnp.expand_dims(dropped, tuple(range(1, kept.ndim)))
         return jnp.where(rows, jnp.asarray(empty, kept.dtype), kept)

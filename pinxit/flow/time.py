@@ -79,7 +79,7 @@ def diffusers_sigmas(
     the last step is almost empty: n steps here do the work of n - 1.
     """
     _check_steps(steps, shift)
-    lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), np.float32(shift))
+    lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), shift)
     ends = np.array([1.0, float(lowest[0])]) * num_train_timesteps
     sigmas = shift_time(np.linspace(ends[0], ends[1], steps) / num_train_timesteps, shift)
     return np.append(sigmas.astype(np.float32), np.float32(0.0))

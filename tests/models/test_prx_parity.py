@@ -104,7 +104,5 @@ def test_weights_of_the_torch_class_come_back():
     x, t, tokens, mask = inputs(config)
     theirs = torch_forward(config, tensors, x, t, tokens, mask)
     conditioning = Conditioning(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask))
-    ours = apply(
-        config, from_prx(tensors, config), jnp.asarray(x), jnp.asarray(t), conditioning
-    )
+    ours = apply(config, from_prx(tensors, config), jnp.asarray(x), jnp.asarray(t), conditioning)
     np.testing.assert_allclose(np.asarray(ours), theirs, atol=1e-5 * max(1.0, theirs.std()))
