@@ -12,13 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from jaxtyping import Int
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A dataset that gives many rows at once."""
 

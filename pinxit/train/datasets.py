@@ -6,13 +6,14 @@ To add one: a function below, and one line in `DATASETS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.arrays import Example
 
 Split = Literal["train", "heldout"]
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Rows by number, deterministic: row i is always the same."""
 

@@ -93,7 +93,7 @@ class Display:
 
     def _facts(self) -> dict[str, str]:
         row = self.row
-        left = (self.max_steps - self.step) * row.get("seconds_per_step", 0.0)
+        left = (self.max_steps - self.step) * (row.get("seconds_per_step") or 0.0)
         facts = {
             "loss": _number(row.get("loss"), ".4f"),
             "images/s": _number(row.get("images_per_second"), ".1f"),

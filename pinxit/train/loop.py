@@ -71,23 +71,33 @@ OnStep = Callable[[int], None]
 
 
 class _Clock:
-    """Seconds of training since the last row, without the hooks'."""
+    """Seconds of training since the last row: without the hooks', and without the first step's."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self.restart()
+        self.steps = -1
 
     def restart(self) -> None:
         """Begins a new row."""
-        self.begun, self.waited, self.paused = time.perf_counter(), self.loader.wait_seconds, 0.0
+        self.steps, self.paused = 0, 0.0
+        self.begun, self.waited = time.perf_counter(), self.loader.wait_seconds
 
-    def row(self, steps: int) -> dict[str, float]:
+    def tick(self, result: jax.Array) -> None:
+        """Counts a step. The first one compiles: it is waited for and left out."""
+        if self.steps >= 0:
+            self.steps += 1
+        else:
+            result.block_until_ready()
+            self.restart()
+
+    def row(self) -> dict[str, float | None]:
         """Speed, share of time spent waiting for data, and memory."""
         seconds = max(time.perf_counter() - self.begun - self.paused, 1e-9)
-        waited = self.loader.wait_seconds - self.waited
+        steps, waited = self.steps, self.loader.wait_seconds - self.waited
         return {
-            "images_per_second": steps * self.loader.batch_size / seconds,
-            "seconds_per_step": seconds / max(steps, 1),
+            "images_per_second": steps * self.loader.batch_size / seconds if steps else None,
+            "seconds_per_step": seconds / steps if steps else None,
             "data_wait_share": min(1.0, waited / seconds),
             "memory_gb": psutil.Process().memory_info().rss / 1e9,
         }
@@ -117,24 +127,24 @@ def train(
     window = window or Window()
     step = int(state.step)
     ahead: deque[jax.Array] = deque()
-    clock, since = _Clock(loader), 0
+    clock = _Clock(loader)
     batches = loader.batches(step, max_steps)
     try:
         for raw in batches:
             state, metrics = step_fn(state, frozen, place(raw))
-            step, since = step + 1, since + 1
+            step += 1
             window.add(metrics)
             ahead.append(metrics["loss"])
             if len(ahead) > IN_FLIGHT:
                 ahead.popleft().block_until_ready()
+            clock.tick(metrics["loss"])
             on_step(step)
             if step % log_interval == 0 or step == max_steps:
                 row = window.row()
                 streak = row.pop("worst_streak", 0)
-                row |= {"images": step * loader.batch_size} | clock.row(since)
+                row |= {"images": step * loader.batch_size} | clock.row()
                 on_row(step, row)
                 clock.restart()
-                since = 0
                 if streak > max_skipped:
                     raise NotFinite(_not_finite(step, streak, max_skipped))
             begun = time.perf_counter()

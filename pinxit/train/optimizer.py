@@ -38,7 +38,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled; matrices only."""
     warmup_steps: int = 100
-    """Steps over which the learning rate rises linearly from 0."""
+    """Steps over which the learning rate rises linearly; at most a fifth of the run."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """What follows the warm-up."""
     final_fraction: float = 0.0
@@ -74,7 +74,7 @@ class OptimizerConfig:
 def build_schedule(config: OptimizerConfig, max_steps: int) -> optax.Schedule:
     """Learning rate as a function of the number of updates made."""
     peak, final = config.learning_rate, config.learning_rate * config.final_fraction
-    warmup = min(config.warmup_steps, max_steps)
+    warmup = min(config.warmup_steps, max_steps // 5)
     rest = max(1, max_steps - warmup)
     if config.schedule == "constant":
         after = optax.constant_schedule(peak)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1c1e21; background: #fff }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
-img { max-width: 100%; height: auto } pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
-table { border-collapse: collapse } td, th { padding: .25rem .9rem; border-bottom: 1px solid
-#e3e3e3; text-align: right } td:first-child, th:first-child { text-align: left } .best {
-font-weight: 600; background: #eef6ee }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1 { margin-bottom: 0 }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+img { max-width: 100%; height: auto }
+pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
+table { border-collapse: collapse }
+td, th { padding: .25rem .9rem; border-bottom: 1px solid #e3e3e3; text-align: right }
+td:first-child, th:first-child { text-align: left }
+.best { font-weight: 600; background: #eef6ee }
 """
 
 

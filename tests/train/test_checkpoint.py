@@ -1,0 +1,155 @@
+"""Checkpoints: exact, whole or unused, and damage is found."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+from toys import assert_trees_equal, make, run_steps
+
+from pinxit.train.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    check_config,
+    read,
+    verify,
+    write,
+)
+from pinxit.train.ema import EmaConfig
+from pinxit.train.settings import SamplingConfig, TrainConfig
+
+
+@pytest.fixture(scope="module")
+def state():
+    """A state after two steps of Muon, on the host."""
+    return jax.device_get(run_steps(*make(name="muon"), 2)[0])
+
+
+def test_what_is_restored_is_what_was_saved(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {"seed": 3}, wait=True)
+    restored = checkpoints.restore(make(name="muon")[1])
+    assert restored.step == 2 and restored.run == {"seed": 3} and not restored.problems
+    assert_trees_equal(restored.state, state)
+    assert Checkpoints(tmp_path / "empty").restore(state) is None
+
+
+def test_training_goes_on_bit_for_bit(tmp_path: Path):
+    step, fresh = make()
+    through, _ = run_steps(step, fresh, 6)
+    step, fresh = make()
+    halfway, _ = run_steps(step, fresh, 3)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(halfway, {})
+    run_steps(step, halfway, 1)  # the state is donated while the checkpoint is being written
+    checkpoints.wait()
+    step, fresh = make()
+    resumed, _ = run_steps(step, jax.device_put(checkpoints.restore(fresh).state), 3)
+    assert_trees_equal(jax.device_get(resumed), jax.device_get(through))
+
+
+def test_only_the_newest_are_kept(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(make(name="muon")[1], {}, wait=True)
+    checkpoints.save(state, {}, wait=True)
+    assert [folder.name for folder in checkpoints.folders()] == ["step_00000002"]
+
+
+def test_every_flipped_bit_is_found(state, tmp_path: Path):
+    original = tmp_path / "step_00000002"
+    write(original, state, {"seed": 0})
+    rng = random.Random(0)
+    for _ in range(20):
+        copy = tmp_path / "copy"
+        shutil.copytree(original, copy)
+        files = [p for p in copy.rglob("*") if p.is_file() and p.stat().st_size]
+        victim = rng.choice(files)
+        data = bytearray(victim.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        victim.write_bytes(data)
+        with pytest.raises(CheckpointError):
+            verify(copy)
+        shutil.rmtree(copy)
+
+
+def damage_bit(folder: Path) -> None:
+    victim = max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    (folder / "run.json").write_text("")
+
+
+def lose_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("damage", [damage_bit, truncate, lose_manifest, empty])
+def test_the_newest_valid_checkpoint_is_used(damage, state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    start = make(name="muon")[1]
+    checkpoints.save(start, {}, wait=True)
+    checkpoints.save(state, {}, wait=True)
+    damage(tmp_path / "step_00000002")
+    restored = checkpoints.restore(start)
+    assert restored.step == 0
+    assert "step_00000002 is set aside" in restored.problems[0]
+    assert (tmp_path / "damaged_step_00000002").is_dir()
+    checkpoints.save(state, {}, wait=True)
+    assert checkpoints.restore(start).step == 2
+
+
+def test_no_valid_checkpoint_is_an_error(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {}, wait=True)
+    truncate(tmp_path / "step_00000002")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoints.restore(state)
+
+
+def test_another_models_checkpoint_names_every_mismatch(state, tmp_path: Path):
+    write(tmp_path / "step_00000002", state, {})
+    with pytest.raises(CheckpointError, match=r"optimizer/.* is missing; optimizer/.*"):
+        read(tmp_path / "step_00000002", make(name="adamw")[1])
+
+
+def test_a_full_disk_is_reported(state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(name="muon")[1], {}, wait=True)
+    monkeypatch.setattr("pinxit.train.checkpoint.json.dumps", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(state, {}, wait=True)
+    monkeypatch.undo()
+    assert checkpoints.restore(state).step == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {"best_ema": None}, wait=True)
+    checkpoints.save(state, {"best_ema": "x"}, wait=True)
+    assert checkpoints.restore(state).run["best_ema"] is None
+    checkpoints.save(state, {"best_ema": "ema_0.1"}, wait=True, overwrite=True)
+    assert checkpoints.restore(state).run["best_ema"] == "ema_0.1"
+    assert json.loads((tmp_path / "step_00000002" / "manifest.json").read_text())["version"] == 1
+
+
+def test_differing_settings_are_all_named():
+    old = TrainConfig(batch_size=8, max_steps=10)
+    check_config(old, TrainConfig(batch_size=8, max_steps=99, sampling=SamplingConfig(steps=3)))
+    new = TrainConfig(batch_size=16, seed=1, ema=EmaConfig(lengths=(0.1,)))
+    with pytest.raises(ValueError, match=r"batch_size .was 8, is 16.*seed.*ema\.lengths"):
+        check_config(old, new)
