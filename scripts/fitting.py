@@ -1,6 +1,4 @@
-"""The small training loop the asset scripts share: AdamW, warm-up, cosine decay, averaged
-weights, progress.
-"""
+"""The training loop the asset scripts share: AdamW, warm-up, cosine decay, averaged weights."""
 
 from __future__ import annotations
 
@@ -49,8 +47,10 @@ def fit(
     on_report: Callable[[int, Any], None] | None = None,
 ) -> Any:
     """Minimises ``loss_fn(params, batch, key)``; returns the averaged parameters."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps, 0.02 *
-    learning_rate) optimizer = optax.chain(
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup, steps, 0.02 * learning_rate
+    )
+    optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=weight_decay)
     )
 

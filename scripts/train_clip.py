@@ -2,10 +2,9 @@
 
     python scripts/train_clip.py             # about half an hour on two cores
 
-The loss is CLIP's contrastive one, plus linear heads that read every attribute from the end-of-
-text state and from the
-class token: they keep facts that rarely decide between two pictures of a batch. The heads are
-thrown away.
+The loss is CLIP's contrastive one, plus linear heads that read every attribute from the
+end-of-text state and from the class token: they keep facts that rarely decide between two pictures
+of a batch. The heads are thrown away.
 """
 
 from __future__ import annotations
@@ -52,8 +51,10 @@ def main() -> None:
     encoded = [row.ids for row in tokenizer.encode_batch(captions)]
     lengths = [row.index(size - 1) + 1 for row in encoded]
     print(f"vocabulary {size}; tokens a caption: mean {np.mean(lengths):.1f}, most {max(lengths)}")
-    token_ids = np.array([(row + [size - 1] * MAX_TOKENS)[:MAX_TOKENS] for row in encoded],
-    np.int32) token_ids[:, -1] = size - 1
+    token_ids = np.array(
+        [(row + [size - 1] * MAX_TOKENS)[:MAX_TOKENS] for row in encoded], np.int32
+    )
+    token_ids[:, -1] = size - 1
 
     config = clip_config(size)
     labels = encode_labels(JudgeConfig(attributes=HEADS), attributes)
@@ -81,8 +82,13 @@ def main() -> None:
         save_clip(args.out / "text_encoder", average["clip"], config)
 
     average = fit(
-        loss_fn, params, batches(), steps=args.steps, learning_rate=1e-3, every=100,
-        on_report=report
+        loss_fn,
+        params,
+        batches(),
+        steps=args.steps,
+        learning_rate=1e-3,
+        every=100,
+        on_report=report,
     )
     report(args.steps, average)
 

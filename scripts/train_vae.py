@@ -3,9 +3,8 @@
     python scripts/train_vae.py              # about an hour on two cores
 
 The architecture is diffusers' AutoencoderKL, eight times coarser than the picture. The loss is an
-absolute error that counts edges more (small objects are mostly edges), the same on image
-gradients, and a light KL term. The latents' scale is measured at the end so that the model sees
-unit variance.
+absolute error that counts edges more (small objects are mostly edges), the same on image gradients,
+and a light KL term. The latents' scale is measured at the end so that the model sees unit variance.
 """
 
 from __future__ import annotations
@@ -106,9 +105,7 @@ def _scale(params, images: np.ndarray) -> float:
 
 
 def reconstruction_accuracy(directory: Path, count: int) -> dict[str, float]:
-    """The judge's accuracy on decoded pictures, by attribute, with the worst cases drawn beside
-    the originals.
-    """
+    """The judge's accuracy on decoded pictures, by attribute; draws originals above them."""
     params, config = load_vae(directory)
     scenes, judge = Scenes(length=count, seed=98, split="heldout"), load_judge()
     rebuild = jax.jit(lambda x: decode(params, config, encode_moments(params, config, x)[0]))
