@@ -14,13 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pinxit import __version__, launcher
 from pinxit.config import UsageError, parse, positive
-
-if TYPE_CHECKING:
-    from pinxit.train.settings import TrainConfig
 
 TRAIN_ALIASES = {
     "learning_rate": "optimizer.learning_rate",
@@ -170,30 +167,10 @@ def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit tra
         description=f"Trains a model, starting from a recipe (--recipe "
         f"{'|'.join(recipes.RECIPES)}; here: {recipe}).",
     )
-    check(config)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
     return run(config, argv=command).exit_code
-
-
-def check(config: TrainConfig) -> None:
-    """Raises for settings that do not fit together, before anything is computed or written."""
-    from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.flow.solvers import get_solver
-    from pinxit.models.transformer import preset
-
-    network = preset(config.model.preset, **config.model.overrides())
-    get_solver(config.sampling.solver)
-    stats = load_autoencoder(config.vae if config.model.use_stable_vae else "none").stats
-    unit = stats.downsample * network.patch_size
-    if config.image_size % unit:
-        problem = (
-            f"not a multiple of {unit} (vae factor {stats.downsample} x patch {network.patch_size})"
-        )
-        below = config.image_size // unit * unit
-        near = [size for size in (below, below + unit) if size]
-        raise UsageError("image_size", config.image_size, problem=problem, valid=near)
 
 
 def recipe_of(argv: Sequence[str], known: Sequence[str] | dict[str, Any]) -> tuple[str, list[str]]:

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+Number = int | float
+"""A number that need not be whole; 7 is as good as 7.0."""
 
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
@@ -37,7 +39,7 @@ class UsageError(ValueError):
         super().__init__(f"{message}; valid: {known}" if known else message)
 
 
-def positive(field: str, value: float | None, *, minimum: float = 1) -> None:
+def positive(field: str, value: Number | None, *, minimum: Number = 1) -> None:
     """Raises unless `value` is at least `minimum` (None passes: the setting is absent)."""
     if value is not None and not value >= minimum:
         raise UsageError(field, value, problem="too small", valid=f"at least {minimum}")
@@ -137,18 +139,23 @@ def _plain(value: Any) -> Any:
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of `to_json`. Absent fields take their defaults; unknown ones are an error."""
+    return cls(**typed(cls, data))
+
+
+def typed(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the fields of `cls` have them: whole numbers to floats, lists to tuples."""
     types_of = hints(cls)
     for name in data:
         if name not in types_of:
             raise unknown_name(name, types_of)
-    return cls(**{name: _typed(types_of[name], value) for name, value in data.items()})
+    return {name: _typed(types_of[name], value) for name, value in data.items()}
 
 
 def _typed(hint: Any, value: Any) -> Any:
     for option in options(hint):
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return from_json(option, value)  # type: ignore[arg-type]
-        if typing.get_origin(option) is tuple and isinstance(value, list):
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             arguments = typing.get_args(option)
             return tuple(_typed(arguments[0], item) for item in value)
         if option is float and isinstance(value, int) and not isinstance(value, bool):
@@ -306,8 +313,9 @@ def _expected(hint: Any) -> str:
 
 def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageError:
     """The error for a setting that does not exist, with the nearest that do."""
-    tails = {full.rpartition(".")[2]: full for full in known}
-    near = [tails[name.rpartition(".")[2]]] if name.rpartition(".")[2] in tails else []
+    tail = name.rpartition(".")[2]
+    near = [full for full in known if full.rpartition(".")[2] == tail]
+    near += [full for full in known if full.startswith(name)]
     near += difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
     inside = [full for full in known if full.startswith(name.partition(".")[0] + ".")]
     valid = list(dict.fromkeys(near)) or inside or [full for full in known if "." not in full]

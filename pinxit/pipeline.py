@@ -18,17 +18,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, UInt
 from PIL import Image
 
 from pinxit import release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder
-from pinxit.config import UsageError, from_json, positive, to_json
+from pinxit.config import Number, UsageError, from_json, positive, to_json, typed
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
@@ -80,11 +80,12 @@ class Sampling:
 
     def override(self, **changes: Any) -> Sampling:
         """These settings with the given ones changed; None leaves a setting alone."""
-        return replace(self, **{name: v for name, v in changes.items() if v is not None})
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **typed(Sampling, given))
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
-def _noise(seeds: Int[Array, " b"], *, shape: tuple[int, int, int]) -> Float[Array, "b h w c"]:
+def _noise(seeds: UInt[Array, " b"], *, shape: tuple[int, int, int]) -> Float[Array, "b h w c"]:
     return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
 
 
@@ -214,9 +215,9 @@ class TextToImage:
         prompt: str,
         *,
         seed: int,
-        size: tuple[int, int],
-        negative_prompt: str,
         sampling: Sampling,
+        size: int | tuple[int, int] | None = None,
+        negative_prompt: str = "",
     ) -> dict[str, Any]:
         """What to write into a picture so that it can be drawn again."""
         from pinxit import __version__
@@ -240,17 +241,17 @@ class TextToImage:
         *,
         negative_prompt: str = "",
         steps: int | None = None,
-        guidance_scale: float | None = None,
-        cfg_scale: float | None = None,
+        guidance_scale: Number | None = None,
+        cfg_scale: Number | None = None,
         seed: int | Sequence[int] = 0,
         n: int = 1,
         solver: str | None = None,
-        shift: float | None = None,
+        shift: Number | None = None,
         size: int | tuple[int, int] | None = None,
-        guidance_interval: tuple[float, float] | None = None,
+        guidance_interval: tuple[Number, Number] | None = None,
         cfg_zero_star: bool | None = None,
-        zero_init: float | None = None,
-        output_type: Literal["pil", "np", "latent"] = "pil",
+        zero_init: Number | None = None,
+        output_type: str = "pil",
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> Any:

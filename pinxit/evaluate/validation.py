@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Rows by number."""
 

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import pinxit
+from pinxit.cli import main, recipe_of
+from pinxit.metadata import read_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def release_dir(bundle, tmp_path_factory) -> Path:
+    """A release of an untrained model, 16 pixels wide."""
+    from pinxit.encoders.autoencoder import load_autoencoder
+    from pinxit.encoders.text import load_text_encoder
+    from pinxit.models.transformer import init_params, preset
+    from pinxit.pipeline import Sampling, TextToImage, save_release
+
+    autoencoder, text_encoder = load_autoencoder(bundle), load_text_encoder(bundle)
+    config = preset(
+        "debug",
+        hidden_size=16,
+        depth=1,
+        in_channels=autoencoder.stats.channels,
+        context_dim=text_encoder.width,
+    )
+    model = TextToImage(
+        init_params(config, jax.random.key(0)),
+        config,
+        text_encoder=text_encoder,
+        autoencoder=autoencoder,
+        image_size=16,
+        sampling=Sampling(steps=2),
+        name="toy",
+    )
+    directory = tmp_path_factory.mktemp("release")
+    return save_release(directory, model, text_encoder=str(bundle), vae=str(bundle))
+
+
+def refused(capsys, *argv: object) -> str:
+    """The one line on stderr of a command that must end with exit code 2."""
+    assert main([str(word) for word in argv]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pinxit: error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_help_and_version_need_no_jax(capsys):
+    assert main(["--help"]) == 0
+    assert "generate" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pinxit {pinxit.__version__}\n"
+    code = "import sys, pinxit.cli; sys.exit('jax' in sys.modules or 'tyro' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_command_is_named(capsys):
+    said = refused(capsys, "trian")
+    assert "command: 'trian' is unknown; valid: train, generate, evaluate" in said
+
+
+def test_generate_writes_pictures_with_recipes(release_dir, tmp_path, capsys):
+    words = ["generate", "a red light", "--checkpoint", str(release_dir), "--out", str(tmp_path)]
+    assert main([*words, "--n", "3", "--seed", "5", "--cfg_scale", "3"]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    names = ["00001-5-a-red-light.png", "00002-6-a-red-light.png", "00003-7-a-red-light.png"]
+    assert [path.name for path in paths] == names
+    recipe = read_recipe(paths[1])
+    assert (recipe["seed"], recipe["guidance_scale"], recipe["size"]) == (6, 3.0, [16, 16])
+
+    assert main([*words, "--seed", "6", "--guidance_scale", "3"]) == 0
+    again = Path(capsys.readouterr().out.strip())
+    assert again.name == "00004-6-a-red-light.png"
+    assert again.read_bytes() == paths[1].read_bytes()
+
+
+def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n\n two \n")
+    out = tmp_path / "out"
+    assert main(["generate", "--prompts_file", str(file), "--out", str(out), "--checkpoint",
+                 str(release_dir)]) == 0  # fmt: skip
+    assert sorted(path.name for path in out.iterdir()) == ["00001-0-one.png", "00002-1-two.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "prompt: [] is an empty list; valid: at least one prompt"),
+        (["a", "--steps", "0"], "steps: 0 is too small; valid: at least 1"),
+        (["a", "--n", "-1"], "n: -1 is too small"),
+        (["a", "--solver", "eular"], "solver: unknown 'eular'; known: euler, heun"),
+        (["a", "--size", "15"], "size: 15 is not a multiple of 4"),
+        (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
+        (["a", "--seed", "-3"], "seed: -3 is out of range"),
+        (["a", "--ema", "0.1"], "ema: '0.1' is not in a release"),
+        (["a", "--guidance_interval", "0.9", "0.1"], "interval"),
+        (["a", "--stps", "3"], "'stps' is unknown; valid: steps"),
+        (["a", "--checkpoint", "nowhere"], "checkpoint: 'nowhere' is missing; valid: a run"),
+        (["a", "--checkpoint", str(ROOT / "tests")], "is not a model of Pinxit's"),
+        (["--prompts_file", "nowhere.txt"], "prompts_file: 'nowhere.txt' is not a file"),
+    ],
+)
+def test_generate_refuses(release_dir, tmp_path, capsys, words, message):
+    out = tmp_path / "out"
+    checkpoint = [] if "--checkpoint" in words else ["--checkpoint", release_dir]
+    assert message in refused(capsys, "generate", *words, *checkpoint, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.preset", "huge"], "'huge'; known: debug, tiny, small, base, large, xlarge"),
+        (["--sampling.solver", "eular"], "'eular'; known: euler, heun, midpoint, dpmpp_2m"),
+        (["--dataset_name", "imagenet"], "dataset_name: 'imagenet' is unknown; valid: mock"),
+        (["--recipe", "cats"], "recipe: 'cats' is unknown; valid: scenes, mock"),
+        (["--model.patch", "2"], "'model.patch' is unknown; valid: model.patch_size"),
+        (["--optimizer.name", "sgd"], "optimizer.name: 'sgd' is not understood; valid: adamw"),
+        (["--model.num_heads", "5"], "num_heads: 5 does not divide hidden_size 64"),
+        (["--image_size", "30"], "image_size: 30 is not divisible into tokens; valid: multiples"),
+        (["--max_steps", "0"], "max_steps: 0"),
+        (["--batch_size", "-4"], "batch_size: -4"),
+        (["--gradient_accumulation_steps", "3"], "gradient_accumulation_steps: 3"),
+        (["--learning_rate", "fast"], "learning_rate: 'fast' is not understood; valid: a number"),
+        (["--use_amp", "maybe"], "argument: 'maybe' is not an option"),
+        (["--text_dropout_prob", "2"], "caption_dropout: 2"),
+        (["--name", "../elsewhere"], "name: '../elsewhere'"),
+        (["--vae", "nowhere"], "nowhere"),
+        (["--text_encoder", "nowhere"], "nowhere"),
+    ],
+)
+def test_train_refuses_before_anything_is_written(bundle, tmp_path, capsys, words, message):
+    runs = tmp_path / "runs"
+    given = ["--recipe", "mock", "--output_dir", runs, "--vae", bundle, "--text_encoder", bundle]
+    assert message in refused(capsys, "train", *given, *words)
+    assert not runs.exists()
+
+
+def test_the_recipe_follows_the_dataset():
+    known = {"scenes": None, "mock": None}
+    assert recipe_of(["--max_steps", "3"], known) == ("scenes", ["--max_steps", "3"])
+    assert recipe_of(["--dataset-name=mock"], known) == ("mock", ["--dataset-name=mock"])
+    words = ["--recipe", "scenes", "--dataset_name", "mock"]
+    assert recipe_of(words, known) == ("scenes", words[2:])
+
+
+def test_train_generate_evaluate(bundle, tmp_path, capsys):
+    """The whole path, as a user walks it, on a minute network."""
+    words = ["train", "--dataset_name", "mock", "--output_dir", tmp_path, "--vae", bundle]
+    words += ["--text_encoder", bundle, "--image_size", 16, "--max_steps", 2, "--batch_size", 4]
+    words += ["--model.hidden_size", 16, "--learning_rate", 1e-3, "--use_amp", 0]
+    words += ["--evaluation.images", 10, "--sampling.steps", 1, "--name", "toy"]
+    assert main([str(word) for word in words]) == 0
+    run = tmp_path / "toy"
+    for name in ("config.json", "metrics.jsonl", "report.html", "results.json"):
+        assert (run / name).is_file(), name
+    config = json.loads((run / "config.json").read_text())
+    assert config["optimizer"]["learning_rate"] == 1e-3
+
+    out = tmp_path / "out"
+    for checkpoint in (run, run / "model", *sorted(run.glob("checkpoints/step_*"))[-1:]):
+        generate = ["generate", "red", "--out", str(out), "--checkpoint", str(checkpoint)]
+        assert main([*generate, "--steps", "1"]) == 0
+    pictures = [path.read_bytes() for path in sorted(out.iterdir())]
+    assert len(pictures) == 3
+    assert len(set(pictures)) == 1
+    capsys.readouterr()
+
+    words = ["evaluate", "--checkpoint", run, "--prompts", 3, "--images", 10, "--steps", 1]
+    assert main([str(word) for word in [*words, "--batch_size", 4, "--ema", "raw"]]) == 0
+    shown = capsys.readouterr().out
+    assert "held-out prompts" in shown
+    assert "validation loss" in shown
+    values = json.loads((run / "evaluation.json").read_text())["values"]
+    assert 0 <= values["prompts/accuracy/mean"] <= 1
+    assert values["prompts/ceiling/time"] >= values["prompts/chance/time"]
+    assert values["validation/loss"] > 0
+    assert "validation/loss_t_0.95" in values
+
+
+@pytest.mark.parametrize("door", ["train_coyo_vae.py", "train_text_to_image.py"])
+def test_doors_refuse_in_one_line(door):
+    words = ["--test"] if "coyo" in door else ["--batch_size", "-1"]
+    done = subprocess.run(
+        [sys.executable, ROOT / door, *words], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert ("scenes, mock" if "coyo" in door else "batch_size: -1") in done.stderr
