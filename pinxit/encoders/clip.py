@@ -25,11 +25,16 @@ from pinxit.encoders import weights
 from pinxit.encoders.weights import Tree
 
 WEIGHTS = "model.safetensors"
+TOWERS = ("text", "vision")
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+NOT_OF_TOWER: dict[str | None, tuple[str, ...]] = {
+    "text": ("vision_model.", "visual_projection.", "logit_scale"),
+    "vision": ("text_model.", "text_projection.", "logit_scale"),
 }
 LEGACY_EOS = 2
 """Configs of 2022 give this for ``eos_token_id``; it means: the largest id of the row."""
@@ -56,8 +61,7 @@ class TowerConfig:
                 f"{self.num_attention_heads}"
             )
         if self.hidden_act not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {known}")
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]):
@@ -95,10 +99,9 @@ class ClipVisionConfig(TowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} does not divide by patch_size {self.patch_size}"
-            )
+        size, patch = self.image_size, self.patch_size
+        if size % patch:
+            raise ValueError(f"image_size {size} does not divide by patch_size {patch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +128,13 @@ class ClipConfig:
         if kind == "clip_vision_model":
             return cls(vision=ClipVisionConfig.from_json(value), **projection)
         if kind != "clip":
-            known = "clip, clip_text_model, clip_vision_model"
-            raise ValueError(f"model_type is {kind!r}; known: {known}")
-        text, vision = (
-            value.get(f"{name}_config_dict") or value.get(f"{name}_config") or {}
-            for name in ("text", "vision")
-        )
+            raise ValueError(
+                f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
+            )
+        text, vision = (value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS)
         return cls(
-            text=ClipTextConfig.from_json(text),
-            vision=ClipVisionConfig.from_json(vision),
+            text=ClipTextConfig.from_json(text or {}),
+            vision=ClipVisionConfig.from_json(vision or {}),
             logit_scale_init_value=value.get("logit_scale_init_value", 2.6592),
             **projection,
         )
@@ -142,18 +143,21 @@ class ClipConfig:
         """Hugging Face's config.json: of a CLIPModel, or of the one tower there is."""
         common = {"torch_dtype": "float32", "projection_dim": self.projection_dim or 512}
         suffix = "WithProjection" if self.projection_dim else ""
-        text = self.text and asdict(self.text) | {"model_type": "clip_text_model"} | common
-        vision = self.vision and asdict(self.vision) | {"model_type": "clip_vision_model"} | common
-        if text is None or vision is None:
-            kind = "CLIPVisionModel" if text is None else "CLIPTextModel"
-            return {"architectures": [kind + suffix], **(text or vision or {})}
+        towers: dict[str, dict[str, Any]] = {
+            name: asdict(tower) | {"model_type": f"clip_{name}_model"} | common
+            for name, tower in (("text", self.text), ("vision", self.vision))
+            if tower is not None
+        }
+        if len(towers) == 1:
+            ((name, tower),) = towers.items()
+            return {"architectures": [f"CLIP{name.capitalize()}Model{suffix}"], **tower}
         return {
             "architectures": ["CLIPModel"],
             "model_type": "clip",
             **common,
             "logit_scale_init_value": self.logit_scale_init_value,
-            "text_config": text,
-            "vision_config": vision,
+            "text_config": towers["text"],
+            "vision_config": towers["vision"],
         }
 
 
@@ -186,17 +190,13 @@ def init_clip(config: ClipConfig, key: Array) -> Tree:
 @jax.named_scope("clip_text")
 def text_forward(params: Tree, config: ClipConfig, token_ids: Int[ArrayLike, "b l"]) -> TowerOutput:
     """The text tower; padding after the end of the text cannot reach what comes before it."""
-    tower, model = config.text, params["text_model"]
-    if tower is None:
-        raise ValueError("this CLIP has no text tower")
+    tower, model = text_tower(config), params["text_model"]
     length = token_ids.shape[1]
-    if length > tower.max_position_embeddings:
-        raise ValueError(
-            f"{length} tokens; this text tower reads at most {tower.max_position_embeddings}"
-        )
+    if length > (longest := tower.max_position_embeddings):
+        raise ValueError(f"{length} tokens; this text tower reads at most {longest}")
     embeddings = model["embeddings"]
     x = embeddings["token_embedding"]["embedding"][jnp.asarray(token_ids)]
-    x = x + embeddings["position_embedding"]["embedding"][:length]
+    x = x + embeddings["position_embedding"]["embedding"][None, :length]
     x = _encoder(model["encoder"], tower, x, causal=True)
     hidden = _layer_norm(model["final_layer_norm"], tower, x)
     pooled = hidden[jnp.arange(len(hidden)), end_of_text(tower, token_ids)]
@@ -208,9 +208,7 @@ def image_forward(
     params: Tree, config: ClipConfig, pixels: Float[ArrayLike, "b hi wi ci"]
 ) -> TowerOutput:
     """The vision tower, on images that `normalise` has prepared."""
-    tower, model = config.vision, params["vision_model"]
-    if tower is None:
-        raise ValueError("this CLIP has no vision tower")
+    tower, model = vision_tower(config), params["vision_model"]
     if pixels.shape[1:] != (tower.image_size, tower.image_size, tower.num_channels):
         size = f"{tower.image_size}x{tower.image_size}x{tower.num_channels}"
         raise ValueError(f"images are {pixels.shape[1:]}; this vision tower reads {size}")
@@ -222,13 +220,29 @@ def image_forward(
         padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    first = jnp.broadcast_to(embeddings["class_embedding"], (len(x), 1, tower.hidden_size))
+    first = jnp.broadcast_to(
+        embeddings["class_embedding"][None, None], (len(x), 1, tower.hidden_size)
+    )
     x = jnp.concatenate([first, rearrange(x, "b h w e -> b (h w) e")], axis=1)
-    x = x + embeddings["position_embedding"]["embedding"]
+    x = x + embeddings["position_embedding"]["embedding"][None]
     x = _layer_norm(model["pre_layrnorm"], tower, x)
     hidden = _encoder(model["encoder"], tower, x, causal=False)
     pooled = _layer_norm(model["post_layernorm"], tower, hidden[:, 0])
     return TowerOutput(hidden, pooled, _projected(params.get("visual_projection"), pooled))
+
+
+def text_tower(config: ClipConfig) -> ClipTextConfig:
+    """The text tower's config; a `ValueError` where there is none."""
+    if config.text is None:
+        raise ValueError("this CLIP has no text tower")
+    return config.text
+
+
+def vision_tower(config: ClipConfig) -> ClipVisionConfig:
+    """The vision tower's config; a `ValueError` where there is none."""
+    if config.vision is None:
+        raise ValueError("this CLIP has no vision tower")
+    return config.vision
 
 
 def normalise(images: Float[ArrayLike, "b hi wi 3"], *, size: int) -> Float[Array, "b s s 3"]:
@@ -237,7 +251,8 @@ def normalise(images: Float[ArrayLike, "b hi wi 3"], *, size: int) -> Float[Arra
     if images.shape[1:3] != (size, size):
         shape = (images.shape[0], size, size, 3)
         images = jax.image.resize(images, shape, method="cubic", antialias=True)
-    return ((images + 1) / 2 - jnp.array(IMAGE_MEAN)) / jnp.array(IMAGE_STD)
+    mean, deviation = (_wide(jnp.array(x), images) for x in (IMAGE_MEAN, IMAGE_STD))
+    return ((images + 1) / 2 - mean) / deviation
 
 
 def contrastive_loss(
@@ -270,22 +285,19 @@ def load_clip(
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     config = ClipConfig.from_json(value)
     if only is not None:
-        if only not in ("text", "vision") or getattr(config, only) is None:
-            there = [name for name in ("text", "vision") if getattr(config, name) is not None]
+        if only not in TOWERS or getattr(config, only) is None:
+            there = [name for name in TOWERS if getattr(config, name) is not None]
             raise ValueError(f"only={only!r}, but {source} has the towers {there}")
-        config = replace(config, **{"text" if only == "vision" else "vision": None})
+        config = replace(config, vision=None) if only == "text" else replace(config, text=None)
     tensors = {_prefixed(name, config): tensor for name, tensor in tensors.items()}
     alone = config.text is None or config.vision is None
     if alone and not tensors.keys() & {"text_projection.weight", "visual_projection.weight"}:
         config = replace(config, projection_dim=None)
 
     def ignore(name: str) -> bool:
-        other = {"text": ("vision_model.", "visual_projection.", "logit_scale")}
-        other |= {"vision": ("text_model.", "text_projection.", "logit_scale")}
-        return name.endswith(".position_ids") or name.startswith(other.get(only or "", ("\0",)))
+        return name.endswith(".position_ids") or name.startswith(NOT_OF_TOWER.get(only, ()))
 
-    shapes = clip_shapes(config)
-    return weights.from_tensors(tensors, shapes, source=source, ignore=ignore), config
+    return weights.from_tensors(tensors, clip_shapes(config), source=source, ignore=ignore), config
 
 
 def clip_shapes(config: ClipConfig) -> Tree:
@@ -348,11 +360,9 @@ def _encoder(params: Tree, config: TowerConfig, x: Float[Array, "b l e"], *, cau
         layer = params["layers"][str(i)]
         attention, mlp = layer["self_attn"], layer["mlp"]
         h = _layer_norm(layer["layer_norm1"], config, x)
+        heads = (_linear(attention[name], h) for name in ("q_proj", "k_proj", "v_proj"))
         q, k, v = (
-            rearrange(
-                _linear(attention[name], h), "b l (k f) -> b l k f", k=config.num_attention_heads
-            )
-            for name in ("q_proj", "k_proj", "v_proj")
+            rearrange(y, "b l (k f) -> b l k f", k=config.num_attention_heads) for y in heads
         )
         h = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
         x = x + _linear(attention["out_proj"], rearrange(h, "b l k f -> b l (k f)"))
@@ -366,11 +376,16 @@ def _layer_norm(params: Tree, config: TowerConfig, x: Float[Array, "*b e"]) -> A
     wide = wide - wide.mean(-1, keepdims=True)
     variance = jnp.square(wide).mean(-1, keepdims=True)
     wide = wide * jax.lax.rsqrt(variance + config.layer_norm_eps)
-    return (wide * params["scale"] + params["bias"]).astype(x.dtype)
+    return (wide * _wide(params["scale"], x) + _wide(params["bias"], x)).astype(x.dtype)
 
 
 def _linear(params: Tree, x: Array) -> Array:
-    return x @ params["kernel"] + params["bias"]
+    return x @ params["kernel"] + _wide(params["bias"], x)
+
+
+def _wide(vector: Float[Array, " e"], x: Array) -> Array:
+    """`vector` with as many axes as `x`."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
 def _projected(params: Tree | None, pooled: Float[Array, "b e"]) -> Array | None:

@@ -28,7 +28,7 @@ from tokenizers.models import BPE
 
 from pinxit.arrays import ArrayLike, Conditioning, TextEncoder
 from pinxit.encoders import clip, weights
-from pinxit.encoders.clip import ClipConfig
+from pinxit.encoders.clip import ClipConfig, text_tower
 from pinxit.encoders.weights import Tree
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -51,23 +51,21 @@ class ClipTextEncoder:
     def __init__(
         self, tokenizer: Tokenizer, config: ClipConfig, *, params: Tree, max_tokens: int
     ) -> None:
-        if config.text is None:
-            raise ValueError("a CLIP text encoder needs a config with a text tower")
-        if not 2 <= max_tokens <= config.text.max_position_embeddings:
-            raise ValueError(
-                f"max_tokens is {max_tokens}; this text tower reads 2 to "
-                f"{config.text.max_position_embeddings}"
-            )
+        tower, longest = text_tower(config), text_tower(config).max_position_embeddings
+        if not 2 <= max_tokens <= longest:
+            raise ValueError(f"max_tokens is {max_tokens}; this text tower reads 2 to {longest}")
         size = tokenizer.get_vocab_size()
-        if size > config.text.vocab_size:
+        if size > tower.vocab_size:
             raise ValueError(
-                f"the tokenizer has {size} tokens, the text tower knows {config.text.vocab_size}"
+                f"the tokenizer has {size} tokens, the text tower knows {tower.vocab_size}"
             )
         eos = tokenizer.token_to_id(EOS)
-        self.config = replace(config, text=replace(config.text, eos_token_id=eos))
+        if eos is None:
+            raise ValueError(f"the tokenizer lacks {EOS!r}")
+        self.config = replace(config, text=replace(tower, eos_token_id=eos))
         self.params = params
         self.max_tokens = max_tokens
-        self.width = config.text.hidden_size
+        self.width = tower.hidden_size
         self._tokenizer = tokenizer
         tokenizer.enable_truncation(max_tokens)
         padding = tokenizer.padding or {"pad_id": eos, "pad_token": EOS}
@@ -85,8 +83,8 @@ class ClipTextEncoder:
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
         """Last hidden states, the mask from BOS to EOS, and the state at EOS. Pure and jittable."""
         output = clip.text_forward(params, self.config, token_ids)
-        last = clip.end_of_text(self.config.text, token_ids)
-        mask = jnp.arange(token_ids.shape[1]) <= last[:, None]
+        last = clip.end_of_text(text_tower(self.config), token_ids)
+        mask = jnp.arange(token_ids.shape[1])[None] <= last[:, None]
         return Conditioning(tokens=output.hidden, mask=mask, pooled=output.pooled)
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
@@ -112,7 +110,7 @@ def load_clip_text_encoder(source: str | Path) -> ClipTextEncoder:
     params, config = clip.load_clip(root, subfolder=subfolder, only="text")
     directory = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     tokenizer, longest = load_clip_tokenizer(directory)
-    max_tokens = min(longest, config.text.max_position_embeddings)
+    max_tokens = min(longest, text_tower(config).max_position_embeddings)
     return ClipTextEncoder(tokenizer, config, params=params, max_tokens=max_tokens)
 
 
@@ -149,7 +147,8 @@ def train_clip_tokenizer(
     EOS; it is smaller than `vocab_size` when the captions have no more pairs to merge.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    base = [*alphabet, *(symbol + SUFFIX for symbol in alphabet)]
+    endings = [symbol + SUFFIX for symbol in alphabet]
+    base = [*alphabet, *endings]
     if vocab_size < len(base) + 2:
         raise ValueError(f"vocab_size is {vocab_size}; it must be at least {len(base) + 2}")
     if max_tokens < 2:
@@ -159,6 +158,7 @@ def train_clip_tokenizer(
         vocab_size=vocab_size,
         min_frequency=2,
         show_progress=False,
+        special_tokens=endings,  # in a fixed order, which decides between equally frequent pairs
         initial_alphabet=alphabet,
         end_of_word_suffix=SUFFIX,
     )

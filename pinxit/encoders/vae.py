@@ -277,11 +277,15 @@ def _conv(params: Tree, x: Array, *, stride: int = 1, padding: Any = "SAME") -> 
         padding=padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y + params["bias"].astype(x.dtype)
+    return y + _bias(params, x)
 
 
 def _linear(params: Tree, x: Array) -> Array:
-    return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
+    return x @ params["kernel"].astype(x.dtype) + _bias(params, x)
+
+
+def _bias(params: Tree, x: Array) -> Array:
+    return jnp.expand_dims(params["bias"].astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 def _double(x: Float[Array, "b h w d"]) -> Array:

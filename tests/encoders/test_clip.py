@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pinxit.encoders import clip, weights
 from pinxit.encoders.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
@@ -24,14 +26,16 @@ TINY = ClipConfig(
     vision=ClipVisionConfig(**SIZES, image_size=8, patch_size=4),
     projection_dim=12,
 )
+text_forward = jax.jit(clip.text_forward, static_argnums=1)
+image_forward = jax.jit(clip.image_forward, static_argnums=1)
 IDS = np.array([[38, 3, 4, 5, 39, 39, 39, 39, 39], [38, 7, 39, 39, 39, 39, 39, 39, 39]], np.int32)
 PIXELS = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
 
 
 def test_shapes():
     params = clip.init_clip(TINY, jax.random.key(0))
-    text = clip.text_forward(params, TINY, IDS)
-    image = clip.image_forward(params, TINY, PIXELS)
+    text = text_forward(params, TINY, IDS)
+    image = image_forward(params, TINY, PIXELS)
     assert text.hidden.shape == (2, 9, 16)
     assert image.hidden.shape == (2, 5, 16)
     assert text.pooled.shape == image.pooled.shape == (2, 16)
@@ -45,7 +49,7 @@ def test_text_before_the_end_does_not_see_what_follows():
     params = clip.init_clip(TINY, jax.random.key(0))
     changed = IDS.copy()
     changed[:, 5:] = 1
-    ours, other = (clip.text_forward(params, TINY, ids).hidden for ids in (IDS, changed))
+    ours, other = (text_forward(params, TINY, ids).hidden for ids in (IDS, changed))
     np.testing.assert_array_equal(ours[:, :5], other[:, :5])
     assert np.abs(ours[:, 5:] - other[:, 5:]).max() > 0
 
@@ -79,6 +83,20 @@ def test_save_then_load(only, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, again, loaded)
 
 
+def test_old_files_load(tmp_path):
+    params = clip.init_clip(TINY, jax.random.key(1))
+    clip.save_clip(tmp_path, params, TINY)
+    value = weights.read_json(tmp_path / "config.json")
+    value |= {"text_config_dict": value.pop("text_config"), "text_config": {"hidden_size": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    tensors = load_file(tmp_path / clip.WEIGHTS)
+    tensors["text_model.embeddings.position_ids"] = np.arange(9)[None]
+    save_file(tensors, tmp_path / clip.WEIGHTS)
+    loaded, config = clip.load_clip(tmp_path)
+    assert config == TINY
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
 def test_missing_tower_is_named(tmp_path):
     config = replace(TINY, vision=None)
     clip.save_clip(tmp_path, clip.init_clip(config, jax.random.key(0)), config)
@@ -105,9 +123,9 @@ def test_bad_configs_are_refused(make, words):
 def test_bad_inputs_are_refused():
     params = clip.init_clip(TINY, jax.random.key(0))
     with pytest.raises(ValueError, match="10 tokens; this text tower reads at most 9"):
-        clip.text_forward(params, TINY, np.zeros((1, 10), np.int32))
+        text_forward(params, TINY, np.zeros((1, 10), np.int32))
     with pytest.raises(ValueError, match="this vision tower reads 8x8x3"):
-        clip.image_forward(params, TINY, np.zeros((1, 9, 9, 3), np.float32))
+        image_forward(params, TINY, np.zeros((1, 9, 9, 3), np.float32))
 
 
 @pytest.mark.parity
@@ -122,7 +140,7 @@ def test_both_towers_agree_with_transformers(act, tmp_path):
             pixel_values=torch.from_numpy(PIXELS.transpose(0, 3, 1, 2)),
             return_loss=True,
         )
-    text, image = clip.text_forward(params, config, IDS), clip.image_forward(params, config, PIXELS)
+    text, image = text_forward(params, config, IDS), image_forward(params, config, PIXELS)
     close(text.hidden, out.text_model_output.last_hidden_state)
     close(image.hidden, out.vision_model_output.last_hidden_state)
     for ours, embeds in ((text.projected, out.text_embeds), (image.projected, out.image_embeds)):
@@ -142,7 +160,7 @@ def test_a_text_tower_alone_agrees(kind, tmp_path):
     assert config.vision is None
     with torch.no_grad():
         out = theirs(torch.from_numpy(IDS).long())
-    ours = clip.text_forward(params, config, IDS)
+    ours = text_forward(params, config, IDS)
     close(ours.hidden, out.last_hidden_state)
     if kind == "CLIPTextModel":
         close(ours.pooled, out.pooler_output)
@@ -159,7 +177,7 @@ def test_a_vision_tower_alone_agrees(kind, tmp_path):
     params, config = clip.load_clip(tmp_path)
     with torch.no_grad():
         out = theirs(torch.from_numpy(PIXELS.transpose(0, 3, 1, 2)))
-    ours = clip.image_forward(params, config, PIXELS)
+    ours = image_forward(params, config, PIXELS)
     close(ours.hidden, out.last_hidden_state)
     if kind == "CLIPVisionModel":
         close(ours.pooled, out.pooler_output)
@@ -182,7 +200,7 @@ def test_transformers_opens_what_we_write(tmp_path):
         tmp_path / "text", output_loading_info=True
     )
     assert not any(report.values())
-    ours = clip.text_forward(params, TINY, IDS)
+    ours = text_forward(params, TINY, IDS)
     with torch.no_grad():
         ids = torch.from_numpy(IDS).long()
         close(ours.hidden, alone(ids).last_hidden_state)

@@ -19,6 +19,8 @@ TINY = AutoencoderKLConfig(
     norm_num_groups=4,
     sample_size=16,
 )
+encode_moments = jax.jit(vae.encode_moments, static_argnums=1)
+decode = jax.jit(vae.decode, static_argnums=1)
 VARIANTS = {
     "attention": TINY,
     "plain": dataclasses.replace(
@@ -36,17 +38,17 @@ def images(size: int = 8) -> np.ndarray:
 def test_shapes(name):
     config = VARIANTS[name]
     params = vae.init_vae(config, jax.random.key(0))
-    mean, logvar = vae.encode_moments(params, config, images())
+    mean, logvar = encode_moments(params, config, images())
     cells = (2, 8 // config.downsample, 12 // config.downsample, 4)
     assert mean.shape == logvar.shape == cells
-    assert vae.decode(params, config, mean).shape == (2, 8, 12, 3)
+    assert decode(params, config, mean).shape == (2, 8, 12, 3)
     assert np.isfinite(mean).all()
 
 
 def test_logvar_is_clipped():
     params = vae.init_vae(TINY, jax.random.key(0))
     params["quant_conv"]["bias"] = jnp.full(8, 1e4)
-    assert float(vae.encode_moments(params, TINY, images())[1].max()) == 20.0
+    assert float(encode_moments(params, TINY, images())[1].max()) == 20.0
 
 
 def test_gradients_are_finite():
@@ -54,8 +56,8 @@ def test_gradients_are_finite():
 
     @jax.jit
     def loss(params):
-        mean, logvar = vae.encode_moments(params, TINY, images())
-        return jnp.square(vae.decode(params, TINY, mean) - images()).mean() + logvar.mean()
+        mean, logvar = encode_moments(params, TINY, images())
+        return jnp.square(decode(params, TINY, mean) - images()).mean() + logvar.mean()
 
     leaves = jax.tree.leaves(jax.grad(loss)(params))
     assert all(np.isfinite(g).all() for g in leaves)
@@ -129,10 +131,10 @@ def test_agrees_with_diffusers(name, tmp_path):
     with torch.no_grad():
         posterior = theirs.encode(torch.from_numpy(x.transpose(0, 3, 1, 2))).latent_dist
         decoded = theirs.decode(posterior.mean).sample
-    mean, logvar = vae.encode_moments(params, config, x)
+    mean, logvar = encode_moments(params, config, x)
     close(mean, posterior.mean)
     close(logvar, posterior.logvar)
-    close(vae.decode(params, config, mean), decoded)
+    close(decode(params, config, mean), decoded)
 
 
 @pytest.mark.parity
@@ -146,7 +148,7 @@ def test_diffusers_opens_what_we_write(tmp_path):
     z = np.random.default_rng(0).standard_normal((1, 4, 6, 4)).astype(np.float32)
     with torch.no_grad():
         decoded = theirs.decode(torch.from_numpy(z.transpose(0, 3, 1, 2))).sample
-    close(vae.decode(params, TINY, z), decoded)
+    close(decode(params, TINY, z), decoded)
 
 
 def close(ours, theirs, tolerance: float = 1e-5) -> None:

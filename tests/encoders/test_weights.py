@@ -103,6 +103,11 @@ def test_half_precision_becomes_float32(directory, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
 
 
+def test_an_installation_without_its_bundle_says_so():
+    with pytest.raises(ValueError, match=r"lacks its bundled networks: .* is missing"):
+        weights.bundled("nothing of this name")
+
+
 def test_flatten_and_back():
     tree = {"a": {"0": {"kernel": 1}, "b": 2}, "c": 3}
     assert weights.flatten(tree) == {"a.0.kernel": 1, "a.b": 2, "c": 3}
