@@ -1,4 +1,4 @@
-"""Shared by all tests: strict JAX, a private compilation cache, and tiny encoders with random weights."""
+"""For all tests: strict JAX on the CPU, and tiny encoders with random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Before JAX is imported: on the CPU, and never with compiled programs of another session.
+# Before JAX is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PINXIT_NO_REEXEC", "1")
 

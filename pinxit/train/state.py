@@ -8,33 +8,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int
 
-from pinxit.arrays import ArrayLike
 from pinxit.train.ema import EmaConfig, init_ema
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """A pytree; each step takes one and returns the next."""
+    """A pytree; each step takes one and returns the next.
 
-    step: Int[ArrayLike, ""]
-    """Steps taken, skipped ones included: the loader's position, too."""
+    Its leaves are arrays, but may be anything that `jax.tree.map` makes of them (shapes, shardings).
+    """
+
+    step: Any
+    """int32: steps taken, skipped ones included; the loader's position, too."""
     params: Any
     """Parameters, fp32."""
     ema: dict[str, Any]
     """Averages of the parameters by name (`EmaConfig.names`)."""
     opt_state: Any
     """The optimiser's moments and its own count of updates."""
-    skipped: Int[ArrayLike, ""]
-    """Steps whose loss or gradient was not finite, so far."""
-    consecutive: Int[ArrayLike, ""]
-    """The same, in a row, up to now."""
-    loss_scale: Float[ArrayLike, ""]
-    """Factor on the loss in float16; 1 otherwise."""
-    good_steps: Int[ArrayLike, ""]
-    """Finite steps since the loss scale last changed."""
+    skipped: Any
+    """int32: steps whose loss or gradient was not finite, so far."""
+    consecutive: Any
+    """int32: the same, in a row, up to now."""
+    loss_scale: Any
+    """float32: factor on the loss in float16; 1 otherwise."""
+    good_steps: Any
+    """int32: finite steps since the loss scale last changed."""
 
 
 def init_state(

@@ -34,7 +34,7 @@ def test_rows_and_hooks():
     hooks = [
         Hook(5, lambda step, state, window: called.append((step, int(state.step), len(window))))
     ]
-    state, window, rows = loop(*make(), hooks=[*hooks, Hook(0, None)])
+    state, window, rows = loop(*make(), hooks=[*hooks, Hook(0, hooks[0].call)])
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert called == [(5, 5, 1), (10, 10, 0)]
     assert int(state.step) == 10 and len(window) == 0

@@ -1,0 +1,221 @@
+"""Whole runs: what is written, what is refused, and how killed runs end."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+from rich.console import Console
+from toys import assert_trees_equal
+
+from pinxit.config import UsageError, to_json
+from pinxit.pipeline import load_checkpoint
+from pinxit.train.run import RunResult, run
+from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.writers import read_rows
+
+TIMED = ("images_per_second", "seconds_per_step", "data_wait_share", "memory_gb")
+PROGRAM = """
+import json, sys
+from pinxit.config import from_json
+from pinxit.train.run import run
+from pinxit.train.settings import TrainConfig
+sys.exit(run(from_json(TrainConfig, json.load(open(sys.argv[1])))).exit_code)
+"""
+
+
+@pytest.fixture(scope="module")
+def config(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of seconds."""
+    return TrainConfig(
+        name="whole",
+        dataset_name="mock",
+        dataset_size=24,
+        image_size=16,
+        batch_size=4,
+        max_steps=40,
+        text_encoder=str(bundle),
+        vae=str(bundle),
+        log_interval=2,
+        save_interval=7,
+        sample_interval=0,
+        output_dir=str(tmp_path_factory.mktemp("runs")),
+        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
+        sampling=SamplingConfig(steps=1, prompts=("red light from the left",), seeds=(0,)),
+        evaluation=EvalConfig(images=10, batch_size=10),
+    )
+
+
+def train(config: TrainConfig) -> tuple[RunResult, str]:
+    """Runs here; what it returned and what it said."""
+    said = io.StringIO()
+    result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
+    return result, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig) -> Path:
+    """The folder of a run that was never interrupted."""
+    result, said = train(config)
+    assert result.status == "finished" and result.exit_code == 0, said
+    return result.folder
+
+
+def spawn(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
+    """The same in another process."""
+    path = folder / f"{config.name}.json"
+    path.write_text(json.dumps(to_json(config)))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the run has logged `step`, or has ended."""
+    while process.poll() is None:
+        rows = read_rows(folder / "metrics.jsonl")
+        if rows and rows[-1]["step"] >= step:
+            return
+        time.sleep(0.002)
+
+
+def learned(folder: Path) -> list[dict[str, Any]]:
+    """The rows, without speed and memory."""
+    rows = read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
+
+
+def arrays(folder: Path) -> Any:
+    """Everything in the last checkpoint."""
+    with ocp.PyTreeCheckpointer() as reader:
+        return reader.restore((folder / "checkpoints" / "step_00000040" / "state").absolute())
+
+
+def test_what_a_run_writes(whole: Path, config: TrainConfig):
+    names = ("config.json", "curves.png", "report.html", "results.json", "samples/final.png")
+    assert all((whole / name).is_file() for name in names)
+    assert list(whole.glob("events.*"))
+    assert [row["step"] for row in learned(whole) if "loss" in row] == list(range(2, 41, 2))
+    results = json.loads((whole / "results.json").read_text())
+    assert results["step"] == 40 and results["images"] == 160
+    assert results["ema"] == min(results["validation"], key=results["validation"].get)
+    report = (whole / "report.html").read_text()
+    assert "pinxit train" in report and "data:image/png" in report and "http" not in report
+    assert Image.open(whole / "samples" / "final.png").width > 4 * 128
+
+
+def test_the_release_draws_like_the_run(whole: Path):
+    release = load_checkpoint(whole / "model")
+    saved = load_checkpoint(whole)
+    assert_trees_equal(release.params, saved.params)
+    image = release.generate("red light from the left")
+    assert image.size == (16, 16)
+    assert np.array_equal(image, saved.generate("red light from the left"))
+
+
+def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    result, said = train(config)
+    assert result.status == "finished" and "is finished (40 steps)" in said
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"resume": False}, "would be overwritten.*--name"),
+        ({"batch_size": 8, "seed": 5}, "batch_size .was 4, is 8.*seed .was 0, is 5"),
+        ({"max_steps": 30, "name": "whole"}, None),
+        ({"name": "new", "image_size": 18}, "multiples of 4"),
+        ({"name": "new", "model": ModelConfig(preset="enormous")}, "debug, tiny"),
+    ],
+)
+def test_refusals_write_nothing(whole: Path, config: TrainConfig, changes: dict, says: str | None):
+    before = {path: path.stat().st_mtime_ns for path in whole.parent.rglob("*")}
+    changed = dataclasses.replace(config, **changes)
+    if says is None:
+        assert train(changed)[0].status == "finished"
+    else:
+        with pytest.raises(ValueError, match=says):
+            train(changed)
+    assert before == {path: path.stat().st_mtime_ns for path in whole.parent.rglob("*")}
+
+
+def test_a_foreign_folder_is_refused(config: TrainConfig, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="is not a run"):
+        train(dataclasses.replace(config, name="mine", output_dir=str(tmp_path)))
+
+
+def kill_and_resume(config: TrainConfig, whole: Path, tmp_path: Path, kills: list[int]) -> None:
+    config = dataclasses.replace(config, name="killed", output_dir=str(tmp_path))
+    folder = tmp_path / "killed"
+    for step in kills:
+        process = spawn(config, tmp_path)
+        wait_for_step(process, folder, step)
+        time.sleep(random.Random(step).random() * 0.1)
+        process.kill()
+        process.communicate()
+    process = spawn(config, tmp_path)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert learned(folder) == learned(whole)
+    assert_trees_equal(arrays(folder), arrays(whole))
+    assert json.loads((folder / "results.json").read_text())["status"] == "finished"
+
+
+def test_killed_runs_end_like_the_whole_one(config: TrainConfig, whole: Path, tmp_path: Path):
+    kill_and_resume(config, whole, tmp_path, kills=[9, 25])
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(config: TrainConfig, whole: Path, tmp_path: Path):
+    kills = sorted(random.Random(0).randrange(2, 40) for _ in range(20))
+    kill_and_resume(config, whole, tmp_path, kills)
+
+
+def test_sigterm_saves_and_exits_zero(config: TrainConfig, whole: Path, tmp_path: Path):
+    config = dataclasses.replace(config, name="stopped", output_dir=str(tmp_path), save_interval=99)
+    folder = tmp_path / "stopped"
+    process = spawn(config, tmp_path)
+    wait_for_step(process, folder, 4)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "the same command resumes" in said
+    assert list(folder.glob("checkpoints/step_*")) and not (folder / "results.json").exists()
+    result, said = train(config)
+    assert result.status == "finished" and "resuming after step" in said
+    assert learned(folder) == learned(whole)
+    assert_trees_equal(arrays(folder), arrays(whole))
+
+
+def test_pixels_without_an_autoencoder(config: TrainConfig, tmp_path: Path):
+    model = ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2,
+                        use_stable_vae=False, patch_size=4)  # fmt: skip
+    short = dataclasses.replace(config, output_dir=str(tmp_path), max_steps=3, model=model)
+    result, said = train(
+        dataclasses.replace(short, sample_interval=2, gradient_accumulation_steps=2)
+    )
+    assert result.status == "finished", said
+    assert (result.folder / "samples" / "step_00000002.png").is_file()
+    assert jax.tree.leaves(load_checkpoint(result.folder).params)
