@@ -34,7 +34,7 @@ from pinxit.evaluate.judge import load_judge
 CONFIG = AutoencoderKLConfig(
     block_out_channels=(16, 32, 64, 96),
     layers_per_block=1,
-    latent_channels=8,
+    latent_channels=16,
     norm_num_groups=8,
     sample_size=64,
     scaling_factor=1.0,
@@ -45,16 +45,18 @@ CONFIG = AutoencoderKLConfig(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=asset_directory("tiny") / "vae")
-    parser.add_argument("--start", type=Path, help="go on from this directory")
+    parser.add_argument("--start", type=Path, help="go on from this one")
     parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--kl", type=float, default=5e-4, help="weight of the mean KL divergence")
+    parser.add_argument("--kl", type=float, default=2e-4, help="weight of the mean KL divergence")
     args = parser.parse_args()
 
     images, _, _ = scene_pool(args.images, seed=21)
-    params = load_vae(args.start)[0] if args.start else init_vae(CONFIG, jax.random.key(0))
+    params = init_vae(CONFIG, jax.random.key(0))
+    if args.start:
+        params = grow(load_vae(args.start)[0], params)
 
     def loss_fn(params, pictures, key):
         mean, logvar = encode_moments(params, CONFIG, pictures)
@@ -86,6 +88,28 @@ def main() -> None:
     )
     report(args.steps, average)
     print("judge on reconstructions:", reconstruction_accuracy(args.out, 400))
+
+
+def grow(old: dict, new: dict) -> dict:
+    """`old`'s weights; where `new` has more latent channels, the added ones start as in `new`.
+
+    Channels that give means and those that give log-variances lie in two halves of one axis.
+    """
+
+    def one(path, a, b):
+        if a.shape == b.shape:
+            return a
+        halves = 2 if "decoder" not in str(path) and "post_quant" not in str(path) else 1
+        axes = [axis for axis in range(b.ndim) if a.shape[axis] != b.shape[axis]]
+        index = [np.arange(size) for size in a.shape]
+        for axis in axes:
+            per = a.shape[axis] // halves
+            index[axis] = np.concatenate(
+                [np.arange(per) + i * b.shape[axis] // halves for i in range(halves)]
+            )
+        return b.at[np.ix_(*index)].set(a)
+
+    return jax.tree_util.tree_map_with_path(one, old, new)
 
 
 def _edges(x: jax.Array) -> jax.Array:

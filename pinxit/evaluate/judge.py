@@ -248,7 +248,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}/")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
@@ -257,7 +257,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in flat.items():
-        *parents, leaf = name.split(".")
+        *parents, leaf = name.split("/")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
