@@ -3,9 +3,9 @@
 Times, in one process and in turns, (1) a training step: forward, backward and AdamW, and (2)
 sampling with 8 Euler steps without guidance, for our transformer and for diffusers'
 `PRXTransformer2DModel` with the same weights. Prints the medians of wall and CPU time and their
-ratios; above 1, ours is faster. Run it on an idle machine: torch's threads wait for one another, so
-another busy program slows it far more than ours. The torch class keeps a modulation matrix per block where ours shares one, so it holds more
-parameters for the same function.
+ratios; above 1, ours is faster. Run it on an idle machine: torch's threads wait for one another,
+so another busy program slows it far more than ours. The torch class keeps a modulation matrix per
+block where ours shares one, so it holds more parameters for the same function.
 
     python benchmarks/train_step_vs_torch.py --preset tiny --batch 16
 
