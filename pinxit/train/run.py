@@ -27,7 +27,7 @@ from pinxit.train.optimizer import build_schedule
 from pinxit.train.prepare import frozen_weights, prepare_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
-from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer
+from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class _Run:
 
     def train_seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.begun
+
+    def validated(self, step: int, losses: dict[str, float]) -> None:
+        """Writes a row of validation losses, once for a step."""
+        row = {f"validation_loss/{name}": loss for name, loss in losses.items()}
+        known = read_rows(self.folder.metrics)
+        if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
+            self.write(step, row)
 
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         rate = build_schedule(self.config.optimizer, self.config.max_steps)
@@ -197,8 +204,7 @@ def _train_and_finish(
         observer.sample(step, state)
 
     def evaluate(step: int, state: TrainState, window: Window) -> None:
-        losses = observer.validate(state)
-        moving.write(step, {f"validation_loss/{name}": loss for name, loss in losses.items()})
+        moving.validated(step, observer.validate(state))
 
     def save(step: int, state: TrainState, window: Window) -> None:
         moving.save(state, window)
@@ -248,6 +254,7 @@ def _finish(
     """Chooses the average to keep, records it in the last checkpoint, and reports."""
     folder, seconds = moving.folder, moving.train_seconds()
     validation = observer.validate(state)
+    moving.validated(int(state.step), validation)
     chosen = best(validation, state)
     moving.save(state, window, wait=True, best_ema=chosen)
     results = finish(

@@ -17,7 +17,7 @@ from pinxit.train.ema import EmaConfig, init_ema
 class TrainState:
     """A pytree; each step takes one and returns the next.
 
-    Its leaves are arrays, but may be anything that `jax.tree.map` makes of them (shapes, shardings).
+    Its leaves are arrays, or whatever `jax.tree.map` makes of them (shapes, shardings).
     """
 
     step: Any

@@ -119,7 +119,8 @@ def test_what_a_run_writes(whole: Path, config: TrainConfig):
     assert results["ema"] == min(results["validation"], key=results["validation"].get)
     report = (whole / "report.html").read_text()
     assert "pinxit train" in report and "data:image/png" in report and "http" not in report
-    assert Image.open(whole / "samples" / "final.png").width > 4 * 128
+    with Image.open(whole / "samples" / "final.png") as sheet:
+        assert sheet.width > 4 * 128
 
 
 def test_the_release_draws_like_the_run(whole: Path):
