@@ -30,7 +30,7 @@ def mock() -> TrainConfig:
         save_interval=20,
         sample_interval=0,
         model=ModelConfig(preset="debug"),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5, schedule="constant"),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=4, schedule="constant"),
         ema=EmaConfig(lengths=(0.1,)),
         sampling=SamplingConfig(steps=4, prompts=("red light from the left",), seeds=(0,)),
         evaluation=EvalConfig(prompts=0, images=32, batch_size=8),
