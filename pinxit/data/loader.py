@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Protocol, runtime_checkable
 
 import grain
@@ -77,7 +77,7 @@ class Loader:
 
     def batches(
         self, start: int, stop: int, *, prefetch: int = 4
-    ) -> Iterator[dict[str, np.ndarray]]:
+    ) -> Generator[dict[str, np.ndarray], None, None]:
         """Batches `start` to `stop - 1`, read ahead by a thread; close the generator to end it."""
         ready: queue.Queue[dict[str, np.ndarray] | BaseException] = queue.Queue(maxsize=prefetch)
         closed = threading.Event()

@@ -70,13 +70,14 @@ def _encode(
     arrays: list[np.ndarray] = []
     captions: list[str] = []
     encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
+    params = autoencoder.params if autoencoder is not None else None
     for images, texts in track(_chunks(examples), "encoding", -(-len(examples) // CHUNK)):
         captions += texts
         if encode is not None:
             padding = CHUNK - len(images)
             padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
             pixels = padded.astype(np.float32) / 127.5 - 1.0
-            images = np.asarray(encode(autoencoder.params, pixels))[: len(images)]
+            images = np.asarray(encode(params, pixels))[: len(images)]
         arrays.append(images)
     return np.concatenate(arrays), captions
 

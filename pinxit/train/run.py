@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from pinxit.config import UsageError, to_json
@@ -85,7 +86,7 @@ class _Run:
 
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         rate = build_schedule(self.config.optimizer, self.config.max_steps)
-        row["learning_rate"] = float(rate(step - 1 - row.get("skipped", 0)))
+        row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
         self.write(step, row)
         self.display.on_row(step, row)
 

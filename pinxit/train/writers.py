@@ -81,7 +81,7 @@ class WeightsAndBiases:
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
         try:
-            import wandb
+            import wandb  # pyrefly: ignore[missing-import]
         except ModuleNotFoundError as error:
             raise ValueError("wandb: it is not installed; pip install 'pinxit[wandb]'") from error
         self._run = wandb.init(
