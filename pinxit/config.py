@@ -48,7 +48,7 @@ def positive(field: str, value: Number | None, *, minimum: Number = 1) -> None:
 def choice(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> None:
     """Raises unless `value` is one of the `known` names."""
     if value not in known:
-        raise UsageError(field, value, valid=sorted(known))
+        raise UsageError(field, value, valid=list(known))
 
 
 # --- fields -----------------------------------------------------------------------------------

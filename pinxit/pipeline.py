@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,60 +28,18 @@ from PIL import Image
 
 from pinxit import release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder
-from pinxit.config import Number, UsageError, from_json, positive, to_json, typed
+from pinxit.config import Number, UsageError, choice, from_json, positive, to_json
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
 from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
 from pinxit.release import Stored
+from pinxit.sampling import OUTPUTS, Sampling, check_prompts, check_seeds, same_scale
+
+__all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
 
 Progress = Callable[[int, int], Any]
 """Called with (pictures done, pictures in all)."""
-
-SEEDS = 2**32
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are drawn, unless a call says otherwise."""
-
-    steps: int = 32
-    """Solver steps."""
-    guidance_scale: float = 4.0
-    """1 turns guidance off."""
-    solver: str = "euler"
-    """euler, heun, midpoint or dpmpp_2m."""
-    shift: float = 1.0
-    """Time-grid shift; above 1 spends more steps near noise."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Times within which guidance acts; 1 is noise."""
-    cfg_zero_star: bool = False
-    """CFG-Zero*: fit the null velocity to the conditional one."""
-    zero_init: float = 0.0
-    """CFG-Zero*: share of the time, at the noisy end, in which nothing moves."""
-
-    def __post_init__(self) -> None:
-        positive("steps", self.steps)
-        positive("guidance_scale", self.guidance_scale, minimum=0)
-        if not self.shift > 0:
-            raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
-        get_solver(self.solver)
-        self.guidance()
-
-    def guidance(self) -> Guidance:
-        """The guidance these settings describe."""
-        low, high = (float(end) for end in self.guidance_interval)
-        return Guidance(
-            scale=float(self.guidance_scale),
-            interval=(low, high),
-            zero_star=self.cfg_zero_star,
-            zero_init=self.zero_init,
-        )
-
-    def override(self, **changes: Any) -> Sampling:
-        """These settings with the given ones changed; None leaves a setting alone."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        return replace(self, **typed(Sampling, given))
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
@@ -262,13 +220,10 @@ class TextToImage:
         is drawn from ``seed + i``, or from ``seed[i]`` when `seed` is a sequence. `cfg_scale` is
         another name of `guidance_scale`; what is not given is as in `self.sampling`.
         """
-        if cfg_scale is not None and guidance_scale is not None and cfg_scale != guidance_scale:
-            raise UsageError(
-                "cfg_scale", cfg_scale, problem="not guidance_scale", valid=[guidance_scale]
-            )
+        choice("output_type", output_type, OUTPUTS)
         sampling = self.sampling.override(
             steps=steps,
-            guidance_scale=cfg_scale if guidance_scale is None else guidance_scale,
+            guidance_scale=same_scale(guidance_scale, cfg_scale),
             solver=solver,
             shift=shift,
             guidance_interval=guidance_interval,
@@ -277,28 +232,26 @@ class TextToImage:
         )
         prompts = check_prompts(prompt, n)
         seeds = check_seeds(seed, len(prompts))
-        if output_type not in ("pil", "np", "latent"):
-            raise UsageError("output_type", output_type, valid=("pil", "np", "latent"))
         shape = self.latent_shape(self.image_size if size is None else size)
-        groups = self._groups(
-            prompts, seeds, shape, negative_prompt, sampling, _group_size(batch_size)
-        )
+        group = _group_size(batch_size)
         results: list[Any] = []
+        groups = self._groups(prompts, seeds, shape, negative_prompt, sampling, group)
         for latents, count in groups:
-            if output_type == "latent":
-                results += list(latents[:count])
-            else:
-                images = to_uint8(self.vae.pixels(latents))[:count]
-                results += (
-                    [Image.fromarray(i) for i in images] if output_type == "pil" else [*images]
-                )
+            # decoded with the padding, so that a group is always the same program
+            results += self._finished(latents, output_type)[:count]
             if progress is not None:
                 progress(len(results), len(prompts))
         if isinstance(prompt, str) and n == 1:
             return results[0]
-        return (
-            results if output_type == "pil" else (np if output_type == "np" else jnp).stack(results)
-        )
+        if output_type == "pil":
+            return results
+        return np.stack(results) if output_type == "np" else jnp.stack(results)
+
+    def _finished(self, latents: Float[Array, "b h w c"], output_type: str) -> list[Any]:
+        if output_type == "latent":
+            return list(latents)
+        images = list(to_uint8(self.vae.pixels(latents)))
+        return [Image.fromarray(image) for image in images] if output_type == "pil" else images
 
     def _groups(
         self,
@@ -309,7 +262,7 @@ class TextToImage:
         sampling: Sampling,
         group: int,
     ) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
-        """Latents in groups of one fixed size, and how many of each count."""
+        """Latents in groups of one fixed size, and how many of each are not padding."""
         times = time_grid(sampling.steps, shift=sampling.shift)
         for start in range(0, len(prompts), group):
             some = list(prompts[start : start + group])
@@ -327,26 +280,6 @@ class TextToImage:
                 guidance=sampling.guidance(),
             )
             yield latents, len(some)
-
-
-def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
-    """Each prompt `n` times, as a list that is not empty."""
-    positive("n", n)
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise UsageError("prompt", prompts, problem="an empty list", valid="at least one prompt")
-    return [text for text in prompts for _ in range(n)]
-
-
-def check_seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    """One seed for each picture, below 2**32."""
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
-    if len(seeds) != count:
-        raise UsageError("seed", seeds, problem=f"{len(seeds)} seeds for {count} pictures")
-    for value in (seed, *seeds) if isinstance(seed, int) else seeds:
-        if value < 0 or value >= 2 * SEEDS:
-            raise UsageError("seed", value, problem="out of range", valid=f"0 to {SEEDS - 1}")
-    return [value % SEEDS for value in seeds]
 
 
 def _group_size(batch_size: int | None) -> int:
@@ -368,13 +301,13 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     stored = release.read(path, ema=ema)
     autoencoder = load_autoencoder(stored.vae)
     text_encoder = load_text_encoder(stored.text_encoder)
-    settings = {
+    settings: dict[str, Any] = {
         "in_channels": autoencoder.stats.channels,
         "context_dim": text_encoder.width,
         **stored.model,
     }
     name = settings.pop("preset", None)
-    config = preset(name, **settings) if name else TransformerConfig(**settings)
+    config = preset(name, **settings) if name else from_json(TransformerConfig, settings)
     if problems := release.mismatches(stored.params, abstract(config)[1]):
         raise UsageError(
             "checkpoint",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pinxit.arrays import ArrayLike, Conditioning, Example
+from pinxit.arrays import Conditioning, Example
 from pinxit.config import positive
 from pinxit.flow.path import interpolate, velocity
 from pinxit.models.transformer import TransformerConfig, apply
@@ -29,7 +29,7 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, row: int) -> Example: ...
+    def __getitem__(self, index: int, /) -> Example: ...
 
 
 def validation_loss(
@@ -58,8 +58,8 @@ def validation_loss(
             model.params,
             encode(model.autoencoder.params, images),
             model.encode([row.caption for row in some]),
-            times[rows],
-            rows.astype(np.int32),
+            jnp.asarray(times[rows]),
+            jnp.asarray(rows, jnp.int32),
             jax.random.key(seed),
             config=model.config,
         )
@@ -84,8 +84,8 @@ def _losses(
     params: Any,
     latents: Float[Array, "b h w c"],
     conditioning: Conditioning,
-    t: Float[ArrayLike, " b"],
-    rows: Int[ArrayLike, " b"],
+    t: Float[Array, " b"],
+    rows: Int[Array, " b"],
     key: Array,
     *,
     config: TransformerConfig,
