@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pinxit.recipes.mock import mock
-from pinxit.recipes.scenes import scenes
+from pinxit.recipes.scenes import scenes, scenes_long
 from pinxit.train.settings import TrainConfig
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {"scenes": scenes, "mock": mock}
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "scenes": scenes,
+    "scenes_long": scenes_long,
+    "mock": mock,
+}
 """Recipes by name."""
 
-__all__ = ["RECIPES", "mock", "scenes"]
+__all__ = ["RECIPES", "mock", "scenes", "scenes_long"]
