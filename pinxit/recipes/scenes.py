@@ -35,7 +35,7 @@ def scenes() -> TrainConfig:
 
 
 def scenes_long() -> TrainConfig:
-    """The run that made the checkpoint in ``pinxit/assets/scenes``: the demo, three times longer.
+    """The run that made the checkpoint in ``pinxit/assets/scenes``: the demo, more than twice as long.
 
     Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: about an hour.
     """
@@ -43,7 +43,7 @@ def scenes_long() -> TrainConfig:
         scenes(),
         name="scenes_long",
         dataset_size=32_000,
-        max_steps=7_200,
+        max_steps=5_400,
         save_interval=600,
-        sample_interval=1_200,
+        sample_interval=900,
     )
