@@ -92,15 +92,18 @@ class Scene:
         return labels
 
 
+_OF_A_PLACE: dict[str, tuple[str, ...]] = {
+    "object": ("none", *KINDS),
+    "colour": COLOURS,
+    "size": SIZES,
+}
+
 HEADS: dict[str, tuple[str, ...]] = {
     "time": TIMES,
     "backdrop": BACKDROPS,
     "weather": WEATHERS,
     "celestial": CELESTIALS,
-} | {
-    f"{place}.{name}": values
-    for place in PLACES
-    for name, values in (("object", ("none", *KINDS)), ("colour", COLOURS), ("size", SIZES))
+    **{f"{place}.{name}": values for place in PLACES for name, values in _OF_A_PLACE.items()},
 }
 """What the attribute judge answers about a picture: head -> possible values."""
 

@@ -35,7 +35,7 @@ def scenes() -> TrainConfig:
 
 
 def scenes_long() -> TrainConfig:
-    """The run that made the checkpoint in ``pinxit/assets/scenes``: the demo, more than twice as long.
+    """The run that made the shipped checkpoint: the demo, more than twice as long.
 
     Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: about an hour.
     """
