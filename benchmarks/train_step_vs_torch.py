@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--grid", type=int, default=16, help="side of the latents, in cells")
+    parser.add_argument("--grid", type=int, default=8, help="side of the latents, in cells")
     parser.add_argument("--text", type=int, default=16, help="text tokens")
     parser.add_argument("--context", type=int, default=256, help="width of the text encoder")
     parser.add_argument("--repeats", type=int, default=9)

@@ -10,16 +10,18 @@ larger pictures need::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, overload
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-Times = TypeVar("Times", Array, np.ndarray)
 
-
-def shift_time(t: Times, shift: float) -> Times:
+@overload
+def shift_time(t: np.ndarray, shift: float) -> np.ndarray: ...
+@overload
+def shift_time(t: Array, shift: float) -> Array: ...
+def shift_time(t: Array | np.ndarray, shift: float) -> Array | np.ndarray:
     """`t` moved towards 1 for ``shift > 1``; 0 and 1 stay where they are."""
     return shift * t / (1 + (shift - 1) * t)
 

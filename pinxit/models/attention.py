@@ -96,9 +96,20 @@ def attend(
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
 ) -> Float[Array, "b k n f"]:
-    """Plain attention; scores and softmax in fp32, hidden keys get weight exactly zero."""
+    """Plain attention; softmax in fp32, hidden keys get weight exactly zero.
+
+    The sum of the weights divides the output, which is smaller than the weights.
+    """
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     scores = jnp.einsum("bknf,bkmf->bknm", query, key, preferred_element_type=jnp.float32)
-    bias = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
-    weights = jax.nn.softmax(scores + bias[:, None, None, :], axis=-1).astype(value.dtype)
-    return jnp.einsum("bknm,bkmf->bknf", weights, value)
+    hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
+    scores = scores + hidden[:, None, None, :]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    summed = jnp.einsum(
+        "bknm,bkmf->bknf",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    return (summed / total).astype(value.dtype)
