@@ -113,12 +113,6 @@ class EvaluateOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if words[0] == "--version":
-        print(f"pinxit {__version__}")
-        return 0
     return guarded(lambda: _dispatch(words, restart=argv is None))
 
 
@@ -142,6 +136,9 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _dispatch(words: list[str], *, restart: bool) -> int:
+    if not words or words[0] in ("-h", "--help", "--version"):
+        print(f"pinxit {__version__}" if words == ["--version"] else USAGE, flush=True)
+        return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError("command", name, valid=list(COMMANDS))
