@@ -122,7 +122,7 @@ def test_generate_refuses(release_dir, tmp_path, capsys, words, message):
         (["--model.preset", "huge"], "'huge'; known: debug, tiny, small, base, large, xlarge"),
         (["--sampling.solver", "eular"], "'eular'; known: euler, heun, midpoint, dpmpp_2m"),
         (["--dataset_name", "imagenet"], "dataset_name: 'imagenet' is unknown; valid: "),
-        (["--recipe", "cats"], "recipe: 'cats' is unknown; valid: scenes, mock"),
+        (["--recipe", "cats"], "recipe: 'cats' is unknown; valid: scenes, scenes_long, mock"),
         (["--model.patch", "2"], "'model.patch' is unknown; valid: model.patch_size"),
         (["--optimizer.name", "sgd"], "optimizer.name: 'sgd' is not understood; valid: adamw"),
         (["--model.num_heads", "5"], "num_heads: 5 does not divide hidden_size 64"),
