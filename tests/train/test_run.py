@@ -88,13 +88,19 @@ def spawn(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    """Until the run has logged `step`, or has ended."""
+def wait_for_rows(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+    """Until the process itself has logged `count` rows, or has ended."""
+    path = folder / "metrics.jsonl"
+    before = path.stat().st_ino if path.exists() else None
+    first: int | None = None
     while process.poll() is None:
-        rows = read_rows(folder / "metrics.jsonl")
-        if rows and rows[-1]["step"] >= step:
-            return
-        time.sleep(0.002)
+        # a run that starts or resumes begins with a new file
+        if path.exists() and path.stat().st_ino != before:
+            rows = len(read_rows(path))
+            first = rows if first is None else first
+            if rows >= first + count:
+                return
+        time.sleep(0.001)
 
 
 def learned(folder: Path) -> list[dict[str, Any]]:
@@ -167,38 +173,49 @@ def test_a_foreign_folder_is_refused(config: TrainConfig, tmp_path: Path):
         train(dataclasses.replace(config, name="mine", output_dir=str(tmp_path)))
 
 
-def kill_and_resume(config: TrainConfig, whole: Path, tmp_path: Path, kills: list[int]) -> None:
+def kill_and_resume(
+    config: TrainConfig, whole: Path, tmp_path: Path, *, kills: int, rows: range
+) -> None:
+    """Kills a run that often, each time after so many rows, and lets it end."""
     config = dataclasses.replace(config, name="killed", output_dir=str(tmp_path))
     folder = tmp_path / "killed"
-    for step in kills:
+    rng = random.Random(kills)
+    killed_at = []
+    for _ in range(kills):
         process = spawn(config, tmp_path)
-        wait_for_step(process, folder, step)
-        time.sleep(random.Random(step).random() * 0.1)
+        wait_for_rows(process, folder, rng.choice(rows))
+        time.sleep(rng.random() * 0.05)
         process.kill()
         process.communicate()
+        killed_at.append(max((row["step"] for row in learned(folder)), default=0))
+    assert killed_at[0] > 0
     process = spawn(config, tmp_path)
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert learned(folder) == learned(whole)
+    assert "resuming after step" in said or "is finished" in said
+    assert learned(folder) == learned(whole), killed_at
     assert_trees_equal(arrays(folder), arrays(whole))
     assert json.loads((folder / "results.json").read_text())["status"] == "finished"
 
 
 def test_killed_runs_end_like_the_whole_one(config: TrainConfig, whole: Path, tmp_path: Path):
-    kill_and_resume(config, whole, tmp_path, kills=[9, 25])
+    # by row 8 (step 16) the checkpoint of step 7 is complete, as that of step 14 waited for it
+    kill_and_resume(config, whole, tmp_path, kills=2, rows=range(8, 12))
 
 
 @pytest.mark.slow
 def test_killed_twenty_times(config: TrainConfig, whole: Path, tmp_path: Path):
-    kills = sorted(random.Random(0).randrange(2, 40) for _ in range(20))
-    kill_and_resume(config, whole, tmp_path, kills)
+    longer = dataclasses.replace(config, name="whole_slow", save_interval=3)
+    result, said = train(longer)
+    assert result.status == "finished", said
+    kill_and_resume(longer, result.folder, tmp_path, kills=20, rows=range(1, 8))
 
 
 def test_sigterm_saves_and_exits_zero(config: TrainConfig, whole: Path, tmp_path: Path):
     config = dataclasses.replace(config, name="stopped", output_dir=str(tmp_path), save_interval=99)
     folder = tmp_path / "stopped"
     process = spawn(config, tmp_path)
-    wait_for_step(process, folder, 4)
+    wait_for_rows(process, folder, 2)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
