@@ -184,22 +184,8 @@ def _writers(config: TrainConfig, folder: RunFolder, step: int) -> list[Writer]:
     return writers
 
 
-def _train_and_finish(
-    moving: _Run,
-    state: TrainState,
-    window: Window,
-    rows: ArrayRows,
-    interruption: Interruption,
-    command: Sequence[str],
-) -> RunResult:
-    """The loop, then the last checkpoint and the report."""
-    config, parts = moving.config, moving.parts
-
-    def check() -> None:
-        if interruption.requested:
-            raise _Stop
-
-    observer = Observer(config, parts, moving.folder, moving.display, check)
+def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
+    """What happens on the way. Saving comes last: what a checkpoint has seen is on the disk."""
 
     def sample(step: int, state: TrainState, window: Window) -> None:
         observer.sample(step, state)
@@ -210,6 +196,25 @@ def _train_and_finish(
     def save(step: int, state: TrainState, window: Window) -> None:
         moving.save(state, window)
 
+    config = moving.config
+    return (
+        Hook(config.sample_interval, sample),
+        Hook(config.eval_interval, evaluate),
+        Hook(config.save_interval, save),
+    )
+
+
+def _train_and_finish(
+    moving: _Run,
+    state: TrainState,
+    window: Window,
+    rows: ArrayRows,
+    interruption: Interruption,
+    command: Sequence[str],
+) -> RunResult:
+    """The loop, then the last checkpoint and the report."""
+    config, parts = moving.config, moving.parts
+    observer = Observer(config, parts, moving.folder, moving.display)
     sharding = batch_sharding(parts.mesh)
     length = rows.arrays["token_ids"].shape[1]
     frozen = frozen_weights(parts.text_encoder, length=length)
@@ -222,12 +227,7 @@ def _train_and_finish(
         log_interval=config.log_interval,
         on_row=moving.on_row,
         on_step=moving.display.on_step,
-        # Saving comes last: what a checkpoint has seen is on the disk.
-        hooks=(
-            Hook(config.sample_interval, sample),
-            Hook(config.eval_interval, evaluate),
-            Hook(config.save_interval, save),
-        ),
+        hooks=_hooks(moving, observer),
         place=lambda raw: jax.device_put(raw, sharding),
         window=window,
         interruption=interruption,
@@ -240,6 +240,12 @@ def _train_and_finish(
         reason = f"the checkpoint of step {step} could not be written: {error}"
         moving.display.say(reason)
         return RunResult("failed", moving.folder.root, step, reason=reason)
+
+    def check() -> None:
+        if interruption.requested:
+            raise _Stop
+
+    observer.check = check
     try:
         check()
         return _finish(moving, observer, state, window, command)

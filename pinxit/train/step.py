@@ -71,6 +71,44 @@ def _next_scale(
     return scale, jnp.where(grow, 0, calm)
 
 
+def _make_gradient(
+    objective: Objective, apply_fn: ApplyFn, encode: EncodeFn, accumulation: int
+) -> Callable[..., tuple[Any, dict[str, Array]]]:
+    """``gradient(state, frozen, raw, key)``: the mean gradient over the batch, and its metrics."""
+
+    def piece(
+        state: TrainState, frozen: Any, raw: dict[str, Array], key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        batch = encode(frozen, raw)
+
+        def scaled_loss(params: Any) -> tuple[Array, dict[str, Array]]:
+            def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+                return apply_fn(params, x_t, t, conditioning)
+
+            loss, metrics = objective.loss(model, batch, key=key)
+            return loss * state.loss_scale, {**metrics, "loss": loss}
+
+        return jax.grad(scaled_loss, has_aux=True)(state.params)
+
+    def gradient(
+        state: TrainState, frozen: Any, raw: dict[str, Array], key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        if accumulation == 1:
+            grads, metrics = piece(state, frozen, raw, key)
+        else:
+
+            def add(total: Any, part: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
+                grads, metrics = piece(state, frozen, part, key)
+                return jax.tree.map(jnp.add, total, grads), metrics
+
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            grads, metrics = jax.lax.scan(add, zeros, _cut(raw, accumulation))
+            metrics = _merge(metrics)
+        return jax.tree.map(lambda g: g / (state.loss_scale * accumulation), grads), metrics
+
+    return gradient
+
+
 def make_train_step(
     objective: Objective,
     apply_fn: ApplyFn,
@@ -88,39 +126,11 @@ def make_train_step(
 
     `metrics` stay on the device. Scalars are means over the batch; arrays are sums over it.
     """
-
-    def piece_gradient(
-        params: Any, frozen: Any, raw: dict[str, Array], *, key: Array, scale: Array
-    ) -> tuple[Any, dict[str, Array]]:
-        batch = encode(frozen, raw)
-
-        def scaled_loss(params: Any) -> tuple[Array, dict[str, Array]]:
-            def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-                return apply_fn(params, x_t, t, conditioning)
-
-            loss, metrics = objective.loss(model, batch, key=key)
-            return loss * scale, {**metrics, "loss": loss}
-
-        return jax.grad(scaled_loss, has_aux=True)(params)
-
-    def gradient(state: TrainState, frozen: Any, raw: dict[str, Array], *, key: Array) -> Any:
-        scale = state.loss_scale
-        if accumulation == 1:
-            grads, metrics = piece_gradient(state.params, frozen, raw, key=key, scale=scale)
-        else:
-
-            def body(total: Any, piece: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
-                grads, metrics = piece_gradient(state.params, frozen, piece, key=key, scale=scale)
-                return jax.tree.map(jnp.add, total, grads), metrics
-
-            zeros = jax.tree.map(jnp.zeros_like, state.params)
-            grads, metrics = jax.lax.scan(body, zeros, _cut(raw, accumulation))
-            metrics = _merge(metrics)
-        return jax.tree.map(lambda g: g / (scale * accumulation), grads), metrics
+    gradient = _make_gradient(objective, apply_fn, encode, accumulation)
 
     def step(state: TrainState, frozen: Any, raw: dict[str, Array]) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, metrics = gradient(state, frozen, raw, key=key)
+        grads, metrics = gradient(state, frozen, raw, key)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
 
@@ -134,21 +144,17 @@ def make_train_step(
             state,
             step=state.step + 1,
             params=params,
-            ema=averages,
+            ema=_select(finite, averages, state.ema),
             opt_state=_select(finite, opt_state, state.opt_state),
             skipped=state.skipped + ~finite,
             consecutive=jnp.where(finite, 0, state.consecutive + 1),
             loss_scale=loss_scale,
             good_steps=good_steps,
         )
-        metrics |= {
-            "grad_norm": grad_norm,
-            "skipped": state.skipped,
-            "consecutive": state.consecutive,
-        }
+        counters = {"skipped": state.skipped, "consecutive": state.consecutive}
         if loss_scaling is not None:
-            metrics["loss_scale"] = loss_scale
-        return state, metrics
+            counters["loss_scale"] = loss_scale
+        return state, metrics | counters | {"grad_norm": grad_norm}
 
     kwargs = {} if out_shardings is None else {"out_shardings": out_shardings}
     return jax.jit(step, donate_argnums=(0,) if donate else (), **kwargs)

@@ -24,6 +24,7 @@ from toys import assert_trees_equal
 
 from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
+from pinxit.train.finish import Observer
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.writers import read_rows
@@ -32,6 +33,7 @@ TIMED = ("images_per_second", "seconds_per_step", "data_wait_share", "memory_gb"
 PROGRAM = """
 import json, sys
 from pinxit.config import from_json
+from pinxit.train.finish import Observer
 from pinxit.train.run import run
 from pinxit.train.settings import TrainConfig
 sys.exit(run(from_json(TrainConfig, json.load(open(sys.argv[1])))).exit_code)
@@ -225,6 +227,29 @@ def test_sigterm_saves_and_exits_zero(config: TrainConfig, whole: Path, tmp_path
     assert result.status == "finished" and "resuming after step" in said
     assert learned(folder) == learned(whole)
     assert_trees_equal(arrays(folder), arrays(whole))
+
+
+def test_a_signal_while_drawing_is_a_stop(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    draw = Observer.sheet
+
+    def interrupted(self: Observer, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        draw(self, *args)
+
+    monkeypatch.setattr(Observer, "sheet", interrupted)
+    changed = dataclasses.replace(config, output_dir=str(tmp_path), sample_interval=5)
+    result, said = train(changed)
+    assert (result.status, result.step, result.exit_code) == ("stopped", 5, 0), said
+    assert (result.folder / "checkpoints" / "step_00000005").is_dir()
+    assert (result.folder / "samples" / "step_00000005.png").is_file()
+    finished = dataclasses.replace(changed, sample_interval=0)
+    result, said = train(finished)
+    assert (result.status, result.step) == ("stopped", 40), said
+    monkeypatch.undo()
+    result, said = train(finished)
+    assert result.status == "finished" and "resuming after step 40" in said
 
 
 def test_pixels_without_an_autoencoder(config: TrainConfig, tmp_path: Path):
