@@ -1,6 +1,6 @@
 """Puts a finished run's model into the bundle, in float16.
 
-python scripts/ship.py runs/scenes_long
+python scripts/ship.py runs/scenes
 """
 
 from __future__ import annotations
