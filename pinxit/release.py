@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
+from pinxit.encoders.weights import flatten, unflatten
 
 FORMAT = "pinxit-release"
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
@@ -87,7 +88,7 @@ def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> P
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.asarray(leaf, dtype) for name, leaf in _flatten(stored.params).items()}
+    tensors = {name: np.asarray(leaf, dtype) for name, leaf in flatten(stored.params).items()}
     save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "np"})
     config = {
         "format": FORMAT,
@@ -128,7 +129,7 @@ def _read_release(directory: Path) -> Stored:
             problem=f"incomplete (config.json lacks {', '.join(missing)})",
             valid=_kinds(),
         )
-    return Stored(_unflatten(params), **{name: config[name] for name in names})
+    return Stored(unflatten(params), **{name: config[name] for name in names})
 
 
 def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
@@ -207,34 +208,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _map(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree as nested dicts of NumPy float32."""
-    flat = {name: np.asarray(leaf, np.float32) for name, leaf in _flatten(tree).items()}
-    return _unflatten(flat)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+    flat = {name: np.asarray(leaf, np.float32) for name, leaf in flatten(tree).items()}
+    return unflatten(flat)
 
 
 def mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What is missing, extra or of another shape, by parameter."""
-    ours, theirs = _flatten(wanted), _flatten(found)
+    ours, theirs = flatten(wanted), flatten(found)
     problems = [f"missing {name}" for name in ours if name not in theirs]
     problems += [f"unexpected {name}" for name in theirs if name not in ours]
     problems += [

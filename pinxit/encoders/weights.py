@@ -162,20 +162,23 @@ def from_tensors(
     return unflatten({path: jnp.asarray(value) for path, value in params.items()})
 
 
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") -> dict[str, Any]:
     """``{"a": {"b": x}}`` as ``{"a.b": x}``."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
-        flat |= flatten(value, f"{path}.") if isinstance(value, dict) else {path: value}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{path}{separator}", separator=separator)
+        else:
+            flat[path] = value
     return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> Tree:
+def unflatten(flat: Mapping[str, Any], *, separator: str = ".") -> Tree:
     """``{"a.b": x}`` as ``{"a": {"b": x}}``."""
     tree: Tree = {}
     for path, value in flat.items():
-        *parents, last = path.split(".")
+        *parents, last = path.split(separator)
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})

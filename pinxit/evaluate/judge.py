@@ -25,8 +25,11 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 from pinxit.arrays import ArrayLike
+from pinxit.encoders.weights import flatten, unflatten
 
 ASSETS = Path(__file__).parent.parent / "assets" / "judge"
+SEPARATOR = "/"
+"""Between the parts of a tensor's name; attributes such as ``left.object`` have dots."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,10 @@ def save_judge(directory: str | Path, params: Mapping[str, Any], config: JudgeCo
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     save_file(
-        {name: np.asarray(value, np.float32) for name, value in _flatten(params).items()},
+        {
+            name: np.asarray(value, np.float32)
+            for name, value in flatten(params, separator=SEPARATOR).items()
+        },
         str(directory / "model.safetensors"),
         metadata={"format": "np"},
     )
@@ -228,7 +234,9 @@ def load_judge(directory: str | Path | None = None) -> Judge:
     stored["channels"] = tuple(stored["channels"])
     config = JudgeConfig(**stored)
     tensors = load_file(str(directory / "model.safetensors"))
-    expected = _flatten(jax.eval_shape(lambda: init_judge(config, jax.random.key(0))))
+    expected = flatten(
+        jax.eval_shape(lambda: init_judge(config, jax.random.key(0))), separator=SEPARATOR
+    )
     wrong = sorted(
         set(expected) ^ set(tensors)
         | {
@@ -241,25 +249,4 @@ def load_judge(directory: str | Path | None = None) -> Judge:
         raise ValueError(
             f"judge: {directory} does not fit its config.json; missing, extra or misshapen: {wrong}"
         )
-    return Judge(_unflatten(tensors), config)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+    return Judge(unflatten(tensors, separator=SEPARATOR), config)
