@@ -1,6 +1,7 @@
 """The records of the data path: a row before anything is spent on it, and what became of it.
 
-Nothing is lost silently: every row of a source ends in exactly one `Outcome`, whose status is a
+A `Source` is a list of units of work, each a run of rows: the unit is what a worker takes, what is
+done again after a crash, and what a row's key begins with. Nothing is lost silently: every row of a source ends in exactly one `Outcome`, whose status is a
 word of `STATUSES` or ``http_<code>``. Some ends are final (the server says 404, the image is too
 small); others may heal by themselves (a time-out, an overloaded server), and `can_heal` tells
 them apart, so that a second attempt costs only what can still be won.
@@ -8,8 +9,9 @@ them apart, so that a second attempt costs only what can still be won.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 SCORES = ("watermark", "nsfw", "aesthetic", "clip_similarity")
 """The scores a row may bear, by name: watermark and nsfw are probabilities in [0, 1] (nsfw: the
@@ -35,6 +37,43 @@ class Row:
     """Any of `SCORES`."""
     image: bytes | None = None
     """The encoded image, where the source bears it."""
+    origin: str | None = None
+    """Where an image that the source bears came from: for filters and reports, never fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A run of rows of one source: what one worker takes, and what a crash costs at most."""
+
+    id: str
+    """Unique in the source, stable from run to run, and safe as a file name: "00012-003"."""
+    path: str
+    """The file or folder that holds the rows, as the source opens it."""
+    part: int = 0
+    """Which part of it: a run of row groups or of lines; 0 where the unit is the whole file."""
+    rows: int | None = None
+    """How many, where that is known before reading."""
+    offset: int = 0
+    """Where the part begins, in bytes (sources of lines only)."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows by units. Small, and the same after pickling: workers get a copy."""
+
+    name: str
+    revision: str | None
+    """What was read, exactly: a commit of the hub, or a fingerprint of the files."""
+    bears_images: bool
+    """Whether the rows bear encoded images rather than URLs."""
+
+    def units(self, *, limit: int | None = None) -> list[Unit]:
+        """Every unit, in an order that never changes; only the first `limit`, where given."""
+        ...
+
+    def read(self, unit: Unit) -> Iterator[Row]:
+        """The rows of a unit, every one of them, always in the same order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
