@@ -1,10 +1,11 @@
 """The records of the data path: a row before anything is spent on it, and what became of it.
 
 A `Source` is a list of units of work, each a run of rows: the unit is what a worker takes, what is
-done again after a crash, and what a row's key begins with. Nothing is lost silently: every row of a source ends in exactly one `Outcome`, whose status is a
-word of `STATUSES` or ``http_<code>``. Some ends are final (the server says 404, the image is too
-small); others may heal by themselves (a time-out, an overloaded server), and `can_heal` tells
-them apart, so that a second attempt costs only what can still be won.
+done again after a crash, and what a row's key begins with. Nothing is lost silently: every row of
+a source ends in exactly one `Outcome`, whose status is a word of `STATUSES` or ``http_<code>``.
+Some ends are final (the server says 404, the image is too small); others may heal by themselves (a
+time-out, an overloaded server), and `can_heal` tells them apart, so that a second attempt costs
+only what can still be won.
 """
 
 from __future__ import annotations
