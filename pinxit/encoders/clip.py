@@ -4,16 +4,15 @@ Both are stacks of ``x = x + attention(norm(x)); x = x + mlp(norm(x))``. The tex
 hidden states, after the final norm, condition the image model; its state at the end-of-text token
 is the caption's vector. With both towers projected to one space and normalised to u_i and v_j,
 training maximises the softmax of ``exp(logit_scale) * u_i . v_j`` at i = j, over rows and columns.
-Parameters carry the names of Hugging Face's CLIPModel.
+Parameters carry the names of Hugging Face's CLIPModel. Activations have the parameters' type; norms
+and softmax are computed in float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +21,20 @@ from jaxtyping import Array, Float, Int
 
 from pinxit.arrays import ArrayLike
 from pinxit.encoders import weights
-from pinxit.encoders.weights import Tree
+from pinxit.encoders.clip_config import (
+    LEGACY_EOS,
+    TOWERS,
+    ClipConfig,
+    ClipTextConfig,
+    ClipVisionConfig,
+    TowerConfig,
+)
+from pinxit.encoders.weights import Sharding, Tree
 
 WEIGHTS = "model.safetensors"
-TOWERS = ("text", "vision")
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-ACTIVATIONS = {
+ACTIVATION_FUNCTIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
@@ -36,129 +42,6 @@ NOT_OF_TOWER: dict[str | None, tuple[str, ...]] = {
     "text": ("vision_model.", "visual_projection.", "logit_scale"),
     "vision": ("text_model.", "text_projection.", "logit_scale"),
 }
-LEGACY_EOS = 2
-"""Configs of 2022 give this for ``eos_token_id``; it means: the largest id of the row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TowerConfig:
-    """What the two towers have in common, in the words of Hugging Face's config.json."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < 1 and not name.endswith("_token_id"):
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} does not divide by num_attention_heads "
-                f"{self.num_attention_heads}"
-            )
-        if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]):
-        """From one tower's part of config.json; what is absent has Hugging Face's default."""
-        fields = cls.__dataclass_fields__
-        return cls(**{name: value[name] for name in fields if value.get(name) is not None})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipTextConfig(TowerConfig):
-    """The text tower; the defaults are those of Hugging Face."""
-
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    vocab_size: int = 49408
-    max_position_embeddings: int = 77
-    bos_token_id: int = 49406
-    eos_token_id: int = 49407
-    pad_token_id: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipVisionConfig(TowerConfig):
-    """The vision tower; the defaults are those of Hugging Face."""
-
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    image_size: int = 224
-    patch_size: int = 32
-    num_channels: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        size, patch = self.image_size, self.patch_size
-        if size % patch:
-            raise ValueError(f"image_size {size} does not divide by patch_size {patch}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipConfig:
-    """One or both towers."""
-
-    text: ClipTextConfig | None = None
-    vision: ClipVisionConfig | None = None
-    projection_dim: int | None = 512
-    """Width of the common space; None where the towers have no projection."""
-    logit_scale_init_value: float = 2.6592
-
-    def __post_init__(self) -> None:
-        if self.text is None and self.vision is None:
-            raise ValueError("a CLIP config needs a text tower, a vision tower, or both")
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
-        """From config.json of a CLIPModel or of one tower; ``model_type`` tells."""
-        kind = value.get("model_type", "clip")
-        projection = {"projection_dim": value.get("projection_dim", 512)}
-        if kind == "clip_text_model":
-            return cls(text=ClipTextConfig.from_json(value), **projection)
-        if kind == "clip_vision_model":
-            return cls(vision=ClipVisionConfig.from_json(value), **projection)
-        if kind != "clip":
-            raise ValueError(
-                f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
-            )
-        text, vision = (value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS)
-        return cls(
-            text=ClipTextConfig.from_json(text or {}),
-            vision=ClipVisionConfig.from_json(vision or {}),
-            logit_scale_init_value=value.get("logit_scale_init_value", 2.6592),
-            **projection,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Hugging Face's config.json: of a CLIPModel, or of the one tower there is."""
-        common = {"torch_dtype": "float32", "projection_dim": self.projection_dim or 512}
-        suffix = "WithProjection" if self.projection_dim else ""
-        towers: dict[str, dict[str, Any]] = {
-            name: asdict(tower) | {"model_type": f"clip_{name}_model"} | common
-            for name, tower in (("text", self.text), ("vision", self.vision))
-            if tower is not None
-        }
-        if len(towers) == 1:
-            ((name, tower),) = towers.items()
-            return {"architectures": [f"CLIP{name.capitalize()}Model{suffix}"], **tower}
-        return {
-            "architectures": ["CLIPModel"],
-            "model_type": "clip",
-            **common,
-            "logit_scale_init_value": self.logit_scale_init_value,
-            "text_config": towers["text"],
-            "vision_config": towers["vision"],
-        }
 
 
 @jax.tree_util.register_dataclass
@@ -213,9 +96,10 @@ def image_forward(
         size = f"{tower.image_size}x{tower.image_size}x{tower.num_channels}"
         raise ValueError(f"images are {pixels.shape[1:]}; this vision tower reads {size}")
     embeddings = model["embeddings"]
+    kernel = embeddings["patch_embedding"]["kernel"]
     x = jax.lax.conv_general_dilated(
-        jnp.asarray(pixels),
-        embeddings["patch_embedding"]["kernel"],
+        jnp.asarray(pixels).astype(kernel.dtype),
+        kernel,
         window_strides=(tower.patch_size, tower.patch_size),
         padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -279,7 +163,12 @@ def save_clip(directory: str | Path, params: Tree, config: ClipConfig) -> None:
 
 
 def load_clip(
-    source: str | Path, *, subfolder: str = "", only: str | None = None
+    source: str | Path,
+    *,
+    subfolder: str = "",
+    only: str | None = None,
+    dtype: str = "float32",
+    sharding: Sharding | None = None,
 ) -> tuple[Tree, ClipConfig]:
     """Parameters and config from a Hugging Face directory; `only` is "text", "vision" or None."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
@@ -297,7 +186,10 @@ def load_clip(
     def ignore(name: str) -> bool:
         return name.endswith(".position_ids") or name.startswith(NOT_OF_TOWER.get(only, ()))
 
-    return weights.from_tensors(tensors, clip_shapes(config), source=source, ignore=ignore), config
+    params = weights.from_tensors(
+        tensors, clip_shapes(config), source=source, ignore=ignore, dtype=dtype, sharding=sharding
+    )
+    return params, config
 
 
 def clip_shapes(config: ClipConfig) -> Tree:
@@ -355,7 +247,7 @@ def _encoder_shape(config: TowerConfig) -> Tree:
 
 
 def _encoder(params: Tree, config: TowerConfig, x: Float[Array, "b l e"], *, causal: bool) -> Array:
-    activation = ACTIVATIONS[config.hidden_act]
+    activation = ACTIVATION_FUNCTIONS[config.hidden_act]
     for i in range(config.num_hidden_layers):
         layer = params["layers"][str(i)]
         attention, mlp = layer["self_attn"], layer["mlp"]

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike
 from pinxit.encoders import weights
-from pinxit.encoders.weights import Tree
+from pinxit.encoders.weights import Sharding, Tree
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EPSILON = 1e-6
@@ -157,12 +157,21 @@ def save_vae(directory: str | Path, params: Tree, config: AutoencoderKLConfig) -
     weights.save_directory(directory, config.to_json(), params=params, weights=WEIGHTS)
 
 
-def load_vae(source: str | Path, *, subfolder: str = "") -> tuple[Tree, AutoencoderKLConfig]:
-    """Parameters and config from a diffusers directory or a Hub repository."""
+def load_vae(
+    source: str | Path,
+    *,
+    subfolder: str = "",
+    dtype: str = "float32",
+    sharding: Sharding | None = None,
+) -> tuple[Tree, AutoencoderKLConfig]:
+    """Parameters of `dtype` and config from a diffusers directory or a Hub repository."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     config = AutoencoderKLConfig.from_json(value)
     tensors = {_modern(name): tensor for name, tensor in tensors.items()}
-    return weights.from_tensors(tensors, vae_shapes(config), source=source), config
+    params = weights.from_tensors(
+        tensors, vae_shapes(config), source=source, dtype=dtype, sharding=sharding
+    )
+    return params, config
 
 
 def vae_shapes(config: AutoencoderKLConfig) -> Tree:

@@ -14,7 +14,9 @@ last key      ours                         Hugging Face's        initial value
 ``bias``      (width,)                     ``bias``, the same    zero
 ============= ============================ ===================== =======================
 
-Only safetensors files are read. Everything wrong with a file is said in one `ValueError`.
+Only safetensors files are read (`stored.py`), one tensor at a time: each is checked, converted and
+placed on its devices before the next one is touched. Everything wrong with the names, shapes and
+types is said in one `ValueError` before anything is read.
 """
 
 from __future__ import annotations
@@ -31,36 +33,61 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from pinxit.encoders.stored import DTYPES, StoredTensor, open_tensors, read_json
+
+__all__ = [
+    *("PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
+    *("bundled", "fetched", "flatten", "from_tensors", "init_params", "load_directory"),
+    *("read_json", "resolve", "save_directory", "tensor_name", "to_tensors", "unflatten"),
+]
+
 Tree = dict[str, Any]
 """A nested dict: of arrays (parameters) or of tuples (their shapes)."""
 
+Sharding = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+"""Where a parameter goes, from its path (``encoder.conv_in.kernel``) and its shape."""
+
 EMBEDDING_DEVIATION = 0.02
-PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
+PARAMETER_DTYPES = ("float32", "bfloat16")
+REPOSITORY = re.compile(r"(?P<repo_id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 
 
 def load_directory(
     source: str | Path, *, subfolder: str = "", weights: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config and the tensors of a Hugging Face directory or Hub repository (``owner/name``)."""
-    prefix = f"{subfolder}/" if subfolder else ""
+) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    """The config and the unread tensors of a Hugging Face directory or Hub repository.
+
+    `weights` are the file names to look for, in this order. A repository is ``owner/name`` or
+    ``owner/name@revision``.
+    """
+    directory = resolve(source, allow=fetched(weights, folders=(subfolder,))) / subfolder
+    return read_json(directory / "config.json"), open_tensors(directory, weights)
+
+
+def fetched(weights: Sequence[str], *, folders: Sequence[str] = ("",)) -> list[str]:
+    """What `resolve` needs of a repository: each folder's config and weights, whole or split."""
     names = ["config.json", *weights, *(f"{name}.index.json" for name in weights)]
     names += [name.replace(".", "-*.", 1) for name in weights]
-    directory = resolve(source, allow=[prefix + name for name in names]) / subfolder
-    return read_json(directory / "config.json"), read_tensors(directory, weights)
+    return [f"{folder}/{name}".lstrip("/") for folder in folders for name in names]
 
 
 def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = ()) -> Path:
     """The directory that `source` names; of a Hub repository, the files `allow` are fetched first.
 
-    `names` are the short names that the caller knows, for the message.
+    ``owner/name@revision`` pins a branch, tag or commit. What the Hub's cache has is not fetched
+    again; with ``HF_HUB_OFFLINE=1`` only the cache is looked at. `names` are the short names that
+    the caller knows, for the message.
     """
     path = Path(source)
     if path.is_dir():
         return path
-    if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)):
-        known = ", ".join([*names, "a directory", "a Hub repository id (owner/name)"])
-        raise ValueError(f"there is no {str(source)!r} to load; known: {known}")
-    return _download(str(source), allow)
+    if path.is_file():
+        raise ValueError(f"{path} is a file; pass the directory that holds it and config.json")
+    match = REPOSITORY.fullmatch(str(source))
+    if path.is_absolute() or match is None:
+        choices = [*names, "a directory", "a Hub repository id (owner/name or owner/name@revision)"]
+        raise ValueError(f"there is no {str(source)!r} to load; known: {', '.join(choices)}")
+    return _download(match["repo_id"], match["revision"], allow)
 
 
 def bundled(name: str) -> Path:
@@ -69,37 +96,6 @@ def bundled(name: str) -> Path:
     if not path.is_dir():
         raise ValueError(f"this installation lacks its bundled networks: {path} is missing")
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`."""
-    if not path.is_file():
-        raise ValueError(f"{path.parent} has no {path.name}; it has {sorted(_names(path.parent))}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
-
-
-def read_tensors(directory: Path, weights: Sequence[str]) -> dict[str, np.ndarray]:
-    """Every tensor of a directory, from the first file of `weights` there, whole or sharded."""
-    for name in weights:
-        if (directory / name).is_file():
-            return _read_safetensors(directory / name)
-        index = directory / f"{name}.index.json"
-        if index.is_file():
-            return _read_sharded(index)
-    names = sorted(_names(directory))
-    pickles = [name for name in names if Path(name).suffix in PICKLES]
-    if pickles:
-        raise ValueError(
-            f"{directory} has only pickled weights ({', '.join(pickles)}), which can run code when "
-            "opened; convert them to safetensors"
-        )
-    raise ValueError(f"{directory} has none of {list(weights)}; it has {names}")
 
 
 def save_directory(
@@ -133,33 +129,37 @@ def to_tensors(params: Tree) -> dict[str, np.ndarray]:
 
 
 def from_tensors(
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, StoredTensor | np.ndarray],
     shapes: Tree,
     *,
     source: str | Path = "weights",
     ignore: Callable[[str], bool] = lambda name: False,
+    dtype: str = "float32",
+    sharding: Sharding | None = None,
 ) -> Tree:
-    """Parameters from tensors; all missing, foreign, misshapen and NaN ones in one `ValueError`.
+    """Parameters of `dtype` from tensors, whatever floating type these have.
 
-    `ignore` names the tensors that another part of the same file owns.
+    All missing, foreign and misshapen ones, and those of other types, are in one `ValueError`
+    before the first is read; those with NaN or infinity are in another. `ignore` names the tensors
+    that another part of the same file owns. `sharding` says where each parameter goes; every
+    process reads all of it, one tensor at a time, and keeps its own part.
     """
-    wanted = {tensor_name(path): (path, shape) for path, shape in flatten(shapes).items()}
+    if dtype not in PARAMETER_DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
+    wanted = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
     problems = [f"missing {name}" for name in wanted if name not in tensors]
     problems += [f"foreign {name}" for name in tensors if name not in wanted and not ignore(name)]
+    for name in wanted.keys() & tensors.keys():
+        problems += _misfits(name, tensors[name], path=wanted[name][0], shape=wanted[name][1])
+    _refuse(source, problems, "do not fit the config")
     params = {}
     for name, (path, shape) in wanted.items():
-        if name not in tensors:
-            continue
-        value = _transposed(path, np.asarray(tensors[name]).astype(np.float32), out=False)
-        if value.shape != tuple(shape):
-            problems.append(f"{name} gives {value.shape}, expected {tuple(shape)} in {path}")
-        elif not np.isfinite(value).all():
+        value = _converted(path, np.asarray(tensors[name]), dtype)
+        if not np.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
-        params[path] = value
-    if problems:
-        listed = "; ".join(problems)
-        raise ValueError(f"{source}: {len(problems)} tensors do not fit the config: {listed}")
-    return unflatten({path: jnp.asarray(value) for path, value in params.items()})
+        params[path] = _placed(value, None if sharding is None else sharding(path, shape))
+    _refuse(source, problems, "are damaged")
+    return unflatten(params)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") -> dict[str, Any]:
@@ -191,6 +191,38 @@ def tensor_name(path: str) -> str:
     return re.sub(r"\.(kernel|scale|embedding)$", ".weight", path)
 
 
+def _misfits(
+    name: str, tensor: StoredTensor | np.ndarray, *, path: str, shape: tuple[int, ...]
+) -> list[str]:
+    """What is wrong with a tensor that its header tells."""
+    found = []
+    # A view of one number has the shape of the tensor and no contents.
+    given = _transposed(path, np.broadcast_to(0, tensor.shape), out=False).shape
+    if given != shape:
+        found.append(f"{name} gives {given}, expected {shape} in {path}")
+    if str(tensor.dtype) not in DTYPES.values():
+        known = ", ".join(DTYPES.values())
+        found.append(f"{name} is of type {tensor.dtype}, known: {known}")
+    return found
+
+
+def _refuse(source: str | Path, problems: list[str], what: str) -> None:
+    if problems:
+        listed = "; ".join(sorted(problems))
+        raise ValueError(f"{source}: {len(problems)} tensors {what}: {listed}")
+
+
+def _converted(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported as not finite
+        return np.array(_transposed(path, value, out=False), dtype=jnp.dtype(dtype), order="C")
+
+
+def _placed(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
+    if sharding is None:
+        return jnp.asarray(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def _transposed(path: str, value: np.ndarray, *, out: bool) -> np.ndarray:
     if not path.endswith(".kernel"):
         return value
@@ -208,38 +240,17 @@ def _initial(path: str, shape: tuple[int, ...], key: Array) -> Array:
     return jnp.ones(shape) if kind == "scale" else jnp.zeros(shape)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def _read_sharded(index: Path) -> dict[str, np.ndarray]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"{index} has no 'weight_map'")
-    names = sorted(set(weight_map.values()))
-    missing = [n for n in names if Path(n).name != n or not (index.parent / n).is_file()]
-    if missing:
-        raise ValueError(f"{index} names files that are not there: {missing}")
-    tensors: dict[str, np.ndarray] = {}
-    for name in names:
-        tensors |= _read_safetensors(index.parent / name)
-    return tensors
-
-
-def _download(repo_id: str, allow: Sequence[str]) -> Path:
+def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(allow)))
-    except OSError as error:
-        raise ValueError(f"{repo_id!r} cannot be fetched from the Hub: {error}") from error
-
-
-def _names(directory: Path) -> list[str]:
-    return [p.name for p in directory.iterdir()] if directory.is_dir() else []
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(allow)))
+    except (OSError, HTTPError, EntryNotFoundError, HFValidationError) as error:
+        pinned = f" --revision {revision}" if revision else ""
+        raise ValueError(
+            f"{repo_id!r}{f' at revision {revision!r}' if revision else ''} cannot be fetched from "
+            f"the Hub. Where there is a network, run: hf download {repo_id}{pinned} --local-dir "
+            "DIR, bring DIR here and pass it instead of the name; 'tiny' comes with Pinxit and "
+            f"needs no network. The cause: {error}"
+        ) from error

@@ -1,0 +1,139 @@
+"""The shapes of CLIP's towers, in the words of Hugging Face's config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+TOWERS = ("text", "vision")
+ACTIVATIONS = ("quick_gelu", "gelu")
+LEGACY_EOS = 2
+"""Configs of 2022 give this for ``eos_token_id``; it means: the largest id of the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """What the two towers have in common, in the words of Hugging Face's config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1 and not name.endswith("_token_id"):
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not divide by num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]):
+        """From one tower's part of config.json; what is absent has Hugging Face's default."""
+        fields = cls.__dataclass_fields__
+        return cls(**{name: value[name] for name in fields if value.get(name) is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTextConfig(TowerConfig):
+    """The text tower; the defaults are those of Hugging Face."""
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+    bos_token_id: int = 49406
+    eos_token_id: int = 49407
+    pad_token_id: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipVisionConfig(TowerConfig):
+    """The vision tower; the defaults are those of Hugging Face."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 32
+    num_channels: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size, patch = self.image_size, self.patch_size
+        if size % patch:
+            raise ValueError(f"image_size {size} does not divide by patch_size {patch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """One or both towers."""
+
+    text: ClipTextConfig | None = None
+    vision: ClipVisionConfig | None = None
+    projection_dim: int | None = 512
+    """Width of the common space; None where the towers have no projection."""
+    logit_scale_init_value: float = 2.6592
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.vision is None:
+            raise ValueError("a CLIP config needs a text tower, a vision tower, or both")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
+        """From config.json of a CLIPModel or of one tower; ``model_type`` tells.
+
+        Where a CLIPModel's config describes one tower and is silent on the other, there is one.
+        """
+        kind = value.get("model_type", "clip")
+        projection = {"projection_dim": value.get("projection_dim", 512)}
+        if kind == "clip_text_model":
+            return cls(text=ClipTextConfig.from_json(value), **projection)
+        if kind == "clip_vision_model":
+            return cls(vision=ClipVisionConfig.from_json(value), **projection)
+        if kind != "clip":
+            raise ValueError(
+                f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
+            )
+        given = {x: value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS}
+        if all(tower is None for tower in given.values()):
+            given = {x: {} for x in TOWERS}
+        text, vision = given["text"], given["vision"]
+        return cls(
+            text=None if text is None else ClipTextConfig.from_json(text),
+            vision=None if vision is None else ClipVisionConfig.from_json(vision),
+            logit_scale_init_value=value.get("logit_scale_init_value", 2.6592),
+            **projection,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Hugging Face's config.json: of a CLIPModel, or of the one tower there is."""
+        common = {"torch_dtype": "float32", "projection_dim": self.projection_dim or 512}
+        suffix = "WithProjection" if self.projection_dim else ""
+        towers: dict[str, dict[str, Any]] = {
+            name: asdict(tower) | {"model_type": f"clip_{name}_model"} | common
+            for name, tower in (("text", self.text), ("vision", self.vision))
+            if tower is not None
+        }
+        if len(towers) == 1:
+            ((name, tower),) = towers.items()
+            return {"architectures": [f"CLIP{name.capitalize()}Model{suffix}"], **tower}
+        return {
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            **common,
+            "logit_scale_init_value": self.logit_scale_init_value,
+            "text_config": towers["text"],
+            "vision_config": towers["vision"],
+        }
