@@ -1,36 +1,24 @@
-"""CLIP's tokenizer and text encoder: rows, masks, files, and agreement with transformers."""
+"""Text encoders: rows, masks, what is found where, and two encoders in one."""
 
 from __future__ import annotations
 
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pinxit.arrays import TextEncoder
-from pinxit.encoders import clip, text, weights
+from pinxit.encoders import clip, t5, text, weights
 from pinxit.encoders.clip import ClipConfig, ClipTextConfig
+from pinxit.encoders.clip_tokenizer import BOS, EOS
 
 CAPTIONS = [
     "a small red house on the left under a full moon",
     "A beautiful sunset over mountains",
     "two clouds, a sailing boat and the sun's last light",
     "a tiny house on a hill at dawn; don't look away",
-]
-ODD = [
-    "",
-    " ",
-    "  Many   spaces\tand\nlines ",
-    "UPPER lower MiXeD 1234 5.6",
-    "it's we're I'll they've I'd I'm can't",
-    "caf\u00e9 cafe\u0301 na\u00efve \u00c5ngstr\u00f6m \u0130stanbul",
-    "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0639\u0631\u0628\u064a",
-    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 emoji!!! ...---...",
-    "a <|endoftext|> b <|startoftext|> c",
-    "hyphen-ated under_score @at #12 http://x.y/z?q=1",
-    "\u2019s curly 's straight \u00bd \u2163 \u0663",
-    "word " * 50,
 ]
 
 
@@ -62,7 +50,7 @@ def encoder(bundle):
 def test_the_vocabulary(bundle):
     vocab = weights.read_json(bundle / "tokenizer" / "vocab.json")
     assert len(vocab) == 560
-    assert [vocab[text.BOS], vocab[text.EOS]] == [558, 559]
+    assert [vocab[BOS], vocab[EOS]] == [558, 559]
     assert sum(len(token.removesuffix("</w>")) == 1 for token in vocab) >= 512
     assert sorted(vocab.values()) == list(range(560))
 
@@ -166,54 +154,229 @@ def test_a_tokenizer_larger_than_the_tower_is_refused(encoder, bundle):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="'clpi' to load; known: tiny, clip, a directory"):
+    known = r"known: tiny, clip, t5, clip\+t5, a directory"
+    with pytest.raises(ValueError, match=f"'clpi' to load; {known}"):
         text.load_text_encoder("clpi")
 
 
-@pytest.mark.parity
-def test_agrees_with_transformers_tokenizer(encoder, bundle, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.CLIPTokenizer.from_pretrained(bundle / "tokenizer")
-    captions = CAPTIONS + ODD + random_captions(300)
-    ids = theirs(captions, padding="max_length", truncation=True)["input_ids"]
-    assert theirs.model_max_length == 16
-    for caption, ours, expected in zip(captions, encoder.tokenize(captions), ids, strict=True):
-        assert ours.tolist() == expected, caption
-    theirs.save_pretrained(tmp_path)
-    assert (tmp_path / "tokenizer.json").is_file()
-    for name in ("vocab.json", "merges.txt"):
-        (tmp_path / name).unlink(missing_ok=True)
-    tokenizer, longest = text.load_clip_tokenizer(tmp_path)
-    assert longest == 16
-    params, config = clip.load_clip(bundle / "text_encoder")
-    again = text.ClipTextEncoder(tokenizer, config, params=params, max_tokens=16)
-    np.testing.assert_array_equal(again.tokenize(captions), ids)
+@pytest.fixture(scope="module")
+def t5_encoder(t5_directory):
+    return text.load_text_encoder(t5_directory)
 
 
-@pytest.mark.parity
-def test_agrees_with_transformers_from_caption_to_states(encoder, bundle):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.CLIPTextModel.from_pretrained(bundle / "text_encoder").eval()
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(bundle / "tokenizer")
-    inputs = tokenizer(CAPTIONS + ODD, padding="max_length", truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        expected = theirs(**inputs).last_hidden_state.numpy()
-        unmasked = theirs(inputs["input_ids"]).last_hidden_state.numpy()
-    out = encoder(CAPTIONS + ODD)
-    plain = [i for i, caption in enumerate(CAPTIONS + ODD) if text.EOS not in caption]
-    mask = np.asarray(out.mask)
-    np.testing.assert_array_equal(mask[plain], inputs["attention_mask"].numpy()[plain] == 1)
-    real = np.abs((np.asarray(out.tokens) - expected)[mask]).max()
-    assert real <= 1e-5 * np.abs(expected).max()
-    assert np.abs(np.asarray(out.tokens) - unmasked).max() <= 1e-5 * np.abs(unmasked).max()
+@pytest.fixture(scope="module")
+def joint(bundle, t5_directory):
+    return text.load_text_encoder(f"{bundle}+{t5_directory}", max_tokens=12)
 
 
-def random_captions(count: int) -> list[str]:
-    """Random characters of several scripts, punctuation and spaces."""
-    rng = np.random.default_rng(0)
-    pool = [
-        *map(chr, range(32, 127)),
-        *"\u00e9\u00fc\u00df\u0131\u0130\u0301\u4e2d\u0416\u06f5\u20ac\u2028\u00a0\t",
-    ]
-    return ["".join(rng.choice(pool, rng.integers(1, 40))) for _ in range(count)]
+@pytest.fixture(scope="module")
+def pipeline(bundle, t5_directory, tmp_path_factory):
+    """CLIP and T5 in the folders of one pipeline."""
+    root = tmp_path_factory.mktemp("pipeline")
+    for name in ("text_encoder", "tokenizer"):
+        (root / name).symlink_to(bundle / name)
+        (root / f"{name}_2").mkdir()
+    for name in ("config.json", t5.WEIGHTS):
+        (root / "text_encoder_2" / name).symlink_to(t5_directory / name)
+    (root / "tokenizer_2" / "spiece.model").symlink_to(t5_directory / "spiece.model")
+    return root
+
+
+def test_what_kind_each_is(encoder, t5_encoder, joint):
+    for one in (encoder, t5_encoder, joint):
+        assert isinstance(one, TextEncoder)
+    assert [one.kind for one in (encoder, t5_encoder, joint)] == ["clip", "t5", "clip+t5"]
+    assert [one.cacheable for one in (encoder, t5_encoder, joint)] == [False, True, True]
+
+
+def test_rows_of_t5(t5_encoder):
+    captions = ["", "a red house", "a " * 80]
+    ids = t5_encoder.tokenize(captions)
+    assert (ids.shape, ids.dtype) == ((3, 77), np.int32)
+    assert ids[0].tolist() == [1] + [0] * 76
+    assert ids[1, :5].tolist() == [3, 5, 6, 1, 0]
+    assert ids[2].tolist() == [3] * 76 + [1]
+    out = t5_encoder(captions)
+    assert out.mask.sum(1).tolist() == [1, 4, 77]
+    np.testing.assert_array_equal(out.mask, t5_encoder.mask(ids))
+    assert out.tokens.shape == (3, 77, t5_encoder.width) == (3, 77, 12)
+    assert out.pooled is None
+    trimmed = jax.jit(t5_encoder.apply)(t5_encoder.params, ids[:2, :8])
+    np.testing.assert_allclose(trimmed.tokens[1, :4], out.tokens[1, :4], atol=1e-5)
+
+
+def test_the_end_of_a_t5_row_is_its_last(t5_encoder):
+    mask = t5_encoder(["a </s> red <pad> house"]).mask[0]
+    assert mask.tolist() == [True] * 6 + [False] * 71
+
+
+def test_truncation_is_told_exactly(encoder, t5_encoder, joint):
+    words = ["", "a", " ".join("a" * 11), " ".join("a" * 12), " ".join("a" * 14), "a " * 15]
+    assert encoder.truncated(words).tolist() == [False] * 5 + [True]
+    assert joint.truncated(words).tolist() == [False] * 3 + [True] * 3
+    assert t5_encoder.truncated(["a " * 76, "a " * 77]).tolist() == [False, True]
+    assert encoder.truncated([]).shape == (0,)
+    with pytest.raises(ValueError, match="pass a list of strings"):
+        t5_encoder.truncated("a house")
+
+
+def test_captions_are_cleaned_first(bundle, t5_directory):
+    source = f"{bundle}+{t5_directory}"
+    clean = text.load_text_encoder(source, clean=lambda caption: caption.replace("#", " house"))
+    plain = text.load_text_encoder(source)
+    np.testing.assert_array_equal(clean.tokenize(["a#"]), plain.tokenize(["a house"]))
+    assert (clean.tokenize(["a#"]) != plain.tokenize(["a#"])).any()
+    assert clean.truncated(["#" * 80]).tolist() == [True]
+
+
+def test_two_encoders_are_their_parts(encoder, t5_directory, joint):
+    second = text.load_text_encoder(t5_directory, max_tokens=12)
+    captions = ["", "a small house", "a red moon " * 9]
+    ids, out = joint.tokenize(captions), joint(captions)
+    assert (joint.max_tokens, joint.width) == (16 + 12, 8 + 12)
+    a, b = encoder(captions), second(captions)
+    np.testing.assert_array_equal(ids[:, :16], encoder.tokenize(captions))
+    np.testing.assert_array_equal(ids[:, 16:], second.tokenize(captions))
+    np.testing.assert_allclose(out.tokens[:, :16, :8], a.tokens, atol=1e-5)
+    np.testing.assert_allclose(out.tokens[:, 16:, 8:], b.tokens, atol=1e-5)
+    assert not out.tokens[:, :16, 8:].any()
+    assert not out.tokens[:, 16:, :8].any()
+    np.testing.assert_array_equal(out.mask, np.concatenate([a.mask, b.mask], axis=1))
+    np.testing.assert_array_equal(out.mask, joint.mask(ids))
+    np.testing.assert_allclose(out.pooled, a.pooled, atol=1e-5)
+    again = jax.jit(joint.join)(a, b)
+    np.testing.assert_allclose(again.tokens, out.tokens, atol=1e-5)
+
+
+def test_one_projection_is_one_for_each(joint):
+    out = joint(["a small house"])
+    weight, bias = np.random.default_rng(0).standard_normal((21, 5)).astype(np.float32)[:20], 0.5
+    a, b = out.tokens[:, :16, :8], out.tokens[:, 16:, 8:]
+    apart = np.concatenate([a @ weight[:8] + bias, b @ weight[8:] + bias], axis=1)
+    np.testing.assert_allclose(out.tokens @ weight + bias, apart, atol=1e-5)
+
+
+def test_rows_of_two_may_be_cut_at_the_end(joint):
+    captions = ["", "a small house"]
+    ids, whole = joint.tokenize(captions), joint(captions)
+    cut = jax.jit(joint.apply)(joint.params, ids[:, :21])
+    assert cut.mask.shape == (2, 21)
+    assert not np.asarray(whole.mask)[:, 21:].any()
+    kept = np.asarray(cut.mask)
+    np.testing.assert_allclose(
+        np.asarray(cut.tokens)[kept], np.asarray(whole.tokens)[:, :21][kept], atol=1e-5
+    )
+    for length in (16, 29):
+        with pytest.raises(ValueError, match=f"{length} tokens; this encoder reads 17 to 28"):
+            joint.apply(joint.params, np.zeros((1, length), np.int32))
+
+
+def test_bfloat16_from_end_to_end(bundle, t5_directory):
+    both = text.load_text_encoder(f"{bundle}+{t5_directory}", dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(both.params)} == {jnp.dtype(jnp.bfloat16)}
+    assert both(["a house"]).tokens.dtype == jnp.bfloat16
+
+
+def test_a_pipeline_has_several(pipeline, tmp_path):
+    assert text.load_text_encoder(pipeline).kind == "clip"
+    assert text.load_text_encoder(pipeline / "text_encoder_2").kind == "t5"
+    both = text.load_text_encoder(f"{pipeline}+{pipeline}", max_tokens=5)
+    assert (both.kind, both.max_tokens) == ("clip+t5", 21)
+    reverse = text.load_text_encoder(f"{pipeline / 'text_encoder_2'}+{pipeline}", max_tokens=5)
+    assert (reverse.kind, reverse.max_tokens) == ("t5+clip", 21)
+    assert reverse(["a"]).pooled.shape == (1, 8)
+    for ours, theirs in (("text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2")):
+        (tmp_path / ours).symlink_to(pipeline / theirs)
+    assert text.load_text_encoder(tmp_path).kind == "t5"
+
+
+def test_names_stand_for_sources(bundle, t5_directory, monkeypatch):
+    monkeypatch.setitem(text.TEXT_ENCODERS, "clip", lambda: bundle)
+    monkeypatch.setitem(text.TEXT_ENCODERS, "t5", lambda: str(t5_directory))
+    assert text.load_text_encoder("t5").kind == "t5"
+    assert text.load_text_encoder("clip+t5").max_tokens == 16 + 77
+
+
+def test_only_what_is_asked_for_is_fetched(pipeline, monkeypatch):
+    asked = []
+
+    def snapshot_download(repo_id, *, allow_patterns, **_):
+        asked.append((repo_id, allow_patterns))
+        return str(pipeline)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert text.load_text_encoder("someone/pipeline").kind == "clip"
+    first, second = (patterns for _, patterns in asked)
+    assert {"text_encoder_3/config.json", "tokenizer_2/spiece.model", "vocab.json"} <= set(first)
+    assert not any("safetensors" in name for name in first)
+    assert "text_encoder/model.safetensors" in second
+    assert not any("text_encoder_2" in name for name in second)
+
+
+def test_placement_is_asked_for_every_parameter(bundle, t5_directory):
+    paths = []
+
+    def sharding(path, shape):
+        paths.append(path)
+        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    both = text.load_text_encoder(f"{bundle}+{t5_directory}", sharding=sharding)
+    assert len(paths) == len(jax.tree.leaves(both.params))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 1}, "max_tokens: 1 is out of range; valid: 2 to 512"),
+        ({"max_tokens": 0}, "max_tokens: 0 is out of range"),
+        ({"max_tokens": 513}, "max_tokens: 513 is out of range"),
+        ({"dtype": "float16"}, "dtype: 'float16' is unknown; valid: float32, bfloat16"),
+    ],
+)
+def test_impossible_settings_are_refused(t5_directory, options, words):
+    with pytest.raises(ValueError, match=words):
+        text.load_text_encoder(t5_directory, **options)
+
+
+def test_the_length_of_clip_is_its_own(bundle):
+    assert text.load_text_encoder(bundle, max_tokens=16).max_tokens == 16
+    with pytest.raises(ValueError, match="max_tokens: 12 is not this CLIP's; valid: 16"):
+        text.load_text_encoder(bundle, max_tokens=12)
+
+
+@pytest.mark.parametrize("source", ["clip+", "+t5", "clip+t5+t5"])
+def test_more_or_less_than_two_are_refused(source):
+    with pytest.raises(ValueError, match=r"is not one encoder or two; valid: A\+B"):
+        text.load_text_encoder(source)
+
+
+def test_an_unknown_architecture_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "umt5"}')
+    known = "known: clip, clip_text_model, t5"
+    with pytest.raises(ValueError, match=f"unknown architecture, model_type is 'umt5'; {known}"):
+        text.load_text_encoder(tmp_path)
+    for i, suffix in enumerate(("", "_2")):
+        (tmp_path / f"text_encoder{suffix}").mkdir()
+        config = tmp_path / f"text_encoder{suffix}" / "config.json"
+        config.write_text(json.dumps({"model_type": f"kind{i}"}))
+    with pytest.raises(ValueError, match="model_type is 'kind0', 'kind1'"):
+        text.load_text_encoder(tmp_path)
+
+
+def test_missing_files_are_named(bundle, t5_directory, tmp_path):
+    with pytest.raises(ValueError, match=r"has no config\.json; it has \[\]"):
+        text.load_text_encoder(tmp_path)
+    (tmp_path / "config.json").symlink_to(t5_directory / "config.json")
+    with pytest.raises(ValueError, match=r"has neither tokenizer\.json nor spiece\.model"):
+        text.load_text_encoder(tmp_path)
+    (tmp_path / "spiece.model").symlink_to(t5_directory / "spiece.model")
+    with pytest.raises(ValueError, match=r"has none of \['model\.safetensors'\]"):
+        text.load_text_encoder(tmp_path)
+
+
+def test_a_t5_tokenizer_larger_than_the_embedding_is_refused_unread(t5_directory, tmp_path):
+    (tmp_path / "spiece.model").symlink_to(t5_directory / "spiece.model")
+    value = weights.read_json(t5_directory / "config.json") | {"vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match="has 140 tokens, the text tower knows 100"):
+        text.load_text_encoder(tmp_path)

@@ -1,0 +1,169 @@
+"""CLIP's tokenizer: byte-pair encoding, read from a directory or trained on captions.
+
+A caption is lower-cased, normalised (NFC, runs of white space to one space) and cut into words,
+single digits and runs of punctuation. Each becomes UTF-8 bytes written as printable characters,
+the last one marked ``</w>``; the merges of ``merges.txt`` join them in the file's order. The row
+
+    BOS token ... token EOS pad ... pad
+
+has exactly as many entries as the text tower has positions; a longer caption loses its tail and
+keeps its EOS. The empty prompt is BOS EOS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+
+from pinxit.encoders import weights
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+SUFFIX = "</w>"
+WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>"
+    r"|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+)
+FILES = (
+    *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
+    "special_tokens_map.json",
+)
+"""What a tokenizer's directory may hold that is read here."""
+
+
+def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
+    """A tokenizer that adds BOS and EOS and knows its padding, and the longest row it allows."""
+    settings = _settings(directory)
+    for name, expected in (("bos_token", BOS), ("eos_token", EOS)):
+        if settings.get(name, expected) != expected:
+            raise ValueError(f"{directory}: {name} is {settings[name]!r}; CLIP has {expected!r}")
+    if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
+        vocab = weights.read_json(directory / "vocab.json")
+        tokenizer = _tokenizer(vocab, _read_merges(directory / "merges.txt", vocab))
+    elif (directory / "tokenizer.json").is_file():
+        weights.read_json(directory / "tokenizer.json")
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        tokenizer.no_truncation()
+    else:
+        raise ValueError(f"{directory} has neither vocab.json with merges.txt nor tokenizer.json")
+    pad = settings.get("pad_token", EOS)
+    unknown = [name for name in (BOS, EOS, pad) if tokenizer.token_to_id(name) is None]
+    if unknown:
+        raise ValueError(f"{directory}: the vocabulary lacks {unknown}")
+    longest = int(min(settings.get("model_max_length", 77), 2**31))
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
+    return tokenizer, longest
+
+
+def train_clip_tokenizer(
+    captions: Iterable[str], vocab_size: int, directory: str | Path, *, max_tokens: int = 77
+) -> int:
+    """Learns merges from captions, writes CLIP's tokenizer files, returns the vocabulary's size.
+
+    The vocabulary is the 256 bytes, the 256 bytes that end a word, one entry per merge, BOS and
+    EOS; it is smaller than `vocab_size` when the captions have no more pairs to merge.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    endings = [symbol + SUFFIX for symbol in alphabet]
+    base = [*alphabet, *endings]
+    if vocab_size < len(base) + 2:
+        raise ValueError(f"vocab_size is {vocab_size}; it must be at least {len(base) + 2}")
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens is {max_tokens}; it must be at least 2")
+    learner = _tokenizer({BOS: 0, EOS: 1}, [])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=endings,  # in a fixed order, which decides between equally frequent pairs
+        initial_alphabet=alphabet,
+        end_of_word_suffix=SUFFIX,
+    )
+    learner.train_from_iterator(captions, trainer)
+    entries, merges = dict.fromkeys(base), []
+    for a, b in json.loads(learner.to_str())["model"]["merges"]:
+        if len(entries) + 2 >= vocab_size:
+            break
+        merges.append((a, b))
+        entries[a + b] = None
+    vocabulary = [*entries, BOS, EOS]
+    _write_tokenizer(Path(directory), vocabulary, merges=merges, max_tokens=max_tokens)
+    return len(vocabulary)
+
+
+def _tokenizer(vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    model = BPE(
+        vocab=dict(vocab),
+        merges=merges,
+        continuing_subword_prefix="",
+        end_of_word_suffix=SUFFIX,
+        unk_token=EOS,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.add_special_tokens([BOS, EOS])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A {EOS}",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in (BOS, EOS)],
+    )
+    return tokenizer
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    """Special tokens and the longest row, from the two files that may state them."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (directory / name).is_file():
+            settings |= weights.read_json(directory / name)
+    tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
+    contents = {n: v["content"] if isinstance(v, dict) else v for n, v in tokens.items()}
+    return settings | contents
+
+
+def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    merges = []
+    for number, line in enumerate(lines, start=1):
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        a, _, b = line.partition(" ")
+        if not {a, b, a + b} <= vocab.keys():
+            raise ValueError(f"{path} line {number}: {line!r} joins what the vocabulary lacks")
+        merges.append((a, b))
+    return merges
+
+
+def _write_tokenizer(
+    directory: Path, entries: list[str], *, merges: list[tuple[str, str]], max_tokens: int
+) -> None:
+    tokens = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": max_tokens,
+        "do_lower_case": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+    }
+    files = {
+        "vocab.json": {token: i for i, token in enumerate(entries)},
+        "tokenizer_config.json": settings | tokens,
+        "special_tokens_map.json": tokens,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        (directory / name).write_text(text, encoding="utf-8")
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
+    (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
