@@ -1,0 +1,248 @@
+"""One HTTP request and its answer, with a stranger on the other side.
+
+What a hostile or broken server can do is bounded here: the address (`Guard`), the time (the
+caller's deadline), the bytes of the body and of the headers, and what they may claim to be. Bodies
+are taken as they are sent: a compressed one is refused, since a few hundred kilobytes of gzip may
+be a thousand times that. Whatever goes wrong comes back as an `Answer`, never as an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import math
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from pinxit.data.addresses import Guard, Refused
+from pinxit.data.resolver import TEMPORARY, Lookup, Resolver
+from pinxit.data.schema import http_status
+from pinxit.data.turns import Memory
+
+ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
+OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+"""Words of ``X-Robots-Tag`` by which an owner keeps an image out of training or indexing; "none"
+stands for noindex and nofollow."""
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+OWN_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of this machine: no row may be charged with them, so they are raised."""
+FREE = 256 * 1024
+"""Bytes of a body that are read without asking for memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a request ended."""
+
+    status: str
+    """A word of `schema.STATUSES`, or http_<code>."""
+    data: bytes | None = None
+    detail: str = ""
+    location: str | None = None
+    """Where a redirect leads."""
+    retry_after: float | None = None
+    """Seconds for which the server asks to be left alone."""
+    lasting: bool = False
+    """Whether the status, though it may heal one day, will not within seconds."""
+    connected: bool = True
+    """False where no connection came about."""
+
+
+class Exchange:
+    """A client with one pool of connections; an asynchronous context manager."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        lookup: Lookup,
+        user_agent: str,
+        concurrency: int,
+        connect_timeout: float,
+        max_bytes: int,
+        honour_opt_out: bool,
+        memory: Memory,
+    ) -> None:
+        """`max_bytes` bounds a body; `memory` is where long ones are set aside."""
+        self._guard, self._memory, self._max_bytes = guard, memory, max_bytes
+        self._honour_opt_out = honour_opt_out
+        self._user_agent = user_agent
+        self._concurrency, self._connect_timeout = concurrency, connect_timeout
+        self._lookup = lookup
+
+    async def __aenter__(self) -> Exchange:
+        self._resolver = Resolver(
+            self._guard,
+            self._lookup,
+            threads=min(self._concurrency, 256),
+            timeout=self._connect_timeout,
+        )
+        connector = aiohttp.TCPConnector(
+            limit=0,  # `Turns` limits
+            ssl=_trusted(),
+            resolver=self._resolver,
+            use_dns_cache=False,
+            socket_factory=self._guard.socket,
+            keepalive_timeout=5.0,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            headers={
+                "User-Agent": self._user_agent,
+                "Accept": ACCEPT,
+                "Accept-Encoding": "identity",
+            },
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=2 * self._connect_timeout, sock_connect=self._connect_timeout
+            ),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+        await self._resolver.close()
+
+    async def get(self, url: URL, *, seconds: float, keep: bool) -> Answer:
+        """Asks for a URL, within so many seconds; `keep` leaves the connection open for the next.
+
+        Raises OSError for faults of this machine alone (such as too many open files).
+        """
+        headers = {} if keep else {"Connection": "close"}
+        try:
+            async with (
+                asyncio.timeout(seconds) as deadline,
+                self._session.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                answer = self._judge(response)
+                return answer or await self._body(response, deadline)
+        except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
+            return _failure(error, seconds)
+
+    def _judge(self, response: aiohttp.ClientResponse) -> Answer | None:
+        """The answer as far as status and headers decide it."""
+        headers, code = response.headers, response.status
+        redirect = code in REDIRECTS and "Location" in headers
+        if code != 200 and not redirect:
+            if code < 100:
+                return Answer("protocol", detail=f"status code {code}")
+            wait = seconds_of(headers.get("Retry-After", ""))
+            return Answer(http_status(code), retry_after=wait)
+        if self._honour_opt_out and (word := opts_out(headers)):
+            return Answer("opt_out", detail=word)
+        if redirect:
+            return Answer(http_status(code), location=headers["Location"])
+        encoding = headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            return Answer("encoded", detail=encoding)
+        length = response.content_length
+        if length is not None and length > self._max_bytes:
+            return Answer("too_big", detail=f"{length} bytes announced")
+        return None
+
+    async def _body(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Answer:
+        """Reads until the end, the limit or the deadline."""
+        body, held = bytearray(), 0
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > self._max_bytes:
+                    return Answer("too_big", detail=f"more than {self._max_bytes} bytes")
+                if len(body) > FREE and not held:
+                    held = await self._set_aside(response.content_length, deadline)
+            return Answer("ok", bytes(body)) if body else Answer("empty")
+        finally:
+            self._memory.give(held)
+
+    async def _set_aside(self, length: int | None, deadline: asyncio.Timeout) -> int:
+        """Waits for memory for the whole body; the clock stands still meanwhile."""
+        loop = asyncio.get_running_loop()
+        left = (deadline.when() or math.inf) - loop.time()
+        deadline.reschedule(None)
+        held = await self._memory.take(length or self._max_bytes)
+        deadline.reschedule(loop.time() + left)
+        return held
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted; reading them takes a while, so all clients share them."""
+    return ssl.create_default_context()
+
+
+def opts_out(headers: CIMultiDictProxy[str] | Mapping[str, str]) -> str | None:
+    """The header by which an owner asks not to be used, if there is one.
+
+    ``X-Robots-Tag`` may be sent several times, with several words, and with a robot's name before
+    them ("otherbot: noai"); whichever robot is meant, the wish is plain. ``TDM-Reservation: 1``
+    reserves the right to mine (TDM Reservation Protocol).
+    """
+    getall = getattr(headers, "getall", None)
+    name = "X-Robots-Tag"
+    values: Sequence[str] = getall(name, ()) if getall else [headers.get(name, "")]
+    for value in values:
+        words = {word.strip().lower() for part in value.split(",") for word in part.split(":")}
+        if found := words & OPT_OUTS:
+            return f"{name}: {min(found)}"
+    if headers.get("TDM-Reservation", "").strip() == "1":
+        return "TDM-Reservation: 1"
+    return None
+
+
+def seconds_of(retry_after: str) -> float | None:
+    """A ``Retry-After`` header, seconds or a date, as seconds from now; None if it is neither."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    now = datetime.now(UTC) if date.tzinfo else datetime.now(UTC).replace(tzinfo=None)
+    return max(0.0, (date - now).total_seconds())
+
+
+def _failure(error: Exception, seconds: float) -> Answer:
+    """What an exception of the client means for the row."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    lookup = isinstance(cause, socket.gaierror)  # whose numbers are not those of errno
+    if isinstance(cause, OSError) and cause.errno in OWN_FAULT and not lookup:
+        raise OSError(cause.errno, f"{cause.strerror}: lower the concurrency") from error
+    message = cause.message if isinstance(cause, aiohttp.ClientResponseError) else str(cause)
+    text = message or type(cause).__name__
+    if isinstance(cause, Refused):
+        return Answer("blocked", detail=cause.strerror or text, connected=False)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        lasting = not lookup or cause.errno != TEMPORARY
+        return Answer("dns", detail=text, lasting=lasting, connected=False)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Answer("connect", detail="no connection in time", connected=False)
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ssl.CertificateError):
+        return Answer("tls", detail=text, lasting=True, connected=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Answer("connect", detail=text, connected=False)
+    if isinstance(error, TimeoutError):
+        return Answer("timeout", detail=f"more than {seconds:.3g} s")
+    if isinstance(error, aiohttp.InvalidURL):
+        return Answer("scheme", detail=text, connected=False)
+    if isinstance(error, aiohttp.ServerConnectionError | aiohttp.ClientPayloadError | OSError):
+        return Answer("connect", detail=text)
+    return Answer("protocol", detail=text)

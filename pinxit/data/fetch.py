@@ -1,0 +1,283 @@
+"""URLs to bytes: half of them dead, some hostile, and every one ends in a status.
+
+A URL is tried a few times, each time with one limit on the whole attempt, redirects included.
+Redirects are followed here and not by the HTTP client, so that each is judged as the first URL
+was. What can heal within seconds (a broken connection, an overloaded server) is tried again after
+a pause that doubles; what cannot is left to a later run over the failed rows. Pinxit says who it
+is, and takes no for an answer: ``X-Robots-Tag`` opt-outs, per-host limits, ``Retry-After``.
+
+`Fetcher` is for asynchronous callers, `fetch_all` for everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from pinxit import __version__
+from pinxit.config import UsageError, positive
+from pinxit.data.addresses import Guard, follow, parse_url
+from pinxit.data.async_map import async_map
+from pinxit.data.schema import can_heal, http_code
+from pinxit.data.turns import Memory, Turns, Unreachable, spare_places
+
+if TYPE_CHECKING:
+    from pinxit.data.exchange import Answer
+    from pinxit.data.resolver import Lookup
+
+K = TypeVar("K")
+
+MEMORY = 96 * 2**20
+"""Bytes set aside for long bodies on their way in, all together."""
+WINDOW = 8
+"""URLs under way, waiting for their host or finished, for each one of `FetchConfig.concurrency`."""
+LONGEST_PAUSE = 30.0
+"""Seconds; a server that asks for a longer pause is not asked again in this run."""
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """How URLs are fetched."""
+
+    concurrency: int = 256
+    """Requests at once."""
+    per_host: int = 8
+    """Requests to one host at once."""
+    timeout: float = 15.0
+    """Seconds for a whole attempt: name, connection, redirects, body."""
+    connect_timeout: float = 5.0
+    """Seconds for a connection, and for the look-up of a name."""
+    max_bytes: int = 20 * 2**20
+    """Longest body."""
+    max_redirects: int = 5
+    """Redirects followed in one attempt."""
+    retries: int = 2
+    """Further attempts for what can heal within seconds; none begins after `timeout` seconds."""
+    backoff: float = 0.5
+    """Seconds before the first further attempt; doubles each time."""
+    contact: str = ""
+    """Where an owner can reach you (a page or an e-mail address): part of the User-Agent."""
+    honour_opt_out: bool = True
+    """Take no image whose owner asks not to (X-Robots-Tag noai, noimageai, noindex, ...)."""
+    allow_networks: tuple[str, ...] = ()
+    """Networks that are not public and may be fetched from all the same, such as 127.0.0.1/32."""
+    ports: tuple[int, ...] = (80, 443)
+    """Ports that are fetched from; () for any. Networks in allow_networks may use any."""
+    blocked_domains: tuple[str, ...] = ()
+    """Domains that are never asked, with all below them."""
+
+    def __post_init__(self) -> None:
+        for field in ("concurrency", "per_host", "max_bytes"):
+            positive(field, getattr(self, field))
+        for field in ("max_redirects", "retries", "backoff"):
+            positive(field, getattr(self, field), minimum=0)
+        for field in ("timeout", "connect_timeout"):
+            positive(field, getattr(self, field), minimum=0.001)
+        for port in self.ports:
+            if not 1 <= port <= 65535:
+                raise UsageError("ports", port, problem="not a port", valid="1 to 65535")
+        if not self.contact.isascii() or not self.contact.isprintable() or "(" in self.contact:
+            valid = "a URL or an e-mail address in plain ASCII"
+            raise UsageError("contact", self.contact, problem="not for a header", valid=valid)
+        self.guard()
+
+    def guard(self) -> Guard:
+        """Refuses wrong networks and domains."""
+        return Guard(
+            allow_networks=self.allow_networks,
+            ports=self.ports,
+            blocked_domains=self.blocked_domains,
+        )
+
+    @property
+    def user_agent(self) -> str:
+        """Who asks."""
+        return f"Pinxit/{__version__}" + (f" (+{self.contact})" if self.contact else "")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of a URL."""
+
+    status: str
+    """A word of `schema.STATUSES`, or http_<code>."""
+    data: bytes | None
+    """The body, where the status is ok."""
+    detail: str = ""
+    """One line for people."""
+    url: str = ""
+    """The last URL asked for, after redirects."""
+    attempts: int = 1
+
+
+class Fetcher:
+    """Fetches URLs; an asynchronous context manager."""
+
+    def __init__(self, config: FetchConfig, *, lookup: Lookup | None = None) -> None:
+        """`lookup` is asked for the addresses of names instead of the operating system.
+
+        Refuses a concurrency above the limit of open files.
+        """
+        self.config = config
+        self._guard = config.guard()
+        self._lookup = lookup
+        spare = spare_places(config.concurrency)
+        self._turns = Turns(config.concurrency, config.per_host, spare=spare)
+        self._unreachable = Unreachable()
+
+    async def __aenter__(self) -> Fetcher:
+        from pinxit.data.exchange import Exchange
+        from pinxit.data.resolver import system_lookup
+
+        self._exchange = Exchange(
+            self._guard,
+            lookup=self._lookup or system_lookup,
+            user_agent=self.config.user_agent,
+            concurrency=self.config.concurrency,
+            connect_timeout=self.config.connect_timeout,
+            max_bytes=self.config.max_bytes,
+            honour_opt_out=self.config.honour_opt_out,
+            memory=Memory(max(MEMORY, self.config.max_bytes)),
+        )
+        await self._exchange.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._exchange.__aexit__(kind, error, trace)
+
+    def pause(self) -> None:
+        """No request begins until `resume`; those under way go on."""
+        self._turns.pause()
+
+    def resume(self) -> None:
+        """Requests begin again."""
+        self._turns.resume()
+
+    async def __call__(self, url: str) -> Fetched:
+        """`fetch`."""
+        return await self.fetch(url)
+
+    async def fetch(self, url: str) -> Fetched:
+        """What comes of this URL. Raises OSError for faults of this machine alone."""
+        spent, attempt = 0.0, 0
+        while True:
+            attempt += 1
+            last, answer, seconds = await self._attempt(url)
+            spent += seconds
+            pause = self._pause_before_retry(url, answer, attempt, spent)
+            if pause is None:
+                detail = _one_line(answer.detail)
+                return Fetched(answer.status, answer.data, detail, _one_line(last, 2048), attempt)
+            await asyncio.sleep(pause)
+
+    async def _attempt(self, url: str) -> tuple[str, Answer, float]:
+        """One attempt, redirects included: the last URL, its answer, and the seconds it took."""
+        from pinxit.data.exchange import Answer
+
+        loop, spent = asyncio.get_running_loop(), 0.0
+        for _ in range(self.config.max_redirects + 1):
+            try:
+                target = parse_url(url)
+            except ValueError as error:
+                return url, Answer("scheme", detail=str(error)), spent
+            reason = self._guard.refuses_url(target)
+            if reason is not None:
+                return url, Answer("blocked", detail=reason), spent
+            host, origin = str(target.raw_host), f"{target.raw_host}:{target.port}"
+            async with self._turns.turn(host):
+                if self._unreachable.is_known(origin):
+                    detail = "the host could not be reached a moment ago"
+                    return url, Answer("connect", detail=detail, lasting=True), spent
+                begun = loop.time()
+                answer = await self._exchange.get(
+                    target, seconds=self.config.timeout - spent, keep=self._turns.awaited(host)
+                )
+                spent += loop.time() - begun
+                self._remember(host, origin, answer)
+            if answer.location is None:
+                return url, answer, spent
+            try:
+                url = follow(target, answer.location)
+            except ValueError as error:
+                return url, Answer("redirects", detail=str(error)), spent
+        return url, Answer("redirects", detail=f"more than {self.config.max_redirects}"), spent
+
+    def _remember(self, host: str, origin: str, answer: Answer) -> None:
+        """What this answer means for the next request to the host."""
+        if answer.connected:
+            self._unreachable.reached(origin)
+        elif answer.status == "connect":
+            self._unreachable.failed(origin)
+        if answer.retry_after is not None and http_code(answer.status) in (429, 503):
+            self._turns.quiet(host, min(answer.retry_after, LONGEST_PAUSE))
+
+    def _pause_before_retry(
+        self, url: str, answer: Answer, attempt: int, spent: float
+    ) -> float | None:
+        """Seconds until the next attempt, or None if there is none."""
+        if attempt > self.config.retries or spent >= self.config.timeout:
+            return None
+        if not can_heal(answer.status) or answer.lasting:
+            return None
+        asked = answer.retry_after or 0.0
+        if asked > LONGEST_PAUSE:
+            return None
+        return max(asked, self.config.backoff * 2 ** (attempt - 1) * _jitter(url, attempt))
+
+
+def fetch_all(
+    items: Iterable[tuple[K, str]],
+    config: FetchConfig,
+    *,
+    ordered: bool = False,
+    progress: Callable[[Counter[str]], None] | None = None,
+    lookup: Lookup | None = None,
+) -> Generator[tuple[K, Fetched], None, None]:
+    """(key, what came of it) for each (key, URL), as they finish or in the order of the items.
+
+    Runs in a thread of its own. At most `WINDOW` times `config.concurrency` URLs are taken ahead
+    of what the caller has received, and nothing new begins while finished ones wait to be taken.
+    `progress` is told the number of URLs by status after each one. With `ordered`, a URL that
+    hangs holds up all behind it once the window is full. URLs of one host in a row are fetched
+    `config.per_host` at a time, so a list that is not sorted by host is faster.
+    """
+    counts: Counter[str] = Counter()
+    results = async_map(
+        items,
+        lambda: Fetcher(config, lookup=lookup),
+        window=WINDOW * config.concurrency,
+        ready=config.concurrency,
+        ready_bytes=MEMORY,
+        weigh=lambda fetched: len(fetched.data or b""),
+        ordered=ordered,
+    )
+    try:
+        for key, fetched in results:
+            counts[fetched.status] += 1
+            if progress is not None:
+                progress(counts)
+            yield key, fetched
+    finally:
+        results.close()
+
+
+def _jitter(url: str, attempt: int) -> float:
+    """Between 0.5 and 1.5, the same for the same URL and attempt."""
+    digest = hashlib.blake2b(f"{attempt} {url}".encode(errors="replace"), digest_size=4).digest()
+    return 0.5 + int.from_bytes(digest, "big") / 2**32
+
+
+def _one_line(text: str, longest: int = 200) -> str:
+    """A stranger's text, fit for a table."""
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())[:longest]
