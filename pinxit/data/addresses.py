@@ -194,11 +194,12 @@ def parse_url(text: str) -> URL:
     host = url.raw_host
     if not host:
         raise ValueError("no host")
-    if ":" in host:
-        ipaddress.IPv6Address(host)
-    elif len(host) > 253 or not all(
-        _LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")
-    ):
+    labels = host.removesuffix(".").split(".")
+    if "[" in re.split("[/?#]", text.partition("://")[2], maxsplit=1)[0]:
+        ordinary = "%" not in host and ":" in host
+    else:
+        ordinary = len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+    if not ordinary:
         raise ValueError(f"the host {host[:60]!r}")
     if not url.port:
         raise ValueError("port 0")
