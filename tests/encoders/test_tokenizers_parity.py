@@ -1,0 +1,148 @@
+"""Our tokenizers against those of transformers, on hundreds of captions and every kind of file."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from strange_captions import ODD, PLAIN, strange_captions
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import Unigram
+
+from pinxit.encoders.clip_tokenizer import load_clip_tokenizer, train_clip_tokenizer
+from pinxit.encoders.rows import Rows
+from pinxit.encoders.t5_tokenizer import load_t5_tokenizer, read_sentencepiece
+
+pytestmark = pytest.mark.parity
+CAPTIONS = strange_captions()
+LENGTH = 77
+SPACE = "\u2581"
+
+
+@pytest.fixture(scope="module")
+def clip_directory(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clip")
+    train_clip_tokenizer([*PLAIN * 3, *ODD], 700, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    """With a ``spiece.model`` that SentencePiece trained as T5's was."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*PLAIN * 20, *(caption[:200] for caption in ODD if caption)]),
+        model_writer=file,
+        model_type="unigram",
+        vocab_size=400,
+        hard_vocab_limit=False,
+        character_coverage=0.99,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+        num_threads=1,
+    )
+    root = tmp_path_factory.mktemp("model")
+    (root / "spiece.model").write_bytes(file.getvalue())
+    return root
+
+
+@pytest.fixture(scope="module")
+def json_directory(model_directory, tmp_path_factory):
+    """With a ``tokenizer.json`` trained by the tokenizers library, in the form that T5's has."""
+    charsmap = read_sentencepiece(model_directory / "spiece.model").charsmap
+    tokenizer = Tokenizer(Unigram())
+    tokenizer.normalizer = normalizers.Precompiled(charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(SPACE)]
+    )
+    extra = [f"<extra_id_{i}>" for i in reversed(range(100))]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=500,
+        special_tokens=["<pad>", "</s>", "<unk>", *extra],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*PLAIN * 20, *ODD], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "$A </s>", special_tokens=[("</s>", 1)]
+    )
+    root = tmp_path_factory.mktemp("json")
+    tokenizer.save(str(root / "tokenizer.json"))
+    (root / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
+    return root
+
+
+def theirs(kind: str, directory):
+    transformers = pytest.importorskip("transformers")
+    return getattr(transformers, kind).from_pretrained(directory)
+
+
+def rows(tokenizer, tokens) -> np.ndarray:
+    """Of our tokenizer, by the way that the encoders go."""
+    padding = tokenizer.padding
+    return Rows(tokenizer, LENGTH, padding=padding, clean=None).ids(tokens)
+
+
+def agree(ours, other) -> None:
+    out = other(CAPTIONS, padding="max_length", truncation=True, max_length=LENGTH)
+    for caption, row, expected in zip(
+        CAPTIONS, rows(ours, CAPTIONS), out["input_ids"], strict=True
+    ):
+        assert row.tolist() == expected, repr(caption)
+
+
+def test_the_captions_are_many_and_strange():
+    assert len(set(CAPTIONS)) >= 500
+    assert max(len(caption.split()) for caption in CAPTIONS) == 300
+
+
+def test_clip_from_vocabulary_and_merges(clip_directory):
+    tokenizer, longest = load_clip_tokenizer(clip_directory)
+    assert longest == LENGTH
+    agree(tokenizer, theirs("CLIPTokenizer", clip_directory))
+
+
+def test_clip_from_tokenizer_json(clip_directory, tmp_path):
+    other = theirs("CLIPTokenizer", clip_directory)
+    other.save_pretrained(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).unlink(missing_ok=True)
+    agree(load_clip_tokenizer(tmp_path)[0], other)
+
+
+def test_t5_from_sentencepiece(model_directory):
+    ours, other = load_t5_tokenizer(model_directory), theirs("T5Tokenizer", model_directory)
+    assert ours.get_vocab() == other.get_vocab()
+    agree(ours, other)
+
+
+def test_the_normalisation_table_matters(model_directory):
+    ours = load_t5_tokenizer(model_directory)
+    assert ours.encode("\uff21 \ufb01").ids == ours.encode("A fi").ids
+    ours.normalizer = normalizers.NFC()
+    assert ours.encode("\uff21 \ufb01").ids != ours.encode("A fi").ids
+
+
+def test_t5_from_tokenizer_json(json_directory):
+    agree(load_t5_tokenizer(json_directory), theirs("T5Tokenizer", json_directory))
+
+
+def test_t5_from_what_transformers_saves(model_directory, tmp_path):
+    other = theirs("T5Tokenizer", model_directory)
+    other.save_pretrained(tmp_path)
+    (tmp_path / "spiece.model").unlink(missing_ok=True)
+    agree(load_t5_tokenizer(tmp_path), other)
+
+
+def test_t5_agrees_with_sentencepiece_itself(model_directory):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    processor = sentencepiece.SentencePieceProcessor(str(model_directory / "spiece.model"))
+    ours = load_t5_tokenizer(model_directory)
+    for caption in PLAIN:
+        assert ours.encode(caption).ids == [*processor.encode(caption), 1]
