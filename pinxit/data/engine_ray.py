@@ -1,0 +1,110 @@
+"""Units of work on a Ray cluster: the engine ``ray``.
+
+Each worker is an actor that holds its own copy of the function, as in the other engines. The output
+folder must be one that all machines see, and Pinxit must be installed on each. Without an address,
+a cluster of this machine alone is started, and ended with the map; Ray's usage reports and its
+dashboard stay off then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from pinxit.config import UsageError
+from pinxit.data.engines import DIED, UnitResult, attempt, close
+
+
+class _Actor:
+    """A worker: runs in a process that Ray started."""
+
+    def __init__(self, fn: Callable[[Any], Any]) -> None:
+        self.fn = fn
+
+    def run(self, unit: Any) -> UnitResult:
+        """One unit."""
+        return attempt(self.fn, unit)
+
+    def close(self) -> None:
+        """Frees what the function holds."""
+        close(self.fn)
+
+
+class RayEngine:
+    """Actors of a Ray cluster; one that dies is replaced."""
+
+    name = "ray"
+
+    def __init__(
+        self, address: str | None = None, *, cpus: float = 1, attempts: int = 2, **options: Any
+    ) -> None:
+        """`cpus` and `options` are what each actor asks of Ray (``num_gpus``, ``resources``)."""
+        self.address = address
+        self.options = {"num_cpus": cpus, **options}
+        self.attempts = attempts
+
+    def share(self, units: Sequence[Any]) -> list[Any]:
+        """All."""
+        return list(units)
+
+    def map(
+        self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
+    ) -> Generator[UnitResult, None, None]:
+        """See `Engine.map`."""
+        ray, started = self._connect(workers)
+        actor = ray.remote(_Actor).options(**self.options)
+        kept = ray.put(fn)
+        waiting = deque((unit, 1) for unit in units)
+        busy: dict[Any, tuple[Any, Any, int]] = {}
+        idle: list[Any] = []
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < workers:
+                    unit, count = waiting.popleft()
+                    worker = idle.pop() if idle else actor.remote(kept)
+                    busy[worker.run.remote(unit)] = worker, unit, count
+                for ready in ray.wait(list(busy), num_returns=1)[0]:
+                    worker, unit, count = busy.pop(ready)
+                    try:
+                        result = ray.get(ready)
+                        idle.append(worker)
+                    except ray.exceptions.RayError as error:
+                        if count < self.attempts:
+                            waiting.append((unit, count + 1))
+                            continue
+                        lines = str(error).strip().splitlines()  # the cause comes last
+                        reason = f"the worker died ({lines[-1] if lines else error!r})"
+                        result = UnitResult(unit, kind=DIED, reason=reason, trace=str(error))
+                    yield result
+            ray.get([worker.close.remote() for worker in idle])
+        finally:
+            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+                ray.kill(worker)
+            if started:
+                ray.shutdown()
+
+    def _connect(self, workers: int) -> tuple[Any, bool]:
+        """The module, connected; and whether that is ours to undo."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            problem = "not installed: pip install 'pinxit[ray]'"
+            raise UsageError("engine", "ray", problem=problem) from error
+        if ray.is_initialized():
+            return ray, False
+        if self.address is None:
+            cpus = max(workers * float(self.options["num_cpus"]), os.cpu_count() or 1)
+            paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            ray.init(
+                num_cpus=int(cpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"env_vars": paths},
+            )
+        else:
+            ray.init(address=self.address, log_to_driver=False)
+        return ray, True

@@ -1,0 +1,324 @@
+"""What a prepared dataset says of itself, and the commit records it grows from.
+
+::
+
+    DIR/  images.json  latents.json      what each stage was begun with; another setting is refused
+          units/images/<unit>.json       one commit a unit and stage, written last: many workers
+          units/latents/<unit>.json      never touch the same file, and no record means not done
+          images/<unit>.array_record     JPEG images, captions          outcomes/<unit>.parquet
+          latents/<unit>.array_record    latents, captions     text/<unit>.array_record
+          manifest.json                  all of it, written when every unit is done
+
+A unit that is done again (a retry of failed rows) gets files of a new name, ``<unit>~1…``; its
+record changes from the old files to the new ones in one rename, and the old ones go afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pinxit.data.durable import write_json
+from pinxit.data.shards import SUFFIX, ShardInfo
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+Stage = Literal["images", "latents"]
+STAGES: dict[Stage, dict[str, str]] = {
+    "images": {"images": SUFFIX, "outcomes": ".parquet"},
+    "latents": {"latents": SUFFIX, "text": SUFFIX},
+}
+"""Stage to the folders it writes, with how the names of the files in them end."""
+SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class Unfinished(ValueError):
+    """The dataset is not prepared to the end."""
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """The commit of one unit in one stage: what was written, and what became of its rows."""
+
+    unit: str
+    files: Mapping[str, ShardInfo]
+    """Folder to the file in it. A stage leaves out a file that it has no use for."""
+    counts: Mapping[str, int]
+    """Rows by status; in the stage of the latents, records by "ok" and "not_finite"."""
+    generation: int = 0
+    """How often its failed rows were tried again."""
+    source: str = ""
+    """SHA-256 of the image shard that was encoded (stage of the latents)."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Score histograms (images); shapes and sums over the latents' channels (latents)."""
+    seconds: float = 0.0
+    """How long it took; the only part that differs from run to run."""
+
+
+class Ledger:
+    """The commit records of one stage of a prepared dataset."""
+
+    def __init__(self, root: Path, stage: Stage) -> None:
+        if stage not in STAGES:
+            raise ValueError(f"stage: {stage!r} is unknown; valid: {', '.join(STAGES)}")
+        self.root = root
+        self.stage = stage
+
+    @property
+    def about(self) -> Path:
+        """What the stage was begun with."""
+        return self.root / f"{self.stage}.json"
+
+    def begin(self, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None) -> None:
+        """Records what decides the content (`identity`) and what does not (`notes`).
+
+        Raises if the stage was begun with another identity: a dataset is made in one way.
+        """
+        given = _plain({"format": FORMAT, **identity})
+        before = self.identity()
+        if before is not None and before != given:
+            old, new = _flat(before), _flat(given)
+            changed = [
+                f"{name} (was {old.get(name)!r}, is {new.get(name)!r})"
+                for name in sorted({*old, *new})
+                if old.get(name) != new.get(name)
+            ]
+            raise ValueError(
+                f"{self.root} was begun with other settings: {'; '.join(changed)}; "
+                "give the same ones, or another folder"
+            )
+        write_json(self.about, {"identity": given, "notes": _plain(notes or {})})
+
+    def identity(self) -> dict[str, Any] | None:
+        """What the stage was begun with; None before that."""
+        return json.loads(self.about.read_text())["identity"] if self.about.is_file() else None
+
+    def notes(self) -> dict[str, Any]:
+        """What the last `begin` noted."""
+        return json.loads(self.about.read_text())["notes"] if self.about.is_file() else {}
+
+    def path(self, folder: str, unit: str, *, generation: int = 0) -> Path:
+        """Where a unit's file in one of the stage's folders lies."""
+        mark = f"~{generation}" if generation else ""
+        return self.root / folder / f"{safe(unit)}{mark}{STAGES[self.stage][folder]}"
+
+    def record_path(self, unit: str) -> Path:
+        """Where the commit of a unit lies."""
+        return self.root / "units" / self.stage / f"{safe(unit)}.json"
+
+    def read(self, unit: str) -> UnitRecord | None:
+        """The commit of a unit, or None."""
+        try:
+            raw = json.loads(self.record_path(unit).read_text())
+            files = {folder: ShardInfo(**info) for folder, info in raw.pop("files").items()}
+            return UnitRecord(files=files, **raw)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # absent or unreadable: the unit is done again
+
+    def done(self, unit: str, *, source: str = "") -> UnitRecord | None:
+        """The commit of a unit whose files are there, made from `source`; otherwise None."""
+        record = self.read(unit)
+        if record is None or record.source != source:
+            return None
+        for folder, info in record.files.items():
+            path = self.root / folder / info.name
+            if not path.is_file() or path.stat().st_size != info.bytes:
+                return None
+        return record
+
+    def commit(self, record: UnitRecord) -> None:
+        """Makes the unit done, in one rename; then removes the files of the commit before."""
+        before = self.read(record.unit)
+        write_json(self.record_path(record.unit), asdict(record))
+        for folder, info in (before.files if before else {}).items():
+            if folder not in record.files or record.files[folder].name != info.name:
+                (self.root / folder / info.name).unlink(missing_ok=True)
+
+
+def safe(unit: str) -> str:
+    """The id, if it may be part of a file's name."""
+    if not SAFE.fullmatch(unit):
+        raise ValueError(f"unit: {unit!r} is no valid id; valid: letters, digits, '.', '_', '-'")
+    return unit
+
+
+def unit_of(name: str) -> str | None:
+    """The unit that a file's name belongs to."""
+    for suffix in (SUFFIX, ".parquet", ".json"):
+        if name.endswith(suffix):
+            return name[: -len(suffix)].partition("~")[0]
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name to value, for nested mappings."""
+    if not isinstance(value, Mapping):
+        return {prefix.rstrip("."): value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{prefix}{name}.")
+    return flat
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A prepared dataset as a whole."""
+
+    identity: Mapping[str, Any]
+    """What decided its content: source and revision, filters, image settings, encoders."""
+    units: tuple[str, ...]
+    """Ids in the source's order."""
+    files: Mapping[str, tuple[ShardInfo | None, ...]]
+    """Folder to one file a unit, in the order of `units`."""
+    counts: Mapping[str, int]
+    """Rows of the source by status."""
+    latents: Mapping[str, Any] | None = None
+    """``count``, ``shapes`` (of each unit, by "h x w x c", as written), ``mean`` and ``std`` of
+    each channel, ``not_finite``; None before the latents are made."""
+    text: Mapping[str, Any] | None = None
+    """``width``, ``max_tokens``, ``longest`` of the text embeddings, where they are stored."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source."""
+        return sum(self.counts.values())
+
+    @property
+    def kept(self) -> int:
+        """Images."""
+        return self.counts.get("ok", 0)
+
+    def bytes(self, folder: str) -> int:
+        """Size of all files in a folder."""
+        return sum(info.bytes for info in self.files.get(folder, ()) if info)
+
+    def fingerprint(self) -> str:
+        """Hash of all content: equal for equal data, whoever prepared it and how often."""
+        content = {k: [i and i.sha256 for i in infos] for k, infos in self.files.items()}
+        text = json.dumps([_plain(self.identity), self.units, content], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that people ask for first."""
+        return {
+            "source": self.identity.get("source"),
+            "units": len(self.units),
+            "rows": self.rows,
+            "kept": self.kept,
+            "kept_share": self.kept / self.rows if self.rows else 0.0,
+            "counts": dict(sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))),
+            "gigabytes": {name: round(self.bytes(name) / 1e9, 3) for name in self.files},
+            "latents": self.latents and {k: v for k, v in self.latents.items() if k != "shapes"},
+            "text": self.text,
+            "fingerprint": self.fingerprint(),
+        }
+
+    def write(self, root: Path) -> None:
+        """Writes ``manifest.json``."""
+        write_json(root / MANIFEST, {**asdict(self), "fingerprint": self.fingerprint()})
+
+    @classmethod
+    def read(cls, root: Path) -> Manifest:
+        """As `write` wrote it. `Unfinished` if it is not there, ValueError if it is not valid."""
+        path = root / MANIFEST
+        if not path.is_file():
+            begun = any((root / f"{stage}.json").is_file() for stage in STAGES)
+            said = "its preparation is not finished: run the same `prepare` command again"
+            raise Unfinished(f"{root} has no {MANIFEST}; {said if begun else 'nothing is there'}")
+        try:
+            raw = json.loads(path.read_text())
+            fingerprint = raw.pop("fingerprint")
+            raw["units"] = tuple(raw["units"])
+            raw["files"] = {
+                folder: tuple(info and ShardInfo(**info) for info in infos)
+                for folder, infos in raw["files"].items()
+            }
+            manifest = cls(**raw)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be read ({error!r})") from error
+        if manifest.identity.get("format") != FORMAT:
+            found = manifest.identity.get("format")
+            raise ValueError(f"{path}: format {found!r} is unknown; valid: {FORMAT}")
+        if manifest.fingerprint() != fingerprint:
+            raise ValueError(f"{path} is damaged: its fingerprint differs")
+        return manifest
+
+
+def gather(root: Path, units: Sequence[str], stage: Stage) -> Manifest:
+    """The manifest of these units from their commits; `Unfinished` if one is missing.
+
+    A dataset whose image folder lies elsewhere (latents only) has no counts of the source's rows.
+    """
+    ledger = Ledger(root, stage)
+    identity = ledger.identity()
+    records: dict[Stage, list[UnitRecord]] = {}
+    for name in STAGES if stage == "latents" else (stage,):
+        if name == stage or Ledger(root, name).about.is_file():
+            records[name] = _all(Ledger(root, name), units)
+    if identity is None:
+        raise Unfinished(f"{root}: the stage {stage!r} was not begun")
+    files = {
+        folder: tuple(record.files.get(folder) for record in found)
+        for name, found in records.items()
+        for folder in STAGES[name]
+        if any(folder in record.files for record in found)
+    }
+    counts: Counter[str] = Counter()
+    for record in records.get("images", ()):
+        counts.update(record.counts)
+    measured = _measure(records["latents"]) if "latents" in records else (None, None)
+    return Manifest(identity, tuple(units), files, dict(sorted(counts.items())), *measured)
+
+
+def _all(ledger: Ledger, units: Sequence[str]) -> list[UnitRecord]:
+    """The commits of all units, in their order."""
+    found = [ledger.read(unit) for unit in units]
+    missing = [unit for unit, record in zip(units, found, strict=True) if record is None]
+    if missing:
+        raise Unfinished(
+            f"{ledger.root}: {len(missing)} of {len(units)} units are not done in the stage "
+            f"{ledger.stage!r} (the first: {missing[0]})"
+        )
+    return [record for record in found if record is not None]
+
+
+def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What the manifest says of latents and text: the units' sums, put together."""
+    measured = [record.measured for record in records]
+    cells = sum(unit["cells"] for unit in measured)
+    channels = range(max((len(unit["sum"]) for unit in measured), default=0))
+    mean, std = [], []
+    for channel in channels:
+        total, square = (
+            math.fsum(unit[name][channel] for unit in measured if unit["cells"])
+            for name in ("sum", "square")
+        )
+        mean.append(total / cells)
+        std.append(math.sqrt(max(0.0, square / cells - mean[-1] ** 2)))
+    latents = {
+        "count": sum(record.counts.get("ok", 0) for record in records),
+        "not_finite": sum(record.counts.get("not_finite", 0) for record in records),
+        "shapes": [unit["shapes"] for unit in measured],
+        "mean": mean,
+        "std": std,
+    }
+    texts = [unit["text"] for unit in measured if unit.get("text")]
+    if not texts:
+        return latents, None
+    longest = max(text["longest"] for text in texts)
+    return latents, {**texts[0], "longest": longest}

@@ -1,0 +1,86 @@
+"""Work for the engines' tests; workers import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(unit: int) -> int:
+    return unit * unit
+
+
+def process(unit: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def picky(unit: int) -> int:
+    """Fails at 3, at 4 without words, and interrupts nothing."""
+    if unit == 3:
+        raise ValueError("three is\nnot liked")
+    if unit == 4:
+        raise OSError
+    return unit
+
+
+class Mortal:
+    """Kills its own process at the units of `deadly`, as often as `times` says."""
+
+    def __init__(self, folder: Path, deadly: tuple[int, ...], times: int) -> None:
+        self.folder, self.deadly, self.times = folder, deadly, times
+
+    def __call__(self, unit: int) -> int:
+        if unit in self.deadly:
+            deaths = len(list(self.folder.glob(f"death-{unit}-*")))
+            if deaths < self.times:
+                (self.folder / f"death-{unit}-{deaths}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return unit
+
+
+class Sleeper:
+    """Never ends at unit 1."""
+
+    def __call__(self, unit: int) -> int:
+        time.sleep(600 if unit == 1 else 0)
+        return unit
+
+
+class Closing:
+    """Notes what it did and that it was closed."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def note(self, word: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{word}\n")
+
+    def __call__(self, unit: int) -> int:
+        self.note("unit")
+        return unit
+
+    def close(self) -> None:
+        self.note("closed")
+
+
+def orphan(folder: str) -> None:
+    """Starts a map whose workers write their process ids, and never ends."""
+    from pinxit.data.engines import LocalEngine
+
+    for _ in LocalEngine().map(Endless(Path(folder)), [0, 1], workers=2):
+        pass
+
+
+class Endless:
+    """Writes its process id, and sleeps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, unit: int) -> None:
+        (self.folder / f"pid-{os.getpid()}").touch()
+        time.sleep(600)
