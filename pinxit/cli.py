@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(command: Callable[[], int]) -> int:
     """Exit code of a command; a wrong input becomes one line on stderr and 2."""
     launcher.prepare_environment()
+    shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         return command()
     except ValueError as error:
@@ -133,6 +135,14 @@ def guarded(command: Callable[[], int]) -> int:
         # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        warnings.showwarning = shown
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Ours as one line; what the libraries warn of is for developers."""
+    if category is UserWarning and "pinxit" in str(place[0]):
+        print(f"pinxit: warning: {message}", file=sys.stderr)
 
 
 def _dispatch(words: list[str], *, restart: bool) -> int:

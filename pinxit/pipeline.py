@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -231,6 +232,7 @@ class TextToImage:
             zero_init=zero_init,
         )
         prompts = check_prompts(prompt, n)
+        self._warn_of_cuts([*dict.fromkeys([*prompts, negative_prompt])])
         seeds = check_seeds(seed, len(prompts))
         shape = self.latent_shape(self.image_size if size is None else size)
         group = _group_size(batch_size)
@@ -246,6 +248,19 @@ class TextToImage:
         if output_type == "pil":
             return results
         return np.stack(results) if output_type == "np" else jnp.stack(results)
+
+    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
+        truncated = getattr(self.text_encoder, "truncated", None)
+        if truncated is None:
+            return
+        for prompt, cut in zip(prompts, truncated(prompts), strict=True):
+            if cut:
+                start = prompt if len(prompt) <= 60 else f"{prompt[:60]}..."
+                warnings.warn(
+                    f"the prompt {start!r} has more than the {self.text_encoder.max_tokens} "
+                    "tokens that the text encoder reads; its end is ignored",
+                    stacklevel=3,
+                )
 
     def _finished(self, latents: Float[Array, "b h w c"], output_type: str) -> list[Any]:
         if output_type == "latent":
@@ -296,11 +311,22 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     `ema` chooses among the averages that a run keeps ("raw": the parameters themselves).
     """
     from pinxit.encoders.autoencoder import load_autoencoder
+    from pinxit.encoders.cleaning import get_cleaner
+    from pinxit.encoders.fingerprint import fingerprint
     from pinxit.encoders.text import load_text_encoder
 
     stored = release.read(path, ema=ema)
     autoencoder = load_autoencoder(stored.vae)
-    text_encoder = load_text_encoder(stored.text_encoder)
+    text_encoder = load_text_encoder(
+        stored.text_encoder,
+        max_tokens=stored.text_max_tokens,
+        clean=get_cleaner(stored.caption_cleaning),
+    )
+    found = {
+        "text_encoder": fingerprint(text_encoder.params),
+        "vae": fingerprint(autoencoder.params),
+    }
+    release.check_encoders(stored.encoders, found, where=str(path or stored.name))
     settings: dict[str, Any] = {
         "in_channels": autoencoder.stats.channels,
         "context_dim": text_encoder.width,
@@ -334,9 +360,13 @@ def save_release(
     text_encoder: str,
     vae: str,
     dtype: str = "float32",
+    caption_cleaning: str = "none",
+    text_max_tokens: int | None = None,
     details: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the model as a release that `load_checkpoint` reads."""
+    from pinxit.encoders.fingerprint import fingerprint
+
     stored = Stored(
         params=model.params,
         model=to_json(model.config),
@@ -345,6 +375,12 @@ def save_release(
         image_size=model.image_size,
         name=model.name,
         sampling=to_json(model.sampling),
+        caption_cleaning=caption_cleaning,
+        text_max_tokens=text_max_tokens,
+        encoders={
+            "text_encoder": fingerprint(model.text_encoder.params),
+            "vae": fingerprint(model.autoencoder.params),
+        },
         details=dict(details or {}),
     )
     return release.write(directory, stored, dtype=dtype)

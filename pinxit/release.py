@@ -44,6 +44,12 @@ class Stored:
     """What to call the model."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """How to draw, where that was stored."""
+    caption_cleaning: str = "none"
+    """How captions were cleaned in training, and so prompts are now."""
+    text_max_tokens: int | None = None
+    """Tokens of a prompt that are read; None: as the text encoder says."""
+    encoders: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the weights of ``text_encoder`` and ``vae``; empty where not stored."""
     details: dict[str, Any] = field(default_factory=dict)
     """Where it comes from: step, EMA, measured figures."""
 
@@ -99,6 +105,9 @@ def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> P
         "vae": stored.vae,
         "model": stored.model,
         "sampling": stored.sampling,
+        "caption_cleaning": stored.caption_cleaning,
+        "text_max_tokens": stored.text_max_tokens,
+        "encoders": stored.encoders,
         "details": stored.details,
     }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -129,6 +138,8 @@ def _read_release(directory: Path) -> Stored:
             problem=f"incomplete (config.json lacks {', '.join(missing)})",
             valid=_kinds(),
         )
+    optional = ("caption_cleaning", "text_max_tokens", "encoders")
+    names += tuple(name for name in optional if name in config)
     return Stored(unflatten(params), **{name: config[name] for name in names})
 
 
@@ -157,8 +168,23 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
             for name in ("steps", "guidance_scale", "solver", "shift")
             if name in config.get("sampling", {})
         },
+        caption_cleaning=config.get("caption_cleaning", "none"),
+        text_max_tokens=config.get("text_max_tokens"),
+        encoders=run.get("encoders", {}),
         details={"step": int(np.asarray(tree["counters"]["step"])), "ema": chosen},
     )
+
+
+def check_encoders(stored: Mapping[str, str], found: Mapping[str, str], *, where: str) -> None:
+    """Raises if an encoder's weights are not those that the model was trained with."""
+    for name, wanted in stored.items():
+        if name in found and found[name] != wanted:
+            raise UsageError(
+                name,
+                found[name],
+                problem=f"not the weights that {where} was trained with",
+                valid=f"those with the fingerprint {wanted}",
+            )
 
 
 def choose_ema(wanted: str | None, averages: list[str], best: str | None = None) -> str:

@@ -130,7 +130,7 @@ def _require(valid: bool, config: TransformerConfig, name: str, rule: str) -> No
 
 PRESETS: dict[str, dict[str, Any]] = {
     "debug": {"hidden_size": 64, "depth": 2, "num_heads": 2, "modulation_rank": 4},
-    "tiny": {"hidden_size": 192, "depth": 6, "num_heads": 6, "patch_size": 1, "rope_theta": 100.0,
+    "tiny": {"hidden_size": 192, "depth": 6, "num_heads": 6, "patch_size": 1, "rope_theta": 10.0,
              "mlp_ratio": 8 / 3, "scan_blocks": False},
     "small": {"hidden_size": 384, "depth": 12, "num_heads": 6},
     "base": {"hidden_size": 768, "depth": 12, "num_heads": 12},

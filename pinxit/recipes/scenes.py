@@ -26,7 +26,7 @@ def scenes() -> TrainConfig:
         max_steps=2_400,
         save_interval=600,
         sample_interval=600,
-        model=ModelConfig(preset="tiny", rope_theta=10.0),
+        model=ModelConfig(preset="tiny"),
         optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=50),
         objective=FlowMatching(time=TimeSampling(mean=0.7)),
         ema=EmaConfig(lengths=(0.05, 0.1)),

@@ -13,16 +13,19 @@ from jax.sharding import Mesh
 from pinxit.arrays import Autoencoder, TextEncoder
 from pinxit.config import UsageError
 from pinxit.encoders.autoencoder import load_autoencoder
+from pinxit.encoders.cleaning import get_cleaner
+from pinxit.encoders.fingerprint import fingerprint
 from pinxit.encoders.text import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
-from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings
+from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings, weight_sharding
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state
 from pinxit.train.step import LossScaling, StepFn, make_train_step
+from pinxit.train.text import TextColumns
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Parts:
     """Frozen; the identity for pixel models."""
     text_encoder: TextEncoder
     """Frozen."""
+    text: TextColumns
+    """How captions are stored, and read inside the step."""
     optimizer: optax.GradientTransformation
     """With its schedule."""
     mesh: Mesh
@@ -43,6 +48,8 @@ class Parts:
     """Reads scenes' attributes; None for other datasets."""
     loss_scaling: LossScaling | None
     """For float16."""
+    encoders: dict[str, str]
+    """Fingerprints of the frozen weights, kept with every checkpoint."""
 
 
 def amp_dtype() -> str:
@@ -62,13 +69,20 @@ def model_config(config: TrainConfig, *, channels: int, width: int) -> Transform
 
 
 def build(config: TrainConfig) -> Parts:
-    """The parts; raises for settings that do not fit together."""
+    """The parts of a run with resolved settings; raises for settings that do not fit together."""
     mesh = make_mesh()
     check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
     preset(config.model.preset)
     use_vae = config.model.use_stable_vae
-    autoencoder = load_autoencoder(config.vae if use_vae else "none")
-    text_encoder = load_text_encoder(config.text_encoder)
+    dtype = config.encoder_dtype
+    autoencoder = load_autoencoder(config.vae if use_vae else "none", dtype=dtype)
+    text_encoder = load_text_encoder(
+        config.text_encoder,
+        max_tokens=config.text_max_tokens,
+        dtype=dtype,
+        clean=get_cleaner(config.caption_cleaning),
+        sharding=weight_sharding(mesh),
+    )
     stats = autoencoder.stats
     model = model_config(config, channels=stats.channels, width=text_encoder.width)
     unit = stats.downsample * model.patch_size
@@ -84,10 +98,15 @@ def build(config: TrainConfig) -> Parts:
         model=model,
         autoencoder=autoencoder,
         text_encoder=text_encoder,
+        text=TextColumns(text_encoder, cache=config.cache_text),
         optimizer=build_optimizer(config.optimizer, config.max_steps),
         mesh=mesh,
         judge=load_judge() if judged else None,
         loss_scaling=LossScaling() if model.dtype == "float16" else None,
+        encoders={
+            "text_encoder": fingerprint(text_encoder.params),
+            "vae": fingerprint(autoencoder.params),
+        },
     )
 
 
@@ -106,7 +125,7 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
         config.objective,
         partial(apply, parts.model),
         parts.optimizer,
-        encode=make_encode(parts.text_encoder),
+        encode=make_encode(parts.text),
         seed=config.seed,
         accumulation=config.gradient_accumulation_steps,
         ema=config.ema,

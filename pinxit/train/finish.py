@@ -166,6 +166,8 @@ def finish(
         observer.model(params),
         text_encoder=config.text_encoder,
         vae=config.vae if config.model.use_stable_vae else "none",
+        caption_cleaning=config.caption_cleaning,
+        text_max_tokens=config.text_max_tokens,
         details={name: results[name] for name in ("step", "images", "ema", "accuracy")},
     )
     write_report(

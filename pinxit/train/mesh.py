@@ -7,7 +7,8 @@ of the state is sharded too, along its longest axis that divides; XLA gathers it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,13 +39,28 @@ def state_shardings(state: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     """Where each array of `state` lies."""
 
     def of(leaf: Any) -> NamedSharding:
-        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
-        if not fsdp or mesh.size == 1 or not axes or leaf.size < FSDP_MINIMUM:
-            return replicated(mesh)
-        longest = max(axes, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, AXIS))
+        return _cut_longest(leaf.shape, mesh) if fsdp and mesh.size > 1 else replicated(mesh)
 
     return jax.tree.map(of, state)
+
+
+def weight_sharding(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
+    """Where each tensor of a frozen encoder lies when its weights are cut over the devices.
+
+    None on one device.
+    """
+    if mesh.size == 1:
+        return None
+    return lambda name, shape: _cut_longest(shape, mesh)
+
+
+def _cut_longest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The longest axis that divides is cut over the devices; small arrays are copied."""
+    axes = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
+    if not axes or math.prod(shape) < FSDP_MINIMUM:
+        return replicated(mesh)
+    longest = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, AXIS))
 
 
 def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:

@@ -1,4 +1,4 @@
-"""The dataset, encoded once and kept in memory: latents (or pixels) and token ids.
+"""The dataset, encoded once and kept in memory: latents (or pixels) and text columns.
 
 What the frozen autoencoder makes of an image never changes, so it is computed once and stored under
 a name that is the hash of everything it depends on: the dataset, its size and seed, the code that
@@ -20,13 +20,14 @@ from typing import Any
 import jax
 import numpy as np
 import PIL
-from jaxtyping import Int
 
 import pinxit.data
-from pinxit.arrays import Autoencoder, Batch, Conditioning, TextEncoder
+from pinxit.arrays import Autoencoder, Batch
 from pinxit.data.loader import ArrayRows
+from pinxit.encoders.fingerprint import fingerprint as weights_fingerprint
 from pinxit.train.datasets import Examples
 from pinxit.train.step import EncodeFn
+from pinxit.train.text import TextColumns
 
 CHUNK = 64
 """Images encoded together."""
@@ -40,9 +41,7 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
         digest.update(path.read_bytes())
     if autoencoder is not None:
         digest.update(repr(autoencoder.stats).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(autoencoder.params):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(weights_fingerprint(autoencoder.params).encode())
     return digest.hexdigest()[:24]
 
 
@@ -102,52 +101,37 @@ def _store(folder: Path, array: np.ndarray, captions: list[str]) -> None:
     temporary.rename(folder)
 
 
-def trim(token_ids: Int[np.ndarray, "n l"], text_encoder: TextEncoder) -> int:
-    """How many leading columns hold everything that some row's mask keeps (a multiple of 8)."""
-
-    @jax.jit
-    def longest(params: Any, ids: Any) -> Any:
-        return text_encoder.apply(params, ids).mask.sum(axis=1).max()
-
-    chunks = (token_ids[i : i + 4096] for i in range(0, len(token_ids), 4096))
-    length = max(int(longest(text_encoder.params, chunk)) for chunk in chunks)
-    return min(-(-length // 8) * 8, token_ids.shape[1])
-
-
 def prepare_rows(
     examples: Examples,
     *,
     about: dict[str, Any],
     autoencoder: Autoencoder | None,
-    text_encoder: TextEncoder,
+    text: TextColumns,
     cache: Path,
     track: Track,
+    say: Callable[[str], None] = lambda line: None,
 ) -> ArrayRows:
-    """The rows a run trains on: ``latents`` or ``images``, and ``token_ids``."""
+    """The rows a run trains on: ``latents`` or ``images``, and the columns of `text`."""
     folder = cache / fingerprint(about | {"rows": len(examples)}, autoencoder)
     found = _load(folder, len(examples))
     if found is None:
         found = _encode(examples, autoencoder, track)
         _store(folder, *found)
     array, captions = found
-    token_ids = text_encoder.tokenize(captions)
-    token_ids = token_ids[:, : trim(token_ids, text_encoder)]
-    return ArrayRows({"latents" if autoencoder else "images": array, "token_ids": token_ids})
+    if cut := text.truncated(captions):
+        say(
+            f"warning: {cut} of {len(captions)} captions are longer than the "
+            f"{text.text_encoder.max_tokens} tokens that the text encoder reads; the rest is lost"
+        )
+    columns = text.columns(captions, folder=cache, track=track)
+    return ArrayRows({"latents" if autoencoder else "images": array, **columns})
 
 
-def frozen_weights(text_encoder: TextEncoder, *, length: int) -> dict[str, Any]:
-    """What `make_encode` needs as an argument; `length` is that of the token ids."""
-    ids = text_encoder.tokenize([""])[:, :length]
-    null = jax.jit(text_encoder.apply)(text_encoder.params, ids)
-    return {"text": text_encoder.params, "null": null}
-
-
-def make_encode(text_encoder: TextEncoder) -> EncodeFn:
-    """The part of the step before the objective: pixels to [-1, 1], token ids to conditioning."""
+def make_encode(text: TextColumns) -> EncodeFn:
+    """The part of the step before the objective: pixels to [-1, 1], captions to conditioning."""
 
     def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
         latents = raw["latents"] if "latents" in raw else raw["images"] / np.float32(127.5) - 1
-        conditioning: Conditioning = text_encoder.apply(frozen["text"], raw["token_ids"])
-        return Batch(latents, conditioning, raw["index"], frozen["null"])
+        return Batch(latents, text.conditioning(frozen, raw), raw["index"], frozen["null"])
 
     return encode

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pinxit.config import UsageError, to_json
 from pinxit.data.loader import ArrayRows, Loader
+from pinxit.release import check_encoders
 from pinxit.train.build import Parts, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.datasets import load_examples
@@ -25,7 +26,7 @@ from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.mesh import batch_sharding, replicated, state_shardings
 from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.prepare import frozen_weights, prepare_rows
+from pinxit.train.prepare import prepare_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
@@ -98,6 +99,7 @@ class _Run:
             "loader_position": int(state.step),
             "window": window.fetch(),
             "train_seconds": self.train_seconds(),
+            "encoders": self.parts.encoders,
             **more,
         }
         try:
@@ -111,6 +113,7 @@ def run(
     config: TrainConfig, argv: Sequence[str] | None = None, *, console: Console | None = None
 ) -> RunResult:
     """Trains as `config` says, or goes on with a run of the same name; `argv` is for the report."""
+    config = config.resolved()
     folder = claim(config)
     display = Display(config.name, max_steps=config.max_steps, console=console)
     done = folder.finished()
@@ -153,6 +156,8 @@ def _restore(
         return state, Window(), 0.0
     for problem in restored.problems:
         display.say(f"warning: {problem}")
+    where = f"the run {config.name}"
+    check_encoders(restored.run.get("encoders", {}), parts.encoders, where=where)
     display.say(f"resuming after step {restored.step}")
     shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
     state = jax.device_put(restored.state, shardings)
@@ -167,9 +172,10 @@ def _rows(config: TrainConfig, parts: Parts, folder: RunFolder, display: Display
         examples,
         about={"dataset": name, "image_size": size, "seed": config.seed},
         autoencoder=parts.autoencoder if config.model.use_stable_vae else None,
-        text_encoder=parts.text_encoder,
+        text=parts.text,
         cache=folder.cache,
         track=display.track,
+        say=display.say,
     )
 
 
@@ -216,8 +222,7 @@ def _train_and_finish(
     config, parts = moving.config, moving.parts
     observer = Observer(config, parts, moving.folder, moving.display)
     sharding = batch_sharding(parts.mesh)
-    length = rows.arrays["token_ids"].shape[1]
-    frozen = frozen_weights(parts.text_encoder, length=length)
+    frozen = parts.text.frozen(rows.arrays)
     state, window = train(
         build_step(config, parts, state),
         state,

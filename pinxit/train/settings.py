@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pinxit.config import UsageError, choice
@@ -12,6 +12,9 @@ from pinxit.flow.solvers import get_solver
 from pinxit.train.datasets import DATASETS
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
+
+PIXEL_PATCH = 8
+"""Side of a token of a pixel model, where the settings leave it open."""
 
 __all__ = [
     "EmaConfig",
@@ -142,8 +145,8 @@ class TrainConfig:
     """Where images and captions come from: scenes or mock."""
     dataset_size: int = 20_000
     """Rows encoded once, at the start, and kept in memory."""
-    image_size: int = 64
-    """Side of the images, in pixels."""
+    image_size: int = 0
+    """Side of the images, in pixels; 0: 64 for the debug and tiny presets, else 256."""
     batch_size: int = 16
     """Samples per update, over all devices and accumulation steps."""
     max_steps: int = 2_000
@@ -154,10 +157,21 @@ class TrainConfig:
     """Cut the batch in this many pieces, to save memory; the result is the same."""
     use_amp: bool = False
     """Mixed precision: bfloat16 where the hardware has it, else float16 with loss scaling."""
-    text_encoder: str = "tiny"
-    """A name, a Hugging Face directory, or a repository id."""
-    vae: str = "tiny"
-    """A name, a Hugging Face directory, or a repository id."""
+    text_encoder: str = "auto"
+    """tiny, clip, t5, clip+t5, a Hugging Face directory or a repository id; auto: tiny for the
+    debug and tiny presets, else clip (ViT-L/14)."""
+    text_max_tokens: int | None = None
+    """Tokens of a caption that are read; none: 77, or as many as the text encoder has."""
+    cache_text: bool | None = None
+    """Encode captions once, before training, and keep the result; off: encode them in each step.
+    None: T5 is kept, CLIP is not."""
+    caption_cleaning: Literal["stock", "light", "none"] = "stock"
+    """What is done to captions and prompts: stock is what stock diffusers pipelines do."""
+    vae: str = "auto"
+    """tiny, sd, sdxl, a Hugging Face directory or a repository id; auto: tiny for the debug and
+    tiny presets, else sd."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic and memory of the frozen encoders."""
     log_interval: int = 20
     """Steps between rows of metrics."""
     save_interval: int = 500
@@ -193,9 +207,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuses what can be known to be wrong before anything is loaded."""
-        positive = ("dataset_size", "image_size", "batch_size", "max_steps", "log_interval")
+        positive = ("dataset_size", "batch_size", "max_steps", "log_interval")
         positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
-        natural = ("seed", "sample_interval", "eval_interval", "max_skipped")
+        positive += ("text_max_tokens",)
+        natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         _require("", self, positive=positive, natural=natural)
         choice("dataset_name", self.dataset_name, DATASETS)
         if self.batch_size % self.gradient_accumulation_steps:
@@ -207,3 +222,23 @@ class TrainConfig:
             )
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not the name of a folder")
+
+    def resolved(self) -> TrainConfig:
+        """These settings with every choice made that was left open; what is saved with the run.
+
+        The debug and tiny presets are made for the bundled encoders and 64 pixels, the others for
+        the Stable Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of
+        8 x 8 pixels.
+        """
+        small = self.model.preset in ("debug", "tiny")
+        model = self.model
+        if model.patch_size is None and not model.use_stable_vae:
+            model = replace(model, patch_size=PIXEL_PATCH)
+        clip, vae = ("tiny", "tiny") if small else ("clip", "sd")
+        return replace(
+            self,
+            image_size=self.image_size or (64 if small else 256),
+            text_encoder=clip if self.text_encoder == "auto" else self.text_encoder,
+            vae=vae if self.vae == "auto" else self.vae,
+            model=model,
+        )

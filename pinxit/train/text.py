@@ -1,0 +1,159 @@
+"""Captions as columns of the training data: token ids, or embeddings encoded once.
+
+A CLIP embedding is many times larger than a latent and cheap to compute, so captions are kept as
+token ids and encoded inside the step. T5 is what is worth keeping: its embeddings are computed
+before training, cut to the longest caption's real tokens, as float16. Of two encoders joined, each
+has its own columns, and the step joins their outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from pinxit.arrays import Conditioning, TextEncoder
+from pinxit.encoders.fingerprint import fingerprint
+from pinxit.encoders.text import JointTextEncoder
+
+CHUNK = 64
+"""Captions encoded together."""
+MULTIPLE = 8
+"""Rows of tokens are cut to a multiple of this."""
+Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
+
+
+class TextColumns:
+    """How one text encoder's captions are stored, and read back inside the step."""
+
+    def __init__(self, text_encoder: TextEncoder, *, cache: bool | None = None) -> None:
+        self.text_encoder = text_encoder
+        joint = isinstance(text_encoder, JointTextEncoder)
+        self.parts: tuple[TextEncoder, ...] = text_encoder.parts if joint else (text_encoder,)
+        self.cached = [
+            getattr(part, "cacheable", False) if cache is None else cache for part in self.parts
+        ]
+
+    def truncated(self, captions: Sequence[str]) -> int:
+        """How many captions lose their end."""
+        found = getattr(self.text_encoder, "truncated", None)
+        return 0 if found is None else int(np.sum(found(captions)))
+
+    def columns(
+        self, captions: Sequence[str], *, folder: Path, track: Track
+    ) -> dict[str, np.ndarray]:
+        """One row per caption: ``token_ids`` of the parts that run in the step, ``text_tokens``
+        and ``text_mask`` of those that are kept; the names of a second part end in ``_1``."""
+        arrays: dict[str, np.ndarray] = {}
+        for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
+            ids = part.tokenize(captions)
+            ids = ids[:, : longest(part, ids)]
+            if not cached:
+                arrays[_name("token_ids", i)] = ids
+                continue
+            tokens, mask = _stored(part, ids, folder=folder, track=track)
+            arrays[_name("text_tokens", i)] = tokens
+            arrays[_name("text_mask", i)] = mask
+        return arrays
+
+    def frozen(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """What the step needs besides its rows: weights of the parts that run in it, and the
+        encoded empty prompt, as long as the rows of `arrays`."""
+        weights, empty = {}, {}
+        for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
+            ids = part.tokenize([""])
+            length = arrays[_name("text_mask" if cached else "token_ids", i)].shape[1]
+            if cached:
+                encoded = jax.jit(part.apply)(part.params, ids[:, :length])
+                empty[_name("text_tokens", i)] = encoded.tokens
+                empty[_name("text_mask", i)] = encoded.mask
+            else:
+                empty[_name("token_ids", i)] = ids[:, :length]
+                weights[str(i)] = part.params
+        null = jax.jit(self.conditioning)({"text": weights}, empty)
+        return {"text": weights, "null": null}
+
+    def conditioning(self, frozen: Any, raw: dict[str, Any]) -> Conditioning:
+        """From a batch's columns. Pure and jittable."""
+        outputs = []
+        for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
+            if cached:
+                tokens = jnp.asarray(raw[_name("text_tokens", i)]).astype(jnp.float32)
+                outputs.append(Conditioning(tokens, raw[_name("text_mask", i)]))
+            else:
+                ids = raw[_name("token_ids", i)]
+                outputs.append(part.apply(frozen["text"][str(i)], ids))
+        if isinstance(self.text_encoder, JointTextEncoder):
+            return self.text_encoder.join(*outputs)
+        return outputs[0]
+
+
+def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int:
+    """How many leading columns hold everything that some row's mask keeps (a multiple of 8)."""
+
+    @jax.jit
+    def most(params: Any, ids: Any) -> Any:
+        # only the mask is asked for, so the compiler leaves the network out
+        return text_encoder.apply(params, ids).mask.sum(axis=1).max()
+
+    chunks = (token_ids[i : i + 4096] for i in range(0, len(token_ids), 4096))
+    length = max(int(most(text_encoder.params, chunk)) for chunk in chunks)
+    return min(-(-length // MULTIPLE) * MULTIPLE, token_ids.shape[1])
+
+
+def _stored(
+    part: TextEncoder, token_ids: Int[np.ndarray, "n l"], *, folder: Path, track: Track
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (float16, mapped from the disk) and masks, encoded unless they are there."""
+    digest = hashlib.sha256(fingerprint(part.params).encode())
+    digest.update(repr(token_ids.shape).encode() + token_ids.tobytes())
+    folder = folder / f"text_{digest.hexdigest()[:24]}"
+    if not folder.is_dir():
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        temporary.mkdir(parents=True, exist_ok=True)
+        try:
+            _encode(part, token_ids, temporary, track)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    return tokens, np.load(folder / "mask.npy", allow_pickle=False)
+
+
+def _encode(
+    part: TextEncoder, token_ids: Int[np.ndarray, "n l"], folder: Path, track: Track
+) -> None:
+    rows, length = token_ids.shape
+    shape = (rows, length, part.width)
+    tokens = np.lib.format.open_memmap(
+        folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape
+    )
+    mask = np.zeros((rows, length), bool)
+    apply = jax.jit(part.apply)
+    starts = range(0, rows, CHUNK)
+    for start in track(starts, "encoding captions", len(starts)):
+        ids = token_ids[start : start + CHUNK]
+        padding = np.repeat(ids[-1:], CHUNK - len(ids), axis=0)
+        output = apply(part.params, np.concatenate([ids, padding]))
+        some = np.asarray(output.tokens, np.float32)[: len(ids)]
+        if (peak := np.abs(some).max()) > np.finfo(np.float16).max:
+            raise ValueError(
+                f"cache_text: the text encoder's output reaches {peak:.3g}, beyond float16; "
+                "set cache_text to 0"
+            )
+        tokens[start : start + CHUNK] = some
+        mask[start : start + CHUNK] = np.asarray(output.mask)[: len(ids)]
+    tokens.flush()
+    np.save(folder / "mask.npy", mask)
+
+
+def _name(column: str, part: int) -> str:
+    return column if part == 0 else f"{column}_{part}"
