@@ -59,7 +59,7 @@ class ClipTextEncoder:
 
     kind = "clip"
     cacheable = False
-    """Whether embeddings are worth storing: CLIP's take longer to read than to compute."""
+    """Whether embeddings are worth storing: CLIP's are large beside a latent, and cheap to make."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class T5TextEncoder:
 
     kind = "t5"
     cacheable = True
-    """T5-XXL costs more than a training step, so its embeddings are worth storing."""
+    """The larger T5s are costly to run, so their embeddings are worth storing."""
 
     def __init__(
         self,
