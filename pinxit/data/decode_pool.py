@@ -306,7 +306,7 @@ def serve(setting: str) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             head = _receive(images)
-            _alarm(config.timeout + 5)
+            _alarm(2 * config.timeout + 1)
             decoded = decode(_exactly(images, head["bytes"]).tobytes(), config, key=head["key"])
             _alarm(0)
             _tell(answers, decoded)

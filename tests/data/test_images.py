@@ -1,0 +1,307 @@
+"""From an image file to the right pixels."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encoded, png, scene
+from PIL import Image, ImageOps
+from scipy.fft import dctn
+
+from pinxit.config import from_json, to_json
+from pinxit.data import images
+from pinxit.data.images import (
+    FORMATS,
+    Decoded,
+    ImageConfig,
+    crop_box,
+    decode,
+    encode_image,
+    make_buckets,
+    nearest_bucket,
+    phash,
+)
+
+ALL = tuple(FORMATS)
+SMALL = ImageConfig(size=32, formats=ALL)
+
+
+def pixels(data: bytes, size: int) -> np.ndarray:
+    decoded = decode(data, ImageConfig(size=size, formats=ALL))
+    assert decoded.status == "ok", decoded.detail
+    assert decoded.image is not None
+    return decoded.image
+
+
+# --- colour -----------------------------------------------------------------------------------
+
+
+def test_lossless_pixels_come_through_unchanged():
+    image = scene(32, 32)
+    for kind in ("PNG", "BMP", "TIFF"):
+        np.testing.assert_array_equal(pixels(encoded(image, kind), 32), image)
+    np.testing.assert_array_equal(pixels(encoded(image, "WEBP", lossless=True), 32), image)
+    jpeg = encoded(image, "JPEG", quality=100, subsampling=0)
+    assert np.abs(pixels(jpeg, 32).astype(int) - image).max() <= 3
+
+
+def test_grey_palette_and_one_bit():
+    image = Image.fromarray(scene(32, 32))
+    for mode in ("L", "1", "P"):
+        picture = image.convert(mode)
+        np.testing.assert_array_equal(pixels(encoded(picture), 32), picture.convert("RGB"))
+    grey = image.convert("L")
+    np.testing.assert_array_equal(pixels(encoded(grey, "GIF"), 32), grey.convert("RGB"))
+
+
+def test_transparency_is_laid_on_white():
+    colour = np.zeros((8, 8, 4), np.uint8)
+    colour[..., 0] = 200
+    colour[:, :4, 3] = 255
+    colour[:, 4:, 3] = np.arange(4) * 64
+    expected = np.round(colour[..., 3:] / 255 * colour[..., :3] + 255 - colour[..., 3:])
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})):
+        found = pixels(encoded(colour, kind, **options), 8).astype(int)
+        assert np.abs(found - expected).max() <= 1, kind
+    la = Image.fromarray(colour).convert("LA")
+    found = pixels(encoded(la), 8)
+    assert (found[:, 4] == 255).all() and (found[:, 0] == np.asarray(la)[0, 0, 0]).all()
+
+
+def test_a_transparent_edge_does_not_bleed():
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[:32] = (255, 0, 0, 255)  # below: black, but transparent
+    found = pixels(encoded(image), 8)
+    assert (found[..., 0] == 255).all()  # from red to white, never through black
+
+
+def test_one_colour_may_be_transparent():
+    paletted = Image.new("P", (4, 2), 1)
+    paletted.putpalette([0, 0, 0, 10, 20, 30])
+    paletted.putpixel((0, 0), 0)
+    for kind in ("PNG", "GIF"):
+        found = pixels(encoded(paletted.resize((8, 8), 0), kind, transparency=0), 8)
+        assert found[0, 0].tolist() == [255, 255, 255] and found[7, 7].tolist() == [10, 20, 30]
+    rgb = Image.new("RGB", (2, 2), (1, 2, 3))
+    assert (pixels(encoded(rgb, transparency=(1, 2, 3)), 2) == 255).all()
+    assert (pixels(encoded(rgb.convert("L"), transparency=2), 2) == 255).all()
+
+
+def test_sixteen_bits_keep_the_upper_eight():
+    values = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    grey = Image.fromarray(values)
+    assert grey.mode == "I;16"
+    expected = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(pixels(encoded(grey), 8), expected)
+    np.testing.assert_array_equal(pixels(encoded(grey, "TIFF"), 8), expected)
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in values)
+    np.testing.assert_array_equal(pixels(png(8, 8, depth=16, rows=rows), 8), expected)
+
+
+def test_cmyk_and_values_of_unknown_range():
+    cmyk = Image.new("CMYK", (8, 8), (255, 0, 0, 51))
+    found = pixels(encoded(cmyk, "JPEG", quality=100), 8)
+    assert np.abs(found.astype(int) - (0, 204, 204)).max() <= 3
+    for value in (np.float32(0.5), np.int32(7)):
+        data = encoded(Image.fromarray(np.full((8, 8), value)), "TIFF")
+        assert decode(data, SMALL).status == "decode_error"
+
+
+def test_only_the_first_frame_is_read():
+    first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = encoded(first, kind, save_all=True, append_images=[second] * 3)
+        assert np.abs(pixels(data, 8).astype(int) - (255, 0, 0)).max() <= 2, kind
+
+
+# --- turning, cropping, scaling ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_picture_is_the_upright_one(kind: str, turn: int):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = turn
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
+    turned = encoded(scene(90, 61), kind, exif=exif, **options)
+    with Image.open(io.BytesIO(turned)) as picture:
+        upright = encoded(ImageOps.exif_transpose(picture).convert("RGB"))
+    for place in ("center", "random"):
+        config = ImageConfig(size=20, crop=place, formats=ALL, buckets=((16, 24),))
+        found, expected = decode(turned, config, key="k"), decode(upright, config, key="k")
+        assert (found.original, found.crop) == (expected.original, expected.crop)
+        assert found.original == ((61, 90) if turn >= 5 else (90, 61))
+        # a JPEG is decoded at half its size
+        near = 4 if kind == "JPEG" else 1
+        assert np.abs(found.image.astype(int) - expected.image).max() <= near
+
+
+@given(
+    original=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    target=st.tuples(st.integers(1, 512), st.integers(1, 512)),
+    key=st.text(max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_crop_is_the_largest_part_of_the_right_shape(original, target, key):
+    (width, height), (wide, high) = original, target
+    for place in ("center", "random"):
+        left, upper, right, lower = crop_box(original, target, place=place, key=key)
+        assert 0 <= left < right <= width and 0 <= upper < lower <= height
+        across, down = right - left, lower - upper
+        assert across == width or down == height
+        assert abs(across - min(width, max(1, height * wide / high))) <= 0.5
+        assert abs(down - min(height, max(1, width * high / wide))) <= 0.5
+        if place == "center":
+            assert abs(left - (width - right)) <= 1 and abs(upper - (height - lower)) <= 1
+
+
+def test_a_random_crop_depends_on_the_key_alone():
+    data = encoded(scene(100, 40))
+    config = ImageConfig(size=32, crop="random")
+    lefts = [decode(data, config, key=str(i)).crop[0] for i in range(100)]
+    assert lefts == [decode(data, config, key=str(i)).crop[0] for i in range(100)]
+    assert min(lefts) < 8 and max(lefts) > 52 and len(set(lefts)) > 30
+    assert {decode(data, SMALL, key=str(i)).crop for i in range(5)} == {(30, 0, 70, 40)}
+    assert decode(data, config, key="\ud800").status == "ok"
+
+
+def test_the_crop_says_what_the_image_shows():
+    image = scene(96, 64)
+    decoded = decode(encoded(image), ImageConfig(size=64, crop="random"), key="3")
+    left, upper, right, lower = decoded.crop
+    np.testing.assert_array_equal(decoded.image, image[upper:lower, left:right])
+
+
+@pytest.mark.parametrize(("size", "scale"), [((501, 333), 2), ((1103, 803), 4), ((1999, 1501), 8)])
+def test_a_scaled_decode_is_close_to_the_long_way(size, scale, monkeypatch: pytest.MonkeyPatch):
+    coarse = scene(size[0] // 8, size[1] // 8, seed=2)
+    data = encoded(Image.fromarray(coarse).resize(size), "JPEG", quality=90)
+    asked = []
+    shrink = images._shrink
+    monkeypatch.setattr(images, "_shrink", lambda *a: asked.append(shrink(*a)) or asked[-1])
+    fast = decode(data, ImageConfig(size=96))
+    assert asked == [scale]
+    monkeypatch.setattr(images, "SCALED_DECODE_GAP", 1e6)
+    slow = decode(data, ImageConfig(size=96))
+    assert asked == [scale, 1]
+    assert (fast.original, fast.crop) == (slow.original, slow.crop)
+    difference = fast.image.astype(float) - slow.image
+    assert np.abs(difference).mean() < 0.7
+    # not shifted: no better agreement one pixel to any side
+    here = np.abs(difference[1:-1, 1:-1]).mean()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            moved = np.roll(fast.image.astype(float), step, axis) - slow.image
+            assert np.abs(moved[1:-1, 1:-1]).mean() > 1.5 * here
+
+
+def test_shrinking_averages():
+    checkered = np.indices((256, 256)).sum(0) % 2 * 255
+    image = np.repeat(checkered[..., None], 3, axis=2).astype(np.uint8)
+    inner = pixels(encoded(image), 16)[1:-1, 1:-1].astype(int)
+    assert np.abs(inner - 127).max() <= 2
+
+
+def test_small_pictures_are_enlarged_unless_refused():
+    data = encoded(scene(20, 30))
+    assert decode(data, SMALL).image.shape == (32, 32, 3)
+    assert decode(data, ImageConfig(min_side=20)).status == "ok"
+    refused = decode(data, ImageConfig(min_side=21))
+    assert (refused.status, refused.original) == ("too_small", (20, 30))
+    assert decode(encoded(scene(1, 3000)), SMALL).status == "ok"
+
+
+# --- aspect ratios ----------------------------------------------------------------------------
+
+
+def test_buckets_keep_to_the_area_and_the_ratio():
+    assert make_buckets(256) == ((192, 320), (256, 256), (320, 192))
+    assert make_buckets(256, max_ratio=1) == ((256, 256),)
+    for size, ratio, step in ((512, 2.0, 64), (256, 4.0, 32), (1024, 3.0, 64)):
+        buckets = make_buckets(size, max_ratio=ratio, step=step)
+        assert [(high, wide) for wide, high in reversed(buckets)] == list(buckets)
+        for wide, high in buckets:
+            assert wide % step == high % step == 0
+            assert size * size * 0.7 < wide * high <= size * size
+            assert max(wide, high) <= ratio * min(wide, high)
+    with pytest.raises(ValueError, match=r"size: 250 .*multiple of 64"):
+        make_buckets(250)
+
+
+def test_a_picture_goes_to_the_bucket_of_its_shape():
+    buckets = make_buckets(256)
+    assert nearest_bucket((500, 500), buckets) == (256, 256)
+    assert nearest_bucket((1600, 900), buckets) == (320, 192)
+    assert nearest_bucket((10, 4000), buckets) == (192, 320)
+    config = ImageConfig(buckets=make_buckets(64, step=16))
+    for size in ((90, 90), (120, 70), (70, 120)):
+        decoded = decode(encoded(scene(*size)), config)
+        wide, high = nearest_bucket(size, config.buckets)
+        assert decoded.image.shape == (high, wide, 3)
+
+
+# --- encoding and hashing ---------------------------------------------------------------------
+
+
+def test_encoding_is_faithful_and_repeatable():
+    image = scene(64, 64)
+    image[20:40, 20:40] = (255, 0, 0)
+    data = encode_image(image)
+    assert data == encode_image(image.copy())
+    # the colour of a sharp red edge survives, since it has the full resolution
+    assert np.abs(pixels(data, 64).astype(int) - image).mean() < 1.5
+    assert len(encode_image(image, quality=50)) < len(data)
+    with pytest.raises(ValueError, match="quality: 0"):
+        encode_image(image, quality=0)
+
+
+def test_the_hash_is_the_cosine_transform_against_its_median():
+    for seed in range(20):
+        image = scene(50 + seed, 64, seed)
+        grey = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+        low = dctn(np.asarray(grey, float))[:8, :8]
+        bits = (low > np.median(low)).ravel()
+        assert phash(image) == f"{int(''.join(str(int(bit)) for bit in bits), 2):016x}"
+
+
+def test_the_hash_knows_a_picture_again():
+    def apart(one: str, two: str) -> int:
+        return (int(one, 16) ^ int(two, 16)).bit_count()
+
+    image = scene(200, 150, 3)
+    again = pixels(encoded(Image.fromarray(image).resize((320, 240)), "JPEG", quality=60), 150)
+    whole = np.array(Image.fromarray(image).resize((150, 150)))
+    cropped = np.array(Image.fromarray(image[:, 25:175]))
+    assert apart(phash(again), phash(cropped)) <= 4 < 16 < apart(phash(image), phash(scene()))
+    assert apart(phash(whole), phash(image)) <= 4
+    assert len(phash(np.zeros((8, 8, 3), np.uint8))) == 16
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("max_pixels", 0),
+        ("min_side", -1),
+        ("formats", ()),
+        ("formats", ("JPEG", "PSD")),
+        ("buckets", ((0, 64),)),
+        ("timeout", 0),
+        ("workers", 0),
+        ("memory_mb", 0),
+    ],
+)
+def test_wrong_settings_are_named(field: str, value: object):
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        from_json(ImageConfig, {field: value})
+
+
+def test_settings_pass_through_json():
+    config = ImageConfig(size=128, crop="random", buckets=make_buckets(128), timeout=3)
+    assert from_json(ImageConfig, to_json(config)) == config
+    assert isinstance(decode(b"", config), Decoded)
