@@ -62,11 +62,20 @@ class Unit:
 class Source(Protocol):
     """Rows by units. Small, and the same after pickling: workers get a copy."""
 
-    name: str
-    revision: str | None
-    """What was read, exactly: a commit of the hub, or a fingerprint of the files."""
-    bears_images: bool
-    """Whether the rows bear encoded images rather than URLs."""
+    @property
+    def name(self) -> str:
+        """The source's name in `SOURCES`."""
+        ...
+
+    @property
+    def revision(self) -> str | None:
+        """What is read, exactly: a commit of the hub, or a fingerprint of the files."""
+        ...
+
+    @property
+    def bears_images(self) -> bool:
+        """Whether the rows bear encoded images rather than URLs."""
+        ...
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Every unit, in an order that never changes; only the first `limit`, where given."""

@@ -1,0 +1,167 @@
+"""A folder of images, with captions in any of the usual layouts.
+
+- ``cat.jpg`` and ``cat.txt`` (or ``cat.caption``) side by side;
+- ``metadata.jsonl`` or ``metadata.csv`` with a column ``file_name``, in the folder or in folders
+  below (the hub's imagefolder);
+- where there is neither, the name of the image's own folder is its caption (an imagefolder of
+  classes); an image at the top has none then.
+
+A name in the metadata without an image becomes a row without one: nothing is lost, and a name that
+leads out of the folder finds nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pinxit.data.schema import Row, Unit
+from pinxit.data.source_archives import IMAGES, LARGEST, row_of_files
+from pinxit.data.source_columns import Columns, text, unreadable
+from pinxit.data.source_files import (
+    File,
+    Listing,
+    list_files,
+    open_file,
+    reading,
+    without_held_out,
+)
+from pinxit.data.source_lines import open_lines, records
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+NAMED = ("file_name", "filename", "file", "image")
+"""Where a metadata record may name its image."""
+BESIDE = (".txt", ".caption")
+FORM = "a folder of images with captions (.txt beside, metadata.jsonl, or a folder for each class)"
+SUFFIXES = (*(f".{suffix}" for suffix in sorted(IMAGES)), *BESIDE, *METADATA)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a folder, and where its caption is."""
+
+    name: str
+    image: File | None
+    """None where the metadata names an image that is not there."""
+    about: Mapping[str, Any]
+    beside: File | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Rows of a folder of images, in runs of `unit_rows`."""
+
+    name: str
+    path: str
+    revision: str
+    columns: Columns
+    unit_rows: int = 10_000
+    bears_images: bool = True
+
+    def units(self, *, limit: int | None = None) -> list[Unit]:
+        """Every unit; the folder is listed once."""
+        total = len(self._entries())
+        starts = range(0, total, self.unit_rows)[:limit]
+        return [
+            Unit(f"00000-{part:03d}", self.path, part, min(self.unit_rows, total - start))
+            for part, start in enumerate(starts)
+        ]
+
+    def read(self, unit: Unit) -> Iterator[Row]:
+        """The rows of a unit. ValueError where the folder is not what it was when opened."""
+        start = unit.part * self.unit_rows
+        entries = self._entries()[start : start + self.unit_rows]
+        for number, entry in enumerate(entries, start=start):
+            yield self._row(f"{unit.id}/{number:08d}", entry)
+
+    def _entries(self) -> tuple[Entry, ...]:
+        return read_folder(self.path, self.revision)
+
+    def _row(self, key: str, entry: Entry) -> Row:
+        image = _bytes(entry.image, limit=LARGEST["image"])
+        if image is None:
+            return unreadable(key)
+        beside = _bytes(entry.beside, limit=LARGEST["text"])
+        caption = text(beside) if beside is not None else entry.label
+        return row_of_files(
+            key, self.columns, image=image, caption=caption, about=dict(entry.about)
+        )
+
+
+def list_folder(path: str, *, revision: str | None = None) -> Listing:
+    """The images, captions and metadata below a folder, of the training split where it has one."""
+    listing = list_files(path, suffixes=SUFFIXES, form=FORM, revision=revision)
+    return Listing(without_held_out(listing.files, folders=True), listing.revision)
+
+
+@functools.lru_cache(maxsize=4)
+def read_folder(path: str, revision: str) -> tuple[Entry, ...]:
+    """The entries of a folder, sorted by name; ValueError where its revision is another."""
+    listing = list_folder(path)
+    if listing.revision != revision:
+        raise ValueError(
+            f"{path} has changed since it was opened ({revision}, now {listing.revision}); "
+            "start again with a new output folder, or bring the old files back"
+        )
+    files = {file.name: file for file in listing.files}
+    about = _metadata(files)
+    beside = {name: file for name, file in files.items() if name.lower().endswith(BESIDE)}
+    images = {name for name in files if posixpath.splitext(name)[1][1:].lower() in IMAGES}
+    labelled = not about and not beside
+    entries = []
+    for name in sorted(images | about.keys()):
+        stem = posixpath.splitext(name)[0]
+        folder = posixpath.basename(posixpath.dirname(name))
+        entries.append(
+            Entry(
+                name,
+                files[name] if name in images else None,
+                about.get(name, {}),
+                next((beside[stem + end] for end in BESIDE if stem + end in beside), None),
+                folder.replace("_", " ") or None if labelled else None,
+            )
+        )
+    return tuple(entries)
+
+
+def _metadata(files: Mapping[str, File]) -> dict[str, dict[str, Any]]:
+    """What the metadata files say, by the name of the image."""
+    about: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        folder, base = posixpath.split(name)
+        if base.lower() not in METADATA:
+            continue
+        for values in _records(file.path):
+            named = next((text(values[key]) for key in NAMED if values.get(key)), None)
+            if named is None:
+                raise ValueError(
+                    f"{file.path} has a record without {' or '.join(NAMED)}; it has: "
+                    f"{', '.join(values)}"
+                )
+            about.setdefault(posixpath.normpath(posixpath.join(folder, named)), values)
+    return about
+
+
+def _records(path: str) -> Iterator[dict[str, Any]]:
+    with open_lines(path) as stream:
+        names: list[str] | None = None
+        for _, fields in records(stream, "csv" if path.lower().endswith("csv") else "jsonl"):
+            if isinstance(fields, dict):
+                yield fields
+            elif names is None and fields is not None:
+                names = fields
+            elif names is not None and fields is not None:
+                yield dict(zip(names, fields, strict=False))
+            else:
+                raise ValueError(f"{path} has a record that is no JSON object")
+
+
+def _bytes(file: File | None, *, limit: int) -> bytes | None:
+    if file is None or (file.size or 0) > limit:
+        return None
+    with reading(file.path), open_file(file.path) as stream:
+        return stream.read()  # type: ignore[attr-defined]

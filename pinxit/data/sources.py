@@ -1,0 +1,301 @@
+"""Sources: where captions and images come from, by name.
+
+A source is a list of units of work and a way to read each (`Source`, in schema.py). `open_source`
+takes a name of `SOURCES` and a place: a file, a folder, a glob, an fsspec URL, or a dataset of the
+Hugging Face hub (``owner/name``), which is pinned to a commit. The released sets know their own
+column names; the formats (`parquet`, `csv`, `tsv`, `jsonl`) know the usual ones; either can be told
+others. To add a source, write a function like those below and give it a name in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from pinxit.config import UsageError, choice, positive
+from pinxit.data.schema import Source, Unit
+from pinxit.data.source_archives import ArchiveSource
+from pinxit.data.source_columns import Columns
+from pinxit.data.source_files import File, Listing, list_files, without_held_out
+from pinxit.data.source_folders import FolderSource, list_folder
+from pinxit.data.source_hub import SCHEME, parse_hub_path
+from pinxit.data.source_lines import LinesSource
+from pinxit.data.source_parquet import ParquetSource, open_table
+
+__all__ = ["SOURCES", "Place", "Source", "Unit", "open_source"]
+
+COYO = Columns(
+    {
+        "url": ("url",),
+        "caption": ("text",),
+        "width": ("width",),
+        "height": ("height",),
+        "phash": ("image_phash",),
+        "watermark": ("watermark_score",),
+        "nsfw": ("nsfw_score_opennsfw2", "nsfw_score_gantman"),
+        "aesthetic": ("aesthetic_score_laion_v2",),
+        "clip_similarity": ("clip_similarity_vitl14",),
+    },
+    required=(
+        *("url", "caption", "width", "height", "phash"),
+        *("watermark", "nsfw", "aesthetic", "clip_similarity"),
+    ),
+)
+"""The release's names. (Its owner's preparation script spells some otherwise; no file does.)"""
+
+LAION = Columns(
+    {
+        "url": ("url",),
+        "caption": ("caption", "text"),
+        "width": ("width",),
+        "height": ("height",),
+        "watermark": ("pwatermark",),
+        "nsfw": ("punsafe",),
+        "aesthetic": ("aesthetic",),
+        "clip_similarity": ("similarity",),
+    },
+    required=("url", "caption"),
+)
+"""Re-LAION (url, caption, lower case) and the older sets (URL, TEXT). Their `hash` is of the words,
+not of the image; their aesthetic score is the predictor's first version, 0 to 10 but not COYO's."""
+
+USUAL = Columns(
+    {
+        "url": ("url", "image_url", "img_url", "link"),
+        "caption": ("caption", "text", "alt_text", "alt", "prompt", "caption_original", "title"),
+        "image": ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes"),
+        "width": ("width", "image_width", "original_width"),
+        "height": ("height", "image_height", "original_height"),
+        "phash": ("phash", "image_phash"),
+        "watermark": ("watermark", "watermark_score", "pwatermark"),
+        "nsfw": ("nsfw", "nsfw_score", "punsafe", "nsfw_score_opennsfw2", "nsfw_score_gantman"),
+        "aesthetic": ("aesthetic", "aesthetic_score", "aesthetic_score_laion_v2"),
+        "clip_similarity": ("clip_similarity", "similarity", "clip_similarity_vitl14"),
+    },
+)
+"""The names that columns usually have; only a caption and a URL or an image are needed."""
+
+POSITIONS = {"url": "0", "caption": "1"}
+"""CC12M's TSV has no header: the URL, a tab, the caption."""
+
+COYO_REPO = "kakaobrain/coyo-700m"
+LAION_REPO = "laion/relaion2B-en-research-safe"
+LAION_ART_REPO = "laion/relaion-art"
+CC12M_REPO = "pixparse/cc12m-wds"
+MONET_REPO = "jasperai/monet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What `open_source` was asked for."""
+
+    name: str
+    path: str | None = None
+    revision: str | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unit_rows: int = 10_000
+
+    def needed_path(self) -> str:
+        """The path, of a source that has no home of its own."""
+        if self.path is None:
+            raise UsageError(
+                "dataset_path", None, problem="missing", valid=f"where the {self.name} data are"
+            )
+        return self.path
+
+    def find(self, home: str, *, suffixes: Sequence[str], form: str) -> Listing:
+        """The files at the path, or at `home` on the hub; held-out splits are left out."""
+        listing = list_files(
+            self.path or home, suffixes=suffixes, form=form, revision=self.revision
+        )
+        return Listing(without_held_out(listing.files), listing.revision)
+
+
+def open_source(
+    name: str,
+    *,
+    path: str | None = None,
+    revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    unit_rows: int = 10_000,
+) -> Source:
+    """The source of this name at `path` (default: the released set, on the hub).
+
+    `revision` pins a hub dataset; a branch becomes the commit it is at now. `columns` maps meanings
+    (url, caption, image, width, ...) to the source's own names. Lists files and looks into the
+    first; raises ValueError, in one message, where nothing is there or a column lacks.
+    """
+    choice("dataset_name", name, SOURCES)
+    positive("unit_rows", unit_rows)
+    return SOURCES[name](Place(name, path, revision, dict(columns or {}), unit_rows))
+
+
+def coyo(place: Place) -> Source:
+    """COYO-700M: 747 M English alt texts with URLs, hashes and scores; CC-BY-4.0 for the index."""
+    return _urls(place, COYO_REPO, COYO, form="COYO-format parquet (columns url, text, width, ...)")
+
+
+def laion2b(place: Place) -> Source:
+    """Re-LAION-2B-en research-safe (gated), which replaces LAION-2B-en, gone since 2023."""
+    return _urls(place, LAION_REPO, LAION, form="LAION-format parquet (columns url, caption, ...)")
+
+
+def laion_art(place: Place) -> Source:
+    """Re-LAION-Art (gated): about 8 M images of the highest aesthetic scores."""
+    return _urls(place, LAION_ART_REPO, LAION, form="LAION-format parquet (columns URL, TEXT, ...)")
+
+
+def cc12m(place: Place) -> Source:
+    """CC12M: with images, as WebDataset tars (default), or the official TSV of URLs."""
+    listing = place.find(
+        CC12M_REPO,
+        suffixes=(".tar", ".tsv", ".tsv.gz", ".parquet"),
+        form="CC12M as .tar (images), .tsv (url, tab, caption) or .parquet files",
+    )
+    tars = _ending(listing.files, ".tar")
+    texts = _ending(listing.files, ".tsv", ".tsv.gz")
+    if tars:
+        return _archives(place, listing.revision, tars)
+    if texts:
+        tsv = dataclasses.replace(place, columns=POSITIONS | dict(place.columns))
+        return _lines(tsv, listing.revision, texts)
+    return _table(place, listing.revision, listing.files, USUAL)
+
+
+def monet(place: Place) -> Source:
+    """MONET: 104.9 M captioned images, hosted, Apache-2.0. The newest version folder is read."""
+    listing = place.find(
+        MONET_REPO,
+        suffixes=(".tar", ".parquet"),
+        form="MONET as .tar (image and json) or .parquet files",
+    )
+    return _images(place, Listing(newest_version(listing.files), listing.revision))
+
+
+def parquet(place: Place) -> Source:
+    """Any parquet with captions and URLs or encoded images."""
+    place.needed_path()
+    return _urls(place, "", USUAL, form="parquet files")
+
+
+def csv(place: Place) -> Source:
+    """CSV with a header; columns given as numbers (0, 1 ...) mean that there is none."""
+    return _text(place, ".csv", ".csv.gz")
+
+
+def tsv(place: Place) -> Source:
+    """TSV without quotes, with a header; columns given as numbers mean that there is none."""
+    return _text(place, ".tsv", ".tsv.gz")
+
+
+def jsonl(place: Place) -> Source:
+    """One JSON object per line."""
+    return _text(place, ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+def folder(place: Place) -> Source:
+    """A folder of images with captions beside, in metadata files, or as folder names."""
+    path = place.needed_path()
+    listing = list_folder(path, revision=place.revision)
+    columns = USUAL.override(place.columns)
+    if place.columns.keys() - {"caption"}:
+        raise UsageError("columns", dict(place.columns), valid="caption, for a folder of images")
+    where = parse_hub_path(path) if listing.files[0].path.startswith(SCHEME) else None
+    if where is not None:  # workers list the same commit again
+        path = f"{SCHEME}datasets/{where.repo}@{listing.revision}/{where.inside}".rstrip("/")
+    return FolderSource(place.name, path, listing.revision, columns, unit_rows=place.unit_rows)
+
+
+def webdataset(place: Place) -> Source:
+    """WebDataset tars, as img2dataset writes them."""
+    listing = place.find(place.needed_path(), suffixes=(".tar",), form="WebDataset .tar files")
+    return _archives(place, listing.revision, listing.files)
+
+
+def hf(place: Place) -> Source:
+    """A dataset of the hub (or a copy of it) that bears its images: parquet, or tars."""
+    listing = place.find(
+        place.needed_path(),
+        suffixes=(".parquet", ".tar"),
+        form="parquet files with a column of images, or WebDataset .tar files",
+    )
+    return _images(place, listing)
+
+
+SOURCES: dict[str, Callable[[Place], Source]] = {
+    "coyo": coyo,
+    "laion2b": laion2b,
+    "laion-art": laion_art,
+    "cc12m": cc12m,
+    "monet": monet,
+    "parquet": parquet,
+    "csv": csv,
+    "tsv": tsv,
+    "jsonl": jsonl,
+    "folder": folder,
+    "webdataset": webdataset,
+    "hf": hf,
+}
+
+
+def newest_version(files: Sequence[File]) -> tuple[File, ...]:
+    """The files below the highest folder ``v1.2.3``; all of them where there is no such folder."""
+
+    def version(file: File) -> tuple[int, ...]:
+        match = re.search(r"(?:^|/)v(\d+)\.(\d+)\.(\d+)/", file.name)
+        return tuple(int(part) for part in match.groups()) if match else ()
+
+    newest = max(version(file) for file in files)
+    return tuple(file for file in files if version(file) == newest)
+
+
+def _urls(place: Place, home: str, columns: Columns, *, form: str) -> Source:
+    listing = place.find(home, suffixes=(".parquet",), form=form)
+    return _table(place, listing.revision, listing.files, columns)
+
+
+def _images(place: Place, listing: Listing) -> Source:
+    tars = _ending(listing.files, ".tar")
+    tables = _ending(listing.files, ".parquet") or (() if tars else listing.files)
+    if tables and not tars:
+        columns = dataclasses.replace(USUAL, required=("image", "caption"))
+        return _table(place, listing.revision, tables, columns)
+    return _archives(place, listing.revision, tars)
+
+
+def _table(place: Place, revision: str, files: tuple[File, ...], columns: Columns) -> Source:
+    columns = columns.override(place.columns)
+    path = files[0].path
+    with open_table(path) as table:
+        found = columns.match(table.schema_arrow.names, where=f"{place.name}: {path}")
+    return ParquetSource(
+        place.name, revision, files, columns, "image" in found, unit_rows=place.unit_rows
+    )
+
+
+def _archives(place: Place, revision: str, files: tuple[File, ...]) -> Source:
+    return ArchiveSource(place.name, revision, files, USUAL.override(place.columns))
+
+
+def _text(place: Place, *suffixes: str) -> Source:
+    listing = place.find(
+        place.needed_path(), suffixes=suffixes, form=f"{place.name} files of captions and URLs"
+    )
+    return _lines(place, listing.revision, listing.files)
+
+
+def _lines(place: Place, revision: str, files: tuple[File, ...]) -> Source:
+    kind = "tsv" if place.name == "cc12m" else place.name
+    names = [name for given in place.columns.values() for name in given.split(",")]
+    header = not names or not all(name.strip().isdecimal() for name in names)
+    columns = dataclasses.replace(USUAL, required=("url", "caption")).override(place.columns)
+    source = LinesSource(
+        place.name, revision, files, columns, kind, header=header, unit_rows=place.unit_rows
+    )
+    source.check()
+    return source
+
+
+def _ending(files: Sequence[File], *suffixes: str) -> tuple[File, ...]:
+    return tuple(file for file in files if file.name.lower().endswith(suffixes))

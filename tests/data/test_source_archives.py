@@ -1,0 +1,218 @@
+"""Tars of strangers: samples as img2dataset writes them, and nothing an archive can do to us."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from pinxit.data.schema import Row, Source
+from pinxit.data.source_archives import LARGEST, is_honest, members
+from pinxit.data.sources import open_source
+
+JPEG = b"\xff\xd8\xff\xe0 not a real picture"
+
+
+def every(source: Source) -> list[Row]:
+    """All rows, read by a copy of the source, as workers do."""
+    copy = pickle.loads(pickle.dumps(source))
+    return [row for unit in source.units() for row in copy.read(unit)]
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT):
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def sample(key: str, **about) -> list[tuple[str, bytes]]:
+    """The three members of one of img2dataset's samples."""
+    known = {"url": f"http://a/{key}", "caption": f"json {key}", "key": key, "status": "success"}
+    known |= {"width": 256, "height": 384, "original_width": 2560, "sha256": "0", **about}
+    texts = [(f"{key}.json", json.dumps(known).encode()), (f"{key}.txt", f"text {key}".encode())]
+    return [(f"{key}.jpg", JPEG + key.encode()), *texts]
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_img2dataset_s_output(tmp_path: Path, format: int):
+    keys = [f"{i:09d}" for i in range(5)]
+    write_tar(tmp_path / "00000.tar", [m for key in keys[:3] for m in sample(key)], format)
+    write_tar(tmp_path / "00001.tar", [m for key in keys[3:] for m in sample(key, punsafe=0.2)])
+    (tmp_path / "00000.parquet").write_bytes(b"img2dataset's own table, not wanted")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    source = open_source("webdataset", path=str(tmp_path))
+    assert isinstance(source, Source) and source.bears_images
+    assert [unit.id for unit in source.units()] == ["00000-000", "00001-000"]
+    rows = every(source)
+    assert [row.image for row in rows] == [JPEG + key.encode() for key in keys]
+    assert [row.caption for row in rows] == [f"text {key}" for key in keys]
+    assert [row.origin for row in rows] == [f"http://a/{key}" for key in keys]
+    assert rows[0].url is None and (rows[0].width, rows[0].height) == (256, 384)
+    assert rows[3].scores == {"nsfw": 0.2} and rows[3].key == "00001-000/00000000"
+    by_json = open_source("webdataset", path=str(tmp_path), columns={"caption": "caption"})
+    assert every(by_json)[1].caption == f"json {keys[1]}"
+
+
+def test_long_names_in_every_format(tmp_path: Path):
+    name = "folder/" * 30 + "ünïcode" * 10 + "/0"
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = write_tar(tmp_path / "a.tar", [(f"{name}.png", JPEG), (f"{name}.txt", b"x")], format)
+        (row,) = every(open_source("webdataset", path=str(path)))
+        assert row.caption == "x"
+        with open(path, "rb") as file:
+            assert [member for member, _, _ in members(file, "a.tar")] == [
+                f"{name}.png",
+                f"{name}.txt",
+            ]
+
+
+def test_samples_without_captions_json_or_image(tmp_path: Path):
+    files = [
+        ("0.webp", JPEG),
+        ("1.JPG", JPEG),
+        ("1.json", b'{"caption": "from json", "image": "not this"}'),
+        ("2.txt", b"an orphan"),
+        ("3.png", JPEG),
+        ("3.json", b"{ broken"),
+        ("3.txt", b" \xff caf\xc3\xa9 "),
+        ("4.mask.png", b"a mask"),
+        ("4.png", JPEG),
+        ("5.cls", b"7"),
+        ("6.v2.jpg", JPEG),
+        ("7/8.jpg", JPEG),
+        ("7/8.txt", b"in a folder"),
+    ]
+    rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
+    assert [row.image for row in rows] == [JPEG, JPEG, None, JPEG, JPEG, JPEG, JPEG]
+    assert [row.caption for row in rows] == [
+        *("", "from json", "", "\ufffd café", "", "", "in a folder"),
+    ]
+    assert [int(row.key[-8:]) for row in rows] == list(range(7))
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.canary),)
+
+
+def test_pickles_are_never_opened(tmp_path: Path):
+    bomb = pickle.dumps(Bomb(tmp_path / "canary"))
+    files = [(f"0.{suffix}", bomb) for suffix in ("pkl", "pyd", "pickle", "pth", "pt", "npy")]
+    files += [*sample("0"), ("1.pyd", bomb), ("2.jpg", bomb), ("2.json", bomb), ("2.txt", bomb)]
+    rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
+    assert len(rows) == 2 and rows[0].image is not None and rows[1].image == bomb
+    assert not (tmp_path / "canary").exists()
+    pickle.loads(bomb)
+    assert (tmp_path / "canary").exists()  # the bomb was live
+
+
+def test_commands_are_refused(tmp_path: Path):
+    canary = tmp_path / "canary"
+    for path in (f"pipe:touch {canary}", "pipe::file:///x", "simplecache::http://a/b.tar"):
+        with pytest.raises(ValueError, match="names a command or a chain"):
+            open_source("webdataset", path=path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../0.jpg", "/etc/0.jpg", "a/../../0.jpg", "..\\0.jpg", "C:\\0.jpg", "\\0.jpg", "C:/0.jpg"],
+)
+def test_names_that_climb_are_skipped(tmp_path: Path, name: str):
+    assert not is_honest(name)
+    path = write_tar(tmp_path / "a.tar", [(name, JPEG), *sample("1")])
+    assert [row.caption for row in every(open_source("webdataset", path=str(path)))] == ["text 1"]
+
+
+def test_links_and_devices_are_skipped(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    types = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+    with tarfile.open(path, "w") as tar:
+        for number, kind in enumerate(types):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        for name, data in sample("9"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert [row.caption for row in every(open_source("webdataset", path=str(path)))] == ["text 9"]
+
+
+def test_sparse_members_are_refused(tmp_path: Path):
+    """A sparse member of 4 KB on disk may claim terabytes."""
+    path = write_tar(tmp_path / "a.tar", sample("0"), tarfile.GNU_FORMAT)
+    data = bytearray(path.read_bytes())
+    data[156:157] = tarfile.GNUTYPE_SPARSE
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"sparse member \('0\.jpg'\): refused"):
+        every(open_source("webdataset", path=str(path)))
+
+
+def test_large_members_do_not_enter_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(LARGEST, "image", 1000)
+    monkeypatch.setitem(LARGEST, "text", 100)
+    files = [
+        ("0.jpg", bytes(1001)),
+        ("0.txt", b"large image"),
+        ("1.jpg", JPEG),
+        ("1.txt", b"x" * 101),
+    ]
+    rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
+    assert [(row.image, row.caption) for row in rows] == [(None, ""), (JPEG, "")]
+
+
+def test_a_huge_header_is_refused(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("a" * (LARGEST["name"] + 1) + ".jpg"))
+    with pytest.raises(ValueError, match="has a header of 65542 bytes: refused"):
+        every(open_source("webdataset", path=str(path)))
+
+
+def test_every_cut_is_noticed(tmp_path: Path):
+    path = write_tar(tmp_path / "a.tar", [m for key in ("0", "1") for m in sample(key)])
+    data = path.read_bytes()
+    end = len(data.rstrip(b"\0")) // 512 * 512 + 512  # where the end mark begins
+    source = open_source("webdataset", path=str(path))
+    for size in [0, 1, 511, 512, 513, 700, 1024, 2048, end - 512, end - 1, end, end + 511]:
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"a\.tar is damaged: it ends before its end mark"):
+            list(source.read(source.units()[0]))
+    path.write_bytes(data[: end + 512])
+    assert len(list(source.read(source.units()[0]))) == 2
+    path.write_bytes(data[:1024] + b"X" * 512 + data[1536:])
+    with pytest.raises(ValueError, match=r"a\.tar is damaged: (bad checksum|invalid header)"):
+        list(source.read(source.units()[0]))
+
+
+def test_monet_reads_its_newest_version(tmp_path: Path):
+    for version, key in [("v1.9.0", "0"), ("v1.10.0", "1")]:
+        folder = tmp_path / version / "synthetic"
+        folder.mkdir(parents=True)
+        about = json.dumps({"caption_original": f"words {key}", "nsfw": 0.1}).encode()
+        latent = ("0.embedding_vae-x.pth", b"a pickle")
+        write_tar(folder / "0000.tar", [("0.jpg", JPEG), ("0.json", about), latent])
+    (row,) = every(open_source("monet", path=str(tmp_path)))
+    assert row.caption == "words 1" and row.image == JPEG
+
+
+def test_cc12m_with_images(tmp_path: Path):
+    write_tar(tmp_path / "cc12m-train-0000.tar", sample("0"))
+    (tmp_path / "info.parquet").write_bytes(b"")
+    (row,) = every(open_source("cc12m", path=str(tmp_path)))
+    assert row.caption == "text 0" and row.image is not None

@@ -1,0 +1,135 @@
+"""Names matched whatever their case, values cast by meaning, what lacks said at once."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from pinxit.data.source_columns import (
+    Columns,
+    hash_digits,
+    make_row,
+    number,
+    text,
+    unreadable,
+    whole,
+)
+from pinxit.data.sources import COYO, LAION, USUAL
+
+RELEASED = [
+    *("id", "url", "text", "width", "height", "image_phash", "text_length", "word_count"),
+    *("num_tokens_bert", "num_tokens_gpt", "num_faces", "clip_similarity_vitb32"),
+    *("clip_similarity_vitl14", "nsfw_score_opennsfw2", "nsfw_score_gantman"),
+    *("watermark_score", "aesthetic_score_laion_v2"),
+]
+"""COYO-700M's columns, all of them."""
+
+
+def test_coyo_as_released():
+    found = COYO.match(RELEASED, where="coyo")
+    assert found["caption"] == ("text",) and found["phash"] == ("image_phash",)
+    assert found["nsfw"] == ("nsfw_score_opennsfw2", "nsfw_score_gantman")
+    assert found["clip_similarity"] == ("clip_similarity_vitl14",)
+
+
+@pytest.mark.parametrize("lost", ["url", "text", "watermark_score", "image_phash"])
+def test_a_missing_column_is_named_with_those_that_exist(lost):
+    existing = [name for name in RELEASED if name != lost]
+    with pytest.raises(ValueError) as error:
+        COYO.match(existing, where="coyo: part-0.parquet")
+    said = str(error.value)
+    assert "coyo: part-0.parquet has no column for" in said and f"({lost})" in said
+    assert "num_faces" in said and "columns={" in said
+
+
+def test_everything_that_lacks_is_said_at_once():
+    with pytest.raises(ValueError, match=r"url \(url\).*caption \(text\).*it has: link, words"):
+        COYO.match(["link", "words"], where="coyo")
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        ["URL", "TEXT", "WIDTH", "HEIGHT", "similarity", "hash", "punsafe", "pwatermark"],
+        ["url", "caption", "width", "height", "similarity", "status", "punsafe", "pwatermark"],
+    ],
+)
+def test_laion_old_and_new(existing):
+    found = LAION.match(existing, where="laion2b")
+    assert found["url"] == (existing[0],) and found["caption"] == (existing[1],)
+    assert found["width"] == (existing[2],) and found["watermark"] == ("pwatermark",)
+    assert "phash" not in found  # LAION's hash is of the text
+
+
+def test_exact_spelling_wins_and_preference_decides():
+    assert USUAL.match(["Url", "url", "text", "caption"], where="x")["url"] == ("url",)
+    assert USUAL.match(["URL", "text", "Caption"], where="x")["caption"] == ("Caption",)
+
+
+def test_columns_given_by_hand():
+    columns = COYO.override({"url": "LINK", "phash": "none", "nsfw": "a, b"})
+    rest = [name for name in RELEASED if name not in ("url", "image_phash")]
+    found = columns.match([*rest, "Link", "a", "b"], where="coyo")
+    assert found["url"] == ("Link",) and found["nsfw"] == ("a", "b") and "phash" not in found
+    with pytest.raises(ValueError, match=r"nsfw \(b\)"):
+        columns.match([*rest, "Link", "a"], where="coyo")
+    with pytest.raises(ValueError, match=r"\['colour'\] are unknown; valid: url, caption"):
+        COYO.override({"colour": "x"})
+    # one of two alternatives may be dropped, and then the other is needed
+    with pytest.raises(ValueError, match="no column for image "):
+        USUAL.override({"url": "none"}).match(["url", "caption"], where="x")
+    assert pickle.loads(pickle.dumps(columns)) == columns
+
+
+def test_the_first_of_several_captions_that_has_a_value():
+    found = USUAL.override({"caption": "long,short"}).match(["url", "long", "short"], where="x")
+    values = {"url": "u", "long": " ", "short": "a cat"}
+    assert make_row("k", values, found).caption == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "scores"),
+    [
+        ({"width": 640.0, "watermark_score": 0.25}, 640, {"watermark": 0.25}),
+        ({"width": "640", "watermark_score": "0.25"}, 640, {"watermark": 0.25}),
+        ({"width": float("nan"), "watermark_score": float("nan")}, None, {}),
+        ({"width": 0, "watermark_score": "n/a"}, None, {}),
+        ({"width": -5, "watermark_score": None}, None, {}),
+        ({"width": True, "watermark_score": [1]}, None, {}),
+        ({"width": 10**400, "watermark_score": "1e999"}, None, {}),
+        ({"nsfw_score_opennsfw2": 0.1, "nsfw_score_gantman": 0.4}, None, {"nsfw": 0.4}),
+        ({"nsfw_score_opennsfw2": 0.1, "nsfw_score_gantman": None}, None, {"nsfw": 0.1}),
+    ],
+)
+def test_values_are_cast_or_absent(values: dict[str, Any], width, scores):
+    row = make_row("k", values, COYO.match(RELEASED, where="coyo"))
+    assert row.width == width and row.scores == scores
+    assert row.url is None and row.caption == ""
+
+
+def test_casts():
+    assert text("  a \n") == "a" and text(b"caf\xc3\xa9") == "café" and text(5) == "5"
+    assert text("\ud800x") == "?x" and text(None) is None and text(" ") is None
+    assert text(float("nan")) is None and text({"a": 1}) is None and text(True) is None
+    assert whole("12.9") == 12 and number("-3") == -3.0 and number("x") is None
+    assert hash_digits("9C8F00FF00FF00FF") == "9c8f00ff00ff00ff"
+    assert hash_digits(-1) == "f" * 16 and hash_digits(255) == "00000000000000ff"
+    assert hash_digits("xyz") is None and hash_digits("0" * 17) is None and hash_digits(1.5) is None
+
+
+def test_an_image_takes_the_place_of_the_url():
+    found = USUAL.match(["url", "image", "caption"], where="x")
+    values = {"url": "http://a/b", "caption": "c", "image": {"bytes": b"\xff", "path": "/etc"}}
+    row = make_row("k", values, found)
+    assert row.image == b"\xff" and row.url is None and row.origin == "http://a/b"
+    absent = make_row("k", {**values, "image": {"bytes": None, "path": "/etc/passwd"}}, found)
+    assert absent.image is None and absent.url == "http://a/b" and absent.origin is None
+
+
+def test_an_unreadable_record_keeps_its_key():
+    row = unreadable("00000-000/00000007")
+    assert row.key == "00000-000/00000007" and row.url is None and row.image is None
+
+
+def test_required_is_the_default_of_usual_tables():
+    assert Columns({"url": ("u",), "caption": ("c",)}).match(["U", "C"], where="x")

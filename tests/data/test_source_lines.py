@@ -1,0 +1,148 @@
+"""CSV, TSV and JSONL in runs of lines: nothing lost or read twice, whatever stands in a field."""
+
+import csv
+import gzip
+import io
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pinxit.data.schema import Row, Source
+from pinxit.data.source_columns import text
+from pinxit.data.source_lines import records
+from pinxit.data.sources import open_source
+
+
+def every(source: Source) -> list[Row]:
+    """All rows, read by a copy of the source, as workers do."""
+    copy = pickle.loads(pickle.dumps(source))
+    return [row for unit in source.units() for row in copy.read(unit)]
+
+
+def write(path: Path, data: str) -> str:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wb") as file:
+        file.write(data.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("unit_rows", [1, 3, 100])
+def test_csv(tmp_path: Path, end: str, packed: str, unit_rows: int):
+    captions = [
+        "plain",
+        "with, comma",
+        'with "quotes"',
+        f"on two{end}lines",
+        "café 猫",
+        "",
+        'a 5" b',
+    ]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator=end)
+    writer.writerow(["Caption", "URL", "width"])
+    for number, caption in enumerate(captions):
+        writer.writerow([caption, f"http://a/{number}", 300 + number])
+        out.write(end if number == 2 else "")  # a blank line is no record
+    path = write(tmp_path / f"table.csv{packed}", "\ufeff" + out.getvalue())
+    source = open_source("csv", path=path, unit_rows=unit_rows)
+    units = source.units()
+    assert [unit.rows for unit in units] == [
+        min(unit_rows, len(captions) - start) for start in range(0, len(captions), unit_rows)
+    ]
+    rows = every(source)
+    assert [row.caption for row in rows] == captions
+    assert [row.url for row in rows] == [f"http://a/{i}" for i in range(len(captions))]
+    assert [row.width for row in rows] == list(range(300, 300 + len(captions)))
+    assert [int(row.key.rpartition("/")[2]) for row in rows] == list(range(len(captions)))
+    assert source.units(limit=1) == units[:1]
+
+
+FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(FIELD, max_size=15), st.integers(1, 6))
+def test_any_csv_is_cut_without_loss(tmp_path_factory, captions, unit_rows):
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(
+        [("caption", "url"), *((c, "u") for c in captions)]
+    )
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    rows = every(open_source("csv", path=write(path, out.getvalue()), unit_rows=unit_rows))
+    assert [row.caption for row in rows] == [text(caption) or "" for caption in captions]
+
+
+def test_jsonl_with_unreadable_lines(tmp_path: Path):
+    lines = [
+        json.dumps({"url": "http://a/0", "caption": "zero", "width": "640"}),
+        "",
+        "{ broken",
+        json.dumps(["a", "list"]),
+        json.dumps({"URL": "http://a/3", "Text": "three", "nsfw": "UNLIKELY"}),
+        "[" * 100_000,
+        json.dumps({"caption": "no url"}),
+        json.dumps({"url": {"a": 1}, "caption": ["x"]}),
+    ]
+    path = write(tmp_path / "rows.jsonl", "\n".join(lines))
+    rows = every(open_source("jsonl", path=path, unit_rows=2))
+    assert [row.url for row in rows] == ["http://a/0", None, None, "http://a/3", None, None, None]
+    assert [row.caption for row in rows] == ["zero", "", "", "three", "", "no url", ""]
+    assert rows[0].width == 640 and rows[3].scores == {}
+    assert len({row.key for row in rows}) == len(rows)
+
+
+def test_cc12m_s_tsv_has_no_header_and_no_quotes(tmp_path: Path):
+    data = 'http://a/0\t"quoted at the start only\nhttp://a/1\tplain <PERSON>\nlost line\n'
+    path = write(tmp_path / "cc12m.tsv", data)
+    rows = every(open_source("cc12m", path=path, unit_rows=2))
+    assert [row.url for row in rows] == ["http://a/0", "http://a/1", "lost line"]
+    assert [row.caption for row in rows] == ['"quoted at the start only', "plain <PERSON>", ""]
+    by_number = open_source("tsv", path=path, columns={"url": "0", "caption": "1"})
+    assert [row.url for row in every(by_number)] == [row.url for row in rows]
+    swapped = open_source("tsv", path=path, columns={"url": "1", "caption": "0"})
+    assert every(swapped)[1].caption == "http://a/1"
+
+
+def test_missing_columns_are_named(tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"no column for url \(url, image_url.*it has: link2, text"
+    ):
+        open_source("csv", path=write(tmp_path / "a.csv", "link2,text\nx,y\n"))
+    with pytest.raises(ValueError, match=r"no column for caption.*it has: url, b"):
+        open_source("jsonl", path=write(tmp_path / "a.jsonl", '{"url": "x", "b": 1}\n'))
+    with pytest.raises(ValueError, match=r"no column for caption \(1\).*it has: 0"):
+        open_source("cc12m", path=write(tmp_path / "a.tsv", "http://a/0\n"))
+    with pytest.raises(ValueError, match=r"empty\.csv has no readable first line"):
+        open_source("csv", path=write(tmp_path / "empty.csv", ""))
+    renamed = open_source("csv", path=str(tmp_path / "a.csv"), columns={"url": "link2"})
+    assert every(renamed)[0].url == "x"
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path):
+    path = tmp_path / "rows.jsonl.gz"
+    write(path, '{"url": "u", "caption": "c"}\n' * 5000)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"rows\.jsonl\.gz is damaged"):
+        every(open_source("jsonl", path=str(path)))
+
+
+def test_a_unit_reads_its_own_lines_only(tmp_path: Path):
+    path = write(tmp_path / "rows.tsv", "url\tcaption\n" + "".join(f"u{i}\tc\n" for i in range(9)))
+    source = open_source("tsv", path=path, unit_rows=4)
+    last = source.units()[2]
+    with open(path, "rb") as file:
+        file.seek(last.offset)
+        assert [fields for _, fields in records(file, "tsv")] == [["u8", "c"]]
+    assert [row.key for row in source.read(last)] == ["00000-002/00000008"]
+
+
+def test_a_field_beyond_the_limit_spoils_its_record_alone(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("pinxit.data.source_lines.LONGEST_FIELD", 20)
+    data = f"url,caption\nu0,a\nu1,{'x' * 30}\nu2,b\n"
+    rows = every(open_source("csv", path=write(tmp_path / "a.csv", data)))
+    assert [(row.url, row.caption) for row in rows] == [("u0", "a"), (None, ""), ("u2", "b")]

@@ -1,0 +1,175 @@
+"""Parquet by row groups: every row once, numbered as in its file, wherever units are cut."""
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from coyo_files import write_coyo
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinxit.data.schema import Row, Source
+from pinxit.data.source_parquet import ParquetSource, plan
+from pinxit.data.sources import open_source
+
+
+def every(source: Source) -> list[Row]:
+    """All rows, read by a copy of the source, as workers do."""
+    copy = pickle.loads(pickle.dumps(source))
+    return [row for unit in source.units() for row in copy.read(unit)]
+
+
+def test_coyo_rows(tmp_path: Path):
+    source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 25)), unit_rows=10)
+    assert isinstance(source, Source) and not source.bears_images
+    units = source.units()
+    assert [(unit.id, unit.rows) for unit in units] == [
+        ("00000-000", 8), ("00000-001", 8), ("00000-002", 9),
+    ]  # fmt: skip
+    rows = every(source)
+    assert [row.url for row in rows] == [f"http://images.test/{i}.jpg" for i in range(25)]
+    assert rows[0].key == "00000-000/00000000" and rows[24].key == "00000-002/00000024"
+    row = rows[3]
+    assert (row.caption, row.width, row.height) == ("a picture of thing number 3", 515, 403)
+    assert row.phash == f"{3 * 2654435761:016x}" and row.image is None
+    assert row.scores == pytest.approx(
+        {"watermark": 0.1, "nsfw": 0.02, "aesthetic": 5.5, "clip_similarity": 0.25}
+    )
+
+
+@given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 20))
+def test_units_cover_all_rows_and_follow_row_groups(groups, unit_rows):
+    units = plan(groups, unit_rows=unit_rows)
+    assert [row for start, stop in units for row in range(start, stop)] == list(range(sum(groups)))
+    assert all(0 < stop - start <= unit_rows for start, stop in units)
+    edges = {sum(groups[:i]) for i in range(len(groups) + 1)}
+    large = [(sum(groups[:i]), sum(groups[: i + 1])) for i in range(len(groups))]
+    large = [(a, b) for a, b in large if b - a > unit_rows]
+    for start, _ in units:  # a unit begins at a row group, or inside one that is too long for it
+        assert start in edges or any(a < start < b for a, b in large)
+
+
+@pytest.mark.parametrize("group", [1, 3, 7, 10, 100])
+def test_row_groups_of_any_size_give_the_same_rows(tmp_path: Path, group: int):
+    path = write_coyo(tmp_path / "part.parquet", 40, group=group)
+    urls = [row.url for row in every(open_source("coyo", path=str(path), unit_rows=10))]
+    assert urls == [f"http://images.test/{i}.jpg" for i in range(40)]
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path):
+    for name, first in [("b/0.parquet", 1), ("a/1.PARQUET", 2), ("a/0.parquet", 3)]:
+        write_coyo(tmp_path / name, 1, text=[f"file {first}"])
+    (tmp_path / "a" / ".cache.parquet").write_bytes(b"not one")
+    (tmp_path / "README.md").write_text("about")
+    source = open_source("coyo", path=str(tmp_path))
+    assert [row.caption for row in every(source)] == ["file 3", "file 2", "file 1"]
+    assert [unit.id for unit in source.units()] == ["00000-000", "00001-000", "00002-000"]
+    assert source.units(limit=2) == source.units()[:2]
+    pattern = open_source("coyo", path=str(tmp_path / "a" / "*.parquet"))
+    assert [row.caption for row in every(pattern)] == ["file 3"]
+
+
+def test_the_revision_is_that_of_names_and_sizes(tmp_path: Path):
+    for folder in ("one", "two"):
+        write_coyo(tmp_path / folder / "0.parquet", 5)
+    one, two = (open_source("coyo", path=str(tmp_path / name)) for name in ("one", "two"))
+    assert one.revision == two.revision and str(one.revision).startswith("files-")
+    write_coyo(tmp_path / "two" / "1.parquet", 5)
+    assert open_source("coyo", path=str(tmp_path / "two")).revision != two.revision
+
+
+def test_only_wanted_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_coyo(tmp_path / "part.parquet", 4)
+    asked = []
+    read = pq.ParquetFile.iter_batches
+
+    def spy(self, *args, **settings):
+        asked.append(settings["columns"])
+        return read(self, *args, **settings)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    assert len(every(open_source("coyo", path=str(path)))) == 4
+    assert "num_faces" not in asked[0] and "clip_similarity_vitb32" not in asked[0]
+    assert len(asked[0]) == 10
+
+
+def test_types_as_they_come(tmp_path: Path):
+    path = write_coyo(
+        tmp_path / "part.parquet",
+        3,
+        url=["http://a/1", None, ""],
+        text=["one", "two", None],
+        width=pa.array([640.0, float("nan"), None], pa.float64()),
+        height=["480", "x", None],
+        watermark_score=pa.array([0.5, None, float("nan")], pa.float64()),
+    )
+    rows = every(open_source("coyo", path=str(path)))
+    assert [row.url for row in rows] == ["http://a/1", None, None]
+    assert [row.caption for row in rows] == ["one", "two", ""]
+    assert [(row.width, row.height) for row in rows] == [(640, 480), (None, None), (None, None)]
+    assert [row.scores.get("watermark") for row in rows] == [0.5, None, None]
+
+
+def test_a_missing_column_is_said_when_the_source_is_opened(tmp_path: Path):
+    path = write_coyo(tmp_path / "part.parquet", 3, watermark_score=None)
+    with pytest.raises(
+        ValueError, match=r"no column for watermark \(watermark_score\); it has: id"
+    ):
+        open_source("coyo", path=str(path))
+    rows = every(open_source("coyo", path=str(path), columns={"watermark": "none"}))
+    assert len(rows) == 3 and "watermark" not in rows[0].scores
+
+
+def test_a_later_file_that_lacks_a_column_is_named(tmp_path: Path):
+    write_coyo(tmp_path / "0.parquet", 3)
+    write_coyo(tmp_path / "1.parquet", 3, text=None)
+    with pytest.raises(ValueError, match=r"1\.parquet has no column for caption"):
+        open_source("coyo", path=str(tmp_path)).units()
+
+
+def test_images_of_the_hub_s_form(tmp_path: Path):
+    images = [{"bytes": b"\x89PNG1", "path": "1.png"}, {"bytes": None, "path": "/etc/passwd"}]
+    table = pa.table({"image": images, "text": ["one", "two"], "label": [1, 2]})
+    pq.write_table(table, tmp_path / "train-00000.parquet")
+    pq.write_table(table, tmp_path / "test-00000.parquet")
+    for name in ("hf", "parquet"):
+        source = open_source(name, path=str(tmp_path))
+        assert source.bears_images
+        rows = every(source)
+        assert [(row.image, row.caption) for row in rows] == [(b"\x89PNG1", "one"), (None, "two")]
+        assert rows[1].url is None
+    write_coyo(tmp_path / "urls" / "0.parquet", 2)
+    with pytest.raises(ValueError, match=r"no column for image \(image, jpg"):
+        open_source("hf", path=str(tmp_path / "urls"))
+
+
+def test_damaged_files_are_named(tmp_path: Path):
+    path = write_coyo(tmp_path / "part.parquet", 2000)
+    data = bytearray(path.read_bytes())
+    (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"cut\.parquet is no readable parquet file"):
+        open_source("coyo", path=str(tmp_path / "cut.parquet"))
+    (tmp_path / "words.parquet").write_text("not parquet at all")
+    with pytest.raises(ValueError, match=r"words\.parquet is no readable parquet file"):
+        open_source("coyo", path=str(tmp_path / "words.parquet"))
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    data[start : start + 1000] = bytes(1000)  # the URLs
+    path.write_bytes(data)
+    with pytest.raises((ValueError, OSError), match=r"part\.parquet"):
+        every(open_source("coyo", path=str(path)))
+
+
+def test_laion_and_any_parquet(tmp_path: Path):
+    table = pa.table({"URL": ["http://a/1"], "TEXT": ["old"], "WIDTH": [640.0], "punsafe": [0.1]})
+    pq.write_table(table, tmp_path / "old.parquet")
+    for name in ("laion2b", "laion-art", "parquet"):
+        (row,) = every(open_source(name, path=str(tmp_path)))
+        assert (row.url, row.caption, row.width) == ("http://a/1", "old", 640)
+        assert row.scores == {"nsfw": 0.1}
+
+
+def test_an_empty_table_has_no_units(tmp_path: Path):
+    source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 0)))
+    assert source.units() == [] and isinstance(source, ParquetSource)
