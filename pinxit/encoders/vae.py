@@ -3,7 +3,8 @@
 An image x gives a Gaussian over raw latents, q(z | x) = N(mean(x), exp(logvar(x))), on a grid that
 is ``2 ** (levels - 1)`` times coarser; the decoder maps z back to x. Both halves are convolutional
 residual networks with group normalisation and one attention over the whole grid in the middle. What
-a diffusion model sees is ``(z - shift_factor) * scaling_factor``: see `autoencoder.py`.
+a diffusion model sees is ``(z - shift_factor) * scaling_factor``: see `autoencoder.py`. Activations
+have the parameters' type; the moments of norms and the softmax are computed in float32.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class AutoencoderKLConfig:
     """Side of the training images; informative."""
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
+    force_upcast: bool = True
+    """Activations leave float16's range. Kept for others: we compute in float32 or bfloat16."""
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
@@ -69,7 +72,13 @@ class AutoencoderKLConfig:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> AutoencoderKLConfig:
         """From diffusers' config.json; what this module does not compute is refused by name."""
-        levels = len(value.get("block_out_channels", (64,)))
+        kind = value.get("_class_name", value.get("model_type", "AutoencoderKL"))
+        if kind != "AutoencoderKL":
+            raise ValueError(f"config.json describes a {kind!r}; known: AutoencoderKL")
+        widths = value.get("block_out_channels", (64,))
+        if not (isinstance(widths, list | tuple) and all(isinstance(w, int) for w in widths)):
+            raise ValueError(f"block_out_channels is {widths!r}; give one width per level")
+        levels = len(widths)
         fixed = {
             "act_fn": "silu",
             "down_block_types": ["DownEncoderBlock2D"] * levels,
@@ -88,7 +97,10 @@ class AutoencoderKLConfig:
         known = {name: value[name] for name in fields if value.get(name) is not None}
         if isinstance(known.get("sample_size"), list | tuple):
             known["sample_size"] = known["sample_size"][0]
-        return cls(**known | {"block_out_channels": tuple(value.get("block_out_channels", (64,)))})
+        for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
+            if not isinstance(known.get(name, 1), int):
+                raise ValueError(f"{name} is {known[name]!r}; it must be a whole number")
+        return cls(**known | {"block_out_channels": tuple(widths)})
 
     def to_json(self) -> dict[str, Any]:
         """diffusers' config.json."""
@@ -102,7 +114,6 @@ class AutoencoderKLConfig:
             "act_fn": "silu",
             "down_block_types": ["DownEncoderBlock2D"] * levels,
             "up_block_types": ["UpDecoderBlock2D"] * levels,
-            "force_upcast": False,
             "latents_mean": None,
             "latents_std": None,
         }
@@ -119,8 +130,9 @@ def encode_moments(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
     """Mean and log-variance of the raw latents of images in [-1, 1]."""
     encoder = params["encoder"]
-    _check_grid(config, images)
-    x = _conv(encoder["conv_in"], jnp.asarray(images))
+    check_grid(config, images)
+    x = jnp.asarray(images).astype(encoder["conv_in"]["kernel"].dtype)
+    x = _conv(encoder["conv_in"], x)
     for level in _numbered(encoder["down_blocks"]):
         for block in _numbered(level["resnets"]):
             x = _resnet(block, config, x)
@@ -140,7 +152,7 @@ def decode(
 ) -> Float[Array, "b hi wi co"]:
     """Images from raw latents, about [-1, 1] and not clipped."""
     decoder = params["decoder"]
-    x = jnp.asarray(raw_latents)
+    x = jnp.asarray(raw_latents).astype(decoder["conv_in"]["kernel"].dtype)
     if config.use_post_quant_conv:
         x = _conv(params["post_quant_conv"], x)
     x = _middle(decoder["mid_block"], config, _conv(decoder["conv_in"], x))
@@ -150,6 +162,16 @@ def decode(
         if "upsamplers" in level:
             x = _conv(level["upsamplers"]["0"]["conv"], _double(x))
     return _conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
+
+
+def check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
+    """Refuses images whose sides are not whole cells."""
+    height, width = images.shape[1:3]
+    if height % config.downsample or width % config.downsample:
+        raise ValueError(
+            f"image size {height}x{width} does not divide by the autoencoder's factor "
+            f"{config.downsample}"
+        )
 
 
 def save_vae(directory: str | Path, params: Tree, config: AutoencoderKLConfig) -> None:
@@ -316,12 +338,3 @@ def _modern(name: str) -> str:
     for old, new in renames.items():
         name = name.replace(f".{old}.", f".{new}.")
     return name
-
-
-def _check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
-    height, width = images.shape[1:3]
-    if height % config.downsample or width % config.downsample:
-        raise ValueError(
-            f"image size {height}x{width} does not divide by the autoencoder's factor "
-            f"{config.downsample}"
-        )

