@@ -1,0 +1,120 @@
+"""How the rows' figures are spread: counts in fixed bins, so that parts add up to the whole.
+
+Every unit counts by itself and the report adds them; nothing is sampled and no row is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pinxit.data.schema import Row
+
+BINS: dict[str, tuple[float, float, int]] = {
+    "watermark": (0.0, 1.0, 50),
+    "nsfw": (0.0, 1.0, 50),
+    "aesthetic": (0.0, 10.0, 50),
+    "clip_similarity": (0.0, 0.5, 50),
+    "side": (0.0, 2048.0, 64),
+    "aspect": (1.0, 5.0, 40),
+    "words": (0.0, 64.0, 64),
+    "characters": (0.0, 512.0, 64),
+}
+"""Figure to (lowest, highest, bins). What lies outside is counted in the first or the last bin."""
+
+
+def measure(row: Row) -> dict[str, float]:
+    """Every figure of `BINS` that is known of a row."""
+    figures: dict[str, float] = {name: row.scores[name] for name in BINS if name in row.scores}
+    if row.width is not None and row.height is not None:
+        short, long = sorted((row.width, row.height))
+        figures |= {"side": float(short), "aspect": long / short}
+    figures |= {"words": float(len(row.caption.split())), "characters": float(len(row.caption))}
+    return figures
+
+
+class Histogram:
+    """Counts of one figure in equal bins."""
+
+    def __init__(self, name: str) -> None:
+        """Refuses a figure that is not in `BINS`."""
+        if name not in BINS:
+            raise ValueError(f"name: {name!r} is no figure; valid: {', '.join(BINS)}")
+        self.name = name
+        self.counts: Int[np.ndarray, " n"] = np.zeros(BINS[name][2], np.int64)
+        self.missing = 0
+        """Rows that lack the figure."""
+
+    @property
+    def edges(self) -> Float[np.ndarray, " m"]:
+        """The bins' borders, one more than there are bins."""
+        low, high, bins = BINS[self.name]
+        return np.linspace(low, high, bins + 1)
+
+    def add(self, value: float | None) -> None:
+        """Counts one row's value; None where the row lacks it."""
+        if value is None:
+            self.missing += 1
+            return
+        low, high, bins = BINS[self.name]
+        self.counts[min(max(int((value - low) / (high - low) * bins), 0), bins - 1)] += 1
+
+    def merge(self, other: Histogram) -> None:
+        """Adds the counts of another part of the rows."""
+        if other.name != self.name:
+            raise ValueError(f"a histogram of {other.name} cannot be added to one of {self.name}")
+        self.counts += other.counts
+        self.missing += other.missing
+
+
+class Histograms:
+    """One `Histogram` for each figure."""
+
+    def __init__(self) -> None:
+        self.by_name = {name: Histogram(name) for name in BINS}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Counts one row by its figures (see `measure`)."""
+        for name, histogram in self.by_name.items():
+            histogram.add(figures.get(name))
+
+    def merge(self, other: Histograms) -> None:
+        """Adds the counts of another part of the rows."""
+        for name, histogram in self.by_name.items():
+            histogram.merge(other.by_name[name])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: per figure the range, the counts and how many rows lack it."""
+        return {
+            name: {
+                "range": list(BINS[name][:2]),
+                "counts": histogram.counts.tolist(),
+                "missing": histogram.missing,
+            }
+            for name, histogram in self.by_name.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Histograms:
+        """The inverse of `to_json`. Refuses counts of other bins than ours."""
+        histograms = cls()
+        for name, histogram in histograms.by_name.items():
+            known = data.get(name)
+            if known is None:
+                continue
+            if len(known["counts"]) != BINS[name][2] or list(known["range"]) != [*BINS[name][:2]]:
+                raise ValueError(f"histogram {name!r} has other bins than this version of Pinxit")
+            histogram.counts[:] = known["counts"]
+            histogram.missing = int(known["missing"])
+        return histograms
+
+    @classmethod
+    def total(cls, parts: Iterable[Histograms]) -> Histograms:
+        """The sum of parts."""
+        whole = cls()
+        for part in parts:
+            whole.merge(part)
+        return whole
