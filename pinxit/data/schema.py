@@ -74,7 +74,7 @@ class Source(Protocol):
 
     @property
     def bears_images(self) -> bool:
-        """Whether the rows bear encoded images rather than URLs."""
+        """Whether the rows bear encoded images; then none has a URL to fetch."""
         ...
 
     def units(self, *, limit: int | None = None) -> list[Unit]:

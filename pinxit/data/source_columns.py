@@ -82,7 +82,10 @@ class Columns:
 
 
 def make_row(key: str, values: Mapping[str, Any], found: Found) -> Row:
-    """The row of one record: `values` by column, as the file spells them."""
+    """The row of one record: `values` by column, as the file spells them.
+
+    Where there is a column of images, a row's URL is only its origin, even if its image is absent.
+    """
     image = _first(found, "image", values, image_bytes)
     url = _first(found, "url", values, text)
     scores = {}
@@ -93,14 +96,14 @@ def make_row(key: str, values: Mapping[str, Any], found: Found) -> Row:
             scores[name] = max(known) if name == "nsfw" else known[0]
     return Row(
         key=key,
-        url=None if image is not None else url,
+        url=None if "image" in found else url,
         caption=_first(found, "caption", values, text) or "",
         width=_first(found, "width", values, whole),
         height=_first(found, "height", values, whole),
         phash=_first(found, "phash", values, hash_digits),
         scores=scores,
         image=image,
-        origin=url if image is not None else None,
+        origin=url if "image" in found else None,
     )
 
 

@@ -117,20 +117,20 @@ class LinesSource:
 
 
 @contextmanager
-def open_lines(path: str) -> Iterator[io.BufferedIOBase]:
+def open_lines(path: str) -> Iterator[io.IOBase]:
     """A text file as bytes, unpacked where its name ends in .gz; seeks backwards are for plain."""
     with reading(path), open_file(path) as stream:
         if not path.lower().endswith(".gz"):
-            yield stream  # type: ignore[misc]
+            yield stream
             return
         try:
             with gzip.open(stream, "rb") as unpacked:  # type: ignore[arg-type]
-                yield unpacked  # type: ignore[misc]
+                yield unpacked
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def records(stream: io.BufferedIOBase, format: str) -> Iterator[Record]:
+def records(stream: io.IOBase, format: str) -> Iterator[Record]:
     """The records from here on; blank lines are none."""
     place = [stream.tell()]
     if format == "csv":
@@ -142,7 +142,7 @@ def records(stream: io.BufferedIOBase, format: str) -> Iterator[Record]:
             yield place[0], bare.split("\t") if format == "tsv" else _json_object(bare)
 
 
-def _csv_records(stream: io.BufferedIOBase, place: list[int]) -> Iterator[Record]:
+def _csv_records(stream: io.IOBase, place: list[int]) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(_lines(stream, place))
     while True:
@@ -157,7 +157,7 @@ def _csv_records(stream: io.BufferedIOBase, place: list[int]) -> Iterator[Record
             yield place[0], fields
 
 
-def _lines(stream: io.BufferedIOBase, place: list[int]) -> Iterator[str]:
+def _lines(stream: io.IOBase, place: list[int]) -> Iterator[str]:
     """Lines as text; `place` holds the bytes up to the end of the last one given."""
     for line in stream:
         start = place[0]

@@ -123,7 +123,7 @@ def test_an_image_takes_the_place_of_the_url():
     row = make_row("k", values, found)
     assert row.image == b"\xff" and row.url is None and row.origin == "http://a/b"
     absent = make_row("k", {**values, "image": {"bytes": None, "path": "/etc/passwd"}}, found)
-    assert absent.image is None and absent.url == "http://a/b" and absent.origin is None
+    assert absent.image is None and absent.url is None and absent.origin == "http://a/b"
 
 
 def test_an_unreadable_record_keeps_its_key():

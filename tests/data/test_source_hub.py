@@ -96,6 +96,17 @@ def test_parts_of_a_repository(hub: Hub):
     assert row.caption == "a picture" and row.image == b"\x89PNG"
 
 
+def test_plain_http(hub: Hub):
+    hub.files["cc12m.tsv"] = "".join(f"http://a/{i}\tnumber {i}\n" for i in range(7)).encode()
+    from huggingface_hub import constants
+
+    url = f"{constants.ENDPOINT}/datasets/owner/set/resolve/{COMMIT}/cc12m.tsv"
+    source = open_source("cc12m", path=url, unit_rows=3)
+    assert [row.caption for row in every(source)] == [f"number {i}" for i in range(7)]
+    with pytest.raises(ValueError, match=r"there is no|cannot be listed"):
+        open_source("cc12m", path=url.replace("cc12m", "absent"))
+
+
 def test_rate_limits_are_waited_out(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
