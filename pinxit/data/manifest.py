@@ -191,7 +191,8 @@ class Manifest:
     """``count``, ``shapes`` (of each unit, by "h x w x c", as written), ``mean`` and ``std`` of
     each channel, ``not_finite``; None before the latents are made."""
     text: Mapping[str, Any] | None = None
-    """``width``, ``max_tokens``, ``longest`` of the text embeddings, where they are stored."""
+    """``width``, ``max_tokens``, ``pooled`` (a width, or none) and ``longest`` (tokens) of the text
+    embeddings, where they are stored; ``wide`` captions needed more range than float16 has."""
 
     @property
     def rows(self) -> int:
@@ -259,17 +260,24 @@ class Manifest:
         return manifest
 
 
-def gather(root: Path, units: Sequence[str], stage: Stage) -> Manifest:
-    """The manifest of these units from their commits; `Unfinished` if one is missing.
+def gather(
+    root: Path, units: Sequence[str], stage: Stage, *, counts: Mapping[str, int] | None = None
+) -> Manifest:
+    """The manifest of these units from their commits; `Unfinished` if one lacks in `stage`.
 
-    A dataset whose image folder lies elsewhere (latents only) has no counts of the source's rows.
+    Latents that are there are part of it if they are complete and of these images. `counts` are the
+    source's rows by status, where the images are in another dataset.
     """
-    ledger = Ledger(root, stage)
-    identity = ledger.identity()
     records: dict[Stage, list[UnitRecord]] = {}
-    for name in STAGES if stage == "latents" else (stage,):
-        if name == stage or Ledger(root, name).about.is_file():
-            records[name] = _all(Ledger(root, name), units)
+    for name in STAGES:
+        ledger = Ledger(root, name)
+        if ledger.about.is_file() or name == stage:
+            try:
+                records[name] = _all(ledger, units, records.get("images"))
+            except Unfinished:
+                if name == stage or stage == "latents":
+                    raise
+    identity = Ledger(root, "latents" if "latents" in records else "images").identity()
     if identity is None:
         raise Unfinished(f"{root}: the stage {stage!r} was not begun")
     files = {
@@ -278,23 +286,34 @@ def gather(root: Path, units: Sequence[str], stage: Stage) -> Manifest:
         for folder in STAGES[name]
         if any(folder in record.files for record in found)
     }
-    counts: Counter[str] = Counter()
+    total: Counter[str] = Counter(dict(counts or {}) if "images" not in records else {})
     for record in records.get("images", ()):
-        counts.update(record.counts)
+        total.update(record.counts)
     measured = _measure(records["latents"]) if "latents" in records else (None, None)
-    return Manifest(identity, tuple(units), files, dict(sorted(counts.items())), *measured)
+    return Manifest(identity, tuple(units), files, dict(sorted(total.items())), *measured)
 
 
-def _all(ledger: Ledger, units: Sequence[str]) -> list[UnitRecord]:
-    """The commits of all units, in their order."""
-    found = [ledger.read(unit) for unit in units]
-    missing = [unit for unit, record in zip(units, found, strict=True) if record is None]
+def _all(
+    ledger: Ledger, units: Sequence[str], images: Sequence[UnitRecord] | None
+) -> list[UnitRecord]:
+    """The commits of all units, in their order; of latents, those made from these images."""
+    found: list[UnitRecord] = []
+    missing: list[str] = []
+    for number, unit in enumerate(units):
+        record = ledger.read(unit)
+        if record is not None and images is not None:
+            info = images[number].files.get("images")
+            record = record if record.source == (info.sha256 if info else "") else None
+        if record is None:
+            missing.append(unit)
+        else:
+            found.append(record)
     if missing:
         raise Unfinished(
             f"{ledger.root}: {len(missing)} of {len(units)} units are not done in the stage "
             f"{ledger.stage!r} (the first: {missing[0]})"
         )
-    return [record for record in found if record is not None]
+    return found
 
 
 def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -321,4 +340,5 @@ def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, A
     if not texts:
         return latents, None
     longest = max(text["longest"] for text in texts)
-    return latents, {**texts[0], "longest": longest}
+    wide = sum(text["wide"] for text in texts)
+    return latents, {**texts[0], "longest": longest, "wide": wide}

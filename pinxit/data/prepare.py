@@ -1,0 +1,352 @@
+"""The first stage of preparation: from a unit of a source to a shard of images.
+
+::
+
+    rows -> filter -> fetch -> decode, crop -> images/<unit>.array_record   kept, as JPEG
+                                               outcomes/<unit>.parquet      an end for every row
+                                               units/images/<unit>.json     the commit
+
+A unit depends on nothing but itself, and its files are in the order of its rows, however the web
+answered: the same input gives the same bytes whatever the engine, the number of workers, and how
+often it was killed. The record is written last; a unit without one is done again.
+
+A retry takes up the rows whose end can heal, and leaves all others as they were. The unit's new
+files stand beside the old ones until the record changes from these to those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pinxit.data.decode_pool import DecodePool
+from pinxit.data.duplicates import Bloom
+from pinxit.data.durable import whole
+from pinxit.data.fetch import FetchConfig, Fetched, fetch_all
+from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.images import Decoded, ImageConfig, encode_image
+from pinxit.data.manifest import Ledger, UnitRecord
+from pinxit.data.previews import Previews
+from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
+from pinxit.data.shards import ShardInfo, ShardReader, describe, pack, unpack, verify, write_shard
+from pinxit.data.spool import Spool
+
+FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]
+"""(key, URL) to (key, what came of it), in any order: `fetch.fetch_all` with its config."""
+DecodeFn = Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, Decoded]]]
+"""(key, encoded image) to (key, decoded): `DecodePool.map`."""
+
+QUALITY = 95
+"""Of the JPEG images in the shards."""
+OFFLINE = frozenset({"dns", "connect"})
+OFFLINE_HOSTS = 20
+"""From so many on, none of them reached, it is the network and not the web that is dead."""
+
+
+class Offline(OSError):
+    """No host can be reached: nothing is learnt of the rows, so nothing is recorded."""
+
+
+def prepare_images(
+    unit: Unit,
+    source: Source,
+    out: Path,
+    *,
+    filters: FilterConfig,
+    fetch: FetchFn,
+    decode: DecodeFn,
+    retry: bool = False,
+    previews: int = 2,
+    duplicates: Container[str] = frozenset(),
+) -> UnitRecord:
+    """Does a unit, unless it is done, and returns its record.
+
+    With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal.
+    `previews` rejected images for each reason are kept for the report, of a few units; rows with a
+    key in `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
+    """
+    ledger = Ledger(out, "images")
+    before = ledger.done(unit.id)
+    if before is not None and not (retry and any(can_heal(status) for status in before.counts)):
+        return before
+    begun = time.monotonic()
+    with Spool(out / "images") as spool:
+        former = _former(ledger, before, spool) if before is not None else {}
+        work = _Work(
+            unit, spool, Filter(filters, duplicates=duplicates), former, Previews(out, previews)
+        )
+        if source.bears_images:
+            bodies = work.borne(source.read(unit))
+        else:
+            bodies = work.fetched(source.read(unit), fetch)
+        for key, decoded in decode(bodies):
+            work.decoded(key, decoded)
+        work.check()
+        counts = work.counts()
+        if before is not None and counts == before.counts:
+            return before  # nothing has healed
+        work.previews.write(unit.id, fetch=fetch, decode=decode)
+        generation = before.generation + 1 if before is not None else 0
+        record = UnitRecord(
+            unit=unit.id,
+            files=work.write(ledger, generation),
+            counts=counts,
+            generation=generation,
+            measured=before.measured if before is not None else work.measured(),
+            seconds=time.monotonic() - begun,
+        )
+        ledger.commit(record)
+    return record
+
+
+@dataclass
+class ImageStage:
+    """`prepare_images` with all it needs, made in the process that does the work: for engines."""
+
+    source: Source
+    out: Path
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    retry: bool = False
+    """Takes up the rows of finished units that failed in a way that can heal."""
+    previews: int = 2
+    """Rejected images kept for the report, for each reason and unit."""
+    duplicates: Path | None = None
+    """A list of rows to drop that `duplicates.find_duplicates` found."""
+    _pool: DecodePool | None = field(default=None, init=False, repr=False)
+    _dropped: Container[str] = field(default=frozenset(), init=False, repr=False)
+
+    def __call__(self, unit: Unit) -> UnitRecord:
+        if self._pool is None:
+            self._pool = DecodePool(self.image).__enter__()
+            self._dropped = Bloom.load(self.duplicates) if self.duplicates else frozenset()
+        return prepare_images(
+            unit,
+            self.source,
+            self.out,
+            filters=self.filters,
+            fetch=partial(fetch_all, config=self.fetch),
+            decode=self._pool.map,
+            retry=self.retry,
+            previews=self.previews,
+            duplicates=self._dropped,
+        )
+
+    def close(self) -> None:
+        """Ends the decoding processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the content of the images: a folder holds those of one identity."""
+        free = ("timeout", "workers", "memory_mb")
+        image = {name: x for name, x in plain(self.image).items() if name not in free}
+        source = {"name": self.source.name, "revision": self.source.revision}
+        for name in ("unit_rows", "columns"):
+            source |= {name: plain(getattr(self.source, name, None))}
+        filters = plain(self.filters)
+        if self.duplicates is not None:
+            filters |= {"duplicates": hashlib.sha256(self.duplicates.read_bytes()).hexdigest()}
+        return {"source": source, "filters": filters, "image": image}
+
+    def notes(self) -> dict[str, Any]:
+        """What else the report tells."""
+        return {"fetch": plain(self.fetch)}
+
+
+class _Work:
+    """The rows of one unit on their way."""
+
+    def __init__(
+        self,
+        unit: Unit,
+        spool: Spool,
+        row_filter: Filter,
+        former: Mapping[str, Outcome],
+        previews: Previews,
+    ) -> None:
+        self.unit = unit
+        self.spool = spool
+        """Finished records by key."""
+        self.filter = row_filter
+        self.former = former
+        """Ends that stay as they are."""
+        self.previews = previews
+        self.rows: dict[str, Row] = {}
+        """All rows by key, in their order, without what they bear."""
+        self.outcomes: dict[str, Outcome] = {}
+
+    def end(self, key: str, status: str, detail: str = "") -> None:
+        """A row's one end."""
+        if key in self.outcomes:
+            raise RuntimeError(f"row {key} ends twice: {self.outcomes[key].status}, {status}")
+        self.outcomes[key] = Outcome(key, status, detail)
+
+    def wanted(self, row: Row) -> bool:
+        """Notes the row; whether its image is wanted."""
+        if row.key in self.rows:
+            raise ValueError(f"the source has two rows with the key {row.key}")
+        self.rows[row.key] = _bare(row)
+        if row.key in self.former:
+            self.outcomes[row.key] = self.former[row.key]
+            return False
+        reason = _unusable(row) or self.filter.check(row)
+        if reason is not None:
+            self.end(row.key, reason)
+            self.previews.reject(reason, row)
+        return reason is None
+
+    def borne(self, rows: Iterable[Row]) -> Iterator[tuple[str, bytes]]:
+        """The images that the rows bear."""
+        for row in rows:
+            if self.wanted(row):
+                assert row.image is not None
+                yield row.key, row.image
+
+    def fetched(self, rows: Iterable[Row], fetch: FetchFn) -> Iterator[tuple[str, bytes]]:
+        """The images that the rows link to; a URL that several rows share is fetched once."""
+        keys: dict[str, list[str]] = {}
+        for row in rows:
+            if self.wanted(row):
+                keys.setdefault(row.url or "", []).append(row.key)
+        hosts: set[str | None] = set()
+        for url, fetched in fetch([(url, url) for url in keys]):
+            hosts.add(_host(url) if fetched.status in OFFLINE else None)
+            for key in keys.pop(url):
+                if fetched.data is None:
+                    self.end(key, fetched.status, fetched.detail)
+                else:
+                    yield key, fetched.data
+        if None not in hosts and len(hosts) >= OFFLINE_HOSTS and not self.former:
+            raise Offline(f"unit {self.unit.id}: not one of {len(hosts)} hosts could be reached")
+
+    def decoded(self, key: str, decoded: Decoded) -> None:
+        """Sets the finished image aside, or ends its row."""
+        self.end(key, decoded.status, decoded.detail)
+        if decoded.image is not None:
+            meta = {
+                "key": key,
+                "caption": self.rows[key].caption,
+                "original": list(decoded.original),
+                "crop": list(decoded.crop),
+            }
+            jpeg = encode_image(decoded.image, quality=QUALITY)
+            self.spool[key] = pack({"jpeg": np.frombuffer(jpeg, np.uint8)}, meta)
+
+    def counts(self) -> dict[str, int]:
+        """Rows by status."""
+        return dict(sorted(Counter(end.status for end in self.outcomes.values()).items()))
+
+    def measured(self) -> dict[str, Any]:
+        """What the report draws."""
+        return {
+            "histograms": self.filter.histograms.to_json(),
+            "missing": dict(sorted(self.filter.missing.items())),
+        }
+
+    def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
+        """The unit's files, in the order of its rows; no shard where no image is kept."""
+        unit, spool = self.unit.id, self.spool
+        path = ledger.path("outcomes", unit, generation=generation)
+        files = {"outcomes": write_outcomes(path, self.rows, self.outcomes)}
+        if len(spool):
+            path = ledger.path("images", unit, generation=generation)
+            files["images"] = write_shard(path, (spool[key] for key in self.rows if key in spool))
+        return files
+
+    def check(self) -> None:
+        """Every row has ended, and the kept ones are there: nothing is lost."""
+        kept = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
+        lost = [key for key in self.rows if key not in self.outcomes]
+        lost += [key for key in kept if key not in self.spool]
+        if lost or len(kept) != len(self.spool):
+            raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON has it, the same in every process (sets have no order of their own)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(plain(inner) for inner in value)
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def _bare(row: Row) -> Row:
+    """The row without its image."""
+    if row.image is None:
+        return row
+    return Row(row.key, row.url, row.caption, row.width, row.height, origin=row.origin)
+
+
+def _unusable(row: Row) -> str | None:
+    """Why nothing can come of a row, whatever the filters are."""
+    if row.url is None and row.image is None:
+        return "no_url"
+    return None if row.caption.strip() else "no_caption"
+
+
+def _host(url: str) -> str:
+    """The part of a URL that names a host."""
+    return url.partition("://")[2].partition("/")[0]
+
+
+# --- outcomes ---------------------------------------------------------------------------------
+
+
+def write_outcomes(
+    path: Path, rows: Mapping[str, Row], outcomes: Mapping[str, Outcome]
+) -> ShardInfo:
+    """Writes one line a row, in their order: key, url, status, detail."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ends = [outcomes[key] for key in rows]
+    table = pa.table(
+        {
+            "key": pa.array(list(rows), pa.string()),
+            "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
+            "status": pa.array([end.status for end in ends], pa.string()),
+            "detail": pa.array([end.detail for end in ends], pa.string()),
+        }
+    )
+    with whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+        return describe(temporary, name=path.name, count=len(rows))
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """What `write_outcomes` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["key", "status", "detail"])
+    columns: Sequence[list[str]] = [column.to_pylist() for column in table.columns]
+    return [Outcome(*row) for row in zip(*columns, strict=True)]
+
+
+def _former(ledger: Ledger, before: UnitRecord, spool: Spool) -> dict[str, Outcome]:
+    """The ends that a retry keeps, by key; their images go to the spool."""
+    paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
+    for folder, path in paths.items():
+        verify(path, before.files[folder])
+    outcomes = read_outcomes(paths["outcomes"])
+    if "images" in paths:
+        with ShardReader(paths["images"]) as reader:
+            for record in reader:
+                spool[unpack(record)[1]["key"]] = record
+    return {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}

@@ -1,0 +1,309 @@
+"""The second stage of preparation: a shard of images to a shard of latents.
+
+A latent is 4 to 8 kB where the image is 30, and what the frozen encoder makes of it never changes,
+so it is computed once and stored in float16 (the posterior's mean: its spread is negligible). Text
+embeddings are many times larger than latents; a small text encoder runs inside the training step,
+and only a large one is worth storing, in shards of its own beside the latents: the tokens that the
+mask keeps, with their positions, in float16, or in bfloat16 where a value is beyond its range.
+
+Latents of one shape (there are several if the images were put into aspect-ratio buckets) follow one
+another in a shard, in the order of the images. A latent that is not finite is counted and left out.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from pinxit.arrays import Conditioning
+from pinxit.data.manifest import Ledger, Unfinished, UnitRecord
+from pinxit.data.shards import (
+    DamagedShard,
+    ShardInfo,
+    ShardReader,
+    pack,
+    unpack,
+    verify,
+    write_shard,
+)
+from pinxit.data.spool import Spool
+
+EncodeFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
+"""Images to latents, float16. It sees batches of one size, and every shape that images have."""
+EncodeTextFn = Callable[[Sequence[str]], Conditioning]
+"""Captions to tokens, mask and pooled vector, on the host."""
+NOT_FINITE = "not_finite"
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What the stage needs, made where it is used."""
+
+    encode: EncodeFn
+    encode_text: EncodeTextFn | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a shard, decoded."""
+
+    row: int
+    """Its number in the shard."""
+    key: str
+    caption: str
+    meta: dict[str, Any]
+    image: UInt8[np.ndarray, "hi wi 3"]
+
+
+@dataclass
+class _Measured:
+    """Sums over what is kept."""
+
+    shapes: dict[str, int] = field(default_factory=dict)
+    cells: int = 0
+    sum: list[float] = field(default_factory=list)
+    square: list[float] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    text: dict[str, Any] | None = None
+
+    def add(self, latents: Float[np.ndarray, "h w c"]) -> None:
+        """Counts one latent."""
+        exact = latents.astype(np.float64).reshape(-1, latents.shape[-1])
+        sums, squares = exact.sum(axis=0).tolist(), np.square(exact).sum(axis=0).tolist()
+        self.sum = [a + b for a, b in zip(self.sum or [0.0] * len(sums), sums, strict=True)]
+        self.square = [
+            a + b for a, b in zip(self.square or [0.0] * len(sums), squares, strict=True)
+        ]
+        self.cells += len(exact)
+        name = shape_name(latents.shape)
+        self.shapes[name] = self.shapes.get(name, 0) + 1
+
+    def plain(self) -> dict[str, Any]:
+        """For the unit's record."""
+        return {
+            "shapes": dict(sorted(self.shapes.items())),
+            "cells": self.cells,
+            "sum": self.sum,
+            "square": self.square,
+            NOT_FINITE: self.dropped[:20],
+            "text": self.text,
+        }
+
+
+def shape_name(shape: Sequence[int]) -> str:
+    """ "32x32x4" of (32, 32, 4)."""
+    return "x".join(str(side) for side in shape)
+
+
+def parse_shape(name: str) -> tuple[int, ...]:
+    """(32, 32, 4) of "32x32x4"."""
+    return tuple(int(side) for side in name.split("x"))
+
+
+def prepare_latents(
+    unit: str,
+    out: Path,
+    *,
+    encoders: Encoders,
+    images: Path | None = None,
+    batch_size: int = 64,
+) -> UnitRecord:
+    """Does a unit, unless it is done from the very same images, and returns its record.
+
+    The images are those of the dataset `images` (default: `out` itself). Raises `Unfinished` if the
+    first stage is not done there, `DamagedShard` if its shard is damaged (the shard is set aside
+    then, and the first stage makes it again), and `durable.DiskFull`.
+    """
+    first, ledger = Ledger(images or out, "images"), Ledger(out, "latents")
+    made = first.read(unit)
+    if made is None:
+        raise Unfinished(f"unit {unit}: its images are not prepared in {first.root}")
+    info = made.files.get("images")
+    source = info.sha256 if info else ""
+    before = ledger.done(unit, source=source)
+    if before is not None:
+        return before
+    begun = time.monotonic()
+    files: dict[str, ShardInfo] = {}
+    with Spool(out / "latents") as latents, Spool(out / "latents") as texts:
+        encoding = _Encoding(latents, texts)
+        if info is not None:
+            path = first.root / "images" / info.name
+            try:
+                verify(path, info)
+            except DamagedShard:
+                set_aside(path)
+                raise
+            encoding.run(path, encoders, batch_size)
+        for folder, spool in (("latents", latents), ("text", texts)):
+            if len(spool):
+                shard = ledger.path(folder, unit, generation=made.generation)
+                files[folder] = write_shard(shard, (spool[key] for *_, key in encoding.kept))
+    counts = {"ok": len(encoding.kept), NOT_FINITE: len(encoding.measured.dropped)}
+    record = UnitRecord(
+        unit=unit,
+        files=files,
+        counts={name: count for name, count in counts.items() if count},
+        generation=made.generation,
+        source=source,
+        measured=encoding.measured.plain(),
+        seconds=time.monotonic() - begun,
+    )
+    ledger.commit(record)
+    return record
+
+
+@dataclass
+class LatentStage:
+    """`prepare_latents` with encoders that are made once, in the process that does the work."""
+
+    out: Path
+    make: Callable[[], Encoders]
+    """Loads the encoders; must pickle."""
+    images: Path | None = None
+    """The dataset with the images, if it is another one."""
+    batch_size: int = 64
+    _encoders: Encoders | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, unit: str) -> UnitRecord:
+        if self._encoders is None:
+            self._encoders = self.make()
+        return prepare_latents(
+            unit,
+            self.out,
+            encoders=self._encoders,
+            images=self.images,
+            batch_size=self.batch_size,
+        )
+
+
+def set_aside(path: Path) -> str:
+    """Renames a damaged file to ``<name>.corrupt``; what was done, in words."""
+    try:
+        os.replace(path, path.with_name(f"{path.name}.corrupt"))
+        return "set aside"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"left in place ({error.strerror})"
+
+
+def samples(path: Path, *, ahead: int = 256) -> Iterator[Sample]:
+    """The images of a shard in order, decoded by threads up to `ahead` images in advance."""
+
+    def decode(row: int, record: bytes) -> Sample:
+        arrays, meta = unpack(record)
+        with Image.open(io.BytesIO(arrays["jpeg"].tobytes()), formats=("JPEG",)) as picture:
+            image = np.asarray(picture.convert("RGB"))
+        return Sample(row, meta.pop("key"), meta.pop("caption"), meta, image)
+
+    waiting: deque[Future[Sample]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool, ShardReader(path) as reader:
+        for row, record in enumerate(reader):
+            waiting.append(pool.submit(decode, row, record))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _batches(path: Path, size: int) -> Iterator[list[Sample]]:
+    """Samples of one image size, `size` at a time, the last of each image size fewer."""
+    pending: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples(path, ahead=4 * size):
+        batch = pending.setdefault(sample.image.shape, [])
+        batch.append(sample)
+        if len(batch) == size:
+            yield pending.pop(sample.image.shape)
+    yield from pending.values()
+
+
+@dataclass
+class _Encoding:
+    """What comes of the images of one shard."""
+
+    latents: Spool
+    texts: Spool
+    measured: _Measured = field(default_factory=_Measured)
+    kept: list[tuple[str, int, str]] = field(default_factory=list)
+    """Shape, row and key of what is kept; sorted, it is the order of the new shards."""
+
+    def add(self, sample: Sample, latent: Float[np.ndarray, "h w c"], text: bytes | None) -> None:
+        """Keeps one latent, with its text if that is stored."""
+        meta = {"key": sample.key, "caption": sample.caption, **sample.meta}
+        self.latents[sample.key] = pack({"latents": latent}, meta)
+        if text is not None:
+            self.texts[sample.key] = text
+        self.measured.add(latent)
+        self.kept.append((shape_name(latent.shape), sample.row, sample.key))
+
+    def run(self, path: Path, encoders: Encoders, batch_size: int) -> None:
+        """Encodes the shard."""
+        for batch in _batches(path, batch_size):
+            padded = batch + batch[-1:] * (batch_size - len(batch))
+            raw = np.asarray(encoders.encode(np.stack([sample.image for sample in padded])))
+            with np.errstate(over="ignore"):
+                latents = raw[: len(batch)].astype(np.float16)
+            good = np.isfinite(latents).all(axis=(1, 2, 3))
+            texts: list[bytes | None] = [None] * len(batch)
+            if encoders.encode_text is not None:
+                encoded = encoders.encode_text([sample.caption for sample in padded])
+                texts = _texts(encoded, batch, self.measured)
+                good &= [text is not None for text in texts]
+            for sample, latent, text, fine in zip(batch, latents, texts, good, strict=True):
+                if fine:
+                    self.add(sample, latent, text)
+                else:
+                    self.measured.dropped.append(sample.key)
+        self.measured.dropped.sort()
+        self.kept.sort()
+
+
+def _texts(
+    conditioning: Conditioning, batch: Sequence[Sample], measured: _Measured
+) -> list[bytes | None]:
+    """One record a caption; None where a value is not finite."""
+    tokens = np.asarray(conditioning.tokens)
+    mask = np.asarray(conditioning.mask)
+    pooled = None if conditioning.pooled is None else np.asarray(conditioning.pooled)
+    text = measured.text or {
+        "width": tokens.shape[-1],
+        "max_tokens": tokens.shape[1],
+        "pooled": None if pooled is None else pooled.shape[-1],
+        "longest": 0,
+        "wide": 0,
+    }
+    measured.text = text
+    records: list[bytes | None] = []
+    for number, sample in enumerate(batch):
+        positions = np.flatnonzero(mask[number])
+        arrays = {"tokens": _narrow(tokens[number, positions])}
+        if pooled is not None:
+            arrays["pooled"] = _narrow(pooled[number])
+        text["wide"] += any(array.dtype != np.float16 for array in arrays.values())
+        finite = all(np.isfinite(array.astype(np.float32)).all() for array in arrays.values())
+        arrays["positions"] = positions.astype(np.uint16)
+        records.append(pack(arrays, {"key": sample.key}) if finite else None)
+        if len(positions):
+            text["longest"] = max(text["longest"], int(positions[-1]) + 1)
+    return records
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """In float16, or in bfloat16 where a value is beyond its range."""
+    exact = array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        half = exact.astype(np.float16)
+    return half if np.isfinite(half).all() else exact.astype(ml_dtypes.bfloat16)

@@ -1,0 +1,83 @@
+"""A few small pictures of what the filters turn away, so that thresholds can be judged by eye.
+
+Of the first units prepared, a handful of rejected images for each reason is fetched (or taken from
+the source) and kept as thumbnails, beside the dataset and not part of it. What was rejected as
+unsafe or is on a block list is never fetched, let alone shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from pinxit.data.images import encode_image
+from pinxit.data.schema import Row
+from pinxit.data.shards import SUFFIX, ShardReader, pack, unpack, write_shard
+
+FOLDER = "previews"
+UNITS = 40
+"""Units that contribute."""
+SIDE = 128
+"""Longer side of a thumbnail, in pixels."""
+HIDDEN = frozenset({"filtered_nsfw", "filtered_domain"})
+"""Reasons whose images are not looked at."""
+Lazy = Callable[[Iterable[tuple[str, Any]]], Iterator[tuple[str, Any]]]
+
+
+class Previews:
+    """Collects rejected rows of one unit, at most `each` for a reason, and keeps their pictures."""
+
+    def __init__(self, root: Path, each: int) -> None:
+        folder = root / FOLDER
+        enough = folder.is_dir() and sum(1 for _ in folder.iterdir()) >= UNITS
+        self.folder = folder
+        self.each = 0 if enough else each
+        self._rows: dict[str, list[Row]] = {}
+
+    def reject(self, reason: str, row: Row) -> None:
+        """Takes note of a row that a filter turned away."""
+        if reason.startswith("filtered_") and reason not in HIDDEN:
+            rows = self._rows.setdefault(reason, [])
+            if len(rows) < self.each:
+                rows.append(row)
+
+    def write(self, unit: str, *, fetch: Lazy, decode: Lazy) -> None:
+        """Fetches and decodes what was noted, and writes the thumbnails that this gave."""
+        noted = {row.key: (reason, row) for reason, rows in self._rows.items() for row in rows}
+        if not noted:
+            return
+        bodies = [(key, row.image) for key, (_, row) in noted.items() if row.image is not None]
+        links = [(key, row.url) for key, (_, row) in noted.items() if row.image is None]
+        if links:
+            bodies += [(key, fetched.data) for key, fetched in fetch(links) if fetched.data]
+        order = {key: number for number, key in enumerate(noted)}
+        records = []
+        for key, decoded in decode(sorted(bodies, key=lambda item: order[item[0]])):
+            if decoded.image is not None:
+                reason, row = noted[key]
+                meta = {"key": key, "reason": reason, "caption": row.caption}
+                jpeg = np.frombuffer(encode_image(thumbnail(decoded.image), quality=85), np.uint8)
+                records.append(pack({"jpeg": jpeg}, meta))
+        if records:
+            write_shard(self.folder / f"{unit}{SUFFIX}", records)
+
+
+def thumbnail(image: UInt8[np.ndarray, "h w 3"], *, side: int = SIDE) -> UInt8[np.ndarray, "a b 3"]:
+    """The image with a longer side of at most `side` pixels."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def read_previews(root: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(reason, caption, JPEG) of every thumbnail there is."""
+    for path in sorted((root / FOLDER).glob(f"*{SUFFIX}")):
+        with ShardReader(path) as reader:
+            for record in reader:
+                arrays, meta = unpack(record)
+                yield meta["reason"], meta["caption"], arrays["jpeg"].tobytes()

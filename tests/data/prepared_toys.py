@@ -1,0 +1,94 @@
+"""Small prepared datasets, and encoders that need no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pinxit.arrays import Conditioning
+from pinxit.data.engines import InlineEngine
+from pinxit.data.images import encode_image
+from pinxit.data.manifest import Ledger, UnitRecord, gather
+from pinxit.data.preparation import run_latents
+from pinxit.data.prepare_latents import Encoders, LatentStage
+from pinxit.data.shards import pack, write_shard
+
+SIZE = 16
+
+
+def image(number: int, *, wide: bool = False) -> np.ndarray:
+    """A flat picture whose colour is its number."""
+    colour = [number % 256, number // 256, 128]
+    return np.full((SIZE, 2 * SIZE if wide else SIZE, 3), colour, np.uint8)
+
+
+def add_images(root: Path, unit: str, numbers: Sequence[int], *, wide: Sequence[int] = ()) -> None:
+    """One unit of the first stage, done, with these pictures."""
+    ledger = Ledger(root, "images")
+    ledger.begin({"source": {"name": "toys"}, "image": {"size": SIZE}, "filters": {}})
+    records = []
+    for row, number in enumerate(numbers):
+        jpeg = np.frombuffer(encode_image(image(number, wide=number in wide)), np.uint8)
+        about = {"caption": f"toy {number}", "original": [20, 10], "crop": [5, 0, 15, 10]}
+        records.append(pack({"jpeg": jpeg}, {"key": f"{unit}/{row:08d}", **about}))
+    files = {}
+    if records:
+        files["images"] = write_shard(ledger.path("images", unit), records)
+    ledger.commit(UnitRecord(unit, files, {"ok": len(records)} if records else {"timeout": 1}))
+
+
+def image_dataset(
+    root: Path, sizes: Sequence[int] = (7, 5, 8), *, wide: Sequence[int] = ()
+) -> Path:
+    """Units of these sizes; the pictures are numbered through."""
+    units, start = [], 0
+    for number, size in enumerate(sizes):
+        units.append(f"{number:05d}-000")
+        add_images(root, units[-1], range(start, start + size), wide=wide)
+        start += size
+    gather(root, units, "images").write(root)
+    return root
+
+
+def encode(images: np.ndarray) -> np.ndarray:
+    """Means over 8 x 8 pixels, in [-1, 1]: ``b h/8 w/8 3``."""
+    b, h, w, _ = images.shape
+    means = images.reshape(b, h // 8, 8, w // 8, 8, 3).mean(axis=(2, 4))
+    return (means / 127.5 - 1).astype(np.float16)
+
+
+def encode_text(captions: Sequence[str]) -> Conditioning:
+    """One token per letter, 4 wide, of at most 12; the first entry of each is its code."""
+    tokens = np.zeros((len(captions), 12, 4), np.float32)
+    mask = np.zeros((len(captions), 12), bool)
+    for row, caption in enumerate(captions):
+        for place, letter in enumerate(caption[:12]):
+            tokens[row, place] = [ord(letter), place, 0.5, -1]
+            mask[row, place] = True
+    return Conditioning(tokens, mask, tokens.sum(axis=1)[:, :2])
+
+
+def toy_encoders() -> Encoders:
+    return Encoders(encode)
+
+
+def toy_encoders_with_text() -> Encoders:
+    return Encoders(encode, encode_text)
+
+
+def latent_dataset(root: Path, sizes: Sequence[int] = (7, 5, 8), *, text: bool = False, wide=()):
+    """Images and latents."""
+    image_dataset(root, sizes, wide=wide)
+    make = toy_encoders_with_text if text else toy_encoders
+    ended = run_latents(
+        LatentStage(root, make, batch_size=4), InlineEngine(), identity={"autoencoder": "means"}
+    )
+    assert ended.exit_code == 0 and ended.manifest is not None
+    return root
+
+
+def numbers(captions: Sequence[str]) -> dict[str, np.ndarray]:
+    """The pictures' numbers, from their captions."""
+    return {"number": np.array([int(caption.split()[1]) for caption in captions])}
