@@ -298,8 +298,7 @@ def serve(setting: str) -> None:
     """Decodes what comes in by standard input until it closes."""
     config = from_json(ImageConfig, json.loads(setting))
     images = sys.stdin.buffer
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints gets between the answers
+    answers = _silenced()
     _limit_memory(config.memory_mb)
     answers.write(READY)
     answers.flush()
@@ -322,6 +321,15 @@ def _tell(pipe: IO[bytes], decoded: Decoded) -> None:
         "size": None if image is None else (image.shape[1], image.shape[0]),
     }
     _send(pipe, head, b"" if image is None else np.ascontiguousarray(image).data)
+
+
+def _silenced() -> IO[bytes]:
+    """Standard output for the answers alone; what the libraries in C print goes nowhere."""
+    answers, sys.stderr = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(2), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    return answers
 
 
 def _alarm(seconds: float) -> None:

@@ -161,7 +161,8 @@ class Decoded:
 def decode(data: bytes, config: ImageConfig, *, key: str = "") -> Decoded:
     """The picture in `data`, at its target size, or why there is none. Never raises for `data`.
 
-    A pure function: a random crop depends on `key` alone.
+    A pure function: a random crop depends on `key` alone. It bounds neither its time nor the
+    memory below the pixels' limit: bytes from the web go through a `DecodePool`.
     """
     found = sniff(data)
     if found not in config.formats:
@@ -201,7 +202,7 @@ def _decode(data: bytes, found: str, config: ImageConfig, key: str) -> Decoded:
         if math.prod(picture.size) > config.max_pixels:
             return _too_many(picture.size)
         if found == "PNG":
-            picture.load()  # its EXIF may come after the pixels
+            picture.load()  # its EXIF may follow the pixels, whose faults are not the EXIF's
         # the reader of TIFF turns the picture itself
         turn = 1 if found == "TIFF" else _orientation(picture)
         stored = picture.size

@@ -147,14 +147,22 @@ def test_an_image_that_kills_twice_is_an_error(pool: DecodePool, monkeypatch: py
     assert "SIGKILL" in found[0].detail
 
 
+@posix
 def test_an_image_that_hangs_the_decoder_is_given_up():
     config = ImageConfig(size=32, workers=1, timeout=1.0)
     given = [(0, encoded(scene())), (1, endless_jpeg()), (2, encoded(scene(seed=2)))]
     with DecodePool(config) as pool:
         found = list(pool.map(given))
         assert pool.killed == 1
-    assert found[1][1].status == "decode_timeout"
-    assert found[1][1].detail == "over 1 s"
+        # being idle is not a hang; not moving at all is
+        (pid,) = pool.pids
+        time.sleep(1.2)
+        assert running(pid) and pool.pids == [pid]
+        os.kill(pid, signal.SIGSTOP)
+        ((_, stopped),) = pool.map(given[:1])
+        assert pool.killed == 2
+    for decoded in (found[1][1], stopped):
+        assert (decoded.status, decoded.detail) == ("decode_timeout", "over 1 s")
     assert_same([found[0], found[2]], [given[0], given[2]], config)
 
 
@@ -177,6 +185,19 @@ def test_memory_is_bounded_and_bombs_need_none():
     assert found["huge png"].status == "too_many_pixels"
     assert found["long gif"].status == found["good"].status == found["good too"].status == "ok"
     assert decode(given[0][1], config).status == "ok"
+
+
+def test_what_a_library_prints_goes_nowhere(capfd: pytest.CaptureFixture[str]):
+    loud = bytearray(encoded(scene(64, 48), "TIFF", compression="tiff_lzw"))
+    loud[20:400] = bytes(380)
+    config = ImageConfig(size=32, formats=("TIFF",), workers=1)
+    expected = decode(bytes(loud), config)
+    assert expected.status == "decode_error"
+    assert "LZWDecode" in capfd.readouterr().err
+    with DecodePool(config) as pool:
+        ((_, found),) = pool.map([(0, bytes(loud))])
+    assert (found.status, found.detail) == (expected.status, expected.detail)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_closing_ends_what_hangs():
