@@ -28,7 +28,7 @@ from yarl import URL
 from pinxit.data.addresses import Guard, Refused
 from pinxit.data.resolver import TEMPORARY, Lookup, Resolver
 from pinxit.data.schema import http_status
-from pinxit.data.turns import Memory
+from pinxit.data.turns import Memory, Share
 
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
@@ -37,8 +37,12 @@ stands for noindex and nofollow."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 OWN_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of this machine: no row may be charged with them, so they are raised."""
-FREE = 256 * 1024
+FREE = 128 * 1024
 """Bytes of a body that are read without asking for memory."""
+MIDDLE = 2 * 2**20
+"""Longest body of the middle size, which few images exceed."""
+MEMORY = 48 * 2**20
+"""Bytes for bodies of the middle size on their way in, all together, and again for longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,20 @@ class Exchange:
         connect_timeout: float,
         max_bytes: int,
         honour_opt_out: bool,
-        memory: Memory,
     ) -> None:
-        """`max_bytes` bounds a body; `memory` is where long ones are set aside."""
-        self._guard, self._memory, self._max_bytes = guard, memory, max_bytes
+        """`max_bytes` bounds a body."""
+        self._guard, self._max_bytes = guard, max_bytes
+        self._memories = (
+            (min(MIDDLE, max_bytes), Memory(MEMORY)),
+            (max_bytes, Memory(max(MEMORY, max_bytes))),
+        )
         self._honour_opt_out = honour_opt_out
         self._user_agent = user_agent
         self._concurrency, self._connect_timeout = concurrency, connect_timeout
         self._lookup = lookup
 
     async def __aenter__(self) -> Exchange:
+        self._loop = asyncio.get_running_loop()
         self._resolver = Resolver(
             self._guard,
             self._lookup,
@@ -101,6 +109,7 @@ class Exchange:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
+            read_bufsize=2**14,  # a body that waits for memory should hold little of it
             headers={
                 "User-Agent": self._user_agent,
                 "Accept": ACCEPT,
@@ -160,26 +169,22 @@ class Exchange:
 
     async def _body(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Answer:
         """Reads until the end, the limit or the deadline."""
-        body, held = bytearray(), 0
+        chunks: list[bytes] = []
+        size, share = 0, Share(self._memories, free=FREE)
         try:
             async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > self._max_bytes:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > self._max_bytes:
                     return Answer("too_big", detail=f"more than {self._max_bytes} bytes")
-                if len(body) > FREE and not held:
-                    held = await self._set_aside(response.content_length, deadline)
-            return Answer("ok", bytes(body)) if body else Answer("empty")
+                if size > share.room:
+                    left = (deadline.when() or math.inf) - self._loop.time()
+                    deadline.reschedule(None)  # the clock stands still
+                    await share.grow(size, response.content_length)
+                    deadline.reschedule(self._loop.time() + left)
+            return Answer("ok", b"".join(chunks)) if size else Answer("empty")
         finally:
-            self._memory.give(held)
-
-    async def _set_aside(self, length: int | None, deadline: asyncio.Timeout) -> int:
-        """Waits for memory for the whole body; the clock stands still meanwhile."""
-        loop = asyncio.get_running_loop()
-        left = (deadline.when() or math.inf) - loop.time()
-        deadline.reschedule(None)
-        held = await self._memory.take(length or self._max_bytes)
-        deadline.reschedule(loop.time() + left)
-        return held
+            share.release()
 
 
 @functools.cache

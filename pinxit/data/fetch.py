@@ -16,15 +16,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from pinxit import __version__
 from pinxit.config import UsageError, positive
 from pinxit.data.addresses import Guard, follow, parse_url
 from pinxit.data.async_map import async_map
 from pinxit.data.schema import can_heal, http_code
-from pinxit.data.turns import Memory, Turns, Unreachable, spare_places
+from pinxit.data.turns import Turns, Unreachable, spare_places
 
 if TYPE_CHECKING:
     from pinxit.data.exchange import Answer
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
-MEMORY = 96 * 2**20
-"""Bytes set aside for long bodies on their way in, all together."""
+READY_BYTES = 64 * 2**20
+"""Bytes of finished bodies that may wait for the caller before nothing new is begun."""
 WINDOW = 8
 """URLs under way, waiting for their host or finished, for each one of `FetchConfig.concurrency`."""
 LONGEST_PAUSE = 30.0
@@ -96,8 +96,9 @@ class FetchConfig:
 
     @property
     def user_agent(self) -> str:
-        """Who asks."""
-        return f"Pinxit/{__version__}" + (f" (+{self.contact})" if self.contact else "")
+        """Who asks, truthfully."""
+        version = import_module("pinxit").__version__
+        return f"Pinxit/{version}" + (f" (+{self.contact})" if self.contact else "")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,6 @@ class Fetcher:
             connect_timeout=self.config.connect_timeout,
             max_bytes=self.config.max_bytes,
             honour_opt_out=self.config.honour_opt_out,
-            memory=Memory(max(MEMORY, self.config.max_bytes)),
         )
         await self._exchange.__aenter__()
         return self
@@ -257,7 +257,7 @@ def fetch_all(
         lambda: Fetcher(config, lookup=lookup),
         window=WINDOW * config.concurrency,
         ready=config.concurrency,
-        ready_bytes=MEMORY,
+        ready_bytes=READY_BYTES,
         weigh=lambda fetched: len(fetched.data or b""),
         ordered=ordered,
     )

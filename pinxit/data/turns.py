@@ -8,14 +8,14 @@ A few rules keep thousands of strangers' servers from holding one another up:
   are any: a connection that hangs costs next to nothing, so it need not cost a place either.
 - A host that asks for quiet (429, Retry-After) gets it, for all of its URLs; one that could not be
   reached several times in a row is not asked again for a while.
-- A long body is read only when memory for all of it is set aside (`Memory`).
+- A long body is read only when memory for all of it is set aside (`Memory`, `Share`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -208,6 +208,38 @@ class Memory:
                 self._free -= amount
                 future.set_result(None)
             self._waiting.popleft()
+
+
+class Share:
+    """The memory that one body holds while it is read.
+
+    A body that does not say how long it is gets the next of a few sizes when it has outgrown the
+    last; each size has memory of its own. Nobody who holds the largest waits for anything, so
+    those who wait for it get it some day.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, Memory]], *, free: int) -> None:
+        """`sizes` are the longest body and the memory of each, in rising order; `free` bytes need
+        no memory."""
+        self._sizes = sizes
+        self._held: tuple[Memory, int] | None = None
+        self.room = free
+        """So long may the body become before it has to `grow`."""
+
+    async def grow(self, size: int, announced: int | None) -> None:
+        """Waits for room for a body of `size` bytes, or of `announced` bytes where it says so."""
+        needed = max(size, announced or 0)
+        limit, memory = next(pair for pair in self._sizes if pair[0] >= needed)
+        taken = await memory.take(announced or limit)
+        self.release()
+        self._held, self.room = (memory, taken), limit
+
+    def release(self) -> None:
+        """Gives all back."""
+        if self._held is not None:
+            memory, taken = self._held
+            self._held = None
+            memory.give(taken)
 
 
 def spare_places(concurrency: int) -> int:

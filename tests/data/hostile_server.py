@@ -47,11 +47,15 @@ def pixels(number: int, width: int = 96, height: int = 72) -> np.ndarray:
     return np.clip(128 + 90 * np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=64)
 def picture(number: int, form: str = "JPEG") -> bytes:
     """The encoded image of a number; there are 16 different ones."""
+    return _encoded(number % 16, form)
+
+
+@functools.cache
+def _encoded(number: int, form: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels(number % 16)).save(buffer, form, quality=85)
+    Image.fromarray(pixels(number)).save(buffer, form, quality=85)
     return buffer.getvalue()
 
 
@@ -78,10 +82,12 @@ def code(status: int, **headers: str) -> Callable[[web.Request, int], web.Respon
 async def stream(request: web.Request, piece: bytes, pause: float, **headers: str) -> Answer:
     """A chunked body that never ends."""
     answer = web.StreamResponse(headers={"Content-Type": "image/jpeg", **headers})
-    await answer.prepare(request)
-    while True:
-        await answer.write(piece)
-        await asyncio.sleep(pause)
+    with contextlib.suppress(ConnectionResetError):
+        await answer.prepare(request)
+        while True:
+            await answer.write(piece)
+            await asyncio.sleep(pause)
+    return answer
 
 
 async def hang(request: web.Request, number: int) -> Answer:
@@ -135,6 +141,13 @@ async def truncated(request: web.Request, number: int) -> Answer:
     return await raw(request, head.encode(), data[: len(data) // 2])
 
 
+async def to_target(request: web.Request, number: int) -> Answer:
+    """Wherever a test wants, in bytes that a decent server would not send."""
+    target = request.app[STATE].targets[number].encode()
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + target + b"\r\n\r\n"
+    return await raw(request, head)
+
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -184,6 +197,7 @@ KINDS: dict[str, Kind] = {
     "nowhere": Kind(lambda request, number: redirect("http://[::1/"), "redirects"),
     "to_private": Kind(lambda request, number: redirect("http://10.0.0.1/a.jpg"), "blocked"),
     "to_metadata": Kind(lambda request, number: redirect("//169.254.169.254/"), "blocked"),
+    "to": Kind(to_target, ""),
     "to_file": Kind(lambda request, number: redirect("file:///etc/passwd"), "scheme"),
     "gzip": Kind(lambda request, number: body(bomb(), Content_Encoding="gzip"), "encoded"),
     "noai": Kind(lambda request, number: body(picture(number), X_Robots_Tag="noai"), "opt_out"),
@@ -238,7 +252,8 @@ class State:
     """The most at once, by Host header."""
     headers: dict[str, str] = field(default_factory=dict)
     """Those of the last request."""
-    connections: int = 0
+    targets: list[str] = field(default_factory=list)
+    """Where ``/to/<number>`` redirects to."""
 
 
 STATE = web.AppKey("state", State)
@@ -266,11 +281,14 @@ async def report(request: web.Request) -> web.Response:
 
 
 async def start(state: State, port: int = 0) -> tuple[web.AppRunner, int]:
-    """A running server and its port."""
+    """A running server and its port, all pictures drawn."""
+    for number in range(16):
+        for form in ("JPEG", "PNG", "WEBP"):
+            picture(number, form)
     app = web.Application()
     app[STATE] = state
     app.router.add_get("/report", report)
-    app.router.add_get("/{kind}/{number}", handle)
+    app.router.add_get(r"/{kind}/{number:\d+}", handle)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)

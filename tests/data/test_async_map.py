@@ -1,0 +1,142 @@
+"""The bridge from an event loop to an ordinary loop: nothing lost, nothing left behind."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pinxit.data.async_map import async_map
+
+
+class Doubler:
+    """Doubles numbers, the odd ones slowly; pauses as asked."""
+
+    def __init__(self) -> None:
+        self.running = self.peak = self.begun = self.ended = 0
+        self.open = None
+
+    async def __aenter__(self) -> "Doubler":
+        self.open = asyncio.Event()
+        self.open.set()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.closed = True
+
+    async def __call__(self, number: int) -> int:
+        await self.open.wait()
+        self.begun += 1
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            await asyncio.sleep(0.003 * (number % 3))
+            if number == 666:
+                raise RuntimeError("broken")
+            return 2 * number
+        finally:
+            self.running -= 1
+            self.ended += 1
+
+    def pause(self) -> None:
+        self.open.clear()
+
+    def resume(self) -> None:
+        self.open.set()
+
+
+def run(items, worker=None, *, window=8, ready=100, ready_bytes=10**9, ordered=False):
+    worker = worker or Doubler()
+    return async_map(
+        items, lambda: worker, window=window, ready=ready, ready_bytes=ready_bytes,
+        weigh=lambda result: 1, ordered=ordered,
+    )  # fmt: skip
+
+
+def numbers(count: int, taken: list | None = None) -> Iterator[tuple[str, int]]:
+    for i in range(count):
+        if taken is not None:
+            taken.append(i)
+        yield f"key {i}", i
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "pinxit-async-map"]
+
+
+def test_every_item_once_with_its_key():
+    found = dict(run(numbers(100)))
+    assert found == {f"key {i}": 2 * i for i in range(100)}
+    assert threads() == []
+    assert list(run(numbers(0))) == []
+
+
+def test_order_is_kept_when_asked_for():
+    results = [result for _, result in run(numbers(100), ordered=True)]
+    assert results == [2 * i for i in range(100)]
+    assert [result for _, result in run(numbers(100))] != results  # the odd ones come later
+
+
+def test_the_window_bounds_what_is_under_way():
+    worker, taken = Doubler(), []
+    results = run(numbers(1000, taken), worker, window=5)
+    for count in range(1, 50):
+        next(results)
+        assert len(taken) <= count + 5
+    assert worker.peak <= 5
+    results.close()
+    assert worker.ended == worker.begun and worker.closed and threads() == []
+
+
+@pytest.mark.parametrize(("ready", "ready_bytes"), [(10, 10**9), (10**9, 10)])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_results_that_nobody_takes_stop_the_work(ready, ready_bytes, ordered):
+    worker = Doubler()
+    items = [(0, 0), *((i, 1) for i in range(1, 400))]
+    results = run(
+        iter(items), worker, window=400, ready=ready, ready_bytes=ready_bytes, ordered=ordered
+    )
+    next(results)
+    paused = threading.Event()
+    for _ in range(200):
+        if not worker.open.is_set():
+            break
+        paused.wait(0.01)
+    assert not worker.open.is_set()
+    assert len(list(results)) == 399 and worker.open.is_set()
+
+
+def test_errors_arise_with_the_caller():
+    with pytest.raises(RuntimeError, match="broken"):
+        list(run(iter([(0, 1), (1, 666), (2, 2)])))
+
+    def failing():
+        yield 0, 1
+        raise OSError("unreadable source")
+
+    with pytest.raises(OSError, match="unreadable source"):
+        list(run(failing()))
+
+    class Unopenable(Doubler):
+        async def __aenter__(self):
+            raise ValueError("cannot start")
+
+    with pytest.raises(ValueError, match="cannot start"):
+        list(run(numbers(3), Unopenable()))
+    assert threads() == []
+
+
+def test_dropping_the_generator_ends_the_thread():
+    results = run(numbers(1000))
+    next(results)
+    del results
+    assert threads() == []
+
+
+def test_a_second_map_runs_beside_the_first():
+    first, second = run(numbers(50)), run(numbers(50))
+    both = [(next(first), next(second)) for _ in range(50)]
+    assert len(both) == 50 and len(threads()) <= 2
+    first.close()
+    second.close()
+    assert threads() == []

@@ -1,0 +1,303 @@
+"""Fetching from a server that misbehaves in every way."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hostile_server import BADS, KINDS, LOOPBACK, HostileServer, mixed, picture
+from PIL import Image
+
+import pinxit
+from pinxit.config import UsageError
+from pinxit.data.exchange import opts_out, seconds_of
+from pinxit.data.fetch import FetchConfig, Fetched, Fetcher, fetch_all
+from pinxit.data.schema import is_status
+
+
+@pytest.fixture(scope="module")
+def server():
+    with HostileServer() as running:
+        yield running
+
+
+def settings(**more) -> FetchConfig:
+    quick = {"timeout": 2.0, "backoff": 0.02, "max_bytes": 2**20, "allow_networks": (LOOPBACK,)}
+    return FetchConfig(**(quick | more))
+
+
+def fetch(server: HostileServer, url: str, config: FetchConfig | None = None) -> Fetched:
+    [(_, fetched)] = fetch_all([(0, url)], config or settings(), lookup=server.lookup)
+    return fetched
+
+
+def test_every_kind_ends_as_it_should(server):
+    kinds = [kind for kind in KINDS if kind != "to"]
+    urls = [(kind, server.url(kind, 3, host=f"{kind}.test".replace("_", "-"))) for kind in kinds]
+    found = dict(fetch_all(urls, settings(), lookup=server.lookup))
+    assert {kind: found[kind].status for kind in kinds} == {k: KINDS[k].status for k in kinds}
+    for fetched in found.values():
+        assert is_status(fetched.status) and (fetched.data is not None) == (fetched.status == "ok")
+        assert "\n" not in fetched.detail and len(fetched.detail) <= 200
+    assert found["good"].data == found["redirected"].data == found["slow"].data == picture(3)
+    assert found["redirected"].url.endswith("/good/3")
+
+
+def test_attempts_are_spent_on_what_can_heal(server):
+    before = Counter(server.state.hits)
+    expected = {"flaky": 3, "busy": 2, "500": 3, "404": 1, "later": 1, "hang": 1}
+    for kind, attempts in expected.items():
+        fetched = fetch(server, server.url(kind, 40, host=f"{kind}.test"))
+        assert (kind, fetched.attempts) == (kind, attempts)
+        path = f"/{kind}/40"
+        assert server.state.hits[path] - before[path] == attempts
+    assert fetch(server, server.url("flaky", 41), settings(retries=1)).status == "http_503"
+
+
+def test_retry_after_is_waited_for(server):
+    begun = time.monotonic()
+    assert fetch(server, server.url("busy", 50)).status == "ok"
+    assert time.monotonic() - begun >= 0.9
+
+
+def test_who_we_say_we_are(server):
+    fetch(server, server.url("good", 1), settings(contact="https://example.com/bot"))
+    headers = server.state.headers
+    assert headers["User-Agent"] == FetchConfig(contact="https://example.com/bot").user_agent
+    assert headers["User-Agent"].endswith("(+https://example.com/bot)")
+    assert headers["Accept-Encoding"] == "identity"
+    assert "Cookie" not in headers and "Authorization" not in headers
+
+
+def test_cookies_are_not_kept(server):
+    url = server.url("cookie", 1)
+    list(fetch_all([(i, url) for i in range(3)], settings(per_host=1), lookup=server.lookup))
+    assert "Cookie" not in server.state.headers
+
+
+def test_opt_outs_are_honoured_unless_told_otherwise(server):
+    for kind in ("noai", "otherbot"):
+        assert fetch(server, server.url(kind, 1)).data is None
+        kept = fetch(server, server.url(kind, 1), settings(honour_opt_out=False))
+        assert kept.status == "ok" and kept.data == picture(1)
+
+
+def test_words_of_an_opt_out():
+    for value in ("noai", "NoImageAI", "index, noindex", "otherbot: noai", "a: b, c: noimageindex",
+                  "none", "unavailable_after: 25 Jun 2030 15:00:00 PST, noai"):  # fmt: skip
+        assert opts_out({"X-Robots-Tag": value}), value
+    for value in ("", "all", "nofollow", "noarchive, nosnippet", "index", "noaix"):
+        assert opts_out({"X-Robots-Tag": value}) is None, value
+    assert opts_out({"TDM-Reservation": "1"}) and opts_out({"TDM-Reservation": "0"}) is None
+
+
+def test_retry_after_as_seconds_or_date():
+    assert seconds_of("120") == 120.0 and seconds_of(" 0 ") == 0.0
+    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert 1e8 < seconds_of("Fri, 21 Oct 2101 07:28:00 GMT") < 1e10
+    for text in ("", "soon", "-5", "1.5", "٣", "Wed, 99 Foo"):
+        assert seconds_of(text) is None
+    assert seconds_of("9" * 400) == 999999999.0
+
+
+def test_limits_are_what_was_asked_for(server):
+    size = len(picture(1))
+    assert fetch(server, server.url("good", 1), settings(max_bytes=size)).status == "ok"
+    assert fetch(server, server.url("good", 1), settings(max_bytes=size - 1)).status == "too_big"
+    assert fetch(server, server.url("hop2", 1), settings(max_redirects=3)).status == "ok"
+    assert fetch(server, server.url("hop2", 1), settings(max_redirects=2)).status == "redirects"
+    domain = settings(blocked_domains=("bad.test",))
+    assert fetch(server, server.url("good", 1, host="a.bad.test"), domain).status == "blocked"
+    assert fetch(server, server.url("good", 1), FetchConfig()).status == "blocked"
+
+
+def test_the_time_limit_is_on_the_whole_attempt(server):
+    for kind in ("hang", "drip", "continues"):
+        begun = time.monotonic()
+        fetched = fetch(server, server.url(kind, 1), settings(timeout=0.4))
+        assert (fetched.status, fetched.attempts) == ("timeout", 1)
+        assert 0.35 < time.monotonic() - begun < 3
+
+
+def test_requests_to_one_host_at_once(server):
+    urls = [(i, server.url("slow", i, host=f"polite{i % 2}.test")) for i in range(12)]
+    found = dict(fetch_all(urls, settings(per_host=3), lookup=server.lookup))
+    assert {fetched.status for fetched in found.values()} == {"ok"}
+    assert server.state.peak["polite0.test"] == server.state.peak["polite1.test"] == 3
+
+
+def test_hosts_that_cannot_be_reached_are_not_asked_for_ever():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    asked = []
+
+    def lookup(host: str) -> list[str]:
+        asked.append(host)
+        if host == "dead.test":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return ["127.0.0.1"]
+
+    urls = [f"http://down.test:{port}/{i}" for i in range(30)]
+    urls += [f"http://dead.test:{port}/{i}" for i in range(30)]
+    found = list(fetch_all(enumerate(urls), settings(per_host=1), lookup=lookup))
+    assert Counter(f.status for _, f in found) == {"connect": 30, "dns": 30}
+    assert sum(f.attempts for _, f in found) <= 66 and "a moment ago" in found[-1][1].detail
+    assert sorted(asked) == ["dead.test", "down.test"]
+
+
+def test_in_order_and_with_progress(server):
+    mixture = mixed(60, 0.3, seed=2)
+    told: list[int] = []
+    found = list(
+        fetch_all(
+            server.urls(mixture), settings(), ordered=True, lookup=server.lookup,
+            progress=lambda counts: told.append(counts.total()),
+        )
+    )  # fmt: skip
+    assert [key for key, _ in found] == list(range(60)) and told == list(range(1, 61))
+    assert [f.status for _, f in found] == [KINDS[kind].status for _, kind, _ in mixture]
+
+
+def test_stopping_early_leaves_nothing_behind(server):
+    kinds = ("good", "hang")
+    endless = ((i, server.url(kinds[i % 2], i, host=f"{i % 2}.test")) for i in range(10**9))
+    results = fetch_all(endless, settings(timeout=30.0), lookup=server.lookup)
+    for _ in range(10):
+        next(results)
+    begun = time.monotonic()
+    results.close()
+    assert time.monotonic() - begun < 5
+    assert not [t for t in threading.enumerate() if t.name == "pinxit-async-map"]
+
+
+def test_asynchronously(server):
+    async def main():
+        async with Fetcher(settings(), lookup=server.lookup) as fetcher:
+            good, bad = await asyncio.gather(
+                fetcher.fetch(server.url("good", 2)), fetcher.fetch(server.url("404", 2))
+            )
+            task = asyncio.create_task(fetcher.fetch(server.url("hang", 2)))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        return good, bad
+
+    good, bad = asyncio.run(main())
+    assert Image.open(io.BytesIO(good.data)).size == (96, 72) and bad.status == "http_404"
+
+
+def test_too_many_open_files_is_our_fault_and_no_rows(server, monkeypatch):
+    from pinxit.data.addresses import Guard
+
+    def socket(self, info):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Guard, "socket", socket)
+    with pytest.raises(OSError, match=r"Too many open files: lower the concurrency"):
+        fetch(server, server.url("good", 1))
+
+
+WRONG = {
+    "concurrency": 0, "per_host": 0, "timeout": 0.0, "connect_timeout": -1.0, "max_bytes": 0,
+    "max_redirects": -1, "retries": -1, "backoff": -0.1, "contact": "a\r\nX: b",
+    "allow_networks": ("localhost",), "ports": (0,), "blocked_domains": ("http://a.com",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_wrong_settings_are_named(field):
+    with pytest.raises(UsageError, match=field):
+        FetchConfig(**{field: WRONG[field]})
+
+
+# --- many at once -----------------------------------------------------------------------------
+
+
+def measured(count: int, bad: float, config: FetchConfig) -> tuple[float, Counter]:
+    """Seconds, and (kind, status) counts, of a mixture from a server in its own process."""
+    mixture = mixed(count, bad, seed=1)
+    with HostileServer(process=True) as server:
+        begun = time.monotonic()
+        found = dict(fetch_all(server.urls(mixture), config, lookup=server.lookup))
+        seconds = time.monotonic() - begun
+        peak = server.report()["peak"]
+    assert max(n for host, n in peak.items() if host.startswith("host")) <= config.per_host
+    assert len(found) == count
+    return seconds, Counter((mixture[i][1], fetched.status) for i, fetched in found.items())
+
+
+def check_mixture(count: int, config: FetchConfig) -> float:
+    """Seconds; nothing good is lost, and the rest has its reason."""
+    seconds, found = measured(count, 0.3, config)
+    good = {pair: n for pair, n in found.items() if pair[0] not in BADS}
+    assert sum(n for (_, status), n in good.items() if status == "ok") >= 0.995 * sum(good.values())
+    assert sum(found.values()) - sum(good.values()) == round(0.3 * count)
+    expected = {(kind, KINDS[kind].status) for kind in BADS}
+    wrong = sum(n for pair, n in found.items() if pair[0] in BADS and pair not in expected)
+    assert wrong <= 0.005 * count
+    return seconds
+
+
+def test_a_third_of_bad_links_costs_no_good_image():
+    check_mixture(1200, settings(timeout=6.0))
+
+
+@pytest.mark.slow
+def test_a_third_of_bad_links_costs_little_time():
+    config = settings(timeout=3.0, backoff=0.2)
+    seconds = check_mixture(10_000, config)
+    alone, _ = measured(7000, 0.0, config)
+    print(
+        f"with 30 % bad links {seconds:.1f} s, without {alone:.1f} s, {seconds / alone:.2f} times"
+    )
+    assert seconds <= 1.5 * alone
+
+
+BOMBS = """
+    import json, sys
+    from pinxit.data.fetch import FetchConfig, fetch_all
+    port = int(sys.argv[1])
+    config = FetchConfig(timeout=6.0, retries=1, backoff=0.01, allow_networks=("127.0.0.1/32",))
+
+    def run(*kinds, count):
+        urls = [(k, f"http://{k.replace('_', '-')}{i % 9}.test:{port}/{k}/{i}")
+                for i in range(count) for k in kinds]
+        found = fetch_all(urls, config, lookup=lambda host: ["127.0.0.1"])
+        return sorted({(kind, fetched.status) for kind, fetched in found})
+
+    def peak():
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        return int(status["VmHWM"].split()[0]) / 1024
+
+    run("good", "png", count=20)
+    before = peak()
+    ends = run("endless", "gzip", "drip", "huge", "loop", count=40)
+    ends += run("many_headers", "long_header", "continues", "bad_chunk", count=8)
+    ends += run("good", "png", count=20)
+    print(json.dumps({"grown": peak() - before, "ends": ends}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bombs_cost_little_memory():
+    with HostileServer(process=True) as server:
+        command = [sys.executable, "-c", textwrap.dedent(BOMBS), str(server.port)]
+        root = Path(pinxit.__file__).parents[1]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    ends = {kind: status for kind, status in found["ends"]}
+    assert ends == {kind: KINDS[kind].status for kind in ends} and len(ends) == 11
+    assert len(found["ends"]) == len(ends)
+    assert found["grown"] <= 200, f"{found['grown']:.0f} MiB"
+    print(f"memory grew by {found['grown']:.0f} MiB")
