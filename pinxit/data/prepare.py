@@ -154,7 +154,8 @@ class ImageStage:
         image = {name: x for name, x in plain(self.image).items() if name not in free}
         source = {"name": self.source.name, "revision": self.source.revision}
         for name in ("unit_rows", "columns"):
-            source |= {name: plain(getattr(self.source, name, None))}
+            if hasattr(self.source, name):
+                source |= {name: plain(getattr(self.source, name))}
         filters = plain(self.filters)
         if self.duplicates is not None:
             filters |= {"duplicates": hashlib.sha256(self.duplicates.read_bytes()).hexdigest()}
@@ -191,7 +192,7 @@ class _Work:
         """A row's one end."""
         if key in self.outcomes:
             raise RuntimeError(f"row {key} ends twice: {self.outcomes[key].status}, {status}")
-        self.outcomes[key] = Outcome(key, status, detail)
+        self.outcomes[key] = Outcome(key, status, _utf8(detail))
 
     def wanted(self, row: Row) -> bool:
         """Notes the row; whether its image is wanted."""
@@ -288,10 +289,14 @@ def plain(value: Any) -> Any:
 
 
 def _bare(row: Row) -> Row:
-    """The row without its image."""
-    if row.image is None:
-        return row
-    return Row(row.key, row.url, row.caption, row.width, row.height, origin=row.origin)
+    """The row without its image, its words as every file can hold them."""
+    url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
+    return Row(row.key, url, _utf8(row.caption), row.width, row.height, origin=origin)
+
+
+def _utf8(text: str) -> str:
+    """The text, with "?" for what is no character (JSON can spell halves of one)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _unusable(row: Row) -> str | None:

@@ -256,12 +256,12 @@ class _Encoding:
             raw = np.asarray(encoders.encode(np.stack([sample.image for sample in padded])))
             with np.errstate(over="ignore"):
                 latents = raw[: len(batch)].astype(np.float16)
-            good = np.isfinite(latents).all(axis=(1, 2, 3))
+            good = [bool(np.isfinite(latent).all()) for latent in latents]
             texts: list[bytes | None] = [None] * len(batch)
             if encoders.encode_text is not None:
                 encoded = encoders.encode_text([sample.caption for sample in padded])
                 texts = _texts(encoded, batch, self.measured)
-                good &= [text is not None for text in texts]
+                good = [fine and text is not None for fine, text in zip(good, texts, strict=True)]
             for sample, latent, text, fine in zip(batch, latents, texts, good, strict=True):
                 if fine:
                     self.add(sample, latent, text)

@@ -60,7 +60,11 @@ class Previews:
         for key, decoded in decode(sorted(bodies, key=lambda item: order[item[0]])):
             if decoded.image is not None:
                 reason, row = noted[key]
-                meta = {"key": key, "reason": reason, "caption": row.caption}
+                meta = {
+                    "key": key,
+                    "reason": reason,
+                    "caption": row.caption.encode("utf-8", "replace").decode(),
+                }
                 jpeg = np.frombuffer(encode_image(thumbnail(decoded.image), quality=85), np.uint8)
                 records.append(pack({"jpeg": jpeg}, meta))
         if records:

@@ -31,6 +31,7 @@ from pinxit.data.shards import DamagedShard, ShardReader, unpack
 HERE = Path(__file__).parent
 UNIT = work.ToySource().units()[0]
 IDENTITY = {"autoencoder": "means"}
+PICTURE = work.picture(1)
 
 
 def prepare(out: Path, **more):
@@ -139,6 +140,26 @@ def test_rows_of_which_nothing_can_come(tmp_path):
 
     record = prepare(tmp_path, source=Poor(), filters=FilterConfig(min_side=1))
     assert record.counts == {"no_caption": 1, "no_url": 1, "ok": 1}
+
+
+def test_words_that_are_no_text_do_not_stop_a_unit(tmp_path):
+    nasty = "a \ud800 half, a \0 and \u202e \U0001f3a8"
+
+    class Nasty(work.ToySource):
+        def read(self, unit):
+            for number, row in enumerate(super().read(unit)):
+                watermark = {"watermark": 0.9 if number == 0 else 0.1}
+                yield dataclasses.replace(
+                    row, caption=nasty, origin=nasty, scores=watermark, url=None, image=PICTURE
+                )
+
+    source = Nasty((3,), bears_images=True)
+    filters = dataclasses.replace(work.FILTERS, unique_url=False)
+    record = prepare(tmp_path, source=source, filters=filters)
+    assert record.counts == {"filtered_watermark": 1, "ok": 2}
+    stored = records(tmp_path / "images" / record.files["images"].name)
+    assert stored[0][1]["caption"] == nasty.replace("\ud800", "?")
+    assert [caption for _, caption, _ in read_previews(tmp_path)] == [stored[0][1]["caption"]]
 
 
 def test_lost_rows_and_equal_keys_are_faults(tmp_path):

@@ -1,0 +1,152 @@
+"""The pictures of a preparation's report: what was kept, what was turned away, and the scores.
+
+Each function returns the picture, or None where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from pinxit.data.filters import FilterConfig
+from pinxit.data.histograms import BINS, Histograms
+from pinxit.data.manifest import Ledger, UnitRecord
+from pinxit.data.previews import SIDE, read_previews, thumbnail
+from pinxit.data.schema import meaning
+from pinxit.data.shards import ShardReader, unpack
+
+KEPT = 60
+"""Kept images shown."""
+EACH = 8
+"""Rejected images shown for each reason."""
+COLUMNS = 10
+TEXT = 34
+"""Height of the lines below a thumbnail, in pixels."""
+TITLES = {
+    "watermark": "watermark (probability)",
+    "nsfw": "NSFW (probability)",
+    "aesthetic": "aesthetic score",
+    "clip_similarity": "CLIP similarity",
+    "side": "shorter side (pixels)",
+    "aspect": "aspect ratio",
+    "words": "words",
+    "characters": "characters",
+}
+
+
+def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None:
+    """Kept images with their captions, from all over the dataset."""
+    shards = [record.files["images"] for record in records if "images" in record.files]
+    if not shards:
+        return None
+    chosen = _spread(len(shards), min(len(shards), KEPT // 4))
+    cells = []
+    for number in chosen:
+        with ShardReader(root / "images" / shards[number].name) as reader:
+            rows = _spread(len(reader), min(len(reader), -(-KEPT // len(chosen))))
+            for record in reader.read(rows):
+                arrays, meta = unpack(record)
+                cells.append((arrays["jpeg"].tobytes(), meta["caption"]))
+    return _sheet([("", cells[:KEPT])])
+
+
+def rejected_images(root: Path) -> Image.Image | None:
+    """Images that the filters turned away, by reason."""
+    found: dict[str, list[tuple[bytes, str]]] = {}
+    for reason, caption, jpeg in read_previews(root):
+        cells = found.setdefault(reason, [])
+        if len(cells) < EACH:
+            cells.append((jpeg, caption))
+    if not found:
+        return None
+    return _sheet([(f"{name}: {meaning(name)}", cells) for name, cells in sorted(found.items())])
+
+
+def score_histograms(histograms: Histograms, filters: FilterConfig) -> bytes | None:
+    """A PNG of every figure that rows have, with the filters' limits."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    known = [name for name in BINS if histograms.by_name[name].counts.any()]
+    if not known:
+        return None
+    figure = Figure(figsize=(13, 2.9 * -(-len(known) // 4)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(-(-len(known) // 4), 4, squeeze=False).ravel()
+    limits: Mapping[str, float] = filters.thresholds()
+    for name, place in zip(known, axes, strict=False):
+        histogram = histograms.by_name[name]
+        place.stairs(histogram.counts, histogram.edges, fill=True, color="#7aa6d8")
+        if name in limits:
+            place.axvline(limits[name], color="#c0392b", label=f"limit {limits[name]:g}")
+            place.legend(fontsize=8)
+        lacking = f", {histogram.missing:,} lack it" if histogram.missing else ""
+        place.set(title=f"{TITLES[name]}{lacking}", ylabel="rows")
+        place.title.set_fontsize(9)
+        place.tick_params(labelsize=8)
+    for place in axes[len(known) :]:
+        place.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
+    return buffer.getvalue()
+
+
+def merged_histograms(records: Iterable[UnitRecord]) -> Histograms:
+    """The figures of all rows."""
+    return Histograms.total(
+        Histograms.from_json(record.measured["histograms"])
+        for record in records
+        if "histograms" in record.measured
+    )
+
+
+def all_records(root: Path) -> list[UnitRecord]:
+    """The commits of the first stage that there are, by unit."""
+    ledger = Ledger(root, "images")
+    paths = sorted(ledger.record_path("x").parent.glob("*.json"))
+    found = (ledger.read(path.stem) for path in paths)
+    return [record for record in found if record is not None]
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """So many numbers below `count`, evenly."""
+    return [number * count // wanted for number in range(wanted)]
+
+
+def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.Image:
+    """Thumbnails with captions, group after group below its title."""
+    title = 22 if any(name for name, _ in groups) else 0
+    lines = [-(-len(cells) // COLUMNS) for _, cells in groups]
+    height = sum(title + n * (SIDE + TEXT) for n in lines)
+    sheet = Image.new("RGB", (COLUMNS * (SIDE + 6), height), "white")
+    draw, small, large, top = ImageDraw.Draw(sheet), _font(9), _font(13), 0
+    for (name, cells), count in zip(groups, lines, strict=True):
+        draw.text((2, top + 3), name, fill="black", font=large)
+        top += title
+        for place, (jpeg, caption) in enumerate(cells):
+            left = place % COLUMNS * (SIDE + 6)
+            upper = top + place // COLUMNS * (SIDE + TEXT)
+            sheet.paste(Image.fromarray(thumbnail(_decoded(jpeg))), (left, upper))
+            text = "\n".join(textwrap.wrap(caption[:200], 24)[:2])
+            draw.multiline_text((left, upper + SIDE + 2), text, fill="#444444", font=small)
+        top += count * (SIDE + TEXT)
+    return sheet
+
+
+def _decoded(jpeg: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font that knows most of the world's letters; it comes with matplotlib."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size)

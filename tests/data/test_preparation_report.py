@@ -1,0 +1,93 @@
+"""The report shows what became of the rows, and lets nothing of strangers act."""
+
+import dataclasses
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import prepare_work as work  # pyrefly: ignore
+import prepared_toys as toys  # pyrefly: ignore
+import pytest
+from PIL import Image
+
+from pinxit.data.engines import InlineEngine, UnitResult
+from pinxit.data.manifest import Ledger
+from pinxit.data.preparation import run_images
+from pinxit.data.preparation_report import write_report
+
+
+class Page(HTMLParser):
+    """Tags, and text by line."""
+
+    def __init__(self, path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "img":
+            assert dict(attrs)["src"].startswith("data:image/png;base64,")
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+class Hostile(work.ToySource):
+    def read(self, unit):
+        for row in super().read(unit):
+            yield dataclasses.replace(row, caption=f"{row.caption} <script>alert(1)</script> \0 é")
+
+
+def test_the_page_has_figures_pictures_and_settings(tmp_path):
+    source = Hostile((30, 20), bears_images=True)
+    run_images(work.stage(tmp_path, source=source), InlineEngine())
+    failed = [UnitResult(source.units()[0], kind="OSError", reason="OSError: <b>gone</b>")]
+    path = write_report(tmp_path, command=["pinxit", "prepare", "<i>"], failed=failed)
+    page = Page(path)
+    text = " ".join(page.words)
+    assert not {"script", "b", "i"} & set(page.tags) and page.tags.count("img") == 3
+    for part in ("50 rows in 2 units", "filtered_watermark", "probably watermarked", "<b>gone</b>"):
+        assert part in text
+    for name, least in (("kept", 128), ("rejected", 128), ("scores", 200)):
+        with Image.open(io.BytesIO((tmp_path / "report" / f"{name}.png").read_bytes())) as picture:
+            assert picture.format == "PNG" and min(picture.size) >= least
+            assert len(np.unique(np.asarray(picture))) > 20
+    assert "not finished" not in text
+
+
+def test_the_limits_are_drawn_where_they_are(tmp_path):
+    wide, narrow = tmp_path / "wide", tmp_path / "narrow"
+    for out, limit in ((wide, 0.95), (narrow, 0.5)):
+        filters = dataclasses.replace(work.FILTERS, max_watermark=limit)
+        run_images(work.stage(out, filters=filters, previews=0), InlineEngine())
+        write_report(out)
+    pictures = [(out / "report" / "scores.png").read_bytes() for out in (wide, narrow)]
+    assert pictures[0] != pictures[1]
+    assert not (wide / "report" / "rejected.png").exists()
+
+
+def test_what_the_network_settings_opened_is_remarked_on(tmp_path):
+    toys.image_dataset(tmp_path)
+    ledger = Ledger(tmp_path, "images")
+    notes = {"fetch": {"allow_networks": ["10.0.0.0/8"], "honour_opt_out": False}}
+    ledger.begin({k: v for k, v in ledger.identity().items() if k != "format"}, notes=notes)
+    text = " ".join(Page(write_report(tmp_path)).words)
+    assert "not public, as asked for: 10.0.0.0/8" in text and "were not honoured" in text
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_preparation_that_has_hardly_begun_has_a_report(tmp_path, begun):
+    if begun:
+        source = work.ToySource((3, 30), kinds=("404",))
+        web = work.ToyWeb(offline=True)
+        run_images(work.stage(tmp_path, source=source, web=web), InlineEngine())
+    text = " ".join(Page(write_report(tmp_path)).words)
+    assert ("not finished" in text) == begun and "img" not in Page(write_report(tmp_path)).words
+
+
+def test_latents_are_told_of(tmp_path):
+    toys.latent_dataset(tmp_path, (4, 3))
+    text = " ".join(Page(write_report(tmp_path)).words)
+    assert "7 latents, 0 left out" in text and "standard deviation" in text
