@@ -27,7 +27,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from pinxit.config import UsageError, choice
-from pinxit.data.loader import Loader
+from pinxit.data.loader import Loader, Rows
 from pinxit.data.manifest import Manifest, Unfinished
 from pinxit.data.prepare_latents import parse_shape, set_aside
 from pinxit.data.shards import DamagedShard, ShardInfo, ShardReader, unpack, verify
@@ -277,7 +277,7 @@ class HostLoader(Loader):
     """
 
     def __init__(
-        self, rows: PreparedRows, *, batch_size: int, seed: int = 0, host: int = 0, hosts: int = 1
+        self, rows: Rows, *, batch_size: int, seed: int = 0, host: int = 0, hosts: int = 1
     ) -> None:
         """Refuses a batch that the hosts cannot share evenly."""
         super().__init__(rows, batch_size=batch_size, seed=seed)

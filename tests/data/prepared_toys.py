@@ -13,7 +13,7 @@ from pinxit.data.images import encode_image
 from pinxit.data.manifest import Ledger, UnitRecord, gather
 from pinxit.data.preparation import run_latents
 from pinxit.data.prepare_latents import Encoders, LatentStage
-from pinxit.data.shards import pack, write_shard
+from pinxit.data.shards import ShardReader, pack, unpack, write_shard
 
 SIZE = 16
 
@@ -92,3 +92,16 @@ def latent_dataset(root: Path, sizes: Sequence[int] = (7, 5, 8), *, text: bool =
 def numbers(captions: Sequence[str]) -> dict[str, np.ndarray]:
     """The pictures' numbers, from their captions."""
     return {"number": np.array([int(caption.split()[1]) for caption in captions])}
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """Everything that must be equal: all files but the records (seconds) and the previews."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    names = {str(path.relative_to(root)): path for path in files}
+    aside = ("units/", "previews/", ".lock")
+    return {n: p.read_bytes() for n, p in sorted(names.items()) if not n.startswith(aside)}
+
+
+def records(path: Path) -> list[tuple[dict, dict]]:
+    with ShardReader(path) as reader:
+        return [unpack(record) for record in reader]

@@ -1,0 +1,203 @@
+"""Whole preparations: the same bytes on every engine, nothing lost to a kill or a full disk."""
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import prepare_work as work  # pyrefly: ignore
+import prepared_toys as toys  # pyrefly: ignore
+import pytest
+
+from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine
+from pinxit.data.filters import FilterConfig
+from pinxit.data.manifest import Ledger
+from pinxit.data.preparation import ImageStage, Progress, locked, run_images, run_latents
+from pinxit.data.prepare_latents import LatentStage
+
+HERE = Path(__file__).parent
+IDENTITY = {"autoencoder": "means"}
+
+
+def both(out: Path, engine, *, workers: int = 1):
+    run_images(work.stage(out), engine, workers=workers)
+    latents = LatentStage(out, toys.toy_encoders_with_text, batch_size=4)
+    return run_latents(latents, engine, identity=IDENTITY, workers=workers)
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory):
+    """What every engine must give."""
+    out = tmp_path_factory.mktemp("wanted")
+    assert both(out, InlineEngine()).exit_code == 0
+    return toys.content(out)
+
+
+def test_processes_give_the_same_bytes_as_one(wanted, tmp_path):
+    assert both(tmp_path, LocalEngine(), workers=2).exit_code == 0
+    assert toys.content(tmp_path) == wanted
+
+
+def test_ranks_give_the_same_bytes_and_the_last_writes_the_manifest(wanted, tmp_path, monkeypatch):
+    engines = [RankEngine(rank, 2) for rank in range(2)]
+    for engine in engines:
+        monkeypatch.setattr(engine, "_engine", InlineEngine())
+    first, second = (run_images(work.stage(tmp_path), engine) for engine in engines)
+    assert (first.units, second.units) == (2, 1) and first.manifest is None
+    assert "1 of 3 units are not done" in first.waiting and second.manifest is not None
+    latents = LatentStage(tmp_path, toys.toy_encoders_with_text, batch_size=4)
+    for engine in reversed(engines):
+        run_latents(latents, engine, identity=IDENTITY)
+    assert toys.content(tmp_path) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_gives_the_same_bytes(wanted, tmp_path):
+    pytest.importorskip("ray")
+    from pinxit.data.engines import get_engine
+
+    assert both(tmp_path, get_engine("ray"), workers=2).exit_code == 0
+    assert toys.content(tmp_path) == wanted
+
+
+def test_progress_is_told_and_failures_are_named(tmp_path):
+    class Picky(work.ToyWeb):
+        def __call__(self, items):
+            items = list(items)
+            if any(url.endswith("/31") for _, url in items):
+                raise OSError("too many open files")
+            return super().__call__(items)
+
+    told: list[Progress] = []
+    ended = run_images(
+        work.stage(tmp_path, web=Picky()), InlineEngine(), watch=lambda p, _: told.append(p)
+    )
+    assert [(p.done, p.failed) for p in told] == [(0, 0), (1, 0), (1, 1), (2, 1)]
+    assert told[0].eta is None and told[1].eta > 0 and told[-1].eta == 0
+    assert told[-1].rows == 55 and told[-1].rate > told[-1].kept_rate > 0
+    assert [(f.unit.id, f.reason) for f in ended.failed] == [
+        ("00001-000", "OSError: too many open files")
+    ]
+    assert (ended.exit_code, ended.done, ended.manifest) == (1, 2, None)
+    resumed: list[Progress] = []
+    ended = run_images(work.stage(tmp_path), InlineEngine(), watch=lambda p, _: resumed.append(p))
+    assert [(p.done, p.fresh) for p in resumed] == [(2, 0), (3, 1)] and ended.manifest.rows == 75
+
+
+def test_a_dead_network_stops_the_run(tmp_path):
+    stage = work.stage(tmp_path, source=work.ToySource((30,) * 9), web=work.ToyWeb(offline=True))
+    ended = run_images(stage, InlineEngine())
+    assert len(ended.failed) == 3 and "could be reached" in ended.stopped and ended.exit_code == 1
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(wanted, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, before[1]))
+    try:
+        ended = run_images(work.stage(tmp_path), InlineEngine())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(ended.failed) == 1 and "could not be written" in ended.stopped
+    assert ended.exit_code == 1 and "run the same command again" in ended.stopped
+    assert not [n for n in toys.content(tmp_path) if n.startswith("images/")]
+    assert both(tmp_path, InlineEngine()).exit_code == 0
+    assert toys.content(tmp_path) == wanted
+
+
+def test_other_settings_and_other_commands_are_kept_out(tmp_path):
+    run_images(work.stage(tmp_path), InlineEngine(), limit=1)
+    filters = dataclasses.replace(work.FILTERS, max_watermark=0.3)
+    with pytest.raises(ValueError, match=r"filters\.max_watermark \(was 0\.5, is 0\.3\)"):
+        run_images(work.stage(tmp_path, filters=filters), InlineEngine())
+    with (
+        locked(tmp_path, InlineEngine()),
+        pytest.raises(ValueError, match="another preparation is at work"),
+    ):
+        run_images(work.stage(tmp_path), InlineEngine())
+    # More of the same is fine.
+    assert run_images(work.stage(tmp_path), InlineEngine()).manifest.rows == 75
+
+
+def test_the_real_fetcher_and_decoder_are_what_the_stage_uses(tmp_path):
+    from hostile_server import LOOPBACK, HostileServer  # pyrefly: ignore
+
+    from pinxit.data.fetch import FetchConfig
+    from pinxit.data.images import ImageConfig
+    from pinxit.data.schema import Row
+
+    kinds = ("good", "404", "html", "noai", "webp", "to_private", "gzip", "cut", "reset", "png")
+
+    class Links(work.ToySource):
+        def read(self, unit):
+            for number, link in enumerate(links):
+                yield Row(f"{unit.id}/{number:08d}", link, f"picture {number}")
+
+    with HostileServer() as server:
+        links = [server.url(kind, i) for i in range(2) for kind in kinds]
+        stage = ImageStage(
+            Links((20,)),
+            tmp_path,
+            filters=FilterConfig(min_words=1),
+            fetch=FetchConfig(allow_networks=(LOOPBACK,), retries=0, timeout=10),
+            image=ImageConfig(size=32, workers=1),
+        )
+        ended = run_images(stage, InlineEngine())
+    assert ended.manifest.counts == {
+        **{"blocked": 2, "connect": 2, "decode_error": 2, "encoded": 2, "http_404": 2},
+        **{"not_image": 2, "ok": 6, "opt_out": 2},
+    }
+    assert ended.manifest.identity["image"]["size"] == 32
+    assert Ledger(tmp_path, "images").notes()["fetch"]["allow_networks"] == [LOOPBACK]
+
+
+# --- kill -9 ----------------------------------------------------------------------------------
+
+
+def kill_at_random(out: Path, kills: int, *, workers: int, seed: int) -> Counter[str]:
+    """Runs the command again and again, killing it; units begun in the first stage."""
+    log = out.with_name(f"{out.name}.log")
+    log.touch()
+    environ = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "JAX_PLATFORMS": "cpu"}
+    script = str(HERE / "prepare_work.py")
+    command = [sys.executable, script, str(out), str(log), "local", str(workers), "0.02"]
+    rng = np.random.default_rng(seed)
+    for _ in range(kills):
+        begun = len(log.read_text().splitlines())
+        process = subprocess.Popen(command, env=environ)
+        while process.poll() is None and len(log.read_text().splitlines()) == begun:
+            if begun >= 8:  # all images are made: the rest of it may be hit anywhere
+                break
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.6 if begun < 8 else 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, env=environ).returncode == 0
+    return Counter(json.loads(line) for line in log.read_text().splitlines())
+
+
+def check_kills(tmp_path: Path, kills: int, *, workers: int) -> None:
+    out, plain = tmp_path / "killed", tmp_path / "plain"
+    begun = kill_at_random(out, kills, workers=workers, seed=kills)
+    log = tmp_path / "plain.log"
+    assert work.main(plain, log, "inline", 1, 0.0) == 0
+    assert toys.content(out) == toys.content(plain)
+    assert sum(begun.values()) - len(begun) <= kills * workers
+    assert not list(out.rglob("*.partial"))
+
+
+def test_kill_9_and_again_gives_the_same_set(tmp_path):
+    check_kills(tmp_path, 3, workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kill_9_at_20_points_gives_the_same_set(tmp_path, workers):
+    check_kills(tmp_path, 20, workers=workers)
