@@ -17,10 +17,14 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine
-from pinxit.data.filters import FilterConfig
+from pinxit.data.fetch import FetchConfig
+from pinxit.data.images import ImageConfig
 from pinxit.data.manifest import Ledger
-from pinxit.data.preparation import ImageStage, Progress, locked, run_images, run_latents
+from pinxit.data.preparation import Progress, locked, run_images, run_latents
+from pinxit.data.prepare import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
+from pinxit.data.reading import PreparedRows
+from pinxit.data.sources import open_source
 
 HERE = Path(__file__).parent
 IDENTITY = {"autoencoder": "means"}
@@ -126,36 +130,48 @@ def test_other_settings_and_other_commands_are_kept_out(tmp_path):
     assert run_images(work.stage(tmp_path), InlineEngine()).manifest.rows == 75
 
 
-def test_the_real_fetcher_and_decoder_are_what_the_stage_uses(tmp_path):
+KINDS = ("good", "404", "html", "noai", "webp", "to_private", "gzip", "cut", "reset", "png")
+"""Of the hostile server."""
+
+
+@pytest.fixture
+def coyo(tmp_path):
+    """The settings of a stage on a COYO file whose links lead to a server on loopback."""
+    from coyo_files import write_coyo  # pyrefly: ignore
     from hostile_server import LOOPBACK, HostileServer  # pyrefly: ignore
 
-    from pinxit.data.fetch import FetchConfig
-    from pinxit.data.images import ImageConfig
-    from pinxit.data.schema import Row
-
-    kinds = ("good", "404", "html", "noai", "webp", "to_private", "gzip", "cut", "reset", "png")
-
-    class Links(work.ToySource):
-        def read(self, unit):
-            for number, link in enumerate(links):
-                yield Row(f"{unit.id}/{number:08d}", link, f"picture {number}")
-
     with HostileServer() as server:
-        links = [server.url(kind, i) for i in range(2) for kind in kinds]
-        stage = ImageStage(
-            Links((20,)),
-            tmp_path,
-            filters=FilterConfig(min_words=1),
-            fetch=FetchConfig(allow_networks=(LOOPBACK,), retries=0, timeout=10),
-            image=ImageConfig(size=32, workers=1),
-        )
-        ended = run_images(stage, InlineEngine())
+        links = [server.url(kind, i) for i in range(3) for kind in KINDS]
+        path = write_coyo(tmp_path / "coyo.parquet", 30, group=10, url=links)
+        yield {
+            "source": open_source("coyo", path=str(path), unit_rows=10),
+            "fetch": FetchConfig(allow_networks=(LOOPBACK,), retries=0, timeout=20),
+            "image": ImageConfig(size=32, workers=1),
+        }
+
+
+def test_coyo_rows_through_the_real_fetcher_and_decoders_on_any_engine(coyo, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    ended = run_images(ImageStage(out=here, **coyo), InlineEngine())
     assert ended.manifest.counts == {
-        **{"blocked": 2, "connect": 2, "decode_error": 2, "encoded": 2, "http_404": 2},
-        **{"not_image": 2, "ok": 6, "opt_out": 2},
+        **{"blocked": 3, "connect": 3, "decode_error": 3, "encoded": 3, "http_404": 3},
+        **{"not_image": 3, "ok": 9, "opt_out": 3},
     }
-    assert ended.manifest.identity["image"]["size"] == 32
-    assert Ledger(tmp_path, "images").notes()["fetch"]["allow_networks"] == [LOOPBACK]
+    assert ended.manifest.identity["image"]["size"] == 32 and ended.units == 3
+    assert Ledger(here, "images").notes()["fetch"]["allow_networks"]
+    run_images(ImageStage(out=there, **coyo), LocalEngine(), workers=2)
+    wanted, found = toys.content(here), toys.content(there)
+    assert found.keys() == wanted.keys()
+    # What is said of a broken connection may differ in words; images may not.
+    assert all(found[name] == wanted[name] for name in wanted if name.startswith("images/"))
+    run_latents(LatentStage(here, toys.toy_encoders), InlineEngine(), identity=IDENTITY)
+    rows = PreparedRows(here)
+    assert len(rows) == 9 and rows.take(np.arange(9))["latents"].shape == (9, 4, 4, 3)
+    assert rows.captions(np.array([0])) == ["a picture of thing number 0"]
+
+
+def test_settings_are_the_same_in_every_process():
+    assert plain({"a": frozenset("cab"), "b": (1, {2})}) == {"a": ["a", "b", "c"], "b": [1, [2]]}
 
 
 # --- kill -9 ----------------------------------------------------------------------------------
