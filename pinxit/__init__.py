@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pinxit.version import __version__
+
 if TYPE_CHECKING:
     from pinxit.pipeline import TextToImage, load_checkpoint
 
-__version__ = "0.1.0"
 __all__ = ["TextToImage", "__version__", "load_checkpoint"]
 
 

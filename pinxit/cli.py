@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from pinxit import __version__, launcher
+from pinxit import launcher
 from pinxit.config import UsageError, parse, positive
+from pinxit.version import __version__
 
 TRAIN_ALIASES = {
     "learning_rate": "optimizer.learning_rate",
@@ -139,9 +140,16 @@ def guarded(command: Callable[[], int]) -> int:
         warnings.showwarning = shown
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Ours as one line; what the libraries warn of is for developers."""
-    if category is UserWarning and "pinxit" in str(place[0]):
+    if category is UserWarning and "pinxit" in filename:
         print(f"pinxit: warning: {message}", file=sys.stderr)
 
 

@@ -179,7 +179,7 @@ class TextToImage:
         negative_prompt: str = "",
     ) -> dict[str, Any]:
         """What to write into a picture so that it can be drawn again."""
-        from pinxit import __version__
+        from pinxit.version import __version__
 
         size = self.image_size if size is None else size
         return {

@@ -1,4 +1,4 @@
-"""The training loop the asset scripts share: AdamW, warm-up, cosine decay, averaged weights."""
+"""The training loop the asset scripts share: Muon or AdamW, warm-up, cosine decay, averages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax import contrib
+from safetensors.numpy import load_file, save_file
 
 from pinxit.data.scenes import Scenes
 
@@ -42,6 +44,7 @@ def fit(
     warmup: int = 200,
     weight_decay: float = 0.01,
     ema_decay: float = 0.999,
+    muon: bool = False,
     seed: int = 0,
     every: int = 100,
     on_report: Callable[[int, Any], None] | None = None,
@@ -50,9 +53,9 @@ def fit(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup, steps, 0.02 * learning_rate
     )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=weight_decay)
-    )
+    adamw = optax.adamw(schedule, b2=0.99, weight_decay=weight_decay)
+    core = optax.partition({"muon": _muon(schedule), "adam": adamw}, _labels) if muon else adamw
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), core)
 
     @jax.jit
     def update(params, average, state, batch, step):
@@ -79,6 +82,38 @@ def fit(
     return average
 
 
+def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Orthogonal updates for kernels, (in, out) or (height, width, in, out), of Adam's size."""
+
+    def dimensions(updates: Any) -> Any:
+        def of(leaf: Any) -> contrib.MuonDimensionNumbers:
+            return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+        return jax.tree.map(of, updates)
+
+    def match_adam(updates: Any, params: Any = None) -> Any:
+        def of(u: jax.Array) -> jax.Array:
+            return u * (0.2 * max(u.shape[-1], u.size // u.shape[-1]) ** 0.5)
+
+        return jax.tree.map(of, updates)
+
+    return optax.chain(
+        contrib.scale_by_muon(beta=0.95, weight_dimension_numbers=dimensions),
+        optax.stateless(match_adam),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _labels(params: Any) -> Any:
+    """Muon for kernels that lead from many channels to many."""
+
+    def of(path: tuple[Any, ...], leaf: Any) -> str:
+        kernel = getattr(path[-1], "key", "") == "kernel"
+        return "muon" if kernel and min(leaf.shape[-2:]) >= 8 else "adam"
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
 def shuffled(count: int, batch: int, *, seed: int) -> Iterator[np.ndarray]:
     """Index batches, a new permutation each epoch, for ever."""
     rng = np.random.default_rng(seed)
@@ -91,3 +126,10 @@ def shuffled(count: int, batch: int, *, seed: int) -> Iterator[np.ndarray]:
 def asset_directory(name: str) -> Path:
     """Where the bundle lives inside the package."""
     return Path(__file__).parent.parent / "pinxit" / "assets" / name
+
+
+def halve(directory: Path) -> None:
+    """Rewrites a folder's safetensors in float16: half the size, and the models do not notice."""
+    for path in sorted(directory.rglob("*.safetensors")):
+        tensors = {name: np.asarray(value, np.float16) for name, value in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})

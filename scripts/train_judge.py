@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fitting import asset_directory, fit, scene_pool, shuffled, to_unit
+from fitting import asset_directory, fit, halve, scene_pool, shuffled, to_unit
 
 from pinxit.data.scene import HEADS, score
 from pinxit.data.scenes import Scenes
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=asset_directory("judge"))
     parser.add_argument("--images", type=int, default=30_000)
-    parser.add_argument("--steps", type=int, default=6_000)
+    parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
 
@@ -66,6 +66,7 @@ def main() -> None:
     )
     accuracy = measure(Judge(params, config), 2_000)
     save_judge(args.out, params, replace(config, accuracy=accuracy))
+    halve(args.out)
     print("accuracy on real held-out renders:", accuracy)
     print("mean:", np.mean(list(accuracy.values())))
 

@@ -223,11 +223,11 @@ def _backdrop(canvas: _Canvas, scene: Scene, rng: np.random.Generator, horizon: 
 
 
 def _thing(canvas: _Canvas, thing: Thing, time: str, rng: np.random.Generator) -> None:
-    height = (15.0 if thing.size == "small" else 26.0) * rng.uniform(0.96, 1.04)
+    height = (18.0 if thing.size == "small" else 30.0) * rng.uniform(0.96, 1.04)
     x = X_OF[thing.place] + rng.uniform(-1.5, 1.5)
-    base = (53.0 if thing.size == "small" else 58.0) + rng.uniform(-1, 1)
+    base = (54.0 if thing.size == "small" else 60.0) + rng.uniform(-1, 1)
     if thing.kind == "balloon":
-        base -= 19 if thing.size == "small" else 18
+        base -= 18 if thing.size == "small" else 16
     body = _light(PAINT[thing.colour], time, strength=0.45)
     dark = _shade(body, 0.62)
     _DRAW[thing.kind](canvas, x, base, height, body, dark, time)

@@ -233,7 +233,8 @@ def load_judge(directory: str | Path | None = None) -> Judge:
     stored["attributes"] = {name: tuple(values) for name, values in stored["attributes"].items()}
     stored["channels"] = tuple(stored["channels"])
     config = JudgeConfig(**stored)
-    tensors = load_file(str(directory / "model.safetensors"))
+    stored_tensors = load_file(str(directory / "model.safetensors"))
+    tensors = {name: np.asarray(value, np.float32) for name, value in stored_tensors.items()}
     expected = flatten(
         jax.eval_shape(lambda: init_judge(config, jax.random.key(0))), separator=SEPARATOR
     )

@@ -28,7 +28,7 @@ def scenes() -> TrainConfig:
         sample_interval=600,
         model=ModelConfig(preset="tiny"),
         optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=50),
-        objective=FlowMatching(time=TimeSampling(mean=0.7)),
+        objective=FlowMatching(time=TimeSampling(mean=0.5, std=1.3)),
         ema=EmaConfig(lengths=(0.05, 0.1)),
         sampling=SamplingConfig(steps=16, guidance_scale=3.0, solver="dpmpp_2m"),
         evaluation=EvalConfig(prompts=256, images=256),

@@ -20,7 +20,7 @@ from pinxit.data.scene import (
 )
 from pinxit.data.scenes import Scenes
 
-GOLDEN_MEANS = [42.6, 139.4, 61.4, 170.6]
+GOLDEN_MEANS = [42.6, 139.3, 61.5, 170.5]
 HOUSE = Scene("night", "hills", "clear", "full moon", (Thing("house", "red", "small", "left"),))
 
 
