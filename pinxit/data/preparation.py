@@ -32,6 +32,7 @@ from pinxit.data.manifest import (
 )
 from pinxit.data.prepare import ImageStage, Offline
 from pinxit.data.prepare_latents import LatentStage
+from pinxit.data.previews import FOLDER as PREVIEWS
 from pinxit.data.schema import Unit, can_heal
 
 
@@ -229,9 +230,8 @@ def clean(ledger: Ledger, units: Sequence[str]) -> int:
         for unit, record in ((unit, ledger.read(unit)) for unit in units)
     }
     removed = 0
-    records = ledger.record_path("x").parent
-    for folder in (records, *(ledger.root / name for name in STAGES[ledger.stage])):
-        removed += sweep(folder, lambda name: unit_of(name) in named)
+    for name in (f"units/{ledger.stage}", *STAGES[ledger.stage], PREVIEWS):
+        removed += sweep(ledger.root / name, lambda name: unit_of(name) in named)
     for folder, suffix in STAGES[ledger.stage].items():
         for path in (ledger.root / folder).glob(f"*{suffix}"):
             unit = unit_of(path.name)

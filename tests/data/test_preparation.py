@@ -170,6 +170,19 @@ def test_coyo_rows_through_the_real_fetcher_and_decoders_on_any_engine(coyo, tmp
     assert rows.captions(np.array([0])) == ["a picture of thing number 0"]
 
 
+def test_leftovers_of_killed_workers_are_swept(wanted, tmp_path):
+    both(tmp_path, InlineEngine())
+    names = ("images/00000-000~1.array_record", "outcomes/00001-000~2.parquet",
+             "previews/.00002-000.array_record.7.partial", "units/images/.00000-000.json.7.partial",
+             "latents/.00000-000.array_record.7.partial")  # fmt: skip
+    others = ("images/00009-000.array_record", "images/00000-000.array_record.corrupt")
+    for name in (*names, *others):
+        (tmp_path / name).write_text("left")
+    both(tmp_path, InlineEngine())
+    assert {name for name in names if (tmp_path / name).exists()} == set()
+    assert toys.content(tmp_path).keys() == {*wanted, *others}
+
+
 def test_settings_are_the_same_in_every_process():
     assert plain({"a": frozenset("cab"), "b": (1, {2})}) == {"a": ["a", "b", "c"], "b": [1, [2]]}
 
