@@ -35,6 +35,8 @@ DIED = "Died"
 """`UnitResult.kind` when the process at work ended."""
 TIMEOUT = "Timeout"
 """`UnitResult.kind` when the unit took too long and its process was killed."""
+READY = "ready"
+"""What a worker says first: its start, with all imports, is no part of a unit's time."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _serve(pipe: Connection) -> None:
     threading.Thread(target=watch, name="pinxit-parent-watch", daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         fn = pickle.loads(pipe.recv_bytes())
+        pipe.send(READY)
         try:
             while True:
                 pipe.send(attempt(fn, pipe.recv()))
@@ -159,6 +162,7 @@ class _Worker:
         theirs.close()
         self.unit: Any = None
         self.begun = 0.0
+        self.ready = False
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send_bytes(fn)  # a worker that died meanwhile is found by `result`
 
@@ -168,12 +172,15 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(unit)
 
-    def result(self) -> UnitResult | None:
-        """What it sent; None if it died instead."""
+    def result(self) -> UnitResult | str | None:
+        """What it sent: a result, or that it is `READY`; None if it died instead."""
         try:
-            return self.pipe.recv()
+            sent = self.pipe.recv()
         except (EOFError, ConnectionResetError, OSError):
             return None
+        if sent == READY:
+            self.ready, self.begun = True, time.perf_counter()
+        return sent
 
     def lost(self, kind: str, why: str) -> UnitResult:
         """The result of a unit that the worker will never send."""
@@ -227,8 +234,11 @@ class LocalEngine:
                     worker.give(unit)
                     busy[worker.pipe] = worker, count
                 for pipe in self._ready(busy):
-                    worker, count = busy.pop(pipe)
+                    worker, count = busy[pipe]
                     result = worker.result() if pipe.poll() else worker.lost(TIMEOUT, self._late())
+                    if isinstance(result, str):
+                        continue
+                    del busy[pipe]
                     if result is None:
                         code = worker.end(kill=False)
                         result = worker.lost(DIED, f"the worker died ({_exit(code)})")
@@ -250,12 +260,14 @@ class LocalEngine:
         return f"the unit took longer than {self.timeout:g} s"
 
     def _ready(self, busy: Mapping[Connection, tuple[_Worker, int]]) -> list[Connection]:
-        """The pipes with a result, or an end; failing these, those whose time is over."""
+        """The pipes with a result, or an end, and those whose time is over."""
         ready = wait(list(busy), timeout=None if self.timeout is None else 0.2)
-        if ready or self.timeout is None:
-            return [pipe for pipe in ready if isinstance(pipe, Connection)]
+        pipes = [pipe for pipe in ready if isinstance(pipe, Connection)]
+        if self.timeout is None:
+            return pipes
         now = time.perf_counter()
-        return [pipe for pipe, (w, _) in busy.items() if now - w.begun > self.timeout]
+        late = [p for p, (w, _) in busy.items() if w.ready and now - w.begun > self.timeout]
+        return [*pipes, *(pipe for pipe in late if pipe not in pipes)]
 
 
 def _exit(code: int | None) -> str:
