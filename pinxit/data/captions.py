@@ -2,7 +2,8 @@
 unsaid.
 
 A *full* caption states every fact that the picture shows; it is what a model is judged on. A free
-one, used for training, sometimes leaves out the weather, the sun or moon, or an object's size.
+one, used for training, sometimes leaves out the weather, the sun or moon, an object's size or
+place, or when and where the scene is.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class _Writer:
         form = self.rng.integers(4)
         if not things or form == 0:
             text = self._landscape(scene, " with " + things if things else "")
+        elif not self.full and self._sometimes(0.3 if "moon" in scene.celestial else 0.08):
+            where = self._near(scene) if self._sometimes(0.7) else ""  # a moon says: at night
+            text = f"{things} {where}".rstrip()
         elif form == 1:
             text = f"{things} {self._near(scene)} {self._one(_TIME[scene.time])}"
         elif form == 2:
