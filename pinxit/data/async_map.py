@@ -22,6 +22,11 @@ A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
+AT_ONCE = 4
+"""So many items are taken from the iterable, which may be slow, while a result waits; the window
+fills all the same, since each result that is handed out makes room for one alone."""
+
+
 class Worker(Protocol[A_contra, R_co]):
     """What does the work."""
 
@@ -57,7 +62,11 @@ def async_map(
     numbers, exhausted = 0, False
     try:
         while True:
+            begun = 0
             while not exhausted and len(keys) < window:
+                if begun >= AT_ONCE and thread.has_result:
+                    break
+                begun += 1
                 try:
                     key, argument = next(source)
                 except StopIteration:
@@ -66,8 +75,6 @@ def async_map(
                 keys[numbers] = key
                 thread.submit(numbers, argument)
                 numbers += 1
-                if thread.has_result:  # first what is done, then what is to be done
-                    break
             if not keys:
                 return
             number, result = thread.take()

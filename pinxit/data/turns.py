@@ -23,6 +23,8 @@ from pinxit.config import UsageError
 
 PATIENCE = 1.0
 """Seconds for which a request may keep a common place."""
+LATE = 0.25
+"""Seconds; when a timer is later than this, the machine is overloaded."""
 SPARE = 4
 """Spare places for each common one, where the limit of open files allows."""
 UNREACHABLE_AFTER = 3
@@ -99,11 +101,9 @@ class Turns:
             await self._open.wait()
             await self._common.acquire()
         place = _Place(self)
-        timer = asyncio.get_running_loop().call_later(PATIENCE, place.move)
         try:
             yield
         finally:
-            timer.cancel()
             place.leave()
 
     def _forget(self, host: str) -> None:
@@ -127,15 +127,23 @@ class _Place:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
+        self._loop = asyncio.get_running_loop()
         self._moved = False
+        self._wait()
 
-    def move(self) -> None:
-        if self._turns._spare > 0:
+    def _wait(self) -> None:
+        self._timer = self._loop.call_later(PATIENCE, self._move, self._loop.time() + PATIENCE)
+
+    def _move(self, due: float) -> None:
+        if self._loop.time() - due > LATE:  # we are slow, not the server: more would not help
+            self._wait()
+        elif self._turns._spare > 0:
             self._turns._spare -= 1
             self._moved = True
             self._turns._common.release()
 
     def leave(self) -> None:
+        self._timer.cancel()
         if self._moved:
             self._turns._spare += 1
         else:

@@ -17,6 +17,7 @@ import io
 import json
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -103,7 +104,7 @@ async def raw(request: web.Request, *pieces: bytes, reset: bool = False, forever
         transport.write(piece)
     while forever and not transport.is_closing():
         transport.write(pieces[-1])
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     if reset:
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -146,6 +147,21 @@ async def to_target(request: web.Request, number: int) -> Answer:
     target = request.app[STATE].targets[number].encode()
     head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + target + b"\r\n\r\n"
     return await raw(request, head)
+
+
+async def fuzz(request: web.Request, number: int) -> Answer:
+    """An answer with a few bytes changed, left out, repeated or put in."""
+    rng = random.Random(number)
+    bodies = (b"5\r\nabcde\r\n0\r\n\r\n", b"abcde")
+    heads = (b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n")
+    which = rng.randrange(2)
+    lines = HEAD + heads[which] + b"Location: /good/1\r\nX-Robots-Tag: index\r\nRetry-After: 1\r\n"
+    data = bytearray(lines + b"\r\n" + bodies[which])
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(data))
+        new = rng.choice((b"", rng.randbytes(1), rng.randbytes(9), bytes(data[at : at + 30]) * 2))
+        data[at : at + rng.randint(0, 4)] = new
+    return await raw(request, bytes(data))
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -191,13 +207,14 @@ KINDS: dict[str, Kind] = {
     "later": Kind(code(503, Retry_After="86400"), "http_503"),
     "hang": Kind(hang, "timeout"),
     "drip": Kind(lambda request, number: stream(request, b"\xff", 0.05), "timeout"),
-    "endless": Kind(lambda request, number: stream(request, bytes(2**16), 0), "too_big"),
+    "endless": Kind(lambda request, number: stream(request, bytes(2**16), 0.001), "too_big"),
     "huge": Kind(odd(HEAD + b"Content-Length: 1073741824\r\n\r\n", bytes(2**16)), "too_big"),
     "loop": Kind(lambda request, number: redirect(f"/loop/{number + 1}"), "redirects"),
     "nowhere": Kind(lambda request, number: redirect("http://[::1/"), "redirects"),
     "to_private": Kind(lambda request, number: redirect("http://10.0.0.1/a.jpg"), "blocked"),
     "to_metadata": Kind(lambda request, number: redirect("//169.254.169.254/"), "blocked"),
     "to": Kind(to_target, ""),
+    "fuzz": Kind(fuzz, ""),
     "to_file": Kind(lambda request, number: redirect("file:///etc/passwd"), "scheme"),
     "gzip": Kind(lambda request, number: body(bomb(), Content_Encoding="gzip"), "encoded"),
     "noai": Kind(lambda request, number: body(picture(number), X_Robots_Tag="noai"), "opt_out"),
@@ -215,7 +232,7 @@ KINDS: dict[str, Kind] = {
     "many_headers": Kind(odd(HEAD, b"X-A: " + b"a" * 5000 + b"\r\n", forever=True), "protocol"),
     "continues": Kind(odd(b"HTTP/1.1 100 Continue\r\n\r\n", forever=True), "timeout"),
 }
-"""What ``/<kind>/<number>`` does."""
+"""What ``/<kind>/<number>`` does; "to" and "fuzz" have no certain end."""
 
 GOOD = ("good", "good", "good", "png", "webp", "redirected", "slow", "mislabelled")
 BADS = {
@@ -280,7 +297,9 @@ async def report(request: web.Request) -> web.Response:
     return web.json_response({"hits": state.hits, "hosts": state.hosts, "peak": state.peak})
 
 
-async def start(state: State, port: int = 0) -> tuple[web.AppRunner, int]:
+async def start(
+    state: State, port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> tuple[web.AppRunner, int]:
     """A running server and its port, all pictures drawn."""
     for number in range(16):
         for form in ("JPEG", "PNG", "WEBP"):
@@ -291,7 +310,7 @@ async def start(state: State, port: int = 0) -> tuple[web.AppRunner, int]:
     app.router.add_get(r"/{kind}/{number:\d+}", handle)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096, ssl_context=tls)
     await site.start()
     return runner, runner.addresses[0][1]
 
@@ -299,8 +318,9 @@ async def start(state: State, port: int = 0) -> tuple[web.AppRunner, int]:
 class HostileServer:
     """The server, running as long as the context lasts."""
 
-    def __init__(self, *, process: bool = False) -> None:
+    def __init__(self, *, process: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.process = process
+        self.tls = tls
         self.state = State()
         """What it has seen; in a process of its own, see `report`."""
         self.port = 0
@@ -331,7 +351,7 @@ class HostileServer:
     def _run(self, ready: threading.Event) -> None:
         async def main() -> None:
             self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-            runner, self.port = await start(self.state)
+            runner, self.port = await start(self.state, tls=self.tls)
             ready.set()
             await self._done.wait()
             await runner.cleanup()
@@ -340,7 +360,8 @@ class HostileServer:
 
     def url(self, kind: str, number: int = 0, *, host: str = "127.0.0.1") -> str:
         """The URL of an answer, at this host name (see `lookup`)."""
-        return f"http://{host}:{self.port}/{kind}/{number}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{host}:{self.port}/{kind}/{number}"
 
     def urls(self, mixture: Sequence[tuple[str, str, int]]) -> Iterator[tuple[int, str]]:
         """(position, URL) of what `mixed` gave."""

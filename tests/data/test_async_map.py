@@ -96,14 +96,26 @@ def test_results_that_nobody_takes_stop_the_work(ready, ready_bytes, ordered):
     results = run(
         iter(items), worker, window=400, ready=ready, ready_bytes=ready_bytes, ordered=ordered
     )
-    next(results)
+    for _ in range(30):
+        next(results)
     paused = threading.Event()
-    for _ in range(200):
+    for _ in range(2000):
         if not worker.open.is_set():
             break
         paused.wait(0.01)
     assert not worker.open.is_set()
-    assert len(list(results)) == 399 and worker.open.is_set()
+    assert len(list(results)) == 370 and worker.open.is_set()
+
+
+def test_the_window_fills_although_results_wait():
+    worker = Doubler()
+    results = run(((i, 0) for i in range(10**6)), worker, window=60)
+    for _ in range(200):
+        next(results)
+        while not results.gi_frame.f_locals["thread"].has_result:
+            pass
+    assert len(results.gi_frame.f_locals["keys"]) > 50
+    results.close()
 
 
 def test_errors_arise_with_the_caller():
