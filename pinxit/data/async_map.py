@@ -9,6 +9,7 @@ number, or a number of bytes, the worker is paused until the caller has caught u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -135,7 +136,7 @@ class _LoopThread(Generic[A, R]):
         return number, result
 
     def stop(self) -> None:
-        if self._thread.is_alive():
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself, with an error
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
