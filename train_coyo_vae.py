@@ -1,36 +1,42 @@
-"""Trains on image-caption pairs of COYO-700M: `python train_coyo_vae.py [--test]`.
+"""Trains on image-caption pairs of COYO-700M: `python train_coyo_vae.py [--test] [any setting]`.
 
-The path from COYO's URLs to images has not arrived yet; this command says so and exits with 2.
+Without options it is the full recipe (`pinxit train --recipe coyo_256`): 256 x 256 pixels, the
+Stable Diffusion autoencoder, CLIP-L, the large preset, 500k steps of 256. With `--test` it is the
+whole path in a few minutes on any CPU, at 64 pixels, with the tiny preset and the encoders that
+come with Pinxit; `--vae` and `--text_encoder` name others.
+
+`--dataset_path` takes a local copy of the metadata (parquet in COYO's form), or a folder that
+`pinxit prepare coyo --out DIR` made. Every setting of `pinxit train` can be given.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from pinxit.cli import guarded
-from pinxit.config import UsageError, parse
+from pinxit import launcher
+from pinxit.cli import guarded, train
+
+PROGRAM = "python train_coyo_vae.py"
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of train_coyo_vae.py."""
-
-    test: bool = False
-    """Read a few rows and take a few steps, to see that everything works."""
+def words_for(argv: Sequence[str]) -> list[str]:
+    """The words for `pinxit train`: the recipe, then what was given, `--test` taken out."""
+    names = {"--test", "--test=1", "--test=true"}
+    test = bool(names & set(argv))
+    rest = [word for word in argv if word not in names]
+    return ["--recipe", "coyo_test" if test else "coyo_256", *rest]
 
 
 def main() -> int:
-    """Refuses, with one line that names what can be used instead."""
-    parse(Options, sys.argv[1:], prog="python train_coyo_vae.py", description=__doc__)
-    from pinxit.train.datasets import DATASETS
-
-    raise UsageError(
-        "dataset_name",
-        "coyo",
-        problem="not available yet: the path from COYO's URLs to images has not arrived",
-        valid=f"{', '.join(DATASETS)} (python train_text_to_image.py --dataset_name ...)",
-    )
+    """Trains."""
+    words = words_for(sys.argv[1:])
+    if not {"-h", "--help"} & set(words):
+        launcher.restart_tuned()
+        if "coyo_test" in words:
+            said = "test: 64 pixels, the tiny preset and the encoders that come with Pinxit"
+            print(f"{said} (--vae and --text_encoder take others)", file=sys.stderr)
+    return train(words, prog=PROGRAM)
 
 
 if __name__ == "__main__":

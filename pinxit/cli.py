@@ -1,4 +1,4 @@
-"""The command line: `pinxit train | generate | evaluate`.
+"""The command line: `pinxit train | prepare | generate | evaluate`.
 
 Each command is a dataclass of options and a function; heavy imports happen inside the function, so
 help appears at once. A wrong input ends in one line on stderr and exit code 2; set
@@ -40,6 +40,7 @@ Train text-to-image models from scratch, end to end.
 
 commands:
   train      train a model (without options: the scenes recipe, made for two CPU cores)
+  prepare    make a dataset to train on: fetch images, encode them, write shards
   generate   draw pictures for prompts
   evaluate   accuracy on held-out prompts, and validation loss by time
 
@@ -382,8 +383,16 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def prepare(argv: Sequence[str]) -> int:
+    """Makes a dataset to train on."""
+    from pinxit.prepare_cli import prepare
+
+    return prepare(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "prepare": prepare,
     "generate": generate,
     "evaluate": evaluate,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pinxit.recipes.coyo import coyo_256, coyo_test
 from pinxit.recipes.mock import mock
 from pinxit.recipes.scenes import scenes, scenes_long
 from pinxit.train.settings import TrainConfig
@@ -15,7 +16,9 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "scenes": scenes,
     "scenes_long": scenes_long,
     "mock": mock,
+    "coyo_256": coyo_256,
+    "coyo_test": coyo_test,
 }
 """Recipes by name."""
 
-__all__ = ["RECIPES", "mock", "scenes", "scenes_long"]
+__all__ = ["RECIPES", "coyo_256", "coyo_test", "mock", "scenes", "scenes_long"]

@@ -19,6 +19,7 @@ from pinxit.encoders.text import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
+from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings, weight_sharding
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
@@ -98,7 +99,7 @@ def build(config: TrainConfig) -> Parts:
         model=model,
         autoencoder=autoencoder,
         text_encoder=text_encoder,
-        text=TextColumns(text_encoder, cache=config.cache_text),
+        text=TextColumns(text_encoder, cache=_cached(config, mesh)),
         optimizer=build_optimizer(config.optimizer, config.max_steps),
         mesh=mesh,
         judge=load_judge() if judged else None,
@@ -108,6 +109,16 @@ def build(config: TrainConfig) -> Parts:
             "vae": fingerprint(autoencoder.params),
         },
     )
+
+
+def _cached(config: TrainConfig, mesh: Mesh) -> bool | None:
+    """Whether embeddings are columns of the data.
+
+    Not where they would be computed by a second thread on several devices: programs that wait for
+    one another must be started in one order on all of them.
+    """
+    streams = config.dataset_name not in (*DATASETS, PREPARED)
+    return False if streams and mesh.size > 1 else config.cache_text
 
 
 def build_state(config: TrainConfig, parts: Parts) -> TrainState:

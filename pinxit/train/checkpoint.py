@@ -32,7 +32,8 @@ PREFIX = "step_"
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
-    *("sampling", "evaluation"),
+    *("sampling", "evaluation", "dataset_path", "fetch"),
+    *("images.timeout", "images.workers", "images.memory_mb"),
 )
 """Settings that may differ when a run is resumed, with all that is below them."""
 

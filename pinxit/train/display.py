@@ -101,6 +101,11 @@ class Display:
             "data wait": _number(row.get("data_wait_share"), ".1%"),
             "memory": _number(row.get("memory_gb"), ".2f") + " GB",
         }
+        if "alive_share" in row:
+            facts["alive"] = f"{row['alive_share']:.0%} of {row['rows_tried']:,.0f} tried"
+            facts["filtered"] = _number(row.get("filtered_share"), ".0%")
+        if row.get("rows_replaced"):
+            facts["replaced"] = f"{row['rows_replaced']:,.0f} rows of damaged shards"
         if row.get("skipped"):
             facts["skipped"] = str(row["skipped"])
         return facts

@@ -18,7 +18,6 @@ from pinxit.evaluate.validation import validation_loss
 from pinxit.pipeline import TextToImage, save_release
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.curves import draw_curves
-from pinxit.train.datasets import load_examples
 from pinxit.train.display import Display
 from pinxit.train.folder import RunFolder, environment, write_json
 from pinxit.train.grid import contact_sheet
@@ -39,6 +38,8 @@ class Observer:
     parts: Parts
     folder: RunFolder
     display: Display
+    held_out: Callable[[], Sequence[Example]]
+    """Gives the rows for the validation loss."""
     check: Callable[[], None] = lambda: None
     """Called between pictures; raises to stop."""
 
@@ -49,10 +50,7 @@ class Observer:
     @cached_property
     def heldout(self) -> Sequence[Example]:
         """Held-out rows, drawn once."""
-        count = self.config.evaluation.images
-        name, size = self.config.dataset_name, self.config.image_size
-        rows = load_examples(name, count, image_size=size, seed=self.config.seed, split="heldout")
-        return [rows[row] for row in range(count)]
+        return self.held_out()
 
     def candidates(self, state: TrainState) -> dict[str, Any]:
         """The parameters and their averages, by name."""
@@ -96,7 +94,7 @@ class Observer:
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Held-out loss of the parameters and of each average."""
-        if not self.config.evaluation.images:
+        if not self.config.evaluation.images or not self.heldout:
             return {}
         losses = {}
         for name, params in self.candidates(state).items():
@@ -141,6 +139,7 @@ def finish(
     validation: dict[str, float],
     command: Sequence[str],
     seconds: float,
+    data: dict[str, Any],
 ) -> dict[str, Any]:
     """All that follows the last step: grid, accuracy, curves, release, report; the results."""
     config, folder = observer.config, observer.folder
@@ -160,6 +159,7 @@ def finish(
         "ema": chosen,
         "validation": validation,
         "accuracy": accuracy,
+        "data": data,
     }
     save_release(
         folder.model,

@@ -11,21 +11,33 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import psutil
 
-from pinxit.data.loader import Loader
 from pinxit.train.metrics import Window
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
 
 IN_FLIGHT = 2
 """Steps the host may be ahead of the device."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """The seam between data and loop; `Loader` is one."""
+
+    batch_size: int
+    wait_seconds: float
+    """Time that `batches` has waited for data, in all."""
+
+    def batches(self, start: int, stop: int) -> Generator[dict[str, Any], None, None]:
+        """The batches of the steps `start` to `stop - 1`; fewer where the data end."""
+        ...
 
 
 class NotFinite(RuntimeError):
@@ -73,7 +85,7 @@ OnStep = Callable[[int], None]
 class _Clock:
     """Seconds of training since the last row: without the hooks', and without the first step's."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Batches) -> None:
         self.loader = loader
         self.restart()
         self.steps = -1
@@ -106,7 +118,7 @@ class _Clock:
 def train(
     step_fn: StepFn,
     state: TrainState,
-    loader: Loader,
+    loader: Batches,
     *,
     frozen: Any,
     max_steps: int,

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pinxit.data.schema import meaning
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 }
@@ -54,6 +56,16 @@ def _accuracy(accuracy: Mapping[str, float]) -> str:
     return _table(("attribute", *kinds), rows, best=0)
 
 
+def _rows(counts: Mapping[str, int]) -> str:
+    """Rows of the dataset by how they ended, the most frequent end first."""
+    total = sum(counts.values())
+    rows = [
+        [status, f"{count:,}", f"{count / total:.2%}", meaning(status)]
+        for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return _table(("end", "rows", "share", "meaning"), rows)
+
+
 def _details(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary><pre>{html.escape(text)}</pre></details>"
 
@@ -80,6 +92,8 @@ def write_report(
             "<h2>Validation loss by average</h2>",
             _table(("parameters", "loss"), rows, chosen),
         ]
+    if rows := (results.get("data") or {}).get("rows"):
+        parts += ["<h2>What became of the rows</h2>", _rows(rows)]
     for heading, picture in pictures.items():
         if picture.is_file():
             parts += [f"<h2>{html.escape(heading)}</h2>", _image(picture, heading)]

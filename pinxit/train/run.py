@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,19 +14,17 @@ import numpy as np
 from rich.console import Console
 
 from pinxit.config import UsageError, to_json
-from pinxit.data.loader import ArrayRows, Loader
 from pinxit.release import check_encoders
 from pinxit.train.build import Parts, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints
-from pinxit.train.datasets import load_examples
 from pinxit.train.display import Display
+from pinxit.train.feed import Feed, open_feed, open_source_of
 from pinxit.train.finish import Observer, best, finish
 from pinxit.train.folder import RunFolder, claim, start
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.mesh import batch_sharding, replicated, state_shardings
 from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.prepare import prepare_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
@@ -67,6 +65,7 @@ class _Run:
     display: Display
     checkpoints: Checkpoints
     writers: list[Writer]
+    feed: Feed
     seconds: float = 0.0
     """Training time before this process."""
     begun: float = field(default_factory=time.perf_counter)
@@ -88,6 +87,7 @@ class _Run:
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         rate = build_schedule(self.config.optimizer, self.config.max_steps)
         row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
+        row |= self.feed.figures()
         self.write(step, row)
         self.display.on_row(step, row)
 
@@ -96,7 +96,7 @@ class _Run:
         run = {
             "config": to_json(self.config),
             "seed": self.config.seed,
-            "loader_position": int(state.step),
+            "loader_position": self.feed.position(int(state.step)),
             "window": window.fetch(),
             "train_seconds": self.train_seconds(),
             "encoders": self.parts.encoders,
@@ -120,22 +120,25 @@ def run(
     if done is not None and done["step"] >= config.max_steps:
         display.say(f"{folder.root} is finished ({done['step']} steps): see {folder.report}")
         return RunResult("finished", folder.root, done["step"], done)
+    source = open_source_of(config)
     parts = build(config)
     state = build_state(config, parts)
     checkpoints = Checkpoints(folder.checkpoints, keep=config.keep_checkpoints)
-    state, window, seconds = _restore(config, parts, checkpoints, state, display)
+    state, window, seconds, position = _restore(config, parts, checkpoints, state, display)
     step = int(state.step)
     if step > config.max_steps:
         problem = f"less than the {step} steps the run has taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
-    rows = _rows(config, parts, folder, display)
+    feed = open_feed(config, parts, folder, display, source=source, position=position)
+    parts = replace(parts, text=feed.text)
     start(folder, config, {"command": list(argv or sys.argv)})
+    feed.begin()
     writers = _writers(config, folder, step)
-    moving = _Run(config, parts, folder, display, checkpoints, writers, seconds)
+    moving = _Run(config, parts, folder, display, checkpoints, writers, feed, seconds)
     display.on_step(step)
     with Interruption() as interruption, display.live():
         try:
-            return _train_and_finish(moving, state, window, rows, interruption, argv or sys.argv)
+            return _train_and_finish(moving, state, window, interruption, argv or sys.argv)
         except NotFinite as error:
             checkpoints.wait()
             display.say(str(error))
@@ -148,12 +151,13 @@ def _restore(
     checkpoints: Checkpoints,
     state: TrainState,
     display: Display,
-) -> tuple[TrainState, Window, float]:
-    """The run as its newest valid checkpoint has it, or as it begins."""
+) -> tuple[TrainState, Window, float, Any]:
+    """The run as its newest valid checkpoint has it, or as it begins: with its seconds so far and
+    its position in the data."""
     checkpoints.clean()
     restored = checkpoints.restore(state)
     if restored is None:
-        return state, Window(), 0.0
+        return state, Window(), 0.0, None
     for problem in restored.problems:
         display.say(f"warning: {problem}")
     where = f"the run {config.name}"
@@ -161,22 +165,8 @@ def _restore(
     display.say(f"resuming after step {restored.step}")
     shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
     state = jax.device_put(restored.state, shardings)
-    return state, Window(restored.run["window"]), restored.run["train_seconds"]
-
-
-def _rows(config: TrainConfig, parts: Parts, folder: RunFolder, display: Display) -> ArrayRows:
-    """The dataset, encoded."""
-    name, size = config.dataset_name, config.image_size
-    examples = load_examples(name, config.dataset_size, image_size=size, seed=config.seed)
-    return prepare_rows(
-        examples,
-        about={"dataset": name, "image_size": size, "seed": config.seed},
-        autoencoder=parts.autoencoder if config.model.use_stable_vae else None,
-        text=parts.text,
-        cache=folder.cache,
-        track=display.track,
-        say=display.say,
-    )
+    run = restored.run
+    return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
 
 
 def _writers(config: TrainConfig, folder: RunFolder, step: int) -> list[Writer]:
@@ -214,19 +204,19 @@ def _train_and_finish(
     moving: _Run,
     state: TrainState,
     window: Window,
-    rows: ArrayRows,
     interruption: Interruption,
     command: Sequence[str],
 ) -> RunResult:
     """The loop, then the last checkpoint and the report."""
-    config, parts = moving.config, moving.parts
-    observer = Observer(config, parts, moving.folder, moving.display)
+    config, parts, feed = moving.config, moving.parts, moving.feed
+    observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
     sharding = batch_sharding(parts.mesh)
-    frozen = parts.text.frozen(rows.arrays)
+    frozen = parts.text.frozen(feed.columns)
+    feed.watch(lambda: interruption.requested is not None)
     state, window = train(
         build_step(config, parts, state),
         state,
-        Loader(rows, batch_size=config.batch_size, seed=config.seed),
+        feed.loader,
         frozen=jax.device_put(frozen, replicated(parts.mesh)),
         max_steps=config.max_steps,
         log_interval=config.log_interval,
@@ -244,6 +234,10 @@ def _train_and_finish(
     except OSError as error:
         reason = f"the checkpoint of step {step} could not be written: {error}"
         moving.display.say(reason)
+        return RunResult("failed", moving.folder.root, step, reason=reason)
+    if feed.ended() and step < config.max_steps and not interruption.requested:
+        reason = f"the data ended after step {step}: {feed.ended()}; the same command resumes"
+        moving.display.say(f"stopped: {reason}")
         return RunResult("failed", moving.folder.root, step, reason=reason)
 
     def check() -> None:
@@ -270,7 +264,13 @@ def _finish(
     chosen = best(validation, state)
     moving.save(state, window, wait=True, best_ema=chosen)
     results = finish(
-        observer, state, chosen=chosen, validation=validation, command=command, seconds=seconds
+        observer,
+        state,
+        chosen=chosen,
+        validation=validation,
+        command=command,
+        seconds=seconds,
+        data=moving.feed.results(),
     )
     if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
         ceiling = results["accuracy"]["prompts/ceiling/mean"]

@@ -7,9 +7,18 @@ from typing import Any, Literal
 
 from pinxit.config import UsageError, choice
 from pinxit.config import positive as positive_or_none
+from pinxit.data.fetch import FetchConfig
+from pinxit.data.filters import FilterConfig
+from pinxit.data.images import ImageConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.flow.solvers import get_solver
-from pinxit.train.datasets import DATASETS
+from pinxit.train.datasets import (
+    DATASETS,
+    PREPARED,
+    dataset_names,
+    is_prepared,
+    named_columns,
+)
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
 
@@ -19,7 +28,10 @@ PIXEL_PATCH = 8
 __all__ = [
     "EmaConfig",
     "EvalConfig",
+    "FetchConfig",
+    "FilterConfig",
     "FlowMatching",
+    "ImageConfig",
     "ModelConfig",
     "OptimizerConfig",
     "SamplingConfig",
@@ -142,9 +154,18 @@ class TrainConfig:
     name: str = "scenes"
     """The run's folder inside output_dir."""
     dataset_name: str = "scenes"
-    """Where images and captions come from: scenes or mock."""
+    """Where images and captions come from: scenes or mock are drawn; coyo, laion2b, laion-art,
+    cc12m, monet, parquet, csv, tsv, jsonl, folder, webdataset and hf are streamed; prepared is read
+    from dataset_path."""
+    dataset_path: str | None = None
+    """A file, folder, glob, URL or dataset of the Hugging Face hub, in place of the released one;
+    or a folder that `pinxit prepare` made."""
+    dataset_revision: str | None = None
+    """Commit or branch of a dataset on the hub; none: the newest."""
+    columns: tuple[str, ...] = ()
+    """Names of a dataset's columns, where they are unusual: caption=long_caption url=link."""
     dataset_size: int = 20_000
-    """Rows encoded once, at the start, and kept in memory."""
+    """Rows that are drawn and encoded once, at the start, and kept in memory (scenes, mock)."""
     image_size: int = 0
     """Side of the images, in pixels; 0: 64 for the debug and tiny presets, else 256."""
     batch_size: int = 16
@@ -192,6 +213,12 @@ class TrainConfig:
     """Shard parameters and optimiser over the devices, instead of copying them to each."""
     wandb: bool = False
     """Also send metrics to Weights & Biases (extra: wandb)."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Which rows are worth fetching (streamed datasets)."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """How images are fetched (streamed datasets)."""
+    images: ImageConfig = field(default_factory=ImageConfig)
+    """How images are decoded and cropped (streamed datasets); their size is image_size."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -212,7 +239,7 @@ class TrainConfig:
         positive += ("text_max_tokens",)
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         _require("", self, positive=positive, natural=natural)
-        choice("dataset_name", self.dataset_name, DATASETS)
+        self._check_dataset()
         if self.batch_size % self.gradient_accumulation_steps:
             raise UsageError(
                 "gradient_accumulation_steps",
@@ -222,6 +249,14 @@ class TrainConfig:
             )
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not the name of a folder")
+
+    def _check_dataset(self) -> None:
+        """Refuses what cannot be read, wherever it is."""
+        choice("dataset_name", self.dataset_name, dataset_names())
+        named_columns(self.columns)
+        if self.images.buckets:
+            problem = "of no use here: a model is trained on images of one size"
+            raise UsageError("images.buckets", self.images.buckets, problem=problem)
 
     def resolved(self) -> TrainConfig:
         """These settings with every choice made that was left open; what is saved with the run.
@@ -235,10 +270,31 @@ class TrainConfig:
         if model.patch_size is None and not model.use_stable_vae:
             model = replace(model, patch_size=PIXEL_PATCH)
         clip, vae = ("tiny", "tiny") if small else ("clip", "sd")
+        image_size = self.image_size or (64 if small else 256)
         return replace(
             self,
-            image_size=self.image_size or (64 if small else 256),
+            dataset_name=self._dataset(),
+            image_size=image_size,
+            images=replace(self.images, size=image_size),
             text_encoder=clip if self.text_encoder == "auto" else self.text_encoder,
             vae=vae if self.vae == "auto" else self.vae,
             model=model,
         )
+
+    def _dataset(self) -> str:
+        """The dataset's name: "prepared" where dataset_path is. Refuses what does not fit."""
+        path, name = self.dataset_path, self.dataset_name
+        if path is None:
+            if name == PREPARED:
+                valid = "a folder that `pinxit prepare` made"
+                raise UsageError("dataset_path", None, problem="missing", valid=valid)
+            return name
+        if is_prepared(path):
+            return PREPARED
+        if name == PREPARED:
+            raise UsageError("dataset_path", path, problem="not made by `pinxit prepare`")
+        if name in DATASETS:
+            names = [other for other in dataset_names() if other not in (*DATASETS, PREPARED)]
+            problem = "not read from dataset_path"
+            raise UsageError("dataset_name", name, problem=problem, valid=names)
+        return name

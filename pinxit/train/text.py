@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,17 @@ Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 class TextColumns:
     """How one text encoder's captions are stored, and read back inside the step."""
 
-    def __init__(self, text_encoder: TextEncoder, *, cache: bool | None = None) -> None:
+    def __init__(
+        self, text_encoder: TextEncoder, *, cache: bool | Sequence[bool] | None = None
+    ) -> None:
+        """`cache` says which parts' embeddings are columns: all, none, or one by one."""
         self.text_encoder = text_encoder
         joint = isinstance(text_encoder, JointTextEncoder)
         self.parts: tuple[TextEncoder, ...] = text_encoder.parts if joint else (text_encoder,)
-        self.cached = [
-            getattr(part, "cacheable", False) if cache is None else cache for part in self.parts
-        ]
+        if cache is None:
+            cache = [getattr(part, "cacheable", False) for part in self.parts]
+        self.cached = [cache] * len(self.parts) if isinstance(cache, bool) else list(cache)
+        self._apply = [jax.jit(part.apply) for part in self.parts]
 
     def truncated(self, captions: Sequence[str]) -> int:
         """How many captions lose their end."""
@@ -57,11 +61,39 @@ class TextColumns:
             ids = part.tokenize(captions)
             ids = ids[:, : longest(part, ids)]
             if not cached:
-                arrays[_name("token_ids", i)] = ids
+                arrays[name_of("token_ids", i)] = ids
                 continue
             tokens, mask = _stored(part, ids, folder=folder, track=track)
-            arrays[_name("text_tokens", i)] = tokens
-            arrays[_name("text_mask", i)] = mask
+            arrays[name_of("text_tokens", i)] = tokens
+            arrays[name_of("text_mask", i)] = mask
+        return arrays
+
+    def whole(
+        self, captions: Sequence[str], *, chunk: int = CHUNK, without: Container[int] = ()
+    ) -> dict[str, np.ndarray]:
+        """As `columns`, but as long as the encoders read, whatever the captions, and computed now,
+        `chunk` at a time: for rows that nobody knows beforehand. Not the parts `without`.
+
+        Embeddings beyond the range of float16 are cut to it.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
+            if i in without:
+                continue
+            ids = part.tokenize(captions)
+            if not cached:
+                arrays[name_of("token_ids", i)] = ids
+                continue
+            pieces = []
+            for start in range(0, len(ids), chunk):
+                some = ids[start : start + chunk]
+                filler = np.repeat(some[-1:], chunk - len(some), axis=0)
+                pieces.append(self._apply[i](part.params, np.concatenate([some, filler])))
+            limit = np.finfo(np.float16).max
+            tokens = np.concatenate([np.asarray(p.tokens, np.float32) for p in pieces])[: len(ids)]
+            arrays[name_of("text_tokens", i)] = tokens.clip(-limit, limit).astype(np.float16)
+            mask = np.concatenate([np.asarray(piece.mask) for piece in pieces])
+            arrays[name_of("text_mask", i)] = mask[: len(ids)]
         return arrays
 
     def frozen(self, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -70,13 +102,13 @@ class TextColumns:
         weights, empty = {}, {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize([""])
-            length = arrays[_name("text_mask" if cached else "token_ids", i)].shape[1]
+            length = arrays[name_of("text_mask" if cached else "token_ids", i)].shape[1]
             if cached:
-                encoded = jax.jit(part.apply)(part.params, ids[:, :length])
-                empty[_name("text_tokens", i)] = encoded.tokens
-                empty[_name("text_mask", i)] = encoded.mask
+                encoded = self._apply[i](part.params, ids[:, :length])
+                empty[name_of("text_tokens", i)] = encoded.tokens
+                empty[name_of("text_mask", i)] = encoded.mask
             else:
-                empty[_name("token_ids", i)] = ids[:, :length]
+                empty[name_of("token_ids", i)] = ids[:, :length]
                 weights[str(i)] = part.params
         null = jax.jit(self.conditioning)({"text": weights}, empty)
         return {"text": weights, "null": null}
@@ -86,10 +118,10 @@ class TextColumns:
         outputs = []
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             if cached:
-                tokens = jnp.asarray(raw[_name("text_tokens", i)]).astype(jnp.float32)
-                outputs.append(Conditioning(tokens, raw[_name("text_mask", i)]))
+                tokens = jnp.asarray(raw[name_of("text_tokens", i)]).astype(jnp.float32)
+                outputs.append(Conditioning(tokens, raw[name_of("text_mask", i)]))
             else:
-                ids = raw[_name("token_ids", i)]
+                ids = raw[name_of("token_ids", i)]
                 outputs.append(part.apply(frozen["text"][str(i)], ids))
         if isinstance(self.text_encoder, JointTextEncoder):
             return self.text_encoder.join(*outputs)
@@ -155,5 +187,6 @@ def _encode(
     np.save(folder / "mask.npy", mask)
 
 
-def _name(column: str, part: int) -> str:
+def name_of(column: str, part: int) -> str:
+    """A column's name, for the first part and the others."""
     return column if part == 0 else f"{column}_{part}"

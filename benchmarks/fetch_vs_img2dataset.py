@@ -1,0 +1,187 @@
+"""Fetching, decoding and resizing: our first stage against img2dataset's, on one loopback server.
+
+A server process of its own serves JPEG images of 640 x 480 from memory. Both programs fetch the
+same list, crop to the middle, scale to 256 x 256 and write JPEG images of quality 95 into shards
+(ours: `pinxit prepare --stage images`; theirs: WebDataset tars), in turns, with as many requests at
+once. What is compared is the CPU time of all their processes for one image, with the start-up taken
+out (a run over few images is subtracted); above 1, ours needs less.
+
+    python -m venv /tmp/other && /tmp/other/bin/pip install img2dataset==1.47.0   # Python 3.11
+    python benchmarks/fetch_vs_img2dataset.py --img2dataset /tmp/other/bin/img2dataset
+
+img2dataset does less on the way: it neither refuses private addresses nor limits sizes and times,
+and its decoder is not kept apart from the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+FEW = 32
+"""Images of the runs that measure the start-up."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--img2dataset", help="its command, in an environment of its own")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+def pictures(count: int = 32) -> list[bytes]:
+    """JPEG images of 640 x 480: waves and noise of all scales, about 100 kB each."""
+    import numpy as np
+    from PIL import Image
+
+    found = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        total = np.zeros((480, 640, 3))
+        for level in range(6):
+            side = (max(2, 480 >> level), max(2, 640 >> level))
+            noise = rng.normal(0, 20, (*side, 3)).clip(-127, 127) + 128
+            layer = Image.fromarray(noise.astype(np.uint8)).resize((640, 480))
+            total += np.asarray(layer, float) - 128
+        buffer = io.BytesIO()
+        pixels = np.clip(128 + total / 1.5, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+        found.append(buffer.getvalue())
+    return found
+
+
+async def serve() -> None:
+    """Serves until its input closes."""
+    from aiohttp import web
+
+    bodies = pictures()
+
+    async def answer(request: web.Request) -> web.Response:
+        number = int(request.match_info["number"])
+        return web.Response(body=bodies[number % len(bodies)], content_type="image/jpeg")
+
+    app = web.Application()
+    app.router.add_get(r"/{number:\d+}.jpg", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+    print(runner.addresses[0][1], sum(map(len, bodies)) // len(bodies), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await runner.cleanup()
+
+
+# --- the two programs -------------------------------------------------------------------------
+
+
+def write_table(path: Path, port: int, count: int) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(count)]
+    pq.write_table(pa.table({"url": urls, "caption": ["a picture of waves"] * count}), path)
+    return path
+
+
+def ours(table: Path, out: Path, args: argparse.Namespace) -> list[str]:
+    command = [sys.executable, "-m", "pinxit.prepare_cli", "parquet", "--dataset_path", str(table)]
+    command += ["--out", str(out), "--stage", "images", "--engine", "inline", "--workers", "1"]
+    command += ["--fetch.allow_networks", "127.0.0.1/32", "--fetch.retries", "0"]
+    number = str(args.concurrency)
+    return [*command, "--fetch.concurrency", number, "--fetch.per_host", number]
+
+
+def theirs(table: Path, out: Path, args: argparse.Namespace) -> list[str]:
+    command = [args.img2dataset, "--url_list", str(table), "--input_format", "parquet"]
+    command += ["--url_col", "url", "--caption_col", "caption", "--output_folder", str(out)]
+    command += ["--output_format", "webdataset", "--image_size", "256", "--encode_quality", "95"]
+    command += ["--resize_mode", "center_crop", "--processes_count", "1", "--retries", "0"]
+    return [*command, "--thread_count", str(args.concurrency), "--enable_wandb", "False"]
+
+
+def measure(command: list[str], out: Path) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds of it and all its processes, and images written."""
+    shutil.rmtree(out, ignore_errors=True)
+    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        command, env=os.environ | quiet, check=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wall = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, kept(out)
+
+
+def kept(out: Path) -> int:
+    """Images in the shards, whoever wrote them."""
+    if (out / "manifest.json").is_file():
+        from pinxit.data.manifest import Manifest
+
+        return Manifest.read(out).kept
+    import tarfile
+
+    count = 0
+    for path in out.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            count += sum(name.endswith(".jpg") for name in tar.getnames())
+    return count
+
+
+def main() -> int:
+    args = arguments()
+    if args.serve:
+        asyncio.run(serve())
+        return 0
+    programs: dict[str, Callable[[Path, Path, argparse.Namespace], list[str]]] = {"pinxit": ours}
+    if args.img2dataset and shutil.which(args.img2dataset):
+        programs["img2dataset"] = theirs
+    else:
+        print("img2dataset is left out: --img2dataset takes its command, see --help")
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    port, mean = server.stdout.readline().split()
+    print(f"{args.images} images of 640 x 480, {int(mean) / 1000:.0f} kB on average")
+    cost: dict[str, list[float]] = {name: [] for name in programs}
+    speed: dict[str, list[float]] = {name: [] for name in programs}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tables = [write_table(root / f"{n}.parquet", int(port), n) for n in (FEW, args.images)]
+        for _ in range(args.repeats):
+            for name, command in programs.items():
+                runs = [measure(command(t, root / name, args), root / name) for t in tables]
+                (wall, cpu, few), (wall_all, cpu_all, count) = runs
+                cost[name].append((cpu_all - cpu) / (count - few))
+                speed[name].append((count - few) / (wall_all - wall))
+                print(f"  {name}: {count} kept, {cost[name][-1] * 1e3:.2f} ms of CPU an image")
+    server.communicate()
+    for name in programs:
+        rate = 1 / median(cost[name])
+        print(f"{name}: {rate:.0f} images a CPU-second, {median(speed[name]):.0f} a second")
+    if "img2dataset" in programs:
+        ratio = median(cost["img2dataset"]) / median(cost["pinxit"])
+        print(f"ratio (above 1, ours is faster): {ratio:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

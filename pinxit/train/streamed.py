@@ -1,0 +1,369 @@
+"""Training on what is fetched meanwhile: images become latents in the background.
+
+::
+
+    Stream: attempts -> fetch -> decode | encode in chunks on the device | batches, a few ahead
+                                        `------------- one thread ------------------------'
+
+The batches of a streamed run are whatever the web gives, in the order it comes: two runs differ.
+What is the same, and exact over a stop, is the order of attempts: each batch knows the position of
+the stream behind it, and a checkpoint keeps it, so that a resumed run tries what is left, and no
+row is trained on twice in an epoch or lost.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from pinxit.arrays import Autoencoder, Example
+from pinxit.config import UsageError
+from pinxit.data.images import encode_image
+from pinxit.data.schema import Source
+from pinxit.train.attempts import Attempt, Position
+from pinxit.train.build import Parts
+from pinxit.train.display import Display
+from pinxit.train.feed import Feed
+from pinxit.train.folder import RunFolder
+from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.train.settings import TrainConfig
+from pinxit.train.stream import Ended, Found, Stream, pack_position, unpack_position
+from pinxit.train.text import TextColumns
+
+CHUNK = 64
+"""Most images encoded together."""
+AHEAD = 4
+"""Batches that may wait for the training step."""
+PATIENCE = 5.0
+"""Seconds that closing waits for the background thread, which a slow host may hold up longer."""
+
+Row = tuple[Attempt, dict[str, np.ndarray]]
+EncodeFn = Callable[[Sequence[Found]], list[dict[str, np.ndarray] | None]]
+"""Images with captions to their columns; None for what cannot be used."""
+
+
+class StreamedLoader:
+    """Batches of a stream, made ahead by a thread."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        encode: EncodeFn,
+        *,
+        batch_size: int,
+        chunk: int = CHUNK,
+        ahead: int = AHEAD,
+    ) -> None:
+        self.stream = stream
+        self.encode = encode
+        self.batch_size = batch_size
+        self.chunk = chunk
+        self.ahead = ahead
+        self.wait_seconds = 0.0
+        """Time that `batches` has waited for data, in all."""
+        self.interrupted: Callable[[], bool] = lambda: False
+        """Asked while waiting: whether to give up, because the run is to stop."""
+        self.ended = ""
+        """Why there are no more batches, if it is not that enough were made."""
+        self.positions: dict[int, Position] = {}
+        """Step to the stream's position behind the batches before it."""
+        self._closed = threading.Event()
+        self._images: Generator[Found, None, None] | None = None
+
+    @property
+    def images(self) -> Generator[Found, None, None]:
+        """The stream's images, begun once."""
+        if self._images is None:
+            self._images = self.stream.found()
+        return self._images
+
+    def position(self, step: int) -> Position:
+        """Where a run that resumes at `step` goes on; positions before it are forgotten."""
+        self.positions = {n: p for n, p in list(self.positions.items()) if n >= step}
+        return self.positions[step]
+
+    def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
+        """Batches for the steps `start` to `stop - 1`; fewer, and `ended`, if the stream ends.
+
+        Can be called once. Close the generator to end the thread.
+        """
+        self.positions[start] = self.stream.settle(())
+        ready: queue.Queue[Any] = queue.Queue(maxsize=self.ahead)
+
+        def put(item: Any) -> None:
+            while not self._closed.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def work() -> None:
+            try:
+                for batch in self._made(start, stop):
+                    put(batch)
+            except (Ended, OSError, ValueError) as error:
+                put(Ended(str(error)))
+            except BaseException as error:  # handed to the consumer, which raises it
+                put(error)
+            finally:
+                self.images.close()
+
+        thread = threading.Thread(target=work, name="pinxit-stream", daemon=True)
+        thread.start()
+        try:
+            for step in range(start, stop):
+                item = self._wait(ready)
+                if item is None:
+                    return
+                if isinstance(item, Ended):
+                    self.ended = str(item)
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                batch, self.positions[step + 1] = item
+                yield batch
+        finally:
+            self._closed.set()
+            thread.join(PATIENCE)
+
+    def _wait(self, ready: queue.Queue[Any]) -> Any:
+        """The next item; None when interrupted."""
+        begun = time.perf_counter()
+        try:
+            while True:
+                try:
+                    return ready.get(timeout=0.2)
+                except queue.Empty:
+                    if self.interrupted():
+                        return None
+        finally:
+            self.wait_seconds += time.perf_counter() - begun
+
+    def _made(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
+        """Batches with the positions behind them, until closed."""
+        rows: list[Row] = []
+        encoded = self._encoded()
+        for step in range(start, stop):
+            while len(rows) < self.batch_size:
+                rows += next(encoded)
+            taken, rows = rows[: self.batch_size], rows[self.batch_size :]
+            batch = {
+                name: np.stack([columns[name] for _, columns in taken]) for name in taken[0][1]
+            }
+            first = step * self.batch_size
+            index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
+            batch["index"] = index.astype(np.int32)
+            yield batch, self.stream.settle([attempt for attempt, _ in taken])
+
+    def _encoded(self) -> Iterator[list[Row]]:
+        """Chunks of rows; those that cannot be encoded are failures of the stream."""
+        while True:
+            chunk = list(islice(self._open_images(), self.chunk))
+            if self._closed.is_set():
+                raise Ended("closed")
+            rows: list[Row] = []
+            for found, columns in zip(chunk, self.encode(chunk), strict=True):
+                if columns is None:
+                    self.stream.fail(found.attempt, "decode_error", "its latents are not finite")
+                else:
+                    rows.append((found.attempt, columns))
+            yield rows
+
+    def _open_images(self) -> Iterator[Found]:
+        for found in self.images:
+            yield found
+            if self._closed.is_set():
+                return
+
+
+def make_encode(
+    autoencoder: Autoencoder | None, text: TextColumns, *, chunk: int, mesh: Mesh
+) -> EncodeFn:
+    """Images and captions to a row's columns: ``latents`` (or ``images``), and those of `text`.
+
+    Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
+    """
+    sharding = batch_sharding(mesh)
+    weights = None if autoencoder is None else jax.device_put(autoencoder.params, replicated(mesh))
+
+    @jax.jit
+    def run(params: Any, images: Any) -> Any:
+        assert autoencoder is not None
+        return autoencoder.encode(params, images.astype(np.float32) / np.float32(127.5) - 1)
+
+    def encode(found: Sequence[Found]) -> list[dict[str, np.ndarray] | None]:
+        images = np.stack([one.image for one in found])
+        # as many as always, so that there is one program
+        filler = np.repeat(images[-1:], chunk - len(images), axis=0)
+        latents = None
+        if autoencoder is not None:
+            whole = jax.device_put(np.concatenate([images, filler]), sharding)
+            latents = run(weights, whole)  # on its way while the text is encoded
+        columns = text.whole([one.caption for one in found], chunk=chunk)
+        if latents is None:
+            arrays, good = {"images": images, **columns}, [True] * len(found)
+        else:
+            made = np.asarray(latents, np.float32)[: len(found)]
+            arrays, good = {"latents": made, **columns}, [bool(np.isfinite(a).all()) for a in made]
+        return [
+            {name: array[i] for name, array in arrays.items()} if good[i] else None
+            for i in range(len(found))
+        ]
+
+    return encode
+
+
+# --- rows that are set aside ------------------------------------------------------------------
+
+
+class HeldOut:
+    """The first good rows of a stream, kept in a folder and never trained on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "rows.json"
+        self._kept = json.loads(path.read_text()) if path.is_file() else None
+
+    @property
+    def kept(self) -> bool:
+        """Whether they have been set aside."""
+        return self._kept is not None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the rows."""
+        return tuple(self._kept["keys"]) if self._kept else ()
+
+    def start(self, revision: str | None) -> Position:
+        """The stream's position behind them."""
+        return unpack_position(self._kept["position"], revision) if self._kept else Position()
+
+    def set_aside(self, images: Iterator[Found], count: int, stream: Stream) -> None:
+        """Takes `count` images from the stream, and writes them, all or none."""
+        temporary = self.folder.with_name(f".{self.folder.name}.new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        rows = []
+        for number, found in enumerate(islice(images, count)):
+            stream.attempts.excluded.add(found.attempt.row.key)
+            (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
+            rows.append(found)
+        position = stream.settle([found.attempt for found in rows])
+        keys = [found.attempt.row.key for found in rows]
+        kept = {
+            "keys": keys,
+            "captions": [found.caption for found in rows],
+            "position": pack_position(position, stream.source.revision),
+        }
+        (temporary / "rows.json").write_text(json.dumps(kept, indent=1))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        temporary.rename(self.folder)
+        self._kept = kept
+
+    def examples(self, count: int) -> list[Example]:
+        """The first `count` of them, as they are on the disk."""
+        if self._kept is None:
+            return []
+        captions = self._kept["captions"][:count]
+        return [
+            Example(_pixels((self.folder / f"{i:05d}.jpg").read_bytes()), caption)
+            for i, caption in enumerate(captions)
+        ]
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:
+    """Where a stream begins: as the checkpoint says, or behind the rows that are held out."""
+    if position is None:
+        return held_out.start(source.revision)
+    if not isinstance(position, dict):
+        raise UsageError("resume", position, problem="no position of a stream")
+    return unpack_position(position, source.revision)
+
+
+def open_streamed(
+    config: TrainConfig,
+    parts: Parts,
+    folder: RunFolder,
+    display: Display,
+    *,
+    source: Source,
+    position: Any = None,
+) -> Feed:
+    """The feed of a run that fetches while it trains."""
+    held_out = HeldOut(folder.root / "heldout")
+    stream = Stream(
+        source,
+        filters=config.filters,
+        fetch=config.fetch,
+        images=config.images,
+        seed=config.seed,
+        start=start_position(source, held_out, position),
+        excluded=held_out.keys,
+        log=folder.root / "outcomes.jsonl",
+    )
+    devices = parts.mesh.size
+    chunk = -(-min(CHUNK, config.batch_size) // devices) * devices
+    encode = make_encode(
+        parts.autoencoder if config.model.use_stable_vae else None,
+        parts.text,
+        chunk=chunk,
+        mesh=parts.mesh,
+    )
+    loader = StreamedLoader(stream, encode, batch_size=config.batch_size, chunk=chunk)
+    wanted = config.evaluation.images
+
+    def begin() -> None:
+        if wanted and not held_out.kept:
+            images = display.track(islice(loader.images, wanted), "fetching held-out rows", wanted)
+            held_out.set_aside(images, wanted, stream)
+
+    def watch(interrupted: Callable[[], bool]) -> None:
+        loader.interrupted = interrupted
+
+    return Feed(
+        loader,
+        parts.text,
+        parts.text.whole([""], chunk=chunk),
+        lambda: held_out.examples(wanted),
+        position=lambda step: pack_position(loader.position(step), source.revision),
+        figures=lambda: shares(stream.counts),
+        results=lambda: {"revision": source.revision, "rows": dict(stream.counts)},
+        ended=lambda: loader.ended,
+        begin=begin,
+        watch=watch,
+    )
+
+
+def shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """Of the rows tried, how many gave an image; of all rows, how many were filtered out."""
+    filtered = sum(n for status, n in counts.items() if is_filtered(status))
+    rows = sum(counts.values())
+    tried = rows - filtered
+    return {
+        "rows_tried": tried,
+        "alive_share": counts.get("ok", 0) / tried if tried else 0.0,
+        "filtered_share": filtered / rows if rows else 0.0,
+    }
+
+
+def is_filtered(status: str) -> bool:
+    """Whether this is an end that costs no attempt."""
+    return status.startswith("filtered_") or status in ("no_url", "no_caption")

@@ -1,0 +1,73 @@
+"""docs/coyo.md: its table follows from its assumptions, and its commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from pinxit.config import leaves
+from pinxit.data.filters import FilterConfig
+from pinxit.prepare_cli import PrepareOptions
+from pinxit.recipes import RECIPES
+from pinxit.train.settings import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "coyo.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells below the line of the table that begins so."""
+    lines = PAGE[PAGE.index(heading) :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def number(text: str) -> float:
+    return float(re.match(r"[\d,.]+", text).group().replace(",", ""))  # type: ignore[union-attr]
+
+
+def size(count: float) -> str:
+    return f"{count / 1e12:.2f} TB" if count >= 1e12 else f"{count / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours >= 48:
+        return f"{hours / 24:.1f} d"
+    return f"{hours:.1f} h" if hours >= 1 else f"{seconds / 60:.0f} min"
+
+
+def test_the_plan_follows_from_the_assumptions():
+    values = [number(row[1]) for row in table("| assumption |")]
+    passed, alive, body, jpeg, latent, t5, line_of, rate, line, encoded = values
+    for row in table("| rows of COYO |"):
+        count = number(row[0]) * 1e6
+        tried = count * passed / 100
+        kept = round(tried * alive / 100)
+        fetching = max(tried / rate, kept * body * 8e3 / (line * 1e9))
+        expected = [f"{tried / 1e6:.2f} M", f"{kept / 1e6:.2f} M", size(count * line_of)]
+        expected += [size(kept * each * 1e3) for each in (body, jpeg, latent, t5)]
+        assert row[1:] == [*expected, duration(fetching), duration(kept / encoded)]
+    attempts = 320 / (alive / 100)
+    assert f"about {round(attempts, -1):.0f} attempts a second" in PAGE
+    assert f"{320 * body * 8e3 / 1e9:.2f} Gbit/s" in PAGE.replace("\n", " ")
+
+
+def test_the_filters_are_the_defaults():
+    filters = FilterConfig()
+    for value in (filters.min_side, filters.min_aesthetic):
+        assert f"at least {value}" in PAGE
+    for value in (filters.max_watermark, filters.max_nsfw, filters.min_clip_similarity):
+        assert f" {value:.2f}".rstrip("0").replace("0.", ".") in PAGE
+
+
+def test_the_commands_have_settings_that_exist():
+    known = leaves(PrepareOptions) | leaves(TrainConfig) | {"test": bool}
+    known |= {name: str for name in ("ntasks", "repo-type", "local-dir", "head", "help")}
+    commands = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    words = [word for block in commands for word in shlex.split(block, comments=True)]
+    words += re.findall(r"`[^`]*?(--[a-z_.-]+)[^`]*`", PAGE)
+    options = {word[2:] for word in words if word.startswith("--")}
+    assert len(options) > 12
+    assert sorted(options - set(known)) == []
+    assert "coyo_256" in RECIPES

@@ -1,0 +1,169 @@
+"""`pinxit prepare`, as a user gives it: a real server, kills, retries, refusals, and its report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+
+from coyo_files import write_coyo
+from hostile_server import LOOPBACK, HostileServer
+from prepare_work import ToySource
+
+from pinxit.cli import main
+from pinxit.data import prepare
+from pinxit.data.manifest import Manifest
+from pinxit.data.schema import Unit
+from pinxit.prepare_cli import units_for
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostileServer]:
+    with HostileServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def table(server: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("coyo") / "part.parquet"
+    urls = [server.url(KINDS[i % len(KINDS)], i) for i in range(60)]
+    return write_coyo(path, 60, group=20, url=urls)
+
+
+def words(table: Path, out: Path, bundle: Path, *more: object) -> list[str]:
+    given = ["prepare", "coyo", "--dataset_path", table, "--out", out, "--vae", bundle]
+    given += ["--image_size", 16, "--unit_rows", 20, "--encode_batch", 8, "--images.workers", 1]
+    given += ["--fetch.allow_networks", LOOPBACK, "--fetch.retries", 0, "--fetch.timeout", 3]
+    return [str(word) for word in [*given, "--workers", 1, *more]]
+
+
+def test_both_stages_a_second_time_and_a_retry(table: Path, bundle: Path, tmp_path: Path, capsys):
+    out = tmp_path / "set"
+    given = words(table, out, bundle, "--engine", "inline")
+    assert main(given) == 0
+    said = capsys.readouterr().err
+    assert "images: 3/3 units" in said and "done: 36 images of 60 rows" in said
+    assert f"pinxit train --dataset_path {out}" in said.replace("\n", "")
+    manifest = Manifest.read(out)
+    ends = {"ok": 36, "http_404": 6, "http_500": 6, "not_image": 6, "opt_out": 6}
+    assert dict(manifest.counts) == ends and manifest.latents["count"] == 36
+    assert manifest.identity["encoders"]["vae"]["name"] == str(bundle)
+    report = (out / "report.html").read_text()
+    assert (
+        "server answered 404" in report and "127.0.0.1/32" in report and "pinxit prepare" in report
+    )
+    before = {path: path.stat().st_mtime_ns for path in (out / "latents").iterdir()}
+    assert main(given) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "latents").iterdir()} == before
+    assert main([*given, "--retry_failed", "1"]) == 0  # 500 may heal, and has not
+    assert Manifest.read(out).fingerprint() == manifest.fingerprint()
+    assert main([*given, "--filters.min_aesthetic", "6"]) == 2
+    assert "begun with other settings: filters.min_aesthetic" in capsys.readouterr().err
+
+
+def test_a_limit_is_in_rows_and_can_be_raised(table: Path, bundle: Path, tmp_path: Path):
+    out = tmp_path / "set"
+    given = words(table, out, bundle, "--engine", "inline", "--stage", "images")
+    assert main([*given, "--limit", "25"]) == 0
+    assert Manifest.read(out).rows == 40
+    assert main(given) == 0
+    assert Manifest.read(out).rows == 60
+
+
+def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
+    """Worker processes, as by default; the first command is killed in the middle."""
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    given = words(table, out, bundle, "--stage", "images", "--engine", "local")
+    command = [sys.executable, "-c", "import sys; from pinxit.cli import main; sys.exit(main())"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen([*command, *given], env=environment, stderr=subprocess.DEVNULL)
+    while not list(out.glob("units/images/*.json")) and first.poll() is None:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    done = len(list(out.glob("units/images/*.json")))
+    again = subprocess.run([*command, *given], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert main(words(table, whole, bundle, "--stage", "images", "--engine", "inline")) == 0
+    assert Manifest.read(out).fingerprint() == Manifest.read(whole).fingerprint(), done
+
+
+def test_units_that_fail_are_named_and_end_with_1(
+    table: Path, bundle: Path, tmp_path: Path, capsys, monkeypatch
+):
+    real = prepare.prepare_images
+
+    def broken(unit: Unit, *rest: Any, **more: Any) -> Any:
+        if unit.part == 1:
+            raise RuntimeError("a bug, say")
+        return real(unit, *rest, **more)
+
+    out = tmp_path / "set"
+    given = words(table, out, bundle, "--engine", "inline", "--stage", "images")
+    monkeypatch.setattr(prepare, "prepare_images", broken)
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "00000-001 failed: RuntimeError: a bug, say" in said and "images: 2 of 3" in said
+    assert (
+        "give the same command again" in said and "a bug, say" in (out / "report.html").read_text()
+    )
+    monkeypatch.undo()
+    assert main(given) == 0 and Manifest.read(out).kept == 36
+
+
+def test_a_folder_that_cannot_be_used_ends_with_1(
+    table: Path, bundle: Path, tmp_path: Path, capsys
+):
+    out = tmp_path / "set"
+    out.mkdir()
+    (out / "units").write_text("a file where a folder must be")
+    assert main(words(table, out, bundle, "--engine", "inline", "--stage", "images")) == 1
+    assert "stopped: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["prepare", "--out", "x"], "source: None is not one name; valid: coyo, laion2b"),
+        (["prepare", "koyo", "--out", "x"], "source: 'koyo' is unknown; valid: coyo"),
+        (["prepare", "coyo"], "out: None is missing; valid: a folder"),
+        (["prepare", "coyo", "--out", "x", "--engine", "spark"], "engine: 'spark' is unknown"),
+        (["prepare", "coyo", "--out", "x", "--limit", "0"], "limit: 0 is too small"),
+        (["prepare", "coyo", "--out", "x", "--fetch.allow_networks", "all"], "allow_networks"),
+        (["prepare", "csv", "--out", "x"], "dataset_path: None is missing"),
+        (["prepare", "coyo", "--out", "x", "--dataset_path", "no.parquet"], "COYO-format parquet"),
+    ],
+)
+def test_refusals_in_one_line(more: list[str], message: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(more) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "count"),
+    [([10] * 9, 1, 1), ([10] * 9, 10, 1), ([10] * 9, 11, 2), ([3] * 20, 31, 11), ([10], 99, 1)],
+)
+def test_units_for_a_number_of_rows(sizes: list[int], rows: int, count: int):
+    assert units_for(ToySource(tuple(sizes)), rows) == count
+
+
+def test_help_lists_the_nested_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    said = capsys.readouterr().out
+    assert "--filters.min-aesthetic" in said.replace("_", "-") and "--engine" in said

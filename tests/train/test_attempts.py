@@ -1,0 +1,144 @@
+"""The order of attempts: the same for the same seed, and no row lost or tried twice over kills."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+from prepare_work import FILTERS, ToySource
+
+from pinxit.data.schema import Row, Unit
+from pinxit.train.attempts import BLOCK, TRIES, Attempt, Attempts, Position
+from pinxit.train.stream import pack_position, unpack_position
+
+
+def first(attempts: Attempts, count: int) -> list[Attempt]:
+    return list(itertools.islice(attempts, count))
+
+
+def keys(attempts: list[Attempt]) -> list[str]:
+    return [attempt.row.key for attempt in attempts]
+
+
+KEPT = 58
+"""Rows of the toys that pass the filters: of 75, 11 have a watermark and 6 others one word."""
+
+
+def test_the_order_follows_from_the_seed_and_the_epoch():
+    one, two = (keys(first(Attempts(ToySource(), FILTERS, seed=3), 200)) for _ in range(2))
+    assert one == two
+    assert one != keys(first(Attempts(ToySource(), FILTERS, seed=4), 200))
+    per_epoch = len(set(one))
+    assert per_epoch == KEPT
+    epochs = [one[i : i + per_epoch] for i in range(0, 2 * per_epoch, per_epoch)]
+    assert set(epochs[0]) == set(epochs[1]) and epochs[0] != epochs[1]
+    units = [key.partition("/")[0] for key in epochs[0]]
+    assert [unit for unit, _ in itertools.groupby(units)] == list(dict.fromkeys(units))
+    assert epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize("bears_images", [False, True])
+def test_rows_that_bear_images_are_shuffled_in_blocks(bears_images: bool):
+    source = ToySource(sizes=(2 * BLOCK,), bears_images=bears_images)
+    one = keys(first(Attempts(source, replace(FILTERS, max_watermark=None)), 200))
+    last = max(int(key.partition("/")[2]) for key in one)
+    assert (last < BLOCK * 12 / 10) == bears_images  # a twelfth has one word
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_row_ends_once_an_epoch_over_ten_kills(seed: int):
+    """Attempts end in any order; what ended since the last batch is lost in a kill, and made again.
+
+    All that ended, and what is left from the last position on, are the order, each once.
+    """
+    rng = random.Random(seed)
+    position, ended = Position(), Counter[str]()
+    for _ in range(10):
+        attempts = Attempts(ToySource(), FILTERS, seed=seed, start=position)
+        order, flying, unsaved = iter(attempts), list[Attempt](), list[Attempt]()
+        for _ in range(rng.randrange(5, 30)):
+            while len(flying) < 12:
+                flying.append(next(order))
+            rng.shuffle(flying)
+            unsaved.append(flying.pop())
+            if rng.random() < 0.3:  # a batch
+                attempts.end(unsaved)
+                ended.update(keys(unsaved))
+                unsaved.clear()
+                kept = pack_position(attempts.position(counts={"ok": 1}, logged=0), "r")
+                position = unpack_position(json.loads(json.dumps(kept)), "r")
+    count = ended.total()
+    assert 40 < count < 3.7 * KEPT and position.done
+    rest = first(Attempts(ToySource(), FILTERS, seed=seed, start=position), 4 * KEPT - count)
+    whole = first(Attempts(ToySource(), FILTERS, seed=seed), 4 * KEPT)
+    assert ended + Counter(keys(rest)) == Counter(keys(whole))
+
+
+def test_filtered_rows_are_counted_once():
+    attempts = Attempts(ToySource(), FILTERS)
+    taken = first(attempts, 30)
+    attempts.end(taken)
+    once = Counter(attempts.filtered)
+    position = attempts.position(counts=dict(once), logged=0)
+    assert once and position.opened >= 1
+    again = Attempts(ToySource(), FILTERS, start=position)
+    first(again, 200)
+    more = Attempts(ToySource(), FILTERS)
+    first(more, 230)
+    assert once + again.filtered == more.filtered
+
+
+def test_excluded_rows_are_passed_over_in_every_epoch():
+    some = keys(first(Attempts(ToySource(), FILTERS), 10))
+    others = keys(first(Attempts(ToySource(), FILTERS, excluded=some), 300))
+    assert not set(some) & set(others) and len(set(others)) + 10 == KEPT
+
+
+def test_nothing_left_ends_with_the_counts():
+    strict = replace(FILTERS, min_words=9)
+    with pytest.raises(ValueError, match=r"toy: not one row is left.*filtered_words 6\d"):
+        first(Attempts(ToySource(), strict), 1)
+    everything = keys(first(Attempts(ToySource(), FILTERS), KEPT))
+    with pytest.raises(ValueError, match=r"held out 58"):
+        first(Attempts(ToySource(), FILTERS, excluded=everything), 1)
+    with pytest.raises(ValueError, match="without rows"):
+        Attempts(ToySource(sizes=()), FILTERS)
+
+
+@dataclass(frozen=True)
+class Shaky(ToySource):
+    """Breaks off in the middle of a unit, for a time."""
+
+    failures: list[int] = None  # type: ignore[assignment]
+
+    def read(self, unit: Unit) -> Iterator[Row]:
+        for number, row in enumerate(super().read(unit)):
+            if number == 7 and self.failures[0] > 0:
+                self.failures[0] -= 1
+                raise OSError("the disk of the hub is on holiday")
+            yield row
+
+
+def test_a_unit_that_breaks_off_is_read_on():
+    pauses: list[float] = []
+    shaky = Shaky(failures=[TRIES - 1])
+    found = keys(first(Attempts(shaky, FILTERS, sleep=pauses.append), KEPT))
+    assert found == keys(first(Attempts(ToySource(), FILTERS), KEPT)) and len(pauses) == TRIES - 1
+    with pytest.raises(OSError, match="holiday"):
+        first(Attempts(Shaky(failures=[99]), FILTERS, sleep=pauses.append), 1)
+
+
+def test_another_revision_is_refused():
+    packed = pack_position(Position(), "files-1")
+    with pytest.raises(ValueError, match=r"resume: the run read revision files-1 .* is files-2"):
+        unpack_position(packed, "files-2")

@@ -1,0 +1,166 @@
+"""Training on prepared data: what fits the run, what is refused, and an exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from toys import assert_trees_equal
+
+from pinxit.pipeline import load_checkpoint
+from pinxit.prepare_cli import prepare
+from pinxit.train.run import RunResult, run
+from pinxit.train.settings import (
+    EvalConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from pinxit.train.writers import read_rows
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of PNG files with captions beside."""
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(ROWS):
+        rng = np.random.default_rng(i)
+        coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize((24, 20)).save(root / f"{i:03d}.png")
+        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
+    return root
+
+
+def make(pictures: Path, out: Path, bundle: Path, *more: object) -> int:
+    words = ["folder", "--dataset_path", pictures, "--out", out, "--vae", bundle, "--engine"]
+    words += ["inline", "--image_size", 16, "--unit_rows", 20, "--images.workers", 1]
+    return prepare([str(word) for word in [*words, "--encode_batch", 8, *more]])
+
+
+@pytest.fixture(scope="module")
+def dataset(pictures: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents and stored text."""
+    out = tmp_path_factory.mktemp("prepared") / "set"
+    assert make(pictures, out, bundle, "--store_text", 1, "--text_encoder", bundle) == 0
+    return out
+
+
+@pytest.fixture
+def config(dataset: Path, bundle: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        name="prepared",
+        dataset_path=str(dataset),
+        image_size=16,
+        batch_size=4,
+        max_steps=8,
+        text_encoder=str(bundle),
+        vae=str(bundle),
+        log_interval=2,
+        save_interval=4,
+        sample_interval=0,
+        output_dir=str(tmp_path),
+        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
+        optimizer=OptimizerConfig(schedule="constant"),
+        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        evaluation=EvalConfig(images=12, batch_size=6),
+    )
+
+
+def train(config: TrainConfig) -> tuple[RunResult, str]:
+    said = io.StringIO()
+    result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
+    return result, said.getvalue()
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(folder / "metrics.jsonl") if "loss" in row]
+
+
+def test_a_resumed_run_equals_the_whole_one(config: TrainConfig, dataset: Path):
+    whole, said = train(config)
+    assert whole.status == "finished", said
+    assert "48 rows to train on, 12 held out" in said and "latents' std" in said
+    assert whole.results["validation"] and whole.results["data"]["rows"] == {"ok": ROWS}
+    saved = json.loads((whole.folder / "config.json").read_text())
+    assert saved["dataset_name"] == "prepared"
+
+    half = dataclasses.replace(config, name="half", max_steps=4)
+    train(half)
+    moved = Path(config.output_dir) / "elsewhere"
+    shutil.copytree(dataset, moved)
+    resumed, said = train(dataclasses.replace(half, max_steps=8, dataset_path=str(moved)))
+    assert resumed.status == "finished", said
+    assert losses(resumed.folder) == losses(whole.folder)
+    one, two = (load_checkpoint(run.folder, ema="raw").params for run in (resumed, whole))
+    assert_trees_equal(one, two)
+
+
+def test_stored_text_gives_the_same_as_text_in_the_step(config: TrainConfig):
+    short = dataclasses.replace(config, max_steps=4, evaluation=EvalConfig(images=0))
+    inside, _ = train(dataclasses.replace(short, name="inside", cache_text=False))
+    stored, _ = train(dataclasses.replace(short, name="stored", cache_text=True))
+    np.testing.assert_allclose(losses(stored.folder), losses(inside.folder), rtol=2e-3)
+    assert losses(stored.folder) != losses(inside.folder)  # float16 on the disk
+
+
+def test_pixels_from_the_image_shards(config: TrainConfig):
+    model = dataclasses.replace(config.model, use_stable_vae=False, patch_size=4)
+    result, said = train(dataclasses.replace(config, model=model, max_steps=2))
+    assert result.status == "finished" and result.results["validation"], said
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vae": "tiny"}, "vae: 'tiny' is not what .* was prepared with"),
+        ({"image_size": 32}, "image_size: 32 is not in .*; valid: 16 x 16"),
+        ({"cache_text": True, "text_encoder": "tiny"}, "holds no embeddings of this text"),
+        ({"cache_text": True, "caption_cleaning": "none"}, "caption_cleaning: 'none' .* stock"),
+    ],
+)
+def test_what_does_not_fit_is_refused(config: TrainConfig, changes: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        train(dataclasses.replace(config, **changes))
+    assert not (Path(config.output_dir) / config.name).exists()
+
+
+def test_other_sizes_of_images_are_refused(config: TrainConfig):
+    model = dataclasses.replace(config.model, use_stable_vae=False, patch_size=4)
+    with pytest.raises(ValueError, match=r"image_size: 32 is not that of .*; valid: 16"):
+        train(dataclasses.replace(config, model=model, image_size=32))
+
+
+def test_a_dataset_prepared_anew_is_refused(config: TrainConfig, dataset: Path, tmp_path: Path):
+    first = dataclasses.replace(config, max_steps=1, save_interval=1)
+    assert train(first)[0].status == "finished"
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    from pinxit.data.manifest import Manifest
+
+    manifest = Manifest.read(other)
+    dataclasses.replace(manifest, identity={**manifest.identity, "more": 1}).write(other)
+    with pytest.raises(ValueError, match="resume: the run was begun with the dataset"):
+        train(dataclasses.replace(first, max_steps=2, dataset_path=str(other)))
+
+
+def test_an_unfinished_dataset_is_refused(
+    config: TrainConfig, pictures: Path, bundle: Path, tmp_path: Path
+):
+    out = tmp_path / "images_only"
+    assert make(pictures, out, bundle, "--stage", "images") == 0
+    with pytest.raises(ValueError, match=r"dataset_path: .* is without latents"):
+        train(dataclasses.replace(config, dataset_path=str(out)))
+    (out / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="not finished: run the same `prepare` command again"):
+        train(dataclasses.replace(config, dataset_path=str(out)))

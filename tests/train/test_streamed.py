@@ -1,0 +1,203 @@
+"""Streamed runs against a real server: what is trained on, and what a stop and a resume keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+from coyo_files import write_coyo
+from hostile_server import LOOPBACK, HostileServer
+
+from pinxit.config import UsageError
+from pinxit.data.fetch import FetchConfig
+from pinxit.data.filters import FilterConfig
+from pinxit.data.images import ImageConfig
+from pinxit.data.sources import open_source
+from pinxit.train.attempts import Attempts
+from pinxit.train.run import RunResult, run
+from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.stream import Ended, Stream
+from pinxit.train.writers import read_rows
+
+ROWS = 150
+KINDS = ("good", "png", "404", "good", "redirected", "html", "mislabelled", "webp", "noai", "good")
+FETCH = FetchConfig(allow_networks=(LOOPBACK,), timeout=20, retries=0, concurrency=16, per_host=16)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostileServer]:
+    with HostileServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def table(server: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COYO's form: 7 of 10 links are good, every 15th row has a watermark."""
+    urls = [server.url(KINDS[i % len(KINDS)], i) for i in range(ROWS)]
+    marks = [0.9 if i % 15 == 1 else 0.1 for i in range(ROWS)]
+    path = tmp_path_factory.mktemp("coyo") / "part.parquet"
+    return write_coyo(path, ROWS, group=40, url=urls, watermark_score=marks)
+
+
+@pytest.fixture
+def config(bundle: Path, table: Path, tmp_path: Path) -> TrainConfig:
+    """A run of seconds that needs less than an epoch."""
+    return TrainConfig(
+        name="streamed",
+        dataset_name="coyo",
+        dataset_path=str(table),
+        image_size=16,
+        batch_size=4,
+        max_steps=14,
+        text_encoder=str(bundle),
+        vae=str(bundle),
+        log_interval=2,
+        save_interval=5,
+        sample_interval=0,
+        output_dir=str(tmp_path),
+        fetch=FETCH,
+        images=ImageConfig(workers=1),
+        filters=FilterConfig(min_side=64),
+        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
+        sampling=SamplingConfig(steps=1, prompts=("a picture",), seeds=(0,)),
+        evaluation=EvalConfig(images=10, batch_size=10),
+    )
+
+
+def train(config: TrainConfig) -> tuple[RunResult, str]:
+    said = io.StringIO()
+    result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
+    return result, said.getvalue()
+
+
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "outcomes.jsonl").read_text().splitlines()]
+
+
+def last_position(folder: Path) -> dict[str, Any]:
+    newest = sorted((folder / "checkpoints").glob("step_*"))[-1]
+    return json.loads((newest / "run.json").read_text())["loader_position"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(config: TrainConfig):
+    half, said = train(dataclasses.replace(config, max_steps=6))
+    assert half.status == "finished", said
+    position = last_position(half.folder)
+    assert position["counts"]["ok"] == 10 + 6 * 4  # held out, and trained on
+    before = outcomes(half.folder)
+    assert Counter(line["status"] for line in before) == Counter(
+        {name: n for name, n in position["counts"].items() if not name.startswith("filtered")}
+    )
+    result, said = train(config)
+    assert result.status == "finished" and "resuming after step 6" in said, said
+    lines = outcomes(result.folder)
+    assert lines[: len(before)] == before
+    trained = [line["key"] for line in lines if line["status"] == "ok"]
+    assert len(trained) == 10 + 14 * 4 and len(set(trained)) == len(trained)
+    ended = [line["key"] for line in lines]
+    assert len(set(ended)) == len(ended), "no row was tried to its end twice"
+
+    # the attempts are those of the order, up to what was under way at the end
+    source = open_source("coyo", path=config.dataset_path)
+    order = [str(a) for a in itertools.islice(Attempts(source, config.filters), len(ended))]
+    held_out = json.loads((result.folder / "heldout" / "rows.json").read_text())["keys"]
+    assert len(held_out) == 10 and set(held_out) <= set(trained[:10])
+    assert len(set(order) & set(ended)) > 0.6 * len(ended)
+
+    assert result.results["data"]["rows"] == last_position(result.folder)["counts"]
+    rows = [row for row in read_rows(result.folder / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 14]
+    assert 0.5 < rows[-1]["alive_share"] < 0.9 and 0 < rows[-1]["filtered_share"] < 0.2
+    assert "alive" in said and "tried" in said
+    report = (result.folder / "report.html").read_text()
+    assert "What became of the rows" in report and "the server answered 404" in report
+
+
+def test_small_sets_are_gone_through_again(config: TrainConfig, server: HostileServer, tmp_path):
+    path = write_coyo(tmp_path / "few.parquet", 30, url=[server.url("good", i) for i in range(30)])
+    few = dataclasses.replace(config, dataset_path=str(path), max_steps=12, save_interval=99)
+    result, said = train(few)
+    assert result.status == "finished", said
+    held_out = set(json.loads((result.folder / "heldout" / "rows.json").read_text())["keys"])
+    keys = [line["key"] for line in outcomes(result.folder) if line["status"] == "ok"][10:]
+    assert len(keys) == 48 and not held_out & set(keys)
+    times = Counter(keys)
+    assert len(times) == 20 and max(times.values()) <= 4
+
+
+def test_pixels_and_text_encoded_beforehand(config: TrainConfig):
+    model = dataclasses.replace(config.model, use_stable_vae=False, patch_size=4)
+    changes = {"max_steps": 2, "evaluation": EvalConfig(images=0), "cache_text": True}
+    result, said = train(dataclasses.replace(config, model=model, **changes))
+    assert result.status == "finished" and not (result.folder / "heldout").exists(), said
+
+
+def test_dead_links_end_the_run_with_a_reason(config: TrainConfig, server: HostileServer, tmp_path):
+    path = write_coyo(tmp_path / "dead.parquet", 12, url=[server.url("404", i) for i in range(12)])
+    dead = dataclasses.replace(config, dataset_path=str(path))
+    with pytest.raises(Ended, match=r"no image in 2\d\d attempts .* 12 rows .*http_404 2\d\d"):
+        train(dead)
+    without = dataclasses.replace(dead, name="other", evaluation=EvalConfig(images=0, prompts=0))
+    result, said = train(without)
+    assert (result.status, result.step, result.exit_code) == ("failed", 0, 1)
+    assert "the data ended after step 0: no image in" in said
+
+
+def test_without_a_network_the_stream_ends(config: TrainConfig, tmp_path: Path):
+    urls = [f"http://host{i}.invalid/{i}.jpg" for i in range(400)]
+    path = write_coyo(tmp_path / "far.parquet", 400, url=urls)
+    stream = Stream(
+        open_source("coyo", path=str(path)),
+        filters=config.filters,
+        fetch=dataclasses.replace(FETCH, blocked_domains=()),
+        images=dataclasses.replace(config.images, size=16),
+    )
+    attempts = list(itertools.islice(stream.attempts, 300))
+    with pytest.raises(Ended, match=r"not one of \d+ hosts could be reached.*is there a network"):
+        for attempt in attempts:
+            stream.fail(attempt, "dns", "no such name")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dataset_name": "scenes"}, "dataset_name: 'scenes' is not read from dataset_path"),
+        ({"dataset_path": "nowhere.parquet"}, "there is no 'nowhere.parquet'; it takes COYO"),
+        ({"columns": ("caption",)}, "columns: 'caption' is not understood"),
+        ({"images": ImageConfig(buckets=((64, 64),))}, "images.buckets"),
+        ({"dataset_name": "prepared"}, "dataset_path: .* is not made by `pinxit prepare`"),
+    ],
+)
+def test_refusals_write_nothing(config: TrainConfig, changes: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        train(dataclasses.replace(config, **changes))
+    assert not (Path(config.output_dir) / config.name).exists()
+
+
+def test_prepared_needs_a_path(config: TrainConfig):
+    with pytest.raises(UsageError, match="dataset_path: None is missing"):
+        train(dataclasses.replace(config, dataset_name="prepared", dataset_path=None))
+
+
+def test_a_changed_dataset_is_refused(config: TrainConfig, table: Path, tmp_path: Path):
+    changed = tmp_path / "part.parquet"
+    changed.write_bytes(table.read_bytes())
+    first = dataclasses.replace(
+        config, dataset_path=str(changed), max_steps=1, evaluation=EvalConfig(images=0)
+    )
+    assert train(first)[0].status == "finished"
+    write_coyo(changed, 12)
+    with pytest.raises(ValueError, match="resume: the run read revision files-"):
+        train(dataclasses.replace(first, max_steps=2))
