@@ -30,7 +30,7 @@ def main() -> None:
     images = Path(__file__).parent.parent / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint()
-    drawn = model.generate(PROMPTS, seed=7, output_type="np")
+    drawn = model.generate(PROMPTS, seed=0, output_type="np")
     sheet(drawn, columns=4).save(images / "shipped.png", optimize=True)
     scenes = Scenes(seed=0, split="train")
     sheet([scenes[i].image for i in range(24)], columns=8).save(
