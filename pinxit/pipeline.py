@@ -253,14 +253,15 @@ class TextToImage:
         truncated = getattr(self.text_encoder, "truncated", None)
         if truncated is None:
             return
-        for prompt, cut in zip(prompts, truncated(prompts), strict=True):
-            if cut:
-                start = prompt if len(prompt) <= 60 else f"{prompt[:60]}..."
-                warnings.warn(
-                    f"the prompt {start!r} has more than the {self.text_encoder.max_tokens} "
-                    "tokens that the text encoder reads; its end is ignored",
-                    stacklevel=3,
-                )
+        cut = [prompt for prompt, lost in zip(prompts, truncated(prompts), strict=True) if lost]
+        if cut:
+            first = cut[0] if len(cut[0]) <= 60 else f"{cut[0][:60]}..."
+            warnings.warn(
+                f"{len(cut)} of {len(prompts)} prompts ({first!r}) have more than the "
+                f"{self.text_encoder.max_tokens} tokens that the text encoder reads; the rest is "
+                "ignored",
+                stacklevel=3,
+            )
 
     def _finished(self, latents: Float[Array, "b h w c"], output_type: str) -> list[Any]:
         if output_type == "latent":

@@ -153,6 +153,7 @@ def test_the_recipe_follows_the_dataset():
     assert recipe_of(words, known) == ("scenes", words[2:])
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
 def test_train_generate_evaluate(bundle, tmp_path, capsys):
     """The whole path, as a user walks it, on a minute network."""
     words = ["train", "--dataset_name", "mock", "--output_dir", tmp_path, "--vae", bundle]

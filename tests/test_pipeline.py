@@ -163,8 +163,8 @@ def test_progress_counts_pictures(model):
 @pytest.fixture
 def toy_encoders(monkeypatch):
     """Release files name their encoders; these names load the toys."""
-    monkeypatch.setattr("pinxit.encoders.text.load_text_encoder", lambda name: Words())
-    monkeypatch.setattr("pinxit.encoders.autoencoder.load_autoencoder", lambda name: Doubler())
+    monkeypatch.setattr("pinxit.encoders.text.load_text_encoder", lambda name, **_: Words())
+    monkeypatch.setattr("pinxit.encoders.autoencoder.load_autoencoder", lambda name, **_: Doubler())
 
 
 def test_a_release_draws_the_same(model, tmp_path, toy_encoders):
@@ -215,3 +215,11 @@ def test_which_average_is_chosen():
     assert release.choose_ema(None, []) == "raw"
     with pytest.raises(UsageError, match=r"ema: '0\.3' is unknown; valid: raw, ema_0\.05"):
         release.choose_ema("0.3", names)
+
+
+def test_a_cut_prompt_is_told(model, monkeypatch):
+    monkeypatch.setattr(
+        model.text_encoder, "truncated", lambda prompts: ["long" in p for p in prompts], False
+    )
+    with pytest.warns(UserWarning, match=r"1 of 3 prompts \('a long story'\) have more than"):
+        model.generate(["a tree", "a long story"], steps=1)
