@@ -82,6 +82,7 @@ def test_a_limit_is_in_rows_and_can_be_raised(table: Path, bundle: Path, tmp_pat
     assert Manifest.read(out).rows == 60
 
 
+@pytest.mark.slow
 def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
     """Worker processes, as by default; the first command is killed in the middle."""
     out, whole = tmp_path / "killed", tmp_path / "whole"

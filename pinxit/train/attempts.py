@@ -91,6 +91,10 @@ class Attempts:
         self.opened = self.start.opened
         self.epoch_attempts: int | None = None
         """Attempts in the last epoch that was gone through from its beginning."""
+        self.read = 0
+        """Rows read so far, by this process."""
+        self.dropped = 0
+        """Of them, those that the filters dropped."""
         self._sleep = sleep
         self._serial = 0
         self._next = (self.start.epoch, self.start.unit, self.start.row)
@@ -150,9 +154,11 @@ class Attempts:
         def kept() -> Iterator[Row]:
             for row in self._read(unit):
                 reason = row_filter.check(row) if row.caption.strip() else "no_caption"
+                self.read += 1
                 if reason is None:
                     yield row
                 else:
+                    self.dropped += 1
                     missing[reason] += 1
             if epoch * len(self.units) + place >= self.opened:
                 self.opened = epoch * len(self.units) + place + 1

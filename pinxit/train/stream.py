@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,16 @@ from pinxit.data.schema import Outcome, Source
 from pinxit.train.attempts import Attempt, Attempts, Position
 
 UNREACHED = frozenset({"dns", "connect", "timeout"})
-OFFLINE_ROWS = 200
+PAUSE_ROWS = 64
+"""After so many rows in a row that reached nobody, there is a pause: it may be over soon."""
+PAUSE = 2.0
+"""Seconds of the first pause; the next ones are twice as long, up to `LONGEST`."""
+LONGEST = 32.0
+OFFLINE_ROWS = 400
 OFFLINE_HOSTS = 20
 """So many failures in a row, at so many hosts, are the network's fault and not the hosts'."""
+USELESS_ROWS = 100
+"""So many failures beyond four epochs of them say that a dataset is dead."""
 
 
 class Ended(ValueError):
@@ -73,12 +81,13 @@ class Stream:
         start: Position | None = None,
         excluded: Iterable[str] = (),
         log: Path | None = None,
-        sleep: Callable[[float], Any] | None = None,
+        sleep: Callable[[float], Any] = time.sleep,
     ) -> None:
         """`log` gets a line for each row that was tried; what is behind `start` is cut off."""
         start = start or Position()
-        more = {} if sleep is None else {"sleep": sleep}
-        self.attempts = Attempts(source, filters, seed=seed, start=start, excluded=excluded, **more)
+        self.attempts = Attempts(
+            source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep
+        )
         self.source = source
         self.fetch = fetch
         self.images = images
@@ -89,6 +98,8 @@ class Stream:
         self._failed: list[tuple[Attempt, str, str]] = []
         self._since_ok = 0
         self._unreached: set[str] = set()
+        self._unreached_rows = 0
+        self._sleep = sleep
 
     def found(self) -> Generator[Found, None, None]:
         """The images, without end. Raises `Ended` when there is no use in going on."""
@@ -101,7 +112,7 @@ class Stream:
                     self.fail(attempt, decoded.status, decoded.detail)
                 else:
                     self._since_ok = 0
-                    self._unreached.clear()
+                    self._reached()
                     yield Found(attempt, decoded.image)
 
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
@@ -111,9 +122,13 @@ class Stream:
         self._since_ok += 1
         if status in UNREACHED:
             self._unreached.add(urlsplit(attempt.row.url or "").netloc)
+            self._unreached_rows += 1
         else:
-            self._unreached.clear()
+            self._reached()
         self._check()
+        pauses, rest = divmod(self._unreached_rows, PAUSE_ROWS)
+        if pauses and not rest:
+            self._sleep(min(PAUSE * 2 ** (pauses - 1), LONGEST))
 
     def settle(self, used: Sequence[Attempt]) -> Position:
         """Ends these attempts and those that failed; the position behind them."""
@@ -126,6 +141,11 @@ class Stream:
         self.counts.update(status for _, status, _ in ends)
         self._write(ends)
         return self.attempts.position(counts=dict(self.counts), logged=self.logged)
+
+    def _reached(self) -> None:
+        """Somebody answered."""
+        self._unreached.clear()
+        self._unreached_rows = 0
 
     def _write(self, ends: Iterable[tuple[Attempt, str, str]]) -> None:
         if self.log is None:
@@ -158,13 +178,13 @@ class Stream:
 
     def _check(self) -> None:
         """Refuses to run through a whole dataset for nothing."""
-        if self._since_ok >= OFFLINE_ROWS and len(self._unreached) >= OFFLINE_HOSTS:
+        if self._unreached_rows >= OFFLINE_ROWS and len(self._unreached) >= OFFLINE_HOSTS:
             raise Ended(
-                f"not one of {len(self._unreached)} hosts could be reached, in {self._since_ok} "
-                f"attempts in a row ({self._said()}): is there a network?"
+                f"not one of {len(self._unreached)} hosts could be reached, in "
+                f"{self._unreached_rows} attempts in a row ({self._said()}): is there a network?"
             )
         epoch = self.attempts.epoch_attempts
-        if epoch is not None and self._since_ok >= 4 * epoch + OFFLINE_ROWS:
+        if epoch is not None and self._since_ok >= 4 * epoch + USELESS_ROWS:
             raise Ended(
                 f"no image in {self._since_ok} attempts in a row, more than the {epoch} rows of "
                 f"{self.source.name} that pass the filters ({self._said()})"

@@ -19,7 +19,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -344,7 +344,7 @@ def open_streamed(
         parts.text.whole([""], chunk=chunk),
         lambda: held_out.examples(wanted),
         position=lambda step: pack_position(loader.position(step), source.revision),
-        figures=lambda: shares(stream.counts),
+        figures=lambda: shares(stream),
         results=lambda: {"revision": source.revision, "rows": dict(stream.counts)},
         ended=lambda: loader.ended,
         begin=begin,
@@ -352,15 +352,14 @@ def open_streamed(
     )
 
 
-def shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """Of the rows tried, how many gave an image; of all rows, how many were filtered out."""
-    filtered = sum(n for status, n in counts.items() if is_filtered(status))
-    rows = sum(counts.values())
-    tried = rows - filtered
+def shares(stream: Stream) -> dict[str, float]:
+    """Of the rows tried, how many gave an image; of the rows read, how many were filtered out."""
+    tried = sum(n for status, n in stream.counts.items() if not is_filtered(status))
+    attempts = stream.attempts
     return {
         "rows_tried": tried,
-        "alive_share": counts.get("ok", 0) / tried if tried else 0.0,
-        "filtered_share": filtered / rows if rows else 0.0,
+        "alive_share": stream.counts["ok"] / tried if tried else 0.0,
+        "filtered_share": attempts.dropped / attempts.read if attempts.read else 0.0,
     }
 
 
