@@ -251,13 +251,13 @@ class HeldOut:
         """The stream's position behind them."""
         return unpack_position(self._kept["position"], revision) if self._kept else Position()
 
-    def set_aside(self, images: Iterator[Found], count: int, stream: Stream) -> None:
-        """Takes `count` images from the stream, and writes them, all or none."""
+    def set_aside(self, images: Iterator[Found], stream: Stream) -> None:
+        """Writes these images of the stream, all or none."""
         temporary = self.folder.with_name(f".{self.folder.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         rows = []
-        for number, found in enumerate(islice(images, count)):
+        for number, found in enumerate(images):
             stream.attempts.excluded.add(found.attempt.row.key)
             (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
             rows.append(found)
@@ -333,7 +333,7 @@ def open_streamed(
     def begin() -> None:
         if wanted and not held_out.kept:
             images = display.track(islice(loader.images, wanted), "fetching held-out rows", wanted)
-            held_out.set_aside(images, wanted, stream)
+            held_out.set_aside(images, stream)
 
     def watch(interrupted: Callable[[], bool]) -> None:
         loader.interrupted = interrupted
