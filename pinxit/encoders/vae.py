@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from pinxit.arrays import ArrayLike
 from pinxit.encoders import weights
 from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.winograd import conv3x3
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EPSILON = 1e-6
@@ -160,7 +161,7 @@ def decode(
         for block in _numbered(level["resnets"]):
             x = _resnet(block, config, x)
         if "upsamplers" in level:
-            x = _conv(level["upsamplers"]["0"]["conv"], _double(x))
+            x = _conv3x3(level["upsamplers"]["0"]["conv"], x, double=True)
     return _conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
 
 
@@ -270,8 +271,8 @@ def _middle(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"
 
 
 def _resnet(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    h = _conv(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
-    h = _conv(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
+    h = _conv3x3(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
+    h = _conv3x3(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
     return h + (_conv(params["conv_shortcut"], x) if "conv_shortcut" in params else x)
 
 
@@ -311,19 +312,17 @@ def _conv(params: Tree, x: Array, *, stride: int = 1, padding: Any = "SAME") -> 
     return y + _bias(params, x)
 
 
+def _conv3x3(params: Tree, x: Array, *, double: bool = False) -> Array:
+    kernel, bias = (params[name].astype(x.dtype) for name in ("kernel", "bias"))
+    return conv3x3(x, kernel, bias, double=double)
+
+
 def _linear(params: Tree, x: Array) -> Array:
     return x @ params["kernel"].astype(x.dtype) + _bias(params, x)
 
 
 def _bias(params: Tree, x: Array) -> Array:
     return jnp.expand_dims(params["bias"].astype(x.dtype), tuple(range(x.ndim - 1)))
-
-
-def _double(x: Float[Array, "b h w d"]) -> Array:
-    """Each cell becomes two by two equal cells."""
-    b, h, w, d = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, d))
-    return x.reshape(b, 2 * h, 2 * w, d)
 
 
 def _numbered(blocks: Tree) -> list[Tree]:
