@@ -30,7 +30,9 @@ from pinxit.train.step import EncodeFn
 from pinxit.train.text import TextColumns
 
 CHUNK = 64
-"""Images encoded together."""
+"""Most images encoded together."""
+CHUNK_PIXELS = CHUNK * 64 * 64
+"""Most pixels encoded together: an autoencoder's memory goes with them."""
 Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
@@ -45,18 +47,23 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     return digest.hexdigest()[:24]
 
 
-def _chunks(examples: Examples) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Images and captions, `CHUNK` rows at a time, drawn by threads one chunk ahead."""
-    starts = range(0, len(examples), CHUNK)
+def chunk_size(image_size: int) -> int:
+    """How many images of this side are encoded together."""
+    return max(1, min(CHUNK, CHUNK_PIXELS // image_size**2))
+
+
+def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Images and captions, `size` rows at a time, drawn by threads one chunk ahead."""
+    starts = range(0, len(examples), size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def submit(start: int) -> list[Any]:
-            rows = range(start, min(start + CHUNK, len(examples)))
+            rows = range(start, min(start + size, len(examples)))
             return [pool.submit(examples.__getitem__, row) for row in rows]
 
         waiting = submit(0)
         for start in starts:
-            following = submit(start + CHUNK)
+            following = submit(start + size)
             drawn = [future.result() for future in waiting]
             yield np.stack([row.image for row in drawn]), [row.caption for row in drawn]
             waiting = following
@@ -70,10 +77,11 @@ def _encode(
     captions: list[str] = []
     encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
     params = autoencoder.params if autoencoder is not None else None
-    for images, texts in track(_chunks(examples), "encoding", -(-len(examples) // CHUNK)):
+    size = chunk_size(examples[0].image.shape[0])
+    for images, texts in track(_chunks(examples, size), "encoding", -(-len(examples) // size)):
         captions += texts
         if encode is not None:
-            padding = CHUNK - len(images)
+            padding = size - len(images)
             padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
             pixels = padded.astype(np.float32) / 127.5 - 1.0
             images = np.asarray(encode(params, pixels))[: len(images)]

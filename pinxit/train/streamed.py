@@ -39,6 +39,7 @@ from pinxit.train.display import Display
 from pinxit.train.feed import Feed
 from pinxit.train.folder import RunFolder
 from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.train.prepare import chunk_size
 from pinxit.train.settings import TrainConfig
 from pinxit.train.stream import Ended, Found, Stream, pack_position, unpack_position
 from pinxit.train.text import TextColumns
@@ -320,7 +321,8 @@ def open_streamed(
         log=folder.root / "outcomes.jsonl",
     )
     devices = parts.mesh.size
-    chunk = -(-min(CHUNK, config.batch_size) // devices) * devices
+    chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
+    chunk = -(-chunk // devices) * devices
     encode = make_encode(
         parts.autoencoder if config.model.use_stable_vae else None,
         parts.text,
