@@ -17,7 +17,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ class TextToImage:
         name: str = "model",
     ) -> None:
         self.params = params
-        self.config = config
+        self.config = replace(config, attention="xla")
+        """As given; XLA's attention runs on every device."""
         self.text_encoder = text_encoder
         self.autoencoder = autoencoder
         self.image_size = image_size

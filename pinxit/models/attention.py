@@ -10,13 +10,13 @@ on this order, and halves are cheaper to slice than interleaved pairs.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from pinxit.models.attend import attend
 from pinxit.models.layers import Linear, RMSNorm
 
 Rotation = tuple[Float[Array, "n f"], Float[Array, "n f"]]
@@ -56,8 +56,17 @@ def rotate(x: Float[Array, "b k n f"], rotation: Rotation) -> Float[Array, "b k 
 class Attention(nnx.Module):
     """Multi-head attention of image tokens over text and image tokens, without biases."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        stack: tuple[int, ...] = (),
+        program: str = "xla",
+    ):
         self.heads = heads
+        self.program = program
         head_dim = width // heads
         self.query = Linear(width, width, rngs=rngs, stack=stack, bias=False)
         self.key = Linear(width, width, rngs=rngs, stack=stack, bias=False)
@@ -86,30 +95,5 @@ class Attention(nnx.Module):
         keys = jnp.concatenate([text_key, key], axis=2)
         values = jnp.concatenate([text_value, self._split(self.value(image))], axis=2)
         visible = jnp.pad(mask, ((0, 0), (0, image.shape[1])), constant_values=True)
-        attended = attend(query, keys, values, visible)
+        attended = attend(query, keys, values, visible, self.program)
         return self.out(rearrange(attended, "b k n f -> b n (k f)"))
-
-
-def attend(
-    query: Float[Array, "b k n f"],
-    key: Float[Array, "b k m f"],
-    value: Float[Array, "b k m f"],
-    visible: Bool[Array, "b m"],
-) -> Float[Array, "b k n f"]:
-    """Plain attention; softmax in fp32, hidden keys get weight exactly zero.
-
-    The sum of the weights divides the output, which is smaller than the weights.
-    """
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    scores = jnp.einsum("bknf,bkmf->bknm", query, key, preferred_element_type=jnp.float32)
-    hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
-    scores = scores + hidden[:, None, None, :]
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    summed = jnp.einsum(
-        "bknm,bkmf->bknf",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
-    )
-    return (summed / total).astype(value.dtype)

@@ -79,19 +79,24 @@ class TransformerConfig:
     """What the last layer predicts; either way the model returns a velocity."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype of the computation; parameters are always fp32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but matrix products, or whole blocks."""
+    attention: Literal["xla", "cudnn", "pallas"] = "xla"
+    """The program that computes attention (`pinxit.models.attend`)."""
+    remat: Literal["none", "dots", "full", "offload"] = "none"
+    """What the backward pass recomputes: nothing, all but matrix products, or whole blocks.
+    "offload" recomputes as "dots" does and keeps the products in the host's memory meanwhile."""
     scan_blocks: bool = True
     """One block compiled in a loop, or all unrolled: slower to compile, faster on CPU."""
+    scan_unroll: int = 1
+    """Blocks in one turn of that loop."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for name in ("prediction", "dtype", "remat"):
+        for name in ("prediction", "dtype", "attention", "remat"):
             value, known = getattr(self, name), get_args(hints[name])
             if value not in known:
                 raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
         for name in ("hidden_size", "depth", "num_heads", "patch_size", "in_channels",
-                     "context_dim", "time_max_period"):  # fmt: skip
+                     "context_dim", "time_max_period", "scan_unroll"):  # fmt: skip
             _require(isinstance(getattr(self, name), int), self, name, "a whole number")
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         _require(self.modulation_rank >= 0, self, "modulation_rank", "0 (none) or more")
@@ -156,7 +161,9 @@ class Block(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
         width = config.hidden_size
         self.modulation = BlockModulation(width, config.modulation_rank, rngs=rngs, stack=stack)
-        self.attention = Attention(width, config.num_heads, rngs=rngs, stack=stack)
+        self.attention = Attention(
+            width, config.num_heads, rngs=rngs, stack=stack, program=config.attention
+        )
         self.mlp = GatedMLP(width, config.mlp_hidden, rngs=rngs, stack=stack)
 
     def __call__(
@@ -258,7 +265,8 @@ class Transformer(nnx.Module):
 
         step = _rematerialised(step, config.remat)
         if config.scan_blocks:
-            return jax.lax.scan(lambda x, layer: (step(x, layer), None), x, stacked)[0]
+            turn, unroll = (lambda x, layer: (step(x, layer), None)), config.scan_unroll
+            return jax.lax.scan(turn, x, stacked, unroll=unroll)[0]
         leaves, tree = jax.tree.flatten(stacked)
         # A split's gradient is one concatenation; indexing's would be a padded copy per layer.
         layers = zip(*(jax.lax.split(leaf, [1] * config.depth) for leaf in leaves), strict=True)
@@ -286,7 +294,11 @@ def _rematerialised(step: Callable[..., Array], remat: str) -> Callable[..., Arr
     if remat == "none":
         return step
     policies = jax.checkpoint_policies
-    policy = policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    policy = {
+        "full": None,
+        "dots": policies.dots_with_no_batch_dims_saveable,
+        "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    }[remat]
     return jax.checkpoint(step, policy=policy)
 
 

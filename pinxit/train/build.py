@@ -20,12 +20,13 @@ from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
+from pinxit.train.hardware import Hardware, here, tried_attention
 from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings, weight_sharding
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state
-from pinxit.train.step import LossScaling, StepFn, make_train_step
+from pinxit.train.step import ApplyFn, LossScaling, StepFn, make_train_step
 from pinxit.train.text import TextColumns
 
 
@@ -51,22 +52,23 @@ class Parts:
     """For float16."""
     encoders: dict[str, str]
     """Fingerprints of the frozen weights, kept with every checkpoint."""
+    notes: tuple[str, ...] = ()
+    """What was found while building and should be said."""
+
+    def encoder_in_step(self, config: TrainConfig) -> Autoencoder | None:
+        """The autoencoder where it runs in the step."""
+        return self.autoencoder if config.encode_in_step else None
 
 
-def amp_dtype() -> str:
-    """The half precision that this hardware computes well: bfloat16, or float16 on older GPUs."""
-    device = jax.devices()[0]
-    if device.platform == "gpu" and float(getattr(device, "compute_capability", "9.0")) < 8.0:
-        return "float16"
-    return "bfloat16"
-
-
-def model_config(config: TrainConfig, *, channels: int, width: int) -> TransformerConfig:
-    """The network's shape: the preset, the overrides, and what the encoders dictate."""
-    overrides: dict[str, Any] = {"in_channels": channels, "context_dim": width}
-    if config.use_amp:
-        overrides["dtype"] = amp_dtype()
-    return preset(config.model.preset, **overrides | config.model.overrides())
+def model_config(
+    config: TrainConfig, *, channels: int, width: int, hardware: Hardware
+) -> TransformerConfig:
+    """The network's shape: the preset, what encoders and hardware dictate, the overrides."""
+    given = config.model.overrides()
+    dtype = given.get("dtype", hardware.amp_dtype if config.use_amp else "float32")
+    dictated = {"in_channels": channels, "context_dim": width, "dtype": dtype}
+    dictated["attention"] = hardware.attention(dtype)
+    return preset(config.model.preset, **dictated | given)
 
 
 def build(config: TrainConfig) -> Parts:
@@ -85,7 +87,7 @@ def build(config: TrainConfig) -> Parts:
         sharding=weight_sharding(mesh),
     )
     stats = autoencoder.stats
-    model = model_config(config, channels=stats.channels, width=text_encoder.width)
+    model = model_config(config, channels=stats.channels, width=text_encoder.width, hardware=here())
     unit = stats.downsample * model.patch_size
     if config.image_size % unit:
         raise UsageError(
@@ -94,6 +96,9 @@ def build(config: TrainConfig) -> Parts:
             problem="not divisible into tokens",
             valid=f"multiples of {unit} (vae factor {stats.downsample} x patch {model.patch_size})",
         )
+    model, said = tried_attention(
+        model, tokens=(config.image_size // unit) ** 2, text_tokens=text_encoder.max_tokens
+    )
     judged = config.dataset_name == "scenes" and config.evaluation.prompts > 0
     return Parts(
         model=model,
@@ -108,6 +113,7 @@ def build(config: TrainConfig) -> Parts:
             "text_encoder": fingerprint(text_encoder.params),
             "vae": fingerprint(autoencoder.params),
         },
+        notes=(said,) if said else (),
     )
 
 
@@ -119,6 +125,19 @@ def _cached(config: TrainConfig, mesh: Mesh) -> bool | None:
     """
     streams = config.dataset_name not in (*DATASETS, PREPARED)
     return False if streams and mesh.size > 1 else config.cache_text
+
+
+def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:
+    """The network as the step applies it. A kernel that XLA cannot cut is told of the mesh."""
+    plain = partial(apply, model)
+    if model.attention != "pallas":
+        return plain
+
+    def told(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return plain(*args)
+
+    return told
 
 
 def build_state(config: TrainConfig, parts: Parts) -> TrainState:
@@ -134,9 +153,9 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
     shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
     return make_train_step(
         config.objective,
-        partial(apply, parts.model),
+        network(parts.model, parts.mesh),
         parts.optimizer,
-        encode=make_encode(parts.text),
+        encode=make_encode(parts.text, parts.encoder_in_step(config), chunk=config.encoder_chunk),
         seed=config.seed,
         accumulation=config.gradient_accumulation_steps,
         ema=config.ema,

@@ -108,7 +108,7 @@ def _in_memory(config: TrainConfig, parts: Parts, folder: RunFolder, display: Di
     rows = prepare_rows(
         examples,
         about={"dataset": name, "image_size": size, "seed": config.seed},
-        autoencoder=parts.autoencoder if config.model.use_stable_vae else None,
+        autoencoder=parts.autoencoder if config.encodes_ahead else None,
         text=parts.text,
         cache=folder.cache,
         track=display.track,

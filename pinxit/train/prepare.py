@@ -22,11 +22,11 @@ import numpy as np
 import PIL
 
 import pinxit.data
-from pinxit.arrays import Autoencoder, Batch
+from pinxit.arrays import Autoencoder, Batch, Conditioning
 from pinxit.data.loader import ArrayRows
 from pinxit.encoders.fingerprint import fingerprint as weights_fingerprint
 from pinxit.train.datasets import Examples
-from pinxit.train.step import EncodeFn
+from pinxit.train.step import EncodeFn, cut, uncut
 from pinxit.train.text import TextColumns
 
 CHUNK = 64
@@ -135,11 +135,42 @@ def prepare_rows(
     return ArrayRows({"latents" if autoencoder else "images": array, **columns})
 
 
-def make_encode(text: TextColumns) -> EncodeFn:
-    """The part of the step before the objective: pixels to [-1, 1], captions to conditioning."""
+def frozen_arrays(
+    text: TextColumns, columns: dict[str, Any], autoencoder: Autoencoder | None
+) -> dict[str, Any]:
+    """What the step needs besides its rows: the weights of the encoders that run in it, and the
+    encoded empty prompt; `autoencoder` is None where it does not run in it."""
+    frozen = text.frozen(columns)
+    return frozen if autoencoder is None else {**frozen, "vae": autoencoder.params}
+
+
+def make_encode(
+    text: TextColumns, autoencoder: Autoencoder | None = None, *, chunk: int = 0
+) -> EncodeFn:
+    """The part of the step before the objective: images to latents, captions to conditioning.
+
+    Images become pixels in [-1, 1], which are the latents of a pixel model, or go through
+    `autoencoder`. `chunk` rows are encoded at once (0: all): the memory is theirs.
+    """
+
+    def rows(frozen: Any, raw: dict[str, Any]) -> tuple[Any, ...]:
+        """Latents and the fields of the conditioning."""
+        found = text.conditioning(frozen, raw)
+        fields = (found.tokens, found.mask, found.pooled)
+        if "latents" in raw:
+            return raw["latents"], *fields
+        pixels = raw["images"] / np.float32(127.5) - 1
+        if autoencoder is None:
+            return pixels, *fields
+        return autoencoder.encode(frozen["vae"], pixels), *fields
 
     def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
-        latents = raw["latents"] if "latents" in raw else raw["images"] / np.float32(127.5) - 1
-        return Batch(latents, text.conditioning(frozen, raw), raw["index"], frozen["null"])
+        size = len(raw["index"])
+        if not chunk or chunk >= size:
+            latents, *fields = rows(frozen, raw)
+        else:
+            pieces = jax.lax.map(lambda piece: rows(frozen, piece), cut(raw, size // chunk))
+            latents, *fields = uncut(pieces)
+        return Batch(latents, Conditioning(*fields), raw["index"], frozen["null"])
 
     return encode

@@ -76,7 +76,7 @@ def open_prepared(
     root = Path(config.dataset_path or "").expanduser()
     manifest = Manifest.read(root)
     text, stored = stored_text(config, parts, manifest, display)
-    uses_vae = config.model.use_stable_vae
+    uses_vae = config.encodes_ahead
     shape = check_latents(config, parts, manifest, root) if uses_vae else None
     if not uses_vae:
         check_images(config, manifest, root)

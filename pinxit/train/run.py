@@ -25,6 +25,7 @@ from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.mesh import batch_sharding, replicated, state_shardings
 from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
+from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
@@ -122,6 +123,8 @@ def run(
         return RunResult("finished", folder.root, done["step"], done)
     source = open_source_of(config)
     parts = build(config)
+    for note in parts.notes:
+        display.say(note)
     state = build_state(config, parts)
     checkpoints = Checkpoints(folder.checkpoints, keep=config.keep_checkpoints)
     state, window, seconds, position = _restore(config, parts, checkpoints, state, display)
@@ -211,7 +214,7 @@ def _train_and_finish(
     config, parts, feed = moving.config, moving.parts, moving.feed
     observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
     sharding = batch_sharding(parts.mesh)
-    frozen = parts.text.frozen(feed.columns)
+    frozen = frozen_arrays(parts.text, feed.columns, parts.encoder_in_step(config))
     feed.watch(lambda: interruption.requested is not None)
     state, window = train(
         build_step(config, parts, state),

@@ -77,15 +77,21 @@ class ModelConfig:
     """What the last layer outputs; "latents" is converted to a velocity."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Arithmetic of the forward pass; none: float32, or what use_amp picks for the device."""
-    remat: Literal["none", "dots", "full"] | None = None
-    """What the backward pass computes again instead of storing."""
+    attention: Literal["xla", "cudnn", "pallas"] | None = None
+    """The program that computes attention; none: the one made for the device, if it works there."""
+    remat: Literal["none", "dots", "full", "offload"] | None = None
+    """What the backward pass computes again instead of storing: nothing, all but matrix products,
+    whole blocks; or as dots, with the products kept in the host's memory."""
     scan_blocks: bool | None = None
     """Compile one block and loop over it; off: unroll."""
+    scan_unroll: int | None = None
+    """Blocks in one turn of that loop."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive; the transformer's own config checks the rest."""
         names = ("patch_size", "hidden_size", "depth", "num_heads", "modulation_rank")
-        _require("model.", self, positive=(*names, "bottleneck_size"), natural=())
+        names += ("bottleneck_size", "scan_unroll")
+        _require("model.", self, positive=names, natural=())
 
     def overrides(self) -> dict[str, Any]:
         """The fields that differ from the preset, named as in `TransformerConfig`."""
@@ -193,6 +199,12 @@ class TrainConfig:
     tiny presets, else sd."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic and memory of the frozen encoders."""
+    encode_in_step: bool = False
+    """Read images and run the autoencoder inside the training step; off: train on latents that
+    were encoded before, or, of streams, meanwhile."""
+    encoder_chunk: int = 0
+    """Rows that the encoders inside the step take at once, over all devices; 0: a whole batch (or
+    piece of it)."""
     log_interval: int = 20
     """Steps between rows of metrics."""
     save_interval: int = 500
@@ -238,6 +250,7 @@ class TrainConfig:
         positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
         positive += ("text_max_tokens",)
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
+        natural += ("encoder_chunk",)
         _require("", self, positive=positive, natural=natural)
         self._check_dataset()
         if self.batch_size % self.gradient_accumulation_steps:
@@ -247,8 +260,22 @@ class TrainConfig:
                 problem="not a divisor of batch_size",
                 valid=f"divisors of {self.batch_size}",
             )
+        piece = self.batch_size // self.gradient_accumulation_steps
+        if self.encoder_chunk and piece % self.encoder_chunk:
+            problem = "not a divisor of the rows that are encoded together"
+            raise UsageError(
+                "encoder_chunk", self.encoder_chunk, problem=problem, valid=f"divisors of {piece}"
+            )
+        if self.encode_in_step and not self.model.use_stable_vae:
+            problem = "nothing to encode: the model is trained on pixels"
+            raise UsageError("encode_in_step", True, problem=problem, valid="0")
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not the name of a folder")
+
+    @property
+    def encodes_ahead(self) -> bool:
+        """Whether the step gets latents, rather than images."""
+        return self.model.use_stable_vae and not self.encode_in_step
 
     def _check_dataset(self) -> None:
         """Refuses what cannot be read, wherever it is."""

@@ -39,12 +39,16 @@ class LossScaling:
     """The scale never exceeds it."""
 
 
-def _cut(raw: dict[str, Array], pieces: int) -> dict[str, Array]:
-    """``(b, ...)`` to ``(pieces, b / pieces, ...)``; neighbours stay on their device."""
-    return {
-        name: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
-        for name, x in raw.items()
-    }
+def cut(raw: Any, pieces: int) -> Any:
+    """Arrays ``(b, ...)`` to ``(pieces, b / pieces, ...)``; neighbours stay on their device."""
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1), raw
+    )
+
+
+def uncut(raw: Any) -> Any:
+    """The inverse of `cut`."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), raw)
 
 
 def _merge(metrics: dict[str, Array]) -> dict[str, Array]:
@@ -102,7 +106,7 @@ def _make_gradient(
                 return jax.tree.map(jnp.add, total, grads), metrics
 
             zeros = jax.tree.map(jnp.zeros_like, state.params)
-            grads, metrics = jax.lax.scan(add, zeros, _cut(raw, accumulation))
+            grads, metrics = jax.lax.scan(add, zeros, cut(raw, accumulation))
             metrics = _merge(metrics)
         return jax.tree.map(lambda g: g / (state.loss_scale * accumulation), grads), metrics
 

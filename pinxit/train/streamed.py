@@ -324,7 +324,7 @@ def open_streamed(
     chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
     chunk = -(-chunk // devices) * devices
     encode = make_encode(
-        parts.autoencoder if config.model.use_stable_vae else None,
+        parts.autoencoder if config.encodes_ahead else None,
         parts.text,
         chunk=chunk,
         mesh=parts.mesh,

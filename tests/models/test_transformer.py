@@ -76,7 +76,7 @@ def test_wrong_fields_are_named(fields, words):
         preset("debug", **fields)
 
 
-@pytest.mark.parametrize("name", ["prediction", "dtype", "remat"])
+@pytest.mark.parametrize("name", ["prediction", "dtype", "attention", "remat"])
 def test_unknown_choices_are_named(name):
     config = preset("debug")
     object.__setattr__(config, name, "wrong")  # as where types are not checked
@@ -134,11 +134,20 @@ def loss_and_gradient(config):
 
 
 @pytest.mark.parametrize(
-    ("scan_blocks", "remat"), [(False, "none"), (True, "full"), (True, "dots"), (False, "dots")]
+    "changes",
+    [
+        {"scan_blocks": False},
+        {"scan_blocks": False, "remat": "dots"},
+        {"remat": "full"},
+        {"remat": "dots"},
+        {"remat": "dots", "scan_unroll": 2},
+        {"remat": "offload"},
+    ],
+    ids=str,
 )
-def test_scanned_unrolled_and_rematerialised_agree(scan_blocks, remat):
+def test_scanned_unrolled_and_rematerialised_agree(changes):
     loss, gradient = loss_and_gradient(DEBUG)
-    config = dataclasses.replace(DEBUG, scan_blocks=scan_blocks, remat=remat)
+    config = dataclasses.replace(DEBUG, **changes)
     other_loss, other_gradient = loss_and_gradient(config)
     np.testing.assert_allclose(other_loss, loss, rtol=1e-5)
     jax.tree.map(

@@ -1,0 +1,117 @@
+"""Attention by kernels equals XLA's; a kernel that a device cannot run is found out."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pinxit.models.attend import attend, fastest, works
+
+HEADS, QUERIES, KEYS, WIDTH = 2, 24, 37, 16
+
+
+def inputs(batch=2):
+    parts = jax.random.split(jax.random.key(0), 3)
+    query = jax.random.normal(parts[0], (batch, HEADS, QUERIES, WIDTH))
+    key, value = (jax.random.normal(part, (batch, HEADS, KEYS, WIDTH)) for part in parts[1:])
+    visible = jnp.arange(KEYS)[None, :] < jnp.array([KEYS, 20])[:batch, None]
+    return query, key, value, visible
+
+
+def energy(query, key, value, visible, implementation):
+    return jnp.sum(jnp.sin(attend(query, key, value, visible, implementation)))
+
+
+def test_hidden_keys_have_no_weight():
+    query, key, value, visible = inputs()
+    whole = attend(query, key, value, visible)
+    cut = attend(query[1:], key[1:, :, :20], value[1:, :, :20], visible[1:, :20])
+    np.testing.assert_allclose(whole[1:], cut, atol=1e-6)
+
+
+def test_the_tpu_kernel_agrees_with_its_gradient():
+    """Lengths that fill no block; the kernel is interpreted."""
+    from jax.experimental.pallas import tpu as pltpu
+
+    arrays = [x[1:, :1] if x.ndim == 4 else x[1:] for x in inputs()]
+    expected = jax.grad(energy, argnums=(0, 1, 2))(*arrays, "xla")
+    with pltpu.force_tpu_interpret_mode():
+        output = attend(*arrays, "pallas")
+        found = jax.grad(energy, argnums=(0, 1, 2))(*arrays, "pallas")
+    assert output.shape == (1, 1, QUERIES, WIDTH)
+    np.testing.assert_allclose(output, attend(*arrays), atol=1e-5)
+    for ours, reference in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-5)
+
+
+CUT = """
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from pinxit.models import attend as module
+from pinxit.models.attend import attend
+seen = []
+
+def kernel(query, *others):  # interpreted kernels wait for one another, and there are few threads
+    seen.append(query.shape)
+    return attend(query, *others)
+
+module._flash = kernel
+mesh = Mesh(np.asarray(jax.devices()).reshape(2, 1, 2), ("data", "fsdp", "tensor"))
+parts = jax.random.split(jax.random.key(0), 3)
+query, key, value = (jax.random.normal(part, (4, 2, 8, 8)) for part in parts)
+visible = np.arange(8)[None, :] < np.array([8, 5, 3, 1])[:, None]
+
+def run(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return attend(*args, "pallas")
+
+cut = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+placed = [jax.device_put(x, cut) for x in (query, key, value, visible)]
+found = jax.jit(run)(*placed)
+assert seen == [(2, 1, 8, 8)], seen
+np.testing.assert_allclose(found, attend(query, key, value, visible), atol=1e-5)
+print("equal on", len(found.sharding.device_set))
+"""
+
+
+def test_the_tpu_kernel_runs_on_each_devices_part():
+    flags = "--xla_force_host_platform_device_count=4"
+    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", CUT]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert "equal on 4" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "dtype", "capability", "expected"),
+    [
+        ("cpu", "cpu", "bfloat16", 0.0, "xla"),
+        ("gpu", "Tesla V100", "float16", 7.0, "xla"),
+        ("gpu", "NVIDIA A100", "bfloat16", 8.0, "cudnn"),
+        ("gpu", "NVIDIA A100", "float32", 8.0, "xla"),
+        ("tpu", "TPU v3", "bfloat16", 0.0, "xla"),
+        ("tpu", "TPU v5 lite", "bfloat16", 0.0, "pallas"),
+    ],
+)
+def test_the_program_follows_the_device(platform, kind, dtype, capability, expected):
+    assert fastest(platform, kind, dtype, capability=capability) == expected
+
+
+@pytest.mark.parametrize("implementation", ["cudnn", "pallas"])
+def test_kernels_that_a_cpu_cannot_run_are_found_out(implementation):
+    shapes = {"heads": 2, "head_dim": 16, "queries": 8, "keys": 10}
+    assert works("xla", **shapes, dtype="bfloat16") == ""
+    assert works(implementation, **shapes, dtype="bfloat16") != ""
+
+
+def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
+    def wrong(query, key, value, visible):
+        return attend(query, key, value, jnp.ones_like(visible))
+
+    monkeypatch.setitem(sys.modules["pinxit.models.attend"].PROGRAMS, "pallas", wrong)
+    said = works("pallas", heads=2, head_dim=16, queries=8, keys=16, dtype="float32")
+    assert "differs" in said
