@@ -22,17 +22,39 @@ rectified flow: Liu et al. 2022, arXiv:2209.03003).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 ArrayLike = Array | np.ndarray
+T = TypeVar("T")
 
 
-@jax.tree_util.register_dataclass
+def pytree(cls: type[T]) -> type[T]:
+    """Makes a dataclass of arrays a pytree.
+
+    What `jax.tree.map` and the compiler put in the arrays' places (shapes, shardings) is not
+    checked against the fields' types.
+    """
+    keys = [jax.tree_util.GetAttrKey(f.name) for f in fields(cls)]  # type: ignore[arg-type]
+
+    def flatten(record: T) -> tuple[list[Any], None]:
+        return [(key, getattr(record, key.name)) for key in keys], None
+
+    def unflatten(_: None, leaves: Any) -> T:
+        record = object.__new__(cls)
+        for key, leaf in zip(keys, leaves, strict=True):
+            object.__setattr__(record, key.name, leaf)
+        return record
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+@pytree
 @dataclass(frozen=True)
 class Conditioning:
     """What the model is told about the picture: text tokens, which are real, a pooled vector."""
@@ -45,7 +67,7 @@ class Conditioning:
     """One vector per caption, where the encoder has one."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Batch:
     """One training batch, as an `Objective` sees it."""

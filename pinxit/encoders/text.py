@@ -39,6 +39,8 @@ T5_MAX_TOKENS = 77
 """As many as CLIP reads, and enough for captions; Stable Diffusion 3 gives T5 256."""
 T5_LONGEST = 512
 """The rows that T5 was trained on."""
+T5_EOS = 1
+"""The end of a row, by its number, in every T5."""
 KINDS = {"clip": "clip", "clip_text_model": "clip", "t5": "t5"}
 """What kind of encoder a config.json is of, by its ``model_type``."""
 SUFFIXES = ("", "_2", "_3")
@@ -63,25 +65,29 @@ class ClipTextEncoder:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         config: ClipConfig,
         *,
         params: Tree,
         max_tokens: int,
         clean: Clean | None = None,
     ) -> None:
+        """Without a tokenizer only `apply` and `mask` work, which is what a compiler asks for."""
         tower, longest = text_tower(config), text_tower(config).max_position_embeddings
+        self.params = params
+        self.max_tokens = max_tokens
+        self.width = tower.hidden_size
+        self.config = config
+        self._jitted = jax.jit(self.apply)
+        if tokenizer is None:
+            return
         check_fit(tokenizer, tower.vocab_size, max_tokens=max_tokens, longest=longest)
         eos = tokenizer.token_to_id(clip_tokenizer.EOS)
         if eos is None:
             raise ValueError(f"the tokenizer lacks {clip_tokenizer.EOS!r}")
         self.config = replace(config, text=replace(tower, eos_token_id=eos))
-        self.params = params
-        self.max_tokens = max_tokens
-        self.width = tower.hidden_size
         padding = tokenizer.padding or {"pad_id": eos, "pad_token": clip_tokenizer.EOS}
         self._rows = Rows(tokenizer, max_tokens, padding=padding, clean=clean)
-        self._jitted = jax.jit(self.apply)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids, padded or truncated to exactly `max_tokens`."""
@@ -114,22 +120,26 @@ class T5TextEncoder:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         config: T5Config,
         *,
         params: Tree,
         max_tokens: int = T5_MAX_TOKENS,
         clean: Clean | None = None,
     ) -> None:
-        check_fit(tokenizer, config.vocab_size, max_tokens=max_tokens, longest=T5_LONGEST)
+        """Without a tokenizer only `apply` and `mask` work, which is what a compiler asks for."""
         self.config = config
         self.params = params
         self.max_tokens = max_tokens
         self.width = config.d_model
+        self._eos = T5_EOS
+        self._jitted = jax.jit(self.apply)
+        if tokenizer is None:
+            return
+        check_fit(tokenizer, config.vocab_size, max_tokens=max_tokens, longest=T5_LONGEST)
         self._eos = tokenizer.token_to_id(t5_tokenizer.EOS)
         pad = {"pad_id": tokenizer.token_to_id(t5_tokenizer.PAD), "pad_token": t5_tokenizer.PAD}
         self._rows = Rows(tokenizer, max_tokens, padding=pad, clean=clean)
-        self._jitted = jax.jit(self.apply)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids, padded or truncated to exactly `max_tokens`."""

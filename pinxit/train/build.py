@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
-from pinxit.train.hardware import Hardware, here, tried_attention
+from pinxit.train.hardware import Hardware, hardware_of, tried_attention
 from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings, weight_sharding
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
@@ -86,8 +86,31 @@ def build(config: TrainConfig) -> Parts:
         clean=get_cleaner(config.caption_cleaning),
         sharding=weight_sharding(mesh),
     )
+    parts = assemble(config, autoencoder, text_encoder, mesh)
+    side = config.image_size // autoencoder.stats.downsample // parts.model.patch_size
+    model, said = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)
+    judged = config.dataset_name == "scenes" and config.evaluation.prompts > 0
+    return replace(
+        parts,
+        model=model,
+        judge=load_judge() if judged else None,
+        encoders={
+            "text_encoder": fingerprint(text_encoder.params),
+            "vae": fingerprint(autoencoder.params),
+        },
+        notes=(said,) if said else (),
+    )
+
+
+def assemble(
+    config: TrainConfig, autoencoder: Autoencoder, text_encoder: TextEncoder, mesh: Mesh
+) -> Parts:
+    """The parts around two encoders, whose parameters may be shapes; no judge, no fingerprints."""
     stats = autoencoder.stats
-    model = model_config(config, channels=stats.channels, width=text_encoder.width, hardware=here())
+    hardware = hardware_of(mesh.devices.flat[0])
+    model = model_config(
+        config, channels=stats.channels, width=text_encoder.width, hardware=hardware
+    )
     unit = stats.downsample * model.patch_size
     if config.image_size % unit:
         raise UsageError(
@@ -96,10 +119,6 @@ def build(config: TrainConfig) -> Parts:
             problem="not divisible into tokens",
             valid=f"multiples of {unit} (vae factor {stats.downsample} x patch {model.patch_size})",
         )
-    model, said = tried_attention(
-        model, tokens=(config.image_size // unit) ** 2, text_tokens=text_encoder.max_tokens
-    )
-    judged = config.dataset_name == "scenes" and config.evaluation.prompts > 0
     return Parts(
         model=model,
         autoencoder=autoencoder,
@@ -107,13 +126,9 @@ def build(config: TrainConfig) -> Parts:
         text=TextColumns(text_encoder, cache=_cached(config, mesh)),
         optimizer=build_optimizer(config.optimizer, config.max_steps),
         mesh=mesh,
-        judge=load_judge() if judged else None,
+        judge=None,
         loss_scaling=LossScaling() if model.dtype == "float16" else None,
-        encoders={
-            "text_encoder": fingerprint(text_encoder.params),
-            "vae": fingerprint(autoencoder.params),
-        },
-        notes=(said,) if said else (),
+        encoders={},
     )
 
 

@@ -83,7 +83,8 @@ def _make_gradient(
     def piece(
         state: TrainState, frozen: Any, raw: dict[str, Array], key: Array
     ) -> tuple[Any, dict[str, Array]]:
-        batch = encode(frozen, raw)
+        with jax.named_scope("encode"):
+            batch = encode(frozen, raw)
 
         def scaled_loss(params: Any) -> tuple[Array, dict[str, Array]]:
             def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
@@ -135,14 +136,15 @@ def make_train_step(
     def step(state: TrainState, frozen: Any, raw: dict[str, Array]) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, metrics = gradient(state, frozen, raw, key)
-        grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
-
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = _select(finite, optax.apply_updates(state.params, updates), state.params)
+        with jax.named_scope("optimizer"):
+            grad_norm = optax.tree.norm(grads)
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = _select(finite, optax.apply_updates(state.params, updates), state.params)
         averages = state.ema
         if ema is not None:
-            averages = update_ema(ema, state.ema, params, step=state.step + 1)
+            with jax.named_scope("ema"):
+                averages = update_ema(ema, state.ema, params, step=state.step + 1)
         loss_scale, good_steps = _next_scale(loss_scaling, state, finite)
         state = replace(
             state,

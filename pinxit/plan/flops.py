@@ -1,0 +1,59 @@
+"""Floating-point operations of a traced function: its matrix products and convolutions, all loops.
+
+A product of ``(m, k)`` with ``(k, n)`` counts as ``2 m k n``. Elementwise work is left out, as is
+the custom of model-FLOP figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+
+def count(jaxpr: Any) -> float:
+    """Of a (closed) jaxpr; what is in a loop counts as often as the loop turns.
+
+    Of a condition's branches the costliest counts; the body of a loop of unknown length once.
+    """
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    return sum(_of(equation) for equation in jaxpr.eqns)
+
+
+def _of(equation: Any) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        return _dot(equation)
+    if name == "conv_general_dilated":
+        return _convolution(equation)
+    if name == "cond":
+        return max(count(branch) for branch in params["branches"])
+    times = params["length"] if name == "scan" else 1
+    return times * sum(count(inner) for inner in _inner(params))
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in params.values():
+        if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+            yield value
+
+
+def _dot(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    terms = math.prod(left[axis] for axis in contracted)
+    return 2.0 * terms * math.prod(equation.outvars[0].aval.shape)
+
+
+def _convolution(equation: Any) -> float:
+    """Every output is a sum over the kernel's window and input channels.
+
+    Of a convolution whose input is dilated (a gradient's), only the true inputs count.
+    """
+    params = equation.params
+    kernel = equation.invars[1].aval.shape
+    spec = params["dimension_numbers"].rhs_spec
+    window = math.prod(kernel[axis] for axis in spec[2:]) * kernel[spec[1]]
+    dilation = math.prod(params["lhs_dilation"])
+    return 2.0 * window * math.prod(equation.outvars[0].aval.shape) / dilation

@@ -1,0 +1,93 @@
+"""A plan as a picture: memory by part against the batch size, with the device's limit drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pinxit.plan.plan import Plan
+from pinxit.plan.targets import GIB
+
+COLOURS = ("#33658a", "#4f8fb8", "#86bbd8", "#758e4f", "#b5c99a", "#f6ae2d")
+"""Of the parts, from the bottom up."""
+LINES = {"none": "#d1495b", "dots": "#7b2cbf", "full": "#222222", "offload": "#118ab2"}
+"""Of the policies."""
+TITLES = {"optimiser": "optimiser", "ema": "averages (EMA)", "inputs": "batch"}
+
+
+def draw(plan: Plan, path: Path) -> Path:
+    """Writes the picture (PNG, SVG or PDF by its suffix) and returns its path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    remat = plan.config.model.remat or "none"
+    sizes = curve(plan, remat)
+    figure, axes = plt.subplots(figsize=(8.5, 5), dpi=150)
+    batches = sorted(sizes)
+    layers = [[part / GIB for part in sizes[batch].values()] for batch in batches]
+    names = [TITLES.get(name, name) for name in sizes[batches[0]]]
+    axes.stackplot(
+        batches, *zip(*layers, strict=True), labels=names, colors=COLOURS, alpha=0.9, linewidth=0
+    )
+    top = plan.memory.limit / GIB
+    axes.axhline(top, color="#c1121f", linestyle="--", linewidth=1.6)
+    axes.annotate(
+        f"{top:.1f} GiB: what a program can have on a {plan.target.chip.title}",
+        (0.01, top), xycoords=("axes fraction", "data"), xytext=(0, 4),
+        textcoords="offset points", color="#c1121f", fontsize=9,
+    )  # fmt: skip
+    for one in plan.largest:
+        points = sorted(one.tried.items())
+        style = {"color": LINES.get(one.remat, "#555555"), "linewidth": 1.4, "marker": "o"}
+        axes.plot(
+            [batch for batch, _ in points], [peak / GIB for _, peak in points],
+            markersize=3.5, label=f"peak, remat {one.remat} (largest {one.batch or 'none'})",
+            **style,
+        )  # fmt: skip
+    axes.plot(
+        [plan.config.batch_size], [plan.memory.peak / GIB], marker="*", markersize=15,
+        color="#ffffff", markeredgecolor="#111111", linestyle="none",
+        label=f"this plan: batch {plan.config.batch_size}, remat {remat}",
+    )  # fmt: skip
+    last = max([*batches, *(batch for one in plan.largest for batch in one.tried)])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(min(batches), last)
+    axes.set_ylim(0, top * 1.35)
+    axes.set_xlabel("batch, over all devices")
+    axes.set_ylabel("GiB of each device, at the peak")
+    size = f"{plan.config.image_size} x {plan.config.image_size}"
+    kind = "latents" if plan.config.model.use_stable_vae else "pixels"
+    axes.set_title(
+        f"{plan.config.model.preset}, {size} {kind}, on {plan.target.name} "
+        f"(areas: remat {remat})", fontsize=11,
+    )  # fmt: skip
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], fontsize=8, loc="center left",
+                bbox_to_anchor=(1.01, 0.5), frameon=False)  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def curve(plan: Plan, remat: str) -> dict[int, dict[str, int]]:
+    """Batch to memory by part, for one policy: what was compiled, and lines between.
+
+    Where only the plan's own batch was compiled, the fixed parts are drawn to both sides of it.
+    """
+    fixed = dict(plan.memory.parts)
+    rest = "gradients, activations, temporaries"
+    inputs = fixed["inputs"] / plan.config.batch_size
+    peaks = {plan.config.batch_size: plan.memory.peak}
+    peaks |= {b: p for one in plan.largest if one.remat == remat for b, p in one.tried.items()}
+    if len(peaks) == 1:
+        batch = plan.config.batch_size
+        peaks |= {max(1, batch // 2): plan.memory.peak, batch * 2: plan.memory.peak}
+    found = {}
+    for batch, peak in peaks.items():
+        parts = fixed | {"inputs": int(inputs * batch)}
+        others = sum(size for name, size in parts.items() if name != rest)
+        found[batch] = parts | {rest: max(0, peak - others)}
+    return found

@@ -1,0 +1,147 @@
+"""A plan in words, for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from pinxit.plan.plan import Plan, gib
+from pinxit.plan.targets import GIB
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Prints the plan."""
+    config, result = plan.config, plan.found.result
+    machine = f"{plan.target.name}: {plan.target.devices} x {plan.target.chip.title}"
+    said = f"{plan.recipe or config.name} on {machine}"
+    mesh = ", ".join(f"{name}={size}" for name, size in result["mesh"].items() if size > 1)
+    console.print(f"[bold]{said}[/bold]", highlight=False)
+    console.print(
+        f"{config.model.preset}, {result['parameters'] / 1e6:.0f} M parameters, "
+        f"{config.image_size} x {config.image_size} "
+        f"{'latents' if config.model.use_stable_vae else 'pixels'}, batch {config.batch_size}, "
+        f"{result['dtype']}, remat {config.model.remat or 'none'}, mesh {mesh or 'one device'}",
+        highlight=False,
+    )
+    console.print(_verdict(plan), highlight=False)
+    console.print(_memory(plan))
+    if plan.largest:
+        console.print(_largest(plan))
+    console.print(_time(plan))
+    console.print(_data(plan))
+    for line in notes(plan):
+        console.print(line, style="dim", highlight=False)
+
+
+def _verdict(plan: Plan) -> str:
+    memory = plan.memory
+    if memory.fits:
+        return (
+            f"[green]It fits[/green], with {gib(memory.free)} of {gib(memory.limit)} to spare on "
+            "each device."
+        )
+    best = [one for one in plan.largest if one.batch]
+    advice = ""
+    if best:
+        one = max(best, key=lambda one: one.batch)
+        advice = f" The largest batch that does is {one.batch}, with remat {one.remat}."
+    return (
+        f"[red]It does not fit[/red]: {gib(-memory.free)} more than the {gib(memory.limit)} of "
+        f"each device.{advice}"
+    )
+
+
+def _memory(plan: Plan) -> Table:
+    memory = plan.memory
+    table = Table(
+        "of each device", "GiB", "share", title="memory at the peak", title_justify="left"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, size in memory.parts.items():
+        table.add_row(name, f"{size / GIB:.2f}", f"{size / memory.peak:.0%}")
+    table.add_row("peak", f"{memory.peak / GIB:.2f}", "100%", style="bold")
+    table.add_row("there is", f"{memory.limit / GIB:.2f}", f"{memory.limit / memory.peak:.0%}")
+    return table
+
+
+def _largest(plan: Plan) -> Table:
+    table = Table("remat", "batch", "GiB", "images/s", title="largest batch that fits",
+                  title_justify="left")  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    from pinxit.plan.speed import step_time
+
+    for one in plan.largest:
+        if one.found is None or one.memory is None:
+            table.add_row(one.remat, "none", "", "")
+            continue
+        time = step_time(one.found.result, plan.target)
+        rate = f"{one.batch / time.middle:.0f}" if time else ""
+        table.add_row(one.remat, str(one.batch), f"{one.memory.peak / GIB:.2f}", rate)
+    return table
+
+
+def _time(plan: Plan) -> Table:
+    config, time = plan.config, plan.time
+    title = f"time, for {config.max_steps:,} steps of {config.batch_size}"
+    table = Table("", "planned", "from", "to", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("FLOPs per image", f"{plan.flops_per_image:.3g}", "", "")
+    if time is None:
+        return table
+    three = (time.middle, time.low, time.high)
+    table.add_row("seconds a step", *(f"{s:.3f}" for s in three))
+    table.add_row("images a second", *(f"{config.batch_size / s:,.0f}" for s in three))
+    flops = plan.found.result["flops"]
+    peak = plan.target.peak(plan.found.result["dtype"]) * plan.target.devices
+    table.add_row("of the peak", *(f"{flops / s / peak:.0%}" for s in three))
+    table.add_row("days", *(f"{plan.hours(s) / 24:.1f}" for s in three))
+    if plan.price is not None:
+        table.add_row("cost", *(f"{plan.cost(s):,.0f}" for s in three))
+    for part, seconds in time.by_part.items():
+        table.add_row(f"  {part}", f"{seconds / time.seconds:.0%}", "", "", style="dim")
+    if time.links:
+        table.add_row("  links", f"{time.links / time.seconds:.0%}", "", "", style="dim")
+    return table
+
+
+def _data(plan: Plan) -> Table:
+    data = plan.data
+    table = Table("", "", title="data, were it COYO's", title_justify="left")
+    table.columns[1].justify = "right"
+    table.add_row("images seen", f"{data.seen / 1e6:,.1f} M")
+    table.add_row("different ones", f"{data.kept / 1e6:,.1f} M ({data.epochs:.1f} epochs)")
+    table.add_row("rows of the table", f"{data.rows / 1e6:,.0f} M")
+    table.add_row("fetched", amount(data.fetched_bytes))
+    table.add_row("images, as kept", amount(data.image_bytes))
+    if data.latent_bytes:
+        table.add_row("latents", amount(data.latent_bytes))
+    if data.text_bytes:
+        table.add_row("stored text", amount(data.text_bytes))
+    table.add_row("fetching", f"{data.fetch_seconds / 86400:.1f} days")
+    return table
+
+
+def amount(size: float) -> str:
+    """Bytes of a dataset in words."""
+    return f"{size / 1e12:.2f} TB" if size >= 1e12 else f"{size / 1e9:.1f} GB"
+
+
+def notes(plan: Plan) -> list[str]:
+    """What the figures are and are not."""
+    said = []
+    if plan.time is not None:
+        said.append(f"Time: {plan.time.method}.")
+    if plan.target.platform == "cuda":
+        said.append(
+            "Memory: XLA's GPU compiler does not look at the card, so its peak is compared with "
+            "the card's size less 1 GiB; JAX takes 75 % of a card unless "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise (0.95 for a plan that is nearly full)."
+        )
+    said.append("Data: assumptions of docs/coyo.md (pass, alive, sizes, 1 Gbit/s).")
+    unknown = plan.found.result.get("cycles", {}).get("unresolved")
+    if unknown:
+        said.append(f"Loops of unknown length, counted once: {', '.join(unknown)}.")
+    return said

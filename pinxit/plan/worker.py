@@ -1,0 +1,185 @@
+"""The process that compiles: a training step for a machine that need not be there.
+
+``python -m pinxit.plan.worker JOB RESULT`` reads a job (JSON: ``config``, ``target``, ``programs``,
+a folder) and writes the result as JSON. It is a process of its own because vendor compilers print,
+slow down their process, and take gigabytes that only an end gives back. A program that does not fit
+is a result, too: what it needs and what there is.
+
+Whatever is edited, the same program is compiled once: `programs` keeps what the compiler made of
+it, by the hash of the program as it is handed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pinxit.config import from_json
+from pinxit.plan.targets import CARDS, HERE, Target, get_target
+from pinxit.train.settings import TrainConfig
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+OVERFULL = (
+    re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)B?\) exceeds available HBM "
+               r"\(([\d.]+)([KMGT]?)B?\)"),
+    re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
+    re.compile(r"needed ([\d.]+)([KMGT]?)[^\d]+([\d.]+)([KMGT]?) (?:is )?available"),
+)  # fmt: skip
+"""What the TPU compiler says of a program that does not fit."""
+FLAGS = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+"""Environment of a worker that compiles for hardware that is not there."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads a job, compiles, writes the result."""
+    job_path, result_path = list(sys.argv[1:] if argv is None else argv)
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    config = from_json(TrainConfig, job["config"])
+    result = work(config, job["target"], programs=Path(job["programs"]))
+    temporary = Path(f"{result_path}.{os.getpid()}")
+    temporary.write_text(json.dumps(result), encoding="utf-8")
+    temporary.rename(result_path)
+    return 0
+
+
+def described(target: Target) -> list[Any]:
+    """The devices of a machine that is not there."""
+    from jax.experimental.topologies import get_topology_desc
+
+    if target.platform == "tpu":
+        found = get_topology_desc(platform="tpu", topology_name=target.topology)
+    else:
+        found = get_topology_desc(
+            platform="cuda",
+            topology_name="",
+            target_config=CARDS[target.topology].proto(),
+            topology=f"1x1x{target.devices}",
+        )
+    return list(found.devices)
+
+
+def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
+    """What the compiler says of a step: memory, cycles, operations; or that it does not fit."""
+    import jax
+
+    from pinxit.plan import flops
+    from pinxit.train.abstract import abstract_program
+
+    target = None if name == HERE else get_target(name)
+    devices = jax.devices() if target is None else described(target)
+    if target is not None and len(devices) != target.devices:
+        raise ValueError(
+            f"target: {name} has {target.devices} devices, the compiler {len(devices)}"
+        )
+    program = abstract_program(config, devices)
+    begun = time.perf_counter()
+    traced = program.trace()
+    lowered = traced.lower()
+    plain = dataclasses.replace(config.model, remat="none")
+    once = abstract_program(dataclasses.replace(config, model=plain), devices)
+    result = {
+        "devices": len(devices),
+        "device": f"{devices[0].platform} {devices[0].device_kind}",
+        "mesh": dict(program.parts.mesh.shape),
+        "dtype": program.parts.model.dtype,
+        "bytes_by_part": program.bytes_by_part(),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
+        "flops": flops.count(once.trace().jaxpr),
+        "flops_run": flops.count(traced.jaxpr),
+        "jax": jax.__version__,
+        "lower_seconds": time.perf_counter() - begun,
+    }
+    made, text = compiled(lowered, programs, about=f"{name} {compiler_version(target)}")
+    return result | made | analysed(text, target)
+
+
+def compiler_version(target: Target | None) -> str:
+    """Of what compiles for the target, as its plugin tells."""
+    import importlib.metadata
+
+    name = {"tpu": "libtpu", "cuda": "jax-cuda12-plugin"}.get(target.platform if target else "")
+    return importlib.metadata.version(name or "jaxlib")
+
+
+def compiled(lowered: Any, programs: Path, *, about: str) -> tuple[dict[str, Any], str]:
+    """What the compiler makes of a program, and the result's text; from `programs` if it is there.
+
+    The text is empty where the program does not fit.
+    """
+    import jax
+
+    digest = hashlib.sha256((about + lowered.as_text()).encode()).hexdigest()[:24]
+    facts, text = programs / f"{digest}.json", programs / f"{digest}.hlo.gz"
+    if facts.is_file():
+        found = json.loads(facts.read_text("utf-8"))
+        return found, gzip.decompress(text.read_bytes()).decode() if found["fits"] else ""
+    programs.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    program = ""
+    try:
+        made = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = {"fits": False, **overfull(str(error))}
+    else:
+        program = made.as_text()
+        found = {"fits": True, "memory": _memory(made.memory_analysis())}
+        text.write_bytes(gzip.compress(program.encode()))
+    found |= {"compile_seconds": time.perf_counter() - begun, "program": str(text)}
+    facts.write_text(json.dumps(found), encoding="utf-8")
+    return found, program
+
+
+def _memory(analysis: Any) -> dict[str, int]:
+    """Bytes of one device."""
+    return {
+        "peak": analysis.peak_memory_in_bytes,
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes,
+        "aliased": analysis.alias_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+        "host": analysis.host_temp_size_in_bytes,
+        "code": analysis.generated_code_size_in_bytes,
+    }
+
+
+def analysed(text: str, target: Target | None) -> dict[str, Any]:
+    """What the text of a compiled program says of its time."""
+    from pinxit.plan.cycles import estimate
+    from pinxit.plan.roofline import roofline
+
+    if not text or target is None:
+        return {}
+    if target.platform == "tpu":
+        return {"cycles": dataclasses.asdict(estimate(text))}
+    return {"traffic": dataclasses.asdict(roofline(text))}
+
+
+def overfull(message: str) -> dict[str, int]:
+    """Bytes needed and available, from what the compiler says; other errors are raised."""
+    if EXHAUSTED not in message:
+        raise ValueError(f"the compiler failed: {' '.join(message.split())[:600]}")
+    for pattern in OVERFULL:
+        if found := pattern.search(message):
+            needed = float(found[1]) * UNITS[found[2]]
+            available = float(found[3]) * UNITS[found[4]]
+            return {"needed": int(needed), "available": int(available)}
+    raise ValueError(f"the compiler ran out of memory, and how is not understood: {message[:600]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The training step as shapes: the program of a run, with nothing loaded and nothing allocated.
+
+`abstract_program` makes, from settings and a list of devices, the very step that `run` compiles,
+and the shapes and shardings of what it is called with. The devices may be present, or only
+described (`jax.experimental.topologies`): ``program.lower().compile()`` asks the compiler of
+hardware that is not there. Encoders are shapes too (`pinxit.encoders.shapes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pinxit.encoders.shapes import abstract_autoencoder, abstract_text_encoder
+from pinxit.models.transformer import abstract
+from pinxit.train.build import Parts, assemble, build_step
+from pinxit.train.mesh import (
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    replicated,
+    state_shardings,
+)
+from pinxit.train.settings import TrainConfig
+from pinxit.train.state import TrainState, init_state
+from pinxit.train.step import StepFn
+from pinxit.train.text import TextColumns, name_of
+
+
+@dataclass(frozen=True)
+class AbstractProgram:
+    """A step and what it takes, as `jax.ShapeDtypeStruct`s with shardings."""
+
+    config: TrainConfig
+    """Resolved."""
+    parts: Parts
+    """Their encoders have shapes for parameters."""
+    step: StepFn
+    """Jitted."""
+    state: TrainState
+    frozen: Any
+    """Weights of the encoders that run in the step, and the encoded empty prompt."""
+    raw: dict[str, Any]
+    """The batch's columns."""
+
+    def trace(self) -> jax.stages.Traced:
+        """The step's program as JAX sees it."""
+        step: Any = self.step
+        return step.trace(self.state, self.frozen, self.raw)
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step's program, ready to compile."""
+        return self.trace().lower()
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """What the step is called with, in bytes on each device."""
+        moments = self.state.opt_state
+        return {
+            "parameters": device_bytes(self.state.params),
+            "optimiser": device_bytes(moments),
+            "ema": device_bytes(self.state.ema),
+            "encoders": device_bytes(self.frozen),
+            "inputs": device_bytes(self.raw),
+        }
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes that the arrays of `tree` take on one device, by their shardings."""
+
+    def of(leaf: Any) -> int:
+        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+    return sum(of(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def abstract_program(
+    config: TrainConfig,
+    devices: Sequence[Any] | None = None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+) -> AbstractProgram:
+    """The step of a run with these resolved settings on `devices` (none: those present).
+
+    `columns` are one row's text columns, where they are known (shapes suffice); otherwise captions
+    are as long as the text encoder reads, as in prepared and streamed data. Raises `UsageError` for
+    settings that do not fit together.
+    """
+    mesh = make_mesh(devices)
+    check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
+    dtype = config.encoder_dtype
+    parts = assemble(
+        config,
+        abstract_autoencoder(config.vae if config.model.use_stable_vae else "none", dtype=dtype),
+        abstract_text_encoder(config.text_encoder, max_tokens=config.text_max_tokens, dtype=dtype),
+        mesh,
+    )
+    state = abstract_state(config, parts)
+    rows = dict(columns) if columns is not None else text_columns(parts.text)
+    return AbstractProgram(
+        config=config,
+        parts=parts,
+        step=build_step(config, parts, state),
+        state=state,
+        frozen=_placed(abstract_frozen(parts.text, rows), replicated(mesh)),
+        raw=_placed(_batch(config, parts, rows), batch_sharding(mesh)),
+    )
+
+
+def abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
+    """The shapes of `build_state`, with their shardings."""
+    scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
+    _, params = abstract(parts.model)
+    make = partial(init_state, optimizer=parts.optimizer, ema=config.ema, loss_scale=scale)
+    state = jax.eval_shape(make, params)
+    return _placed(state, state_shardings(state, parts.mesh, fsdp=config.fsdp))
+
+
+def text_columns(text: TextColumns) -> dict[str, Any]:
+    """One row's text columns, as `TextColumns.whole` makes them."""
+    rows: dict[str, Any] = {}
+    for i, (part, cached) in enumerate(zip(text.parts, text.cached, strict=True)):
+        length = part.max_tokens
+        if cached:
+            rows[name_of("text_tokens", i)] = _struct(1, length, part.width, dtype=jnp.float16)
+            rows[name_of("text_mask", i)] = _struct(1, length, dtype=jnp.bool_)
+        else:
+            rows[name_of("token_ids", i)] = _struct(1, length, dtype=jnp.int32)
+    return rows
+
+
+def abstract_frozen(text: TextColumns, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes of `TextColumns.frozen`, for rows like these."""
+    weights, empty = {}, {}
+    for i, (part, cached) in enumerate(zip(text.parts, text.cached, strict=True)):
+        if cached:
+            tokens, mask = rows[name_of("text_tokens", i)], rows[name_of("text_mask", i)]
+            # the encoder's own output, not what is stored of it
+            empty[name_of("text_tokens", i)] = _struct(1, *tokens.shape[1:], dtype=jnp.float32)
+            empty[name_of("text_mask", i)] = _struct(1, *mask.shape[1:], dtype=jnp.bool_)
+        else:
+            ids = rows[name_of("token_ids", i)]
+            empty[name_of("token_ids", i)] = _struct(1, *ids.shape[1:], dtype=jnp.int32)
+            weights[str(i)] = part.params
+    null = jax.eval_shape(text.conditioning, {"text": weights}, empty)
+    return {"text": weights, "null": null}
+
+
+def _batch(config: TrainConfig, parts: Parts, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a batch: latents or images, the text's, and the samples' numbers."""
+    size, stats = config.batch_size, parts.autoencoder.stats
+    side = config.image_size // stats.downsample
+    raw = {name: _struct(size, *row.shape[1:], dtype=row.dtype) for name, row in rows.items()}
+    if config.model.use_stable_vae:
+        raw["latents"] = _struct(size, side, side, stats.channels, dtype=jnp.float32)
+    else:
+        raw["images"] = _struct(size, side, side, 3, dtype=jnp.uint8)
+    raw["index"] = _struct(size, dtype=jnp.int32)
+    return raw
+
+
+def _struct(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    """The shapes of `tree` with shardings: one for all, or a tree of them."""
+    if isinstance(shardings, jax.sharding.Sharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, tree)
+
+    def placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(placed, tree, shardings)

@@ -1,0 +1,47 @@
+"""The planner's data figures are those of docs/coyo.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pinxit.plan import data
+from pinxit.plan.data import data_plan
+
+PAGE = (Path(__file__).parents[2] / "docs" / "coyo.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    lines = PAGE[PAGE.index(heading) :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_assumptions_are_the_pages():
+    values = [
+        float(re.match(r"[\d,.]+", row[1]).group().replace(",", ""))  # type: ignore[union-attr]
+        for row in rows("| assumption |")
+    ]
+    ours = [data.PASS * 100, data.ALIVE * 100, data.FETCHED / 1e3, data.KEPT / 1e3]
+    ours += [data.LATENT / 1e3, data.T5_ROW / 1e3]
+    assert values[:6] == pytest.approx(ours)
+    assert (values[7], values[8] * 1e9) == (data.ATTEMPTS, data.LINE)
+
+
+def test_a_row_of_the_page():
+    """100 M rows of the table give 13.75 M images."""
+    found = data_plan(13.75e6, image_size=256, latents=True, stored_text=True)
+    assert found.rows == pytest.approx(100e6)
+    sizes = (found.fetched_bytes, found.image_bytes, found.latent_bytes, found.text_bytes)
+    assert [f"{size / 1e9:.1f}" for size in sizes] == ["1650.0", "412.5", "115.5", "2255.0"]
+    assert f"{found.fetch_seconds / 3600:.1f} h" == rows("| rows of COYO |")[2][8]
+    assert found.epochs == 1
+
+
+def test_a_long_run_repeats_what_there_is():
+    found = data_plan(500e6, image_size=512, latents=True, stored_text=False)
+    assert found.kept == pytest.approx(747e6 * 0.25 * 0.55)
+    assert found.epochs == pytest.approx(500e6 / found.kept)
+    assert found.latent_bytes == pytest.approx(4 * 8.4e3 * found.kept)
+    assert found.text_bytes == 0

@@ -1,0 +1,41 @@
+"""Operations are counted as often as they run."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from pinxit.plan.flops import count
+
+
+def traced(f, *shapes) -> float:
+    return count(jax.jit(f).trace(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).jaxpr)
+
+
+def test_products_loops_and_gradients():
+    assert traced(jnp.matmul, (3, 4), (4, 5)) == 2 * 3 * 4 * 5
+    assert traced(lambda a, b: jnp.einsum("bik,bkj->bij", a, b), (2, 3, 4), (2, 4, 5)) == 240
+
+    def loop(w, x):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0].sum()
+
+    once = 2 * 3 * 4 * 4
+    assert traced(loop, (7, 4, 4), (3, 4)) == 7 * once
+    # backward: one product for the weights, one for the input
+    assert traced(jax.grad(loop), (7, 4, 4), (3, 4)) == 3 * 7 * once
+    rematerialised = jax.grad(lambda w, x: loop(w, x))
+
+    def saved(w, x):
+        step = jax.checkpoint(lambda x, w: jnp.tanh(jnp.tanh(x @ w) @ w))
+        return jax.lax.scan(lambda x, w: (step(x, w), None), x, w)[0].sum()
+
+    assert traced(rematerialised, (7, 4, 4), (3, 4)) < traced(jax.grad(saved), (7, 4, 4), (3, 4))
+
+
+def test_convolutions():
+    def convolve(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    assert traced(convolve, (2, 8, 8, 3), (3, 3, 3, 5)) == 2 * 2 * 64 * 5 * 27

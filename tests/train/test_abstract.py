@@ -1,0 +1,85 @@
+"""The step as shapes is the step of a run: the same program, from nothing loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pinxit.config import UsageError
+from pinxit.encoders import shapes
+from pinxit.encoders.weights import flatten
+from pinxit.recipes import mock
+from pinxit.train.abstract import abstract_program
+from pinxit.train.build import build, build_state, build_step
+from pinxit.train.display import Display
+from pinxit.train.feed import open_feed
+from pinxit.train.folder import claim
+from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.train.settings import ModelConfig, TrainConfig
+
+
+def small(tmp_path: Path, **changes: Any) -> TrainConfig:
+    config = {"dataset_size": 16, "batch_size": 8, "output_dir": str(tmp_path)}
+    settings = mock().__dict__ | config | {"use_amp": True} | changes
+    return TrainConfig(**settings).resolved()
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_it_lowers_to_the_program_of_the_run(tmp_path: Path, remat: str):
+    config = small(
+        tmp_path,
+        model=ModelConfig(preset="debug", remat=remat),
+        gradient_accumulation_steps=2,
+    )
+    parts = build(config)
+    state = build_state(config, parts)
+    display = Display("x", max_steps=1, console=Console(quiet=True))
+    feed = open_feed(config, parts, claim(config), display, source=None)
+    raw = jax.device_put(feed.loader.batch(0), batch_sharding(parts.mesh))
+    frozen = jax.device_put(parts.text.frozen(feed.columns), replicated(parts.mesh))
+    step: Any = build_step(config, parts, state)
+    real = step.lower(state, frozen, raw)
+    program = abstract_program(config, columns=feed.columns)
+    assert program.lower().as_text() == real.as_text()
+    sizes = program.bytes_by_part()
+    assert sizes["parameters"] == sum(x.nbytes for x in jax.tree.leaves(state.params))
+    assert sizes["encoders"] == sum(np.asarray(x).nbytes for x in jax.tree.leaves(frozen))
+    assert sizes["inputs"] == sum(x.nbytes for x in raw.values())
+
+
+def test_real_encoders_need_no_weights(tmp_path: Path):
+    config = small(tmp_path, text_encoder="clip+t5", vae="sdxl", encoder_dtype="bfloat16")
+    program = abstract_program(config)
+    assert program.parts.model.context_dim == 768 + 4096
+    assert program.raw["token_ids"].shape == (8, 77)
+    assert program.raw["text_tokens_1"].shape == (8, 77, 4096)
+    assert program.frozen["null"].tokens.shape == (1, 154, 4864)
+    # CLIP ViT-L/14's text tower has 123.06 M parameters, and its projection 0.59 M
+    clip = sum(x.size for x in jax.tree.leaves(program.frozen["text"]["0"]))
+    assert clip == 123_060_480 + 768 * 768
+
+
+def test_the_published_sizes():
+    def count(tree: Any) -> int:
+        return sum(leaf.size for leaf in flatten(tree).values())
+
+    assert count(shapes.abstract_autoencoder("sd").params) == 83_653_863
+    assert count(shapes.abstract_text_encoder("t5").params) == 4_762_310_656
+    assert shapes.abstract_autoencoder("sdxl").stats.scale == 0.13025
+
+
+def test_directories_are_read_and_unknown_names_refused(bundle: Path):
+    text = shapes.abstract_text_encoder(str(bundle))
+    assert (text.width, text.max_tokens) == (16, 16)
+    assert shapes.abstract_autoencoder(str(bundle)).stats.channels == 2
+    with pytest.raises(UsageError, match=r"text_encoder: 'nobody/knows'.*clip, .*directory"):
+        shapes.abstract_text_encoder("nobody/knows")
+    with pytest.raises(UsageError, match=r"vae: 'nobody/knows'.*sdxl"):
+        shapes.abstract_autoencoder("nobody/knows")
+    with pytest.raises(UsageError, match="not one encoder or two"):
+        shapes.abstract_text_encoder("clip+t5+clip")
