@@ -114,7 +114,9 @@ def _text_config(source: str) -> ClipConfig | T5Config:
         if kind == "clip":
             whole = ClipConfig.from_json(value)
             return ClipConfig(text=text_tower(whole), projection_dim=whole.projection_dim)
-    raise UsageError("text_encoder", source, problem="of an unknown architecture", valid=KINDS)
+    raise UsageError(
+        "text_encoder", source, problem="of an unknown architecture", valid=list(KINDS)
+    )
 
 
 def _directory(field: str, source: str, *, known: list[str]) -> Path:

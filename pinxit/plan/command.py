@@ -73,7 +73,7 @@ def plan(
     argv: Sequence[str],
     *,
     recipes: Mapping[str, Callable[[], TrainConfig]],
-    recipe_of: Callable[[Sequence[str], Mapping[str, object]], tuple[str, list[str]]],
+    recipe_of: Callable[..., tuple[str, list[str]]],
     aliases: Mapping[str, str],
 ) -> int:
     """Makes a plan and prints it; 0 if the run fits, 1 if it does not."""

@@ -9,14 +9,15 @@ the host) is in the correction that `benchmarks/plan_vs_published.py` measures.
 
 From the command line, for the text that ``compiled.as_text()`` gives::
 
-    python -m pinxit.plan.cycles step.hlo --clock_ghz 0.94
+    python -m pinxit.plan.cycles step.hlo --clock_ghz 0.94   # or .hlo.gz, as the plans keep it
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +69,9 @@ class Cycles:
 def estimate(text: str) -> Cycles:
     """Cycles of a compiled program from its text. `ValueError` if the text holds no estimates."""
     module = parse(text)
-    by_part: Counter[str] = Counter()
-    by_operation: Counter[str] = Counter()
-    sent: Counter[str] = Counter()
+    by_part: dict[str, float] = defaultdict(float)
+    by_operation: dict[str, float] = defaultdict(float)
+    sent: dict[str, float] = defaultdict(float)
     uncounted: Counter[str] = Counter()
     for instruction, times in module.walk():
         kind, moved = collective(instruction, module)
@@ -83,7 +84,7 @@ def estimate(text: str) -> Cycles:
             uncounted[instruction.opcode] += int(times)
     return Cycles(
         by_part={part: by_part[part] for part in PARTS if by_part[part]},
-        by_operation=dict(by_operation.most_common()),
+        by_operation=dict(sorted(by_operation.items(), key=lambda item: -item[1])),
         collective_bytes=dict(sent),
         uncounted=dict(uncounted),
         unresolved=module.unresolved(),
@@ -149,11 +150,17 @@ def _whole(instruction: Instruction, opcode: str, size: int) -> float:
     return float(sum(found))
 
 
+def read(path: Path) -> str:
+    """A program's text, which may be gzipped."""
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate of a program's text."""
     words = list(sys.argv[1:] if argv is None else argv)
     clock = 1e9 * float(words[words.index("--clock_ghz") + 1]) if "--clock_ghz" in words else 1e9
-    found = estimate(Path(words[0]).read_text(encoding="utf-8"))
+    found = estimate(read(Path(words[0])))
     print(f"{found.total:.4g} cycles, {found.seconds(clock):.4f} s at {clock / 1e9:g} GHz")
     for part, cycles in found.by_part.items():
         print(f"  {part:12} {cycles / clock:.4f} s  {cycles / found.total:.1%}")

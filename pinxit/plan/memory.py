@@ -8,11 +8,11 @@ card, so what they report is compared with its size less a reserve (`targets.GPU
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pinxit.config import replace
 from pinxit.plan.compile import Compiled
 from pinxit.plan.targets import Target
 from pinxit.train.settings import TrainConfig
@@ -81,11 +81,13 @@ def largest_batch(
     target: Target,
     compile_one: Compile,
     *,
+    start: int | None = None,
     most: int = 2**16,
 ) -> Largest:
     """The largest batch (of `candidates`) that fits with this rematerialisation.
 
-    Raises what `compile_one` raises.
+    The search begins near `start` (none: eight samples for each device). Raises what `compile_one`
+    raises.
     """
     unit = target.devices * config.gradient_accumulation_steps
     known: dict[int, tuple[Compiled, Memory]] = {}
@@ -97,8 +99,8 @@ def largest_batch(
         return known[batch][1]
 
     choices = candidates(unit, most)
-    start = min(range(len(choices)), key=lambda i: abs(choices[i] - 8 * unit))
-    best = _search(choices, look, start)
+    near = 8 * unit if start is None else start
+    best = _search(choices, look, min(range(len(choices)), key=lambda i: abs(choices[i] - near)))
     tried = {batch: memory.peak for batch, (_, memory) in sorted(known.items())}
     if best is None:
         return Largest(remat, 0, None, None, tried)
@@ -139,9 +141,8 @@ def _next(
 
 def with_batch(config: TrainConfig, batch: int, remat: str) -> TrainConfig:
     """The settings with another batch and policy; chunks of encoders are kept where they divide."""
-    changes: dict[str, Any] = {"batch_size": batch}
+    changes: dict[str, Any] = {"batch_size": batch, "model.remat": remat}
     chunk = getattr(config, "encoder_chunk", 0)
     if chunk and batch // config.gradient_accumulation_steps % chunk:
         changes["encoder_chunk"] = 0
-    model = dataclasses.replace(config.model, remat=remat)
-    return dataclasses.replace(config, model=model, **changes)
+    return replace(config, changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
@@ -11,7 +12,7 @@ COLOURS = ("#33658a", "#4f8fb8", "#86bbd8", "#758e4f", "#b5c99a", "#f6ae2d")
 """Of the parts, from the bottom up."""
 LINES = {"none": "#d1495b", "dots": "#7b2cbf", "full": "#222222", "offload": "#118ab2"}
 """Of the policies."""
-TITLES = {"optimiser": "optimiser", "ema": "averages (EMA)", "inputs": "batch"}
+TITLES = {"ema": "averages (EMA)", "inputs": "batch"}
 
 
 def draw(plan: Plan, path: Path) -> Path:
@@ -25,11 +26,7 @@ def draw(plan: Plan, path: Path) -> Path:
     sizes = curve(plan, remat)
     figure, axes = plt.subplots(figsize=(8.5, 5), dpi=150)
     batches = sorted(sizes)
-    layers = [[part / GIB for part in sizes[batch].values()] for batch in batches]
-    names = [TITLES.get(name, name) for name in sizes[batches[0]]]
-    axes.stackplot(
-        batches, *zip(*layers, strict=True), labels=names, colors=COLOURS, alpha=0.9, linewidth=0
-    )
+    _stack(axes, batches, sizes)
     top = plan.memory.limit / GIB
     axes.axhline(top, color="#c1121f", linestyle="--", linewidth=1.6)
     axes.annotate(
@@ -53,7 +50,7 @@ def draw(plan: Plan, path: Path) -> Path:
     last = max([*batches, *(batch for one in plan.largest for batch in one.tried)])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlim(min(batches), last)
+    axes.set_xlim(min(batches) / 1.5 ** (len(batches) == 1), last * 1.5 ** (len(batches) == 1))
     axes.set_ylim(0, top * 1.35)
     axes.set_xlabel("batch, over all devices")
     axes.set_ylabel("GiB of each device, at the peak")
@@ -72,19 +69,32 @@ def draw(plan: Plan, path: Path) -> Path:
     return path
 
 
+def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> None:
+    """Areas between the batches that were compiled; a bar where there is one."""
+    names = list(sizes[batches[0]])
+    bottom = 0.0
+    if len(batches) == 1:
+        for name, colour in zip(names, COLOURS, strict=True):
+            height = sizes[batches[0]][name] / GIB
+            label, width = TITLES.get(name, name), batches[0] * 0.4
+            axes.bar(batches, [height], width, bottom, color=colour, label=label)
+            bottom += height
+        return
+    layers = [[sizes[batch][name] / GIB for batch in batches] for name in names]
+    labels = [TITLES.get(name, name) for name in names]
+    axes.stackplot(batches, *layers, labels=labels, colors=COLOURS, alpha=0.9, linewidth=0)
+
+
 def curve(plan: Plan, remat: str) -> dict[int, dict[str, int]]:
     """Batch to memory by part, for one policy: what was compiled, and lines between.
 
-    Where only the plan's own batch was compiled, the fixed parts are drawn to both sides of it.
+    Where only the plan's own batch was compiled, it is the only one.
     """
     fixed = dict(plan.memory.parts)
     rest = "gradients, activations, temporaries"
     inputs = fixed["inputs"] / plan.config.batch_size
     peaks = {plan.config.batch_size: plan.memory.peak}
     peaks |= {b: p for one in plan.largest if one.remat == remat for b, p in one.tried.items()}
-    if len(peaks) == 1:
-        batch = plan.config.batch_size
-        peaks |= {max(1, batch // 2): plan.memory.peak, batch * 2: plan.memory.peak}
     found = {}
     for batch, peak in peaks.items():
         parts = fixed | {"inputs": int(inputs * batch)}

@@ -84,6 +84,7 @@ class Plan:
             "mesh": self.found.result["mesh"],
             "dtype": self.found.result["dtype"],
             "memory": dataclasses.asdict(self.memory) | {"free": self.memory.free},
+            "program": self.found.result.get("program"),
             "compile_seconds": self.found.result["compile_seconds"],
             "flops_per_image": self.flops_per_image,
             "time": time,

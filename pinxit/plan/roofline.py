@@ -12,7 +12,7 @@ fitted to a measurement: take it for the order of magnitude.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 
 from pinxit.plan.cycles import collective
@@ -51,7 +51,7 @@ def roofline(text: str) -> Traffic:
     }
     merged = {name: size for computation in shapes.values() for name, size in computation.items()}
     product = other = kernels = 0.0
-    sent: Counter[str] = Counter()
+    sent: dict[str, float] = defaultdict(float)
     for instruction, times in module.walk():
         kind, moved = collective(instruction, module)
         if kind:

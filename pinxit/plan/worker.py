@@ -104,6 +104,8 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - begun,
     }
+    if target is None and (stats := devices[0].memory_stats()):
+        result["device_memory"] = stats.get("bytes_limit")
     made, text = compiled(lowered, programs, about=f"{name} {compiler_version(target)}")
     return result | made | analysed(text, target)
 
