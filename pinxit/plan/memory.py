@@ -46,6 +46,9 @@ def memory_of(found: Compiled, target: Target) -> Memory:
     limit = int(result.get("available") or target.chip.memory)
     if found.compiles:
         peak = int(result["memory"]["peak"])
+        # weights that the step does not read (a projection) are not handed to it
+        unread = sum(parts.values()) - int(result["memory"]["arguments"])
+        parts["encoders"] -= min(max(0, unread), parts["encoders"])
     else:
         peak = max(int(result["needed"]), limit + 1)
     parts["gradients, activations, temporaries"] = max(0, peak - sum(parts.values()))

@@ -42,9 +42,10 @@ def invented(config: TrainConfig, target: str, **_: Any) -> Compiled:
         result |= {"fits": False, "needed": peak, "available": int(15.48 * GIB)}
     else:
         cycles = {"forward": 1e6 * batch, "backward": 2e6 * batch}
+        arguments = sum(result["bytes_by_part"].values())
         result |= {
             "fits": True,
-            "memory": {"peak": peak},
+            "memory": {"peak": peak, "arguments": arguments},
             "cycles": {
                 "by_part": cycles,
                 "by_operation": {},

@@ -26,7 +26,7 @@ def compiler(fixed: float, each: float, *, refuses: float | None, calls: list[in
         if refuses is not None and needed > refuses * GIB:
             result |= {"fits": False, "needed": needed, "available": int(refuses * GIB)}
         else:
-            result |= {"fits": True, "memory": {"peak": needed}}
+            result |= {"fits": True, "memory": {"peak": needed, "arguments": sum(PARTS.values())}}
         return Compiled(config, "x", result, cached=False)
 
     return compile_one
