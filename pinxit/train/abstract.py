@@ -103,12 +103,15 @@ def abstract_program(
     )
     state = abstract_state(config, parts)
     rows = dict(columns) if columns is not None else text_columns(parts.text)
+    frozen = abstract_frozen(parts.text, rows)
+    if (autoencoder := parts.encoder_in_step(config)) is not None:
+        frozen |= {"vae": autoencoder.params}
     return AbstractProgram(
         config=config,
         parts=parts,
         step=build_step(config, parts, state),
         state=state,
-        frozen=_placed(abstract_frozen(parts.text, rows), replicated(mesh)),
+        frozen=_placed(frozen, replicated(mesh)),
         raw=_placed(_batch(config, parts, rows), batch_sharding(mesh)),
     )
 
@@ -155,12 +158,12 @@ def abstract_frozen(text: TextColumns, rows: Mapping[str, Any]) -> dict[str, Any
 def _batch(config: TrainConfig, parts: Parts, rows: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a batch: latents or images, the text's, and the samples' numbers."""
     size, stats = config.batch_size, parts.autoencoder.stats
-    side = config.image_size // stats.downsample
+    side, image = config.image_size // stats.downsample, config.image_size
     raw = {name: _struct(size, *row.shape[1:], dtype=row.dtype) for name, row in rows.items()}
-    if config.model.use_stable_vae:
+    if config.encodes_ahead:
         raw["latents"] = _struct(size, side, side, stats.channels, dtype=jnp.float32)
     else:
-        raw["images"] = _struct(size, side, side, 3, dtype=jnp.uint8)
+        raw["images"] = _struct(size, image, image, 3, dtype=jnp.uint8)
     raw["index"] = _struct(size, dtype=jnp.int32)
     return raw
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 
 from pinxit.models.attend import fastest, works
 from pinxit.models.transformer import TransformerConfig
@@ -42,11 +41,6 @@ def hardware_of(device: Any) -> Hardware:
         kind=device.device_kind,
         capability=float(capability) if gpu else 0.0,
     )
-
-
-def here() -> Hardware:
-    """Of this process's first device."""
-    return hardware_of(jax.devices()[0])
 
 
 def tried_attention(

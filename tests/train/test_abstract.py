@@ -20,6 +20,7 @@ from pinxit.train.display import Display
 from pinxit.train.feed import open_feed
 from pinxit.train.folder import claim
 from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import ModelConfig, TrainConfig
 
 
@@ -35,13 +36,15 @@ def test_it_lowers_to_the_program_of_the_run(tmp_path: Path, remat: str):
         tmp_path,
         model=ModelConfig(preset="debug", remat=remat),
         gradient_accumulation_steps=2,
+        encode_in_step=remat == "full",
     )
     parts = build(config)
     state = build_state(config, parts)
     display = Display("x", max_steps=1, console=Console(quiet=True))
     feed = open_feed(config, parts, claim(config), display, source=None)
     raw = jax.device_put(feed.loader.batch(0), batch_sharding(parts.mesh))
-    frozen = jax.device_put(parts.text.frozen(feed.columns), replicated(parts.mesh))
+    frozen = frozen_arrays(parts.text, feed.columns, parts.encoder_in_step(config))
+    frozen = jax.device_put(frozen, replicated(parts.mesh))
     step: Any = build_step(config, parts, state)
     real = step.lower(state, frozen, raw)
     program = abstract_program(config, columns=feed.columns)
