@@ -1,4 +1,4 @@
-"""The command line: `pinxit train | plan | prepare | generate | evaluate`.
+"""The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
 
 Each command is a dataclass of options and a function; heavy imports happen inside the function, so
 help appears at once. A wrong input ends in one line on stderr and exit code 2; set
@@ -41,6 +41,7 @@ commands:
   prepare    make a dataset to train on: fetch images, encode them, write shards
   generate   draw pictures for prompts
   evaluate   accuracy on held-out prompts, and validation loss by time
+  doctor     look at this machine, and at a run: what is wrong, and what to do
 
 pinxit COMMAND --help lists a command's options; pinxit --version prints the version."""
 
@@ -62,6 +63,12 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         print(f"pinxit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fix = "try a smaller --batch_size or --size"
+        print(f"pinxit: error: out of memory ({' '.join(str(error).split())}); {fix}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("pinxit: interrupted", file=sys.stderr)
         return 130
@@ -160,11 +167,19 @@ def plan(argv: Sequence[str]) -> int:
     return plan(argv, recipes=RECIPES, recipe_of=recipe_of, aliases=TRAIN_ALIASES)
 
 
+def doctor(argv: Sequence[str]) -> int:
+    """Looks at a machine and a run."""
+    from pinxit.doctor.command import doctor
+
+    return doctor(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "plan": plan,
     "prepare": prepare,
     "generate": generate,
     "evaluate": evaluate,
+    "doctor": doctor,
 }
 """Commands by name."""

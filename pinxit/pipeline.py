@@ -33,6 +33,7 @@ from pinxit.config import Number, UsageError, choice, from_json, positive, to_js
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
+from pinxit.guidance_check import Exposure, out_of_range
 from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
 from pinxit.release import Stored
 from pinxit.sampling import OUTPUTS, Sampling, check_prompts, check_seeds, same_scale
@@ -238,12 +239,19 @@ class TextToImage:
         shape = self.latent_shape(self.image_size if size is None else size)
         group = _group_size(batch_size)
         results: list[Any] = []
+        if said := out_of_range(float(sampling.guidance_scale)):
+            warnings.warn(said, stacklevel=2)
+        exposure = Exposure(
+            float(sampling.guidance_scale), self.stored.details if self.stored else {}
+        )
         groups = self._groups(prompts, seeds, shape, negative_prompt, sampling, group)
         for latents, count in groups:
             # decoded with the padding, so that a group is always the same program
             results += self._finished(latents, output_type)[:count]
+            exposure.see(latents[:count], results[-count:])
             if progress is not None:
                 progress(len(results), len(prompts))
+        exposure.warn()
         if isinstance(prompt, str) and n == 1:
             return results[0]
         if output_type == "pil":

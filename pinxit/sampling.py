@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,9 @@ class Sampling:
     def __post_init__(self) -> None:
         positive("steps", self.steps)
         positive("guidance_scale", self.guidance_scale, minimum=0)
+        if not math.isfinite(self.guidance_scale):
+            valid = "a finite number; 2 to 7.5 is usual"
+            raise UsageError("guidance_scale", self.guidance_scale, problem="endless", valid=valid)
         if not self.shift > 0:
             raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
         get_solver(self.solver)

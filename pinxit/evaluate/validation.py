@@ -54,7 +54,7 @@ def validation_loss(
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
         some = [examples[int(row)] for row in rows]
         images = np.stack([row.image for row in some]).astype(np.float32) / 127.5 - 1.0
-        loss = _losses(
+        loss = row_losses(
             model.params,
             encode(model.autoencoder.params, images),
             model.encode([row.caption for row in some]),
@@ -80,7 +80,7 @@ def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
-def _losses(
+def row_losses(
     params: Any,
     latents: Float[Array, "b h w c"],
     conditioning: Conditioning,
@@ -90,6 +90,7 @@ def _losses(
     *,
     config: TransformerConfig,
 ) -> Float[Array, " b"]:
+    """The loss of each row, with the noise that belongs to its number."""
     shape = latents.shape[1:]
     noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
     predicted = apply(config, params, interpolate(latents, noise, t), t, conditioning)

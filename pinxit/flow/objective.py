@@ -45,6 +45,7 @@ class FlowMatching:
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Mean loss, and metrics.
 
+        ``loss_of_zero`` is what predicting zero everywhere would have: what there is to learn.
         ``loss_by_t_sum`` and ``loss_by_t_count`` hold, per bin of time, the sum of the samples'
         losses and their number: add them over batches, then divide.
         """
@@ -52,13 +53,15 @@ class FlowMatching:
         noise, t, dropped = self.draw(key, batch)
         conditioning = drop_captions(batch.conditioning, batch.null, dropped)
         predicted = model(interpolate(latents, noise, t), t, conditioning)
-        error = jnp.square(predicted.astype(jnp.float32) - velocity(latents, noise))
+        target = velocity(latents, noise)
+        error = jnp.square(predicted.astype(jnp.float32) - target)
         per_sample = jnp.mean(error, axis=(1, 2, 3))
         bin_of = jnp.clip((t * self.bins).astype(jnp.int32), 0, self.bins - 1)
         empty = jnp.zeros(self.bins, jnp.float32)
         loss = jnp.mean(per_sample)
         return loss, {
             "loss": loss,
+            "loss_of_zero": jnp.mean(jnp.square(target)),
             "loss_by_t_sum": empty.at[bin_of].add(jax.lax.stop_gradient(per_sample)),
             "loss_by_t_count": empty.at[bin_of].add(1.0),
         }

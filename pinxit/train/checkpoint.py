@@ -33,6 +33,7 @@ FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
     *("sampling", "evaluation", "dataset_path", "fetch"),
+    *("gradient_accumulation_steps", "model.remat", "model.scan_blocks", "fsdp"),
     *("images.timeout", "images.workers", "images.memory_mb"),
 )
 """Settings that may differ when a run is resumed, with all that is below them."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pinxit.arrays import Example
 from pinxit.config import to_json
+from pinxit.evaluate.conditioning import FEWEST, conditioning_effect
 from pinxit.evaluate.prompts import prompt_accuracy
 from pinxit.evaluate.validation import validation_loss
 from pinxit.pipeline import TextToImage, save_release
@@ -26,6 +27,8 @@ from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.writers import read_rows
 
+PROBED = 128
+"""Rows on which the effect of captions is measured."""
 RAW = "raw"
 """The name of the parameters themselves, among their averages."""
 
@@ -106,6 +109,20 @@ class Observer:
         self.display.say(f"validation loss: {said}")
         return losses
 
+    def probe(self, state: TrainState) -> dict[str, float]:
+        """What the captions do to the held-out loss, and what the data are like."""
+        rows, batch_size = self.config.evaluation.images, self.config.evaluation.batch_size
+        if not rows or len(self.heldout) < FEWEST:
+            return {}
+        self.check()
+        effect = conditioning_effect(
+            self.model(state.params), self.heldout, batch_size=batch_size, rows=min(rows, PROBED)
+        )
+        values = dict(effect)
+        gain, error = values["conditioning/gain"], values["conditioning/gain_error"]
+        self.display.say(f"captions lower the loss by {gain:.2%} (give or take {error:.2%})")
+        return values
+
     def accuracy(self, params: Any) -> dict[str, float]:
         """Held-out prompt accuracy by attribute (scenes only)."""
         count = self.config.evaluation.prompts
@@ -140,6 +157,7 @@ def finish(
     command: Sequence[str],
     seconds: float,
     data: dict[str, Any],
+    noticed: dict[str, Any],
 ) -> dict[str, Any]:
     """All that follows the last step: grid, accuracy, curves, release, report; the results."""
     config, folder = observer.config, observer.folder
@@ -160,6 +178,7 @@ def finish(
         "validation": validation,
         "accuracy": accuracy,
         "data": data,
+        **noticed,
     }
     save_release(
         folder.model,
@@ -168,7 +187,7 @@ def finish(
         vae=config.vae if config.model.use_stable_vae else "none",
         caption_cleaning=config.caption_cleaning,
         text_max_tokens=config.text_max_tokens,
-        details={name: results[name] for name in ("step", "images", "ema", "accuracy")},
+        details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")},
     )
     write_report(
         folder.report,

@@ -25,6 +25,8 @@ from pinxit.train.step import StepFn
 
 IN_FLIGHT = 2
 """Steps the host may be ahead of the device."""
+WAITS = 0.1
+"""Share of a row spent waiting for data from which on a step is timed by itself."""
 
 
 @runtime_checkable
@@ -89,28 +91,46 @@ class _Clock:
         self.loader = loader
         self.restart()
         self.steps = -1
+        self.given = 0.0
+        self.waits = False
+        self.alone: float | None = None
 
     def restart(self) -> None:
         """Begins a new row."""
         self.steps, self.paused = 0, 0.0
         self.begun, self.waited = time.perf_counter(), self.loader.wait_seconds
 
+    def begin(self) -> None:
+        """A step is about to be given to the device."""
+        self.given = time.perf_counter()
+
     def tick(self, result: jax.Array) -> None:
-        """Counts a step. The first one compiles: it is waited for and left out."""
-        if self.steps >= 0:
-            self.steps += 1
-        else:
+        """Counts a step. The first one compiles: it is waited for and left out.
+
+        Where the row before waited for data, the first step of a row, which finds an idle device,
+        is waited for and timed: what a step takes by itself.
+        """
+        if self.steps < 0:
             result.block_until_ready()
             self.restart()
+            return
+        if self.steps == 0 and self.waits:
+            result.block_until_ready()
+            self.alone = time.perf_counter() - self.given
+        self.steps += 1
 
     def row(self) -> dict[str, float | None]:
         """Speed, share of time spent waiting for data, and memory."""
         seconds = max(time.perf_counter() - self.begun - self.paused, 1e-9)
         steps, waited = self.steps, self.loader.wait_seconds - self.waited
-        return {
+        share = min(1.0, waited / seconds)
+        self.waits = share > WAITS
+        row = {"step_seconds": self.alone} if self.alone is not None else {}
+        self.alone = None
+        return row | {
             "images_per_second": steps * self.loader.batch_size / seconds if steps else None,
             "seconds_per_step": seconds / steps if steps else None,
-            "data_wait_share": min(1.0, waited / seconds),
+            "data_wait_share": share,
             "memory_gb": psutil.Process().memory_info().rss / 1e9,
         }
 
@@ -143,6 +163,7 @@ def train(
     batches = loader.batches(step, max_steps)
     try:
         for raw in batches:
+            clock.begin()
             state, metrics = step_fn(state, frozen, place(raw))
             step += 1
             window.add(metrics)

@@ -66,6 +66,21 @@ def _rows(counts: Mapping[str, int]) -> str:
     return _table(("end", "rows", "share", "meaning"), rows)
 
 
+def _warnings(warnings: Sequence[Mapping[str, Any]]) -> str:
+    """What the watch said, in the order of the steps."""
+    items = (f"<li>{html.escape(one['text'])}</li>" for one in warnings)
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def _probe(probe: Mapping[str, float]) -> str:
+    """The held-out loss with a row's own caption, another's, and none; same noise and times."""
+    named = {"own": "loss", "another row's": "loss_shuffled", "the empty one": "loss_null"}
+    rows = [[what, probe[f"conditioning/{name}"]] for what, name in named.items()]
+    gain, error = probe["conditioning/gain"], probe["conditioning/gain_error"]
+    said = f"A row's own caption lowers the loss by {gain:.2%}, give or take {error:.2%}."
+    return _table(("caption", "loss"), rows) + f"<p>{said}</p>"
+
+
 def _details(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary><pre>{html.escape(text)}</pre></details>"
 
@@ -83,6 +98,8 @@ def write_report(
     """Writes the page; `pictures` by heading."""
     parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(_summary(results))}</p>"]
     parts += ["<h2>Command</h2>", f"<pre>{html.escape(shlex.join(command))}</pre>"]
+    if warnings := results.get("warnings"):
+        parts += ["<h2>What was noticed</h2>", _warnings(warnings)]
     if accuracy := results.get("accuracy"):
         parts += ["<h2>Held-out prompts</h2>", _accuracy(accuracy)]
     if losses := results.get("validation"):
@@ -92,6 +109,8 @@ def write_report(
             "<h2>Validation loss by average</h2>",
             _table(("parameters", "loss"), rows, chosen),
         ]
+    if probe := results.get("probe"):
+        parts += ["<h2>What captions do</h2>", _probe(probe)]
     if rows := (results.get("data") or {}).get("rows"):
         parts += ["<h2>What became of the rows</h2>", _rows(rows)]
     for heading, picture in pictures.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,16 @@ from rich.console import Console
 
 from pinxit.config import UsageError, to_json
 from pinxit.release import check_encoders
+from pinxit.train.advice import explained, is_out_of_memory
 from pinxit.train.build import Parts, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.data_advice import before_training
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed, open_feed, open_source_of
 from pinxit.train.finish import Observer, best, finish
 from pinxit.train.folder import RunFolder, claim, start
+from pinxit.train.health import Watch
+from pinxit.train.intake import Intake
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.mesh import batch_sharding, replicated, state_shardings
 from pinxit.train.metrics import Window
@@ -67,6 +71,7 @@ class _Run:
     checkpoints: Checkpoints
     writers: list[Writer]
     feed: Feed
+    watch: Watch
     seconds: float = 0.0
     """Training time before this process."""
     begun: float = field(default_factory=time.perf_counter)
@@ -78,17 +83,18 @@ class _Run:
     def train_seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.begun
 
-    def validated(self, step: int, losses: dict[str, float]) -> None:
-        """Writes a row of validation losses, once for a step."""
-        row = {f"validation_loss/{name}": loss for name, loss in losses.items()}
+    def validated(self, step: int, losses: dict[str, float], probe: dict[str, float]) -> None:
+        """Writes a row of validation losses and of what captions do, once for a step."""
+        row = {f"validation_loss/{name}": loss for name, loss in losses.items()} | probe
         known = read_rows(self.folder.metrics)
         if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
-            self.write(step, row)
+            self.write(step, row | self.watch.note(step, row, self.display.say))
 
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         rate = build_schedule(self.config.optimizer, self.config.max_steps)
         row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
         row |= self.feed.figures()
+        row |= self.watch.note(step, row, self.display.say)
         self.write(step, row)
         self.display.on_row(step, row)
 
@@ -114,6 +120,19 @@ def run(
     config: TrainConfig, argv: Sequence[str] | None = None, *, console: Console | None = None
 ) -> RunResult:
     """Trains as `config` says, or goes on with a run of the same name; `argv` is for the report."""
+    try:
+        return _run(config, argv, console)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ended = error
+    display = Display(config.name, max_steps=config.max_steps, console=console)
+    reason = explained(ended, config.resolved(), say=display.say)
+    display.say(reason)
+    return RunResult("failed", Path(config.output_dir) / config.name, 0, reason=reason)
+
+
+def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | None) -> RunResult:
     config = config.resolved()
     folder = claim(config)
     display = Display(config.name, max_steps=config.max_steps, console=console)
@@ -137,7 +156,10 @@ def run(
     start(folder, config, {"command": list(argv or sys.argv)})
     feed.begin()
     writers = _writers(config, folder, step)
-    moving = _Run(config, parts, folder, display, checkpoints, writers, feed, seconds)
+    watch = Watch(config, parts.model.dtype, before=read_rows(folder.metrics))
+    moving = _Run(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
+    for warning in before_training(config) if step == 0 else ():
+        display.say(f"warning: {warning}")
     display.on_step(step)
     with Interruption() as interruption, display.live():
         try:
@@ -186,16 +208,19 @@ def _writers(config: TrainConfig, folder: RunFolder, step: int) -> list[Writer]:
 def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
     """What happens on the way. Saving comes last: what a checkpoint has seen is on the disk."""
 
+    config = moving.config
+
     def sample(step: int, state: TrainState, window: Window) -> None:
         observer.sample(step, state)
+        if not config.eval_interval and not moving.watch.text_works:
+            moving.validated(step, {}, observer.probe(state))
 
     def evaluate(step: int, state: TrainState, window: Window) -> None:
-        moving.validated(step, observer.validate(state))
+        moving.validated(step, observer.validate(state), observer.probe(state))
 
     def save(step: int, state: TrainState, window: Window) -> None:
         moving.save(state, window)
 
-    config = moving.config
     return (
         Hook(config.sample_interval, sample),
         Hook(config.eval_interval, evaluate),
@@ -226,7 +251,7 @@ def _train_and_finish(
         on_row=moving.on_row,
         on_step=moving.display.on_step,
         hooks=_hooks(moving, observer),
-        place=lambda raw: jax.device_put(raw, sharding),
+        place=Intake(lambda raw: jax.device_put(raw, sharding), moving.display.say),
         window=window,
         interruption=interruption,
         max_skipped=config.max_skipped,
@@ -263,7 +288,8 @@ def _finish(
     """Chooses the average to keep, records it in the last checkpoint, and reports."""
     folder, seconds = moving.folder, moving.train_seconds()
     validation = observer.validate(state)
-    moving.validated(int(state.step), validation)
+    probe = observer.probe(state)
+    moving.validated(int(state.step), validation, probe)
     chosen = best(validation, state)
     moving.save(state, window, wait=True, best_ema=chosen)
     results = finish(
@@ -274,6 +300,7 @@ def _finish(
         command=command,
         seconds=seconds,
         data=moving.feed.results(),
+        noticed={"warnings": [asdict(one) for one in moving.watch.findings], "probe": probe},
     )
     if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
         ceiling = results["accuracy"]["prompts/ceiling/mean"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -125,6 +126,9 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Refuses counts below 1 and an empty list of prompts."""
         _require("sampling.", self, positive=("steps",), natural=("guidance_scale",))
+        if not math.isfinite(self.guidance_scale):
+            problem = "endless"
+            raise UsageError("sampling.guidance_scale", self.guidance_scale, problem=problem)
         get_solver(self.solver)
         if not self.shift > 0:
             raise UsageError("sampling.shift", self.shift, problem="too small", valid="above 0")

@@ -1,0 +1,130 @@
+"""Python and the packages: versions that belong together, and extras that are there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from pinxit.doctor.line import Line, ok, problem, warning
+
+PYTHONS = ((3, 11), (3, 13))
+EXTRAS = {
+    "data": "streaming, `pinxit prepare` and training on prepared data",
+    "ray": "`pinxit prepare --engine ray`",
+    "wandb": "--wandb 1",
+    "cuda12": "NVIDIA GPUs (CUDA 12)",
+    "cuda13": "NVIDIA GPUs (CUDA 13)",
+    "tpu": "TPUs",
+}
+"""What an extra is for; others are told of by name."""
+PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cuda13-pjrt")
+DEVELOPERS = ("dev", "parity")
+
+
+def python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Line]:
+    """Whether this Python is one that Pinxit is tested with."""
+    said = ".".join(map(str, version))
+    low, high = PYTHONS
+    if low <= version[:2] <= high:
+        yield ok("python", f"{said} ({sys.executable})")
+    else:
+        known = f"{'.'.join(map(str, low))} to {'.'.join(map(str, high))}"
+        yield problem("python", f"{said}, and Pinxit needs {known}", f"install Python {known}")
+
+
+def version_of(name: str) -> str | None:
+    """Of an installed distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def jax_versions() -> Iterator[Line]:
+    """Whether jax, jaxlib and the plugins are of one release."""
+    jax, jaxlib = version_of("jax"), version_of("jaxlib")
+    if jax is None or jaxlib is None:
+        missing = "jax" if jax is None else "jaxlib"
+        yield problem("jax", f"{missing} is not installed", "pip install pinxit")
+        return
+    plugins = {name: found for name in PLUGINS if (found := version_of(name))}
+    said = ", ".join([f"jax {jax}", f"jaxlib {jaxlib}", *(f"{k} {v}" for k, v in plugins.items())])
+    if libtpu := version_of("libtpu"):
+        said += f", libtpu {libtpu}"
+    wrong = [name for name, found in plugins.items() if found != jaxlib]
+    wanted = [Requirement(text) for text in metadata.requires("jax") or ()]
+    wrong += _unmet([r for r in wanted if r.name == "jaxlib" and r.marker is None])
+    if wrong:
+        extra = "cuda13" if any("cuda13" in name for name in plugins) else "cuda12"
+        named = f"jax[{extra}]" if plugins else "jax"
+        fix = f'pip install -U "{named}=={jax}"'
+        yield problem("jax", f"versions that do not belong together: {said}", fix)
+    else:
+        yield ok("jax", said)
+    yield from _hardware_without_plugin(bool(plugins), libtpu is not None)
+
+
+def _hardware_without_plugin(gpu: bool, tpu: bool) -> Iterator[Line]:
+    """A card that JAX will not see for want of a package."""
+    if Path("/dev/nvidia0").exists() and not gpu:
+        fix = "pip install 'pinxit[cuda12]' (or cuda13)"
+        yield warning("gpu", "there is an NVIDIA GPU, and JAX has no plugin for it", fix)
+    accelerators = list(Path("/dev").glob("accel*")) + list(Path("/dev/vfio").glob("[0-9]*"))
+    if accelerators and not tpu and not gpu:
+        fix = "on a TPU machine: pip install 'pinxit[tpu]'"
+        yield warning("tpu", f"there is {accelerators[0]}, and libtpu is not installed", fix)
+
+
+def requirements() -> Iterator[Line]:
+    """Whether what Pinxit needs is there in versions that it takes, and which extras are."""
+    try:
+        own = metadata.distribution("pinxit")
+    except metadata.PackageNotFoundError:
+        yield warning("packages", "pinxit runs from its source, not installed", "pip install -e .")
+        return
+    needed = [Requirement(text) for text in own.requires or ()]
+    wrong = _unmet([r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})])
+    if wrong:
+        yield problem("packages", "; ".join(wrong), "pip install -U pinxit")
+    else:
+        yield ok("packages", f"pinxit {own.version}; all that it needs is there")
+    for extra in own.metadata.get_all("Provides-Extra") or ():
+        if extra in DEVELOPERS:
+            continue
+        mine = [r for r in needed if r.marker and r.marker.evaluate({"extra": extra})]
+        mine = [r for r in mine if not r.marker.evaluate({"extra": ""})]  # type: ignore[union-attr]
+        what = EXTRAS.get(extra, "")
+        unmet = _unmet([r for r in mine if _normal(r.name) != "pinxit"], extras=True)
+        named = f" ({what})" if what else ""
+        if unmet:
+            yield ok("extra", f"{extra}{named}: not there; pip install 'pinxit[{extra}]'")
+        else:
+            yield ok("extra", f"{extra}{named}: there")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unmet(needed: list[Requirement], *, extras: bool = False) -> list[str]:
+    """Requirements that are missing or of a wrong version; `jax[cuda12]` needs its plugin."""
+    said = []
+    for requirement in needed:
+        found = version_of(requirement.name)
+        if found is None:
+            said.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(found, prereleases=True):
+            said.append(f"{requirement.name} {found} is not {requirement.specifier}")
+        elif extras and _normal(requirement.name) == "jax":
+            said += [
+                f"{plugin} is missing"
+                for extra in requirement.extras
+                for plugin in (("libtpu",) if extra == "tpu" else (f"jax-{extra}-plugin",))
+                if version_of(plugin) is None
+            ]
+    return said

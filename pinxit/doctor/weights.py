@@ -1,0 +1,35 @@
+"""A child process that tells which weights a run's encoders have now; prints JSON.
+
+It runs on the CPU and asks no network; its arguments are the run's ``config.json`` and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(config: Path) -> dict[str, str]:
+    """Fingerprints by the names that checkpoints keep them under."""
+    from pinxit.config import from_json
+    from pinxit.encoders.autoencoder import load_autoencoder
+    from pinxit.encoders.fingerprint import fingerprint
+    from pinxit.encoders.text import load_text_encoder
+    from pinxit.train.settings import TrainConfig
+
+    settings = from_json(TrainConfig, json.loads(config.read_text()))
+    dtype = settings.encoder_dtype
+    vae = settings.vae if settings.model.use_stable_vae else "none"
+    text = load_text_encoder(
+        settings.text_encoder, max_tokens=settings.text_max_tokens, dtype=dtype
+    )
+    return {
+        "text_encoder": fingerprint(text.params),
+        "vae": fingerprint(load_autoencoder(vae, dtype=dtype).params),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

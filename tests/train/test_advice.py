@@ -1,0 +1,179 @@
+"""Out of memory: what errors say, what is tried, and what is advised."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from rich.console import Console
+
+from pinxit.train import advice
+from pinxit.train.advice import advise, explained, is_out_of_memory, ladder, message, shortage
+from pinxit.train.run import run
+from pinxit.train.settings import EmaConfig, ModelConfig, TrainConfig
+
+GIB = 2**30
+TPU = (
+    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory on HBM, the total "
+    "memory required for HLO temporaries (22.65G) exceeds available HBM (15.48G)"
+)
+CONFIG = TrainConfig(
+    batch_size=16, model=ModelConfig(preset="debug"), ema=EmaConfig(lengths=(0.1,)), use_amp=True
+)
+
+
+def out_of_memory(said: str) -> jax.errors.JaxRuntimeError:
+    return jax.errors.JaxRuntimeError(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "needed", "available", "asked"),
+    [
+        (TPU, 22.65, 15.48, None),
+        ("Ran out of memory in memory space hbm. Used 17.50G of 15.48G hbm. Exceeded by 2G", 17.5,
+         15.48, None),
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes.", None,
+         None, 12.0),
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9.5GiB.", None, None, 9.5),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 3221225472 bytes.", None, None, 3.0),
+        ("RESOURCE_EXHAUSTED: Failed to allocate request for 2.00GiB (2147483648B) on device "
+         "ordinal 0", None, None, 2.0),
+        ("RESOURCE_EXHAUSTED: something else", None, None, None),
+    ],
+)  # fmt: skip
+def test_errors_are_read(said: str, needed: Any, available: Any, asked: Any):
+    found = shortage(said)
+    for value, expected in zip(
+        (found.needed, found.available, found.asked), (needed, available, asked), strict=True
+    ):
+        assert value == (None if expected is None else pytest.approx(expected * GIB, rel=1e-3))
+
+
+def test_what_is_a_want_of_memory():
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(out_of_memory(TPU))
+    assert not is_out_of_memory(out_of_memory("INVALID_ARGUMENT: shapes differ"))
+    assert not is_out_of_memory(ValueError("RESOURCE_EXHAUSTED"))
+
+
+def test_the_ladder_is_climbed_from_the_cheapest():
+    changes = list(ladder(CONFIG, devices=1))
+    first = [change.settings for change in changes[:3]]
+    assert first[:2] == [{"gradient_accumulation_steps": 2}, {"gradient_accumulation_steps": 4}]
+    assert first[2] == {"model.remat": "dots"}
+    kinds = [change.same_run for change in changes]
+    assert kinds == sorted(kinds, reverse=True), "what needs another run comes last"
+    assert {"model.remat": "full", "gradient_accumulation_steps": 16} in [
+        change.settings for change in changes
+    ]
+    assert changes[-1].settings["batch_size"] == 1
+    for devices in (1, 4, 8):
+        for change in ladder(CONFIG, devices=devices, remat="dots"):
+            changed = advice.configuration.replace(CONFIG, change.settings)
+            assert changed.batch_size % (changed.gradient_accumulation_steps * devices) == 0
+            assert changed.model.remat != "none"
+
+
+def test_flags_are_those_of_the_command_line():
+    change = advice.Change({"model.remat": "full", "use_amp": True, "ema.lengths": (0.1, 0.2)}, "")
+    assert change.flags == "--model.remat full --use_amp 1 --ema.lengths 0.1 0.2"
+
+
+def pretended(config: TrainConfig) -> int:
+    """A step whose memory goes with the piece of a batch, by policy."""
+    each = {"none": 3 * GIB, "dots": 2 * GIB, "full": GIB // 2}[config.model.remat or "none"]
+    return GIB + each * config.batch_size // config.gradient_accumulation_steps
+
+
+def test_what_fits_is_found_and_said():
+    lines: list[str] = []
+    found = advise(out_of_memory(TPU), CONFIG, measure=pretended, limit=None, say=lines.append)
+    assert found.limit == pytest.approx(15.48 * GIB, rel=1e-3) and found.peak == 49 * GIB
+    fitting = [one.change.settings for one in found.fitting]
+    assert fitting == [
+        {"gradient_accumulation_steps": 4},
+        {"model.remat": "dots", "gradient_accumulation_steps": 4},
+    ]
+    assert any("25.00 GiB (too much)" in line for line in lines), lines
+    said = message(found)
+    assert said.startswith("out of memory: the step needs 22.65 GiB on each device, there are 15")
+    assert "add --gradient_accumulation_steps 4   (13.00 GiB" in said and "pinxit plan" in said
+
+
+def test_nothing_fits():
+    found = advise(MemoryError(), CONFIG, measure=lambda config: 9 * GIB, limit=GIB)
+    assert not found.fitting and "nothing that was tried fits" in message(found)
+    assert "more devices" in message(found)
+
+
+def test_a_smaller_batch_is_another_run():
+    def by_batch(config: TrainConfig) -> int:
+        return config.batch_size * GIB
+
+    said = message(advise(MemoryError(), CONFIG, measure=by_batch, limit=6 * GIB))
+    assert "--batch_size 4" in said and "--name OTHER" in said
+
+
+def test_a_compiler_that_was_too_hopeful_is_held_to_less():
+    error = out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
+    found = advise(error, CONFIG, measure=pretended, limit=60 * GIB)
+    assert found.peak == 49 * GIB and found.fitting
+    assert all(one.peak is not None and one.peak < 49 * GIB for one in found.fitting)
+
+
+def test_compilers_that_refuse_are_no_answer():
+    def refusing(config: TrainConfig) -> int:
+        if config.model.remat != "full":
+            raise out_of_memory(TPU)
+        return 2 * GIB
+
+    found = advise(out_of_memory(TPU), CONFIG, measure=refusing)
+    assert found.fitting[0].change.settings["model.remat"] == "full"
+    broken = out_of_memory("INTERNAL: a bug")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        advise(MemoryError(), CONFIG, measure=lambda config: (_ for _ in ()).throw(broken))
+
+
+def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monkeypatch):
+    """The real compiler, a limit that is pretended, a device that refuses the first step."""
+    config = TrainConfig(
+        name="large", dataset_name="mock", dataset_size=16, image_size=16, batch_size=8,
+        max_steps=4, text_encoder=str(bundle), vae=str(bundle), output_dir=str(tmp_path),
+        model=ModelConfig(preset="debug", hidden_size=16, depth=2, num_heads=2),
+    )  # fmt: skip
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        def step(*_: Any) -> Any:
+            raise out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 99999999 bytes.")
+
+        return step
+
+    whole = advice.step_measure(config)
+    small = advice.step_measure(
+        dataclasses.replace(config, gradient_accumulation_steps=4, model=dataclasses.replace(
+            config.model, remat="full"))
+    )  # fmt: skip
+    assert 0 < small < whole
+    monkeypatch.setattr("pinxit.train.run.build_step", refuses)
+    monkeypatch.setattr(advice, "device_limit", lambda: whole - 1)
+    monkeypatch.setattr(advice, "ROOM", 1.0)
+    said = io.StringIO()
+    result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert "out of memory: the step needs" in result.reason and "  add --" in result.reason
+    assert result.reason in said.getvalue()
+    monkeypatch.undo()
+    flags = result.reason.partition("  add ")[2].partition("   (")[0].split()
+    changed = advice.configuration.parse(TrainConfig, flags, default=config)
+    result = run(changed, ["pinxit", "train"], console=Console(file=io.StringIO()))
+    assert result.status == "finished", "the advice is taken by the same run"
+
+
+def test_pictures_that_do_not_fit_are_told_apart(monkeypatch):
+    monkeypatch.setattr(advice, "_where", lambda error: "drawing or measuring")
+    error = out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
+    said = explained(error, CONFIG, measure=lambda config: GIB, limit=8 * GIB)
+    assert "the step itself fits" in said and "--evaluation.batch_size" in said
