@@ -49,7 +49,7 @@ def conditioning_effect(
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=min(10, count), seed=seed)
     losses: list[list[np.ndarray]] = [[], [], []]
-    sums, ends = np.zeros(3), 0
+    sums, ends, colours = np.zeros(3), 0, 0
     for start in range(0, count, batch_size):
         some = np.minimum(np.arange(start, start + batch_size), count - 1)
         kept = min(batch_size, count - start)
@@ -57,6 +57,7 @@ def conditioning_effect(
         latents = encode(model.autoencoder.params, pixels.astype(np.float32) / 127.5 - 1.0)
         values = np.asarray(latents, np.float64)[:kept]
         sums += [values.size, values.sum(), np.square(values).sum()]
+        colours += pixels[:kept].size
         ends += int(np.isin(pixels[:kept], (0, 255)).sum())
         for place, texts in enumerate((captions, others, [""] * count)):
             loss = row_losses(
@@ -78,7 +79,7 @@ def conditioning_effect(
     yield "conditioning/changed", changed
     mean = sums[1] / sums[0]
     yield "latents/std", math.sqrt(max(0.0, sums[2] / sums[0] - mean**2))
-    yield "latents/saturated", ends / (count * pixels[0].size)
+    yield "latents/saturated", ends / colours
 
 
 def _gain(own: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, float]]:

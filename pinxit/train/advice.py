@@ -213,7 +213,7 @@ def _remats() -> tuple[str, ...]:
 
 def step_measure(config: TrainConfig) -> int:
     """Compiles the step for the devices that are here; nothing is loaded or allocated."""
-    from pinxit.train.abstract import abstract_program
+    from pinxit.train.abstract import abstract_program  # pyrefly: ignore[missing-import]
 
     return peak_bytes(abstract_program(config).lower().compile())
 

@@ -139,6 +139,7 @@ def test_compilers_that_refuse_are_no_answer():
 
 def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monkeypatch):
     """The real compiler, a limit that is pretended, a device that refuses the first step."""
+    pytest.importorskip("pinxit.train.abstract")
     config = TrainConfig(
         name="large", dataset_name="mock", dataset_size=16, image_size=16, batch_size=8,
         max_steps=4, text_encoder=str(bundle), vae=str(bundle), output_dir=str(tmp_path),

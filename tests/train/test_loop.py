@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -25,7 +26,8 @@ def loop(step, state, **options):
 
 def learned(rows: list[dict]) -> list[dict]:
     """The rows without speed and memory."""
-    timed = ("images_per_second", "seconds_per_step", "data_wait_share", "memory_gb")
+    timed = ("images_per_second", "seconds_per_step", "step_seconds", "data_wait_share")
+    timed += ("memory_gb",)
     return [{k: v for k, v in row.items() if k not in timed} for row in rows]
 
 
@@ -65,6 +67,29 @@ def test_too_many_bad_steps_stop_with_a_reason():
     _, _, rows = loop(*make(objective=poisoned(2, 4, 5, 6)), max_skipped=3)
     assert [row["skipped"] for row in rows] == [1, 4, 4]
     assert all(row["loss"] > 0 for row in rows)
+
+
+def test_a_step_is_timed_by_itself_where_it_waits():
+    """Data of 20 ms a batch, and a step of far less."""
+    slow = loader()
+    batches = slow.batches
+
+    def slowly(start: int, stop: int):
+        for raw in batches(start, stop):
+            time.sleep(0.02)
+            slow.wait_seconds += 0.02
+            yield raw
+
+    slow.batches = slowly  # type: ignore[method-assign]
+    rows: list[dict] = []
+    train(*make(), slow, frozen=FROZEN, max_steps=16, log_interval=4,
+          on_row=lambda step, row: rows.append(row))  # fmt: skip
+    assert "step_seconds" not in rows[0], "it is not known yet that there is waiting"
+    for row in rows[1:]:
+        assert row["data_wait_share"] > 0.5 and row["seconds_per_step"] > 0.02
+        assert 0 < row["step_seconds"] < row["seconds_per_step"]
+    *_, quick = loop(*make())
+    assert all("step_seconds" not in row or row["step_seconds"] > 0 for row in quick)
 
 
 def test_a_row_without_finite_steps_has_no_loss():

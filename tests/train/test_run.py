@@ -29,7 +29,9 @@ from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.writers import read_rows
 
-TIMED = ("images_per_second", "seconds_per_step", "data_wait_share", "memory_gb")
+TIMED = (
+    *("images_per_second", "seconds_per_step", "step_seconds", "data_wait_share", "memory_gb"),
+)
 PROGRAM = """
 import json, sys
 from pinxit.config import from_json
@@ -125,7 +127,13 @@ def test_what_a_run_writes(whole: Path, config: TrainConfig):
     results = json.loads((whole / "results.json").read_text())
     assert results["step"] == 40 and results["images"] == 160
     assert results["ema"] == min(results["validation"], key=results["validation"].get)
+    probe = results["probe"]
+    assert probe["conditioning/loss"] == pytest.approx(results["validation"]["raw"], rel=0.2)
+    last = learned(whole)[-1]
+    assert {name: last[name] for name in probe} == probe and results["warnings"] == []
+    assert 0 < learned(whole)[0]["loss_of_zero"] < 10
     report = (whole / "report.html").read_text()
+    assert "What captions do" in report and "What was noticed" not in report
     assert "pinxit train" in report and "data:image/png" in report and "http" not in report
     with Image.open(whole / "samples" / "final.png") as sheet:
         assert sheet.width > 4 * 128

@@ -1,0 +1,225 @@
+"""The doctor on a run's folder: a good one, and one thing wrong at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pinxit.data.manifest import Manifest
+from pinxit.data.shards import ShardInfo
+from pinxit.doctor import folder as folder_module
+from pinxit.doctor.folder import RunReport
+from pinxit.doctor.line import Line
+from pinxit.train.run import run
+from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+
+
+@pytest.fixture(scope="module")
+def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of seconds."""
+    config = TrainConfig(
+        name="good",
+        dataset_name="mock",
+        dataset_size=16,
+        image_size=16,
+        batch_size=4,
+        max_steps=6,
+        text_encoder=str(bundle),
+        vae=str(bundle),
+        log_interval=2,
+        save_interval=3,
+        sample_interval=3,
+        output_dir=str(tmp_path_factory.mktemp("runs")),
+        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
+        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        evaluation=EvalConfig(images=10, batch_size=10),
+    )
+    result = run(config, ["pinxit", "train"], console=Console(file=io.StringIO()))
+    assert result.status == "finished"
+    return result.folder
+
+
+@pytest.fixture
+def copy(good: Path, tmp_path: Path) -> Path:
+    """One to break; it was last written an hour ago."""
+    path = shutil.copytree(good, tmp_path / "good")
+    before = time.time() - 3600
+    os.utime(path / "metrics.jsonl", (before, before))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def known_weights(good: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the child would tell, without another process that loads JAX."""
+    newest = sorted((good / "checkpoints").glob("step_*"))[-1]
+    kept = json.loads((newest / "run.json").read_text())["encoders"]
+    monkeypatch.setattr(folder_module, "ask", lambda *args, **more: dict(kept))
+
+
+def report(path: Path, **more: bool) -> list[Line]:
+    return list(RunReport(path, **more).lines())
+
+
+def one(lines: list[Line], name: str) -> Line:
+    (found,) = [line for line in lines if line.name == name]
+    return found
+
+
+def test_a_good_run_has_no_complaint_and_is_not_touched(good: Path):
+    before = {path: path.stat().st_mtime_ns for path in good.rglob("*")}
+    lines = report(good)
+    assert {line.status for line in lines} == {"ok"}, lines
+    assert "whole: step_00000006, step_00000003" in one(lines, "checkpoints").said
+    assert "3 rows, the last at step 6" in one(lines, "metrics").said
+    assert "the weights it was trained with" in one(lines, "encoders").said
+    assert "3 grids" in one(lines, "samples").said
+    assert "finished after 6 steps" in one(lines, "next").said
+    assert before == {path: path.stat().st_mtime_ns for path in good.rglob("*")}
+
+
+def test_a_flipped_bit_in_a_checkpoint(copy: Path):
+    (copy / "results.json").unlink()
+    file = next(
+        path
+        for path in (copy / "checkpoints" / "step_00000006" / "state").rglob("*")
+        if path.is_file() and path.stat().st_size
+    )
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    lines = report(copy)
+    assert "is damaged" in one(lines, "checkpoint").said
+    assert one(lines, "checkpoint").status == "problem"
+    assert "resumes after step 3 of 6" in one(lines, "next").said
+    shutil.rmtree(copy / "checkpoints" / "step_00000003")
+    assert one(report(copy), "next").status == "problem"
+
+
+def test_large_checkpoints_are_not_hashed_unless_asked_for(copy: Path, monkeypatch):
+    monkeypatch.setattr(folder_module, "HASHED", 0)
+    assert "not hashed: --full" in one(report(copy), "checkpoints").said
+    assert "not hashed" not in one(report(copy, full=True), "checkpoints").said
+    next((copy / "checkpoints" / "step_00000006" / "state").glob("*")).rename(copy / "elsewhere")
+    assert "is missing" in one(report(copy), "checkpoint").said
+
+
+def test_leftovers(copy: Path):
+    root = copy / "checkpoints"
+    (root / ".step_00000009.77").mkdir()
+    (root / "damaged_step_00000002").mkdir()
+    said = [line.said for line in report(copy) if line.name == "checkpoint"]
+    assert len(said) == 2 and "set aside" in said[0] and "half-written" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: [lines[0], "{broken", *lines[1:]], "line 2 is not JSON"),
+        (lambda lines: [*lines[:2], lines[0]], "step 2 comes after step"),
+        (lambda lines: [lines[0].replace('"loss": ', '"loss": NaN, "was": ')], "not finite: loss"),
+    ],
+)
+def test_metrics_that_cannot_be(copy: Path, change, says: str):
+    path = copy / "metrics.jsonl"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    line = one(report(copy), "metrics")
+    assert line.status == "problem" and says in line.said
+
+
+def test_rows_without_a_finite_step(copy: Path):
+    rows = [{"step": 2, "loss": 1.0}, {"step": 4, "loss": None}]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = one(report(copy), "metrics")
+    assert line.status == "warning" and "no finite step in the rows to 4" in line.said
+
+
+def test_what_the_watch_sees_is_told(copy: Path):
+    losses = [*np.linspace(2, 0.5, 60), *[1.9] * 10]
+    rows = [{"step": 20 * (i + 1), "loss": float(loss)} for i, loss in enumerate(losses)]
+    kept = {"kind": "text_unused", "step": 400, "text": "the text does nothing: so; do this"}
+    rows[19]["warnings"] = [kept]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = report(copy)
+    assert "the loss rises: 1.9" in one(lines, "loss rises").said
+    assert "--optimizer.learning_rate" in one(lines, "loss rises").advice
+    assert one(lines, "text unused").advice == "do this"
+
+
+def test_pictures(copy: Path):
+    (copy / "samples" / "step_00000003.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    assert "cannot be opened" in one(report(copy), "samples").said
+    (copy / "samples" / "step_00000003.png").unlink()
+    assert "missing: step_00000003.png" in one(report(copy), "samples").said
+
+
+def test_other_weights(copy: Path, monkeypatch):
+    monkeypatch.setattr(folder_module, "ask", lambda *a, **k: {"text_encoder": "0", "vae": "1"})
+    line = one(report(copy), "encoders")
+    assert line.status == "problem" and "text_encoder" in line.said
+
+
+def test_encoders_that_are_elsewhere(copy: Path):
+    config = json.loads((copy / "config.json").read_text())
+    config["text_encoder"] = "somebody/something"
+    (copy / "config.json").write_text(json.dumps(config))
+    line = one(report(copy), "encoders")
+    assert line.status == "warning" and "somebody/something" in line.said
+
+
+def test_a_folder_that_is_no_run_and_a_config_that_cannot_be_read(tmp_path: Path):
+    assert [line.status for line in report(tmp_path)] == ["problem"]
+    (tmp_path / "config.json").write_text('{"nonsense": 1}')
+    assert "cannot be read" in report(tmp_path)[0].said
+
+
+# --- prepared data ----------------------------------------------------------------------------
+
+
+def prepared(root: Path) -> Manifest:
+    """A dataset of two shards, as far as its manifest goes."""
+    (root / "latents").mkdir(parents=True)
+    infos = []
+    for name in ("a.array_record", "b.array_record"):
+        (root / "latents" / name).write_bytes(name.encode())
+        info = ShardInfo(name=name, count=1, bytes=len(name), sha256="0" * 64)
+        infos.append(info)
+    manifest = Manifest({"format": 1}, ("a", "b"), {"latents": tuple(infos)}, {"ok": 2})
+    manifest.write(root)
+    return manifest
+
+
+def with_dataset(copy: Path, root: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"dataset_name": "prepared", "dataset_path": str(root)}
+    (copy / "config.json").write_text(json.dumps(config))
+
+
+def test_a_prepared_dataset(copy: Path, tmp_path: Path):
+    root = tmp_path / "set"
+    prepared(root)
+    with_dataset(copy, root)
+    assert "2 shards" in one(report(copy), "dataset").said
+    (root / "latents" / "b.array_record").unlink()
+    line = one(report(copy), "dataset")
+    assert line.status == "problem" and "1 of 2 shards: latents/b.array_record" in line.said
+    assert f"pinxit prepare --out {root}" in line.advice
+    (root / "manifest.json").unlink()
+    assert one(report(copy), "dataset").status == "problem"
+
+
+def test_another_dataset_than_the_run_was_begun_with(copy: Path, tmp_path: Path, monkeypatch):
+    root = tmp_path / "set"
+    prepared(root)
+    with_dataset(copy, root)
+    position = {"step": 6, "dataset": "another"}
+    monkeypatch.setattr(RunReport, "kept", lambda self: {"loader_position": position})
+    line = one(report(copy), "dataset")
+    assert line.status == "problem" and "begun with another" in line.said
