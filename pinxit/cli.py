@@ -67,7 +67,9 @@ def guarded(command: Callable[[], int]) -> int:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         fix = "try a smaller --batch_size or --size"
-        print(f"pinxit: error: out of memory ({' '.join(str(error).split())}); {fix}", file=sys.stderr)
+        print(
+            f"pinxit: error: out of memory ({' '.join(str(error).split())}); {fix}", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("pinxit: interrupted", file=sys.stderr)

@@ -144,6 +144,8 @@ def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterato
     order += [(policies[-1], n) for n in pieces if n not in few]
     if "offload" in _remats() and remat != "offload" and jax.default_backend() != "cpu":
         order.append(("offload", pieces[-1]))
+    for chunk in _chunks(config, devices):
+        yield Change({"encoder_chunk": chunk}, f"encoders take {chunk} rows at once")
     for policy, count in order:
         settings: dict[str, Any] = {}
         if policy != remat:
@@ -151,7 +153,7 @@ def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterato
         if count != config.gradient_accumulation_steps:
             settings["gradient_accumulation_steps"] = count
         if settings:
-            yield Change(settings, _costs(settings))
+            yield Change(_divided(config, settings), _costs(settings))
     yield from _other(config, devices, policies[-1], pieces[-1])
 
 
@@ -161,18 +163,21 @@ def _other(config: TrainConfig, devices: int, policy: str, count: int) -> Iterat
     least = {k: v for k, v in least.items() if v != 1}
     if devices > 1 and not config.fsdp:
         yield Change({"fsdp": True}, "the state is cut over the devices, and gathered")
-        yield Change({**least, "fsdp": True}, "and all is recomputed, in pieces")
+        both = _divided(config, {**least, "fsdp": True})
+        yield Change(both, "and all is recomputed, in pieces")
     if not config.use_amp and config.model.dtype is None:
         yield Change({"use_amp": True}, "half the activations, and faster", same_run=False)
-        yield Change({**least, "use_amp": True}, "and all is recomputed", same_run=False)
+        both = _divided(config, {**least, "use_amp": True})
+        yield Change(both, "and all is recomputed", same_run=False)
     if len(config.ema.lengths) > 1:
         middle = sorted(config.ema.lengths)[len(config.ema.lengths) // 2]
-        fewer = {**least, "ema.lengths": (middle,)}
+        fewer = _divided(config, {**least, "ema.lengths": (middle,)})
         yield Change(fewer, "one average of the parameters in place of several", same_run=False)
     batch = config.batch_size
-    while batch % 2 == 0 and batch // 2 >= devices:
+    while batch % (2 * devices) == 0:
         batch //= 2
         changes = {"model.remat": policy, "batch_size": batch, "gradient_accumulation_steps": 1}
+        changes = _divided(config, changes)
         yield Change(changes, f"a batch of {batch} in place of {config.batch_size}", same_run=False)
 
 
@@ -182,6 +187,24 @@ def _pieces(config: TrainConfig, devices: int) -> list[int]:
     while config.batch_size % (2 * found[-1] * devices) == 0:
         found.append(2 * found[-1])
     return found
+
+
+def _chunks(config: TrainConfig, devices: int) -> list[int]:
+    """Rows at once for encoders that run in the step: a quarter of them, and as few as there are
+    devices."""
+    if not config.encode_in_step:
+        return []
+    piece = config.encoder_chunk or config.batch_size // config.gradient_accumulation_steps
+    sizes = {piece // 4, devices} if piece % (4 * devices) == 0 else {devices}
+    return [size for size in sorted(sizes, reverse=True) if size < piece]
+
+
+def _divided(config: TrainConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """`settings`, with a chunk of the encoders that still divides what is encoded together."""
+    batch = settings.get("batch_size", config.batch_size)
+    count = settings.get("gradient_accumulation_steps", config.gradient_accumulation_steps)
+    fits = not config.encoder_chunk or batch // count % config.encoder_chunk == 0
+    return settings if fits else {**settings, "encoder_chunk": batch // count}
 
 
 def _cost(pair: tuple[str, int], policies: Sequence[str]) -> tuple[int, int]:
@@ -213,7 +236,7 @@ def _remats() -> tuple[str, ...]:
 
 def step_measure(config: TrainConfig) -> int:
     """Compiles the step for the devices that are here; nothing is loaded or allocated."""
-    from pinxit.train.abstract import abstract_program  # pyrefly: ignore[missing-import]
+    from pinxit.train.abstract import abstract_program
 
     return peak_bytes(abstract_program(config).lower().compile())
 

@@ -34,6 +34,7 @@ FREE_FIELDS = (
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
     *("sampling", "evaluation", "dataset_path", "fetch"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks", "fsdp"),
+    *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),
 )
 """Settings that may differ when a run is resumed, with all that is below them."""

@@ -14,7 +14,13 @@ from rich.console import Console
 from pinxit.train import advice
 from pinxit.train.advice import advise, explained, is_out_of_memory, ladder, message, shortage
 from pinxit.train.run import run
-from pinxit.train.settings import EmaConfig, ModelConfig, TrainConfig
+from pinxit.train.settings import (
+    EmaConfig,
+    EvalConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 
 GIB = 2**30
 TPU = (
@@ -75,6 +81,18 @@ def test_the_ladder_is_climbed_from_the_cheapest():
             changed = advice.configuration.replace(CONFIG, change.settings)
             assert changed.batch_size % (changed.gradient_accumulation_steps * devices) == 0
             assert changed.model.remat != "none"
+
+
+def test_encoders_in_the_step_take_fewer_rows_at_once():
+    inside = dataclasses.replace(
+        CONFIG, model=ModelConfig(preset="debug"), encode_in_step=True, encoder_chunk=8
+    )
+    changes = [change.settings for change in ladder(inside, devices=1)]
+    assert changes[:2] == [{"encoder_chunk": 2}, {"encoder_chunk": 1}]
+    assert {"gradient_accumulation_steps": 2} in changes
+    assert {"gradient_accumulation_steps": 4, "encoder_chunk": 4} in changes, "8 would not divide"
+    for settings in changes:
+        advice.configuration.replace(inside, settings)
 
 
 def test_flags_are_those_of_the_command_line():
@@ -139,11 +157,12 @@ def test_compilers_that_refuse_are_no_answer():
 
 def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monkeypatch):
     """The real compiler, a limit that is pretended, a device that refuses the first step."""
-    pytest.importorskip("pinxit.train.abstract")
     config = TrainConfig(
         name="large", dataset_name="mock", dataset_size=16, image_size=16, batch_size=8,
         max_steps=4, text_encoder=str(bundle), vae=str(bundle), output_dir=str(tmp_path),
         model=ModelConfig(preset="debug", hidden_size=16, depth=2, num_heads=2),
+        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        evaluation=EvalConfig(images=0),
     )  # fmt: skip
 
     def refuses(*_: Any, **__: Any) -> Any:
