@@ -22,7 +22,7 @@ import pinxit
 from pinxit import config as settings
 from pinxit.plan.compilers import OF_PLATFORM, find_compiler, version_of
 from pinxit.plan.targets import HERE, get_target
-from pinxit.plan.worker import FLAGS
+from pinxit.plan.worker import FLAGS, XLA_FLAGS
 from pinxit.train.settings import TrainConfig
 
 SHAPING = ("arrays.py", "encoders", "flow", "models", "plan", "train")
@@ -140,7 +140,9 @@ def environment(platform: str, path: list[str]) -> dict[str, str]:
     package = str(Path(pinxit.__file__).parents[1])
     before = os.environ.get("PYTHONPATH", "")
     paths = [package, *path, *([before] if before else [])]
-    flags = {} if platform == HERE else FLAGS
+    flags = {} if platform == HERE else dict(FLAGS)
+    if platform in XLA_FLAGS:
+        flags["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS[platform]}".strip()
     return {**os.environ, **flags, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -44,6 +44,9 @@ FLAGS = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 """Environment of a worker that compiles for hardware that is not there."""
+XLA_FLAGS = {"cuda": "--xla_gpu_enable_triton_gemm=false"}
+"""Without a card nothing can be tried, and XLA's own kernels for products are chosen by trying:
+what is planned calls cuBLAS for all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

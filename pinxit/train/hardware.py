@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-
 from pinxit.models.attend import fastest, works
 from pinxit.models.transformer import TransformerConfig
 

@@ -31,6 +31,7 @@ from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import TrainConfig
+from pinxit.train.start import started
 from pinxit.train.state import TrainState
 from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
 
@@ -182,7 +183,7 @@ def _restore(
     checkpoints.clean()
     restored = checkpoints.restore(state)
     if restored is None:
-        return state, Window(), 0.0, None
+        return started(config, parts, state, say=display.say), Window(), 0.0, None
     for problem in restored.problems:
         display.say(f"warning: {problem}")
     where = f"the run {config.name}"

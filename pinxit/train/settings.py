@@ -223,6 +223,9 @@ class TrainConfig:
     """Non-finite steps in a row after which the run stops."""
     output_dir: str = "runs"
     """Where runs are written."""
+    init_from: str | None = None
+    """A run, checkpoint or release whose parameters this run begins with (its best average), such
+    as a run at a smaller image size; none: fresh ones."""
     resume: bool = True
     """Continue the run of this name if there is one; off: refuse to touch it."""
     fsdp: bool = False
