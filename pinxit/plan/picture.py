@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
 
@@ -29,19 +31,22 @@ def draw(plan: Plan, path: Path) -> Path:
     _stack(axes, batches, sizes)
     top = plan.memory.limit / GIB
     axes.axhline(top, color="#c1121f", linestyle="--", linewidth=1.6)
-    axes.annotate(
-        f"{top:.1f} GiB: what a program can have on a {plan.target.chip.title}",
-        (0.01, top), xycoords=("axes fraction", "data"), xytext=(0, 4),
-        textcoords="offset points", color="#c1121f", fontsize=9,
+    axes.text(
+        0.99, top * 1.01, f"{top:.1f} GiB: what a program can have on a {plan.target.chip.title}",
+        transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="#c1121f", fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     for one in plan.largest:
-        points = sorted(one.tried.items())
-        style = {"color": LINES.get(one.remat, "#555555"), "linewidth": 1.4, "marker": "o"}
-        axes.plot(
-            [batch for batch, _ in points], [peak / GIB for _, peak in points],
-            markersize=3.5, label=f"peak, remat {one.remat} (largest {one.batch or 'none'})",
-            **style,
-        )  # fmt: skip
+        peaks = {batch: float(peak) for batch, peak in one.tried.items()}
+        if one.remat == remat:
+            peaks[plan.config.batch_size] = float(plan.memory.peak)
+        known = sorted(peaks)
+        colour = LINES.get(one.remat, "#555555")
+        dense = _between(known)
+        axes.plot(dense, _interpolated(dense, peaks), color=colour, linewidth=1.4)
+        label = f"peak, remat {one.remat} (largest {one.batch or 'none'})"
+        heights = [peaks[batch] / GIB for batch in known]
+        axes.plot(known, heights, "o", color=colour, markersize=4, label=label)
     axes.plot(
         [plan.config.batch_size], [plan.memory.peak / GIB], marker="*", markersize=15,
         color="#ffffff", markeredgecolor="#111111", linestyle="none",
@@ -80,9 +85,25 @@ def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> N
             axes.bar(batches, [height], width, bottom, color=colour, label=label)
             bottom += height
         return
-    layers = [[sizes[batch][name] / GIB for batch in batches] for name in names]
+    dense = _between(batches)
+    layers = [
+        _interpolated(dense, {batch: float(sizes[batch][name]) for batch in batches})
+        for name in names
+    ]
     labels = [TITLES.get(name, name) for name in names]
-    axes.stackplot(batches, *layers, labels=labels, colors=COLOURS, alpha=0.9, linewidth=0)
+    axes.stackplot(dense, *layers, labels=labels, colors=COLOURS, alpha=0.9, linewidth=0)
+
+
+def _between(batches: list[int]) -> np.ndarray:
+    """Many batches from the first to the last, so that a line looks like what it is on a log
+    axis."""
+    return np.geomspace(batches[0], batches[-1], 200)
+
+
+def _interpolated(dense: np.ndarray, sizes: dict[int, float]) -> np.ndarray:
+    """GiB at all these batches: linear between those that are known."""
+    known = sorted(sizes)
+    return np.interp(dense, known, [sizes[batch] / GIB for batch in known])
 
 
 def curve(plan: Plan, remat: str) -> dict[int, dict[str, int]]:

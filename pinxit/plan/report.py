@@ -61,7 +61,7 @@ def _memory(plan: Plan) -> Table:
     for name, size in memory.parts.items():
         table.add_row(name, f"{size / GIB:.2f}", f"{size / memory.peak:.0%}")
     table.add_row("peak", f"{memory.peak / GIB:.2f}", "100%", style="bold")
-    table.add_row("there is", f"{memory.limit / GIB:.2f}", f"{memory.limit / memory.peak:.0%}")
+    table.add_row("there is", f"{memory.limit / GIB:.2f}", "")
     return table
 
 

@@ -94,7 +94,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     traced = program.trace()
     lowered = traced.lower()
-    plain = dataclasses.replace(config.model, remat="none")
+    plain = dataclasses.replace(config.model, remat="none", attention="xla")  # all in sight
     once = abstract_program(dataclasses.replace(config, model=plain), devices)
     result = {
         "devices": len(devices),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pinxit.recipes.coyo import coyo_256, coyo_test
+from pinxit.recipes.coyo_more import coyo_256_a100, coyo_256_pod, coyo_256_v100, coyo_512
 from pinxit.recipes.mock import mock
 from pinxit.recipes.scenes import scenes, scenes_long
 from pinxit.train.settings import TrainConfig
@@ -17,8 +18,15 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "scenes_long": scenes_long,
     "mock": mock,
     "coyo_256": coyo_256,
+    "coyo_256_a100": coyo_256_a100,
+    "coyo_256_v100": coyo_256_v100,
+    "coyo_512": coyo_512,
+    "coyo_256_pod": coyo_256_pod,
     "coyo_test": coyo_test,
 }
 """Recipes by name."""
 
-__all__ = ["RECIPES", "coyo_256", "coyo_test", "mock", "scenes", "scenes_long"]
+__all__ = [
+    *("RECIPES", "mock", "scenes", "scenes_long"),
+    *("coyo_256", "coyo_256_a100", "coyo_256_pod", "coyo_256_v100", "coyo_512", "coyo_test"),
+]

@@ -1,0 +1,77 @@
+"""Cells of docs/plan.md's table, compiled anew: minutes each, with the vendors' compilers.
+
+``pinxit plan --install-compiler tpu`` and ``cuda12`` install what these tests need; then
+``pytest -m slow tests/plan/test_vendor.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pinxit.plan.compile import compile_step
+from pinxit.plan.compilers import CompilerMissing, find_compiler
+from pinxit.plan.memory import memory_of, with_batch
+from pinxit.plan.plan import planned
+from pinxit.plan.speed import step_time
+from pinxit.plan.targets import GIB, get_target
+from pinxit.recipes import coyo_256
+from pinxit.train.settings import ModelConfig, TrainConfig
+
+pytestmark = pytest.mark.slow
+
+
+def compiler_or_skip(name: str) -> None:
+    try:
+        find_compiler(get_target(name).platform, target=name)
+    except CompilerMissing as error:
+        pytest.skip(str(error))
+
+
+def settings(*, vae: bool) -> TrainConfig:
+    config = coyo_256()
+    if not vae:
+        config = replace(config, model=ModelConfig(preset="large", use_stable_vae=False))
+    return planned(config.resolved())
+
+
+@pytest.mark.parametrize(
+    ("target", "vae", "batch"),
+    [
+        ("tpu-v3-8", True, 4096),
+        ("tpu-v3-8", False, 512),
+        ("a100-40", True, 512),
+        ("a100-40", False, 64),
+        ("v100-16", True, 64),
+        ("v100-16", False, 8),
+    ],
+)
+def test_a_cell_of_the_table_holds(target: str, vae: bool, batch: int):
+    compiler_or_skip(target)
+    found = compile_step(with_batch(settings(vae=vae), batch, "full"), target)
+    memory = memory_of(found, get_target(target))
+    assert memory.fits, f"{-memory.free / GIB:.2f} GiB too much"
+    assert sum(memory.parts.values()) == memory.peak
+    assert found.result["dtype"] == get_target(target).half
+
+
+def test_what_is_too_large_is_refused_with_its_size():
+    compiler_or_skip("tpu-v3-8")
+    found = compile_step(with_batch(settings(vae=True), 4096, "none"), "tpu-v3-8")
+    memory = memory_of(found, get_target("tpu-v3-8"))
+    assert not memory.fits and memory.peak > 2 * memory.limit
+
+
+def test_cycles_cover_the_step_of_a_tpu():
+    compiler_or_skip("tpu-v3-8")
+    config = replace(settings(vae=True), batch_size=64)
+    model = replace(config.model, preset="base", remat="full")
+    found = compile_step(replace(config, model=model), "tpu-v3-8")
+    time = step_time(found.result, get_target("tpu-v3-8"))
+    assert time is not None
+    assert {"encoders", "forward", "backward", "recomputed"} <= time.by_part.keys()
+    assert found.result["cycles"]["unresolved"] == []
+    share = found.result["flops"] / time.seconds / 8 / get_target("tpu-v3-8").peak("bfloat16")
+    assert 0.1 < share < 0.8
+    assert time.by_part["recomputed"] == pytest.approx(time.by_part["forward"], rel=0.5)
