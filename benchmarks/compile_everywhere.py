@@ -22,9 +22,10 @@ from pinxit.train.settings import TrainConfig
 TARGETS = ("tpu-v3-8", "tpu-v3-512", "tpu-v4-256", "v5e-256", "v6e-256", "a100-40", "v100-16")
 
 
-def said(what: str, seconds: float) -> None:
+def said(what: str, seconds: float, begun: set[str] = set()) -> None:  # noqa: B006
     """A line for each compile."""
-    if seconds < 0.5:
+    if what not in begun:
+        begun.add(what)
         print(f"compiling {what}", file=sys.stderr, flush=True)
 
 

@@ -56,9 +56,10 @@ def settings(vae: bool) -> TrainConfig:
     return planned(config.resolved())
 
 
-def said(what: str, seconds: float) -> None:
+def said(what: str, seconds: float, begun: set[str] = set()) -> None:  # noqa: B006
     """A line for each compile."""
-    if seconds < 0.5:
+    if what not in begun:
+        begun.add(what)
         print(f"compiling {what}", file=sys.stderr, flush=True)
 
 
