@@ -54,7 +54,8 @@ def started(
 
 def check_model(stored: release.Stored, wanted: TransformerConfig, where: str) -> None:
     """Raises unless the stored network is the wanted one, however it is computed."""
-    settings = {"in_channels": wanted.in_channels, "context_dim": wanted.context_dim}
+    settings: dict[str, Any] = {"in_channels": wanted.in_channels}
+    settings["context_dim"] = wanted.context_dim
     settings |= {name: v for name, v in stored.model.items() if name not in COMPUTATION}
     name = settings.pop("preset", None)
     theirs = preset(name, **settings) if name else from_json(TransformerConfig, settings)
