@@ -114,7 +114,7 @@ def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit tra
     from pinxit import recipes
     from pinxit.train.settings import TrainConfig
 
-    recipe, rest = recipe_of(argv, recipes.RECIPES)
+    recipe, rest = recipes.recipe_of(argv)
     config = parse(
         TrainConfig,
         rest,
@@ -130,30 +130,6 @@ def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit tra
     return run(config, argv=command).exit_code
 
 
-def recipe_of(argv: Sequence[str], known: Sequence[str] | dict[str, Any]) -> tuple[str, list[str]]:
-    """The recipe to start from, and the remaining arguments.
-
-    It is the one named by `--recipe`, or else the one called like the dataset, or else "scenes".
-    """
-    rest: list[str] = []
-    found = dataset = None
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--recipe":
-            found = value if equals else next(words, "")
-            continue
-        rest.append(word)
-        if name.replace("-", "_") == "__dataset_name":
-            if not equals:
-                value = next(words, "")
-                rest.append(value)
-            dataset = value
-    if found is not None and found not in known:
-        raise UsageError("recipe", found, valid=list(known))
-    return found or (dataset if dataset in known else None) or "scenes", rest
-
-
 def prepare(argv: Sequence[str]) -> int:
     """Makes a dataset to train on."""
     from pinxit.prepare_cli import prepare
@@ -164,7 +140,7 @@ def prepare(argv: Sequence[str]) -> int:
 def plan(argv: Sequence[str]) -> int:
     """Says what a run takes."""
     from pinxit.plan.command import plan
-    from pinxit.recipes import RECIPES
+    from pinxit.recipes import RECIPES, recipe_of
 
     return plan(argv, recipes=RECIPES, recipe_of=recipe_of, aliases=TRAIN_ALIASES)
 

@@ -51,6 +51,9 @@ class PrepareOptions:
     """Name of the source, also as a plain word: pinxit prepare coyo --out DIR."""
     out: str | None = None
     """The folder of the prepared dataset."""
+    find_duplicates: str | None = None
+    """Prepare nothing, but write the list of the whole set's duplicates to this file, to be named
+    in filters.duplicates then."""
     dataset_path: str | None = None
     """A file, folder, glob, URL or dataset of the hub, in place of the released one."""
     dataset_revision: str | None = None
@@ -221,6 +224,8 @@ def prepare(argv: Sequence[str]) -> int:
 
 def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> int:
     """Both stages and the report."""
+    if options.find_duplicates is not None:
+        return _find_duplicates(options, options.find_duplicates, console)
     folder = options.folder
     source = None if options.stage == "latents" else _source(options)
     engine = get_engine(
@@ -246,6 +251,39 @@ def _source(options: PrepareOptions) -> Source:
         columns=named_columns(options.columns),
         unit_rows=options.unit_rows,
     )
+
+
+def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> int:
+    """The list of duplicates."""
+    from pinxit.data.find_duplicates import find_duplicates
+
+    if options.engine == "rank":
+        problem = "of no use here: the passes follow one another"
+        raise UsageError("engine", "rank", problem=problem, valid="local, inline, ray")
+    source, file = _source(options), Path(path).expanduser()
+    with watching(console, "rows") as watch:
+        counts = find_duplicates(
+            file,
+            source,
+            dataclasses.replace(options.filters, duplicates=None),
+            get_engine(options.engine, address=options.address),
+            workers=options.workers,
+            limit=None if options.limit is None else units_for(source, options.limit),
+            watch=watch,
+        )
+    rows, left = sum(counts.values()), counts.get("ok", 0)
+    doubled = " and ".join(
+        f"{counts.get(f'filtered_{kind}', 0):,} by {name}"
+        for kind, name in (("url", "URL"), ("phash", "perceptual hash"))
+    )
+    console.print(
+        f"{file}: of {rows:,} rows {left:,} are left; {doubled} are duplicates\n"
+        f"use it: --filters.duplicates {file}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
 
 
 def _images(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from pinxit.config import UsageError
 from pinxit.encoders.weights import flatten, unflatten
 
 FORMAT = "pinxit-release"
+MANIFEST = "manifest.json"
+"""The file of a checkpoint that lists its files with their hashes."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
 """The checkpoint that comes with the package."""
 
@@ -201,23 +203,40 @@ def choose_ema(wanted: str | None, averages: list[str], best: str | None = None)
     return sorted(averages)[len(averages) // 2] if averages else "raw"
 
 
-def _verify(folder: Path) -> None:
-    """Raises unless every file of a checkpoint is what its manifest says."""
-    listed = _json(folder / "manifest.json").get("sha256", {})
-    for name, digest in listed.items():
-        path = folder / name
-        if not path.is_file():
-            problem = f"damaged ({name} is missing)"
-        elif _sha256(path) != digest:
-            problem = f"damaged ({name} is not what was written)"
-        else:
-            continue
-        raise UsageError("checkpoint", str(folder), problem=problem, valid=_kinds())
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, by its manifest; None where nothing is."""
+    try:
+        listed: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its {MANIFEST} cannot be read ({error})"
+    present = {str(path.relative_to(folder)) for path in files_of(folder)}
+    for name in sorted(listed):
+        if name not in present:
+            return f"{name} is missing"
+        if sha256_of(folder / name) != listed[name]:
+            return f"{name} is damaged (its SHA-256 differs)"
+    extra = sorted(present - set(listed))
+    return f"{extra[0]} is not in its manifest" if extra else None
 
 
-def _sha256(path: Path) -> str:
+def files_of(folder: Path) -> Iterator[Path]:
+    """All files of a checkpoint, in a fixed order, the manifest excepted."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            yield path
+
+
+def sha256_of(path: Path) -> str:
+    """A file's hash."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path) -> None:
+    """Raises unless every file of a checkpoint is what its manifest says."""
+    if (found := damage(folder)) is not None:
+        problem = f"damaged ({found})"
+        raise UsageError("checkpoint", str(folder), problem=problem, valid=_kinds())
 
 
 def _json(path: Path) -> dict[str, Any]:

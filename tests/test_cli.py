@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import pinxit
-from pinxit.cli import main, recipe_of
+from pinxit.cli import main
 from pinxit.metadata import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -143,14 +143,6 @@ def test_train_refuses_before_anything_is_written(bundle, tmp_path, capsys, word
     given = ["--recipe", "mock", "--output_dir", runs, "--vae", bundle, "--text_encoder", bundle]
     assert message in refused(capsys, "train", *given, *words)
     assert not runs.exists()
-
-
-def test_the_recipe_follows_the_dataset():
-    known = {"scenes": None, "mock": None}
-    assert recipe_of(["--max_steps", "3"], known) == ("scenes", ["--max_steps", "3"])
-    assert recipe_of(["--dataset-name=mock"], known) == ("mock", ["--dataset-name=mock"])
-    words = ["--recipe", "scenes", "--dataset_name", "mock"]
-    assert recipe_of(words, known) == ("scenes", words[2:])
 
 
 @pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from pathlib import Path
 
 from pinxit.config import leaves
 from pinxit.data.filters import FilterConfig
+from pinxit.data.find_duplicates import HASH, MARK, PARTITION_ROWS
 from pinxit.prepare_cli import PrepareOptions
 from pinxit.recipes import RECIPES
 from pinxit.train.settings import TrainConfig
@@ -53,6 +55,23 @@ def test_the_plan_follows_from_the_assumptions():
     assert f"{320 * body * 8e3 / 1e9:.2f} Gbit/s" in PAGE.replace("\n", " ")
 
 
+def test_the_plan_of_the_duplicates_follows_from_its_figures():
+    rows = {row[0]: row[1:] for row in table("| | 1 M rows |")}
+    passed = number(table("| assumption |")[0][1]) / 100
+    rate = number(rows["reading, on 16 cores"][3]) * 16
+    for column, count in enumerate((1e6, 100e6, 747e6)):
+        work = count * passed * (MARK.itemsize + HASH.itemsize)
+        sizes = {"disk while it works": work, "the list": count / 4}
+        for name, value in sizes.items():
+            said = f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+            assert rows[name][column] == said
+        seconds = count / rate
+        said = f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        assert rows["reading, on 16 cores"][column] == said
+    partitions = 2 ** max(0, math.ceil(math.log2(747e6 / PARTITION_ROWS)))
+    assert f"of which COYO has {partitions}" in PAGE
+
+
 def test_the_filters_are_the_defaults():
     filters = FilterConfig()
     for value in (filters.min_side, filters.min_aesthetic):
@@ -66,7 +85,7 @@ def test_the_commands_have_settings_that_exist():
     known |= {name: str for name in ("ntasks", "repo-type", "local-dir", "head", "help")}
     commands = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     words = [word for block in commands for word in shlex.split(block, comments=True)]
-    words += re.findall(r"`[^`]*?(--[a-z_.-]+)[^`]*`", PAGE)
+    words += re.findall(r"`[^`]*?(--[a-z][a-z_.-]+)[^`]*`", PAGE)
     options = {word[2:] for word in words if word.startswith("--")}
     assert len(options) > 12
     assert sorted(options - set(known)) == []

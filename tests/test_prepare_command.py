@@ -45,7 +45,7 @@ def table(server: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def words(table: Path, out: Path, bundle: Path, *more: object) -> list[str]:
     given = ["prepare", "coyo", "--dataset_path", table, "--out", out, "--vae", bundle]
     given += ["--image_size", 16, "--unit_rows", 20, "--encode_batch", 8, "--images.workers", 1]
-    given += ["--fetch.allow_networks", LOOPBACK, "--fetch.retries", 0, "--fetch.timeout", 3]
+    given += ["--fetch.allow_networks", LOOPBACK, "--fetch.retries", 0, "--fetch.timeout", 20]
     return [str(word) for word in [*given, "--workers", 1, *more]]
 
 

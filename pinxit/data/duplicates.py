@@ -1,123 +1,141 @@
-"""One row per perceptual hash in a whole set: the keys of the others, found in one pass.
+"""The list of a whole set's duplicates: two bits a row, for whoever reads its units in any order.
 
-Workers read units in any order, so none of them can know which row of a hash comes first. One pass
-over the metadata, in order and before anything is fetched, can: of the rows that pass the filters
-the first of each hash (and of each URL) is kept, and the keys of the rest are what `Filter` takes
-as `duplicates`.
+Workers read units in any order, so none of them can know which row of a hash comes first. The list
+knows: `find_duplicates.py` makes it in passes over the metadata, before anything is fetched. Of the
+rows that pass the other filters the first of each URL is kept, and of these the first of each
+perceptual hash; each of the others has a bit that says which of the two it is. The list holds for
+the source, the units and the filters that it was made with, and refuses any others: a row that was
+kept there must not be filtered here, or its duplicates would be gone with it.
 
-Both what was seen and what was found may be a `set`, exact but in memory (about 100 bytes an entry:
-fine to some 20 million rows), or a `Bloom` filter (Bloom 1970), of fixed size: with n entries in m
-bits and k hashes it calls an unknown entry known with probability (1 - exp(-k n / m))^k, 0.8 % at
-10 bits an entry and k = 7. COYO has 580 million hashes and 656 million URLs: 1.5 GB for what was
-seen, during the pass; and about 170 million duplicates, 210 MB in every worker. Such an error drops
-a good row: up to 2.4 % of them. The pass is over metadata alone, on one core, and its result
-depends on nothing but the rows and their order.
+One file in the safetensors format: ``url`` and ``phash`` (bits, a unit's beginning with a new
+byte), ``first`` (the number of each unit's first row), ``start`` (its first byte), and the rest as
+JSON. It is mapped, not read: all workers of a machine share its pages. COYO's has 187 MB.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import math
-from collections.abc import Iterable
+import mmap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
-from pinxit.data.filters import Filter, FilterConfig
-from pinxit.data.schema import Row
+from pinxit.config import UsageError
+from pinxit.data.durable import whole
+from pinxit.data.filters import Duplicates, FilterConfig
+from pinxit.data.identity import differences, plain, source_identity
+from pinxit.data.schema import Source
+from pinxit.data.shards import DamagedShard, pack, unpack
 
-BITS_PER_ENTRY = 10
-MAGIC = b"pinxit bloom 1\n"
-
-
-@runtime_checkable
-class Keys(Protocol):
-    """What a set and a `Bloom` have in common."""
-
-    def __contains__(self, key: object, /) -> bool: ...
-
-    def add(self, key: str, /) -> None: ...
+FORMAT = 1
+REASONS = {"url": "filtered_url", "phash": "filtered_phash"}
 
 
-K = TypeVar("K", bound=Keys)
+class DuplicateList:
+    """A list on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError where there is none, or where it is damaged."""
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._arrays, self.about = unpack(self._map)
+            if self.about.get("format") != FORMAT or self.about["sha256"] != digest(self._arrays):
+                raise DamagedShard("its SHA-256 differs")
+        except (OSError, DamagedShard, KeyError, ValueError) as error:
+            raise UsageError(
+                "filters.duplicates",
+                str(path),
+                problem=f"no list of duplicates ({error})",
+                valid="a file that `pinxit prepare SOURCE --find_duplicates FILE` wrote",
+            ) from error
+        self._units = {unit: number for number, unit in enumerate(self.about["units"])}
+
+    @property
+    def sha256(self) -> str:
+        """What tells this list from others."""
+        return self.about["sha256"]
+
+    def get(self, key: str, /) -> str | None:
+        """The status that the row ends with, or None. ValueError for a row beyond the list."""
+        unit, _, number = key.rpartition("/")
+        place = self._units.get(unit)
+        if place is None:
+            raise ValueError(
+                f"filters.duplicates: {self.path} ends before unit {unit}: it was made with a "
+                "smaller --limit; make it anew"
+            )
+        row = int(number) - int(self._arrays["first"][place])
+        at = int(self._arrays["start"][place]) + (row >> 3)
+        for name, reason in REASONS.items():
+            if self._arrays[name][at] >> (row & 7) & 1:
+                return reason
+        return None
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raises unless the list was made for this source and these filters."""
+        if changed := differences(self.about["identity"], identity):
+            raise UsageError(
+                "filters.duplicates",
+                str(self.path),
+                problem=f"a list for other settings: {'; '.join(changed)}",
+                valid="the settings that it was made with, or a list made anew",
+            )
 
 
-class Bloom:
-    """A set of strings in fixed memory that may call a strange string known, never the reverse."""
-
-    def __init__(self, entries: int, *, bits_per_entry: int = BITS_PER_ENTRY) -> None:
-        """For about `entries` strings; with more of them it errs more often."""
-        if entries < 1 or bits_per_entry < 1:
-            raise ValueError(f"entries {entries} and bits_per_entry {bits_per_entry}: at least 1")
-        self.hashes = max(1, round(math.log(2) * bits_per_entry))
-        self._bits = np.zeros(-(-entries * bits_per_entry // 8), np.uint8)
-
-    def add(self, key: str, /) -> None:
-        """Makes a string known."""
-        for place in self._places(key):
-            self._bits[place >> 3] |= 1 << (place & 7)
-
-    def __contains__(self, key: object, /) -> bool:
-        """Whether a string was added, or, rarely, was not."""
-        return all(self._bits[place >> 3] >> (place & 7) & 1 for place in self._places(str(key)))
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both know the same."""
-        if not isinstance(other, Bloom):
-            return NotImplemented
-        return self.hashes == other.hashes and np.array_equal(self._bits, other._bits)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def save(self, path: str | Path) -> None:
-        """Writes the filter: a line of magic, the number of hashes in one byte, the bits."""
-        head = MAGIC + bytes([self.hashes])
-        Path(path).write_bytes(head + self._bits.tobytes())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Bloom:
-        """Reads what `save` wrote; ValueError where it is something else."""
-        data = Path(path).read_bytes()
-        if not data.startswith(MAGIC) or len(data) < len(MAGIC) + 2 or not data[len(MAGIC)]:
-            raise ValueError(f"{path} is no list of duplicates that Pinxit wrote")
-        bloom = cls(1)
-        bloom.hashes = data[len(MAGIC)]
-        bloom._bits = np.frombuffer(data[len(MAGIC) + 1 :], np.uint8).copy()
-        return bloom
-
-    def _places(self, key: str) -> list[int]:
-        """The bits of a string: k steps of two 64-bit hashes (Kirsch and Mitzenmacher 2006)."""
-        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        first = int.from_bytes(digest[:8], "little")
-        step = int.from_bytes(digest[8:], "little") | 1
-        total = 8 * len(self._bits)
-        return [(first + number * step) % total for number in range(self.hashes)]
+def list_identity(source: Source, filters: FilterConfig) -> dict[str, Any]:
+    """What a list depends on."""
+    known = {name: x for name, x in plain(filters).items() if name != "duplicates"}
+    return {"source": source_identity(source), "filters": known}
 
 
-def find_duplicates(rows: Iterable[Row], config: FilterConfig, *, seen: Keys, found: K) -> K:
-    """Adds to `found` the keys of rows whose hash or URL an earlier row has, and returns it.
-
-    Rows that the other filters drop neither count nor make duplicates. `seen` begins empty.
-    """
-    plain = Filter(_without_duplicates(config))
-    for row in rows:
-        if plain.check(row) is not None:
-            continue
-        marks = []
-        if config.unique_phash and row.phash is not None:
-            marks.append(f"phash {row.phash}")
-        url = row.url or row.origin
-        if config.unique_url and url is not None:
-            marks.append(f"url {url}")
-        if any(mark in seen for mark in marks):
-            found.add(row.key)
-            continue
-        for mark in marks:
-            seen.add(mark)
+def open_duplicates(source: Source, filters: FilterConfig) -> Duplicates:
+    """The list that the filters name; without one, nothing is a duplicate between units."""
+    if filters.duplicates is None:
+        return {}
+    found = DuplicateList(Path(filters.duplicates).expanduser())
+    found.check(list_identity(source, filters))
     return found
 
 
-def _without_duplicates(config: FilterConfig) -> FilterConfig:
-    return dataclasses.replace(config, unique_phash=False, unique_url=False)
+def filters_identity(filters: FilterConfig) -> dict[str, Any]:
+    """The filters, with what the list of duplicates says in place of where it lies."""
+    known = {name: x for name, x in plain(filters).items() if name != "duplicates"}
+    if filters.duplicates is not None:
+        known["duplicates"] = DuplicateList(Path(filters.duplicates).expanduser()).sha256
+    return known
+
+
+def write_list(
+    path: Path,
+    *,
+    identity: Mapping[str, Any],
+    units: Sequence[str],
+    first: Int[np.ndarray, " u"],
+    start: Int[np.ndarray, " v"],
+    bits: Mapping[str, UInt8[np.ndarray, " n"]],
+    counts: Mapping[str, int],
+) -> None:
+    """Writes a list, whole or not at all; equal lists have equal bytes."""
+    arrays = {**{name: bits[name] for name in REASONS}, "first": first, "start": start}
+    about = {
+        "format": FORMAT,
+        "identity": plain(identity),
+        "units": list(units),
+        "counts": dict(counts),
+        "sha256": digest(arrays),
+    }
+    with whole(path) as temporary:
+        temporary.write_bytes(pack(arrays, about))
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash of the arrays' content."""
+    hashed = hashlib.sha256()
+    for name in (*REASONS, "first", "start"):
+        hashed.update(np.ascontiguousarray(arrays[name]).data)
+    return hashed.hexdigest()

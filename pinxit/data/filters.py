@@ -9,16 +9,16 @@ at least 0.22, three words, one row per perceptual hash.
 Duplicates have state. Within a unit the first row that passes everything else is kept, always and
 whatever else happens. Between units a `Filter` knows nothing, because units are read by many
 workers in any order; who wants one row per hash in the whole set makes a list of the others first
-(duplicates.py) and passes it as `duplicates`. The price of either: when the row that was kept turns
-out to have a dead link, its duplicates are gone with it.
+(find_duplicates.py) and names it in `duplicates`. The price of either: when the row that was kept
+turns out to have a dead link, its duplicates are gone with it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pinxit.config import UsageError, choice, positive
@@ -26,6 +26,15 @@ from pinxit.data.histograms import Histograms, measure
 from pinxit.data.schema import Row
 
 MISSING = ("keep", "drop")
+
+
+@runtime_checkable
+class Duplicates(Protocol):
+    """What a dict and a `duplicates.DuplicateList` have in common."""
+
+    def get(self, key: str, /) -> str | None:
+        """The status that the row with this key ends with; None where it is kept."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,9 @@ class FilterConfig:
     """One row per perceptual hash."""
     unique_url: bool = True
     """One row per URL."""
+    duplicates: str | None = None
+    """A list that `pinxit prepare SOURCE --find_duplicates FILE` wrote: one row per hash and URL in
+    the whole set; none: in each unit of work."""
     blocked_domains: tuple[str, ...] = ()
     """Domains whose images are not wanted; "example.com" means www.example.com too."""
     missing: Literal["keep", "drop"] = "keep"
@@ -101,8 +113,8 @@ REASONS = (
 class Filter:
     """The filters of a config over the rows of one unit, in their order."""
 
-    def __init__(self, config: FilterConfig, *, duplicates: Container[str] = frozenset()) -> None:
-        """`duplicates`: keys of rows to drop, see duplicates.py."""
+    def __init__(self, config: FilterConfig, *, duplicates: Duplicates | None = None) -> None:
+        """`duplicates`: keys of rows to drop with their statuses, see duplicates.py."""
         self.config = config
         self.counts: Counter[str] = Counter()
         """Rows by status: "ok" and `REASONS`."""
@@ -111,7 +123,7 @@ class Filter:
         self.histograms = Histograms()
         """The figures of all rows, before any is dropped."""
         self._thresholds = config.thresholds()
-        self._duplicates = duplicates
+        self._duplicates: Duplicates = {} if duplicates is None else duplicates
         self._urls: set[str] = set()
         self._hashes: set[str] = set()
         self._blocked = frozenset(domain.strip(".").lower() for domain in config.blocked_domains)
@@ -120,12 +132,15 @@ class Filter:
         """None where the row is kept, otherwise the status that says why not."""
         figures = measure(row)
         self.histograms.add(figures)
-        if row.url is None and row.image is None:
-            reason = "no_url"
-        else:
-            reason = self._figures(figures) or self._domain(row) or self._seen(row)
+        reason = self.alone(row, figures) or self._seen(row)
         self.counts[reason or "ok"] += 1
         return reason
+
+    def alone(self, row: Row, figures: Mapping[str, float] | None = None) -> str | None:
+        """As `check`, of this row alone: without duplicates, and without counting it."""
+        if row.url is None and row.image is None:
+            return "no_url"
+        return self._figures(measure(row) if figures is None else figures) or self._domain(row)
 
     def _figures(self, figures: Mapping[str, float]) -> str | None:
         """The first figure beyond its limit; a missing one comes after all that are known."""
@@ -155,8 +170,8 @@ class Filter:
             return "filtered_url"
         if phash is not None and phash in self._hashes:
             return "filtered_phash"
-        if row.key in self._duplicates:
-            return "filtered_url" if phash is None else "filtered_phash"
+        if (listed := self._duplicates.get(row.key)) is not None:
+            return listed
         self._urls |= {url} if url is not None else set()
         self._hashes |= {phash} if phash is not None else set()
         return None

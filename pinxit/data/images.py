@@ -26,7 +26,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,8 +44,8 @@ from PIL import (
 )
 
 from pinxit.config import UsageError, choice, positive
+from pinxit.data.aspect_ratios import Size, make_buckets, nearest_bucket
 
-Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 
 FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
@@ -113,8 +113,11 @@ class ImageConfig:
     """A picture whose shorter side is below this is refused; 0 takes all, enlarging them."""
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
     """Accepted formats; TIFF is the one more that is known."""
+    bucket_step: int = 0
+    """Above 0, pictures keep about their aspect ratio: sides are multiples of this, areas at most
+    size x size (see `make_buckets`); 0: squares."""
     buckets: tuple[tuple[int, int], ...] = ()
-    """Target sizes (width, height) to choose from by aspect ratio (see `make_buckets`)."""
+    """Target sizes (width, height) to choose from by aspect ratio, in place of `bucket_step`."""
     timeout: float = 20.0
     """Seconds after which a `DecodePool` kills the process that decodes."""
     workers: int | None = None
@@ -125,7 +128,8 @@ class ImageConfig:
     def __post_init__(self) -> None:
         for field in ("size", "max_pixels", "workers", "memory_mb"):
             positive(field, getattr(self, field))
-        positive("min_side", self.min_side, minimum=0)
+        for field in ("min_side", "bucket_step"):
+            positive(field, getattr(self, field), minimum=0)
         positive("timeout", self.timeout, minimum=0.001)
         choice("crop", self.crop, ("center", "random"))
         if not self.formats:
@@ -139,7 +143,14 @@ class ImageConfig:
     @property
     def targets(self) -> tuple[Size, ...]:
         """The sizes that a picture may become."""
+        if self.bucket_step and not self.buckets:
+            return make_buckets(self.size, step=self.bucket_step)
         return self.buckets or ((self.size, self.size),)
+
+    @property
+    def bucketed(self) -> bool:
+        """Whether pictures become of several sizes."""
+        return bool(self.buckets or self.bucket_step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,33 +349,6 @@ def _plain(picture: Image.Image) -> Image.Image:
     if picture.mode == "1":
         return picture.convert("L")
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-
-
-# --- aspect ratios ----------------------------------------------------------------------------
-
-
-def make_buckets(size: int, *, max_ratio: float = 2.0, step: int = 64) -> tuple[Size, ...]:
-    """Sizes (width, height), the narrowest first, of at most ``size**2`` pixels.
-
-    Sides are multiples of `step`, the longer one at most `max_ratio` times the shorter. Of a
-    shorter side the longest fitting one is taken, so that no bucket costs more than the square.
-    """
-    positive("step", step)
-    positive("max_ratio", max_ratio)
-    if size < step or size % step:
-        raise UsageError("size", size, problem="no bucket", valid=f"a multiple of {step}")
-    tall = []
-    for short in range(step, size, step):
-        long = size * size // short // step * step
-        if long <= short * max_ratio:
-            tall.append((short, long))
-    return (*tall, (size, size), *((long, short) for short, long in reversed(tall)))
-
-
-def nearest_bucket(original: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket whose aspect ratio is nearest, by factor; the first of equals."""
-    ratio = math.log(original[0] / original[1])
-    return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1]) - ratio))
 
 
 # --- what the shards and the filters need -----------------------------------------------------

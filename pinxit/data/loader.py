@@ -3,7 +3,8 @@
 The order of samples is a global shuffle by index (Grain): epoch after epoch, each a new permutation
 of all rows, each row once. Batch ``s`` holds samples ``s * batch_size`` and following of that
 order, whatever was read before; resuming at a step reads exactly what an uninterrupted run would
-have read.
+have read. A reader may take a part of each batch: the parts of several readers, put together, are
+the batches of one.
 """
 
 from __future__ import annotations
@@ -51,28 +52,42 @@ class ArrayRows:
 class Loader:
     """Shuffled batches of `rows`, addressed by step."""
 
-    def __init__(self, rows: Rows, *, batch_size: int, seed: int = 0) -> None:
-        """Refuses an empty dataset."""
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        part: Int[np.ndarray, " p"] | None = None,
+    ) -> None:
+        """`part` are the places in each batch that this reader takes, in order; none: all.
+
+        Refuses an empty dataset, and places that there are not.
+        """
         if len(rows) == 0:
             raise ValueError("rows: the dataset is empty")
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
+        self.part = np.arange(batch_size) if part is None else np.asarray(part)
+        if not len(self.part) or self.part.min() < 0 or self.part.max() >= batch_size:
+            raise ValueError(f"part: {self.part} must be places in a batch of {batch_size}")
         self.rows = rows
         self.batch_size = batch_size
+        """Samples of a whole batch."""
         order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
         self._order = order
         self.wait_seconds = 0.0
         """Time that `batches` has waited for data, in all."""
 
     def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Which rows batch `step` holds."""
+        """Which rows this reader's part of batch `step` holds."""
         first = step * self.batch_size
-        return np.asarray([self._order[first + i] for i in range(self.batch_size)], np.int64)
+        return np.asarray([self._order[first + int(i)] for i in self.part], np.int64)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Batch `step`: the rows' arrays, and `index`, the samples' positions in the order."""
-        first = step * self.batch_size
-        index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
+        """This part of batch `step`: the rows' arrays, and `index`, the samples' positions in the
+        order."""
+        index = (step * self.batch_size + self.part.astype(np.int64)) % 2**31
         return {**self.rows.take(self.row_numbers(step)), "index": index.astype(np.int32)}
 
     def batches(

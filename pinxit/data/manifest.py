@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pinxit.data.durable import write_json
+from pinxit.data.identity import differences
 from pinxit.data.shards import SUFFIX, ShardInfo
 
 FORMAT = 1
@@ -82,12 +83,7 @@ class Ledger:
         given = _plain({"format": FORMAT, **identity})
         before = self.identity()
         if before is not None and before != given:
-            old, new = _flat(before), _flat(given)
-            changed = [
-                f"{name} (was {old.get(name)!r}, is {new.get(name)!r})"
-                for name in sorted({*old, *new})
-                if old.get(name) != new.get(name)
-            ]
+            changed = differences(before, given)
             raise ValueError(
                 f"{self.root} was begun with other settings: {'; '.join(changed)}; "
                 "give the same ones, or another folder"
@@ -160,16 +156,6 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name to value, for nested mappings."""
-    if not isinstance(value, Mapping):
-        return {prefix.rstrip("."): value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{name}.")
-    return flat
-
-
 # --- the whole --------------------------------------------------------------------------------
 
 
@@ -191,6 +177,8 @@ class Manifest:
     text: Mapping[str, Any] | None = None
     """``width``, ``max_tokens``, ``pooled`` (a width, or none) and ``longest`` (tokens) of the text
     embeddings, where they are stored; ``wide`` captions needed more range than float16 has."""
+    images: Mapping[str, Any] | None = None
+    """``shapes`` of each unit, by "h x w x 3", as written; None where the images are elsewhere."""
 
     @property
     def rows(self) -> int:
@@ -287,8 +275,12 @@ def gather(
     total: Counter[str] = Counter(dict(counts or {}) if "images" not in records else {})
     for record in records.get("images", ()):
         total.update(record.counts)
-    measured = _measure(records["latents"]) if "latents" in records else (None, None)
-    return Manifest(identity, tuple(units), files, dict(sorted(total.items())), *measured)
+    latents, text = _measure(records["latents"]) if "latents" in records else (None, None)
+    shapes = [record.measured.get("shapes") for record in records.get("images", ())]
+    images = {"shapes": shapes} if shapes and None not in shapes else None
+    return Manifest(
+        identity, tuple(units), files, dict(sorted(total.items())), latents, text, images
+    )
 
 
 def _all(

@@ -40,7 +40,8 @@ from pinxit.data.schema import Unit, can_heal
 class Progress:
     """How far a stage is."""
 
-    stage: Stage
+    stage: str
+    """A `manifest.Stage`, or another part of a long job."""
     units: int
     """Units that this command sees to."""
     done: int

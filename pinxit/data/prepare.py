@@ -8,7 +8,8 @@
 
 A unit depends on nothing but itself, and its files are in the order of its rows, however the web
 answered: the same input gives the same bytes whatever the engine, the number of workers, and how
-often it was killed. The record is written last; a unit without one is done again.
+often it was killed. The record is written last; a unit without one is done again. Images of one
+size (there are several with aspect-ratio buckets) follow one another in a shard, each in order.
 
 A retry takes up the rows whose end can heal, and leaves all others as they were. The unit's new
 files stand beside the old ones until the record changes from these to those.
@@ -16,28 +17,38 @@ files stand beside the old ones until the record changes from these to those.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import io
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pinxit.data.decode_pool import DecodePool
-from pinxit.data.duplicates import Bloom
+from pinxit.data.duplicates import filters_identity, open_duplicates
 from pinxit.data.durable import whole
 from pinxit.data.fetch import FetchConfig, Fetched, fetch_all
-from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.filters import Duplicates, Filter, FilterConfig
+from pinxit.data.identity import plain, source_identity
 from pinxit.data.images import Decoded, ImageConfig, encode_image
 from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import Previews
 from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
-from pinxit.data.shards import ShardInfo, ShardReader, describe, pack, unpack, verify, write_shard
+from pinxit.data.shards import (
+    ShardInfo,
+    ShardReader,
+    describe,
+    pack,
+    shape_name,
+    unpack,
+    verify,
+    write_shard,
+)
 from pinxit.data.spool import Spool
 
 FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]
@@ -66,13 +77,13 @@ def prepare_images(
     decode: DecodeFn,
     retry: bool = False,
     previews: int = 2,
-    duplicates: Container[str] = frozenset(),
+    duplicates: Duplicates | None = None,
 ) -> UnitRecord:
     """Does a unit, unless it is done, and returns its record.
 
     With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal.
     `previews` rejected images for each reason are kept for the report, of a few units; rows with a
-    key in `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
+    status in `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
@@ -80,10 +91,9 @@ def prepare_images(
         return before
     begun = time.monotonic()
     with Spool(out / "images") as spool:
-        former = _former(ledger, before, spool) if before is not None else {}
-        work = _Work(
-            unit, spool, Filter(filters, duplicates=duplicates), former, Previews(out, previews)
-        )
+        former, sizes = _former(ledger, before, spool) if before is not None else ({}, {})
+        row_filter = Filter(filters, duplicates=duplicates)
+        work = _Work(unit, spool, row_filter, former, sizes, Previews(out, previews))
         if source.bears_images:
             bodies = work.borne(source.read(unit))
         else:
@@ -101,7 +111,7 @@ def prepare_images(
             files=work.write(ledger, generation),
             counts=counts,
             generation=generation,
-            measured=before.measured if before is not None else work.measured(),
+            measured={**work.measured(), **(before.measured if before else {}), **work.shapes()},
             seconds=time.monotonic() - begun,
         )
         ledger.commit(record)
@@ -121,15 +131,13 @@ class ImageStage:
     """Takes up the rows of finished units that failed in a way that can heal."""
     previews: int = 2
     """Rejected images kept for the report, for each reason and unit."""
-    duplicates: Path | None = None
-    """A list of rows to drop that `duplicates.find_duplicates` found."""
     _pool: DecodePool | None = field(default=None, init=False, repr=False)
-    _dropped: Container[str] = field(default=frozenset(), init=False, repr=False)
+    _dropped: Duplicates | None = field(default=None, init=False, repr=False)
 
     def __call__(self, unit: Unit) -> UnitRecord:
         if self._pool is None:
             self._pool = DecodePool(self.image).__enter__()
-            self._dropped = Bloom.load(self.duplicates) if self.duplicates else frozenset()
+            self._dropped = open_duplicates(self.source, self.filters)
         return prepare_images(
             unit,
             self.source,
@@ -150,16 +158,15 @@ class ImageStage:
 
     def identity(self) -> dict[str, Any]:
         """What decides the content of the images: a folder holds those of one identity."""
-        free = ("timeout", "workers", "memory_mb")
+        free = ("timeout", "workers", "memory_mb", "bucket_step")
         image = {name: x for name, x in plain(self.image).items() if name not in free}
-        source = {"name": self.source.name, "revision": self.source.revision}
-        for name in ("unit_rows", "columns"):
-            if hasattr(self.source, name):
-                source |= {name: plain(getattr(self.source, name))}
-        filters = plain(self.filters)
-        if self.duplicates is not None:
-            filters |= {"duplicates": hashlib.sha256(self.duplicates.read_bytes()).hexdigest()}
-        return {"source": source, "filters": filters, "image": image}
+        image |= {"buckets": plain(self.image.targets) if self.image.bucketed else []}
+        open_duplicates(self.source, self.filters)  # raises for a list of other rows
+        return {
+            "source": source_identity(self.source),
+            "filters": filters_identity(self.filters),
+            "image": image,
+        }
 
     def notes(self) -> dict[str, Any]:
         """What else the report tells."""
@@ -175,6 +182,7 @@ class _Work:
         spool: Spool,
         row_filter: Filter,
         former: Mapping[str, Outcome],
+        sizes: dict[str, str],
         previews: Previews,
     ) -> None:
         self.unit = unit
@@ -186,6 +194,8 @@ class _Work:
         self.previews = previews
         self.rows: dict[str, Row] = {}
         """All rows by key, in their order, without what they bear."""
+        self.sizes = sizes
+        """Shapes of the finished images by key, as `shape_name` writes them."""
         self.outcomes: dict[str, Outcome] = {}
 
     def end(self, key: str, status: str, detail: str = "") -> None:
@@ -243,6 +253,7 @@ class _Work:
                 "crop": list(decoded.crop),
             }
             jpeg = encode_image(decoded.image, quality=QUALITY)
+            self.sizes[key] = shape_name(decoded.image.shape)
             self.spool[key] = pack({"jpeg": np.frombuffer(jpeg, np.uint8)}, meta)
 
     def counts(self) -> dict[str, int]:
@@ -256,14 +267,19 @@ class _Work:
             "missing": dict(sorted(self.filter.missing.items())),
         }
 
+    def shapes(self) -> dict[str, Any]:
+        """Images by shape, in the order of the shard."""
+        return {"shapes": dict(sorted(Counter(self.sizes.values()).items()))}
+
     def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
-        """The unit's files, in the order of its rows; no shard where no image is kept."""
+        """The unit's files; no shard where no image is kept."""
         unit, spool = self.unit.id, self.spool
         path = ledger.path("outcomes", unit, generation=generation)
         files = {"outcomes": write_outcomes(path, self.rows, self.outcomes)}
         if len(spool):
             path = ledger.path("images", unit, generation=generation)
-            files["images"] = write_shard(path, (spool[key] for key in self.rows if key in spool))
+            keys = sorted((key for key in self.rows if key in spool), key=self.sizes.__getitem__)
+            files["images"] = write_shard(path, (spool[key] for key in keys))
         return files
 
     def check(self) -> None:
@@ -273,19 +289,6 @@ class _Work:
         lost += [key for key in kept if key not in self.spool]
         if lost or len(kept) != len(self.spool):
             raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
-
-
-def plain(value: Any) -> Any:
-    """A setting as JSON has it, the same in every process (sets have no order of their own)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(plain(inner) for inner in value)
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value
 
 
 def _bare(row: Row) -> Row:
@@ -344,8 +347,11 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return [Outcome(*row) for row in zip(*columns, strict=True)]
 
 
-def _former(ledger: Ledger, before: UnitRecord, spool: Spool) -> dict[str, Outcome]:
-    """The ends that a retry keeps, by key; their images go to the spool."""
+def _former(
+    ledger: Ledger, before: UnitRecord, spool: Spool
+) -> tuple[dict[str, Outcome], dict[str, str]]:
+    """The ends that a retry keeps, and the images' shapes, by key; the images go to the spool."""
+    sizes: dict[str, str] = {}
     paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
     for folder, path in paths.items():
         verify(path, before.files[folder])
@@ -353,5 +359,9 @@ def _former(ledger: Ledger, before: UnitRecord, spool: Spool) -> dict[str, Outco
     if "images" in paths:
         with ShardReader(paths["images"]) as reader:
             for record in reader:
-                spool[unpack(record)[1]["key"]] = record
-    return {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}
+                arrays, meta = unpack(record)
+                spool[meta["key"]] = record
+                with Image.open(io.BytesIO(arrays["jpeg"].tobytes()), formats=("JPEG",)) as picture:
+                    sizes[meta["key"]] = shape_name((picture.height, picture.width, 3))
+    kept = {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}
+    return kept, sizes

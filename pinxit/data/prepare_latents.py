@@ -34,6 +34,7 @@ from pinxit.data.shards import (
     ShardInfo,
     ShardReader,
     pack,
+    shape_name,
     unpack,
     verify,
     write_shard,
@@ -100,16 +101,6 @@ class _Measured:
             NOT_FINITE: self.dropped[:20],
             "text": self.text,
         }
-
-
-def shape_name(shape: Sequence[int]) -> str:
-    """ "32x32x4" of (32, 32, 4)."""
-    return "x".join(str(side) for side in shape)
-
-
-def parse_shape(name: str) -> tuple[int, ...]:
-    """(32, 32, 4) of "32x32x4"."""
-    return tuple(int(side) for side in name.split("x"))
 
 
 def prepare_latents(

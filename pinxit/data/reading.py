@@ -2,23 +2,30 @@
 
 What a row number means follows from the manifest alone, never from what happens to be on the disk,
 so that all hosts and all restarts agree on the order: batch ``s`` is a function of the seed and of
-``s``, and host ``h`` of ``H`` takes the rows ``h, h + H, ...`` of it (`HostLoader`).
+``s``, and a host among several takes its places in it (`Loader`'s `part`).
+
+Rows of one shape (there are several with aspect-ratio buckets) follow one another: a bucket. Within
+it they are in the order of the units.
 
 A shard is read only after its SHA-256 was found to be the manifest's. A damaged or missing one is
-set aside (``<name>.corrupt``), named and counted; each of its rows is replaced by another one,
-chosen by a hash of the row, so that batches keep their size and the order of all others stands.
-Running the preparation again makes the shard anew.
+set aside (``<name>.corrupt``), named and counted; each of its rows is replaced by another one of
+its bucket, chosen by a hash of the row, so that batches keep their size and the order of all others
+stands. Rows that are held out neither replace others nor are replaced. Running the preparation
+again makes the shard anew.
 """
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import hashlib
 import io
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +33,27 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from pinxit.config import UsageError, choice
-from pinxit.data.loader import Loader, Rows
+from pinxit.config import choice
+from pinxit.data.layout import files_of, parts_of
 from pinxit.data.manifest import Manifest, Unfinished
-from pinxit.data.prepare_latents import parse_shape, set_aside
-from pinxit.data.shards import DamagedShard, ShardInfo, ShardReader, unpack, verify
+from pinxit.data.prepare_latents import set_aside
+from pinxit.data.shards import (
+    DamagedShard,
+    ShardInfo,
+    ShardReader,
+    shape_name,
+    unpack,
+    verify,
+)
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 """Captions to arrays with one row each, such as ``token_ids``."""
 MULTIPLE = 8
 """Stored text is padded to a multiple of this many tokens."""
+BLOCK = 64
+"""Rows looked at together when a key is searched for."""
 TOLERANCE = 0.05
 """Share of the shards that may be damaged; one may be in any case."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The rows of one unit."""
-
-    files: dict[str, ShardInfo]
-    """Folder to shard; all are verified before one is read."""
-    first: int
-    """Record of the first row; records of other shapes may be before and behind."""
-    count: int
 
 
 class PreparedRows:
@@ -72,8 +77,8 @@ class PreparedRows:
         open_shards: int = 128,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`kind` is "latents" or "images"; `shape` (h, w, c) chooses among latents of several
-        shapes; `say` is told of damage.
+        """`kind` is "latents" or "images"; `shape` (h, w, c) chooses one of several; `say` is told
+        of damage.
 
         Raises `Unfinished` if the preparation is not at its end, and ValueError if the dataset has
         not what is asked for.
@@ -82,7 +87,8 @@ class PreparedRows:
         self.root = root
         self.kind = kind
         self.manifest = Manifest.read(root)
-        self.shape = _shape(self.manifest, shape) if kind == "latents" else None
+        if kind == "latents" and self.manifest.latents is None:
+            raise Unfinished("the dataset has images and no latents: run the second stage")
         self.columns = columns
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
@@ -96,8 +102,12 @@ class PreparedRows:
             valid = ", ".join(self.manifest.files) or "none"
             raise ValueError(f"{root}: holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
-        self._parts = _parts(self.manifest, folders, self.shape)
+        self._files = files_of(self.manifest, folders)
+        """Unit to folder to shard; all are verified before one is read."""
+        self._parts, self.buckets = parts_of(self.manifest, kind, self._files, shape)
         self._ends = np.cumsum([part.count for part in self._parts], dtype=np.int64)
+        self._apart = [bucket.stop for bucket in self.buckets]
+        """Rows replace one another between these only."""
         self._bad: set[int] = set()
         self._verified: set[int] = set()
         self._open: OrderedDict[int, dict[str, ShardReader]] = OrderedDict()
@@ -107,15 +117,59 @@ class PreparedRows:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def hold_out(self, count: int) -> Int[np.ndarray, " n"]:
+        """The last rows of each bucket, `count` together, each bucket its share.
+
+        From now on they are no part of `buckets`, and none of them stands in for another row.
+        """
+        sizes = np.array([len(bucket) for bucket in self.buckets], np.int64)
+        ends = np.cumsum(sizes) * count // max(1, int(sizes.sum()))
+        shares = np.minimum(np.diff(ends, prepend=0), np.maximum(sizes - 1, 0)).tolist()
+        pairs = list(zip(self.buckets, shares, strict=True))
+        self.buckets = tuple(replace(b, stop=b.stop - share) for b, share in pairs)
+        self._apart = [edge for b, share in pairs for edge in (b.stop - share, b.stop)]
+        return np.concatenate([np.arange(b.stop - share, b.stop) for b, share in pairs])
+
+    def sound(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " n"]:
+        """Those of these rows whose shards are what the manifest says."""
+        with self._lock:
+            numbers = [self._parts[self._part(int(row))].unit for row in rows]
+            for number in sorted(set(numbers) - self._bad):
+                with contextlib.suppress(DamagedShard):
+                    self._readers(number)
+            self._check()
+            return rows[[number not in self._bad for number in numbers]]
+
+    def find(self, keys: Sequence[str]) -> dict[str, int]:
+        """Key to row, of those that are there; looks from the end of each key's unit."""
+        wanted: dict[str, set[str]] = {}
+        for key in keys:
+            wanted.setdefault(key.rpartition("/")[0], set()).add(key)
+        found: dict[str, int] = {}
+        for part, end in zip(self._parts, self._ends.tolist(), strict=True):
+            left = wanted.get(self.manifest.units[part.unit], set())
+            for stop in range(end, end - part.count, -BLOCK):
+                if not left:
+                    break
+                some = self.sound(np.arange(max(end - part.count, stop - BLOCK), stop))
+                metas = self.meta(some) if len(some) else []
+                hits = {m["key"]: int(n) for m, n in zip(metas, some, strict=True)}
+                found |= {key: hits[key] for key in left & hits.keys()}
+                left -= hits.keys()
+        return found
+
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """The arrays of these rows. `DamagedShard` when too many shards are damaged."""
+        """The arrays of these rows, which must be of one bucket.
+
+        `DamagedShard` when too many shards are damaged.
+        """
         records = self._records(rows)
         main = [unpack(record[self.kind]) for record in records]
         arrays: dict[str, np.ndarray] = {}
         if self.kind == "latents":
-            arrays["latents"] = np.stack([part["latents"] for part, _ in main]).astype(self.dtype)
+            arrays["latents"] = _stack([part["latents"] for part, _ in main]).astype(self.dtype)
         else:
-            arrays["images"] = np.stack([_pixels(part["jpeg"]) for part, _ in main])
+            arrays["images"] = _stack([_pixels(part["jpeg"]) for part, _ in main])
         if self._text is not None:
             arrays |= self._texts([unpack(record["text"])[0] for record in records])
         if self.columns is not None:
@@ -132,7 +186,7 @@ class PreparedRows:
 
     def verify_all(self, *, workers: int = 4) -> dict[str, str]:
         """Verifies every shard now rather than at its first use; those that are set aside."""
-        left = [i for i in range(len(self._parts)) if i not in self._verified | self._bad]
+        left = [i for i in self._files if i not in self._verified | self._bad]
         with ThreadPoolExecutor(workers) as pool:
             for number, reason in zip(left, pool.map(self._damage, left), strict=True):
                 with self._lock:
@@ -156,23 +210,27 @@ class PreparedRows:
             while True:
                 self._check()
                 usable = [self._usable(int(row)) for row in rows]
-                numbers = np.searchsorted(self._ends, usable, side="right").tolist()
+                parts = [self._part(row) for row in usable]
                 found: list[dict[str, bytes]] = [{} for _ in usable]
                 damaged = False
-                for number in sorted(set(numbers)):
-                    places = [i for i, other in enumerate(numbers) if other == number]
-                    damaged |= not self._read(number, places, usable, found)
+                for part in sorted(set(parts)):
+                    places = [i for i, other in enumerate(parts) if other == part]
+                    damaged |= not self._read(part, places, usable, found)
                 if not damaged:
                     self.replaced += sum(a != b for a, b in zip(rows, usable, strict=True))
                     return found
 
+    def _part(self, row: int) -> int:
+        """The number of the part that a row is in."""
+        return int(np.searchsorted(self._ends, row, side="right"))
+
     def _read(
-        self, number: int, places: list[int], rows: list[int], found: list[dict[str, bytes]]
+        self, place: int, places: list[int], rows: list[int], found: list[dict[str, bytes]]
     ) -> bool:
-        """Reads the rows at `places` from one unit into `found`; False if it is damaged."""
-        part = self._parts[number]
-        start = int(self._ends[number]) - part.count - part.first
-        folder = ""
+        """Reads the rows at `places` from one part into `found`; False if its unit is damaged."""
+        part = self._parts[place]
+        start = int(self._ends[place]) - part.count - part.first
+        folder, number = "", part.unit
         try:
             for folder, reader in self._readers(number).items():
                 records = reader.read([rows[place] - start for place in places])
@@ -195,8 +253,8 @@ class PreparedRows:
                 self._quarantine(number, *reason)
                 raise DamagedShard(reason[1])
             self._verified.add(number)
-        part = self._parts[number]
-        readers = {name: ShardReader(self._path(name, info)) for name, info in part.files.items()}
+        files = self._files[number]
+        readers = {name: ShardReader(self._path(name, info)) for name, info in files.items()}
         self._open[number] = readers
         while len(self._open) > self._open_shards:
             _close(self._open.popitem(last=False)[1])
@@ -212,7 +270,7 @@ class PreparedRows:
 
         A disk that cannot be read is not a damaged shard: its OSError passes.
         """
-        for folder, info in self._parts[number].files.items():
+        for folder, info in self._files[number].items():
             try:
                 verify(self._path(folder, info), info)
             except DamagedShard as error:
@@ -224,7 +282,7 @@ class PreparedRows:
         self._bad.add(number)
         if number in self._open:
             _close(self._open.pop(number))
-        info = self._parts[number].files[folder]
+        info = self._files[number][folder]
         done = set_aside(self._path(folder, info))
         self.quarantined[f"{folder}/{info.name}"] = reason
         self.say(f"warning: {folder}: {reason}; {done}; its rows are replaced by others")
@@ -232,10 +290,10 @@ class PreparedRows:
 
     def _check(self) -> None:
         """Refuses to go on with what is left if that is too little."""
-        allowed = max(1, int(TOLERANCE * len(self._parts)))
-        if len(self._bad) > min(allowed, len(self._parts) - 1):
+        allowed = max(1, int(TOLERANCE * len(self._files)))
+        if len(self._bad) > min(allowed, len(self._files) - 1):
             raise DamagedShard(
-                f"{self.root}: {len(self._bad)} of {len(self._parts)} shards are damaged or "
+                f"{self.root}: {len(self._bad)} of {len(self._files)} shards are damaged or "
                 f"missing ({', '.join(list(self.quarantined)[:3])}); run the preparation again"
             )
 
@@ -243,12 +301,28 @@ class PreparedRows:
         """The row, or if its shard is unusable another one: the same for the same damage."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        attempt, usable = 0, row
-        while self._bad and int(np.searchsorted(self._ends, usable, side="right")) in self._bad:
+        if not self._is_bad(row):
+            return row
+        end = bisect.bisect_right(self._apart, row)
+        start, stop = self._apart[end - 1] if end else 0, self._apart[end]
+        if all(self._parts[i].unit in self._bad for i in self._between(start, stop)):
+            raise DamagedShard(
+                f"{self.root}: damage has left no row to stand in for row {row}; run the "
+                "preparation again"
+            )
+        for attempt in itertools.count():
             digest = hashlib.blake2b(f"{row} {attempt}".encode(), digest_size=8).digest()
-            usable = int.from_bytes(digest, "little") % len(self)
-            attempt += 1
-        return usable
+            usable = start + int.from_bytes(digest, "little") % (stop - start)
+            if not self._is_bad(usable):
+                return usable
+        raise AssertionError
+
+    def _is_bad(self, row: int) -> bool:
+        return bool(self._bad) and self._parts[self._part(row)].unit in self._bad
+
+    def _between(self, start: int, stop: int) -> range:
+        """The parts that have rows from `start` to `stop - 1`."""
+        return range(self._part(start), self._part(stop - 1) + 1)
 
     # --- text ---
 
@@ -269,72 +343,12 @@ class PreparedRows:
         return {f"{name}{self.suffix}": array for name, array in arrays.items()}
 
 
-class HostLoader(Loader):
-    """One host's part of every batch: its rows ``host, host + hosts, ...``.
-
-    `batch_size` is that of the whole batch; the hosts' parts, taken in turns, are the batch that a
-    single host reads.
-    """
-
-    def __init__(
-        self, rows: Rows, *, batch_size: int, seed: int = 0, host: int = 0, hosts: int = 1
-    ) -> None:
-        """Refuses a batch that the hosts cannot share evenly."""
-        super().__init__(rows, batch_size=batch_size, seed=seed)
-        if not 0 <= host < hosts:
-            raise UsageError("host", host, problem="impossible", valid=f"0 to {hosts - 1}")
-        if batch_size % hosts:
-            problem = f"not divisible by {hosts} hosts"
-            raise UsageError("batch_size", batch_size, problem=problem)
-        self.host = host
-        self.hosts = hosts
-
-    def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Which rows this host's part of batch `step` holds."""
-        return super().row_numbers(step)[self.host :: self.hosts]
-
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """This host's part of batch `step`; ``index`` counts in the whole batch."""
-        first = step * self.batch_size + self.host
-        index = np.arange(first, first - self.host + self.batch_size, self.hosts) % 2**31
-        return {**self.rows.take(self.row_numbers(step)), "index": index.astype(np.int32)}
-
-
-def _shape(manifest: Manifest, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The latents' shape that is asked for, or the only one."""
-    if manifest.latents is None:
-        raise Unfinished("the dataset has images and no latents: run the second stage")
-    known: dict[str, int] = {}
-    for shapes in manifest.latents["shapes"]:
-        for name, count in shapes.items():
-            known[name] = known.get(name, 0) + count
-    listed = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
-    if shape is None and len(known) == 1:
-        return parse_shape(next(iter(known)))
-    if shape is None or "x".join(map(str, shape)) not in known:
-        raise UsageError("shape", shape, problem="not one of the dataset's", valid=listed or "none")
-    return shape
-
-
-def _parts(
-    manifest: Manifest, folders: Sequence[str], shape: tuple[int, ...] | None
-) -> list[_Part]:
-    """The units that have rows, in the manifest's order."""
-    name = "" if shape is None else "x".join(map(str, shape))
-    parts = []
-    for number in range(len(manifest.units)):
-        infos = {folder: manifest.files[folder][number] for folder in folders}
-        files = {folder: info for folder, info in infos.items() if info is not None}
-        if len(files) < len(folders):
-            continue
-        first, count = 0, files[folders[0]].count
-        if manifest.latents is not None and shape is not None:
-            shapes: dict[str, int] = manifest.latents["shapes"][number]
-            first = sum(n for other, n in shapes.items() if other < name)
-            count = shapes.get(name, 0)
-        if count:
-            parts.append(_Part(files, first, count))
-    return parts
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of one shape as one."""
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        names = ", ".join(sorted(map(shape_name, shapes)))
+        raise ValueError(f"rows: of several shapes ({names}); take those of one bucket together")
+    return np.stack(arrays)
 
 
 def _pixels(jpeg: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     return save(whole_arrays, metadata={"json": text})
 
 
-def unpack(record: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def unpack(record: bytes | mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays (views into the record, read-only) and the metadata; `DamagedShard` if malformed.
 
     A record's arrays keep the shapes and types they were packed with.
@@ -87,7 +88,7 @@ def unpack(record: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise DamagedShard(f"a record cannot be read: {error!r}") from error
 
 
-def _array(record: bytes, start: int, entry: Mapping[str, Any]) -> np.ndarray:
+def _array(record: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> np.ndarray:
     """One array of a record whose data begin at `start`."""
     dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
@@ -96,6 +97,16 @@ def _array(record: bytes, start: int, entry: Mapping[str, Any]) -> np.ndarray:
     if begin < 0 or min(shape, default=0) < 0 or end - begin != dtype.itemsize * count:
         raise ValueError(f"shape {shape} does not fit its {end - begin} bytes")
     return np.frombuffer(record, dtype, count=count, offset=start + begin).reshape(shape)
+
+
+def shape_name(shape: Sequence[int]) -> str:
+    """ "32x32x4" of (32, 32, 4)."""
+    return "x".join(str(side) for side in shape)
+
+
+def parse_shape(name: str) -> tuple[int, ...]:
+    """(32, 32, 4) of "32x32x4"."""
+    return tuple(int(side) for side in name.split("x"))
 
 
 # --- shards -----------------------------------------------------------------------------------

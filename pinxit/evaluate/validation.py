@@ -2,7 +2,8 @@
 
 Row ``i`` of ``N`` is seen once, with noise from a fixed key folded with ``i`` and at a fixed time;
 the times are spread evenly over [0, 1], every bin getting its share, so that two models (or two
-averages of one) are compared on the same noise and the difference is theirs.
+averages of one) are compared on the same noise and the difference is theirs. Images may have
+several sizes: those of one size are computed together.
 """
 
 from __future__ import annotations
@@ -48,27 +49,45 @@ def validation_loss(
         raise ValueError(f"images: {count} rows for {bins} bins of time; valid: at least {bins}")
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
-    losses = []
-    for start in range(0, count, batch_size):
-        # the last batch repeats its last row, so that there is one shape to compile
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        some = [examples[int(row)] for row in rows]
+    per_row = np.zeros(count, np.float32)
+    for numbers, some in _batches(examples, batch_size):
+        # a batch that is not full repeats its last row, so that there is one shape to compile
+        numbers = np.pad(numbers, (0, batch_size - len(some)), mode="edge")
+        some = some + some[-1:] * (batch_size - len(some))
         images = np.stack([row.image for row in some]).astype(np.float32) / 127.5 - 1.0
         loss = row_losses(
             model.params,
             encode(model.autoencoder.params, images),
             model.encode([row.caption for row in some]),
-            jnp.asarray(times[rows]),
-            jnp.asarray(rows, jnp.int32),
+            jnp.asarray(times[numbers]),
+            jnp.asarray(numbers, jnp.int32),
             jax.random.key(seed),
             config=model.config,
         )
-        losses.append(np.asarray(loss)[: count - start])
-    per_row = np.concatenate(losses)
+        per_row[numbers] = np.asarray(loss)  # a repeated row has one value
     yield "validation/loss", float(per_row.mean())
     bin_of = np.arange(count) % bins
     for i in range(bins):
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
+
+
+def _batches(
+    examples: Examples | Sequence[Example], size: int
+) -> Iterator[tuple[Int[np.ndarray, " n"], list[Example]]]:
+    """Rows with their numbers, `size` of one image shape at a time, the last of each fewer."""
+    pending: dict[tuple[int, ...], list[tuple[int, Example]]] = {}
+
+    def batch(shape: tuple[int, ...]) -> tuple[np.ndarray, list[Example]]:
+        numbers, rows = zip(*pending.pop(shape), strict=True)
+        return np.asarray(numbers, np.int64), list(rows)
+
+    for number in range(len(examples)):
+        row = examples[number]
+        pending.setdefault(row.image.shape, []).append((number, row))
+        if len(pending[row.image.shape]) == size:
+            yield batch(row.image.shape)
+    for shape in list(pending):
+        yield batch(shape)
 
 
 def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]:

@@ -5,12 +5,18 @@ To add one: a file with a function, and one line in `RECIPES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
-from pinxit.recipes.coyo import coyo_256, coyo_test
+from pinxit.config import UsageError
+from pinxit.data.manifest import Ledger
+from pinxit.data.sources import SOURCES
+from pinxit.recipes.coyo import coyo_256, coyo_test, source_256
 from pinxit.recipes.coyo_more import coyo_256_a100, coyo_256_pod, coyo_256_v100, coyo_512
 from pinxit.recipes.mock import mock
 from pinxit.recipes.scenes import scenes, scenes_long
+from pinxit.train.datasets import is_prepared
 from pinxit.train.settings import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -23,10 +29,51 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "coyo_512": coyo_512,
     "coyo_256_pod": coyo_256_pod,
     "coyo_test": coyo_test,
+    **{f"{name}_256": partial(source_256, name) for name in SOURCES if name != "coyo"},
 }
 """Recipes by name."""
 
 __all__ = [
-    *("RECIPES", "mock", "scenes", "scenes_long"),
+    *("RECIPES", "mock", "recipe_for", "recipe_of", "scenes", "scenes_long", "source_256"),
     *("coyo_256", "coyo_256_a100", "coyo_256_pod", "coyo_256_v100", "coyo_512", "coyo_test"),
 ]
+
+
+def recipe_of(argv: Sequence[str], known: Mapping[str, object] = RECIPES) -> tuple[str, list[str]]:
+    """The recipe to start from, and the remaining arguments.
+
+    It is the one named by `--recipe`, or else the one for the dataset.
+    """
+    rest: list[str] = []
+    found: str | None = None
+    given: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--recipe":
+            found = value if equals else next(words, "")
+            continue
+        rest.append(word)
+        name = name.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in ("dataset_name", "dataset_path"):
+            if not equals:
+                value = next(words, "")
+                rest.append(value)
+            given[name] = value
+    if found is not None and found not in known:
+        raise UsageError("recipe", found, valid=list(known))
+    return found or recipe_for(given.get("dataset_name"), given.get("dataset_path"), known), rest
+
+
+def recipe_for(
+    dataset: str | None, path: str | None = None, known: Mapping[str, object] = RECIPES
+) -> str:
+    """The recipe called like a dataset, or the one for its kind; "scenes" where none is named.
+
+    A prepared dataset is of the kind that it was prepared from.
+    """
+    if path and is_prepared(path):
+        identity = Ledger(Path(path).expanduser(), "images").identity() or {}
+        dataset = identity.get("source", {}).get("name", dataset)
+    names = (dataset, f"{dataset}_256", "scenes")
+    return next(name for name in names if name in known)

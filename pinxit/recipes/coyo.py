@@ -54,6 +54,16 @@ def coyo_256() -> TrainConfig:
     )
 
 
+def source_256(dataset: str) -> TrainConfig:
+    """`coyo_256` on another set of photographs: ``laion2b``, ``cc12m``, ``monet``, ``folder`` ...
+
+    Command: ``pinxit train --dataset_name cc12m``, or ``--recipe cc12m_256``. Hardware and hours:
+    as for `coyo_256`; for a smaller machine, ``--preset base`` and a smaller ``--batch_size``.
+    Small sets want fewer steps, ``--max_steps``. No figure of this recipe has been measured.
+    """
+    return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset)
+
+
 def coyo_test() -> TrainConfig:
     """The same path in a few minutes: 64 pixels, the bundled encoders, the tiny preset.
 

@@ -3,8 +3,8 @@
 The units of the source come in an order that follows from the seed and the epoch, and the rows that
 pass the filters are shuffled within their unit (in blocks, where rows bear their images). That
 order is the same whatever the web answers; when an attempt ends, and how, is not. So a position is
-the first attempt that has not ended, and the list of those behind it that have: whoever goes on
-from there tries each of the others, and none twice.
+the first attempt that has not ended, and the list of those behind it that have not either: whoever
+goes on from there tries these, then what nobody has tried, and none twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
+from pinxit.data.duplicates import open_duplicates
 from pinxit.data.filters import Filter, FilterConfig
 from pinxit.data.schema import Row, Source, Unit
 
@@ -39,8 +40,10 @@ class Position:
     """In the epoch's order of units."""
     row: int = 0
     """In the unit's order of rows: the first attempt that has not ended."""
-    done: tuple[int, ...] = ()
-    """Later attempts that have ended, counted from that one on."""
+    tried: int = 0
+    """Attempts that were made from that one on."""
+    waiting: tuple[int, ...] = ()
+    """Those of them that have not ended, counted from that one on."""
     opened: int = 0
     """Units, over all epochs, whose filtered rows are in `counts`."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -86,6 +89,7 @@ class Attempts:
             raise UsageError("dataset_path", source.name, problem="a dataset without rows")
         self.start = start or Position()
         self.excluded = set(excluded)
+        self.duplicates = open_duplicates(source, filters)
         self.filtered: Counter[str] = Counter()
         """Rows that were filtered in newly opened units, by status; for the caller to take."""
         self.opened = self.start.opened
@@ -102,7 +106,7 @@ class Attempts:
 
     def __iter__(self) -> Iterator[Attempt]:
         """Ends only with an error: ValueError where the filters leave nothing of an epoch."""
-        done, first = set(self.start.done), True
+        waiting, first = set(self.start.waiting), True
         for epoch in itertools.count(self.start.epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.units))
             made, start = 0, self.start if first else Position(epoch)
@@ -112,7 +116,8 @@ class Attempts:
                 for row, item in self._unit(epoch, place, unit, skipped):
                     serial, self._serial = self._serial, self._serial + 1
                     self._next = (epoch, place, row + 1)
-                    if serial in done or item.key in self.excluded:
+                    ended = serial < self.start.tried and serial not in waiting
+                    if ended or item.key in self.excluded:
                         continue
                     self._open[serial] = (epoch, place, row)
                     made += 1
@@ -139,17 +144,22 @@ class Attempts:
 
     def position(self, *, counts: dict[str, int], logged: int) -> Position:
         """Where another stream goes on from: all open attempts are made again."""
-        if not self._open:
-            return Position(*self._next, opened=self.opened, counts=counts, logged=logged)
-        low = next(iter(self._open))  # attempts are opened in order
-        done = tuple(n - low for n in range(low, self._serial) if n not in self._open)
+        # of those that were waiting at the start, some may not have been made again yet
+        ahead = [serial for serial in self.start.waiting if serial >= self._serial]
+        low = next(iter(self._open), self._serial)  # attempts are opened in order
         return Position(
-            *self._open[low], done=done, opened=self.opened, counts=counts, logged=logged
+            *self._open.get(low, self._next),
+            tried=max(self._serial, self.start.tried) - low,
+            waiting=tuple(serial - low for serial in (*self._open, *ahead)),
+            opened=self.opened,
+            counts=counts,
+            logged=logged,
         )
 
     def _unit(self, epoch: int, place: int, unit: Unit, skipped: int) -> Iterator[tuple[int, Row]]:
         """The unit's rows that pass the filters, shuffled and numbered, from `skipped` on."""
-        row_filter, missing = Filter(self.filters), Counter[str]()
+        row_filter = Filter(self.filters, duplicates=self.duplicates)
+        missing = Counter[str]()
 
         def kept() -> Iterator[Row]:
             for row in self._read(unit):

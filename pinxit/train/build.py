@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -58,6 +59,19 @@ class Parts:
     def encoder_in_step(self, config: TrainConfig) -> Autoencoder | None:
         """The autoencoder where it runs in the step."""
         return self.autoencoder if config.encode_in_step else None
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]], parts: Parts) -> None:
+    """Raises unless images of these (width, height) are cut into whole tokens."""
+    factor, patch = parts.autoencoder.stats.downsample, parts.model.patch_size
+    unit = factor * patch
+    if wrong := [f"{w} x {h}" for w, h in sizes if w % unit or h % unit]:
+        raise UsageError(
+            "images.buckets",
+            ", ".join(wrong),
+            problem="not divisible into tokens",
+            valid=f"sides that are multiples of {unit} (vae factor {factor} x patch {patch})",
+        )
 
 
 def model_config(

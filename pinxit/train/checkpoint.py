@@ -10,12 +10,10 @@ a word) and falls back to the newest checkpoint that is valid.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pinxit.config import diff
+from pinxit.release import MANIFEST, damage, files_of, sha256_of
 from pinxit.train.state import TrainState
 
-MANIFEST = "manifest.json"
 PREFIX = "step_"
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
@@ -103,18 +101,6 @@ def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below, in a fixed order, the manifest excepted."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            yield path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(path: Path) -> None:
     """Waits until the file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -126,19 +112,8 @@ def _sync(path: Path) -> None:
 
 def verify(folder: Path) -> None:
     """Raises `CheckpointError` unless every file is what the manifest says."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        listed: dict[str, str] = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"its {MANIFEST} cannot be read ({error})") from error
-    present = {str(path.relative_to(folder)) for path in _files(folder)}
-    for name in sorted(listed):
-        if name not in present:
-            raise CheckpointError(f"{name} is missing")
-        if _sha256(folder / name) != listed[name]:
-            raise CheckpointError(f"{name} is damaged (its SHA-256 differs)")
-    if extra := sorted(present - set(listed)):
-        raise CheckpointError(f"{extra[0]} is not in its manifest")
+    if (found := damage(folder)) is not None:
+        raise CheckpointError(found)
 
 
 def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -152,8 +127,8 @@ def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bo
         with ocp.PyTreeCheckpointer() as writer:
             writer.save(temporary.absolute() / "state", _as_tree(state))
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
-        hashes = {str(path.relative_to(temporary)): _sha256(path) for path in _files(temporary)}
-        for path in _files(temporary):
+        hashes = {str(path.relative_to(temporary)): sha256_of(path) for path in files_of(temporary)}
+        for path in files_of(temporary):
             _sync(path)
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps({"version": 1, "sha256": hashes}, indent=1))

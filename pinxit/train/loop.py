@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import psutil
 
 from pinxit.train.metrics import Window
@@ -85,10 +86,13 @@ OnStep = Callable[[int], None]
 
 
 class _Clock:
-    """Seconds of training since the last row: without the hooks', and without the first step's."""
+    """Seconds of training since the last row, without the hooks' and without those of compiling:
+    the first step's, and that of the first batch of any other shape."""
 
     def __init__(self, loader: Batches) -> None:
         self.loader = loader
+        self.known: set[frozenset[Any]] = set()
+        self.compiles = False
         self.restart()
         self.steps = -1
         self.given = 0.0
@@ -100,19 +104,25 @@ class _Clock:
         self.steps, self.paused = 0, 0.0
         self.begun, self.waited = time.perf_counter(), self.loader.wait_seconds
 
-    def begin(self) -> None:
-        """A step is about to be given to the device."""
+    def begin(self, raw: dict[str, Any]) -> None:
+        """A step is about to be given to the device; it compiles if its shapes are new."""
+        shapes = frozenset((name, np.shape(array)) for name, array in raw.items())
+        self.compiles = shapes not in self.known
+        self.known.add(shapes)
         self.given = time.perf_counter()
 
     def tick(self, result: jax.Array) -> None:
-        """Counts a step. The first one compiles: it is waited for and left out.
+        """Counts a step. One that compiles is waited for and left out.
 
         Where the row before waited for data, the first step of a row, which finds an idle device,
         is waited for and timed: what a step takes by itself.
         """
-        if self.steps < 0:
+        if self.compiles:
             result.block_until_ready()
-            self.restart()
+            if self.steps < 0:
+                self.restart()
+            else:
+                self.paused += time.perf_counter() - self.given
             return
         if self.steps == 0 and self.waits:
             result.block_until_ready()
@@ -163,7 +173,7 @@ def train(
     batches = loader.batches(step, max_steps)
     try:
         for raw in batches:
-            clock.begin()
+            clock.begin(raw)
             state, metrics = step_fn(state, frozen, place(raw))
             step += 1
             window.add(metrics)

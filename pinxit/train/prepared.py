@@ -3,7 +3,8 @@
 A prepared dataset says what it was made with. The run's autoencoder must be the one that made the
 latents, and stored text embeddings are used where the run's text encoder is the one they are of; a
 text encoder that is not stored runs inside the step. The last rows of the dataset are held out for
-the validation loss.
+the validation loss. A dataset of several image sizes (aspect-ratio buckets) is trained on in
+batches of one size each.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from jaxtyping import Int
 
 from pinxit.arrays import Example
 from pinxit.config import UsageError
+from pinxit.data.buckets import BucketedLoader
 from pinxit.data.loader import Loader, Rows
 from pinxit.data.manifest import Manifest
-from pinxit.data.prepare_latents import parse_shape
 from pinxit.data.reading import PreparedRows
-from pinxit.train.build import Parts
+from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
 from pinxit.train.settings import TrainConfig
@@ -50,6 +51,8 @@ def text_identity(
     }
 
 
+PIXELS = ("latents", "images")
+"""The columns that are no text."""
 LEAST_HELD_OUT = 10
 """Fewer rows tell nothing of the loss."""
 
@@ -77,33 +80,35 @@ def open_prepared(
     manifest = Manifest.read(root)
     text, stored = stored_text(config, parts, manifest, display)
     uses_vae = config.encodes_ahead
-    shape = check_latents(config, parts, manifest, root) if uses_vae else None
-    if not uses_vae:
-        check_images(config, manifest, root)
+    (check_latents if uses_vae else check_images)(config, parts, manifest, root)
     without = () if stored is None else (stored,)
     rows = PreparedRows(
         root,
         kind="latents" if uses_vae else "images",
-        shape=shape,
         columns=lambda captions: text.whole(captions, without=without),
         text=stored is not None,
         suffix=name_of("", stored or 0),
         say=display.say,
     )
     check_position(position, manifest, root)
-    count, held = len(rows), min(config.evaluation.images, len(rows) // 4)
-    if held < LEAST_HELD_OUT:
-        held = 0
-    display.say(f"{root}: {count - held} rows to train on, {held} held out")
+    # the order of the others follows from their number: a resumed run keeps the former one
+    kept = position.get("held_out") if isinstance(position, dict) else None
+    apart = hold_out(rows, config.evaluation.images) if kept is None else rows.hold_out(kept)
+    display.say(f"{root}: {len(rows) - len(apart)} rows to train on, {len(apart)} held out")
+    loader = make_loader(config, parts, rows, display)
     for column in ("mean", "std") if uses_vae and manifest.latents else ():
         values = ", ".join(f"{value:.3f}" for value in (manifest.latents or {})[column])
         display.say(f"latents' {column} by channel: {values}")
     return Feed(
-        Loader(Leading(rows, count - held), batch_size=config.batch_size, seed=config.seed),
+        loader,
         text,
-        {name: array for name, array in rows.take(np.arange(1)).items() if name != "latents"},
-        lambda: held_out(rows, held, display),
-        position=lambda step: {"step": step, "dataset": manifest.fingerprint()},
+        {name: array for name, array in rows.take(np.arange(1)).items() if name not in PIXELS},
+        lambda: held_out(rows, apart, display),
+        position=lambda step: {
+            "step": step,
+            "dataset": manifest.fingerprint(),
+            "held_out": len(apart),
+        },
         figures=lambda: {"rows_replaced": rows.replaced} if rows.replaced else {},
         results=lambda: {
             "dataset": manifest.fingerprint(),
@@ -111,6 +116,27 @@ def open_prepared(
             "quarantined": dict(rows.quarantined),
         },
     )
+
+
+def hold_out(rows: PreparedRows, wanted: int) -> Int[np.ndarray, " n"]:
+    """The rows of the validation loss: `wanted`, at most a quarter, none where those are few."""
+    count = min(wanted, len(rows) // 4)
+    return rows.hold_out(count if count >= LEAST_HELD_OUT else 0)
+
+
+def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
+    """The batches of the rows that are not held out, each of one shape."""
+    factor = parts.autoencoder.stats.downsample if rows.kind == "latents" else 1
+    buckets = rows.buckets
+    sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
+    check_sizes(sizes, parts)
+    if len(buckets) == 1:
+        train = Leading(rows, len(buckets[0]))
+        return Loader(train, batch_size=config.batch_size, seed=config.seed)
+    counts = sorted((w, h, len(b)) for (w, h), b in zip(sizes, buckets, strict=True))
+    said = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
+    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")
+    return BucketedLoader(rows, buckets=buckets, batch_size=config.batch_size, seed=config.seed)
 
 
 def check_position(position: Any, manifest: Manifest, root: Path) -> None:
@@ -124,10 +150,8 @@ def check_position(position: Any, manifest: Manifest, root: Path) -> None:
         )
 
 
-def check_latents(
-    config: TrainConfig, parts: Parts, manifest: Manifest, root: Path
-) -> tuple[int, ...]:
-    """The shape of the latents to train on. Raises unless the run's autoencoder made them."""
+def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: Path) -> None:
+    """Raises unless the run's autoencoder made the latents, from images of the run's size."""
     if manifest.latents is None:
         raise UsageError(
             "dataset_path",
@@ -143,24 +167,19 @@ def check_latents(
             problem=f"not what {root} was prepared with ({made.get('name')})",
             valid="the same autoencoder, or prepare the latents again into another folder",
         )
-    stats = parts.autoencoder.stats
-    side = config.image_size // stats.downsample
-    names = sorted({name for shapes in manifest.latents["shapes"] for name in shapes})
-    known = [parse_shape(name) for name in names]
-    if (side, side, stats.channels) not in known:
-        sizes = [" x ".join(str(n * stats.downsample) for n in shape[:2]) for shape in known]
-        raise UsageError(
-            "image_size", config.image_size, problem=f"not in {root}", valid=", ".join(sizes)
-        )
-    return side, side, stats.channels
+    check_images(config, parts, manifest, root)
 
 
-def check_images(config: TrainConfig, manifest: Manifest, root: Path) -> None:
-    """Raises unless the images have the run's size."""
-    image = manifest.identity.get("image", {})
-    if image.get("size") != config.image_size or image.get("buckets"):
+def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Path) -> None:
+    """Raises unless the images were made for the run's size."""
+    if config.images.bucketed:
+        name = "buckets" if config.images.buckets else "bucket_step"
+        problem = f"of no use here: {root} has the image sizes that it was prepared with"
+        raise UsageError(f"images.{name}", getattr(config.images, name), problem=problem)
+    size = manifest.identity.get("image", {}).get("size")
+    if size != config.image_size:
         raise UsageError(
-            "image_size", config.image_size, problem=f"not that of {root}", valid=[image["size"]]
+            "image_size", config.image_size, problem=f"not that of {root}", valid=[size]
         )
 
 
@@ -203,35 +222,37 @@ def fingerprint_of(part: Any) -> str:
     return fingerprint(part.params)
 
 
-def held_out(rows: PreparedRows, count: int, display: Display) -> list[Example]:
-    """The images and captions of the last `count` rows; none where the images are elsewhere.
+def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
+    """The images and captions of these rows, those in damaged shards left out.
 
-    Latents lie in the order of the images, without those that were not finite, so the images of the
-    last rows are found by key from the end.
+    None where the images are elsewhere, or where too few are left. Latents lack what was not
+    finite, so the images are found by key.
     """
-    if not count:
+    if not len(numbers):
         return []
-    numbers = np.arange(len(rows) - count, len(rows))
     if "images" not in rows.manifest.files:
         display.say("warning: the dataset has no images, so there is no validation loss")
         return []
-    if rows.kind == "images":
-        return _examples(rows, numbers)
-    wanted = [meta["key"] for meta in rows.meta(numbers)]
+    numbers = rows.sound(numbers)
+    found = _examples(rows, numbers) if rows.kind == "images" else _by_key(rows, numbers, display)
+    if len(found) < LEAST_HELD_OUT:
+        display.say(f"warning: {len(found)} held-out rows are left, so there is no validation loss")
+        return []
+    return found
+
+
+def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
+    """The images of rows of latents."""
+    keys = [meta["key"] for meta in rows.meta(numbers)]
     images = PreparedRows(rows.root, kind="images", say=display.say)
-    found: dict[str, Example] = {}
-    for stop in range(len(images), 0, -count):
-        some = np.arange(max(0, stop - count), stop)
-        keys = [meta["key"] for meta in images.meta(some)]
-        found |= dict(zip(keys, _examples(images, some), strict=True))
-        if all(key in found for key in wanted):
-            break
-        found = {key: found[key] for key in wanted if key in found}
+    found = images.find(keys)
+    examples = _examples(images, np.array([found[key] for key in keys if key in found], np.int64))
     images.close()
-    return [found[key] for key in wanted if key in found]
+    return examples
 
 
-def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " b"]) -> list[Example]:
-    images = rows.take(numbers)["images"]
+def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " n"]) -> list[Example]:
+    """Row by row, as they may have several sizes."""
+    images = [rows.take(numbers[i : i + 1])["images"][0] for i in range(len(numbers))]
     captions = rows.captions(numbers)
     return [Example(image, caption) for image, caption in zip(images, captions, strict=True)]

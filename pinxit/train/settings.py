@@ -288,9 +288,11 @@ class TrainConfig:
         """Refuses what cannot be read, wherever it is."""
         choice("dataset_name", self.dataset_name, dataset_names())
         named_columns(self.columns)
-        if self.images.buckets:
-            problem = "of no use here: a model is trained on images of one size"
-            raise UsageError("images.buckets", self.images.buckets, problem=problem)
+        drawn = self.dataset_name in DATASETS and self.dataset_path is None
+        if drawn and self.images.bucketed:
+            name = "buckets" if self.images.buckets else "bucket_step"
+            problem = f"of no use here: {self.dataset_name} has images of one size"
+            raise UsageError(f"images.{name}", getattr(self.images, name), problem=problem)
 
     def resolved(self) -> TrainConfig:
         """These settings with every choice made that was left open; what is saved with the run.
@@ -305,11 +307,13 @@ class TrainConfig:
             model = replace(model, patch_size=PIXEL_PATCH)
         clip, vae = ("tiny", "tiny") if small else ("clip", "sd")
         image_size = self.image_size or (64 if small else 256)
+        images = replace(self.images, size=image_size)
+        _ = images.targets  # raises for a step that does not divide the size
         return replace(
             self,
             dataset_name=self._dataset(),
             image_size=image_size,
-            images=replace(self.images, size=image_size),
+            images=images,
             text_encoder=clip if self.text_encoder == "auto" else self.text_encoder,
             vae=vae if self.vae == "auto" else self.vae,
             model=model,

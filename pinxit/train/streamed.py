@@ -9,37 +9,35 @@ The batches of a streamed run are whatever the web gives, in the order it comes:
 What is the same, and exact over a stop, is the order of attempts: each batch knows the position of
 the stream behind it, and a checkpoint keeps it, so that a resumed run tries what is left, and no
 row is trained on twice in an epoch or lost.
+
+With aspect-ratio buckets a batch holds images of one size. The others wait, encoded, until theirs
+is full; what waits when a run stops is fetched again by the one that resumes.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
 
-from pinxit.arrays import Autoencoder, Example
+from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
-from pinxit.data.images import encode_image
 from pinxit.data.schema import Source
 from pinxit.train.attempts import Attempt, Position
-from pinxit.train.build import Parts
+from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
 from pinxit.train.folder import RunFolder
 from pinxit.train.mesh import batch_sharding, replicated
 from pinxit.train.prepare import chunk_size
+from pinxit.train.set_aside import HeldOut
 from pinxit.train.settings import TrainConfig
 from pinxit.train.stream import Ended, Found, Stream, pack_position, unpack_position
 from pinxit.train.text import TextColumns
@@ -92,8 +90,7 @@ class StreamedLoader:
         return self._images
 
     def position(self, step: int) -> Position:
-        """Where a run that resumes at `step` goes on; positions before it are forgotten."""
-        self.positions = {n: p for n, p in list(self.positions.items()) if n >= step}
+        """Where a run that resumes at `step` goes on; known of the last two batches."""
         return self.positions[step]
 
     def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
@@ -134,7 +131,9 @@ class StreamedLoader:
                     return
                 if isinstance(item, BaseException):
                     raise item
-                batch, self.positions[step + 1] = item
+                batch, position = item
+                # a checkpoint asks for the step that has just ended; what is older is of no use
+                self.positions = {step: self.positions[step], step + 1: position}
                 yield batch
         finally:
             self._closed.set()
@@ -155,12 +154,14 @@ class StreamedLoader:
 
     def _made(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
         """Batches with the positions behind them, until closed."""
-        rows: list[Row] = []
+        rows: dict[tuple[int, ...], list[Row]] = {}
         encoded = self._encoded()
         for step in range(start, stop):
-            while len(rows) < self.batch_size:
-                rows += next(encoded)
-            taken, rows = rows[: self.batch_size], rows[self.batch_size :]
+            while (shape := self._full(rows)) is None:
+                some = next(encoded)
+                if some:
+                    rows.setdefault(shape_of(some[0]), []).extend(some)
+            taken, rows[shape] = rows[shape][: self.batch_size], rows[shape][self.batch_size :]
             batch = {
                 name: np.stack([columns[name] for _, columns in taken]) for name in taken[0][1]
             }
@@ -169,25 +170,38 @@ class StreamedLoader:
             batch["index"] = index.astype(np.int32)
             yield batch, self.stream.settle([attempt for attempt, _ in taken])
 
+    def _full(self, rows: dict[tuple[int, ...], list[Row]]) -> tuple[int, ...] | None:
+        """The first shape that has enough rows for a batch."""
+        return next((shape for shape, some in rows.items() if len(some) >= self.batch_size), None)
+
     def _encoded(self) -> Iterator[list[Row]]:
-        """Chunks of rows; those that cannot be encoded are failures of the stream."""
-        while True:
-            chunk = list(islice(self._open_images(), self.chunk))
-            if self._closed.is_set():
-                raise Ended("closed")
-            rows: list[Row] = []
-            for found, columns in zip(chunk, self.encode(chunk), strict=True):
+        """Chunks of rows of one shape; what cannot be encoded is a failure of the stream."""
+        pending: dict[tuple[int, ...], list[Found]] = {}
+        for found in self._open_images():
+            some = pending.setdefault(found.image.shape, [])
+            some.append(found)
+            if len(some) < self.chunk:
+                continue
+            chunk, rows = pending.pop(found.image.shape), list[Row]()
+            for one, columns in zip(chunk, self.encode(chunk), strict=True):
                 if columns is None:
-                    self.stream.fail(found.attempt, "decode_error", "its latents are not finite")
+                    self.stream.fail(one.attempt, "decode_error", "its latents are not finite")
                 else:
-                    rows.append((found.attempt, columns))
+                    rows.append((one.attempt, columns))
             yield rows
+        raise Ended("closed")
 
     def _open_images(self) -> Iterator[Found]:
         for found in self.images:
             yield found
             if self._closed.is_set():
                 return
+
+
+def shape_of(row: Row) -> tuple[int, ...]:
+    """(h, w, c) of a row's latents, or of its image."""
+    _, columns = row
+    return columns["latents" if "latents" in columns else "images"].shape
 
 
 def make_encode(
@@ -227,69 +241,6 @@ def make_encode(
     return encode
 
 
-# --- rows that are set aside ------------------------------------------------------------------
-
-
-class HeldOut:
-    """The first good rows of a stream, kept in a folder and never trained on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = folder / "rows.json"
-        self._kept = json.loads(path.read_text()) if path.is_file() else None
-
-    @property
-    def kept(self) -> bool:
-        """Whether they have been set aside."""
-        return self._kept is not None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Of the rows."""
-        return tuple(self._kept["keys"]) if self._kept else ()
-
-    def start(self, revision: str | None) -> Position:
-        """The stream's position behind them."""
-        return unpack_position(self._kept["position"], revision) if self._kept else Position()
-
-    def set_aside(self, images: Iterator[Found], stream: Stream) -> None:
-        """Writes these images of the stream, all or none."""
-        temporary = self.folder.with_name(f".{self.folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        rows = []
-        for number, found in enumerate(images):
-            stream.attempts.excluded.add(found.attempt.row.key)
-            (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
-            rows.append(found)
-        position = stream.settle([found.attempt for found in rows])
-        keys = [found.attempt.row.key for found in rows]
-        kept = {
-            "keys": keys,
-            "captions": [found.caption for found in rows],
-            "position": pack_position(position, stream.source.revision),
-        }
-        (temporary / "rows.json").write_text(json.dumps(kept, indent=1))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        temporary.rename(self.folder)
-        self._kept = kept
-
-    def examples(self, count: int) -> list[Example]:
-        """The first `count` of them, as they are on the disk."""
-        if self._kept is None:
-            return []
-        captions = self._kept["captions"][:count]
-        return [
-            Example(_pixels((self.folder / f"{i:05d}.jpg").read_bytes()), caption)
-            for i, caption in enumerate(captions)
-        ]
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
 def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:
     """Where a stream begins: as the checkpoint says, or behind the rows that are held out."""
     if position is None:
@@ -309,6 +260,11 @@ def open_streamed(
     position: Any = None,
 ) -> Feed:
     """The feed of a run that fetches while it trains."""
+    if config.images.bucketed:
+        sizes = config.images.targets
+        check_sizes(sizes, parts)
+        said = ", ".join(f"{wide} x {high}" for wide, high in sizes)
+        display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")
     held_out = HeldOut(folder.root / "heldout")
     stream = Stream(
         source,
@@ -320,6 +276,12 @@ def open_streamed(
         excluded=held_out.keys,
         log=folder.root / "outcomes.jsonl",
     )
+    listed = getattr(stream.attempts.duplicates, "sha256", None)
+    if isinstance(position, dict) and position.get("duplicates") != listed:
+        raise ValueError(
+            "resume: the list of duplicates (filters.duplicates) is not the one that the run was "
+            "begun with; give that one back, or another --name"
+        )
     devices = parts.mesh.size
     chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
     chunk = -(-chunk // devices) * devices
@@ -345,7 +307,10 @@ def open_streamed(
         parts.text,
         parts.text.whole([""], chunk=chunk),
         lambda: held_out.examples(wanted),
-        position=lambda step: pack_position(loader.position(step), source.revision),
+        position=lambda step: {
+            **pack_position(loader.position(step), source.revision),
+            "duplicates": listed,
+        },
         figures=lambda: shares(stream),
         results=lambda: {"revision": source.revision, "rows": dict(stream.counts)},
         ended=lambda: loader.ended,

@@ -47,8 +47,9 @@ def test_a_failure_is_a_result_with_its_reason_and_the_run_goes_on(engine):
     assert results[4].reason == "OSError" and "raise OSError" in results[4].trace
 
 
-def test_work_is_spread_over_processes_that_are_not_this_one():
-    pids = {r.value for r in LocalEngine().map(engine_work.process, range(8), workers=2)}
+def test_work_is_spread_over_processes_that_are_not_this_one(tmp_path):
+    work = engine_work.Together(tmp_path)
+    pids = {r.value for r in LocalEngine().map(work, range(8), workers=2)}
     assert len(pids) == 2 and os.getpid() not in pids
 
 
@@ -68,9 +69,9 @@ def test_a_unit_that_kills_every_worker_fails_alone(tmp_path):
 
 
 def test_a_unit_that_takes_too_long_fails_alone():
-    engine = LocalEngine(timeout=1.5)
+    engine = LocalEngine(timeout=3.0)
     results = {r.unit: r for r in engine.map(engine_work.Sleeper(), range(3), workers=1)}
-    assert results[1].kind == TIMEOUT and "1.5 s" in results[1].reason
+    assert results[1].kind == TIMEOUT and "3 s" in results[1].reason
     assert results[0].value == 0 and results[2].value == 2
     assert children() == []
 

@@ -130,7 +130,8 @@ def test_the_first_that_passes_is_kept_of_duplicates():
 
 
 def test_duplicates_of_other_units_are_given_by_key():
-    filters = Filter(FilterConfig(), duplicates={"0/00000001", "0/00000002"})
+    listed = {"0/00000001": "filtered_phash", "0/00000002": "filtered_url"}
+    filters = Filter(FilterConfig(), duplicates=listed)
     assert filters.check(row(1)) == "filtered_phash"
     assert filters.check(row(2, phash=None)) == "filtered_url"
     assert filters.check(row(3)) is None

@@ -12,6 +12,7 @@ from scipy.fft import dctn
 
 from pinxit.config import from_json, to_json
 from pinxit.data import images
+from pinxit.data.aspect_ratios import make_buckets
 from pinxit.data.images import (
     FORMATS,
     Decoded,
@@ -19,8 +20,6 @@ from pinxit.data.images import (
     crop_box,
     decode,
     encode_image,
-    make_buckets,
-    nearest_bucket,
     phash,
 )
 
@@ -213,35 +212,6 @@ def test_small_pictures_are_enlarged_unless_refused():
     assert decode(encoded(scene(1, 3000)), SMALL).status == "ok"
 
 
-# --- aspect ratios ----------------------------------------------------------------------------
-
-
-def test_buckets_keep_to_the_area_and_the_ratio():
-    assert make_buckets(256) == ((192, 320), (256, 256), (320, 192))
-    assert make_buckets(256, max_ratio=1) == ((256, 256),)
-    for size, ratio, step in ((512, 2.0, 64), (256, 4.0, 32), (1024, 3.0, 64)):
-        buckets = make_buckets(size, max_ratio=ratio, step=step)
-        assert [(high, wide) for wide, high in reversed(buckets)] == list(buckets)
-        for wide, high in buckets:
-            assert wide % step == high % step == 0
-            assert size * size * 0.7 < wide * high <= size * size
-            assert max(wide, high) <= ratio * min(wide, high)
-    with pytest.raises(ValueError, match=r"size: 250 .*multiple of 64"):
-        make_buckets(250)
-
-
-def test_a_picture_goes_to_the_bucket_of_its_shape():
-    buckets = make_buckets(256)
-    assert nearest_bucket((500, 500), buckets) == (256, 256)
-    assert nearest_bucket((1600, 900), buckets) == (320, 192)
-    assert nearest_bucket((10, 4000), buckets) == (192, 320)
-    config = ImageConfig(buckets=make_buckets(64, step=16))
-    for size in ((90, 90), (120, 70), (70, 120)):
-        decoded = decode(encoded(scene(*size)), config)
-        wide, high = nearest_bucket(size, config.buckets)
-        assert decoded.image.shape == (high, wide, 3)
-
-
 # --- encoding and hashing ---------------------------------------------------------------------
 
 
@@ -291,6 +261,7 @@ def test_the_hash_knows_a_picture_again():
         ("formats", ()),
         ("formats", ("JPEG", "PSD")),
         ("buckets", ((0, 64),)),
+        ("bucket_step", -1),
         ("timeout", 0),
         ("workers", 0),
         ("memory_mb", 0),

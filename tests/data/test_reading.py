@@ -10,7 +10,7 @@ import pytest
 from pinxit.config import UsageError
 from pinxit.data.loader import Loader, Rows
 from pinxit.data.manifest import Manifest, Unfinished
-from pinxit.data.reading import HostLoader, PreparedRows
+from pinxit.data.reading import PreparedRows
 from pinxit.data.shards import DamagedShard
 
 SIZES = (7, 5, 8, 1, 9)
@@ -90,7 +90,7 @@ def test_the_loader_resumes_at_every_step_of_an_epoch(made):
 def test_hosts_read_disjoint_parts_of_the_same_batches(made, hosts):
     whole = Loader(rows(made), batch_size=8, seed=5)
     parts = [
-        HostLoader(rows(made), batch_size=8, seed=5, host=host, hosts=hosts)
+        Loader(rows(made), batch_size=8, seed=5, part=np.arange(host, 8, hosts))
         for host in range(hosts)
     ]
     for step in range(6):
@@ -188,14 +188,61 @@ def test_damaged_text_takes_its_latents_with_it(tmp_path):
     assert (tmp_path / "latents" / "00001-000.array_record").exists()
 
 
-def test_shapes_are_read_one_at_a_time(tmp_path):
+def test_rows_of_a_shape_follow_one_another(tmp_path):
     toys.latent_dataset(tmp_path, (4, 3, 2), wide=(1, 2, 5, 8))
-    with pytest.raises(UsageError, match=r"shape: None .*2x2x3 \(5\), 2x4x3 \(4\)"):
-        rows(tmp_path)
-    wide, square = rows(tmp_path, shape=(2, 4, 3)), rows(tmp_path, shape=(2, 2, 3))
+    both = rows(tmp_path)
+    assert [(b.shape, b.start, b.stop) for b in both.buckets] == [
+        ((2, 2, 3), 0, 5),
+        ((2, 4, 3), 5, 9),
+    ]
+    assert both.take(np.arange(5))["number"].tolist() == [0, 3, 4, 6, 7]
+    assert both.take(np.arange(5, 9))["number"].tolist() == [1, 2, 5, 8]
+    with pytest.raises(ValueError, match=r"several shapes \(2x2x3, 2x4x3\)"):
+        both.take(np.array([4, 5]))
+    wide = rows(tmp_path, shape=(2, 4, 3))
     assert wide.take(np.arange(4))["number"].tolist() == [1, 2, 5, 8]
     assert wide.take(np.arange(4))["latents"].shape == (4, 2, 4, 3)
-    assert square.take(np.arange(5))["number"].tolist() == [0, 3, 4, 6, 7]
+    with pytest.raises(UsageError, match=r"shape: \(4, 4, 3\) .*2x2x3 \(5\), 2x4x3 \(4\)"):
+        rows(tmp_path, shape=(4, 4, 3))
+
+
+def test_rows_are_found_by_key(made):
+    found = rows(made, kind="images")
+    keys = ["00000-000/00000003", "00002-000/00000000", "00004-000/00000008", "00002-000/00000099"]
+    assert found.find(keys) == {keys[0]: 3, keys[1]: 12, keys[2]: 29}
+
+
+def test_held_out_rows_are_the_last_of_each_bucket(tmp_path):
+    toys.latent_dataset(tmp_path, (12, 12), wide=range(0, 24, 3))  # 16 square, 8 wide
+    found = rows(tmp_path)
+    apart = found.hold_out(6)
+    assert apart.tolist() == [12, 13, 14, 15, 22, 23]
+    assert [(b.start, b.stop) for b in found.buckets] == [(0, 12), (16, 22)]
+    assert rows(tmp_path).hold_out(0).tolist() == []
+
+
+def test_held_out_rows_never_stand_in_for_others(root):
+    """All rows but the last unit's and a few are in the damaged shard: half of what could replace
+    them is held out, and is not taken."""
+    flip(root / "latents" / "00002-000.array_record")  # rows 12 to 19
+    found = rows(root)
+    apart = found.hold_out(9)
+    assert apart.tolist() == list(range(21, 30))
+    used = np.concatenate([found.take(np.arange(12, 20))["number"] for _ in range(2)])
+    assert set(used) <= {*range(12), 20}
+    # and a held-out row that is damaged is left out, not replaced
+    other = rows(root)
+    apart = other.hold_out(15)
+    assert other.sound(apart).tolist() == [15 + 5, *range(21, 30)]
+
+
+def test_a_bucket_that_is_all_damaged_is_an_error(tmp_path):
+    toys.latent_dataset(tmp_path, SIZES, wide=(13, 14))
+    flip(tmp_path / "latents" / "00002-000.array_record")
+    found = rows(tmp_path)
+    found.take(np.arange(20))
+    with pytest.raises(DamagedShard, match="no row to stand in for row 28"):
+        found.take(np.array([28]))
 
 
 def test_what_is_not_there_is_named(made, tmp_path):
@@ -212,13 +259,6 @@ def test_what_is_not_there_is_named(made, tmp_path):
         rows(tmp_path / "no text", text=True)
     with pytest.raises(UsageError, match="kind: 'pixels' is unknown"):
         rows(made, kind="pixels")
-
-
-def test_hosts_that_cannot_share_are_refused(made):
-    with pytest.raises(UsageError, match="host: 2 is impossible; valid: 0 to 1"):
-        HostLoader(rows(made), batch_size=4, host=2, hosts=2)
-    with pytest.raises(UsageError, match="batch_size: 5 is not divisible by 2"):
-        HostLoader(rows(made), batch_size=5, host=1, hosts=2)
 
 
 def test_a_damaged_manifest_is_refused(root):

@@ -32,9 +32,9 @@ def test_both_limits_hold_and_are_reached():
 def test_who_waits_for_a_slow_host_keeps_no_place():
     async def main():
         subject, log, now = Turns(4, 2, spare=0), [], []
-        slow = [asyncio.create_task(occupy(subject, "slow", 5, log, now)) for _ in range(50)]
+        slow = [asyncio.create_task(occupy(subject, "slow", 600, log, now)) for _ in range(50)]
         await asyncio.sleep(0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(occupy(subject, f"h{i}", 0, log, now) for i in range(50)))
         for task in slow:
             task.cancel()
@@ -50,7 +50,11 @@ def test_a_long_request_gives_its_place_up(monkeypatch):
     async def main(spare: int) -> int:
         subject, log, now = Turns(2, 9, spare=spare), [], []
         slow = [asyncio.create_task(occupy(subject, f"s{i}", 30, log, now)) for i in range(8)]
-        await asyncio.sleep(0.3)
+        for _ in range(3000):  # a busy machine may take its time
+            if len(now) >= 2 + spare:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # ten times as long as it takes for another one
         running = len(now)
         for task in slow:
             task.cancel()
@@ -66,17 +70,17 @@ def test_quiet_holds_for_the_host_alone():
     async def main():
         subject, loop = Turns(4, 1, spare=0), asyncio.get_running_loop()
         async with subject.turn("a"):
-            subject.quiet("a", 0.15)
+            subject.quiet("a", 0.8)
         begun = loop.time()
         async with subject.turn("b"):
-            assert loop.time() - begun < 0.1
+            assert loop.time() - begun < 0.7
         async with subject.turn("a"):
-            assert loop.time() - begun >= 0.14
+            assert loop.time() - begun >= 0.79
         assert subject._hosts == {}
         async with subject.turn("a"):
-            subject.quiet("a", 0.05)
+            subject.quiet("a", 0.3)
         assert "a" in subject._hosts
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
         assert subject._hosts == {}
 
     asyncio.run(main())
@@ -116,14 +120,14 @@ def test_unreachable_after_some_failures_in_a_row(monkeypatch):
         assert set(known._failed) == {"c", "d"}
 
     asyncio.run(main())
-    monkeypatch.setattr(turns, "UNREACHABLE_FOR", 0.02)
+    monkeypatch.setattr(turns, "UNREACHABLE_FOR", 0.5)
 
     async def over():
         known = Unreachable()
         for _ in range(turns.UNREACHABLE_AFTER):
             known.failed("a")
         assert known.is_known("a")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.6)
         assert not known.is_known("a")
         known.failed("a")
         assert not known.is_known("a")

@@ -78,9 +78,28 @@ def test_each_row_ends_once_an_epoch_over_ten_kills(seed: int):
                 kept = pack_position(attempts.position(counts={"ok": 1}, logged=0), "r")
                 position = unpack_position(json.loads(json.dumps(kept)), "r")
     count = ended.total()
-    assert 40 < count < 3.7 * KEPT and position.done
+    assert 40 < count < 3.7 * KEPT and position.waiting
     rest = first(Attempts(ToySource(), FILTERS, seed=seed, start=position), 4 * KEPT - count)
     whole = first(Attempts(ToySource(), FILTERS, seed=seed), 4 * KEPT)
+    assert ended + Counter(keys(rest)) == Counter(keys(whole))
+
+
+def test_rows_that_wait_for_long_are_not_lost_over_kills():
+    """One attempt in five waits for many others, as those of a rare size do, and a process is
+    killed before it has made again all that its predecessor left waiting."""
+    position, ended = Position(), Counter[str]()
+    rng = random.Random(1)
+    for round_ in range(14):
+        attempts = Attempts(ToySource(), FILTERS, start=position)
+        some = first(attempts, 2 + 10 * (round_ % 2))
+        done = [attempt for attempt in some if rng.random() < 0.8]
+        attempts.end(done)
+        ended.update(keys(done))
+        kept = pack_position(attempts.position(counts={}, logged=0), "r")
+        position = unpack_position(json.loads(json.dumps(kept)), "r")
+        assert len(position.waiting) <= position.tried
+    rest = first(Attempts(ToySource(), FILTERS, start=position), 3 * KEPT - ended.total())
+    whole = first(Attempts(ToySource(), FILTERS), 3 * KEPT)
     assert ended + Counter(keys(rest)) == Counter(keys(whole))
 
 

@@ -149,7 +149,7 @@ def test_pixels_from_the_image_shards(config: TrainConfig):
     ("changes", "says"),
     [
         ({"vae": "tiny"}, "vae: 'tiny' is not what .* was prepared with"),
-        ({"image_size": 32}, "image_size: 32 is not in .*; valid: 16 x 16"),
+        ({"image_size": 32}, "image_size: 32 is not that of .*; valid: 16"),
         ({"cache_text": True, "text_encoder": "tiny"}, "holds no embeddings of this text"),
         ({"cache_text": True, "caption_cleaning": "none"}, "caption_cleaning: 'none' .* stock"),
     ],

@@ -1,0 +1,353 @@
+"""Finding the duplicates of a set of any size: three passes over parts that fit into memory.
+
+::
+
+    read    units -> (URL's hash, perceptual hash, row) of the rows that pass the filters
+    urls    by the URL's hash, one partition at a time: all but the first row of each are dropped
+    phash   the others by perceptual hash, in the same way
+    merge   the dropped rows as bits: the list (duplicates.py)
+
+Partitions are by the hashes' first bits, and each holds about `PARTITION_ROWS` rows, so that the
+memory is the same for a thousand rows and for a billion. What a pass writes stays in ``FILE.work``
+until the list is there; each part is whole or absent and depends on nothing but what it reads, so
+that a killed search goes on where it was, on any engine, to the same bytes. A URL's hash has 128
+bits: that two URLs of a billion share one has a probability of 1.5e-21.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pinxit.config import UsageError
+from pinxit.data.duplicates import DuplicateList, list_identity, write_list
+from pinxit.data.durable import sweep, whole, write_json
+from pinxit.data.engines import Engine, UnitResult
+from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.identity import differences
+from pinxit.data.preparation import Progress, Watch, locked, no_watch
+from pinxit.data.schema import Row, Source, Unit
+
+GROUP = 32
+"""Units that are read as one piece of work: what a kill costs at most, for each worker."""
+PARTITION_ROWS = 2**22
+"""Rows of a partition, about: 128 MB, and four times that while it is sorted."""
+MARK = np.dtype([("high", "<u8"), ("low", "<u8"), ("phash", "<u8"), ("row", "<u8")])
+"""One row in the pass over URLs. `row` is the unit's number, the row's in it, and whether it has a
+perceptual hash, in 31, 32 and 1 bits: sorting by it is the order of the rows."""
+HASH = np.dtype([("phash", "<u8"), ("row", "<u8")])
+"""One row in the pass over perceptual hashes."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a search works, and on what."""
+
+    source: Source
+    filters: FilterConfig
+    folder: Path
+    """``FILE.work``."""
+    units: tuple[Unit, ...]
+    partitions: int
+    """A power of two."""
+    group: int
+    """Units that are read as one piece of work."""
+
+    @property
+    def groups(self) -> list[int]:
+        """The pieces of work of the first pass."""
+        return list(range(-(-len(self.units) // self.group)))
+
+    def array(self, step: str, number: int, name: str) -> Path:
+        """An array that a piece of work writes."""
+        return self.folder / step / f"{number:05d}.{name}.npy"
+
+    def record(self, step: str, number: int) -> Path:
+        """Its commit, written last."""
+        return self.folder / step / f"{number:05d}.json"
+
+    def read_record(self, step: str, number: int) -> dict[str, Any] | None:
+        """The commit, if the piece is done."""
+        try:
+            return json.loads(self.record(step, number).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write(self, step: str, number: int, arrays: Mapping[str, np.ndarray], **about: Any) -> None:
+        """Writes what a piece of work gives."""
+        for name, array in arrays.items():
+            with whole(self.array(step, number, name)) as temporary, temporary.open("wb") as file:
+                np.save(file, array)
+        write_json(self.record(step, number), about)
+
+    def part(self, step: str, number: int, name: str, partition: int) -> np.ndarray:
+        """One partition of an array that is sorted by partition."""
+        about = self.read_record(step, number)
+        if about is None:
+            raise OSError(f"{self.record(step, number)} is gone")
+        low, high = about[name][partition : partition + 2]
+        if low == high:
+            return np.empty(0, MARK if name == "marks" else HASH)
+        mapped = np.load(self.array(step, number, name), mmap_mode="r", allow_pickle=False)
+        return np.array(mapped[low:high])
+
+    def partitioned(self, records: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Records sorted by their hashes' partition, and where each partition begins."""
+        bits = self.partitions.bit_length() - 1
+        of = (
+            (hashes >> np.uint64(64 - bits)).astype(np.int64)
+            if bits
+            else np.zeros(len(hashes), int)
+        )
+        order = np.argsort(of, kind="stable")
+        edges = np.searchsorted(of[order], np.arange(self.partitions + 1)).tolist()
+        return records[order], edges
+
+
+@dataclass
+class ReadMarks:
+    """The first pass: a group of units, as marks."""
+
+    search: Search
+    _plain: Filter | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, group: int) -> dict[str, int]:
+        self._plain = self._plain or Filter(self.search.filters)
+        search, counts = self.search, Counter[str]()
+        found = {"marks": [np.empty(0, MARK)], "hashes": [np.empty(0, HASH)]}
+        ranges = []
+        start = group * search.group
+        for number, unit in enumerate(search.units[start : start + search.group], start):
+            marks, hashes, rows = self._unit(number, unit, counts)
+            found["marks"].append(marks)
+            found["hashes"].append(hashes)
+            ranges.append(rows)
+        marks, hashes = (np.concatenate(some) for some in found.values())
+        marks, mark_edges = search.partitioned(marks, marks["high"])
+        hashes, hash_edges = search.partitioned(hashes, mixed(hashes["phash"]))
+        edges = {"marks": mark_edges, "hashes": hash_edges}
+        arrays = {"marks": marks, "hashes": hashes}
+        search.write("read", group, arrays, ranges=ranges, counts=dict(counts), **edges)
+        return dict(counts)
+
+    def _unit(
+        self, number: int, unit: Unit, counts: Counter[str]
+    ) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Marks by URL, those by perceptual hash alone, and the number of the first row and how
+        many there are."""
+        assert self._plain is not None
+        marks: list[tuple[int, int, int, int]] = []
+        lone: list[tuple[int, int]] = []
+        first = last = -1
+        for row in self.search.source.read(unit):
+            at = int(row.key.rpartition("/")[2])
+            first = at if first < 0 else first
+            if at <= last:
+                raise ValueError(f"the rows of unit {unit.id} are not in the order of their keys")
+            last = at
+            reason = self._plain.alone(row) if row.caption.strip() else "no_caption"
+            counts[reason or "ok"] += 1
+            if reason is None:
+                self._mark(row, number << 33 | (at - first) << 1, marks, lone)
+        count = last - first + 1 if first >= 0 else 0
+        return np.array(marks, MARK), np.array(lone, HASH), [max(first, 0), count]
+
+    def _mark(
+        self,
+        row: Row,
+        number: int,
+        marks: list[tuple[int, int, int, int]],
+        lone: list[tuple[int, int]],
+    ) -> None:
+        """Sorts a row in: by its URL, or, where that does not matter, by its perceptual hash."""
+        config = self.search.filters
+        phash = int(row.phash, 16) if config.unique_phash and row.phash is not None else None
+        url = (row.url or row.origin) if config.unique_url else None
+        if url is not None:
+            hashed = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            high, low = int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
+            marks.append((high, low, phash or 0, number | (phash is not None)))
+        elif phash is not None:
+            lone.append((phash, number | 1))
+
+
+@dataclass
+class FirstOfUrls:
+    """The second pass: a partition of the URLs."""
+
+    search: Search
+
+    def __call__(self, partition: int) -> dict[str, int]:
+        search = self.search
+        parts = [search.part("read", group, "marks", partition) for group in search.groups]
+        marks = np.concatenate([np.empty(0, MARK), *parts])
+        del parts
+        marks = marks[np.lexsort((marks["row"], marks["low"], marks["high"]))]
+        again = np.zeros(len(marks), bool)
+        again[1:] = (marks["high"][1:] == marks["high"][:-1]) & (
+            marks["low"][1:] == marks["low"][:-1]
+        )
+        kept = marks[~again & (marks["row"] & 1 == 1)]
+        hashes = np.empty(len(kept), HASH)
+        hashes["phash"], hashes["row"] = kept["phash"], kept["row"]
+        hashes, edges = search.partitioned(hashes, mixed(hashes["phash"]))
+        arrays = {"dropped": np.sort(marks["row"][again]), "hashes": hashes}
+        search.write("urls", partition, arrays, hashes=edges)
+        return {"ok": int((~again).sum()), "filtered_url": int(again.sum())}
+
+
+@dataclass
+class FirstOfHashes:
+    """The third pass: a partition of the perceptual hashes."""
+
+    search: Search
+
+    def __call__(self, partition: int) -> dict[str, int]:
+        search = self.search
+        parts = [search.part("read", group, "hashes", partition) for group in search.groups]
+        parts += [search.part("urls", p, "hashes", partition) for p in range(search.partitions)]
+        hashes = np.concatenate([np.empty(0, HASH), *parts])
+        del parts
+        hashes = hashes[np.lexsort((hashes["row"], hashes["phash"]))]
+        again = np.zeros(len(hashes), bool)
+        again[1:] = hashes["phash"][1:] == hashes["phash"][:-1]
+        search.write("phash", partition, {"dropped": np.sort(hashes["row"][again])})
+        return {"ok": int((~again).sum()), "filtered_phash": int(again.sum())}
+
+
+def mixed(hashes: np.ndarray) -> np.ndarray:
+    """Perceptual hashes with their bits mixed (Fibonacci hashing): their first bits are no good at
+    telling pictures apart."""
+    return np.asarray(hashes, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+class Incomplete(OSError):
+    """A piece of work failed; the same command goes on."""
+
+
+def find_duplicates(
+    path: Path,
+    source: Source,
+    filters: FilterConfig,
+    engine: Engine,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    watch: Watch = no_watch,
+) -> dict[str, int]:
+    """Writes the list of the source's duplicates (of its first `limit` units) to `path`.
+
+    Returns the rows by status; at once if the list is there. Raises `Incomplete` with what failed;
+    ValueError where `path` is something else, or the search was begun with other settings.
+    """
+    identity = list_identity(source, filters)
+    units = tuple(source.units(limit=limit))
+    if path.exists():
+        known = DuplicateList(path)
+        known.check(identity)
+        if known.about["units"] != [unit.id for unit in units]:
+            problem = f"a list of {len(known.about['units'])} units, not of {len(units)}"
+            raise UsageError("find_duplicates", str(path), problem=problem, valid="another file")
+        return dict(known.about["counts"])
+    rows = sum(unit.rows or getattr(source, "unit_rows", 10_000) for unit in units)
+    partitions = 2 ** max(0, (-(-rows // PARTITION_ROWS) - 1).bit_length())
+    work = path.with_name(f"{path.name}.work")
+    search = Search(source, filters, work, units, partitions, GROUP)
+    with locked(search.folder, engine):
+        _begin(search, {**identity, "units": len(units), "partitions": partitions, "group": GROUP})
+        passes: tuple[tuple[str, Callable[[int], dict[str, int]], Sequence[int]], ...] = (
+            ("read", ReadMarks(search), search.groups),
+            ("urls", FirstOfUrls(search), range(partitions)),
+            ("phash", FirstOfHashes(search), range(partitions)),
+        )
+        for name, fn, pieces in passes:
+            _run(search, name, fn, pieces, engine, workers, watch)
+        counts = _merge(path, search, identity)
+    shutil.rmtree(search.folder)
+    return counts
+
+
+def _begin(search: Search, identity: Mapping[str, Any]) -> None:
+    """Raises if the work that lies there is of another search."""
+    about = search.folder / "search.json"
+    before = json.loads(about.read_text()) if about.is_file() else None
+    if before is not None and (changed := differences(before, json.loads(json.dumps(identity)))):
+        raise ValueError(
+            f"{search.folder} was begun with other settings: {'; '.join(changed)}; "
+            "give the same ones, or remove the folder"
+        )
+    write_json(about, identity)
+
+
+def _run(
+    search: Search,
+    name: str,
+    work: Callable[[int], dict[str, int]],
+    pieces: Sequence[int],
+    engine: Engine,
+    workers: int,
+    watch: Watch,
+) -> None:
+    """One pass, over the pieces that are not done."""
+    sweep(search.folder / name)
+    todo = [piece for piece in pieces if search.read_record(name, piece) is None]
+    begun, fresh = time.monotonic(), 0
+    counts: Counter[str] = Counter()
+
+    def show(result: UnitResult | None) -> None:
+        done, seconds = len(pieces) - len(todo) + fresh, time.monotonic() - begun
+        rows = counts.total()
+        watch(Progress(name, len(pieces), done, 0, rows, dict(counts), seconds, fresh), result)
+
+    show(None)
+    with contextlib.closing(engine.map(work, todo, workers=workers)) as results:
+        for result in results:
+            if result.failed:
+                said = "the same command goes on from here"
+                raise Incomplete(f"{name} {result.unit}: {result.reason}; {said}")
+            fresh += 1
+            counts.update(result.value)
+            show(result)
+
+
+def _merge(path: Path, search: Search, identity: Mapping[str, Any]) -> dict[str, int]:
+    """The dropped rows as bits, written as a list; all rows by status."""
+    counts, ranges = Counter[str](), []
+    for group in search.groups:
+        about = search.read_record("read", group) or {}
+        counts.update(about["counts"])
+        ranges += about["ranges"]
+    first = np.array([low for low, _ in ranges], np.int64)
+    sizes = np.array([-(-count // 8) for _, count in ranges], np.int64)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    bits = {}
+    for name, step in (("url", "urls"), ("phash", "phash")):
+        bits[name] = np.zeros(int(start[-1]), np.uint8)
+        for partition in range(search.partitions):
+            dropped = np.load(search.array(step, partition, "dropped"), allow_pickle=False)
+            unit, row = (dropped >> np.uint64(33)).astype(np.int64), dropped >> np.uint64(1)
+            row = (row & np.uint64(2**32 - 1)).astype(np.int64)
+            mask = np.left_shift(1, row & 7).astype(np.uint8)
+            np.bitwise_or.at(bits[name], start[unit] + (row >> 3), mask)
+            counts[f"filtered_{name}"] += len(dropped)
+            counts["ok"] -= len(dropped)
+    write_list(
+        path,
+        identity=identity,
+        units=[unit.id for unit in search.units],
+        first=first,
+        start=start,
+        bits=bits,
+        counts=(known := dict(sorted(counts.items()))),
+    )
+    return known

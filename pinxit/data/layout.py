@@ -1,0 +1,81 @@
+"""Where the rows of a prepared dataset lie: what a row number means follows from its manifest.
+
+The rows of one shape follow one another (a bucket), unit by unit, each unit's in their order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pinxit.config import UsageError
+from pinxit.data.manifest import Manifest
+from pinxit.data.shards import ShardInfo, parse_shape, shape_name
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Rows of one shape, which follow one another."""
+
+    shape: tuple[int, ...] | None
+    """Of each row: (h, w, c); None where there is one shape and nobody has said which."""
+    start: int
+    """The first row."""
+    stop: int
+    """The row behind the last."""
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one shape in one unit."""
+
+    unit: int
+    """Its number in the manifest."""
+    first: int
+    """Record of the first row; records of other shapes may be before and behind."""
+    count: int
+
+
+def files_of(manifest: Manifest, folders: Sequence[str]) -> dict[int, dict[str, ShardInfo]]:
+    """Unit to folder to shard, of the units that have them all and a row in them."""
+    files = {}
+    for number in range(len(manifest.units)):
+        infos = {folder: manifest.files[folder][number] for folder in folders}
+        there = {folder: info for folder, info in infos.items() if info is not None}
+        if len(there) == len(folders) and there[folders[0]].count:
+            files[number] = there
+    return files
+
+
+def parts_of(
+    manifest: Manifest,
+    kind: str,
+    files: Mapping[int, Mapping[str, ShardInfo]],
+    shape: tuple[int, ...] | None,
+) -> tuple[list[Part], tuple[Bucket, ...]]:
+    """The rows of each shape in each unit, shape by shape, and where each shape's rows are."""
+    about = manifest.latents if kind == "latents" else manifest.images
+    shapes: dict[int, dict[str, int]] = {
+        number: about["shapes"][number] if about else {"": infos[kind].count}
+        for number, infos in files.items()
+    }
+    known: Counter[str] = Counter()
+    for counts in shapes.values():
+        known.update(counts)
+    if shape is not None and shape_name(shape) not in known:
+        listed = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
+        raise UsageError("shape", shape, problem="not one of the dataset's", valid=listed or "none")
+    parts: list[Part] = []
+    buckets: list[Bucket] = []
+    for name in sorted(known) if shape is None else [shape_name(shape)]:
+        start = buckets[-1].stop if buckets else 0
+        for number, counts in shapes.items():
+            if counts.get(name):
+                first = sum(count for other, count in counts.items() if other < name)
+                parts.append(Part(number, first, counts[name]))
+        buckets.append(Bucket(parse_shape(name) if name else None, start, start + known[name]))
+    return parts, tuple(buckets)

@@ -1,0 +1,77 @@
+"""Validation loss: the same whatever is computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pinxit.arrays import Conditioning, Example
+from pinxit.evaluate import validation
+from pinxit.evaluate.validation import spread_times, validation_loss
+from pinxit.models.transformer import preset
+from pinxit.pipeline import TextToImage
+
+ROWS = 23
+
+
+class Toy(TextToImage):
+    """Predicts zeros, so that a row's loss is the mean square of its velocity."""
+
+    def __init__(self) -> None:
+        self.autoencoder: Any = SimpleNamespace(encode=lambda params, images: images, params=None)
+        self.params = None
+        self.config = preset("debug", in_channels=3, context_dim=1)
+
+    def encode(self, captions: Sequence[str]) -> Conditioning:
+        return Conditioning(np.zeros((len(captions), 1, 1)), np.ones((len(captions), 1), bool))
+
+
+def rows(wide: Sequence[int] = ()) -> list[Example]:
+    return [
+        Example(np.full((4, 8 if i in wide else 4, 3), 11 * i, np.uint8), f"row {i}")
+        for i in range(ROWS)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = lambda config, params, x_t, t, conditioning: jnp.zeros_like(x_t)  # noqa: E731
+    monkeypatch.setattr(validation, "apply", apply)
+    jax.clear_caches()
+
+
+def by_hand(examples: Sequence[Example]) -> np.ndarray:
+    losses = []
+    for i, row in enumerate(examples):
+        latents = row.image.astype(np.float32) / 127.5 - 1
+        key = jax.random.fold_in(jax.random.key(0), i)
+        noise = np.asarray(jax.random.normal(key, latents.shape))
+        losses.append(np.square(noise - latents).mean())
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("wide", [(), (0, 3, 4, 9, 22)], ids=["one size", "two sizes"])
+def test_rows_are_seen_once_each_in_batches_of_one_size(wide: Sequence[int]):
+    examples, wanted = rows(wide), by_hand(rows(wide))
+    found = [dict(validation_loss(Toy(), examples, batch_size=size, bins=5)) for size in (4, 32)]
+    for values in found:
+        assert values["validation/loss"] == pytest.approx(wanted.mean(), rel=1e-5)
+        for i in range(5):
+            name = f"validation/loss_t_{(i + 0.5) / 5:.2f}"
+            assert values[name] == pytest.approx(wanted[np.arange(ROWS) % 5 == i].mean(), rel=1e-5)
+
+
+def test_times_are_spread_over_the_bins():
+    times = spread_times(ROWS, bins=5, seed=0)
+    np.testing.assert_array_equal((times * 5).astype(int), np.arange(ROWS) % 5)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(ValueError, match="images: 4 rows for 5 bins"):
+        list(validation_loss(Toy(), rows()[:4], bins=5))
