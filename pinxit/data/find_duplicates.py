@@ -252,16 +252,17 @@ def find_duplicates(
     """
     identity = list_identity(source, filters)
     units = tuple(source.units(limit=limit))
+    work = path.with_name(f"{path.name}.work")
     if path.exists():
         known = DuplicateList(path)
         known.check(identity)
         if known.about["units"] != [unit.id for unit in units]:
             problem = f"a list of {len(known.about['units'])} units, not of {len(units)}"
             raise UsageError("find_duplicates", str(path), problem=problem, valid="another file")
+        shutil.rmtree(work, ignore_errors=True)  # of a command that was killed at its very end
         return dict(known.about["counts"])
     rows = sum(unit.rows or getattr(source, "unit_rows", 10_000) for unit in units)
     partitions = 2 ** max(0, (-(-rows // PARTITION_ROWS) - 1).bit_length())
-    work = path.with_name(f"{path.name}.work")
     search = Search(source, filters, work, units, partitions, GROUP)
     with locked(search.folder, engine):
         _begin(search, {**identity, "units": len(units), "partitions": partitions, "group": GROUP})

@@ -128,7 +128,8 @@ class PreparedRows:
         pairs = list(zip(self.buckets, shares, strict=True))
         self.buckets = tuple(replace(b, stop=b.stop - share) for b, share in pairs)
         self._apart = [edge for b, share in pairs for edge in (b.stop - share, b.stop)]
-        return np.concatenate([np.arange(b.stop - share, b.stop) for b, share in pairs])
+        apart = [np.arange(b.stop - share, b.stop) for b, share in pairs]
+        return np.concatenate([np.empty(0, np.int64), *apart])
 
     def sound(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " n"]:
         """Those of these rows whose shards are what the manifest says."""
