@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from toys import FROZEN, assert_trees_equal, loader, make, poisoned
 
-from pinxit.train.loop import Hook, Interruption, NotFinite, train
+from pinxit.train.loop import Hook, Interruption, NotFinite, _Clock, train
 from pinxit.train.metrics import Window
 from pinxit.train.writers import JsonLines, TensorBoard, read_rows
 
@@ -124,3 +126,21 @@ def test_json_lines_resume(tmp_path: Path):
 def test_tensorboard_events(tmp_path: Path):
     TensorBoard(tmp_path).write(1, {"loss": 0.5, "loss_by_t": [1.0, None], "note": "text"})
     assert any(path.name.startswith("events.") for path in tmp_path.iterdir())
+
+
+def test_the_clock_leaves_out_whatever_compiles():
+    clock, done = _Clock(loader()), jnp.zeros(())
+
+    def step(size: int, seconds: float = 0.0) -> None:
+        clock.begin({"latents": np.zeros((2, size, size, 4))})
+        time.sleep(seconds)
+        clock.tick(done)
+
+    step(8)
+    assert clock.steps == 0 and clock.paused == 0  # the first one: the row begins behind it
+    step(8)
+    step(4, seconds=0.05)  # another shape
+    assert clock.steps == 1 and clock.paused >= 0.05
+    step(4)
+    step(8)
+    assert clock.steps == 3
