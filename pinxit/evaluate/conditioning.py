@@ -20,7 +20,7 @@ import numpy as np
 
 from pinxit.arrays import Example
 from pinxit.config import positive
-from pinxit.evaluate.validation import Examples, row_losses, spread_times
+from pinxit.evaluate.validation import Examples, batches_by_shape, row_losses, spread_times
 from pinxit.pipeline import TextToImage
 
 FEWEST = 4
@@ -44,33 +44,33 @@ def conditioning_effect(
     count = min(rows, len(examples))
     if count < FEWEST:
         raise ValueError(f"images: {count} rows are too few; valid: at least {FEWEST}")
-    captions = [examples[row].caption for row in range(count)]
+    first = [examples[row] for row in range(count)]
+    captions = [row.caption for row in first]
     others = shuffled(captions)
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=min(10, count), seed=seed)
-    losses: list[list[np.ndarray]] = [[], [], []]
+    own, other, null = np.zeros((3, count), np.float64)
     sums, ends, colours = np.zeros(3), 0, 0
-    for start in range(0, count, batch_size):
-        some = np.minimum(np.arange(start, start + batch_size), count - 1)
-        kept = min(batch_size, count - start)
-        pixels = np.stack([examples[int(row)].image for row in some])
+    for numbers, some in batches_by_shape(first, batch_size):
+        kept = len(some)
+        numbers = np.pad(numbers, (0, batch_size - kept), mode="edge")
+        pixels = np.stack([first[number].image for number in numbers])
         latents = encode(model.autoencoder.params, pixels.astype(np.float32) / 127.5 - 1.0)
         values = np.asarray(latents, np.float64)[:kept]
         sums += [values.size, values.sum(), np.square(values).sum()]
         colours += pixels[:kept].size
         ends += int(np.isin(pixels[:kept], (0, 255)).sum())
-        for place, texts in enumerate((captions, others, [""] * count)):
-            loss = row_losses(
+        for losses, texts in ((own, captions), (other, others), (null, [""] * count)):
+            # a repeated row has one value
+            losses[numbers] = row_losses(
                 model.params,
                 latents,
-                model.encode([texts[row] for row in some]),
-                jnp.asarray(times[some]),
-                jnp.asarray(some, jnp.int32),
+                model.encode([texts[number] for number in numbers]),
+                jnp.asarray(times[numbers]),
+                jnp.asarray(numbers, jnp.int32),
                 jax.random.key(seed),
                 config=model.config,
             )
-            losses[place].append(np.asarray(loss, np.float64)[:kept])
-    own, other, null = (np.concatenate(parts) for parts in losses)
     yield "conditioning/loss", float(own.mean())
     yield "conditioning/loss_shuffled", float(other.mean())
     yield "conditioning/loss_null", float(null.mean())

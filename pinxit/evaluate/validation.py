@@ -50,7 +50,7 @@ def validation_loss(
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
-    for numbers, some in _batches(examples, batch_size):
+    for numbers, some in batches_by_shape(examples, batch_size):
         # a batch that is not full repeats its last row, so that there is one shape to compile
         numbers = np.pad(numbers, (0, batch_size - len(some)), mode="edge")
         some = some + some[-1:] * (batch_size - len(some))
@@ -71,7 +71,7 @@ def validation_loss(
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
 
 
-def _batches(
+def batches_by_shape(
     examples: Examples | Sequence[Example], size: int
 ) -> Iterator[tuple[Int[np.ndarray, " n"], list[Example]]]:
     """Rows with their numbers, `size` of one image shape at a time, the last of each fewer."""

@@ -39,8 +39,8 @@ STARVED_SECONDS = 30.0
 """Seconds of training over which waiting is measured."""
 COLLAPSED, RECOVERED = 64.0, 512.0
 """Loss scales at which an episode begins and ends; a run begins at 32,768."""
-EFFECT = 0.001
-"""Least share by which a caption must lower the loss."""
+EFFECT = 0.002
+"""Share by which captions lower the loss under which they do nothing."""
 
 
 @dataclass(frozen=True)
@@ -281,8 +281,8 @@ class TextCheck:
         gain, error = row.get("conditioning/gain"), row.get("conditioning/gain_error")
         if gain is None or error is None or step < self.patience:
             return
-        bad = not effective(row)
-        if self.episode.begins(bad, over=not bad):
+        # a wide error says nothing: what is told is that the effect is small, and surely so
+        if self.episode.begins(gain + 2 * error < EFFECT, over=effective(row)):
             yield Finding("text_unused", step, self._said(step, row, gain, error))
 
     def _said(self, step: int, row: Row, gain: float, error: float) -> str:
@@ -309,7 +309,7 @@ class TextCheck:
 
 
 def effective(row: Row) -> bool:
-    """Whether captions were found to lower the loss, beyond the error of the finding."""
+    """Whether captions were surely found to lower the loss."""
     return row["conditioning/gain"] > max(EFFECT, 3 * row["conditioning/gain_error"])
 
 

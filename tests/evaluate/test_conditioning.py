@@ -76,6 +76,13 @@ def test_captions_that_are_all_the_same_change_nothing(model: TextToImage):
     assert found["conditioning/changed"] == 0 and found["conditioning/gain"] == 0
 
 
+def test_images_of_several_shapes(model: TextToImage):
+    square, wide = MockImages(6, 16, seed=0), MockImages(6, 32, seed=0)
+    mixed = [square[i] if i % 2 else Example(wide[i].image[:16], wide[i].caption) for i in range(6)]
+    found = effect(model, mixed)
+    assert found["conditioning/loss"] > 0 and found["conditioning/changed"] == 1
+
+
 def test_too_few_rows_are_refused(model: TextToImage):
     with pytest.raises(ValueError, match="3 rows are too few"):
         effect(model, [MockImages(3, 16, seed=0)[i] for i in range(3)])

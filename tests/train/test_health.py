@@ -199,6 +199,7 @@ def test_text_that_does_nothing():
     found = said([probe(2000, 0.0002, 0.0003), probe(3000, 0.0, 0.0), probe(4000, 0.02, 0.001)])
     assert [f.kind for f in found] == ["text_unused"] and "0.02%" in found[0].text
     assert said([probe(2000, 0.004, 0.0005)]) == []
+    assert said([probe(2000, 0.0, 0.004)]) == [], "too few rows to tell"
     same = said([probe(2000, 0.0, 0.0, changed=0.0)])
     assert "the same text in 100% of the rows" in same[0].text
     dropped = dataclasses.replace(CONFIG, objective=FlowMatching(caption_dropout=1.0))
