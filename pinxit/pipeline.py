@@ -169,7 +169,8 @@ class TextToImage:
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """The captions as the model sees them."""
-        return self.text_encoder(list(captions))
+        # by way of the host: the encoder may lie on many devices and the model on one
+        return jax.tree.map(np.asarray, self.text_encoder(list(captions)))
 
     def recipe(
         self,

@@ -90,12 +90,13 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         raise ValueError(
             f"target: {name} has {target.devices} devices, the compiler {len(devices)}"
         )
-    program = abstract_program(config, devices)
+    memory = target.chip.memory if target else None
+    program = abstract_program(config, devices, memory_bytes=memory)
     begun = time.perf_counter()
     traced = program.trace()
     lowered = traced.lower()
     plain = dataclasses.replace(config.model, remat="none", attention="xla")  # all in sight
-    once = abstract_program(dataclasses.replace(config, model=plain), devices)
+    once = abstract_program(dataclasses.replace(config, model=plain), devices, memory_bytes=memory)
     result = {
         "devices": len(devices),
         "device": f"{devices[0].platform} {devices[0].device_kind}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,17 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinxit.encoders.shapes import abstract_autoencoder, abstract_text_encoder
-from pinxit.models.transformer import abstract
-from pinxit.train.build import Parts, assemble, build_step
-from pinxit.train.mesh import (
-    batch_sharding,
-    check_batch,
-    make_mesh,
-    replicated,
-    state_shardings,
-)
+from pinxit.train import build
+from pinxit.train.build import Parts, assemble, build_mesh, build_step
+from pinxit.train.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.train.settings import TrainConfig
-from pinxit.train.state import TrainState, init_state
+from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
 from pinxit.train.text import TextColumns, name_of
 
@@ -85,15 +78,16 @@ def abstract_program(
     devices: Sequence[Any] | None = None,
     *,
     columns: Mapping[str, Any] | None = None,
+    memory_bytes: int | None = None,
 ) -> AbstractProgram:
     """The step of a run with these resolved settings on `devices` (none: those present).
 
     `columns` are one row's text columns, where they are known (shapes suffice); otherwise captions
-    are as long as the text encoder reads, as in prepared and streamed data. Raises `UsageError` for
+    are as long as the text encoder reads, as in prepared and streamed data. `memory_bytes` is a
+    device's memory, where it cannot tell: ``--mesh auto`` goes by it. Raises `UsageError` for
     settings that do not fit together.
     """
-    mesh = make_mesh(devices)
-    check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
+    mesh = build_mesh(config, devices, memory_bytes=memory_bytes)
     dtype = config.encoder_dtype
     parts = assemble(
         config,
@@ -111,18 +105,15 @@ def abstract_program(
         parts=parts,
         step=build_step(config, parts, state),
         state=state,
-        frozen=_placed(frozen, replicated(mesh)),
+        frozen=_placed(frozen, frozen_shardings(frozen, mesh)),
         raw=_placed(_batch(config, parts, rows), batch_sharding(mesh)),
     )
 
 
 def abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
     """The shapes of `build_state`, with their shardings."""
-    scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
-    _, params = abstract(parts.model)
-    make = partial(init_state, optimizer=parts.optimizer, ema=config.ema, loss_scale=scale)
-    state = jax.eval_shape(make, params)
-    return _placed(state, state_shardings(state, parts.mesh, fsdp=config.fsdp))
+    state = build.abstract_state(config, parts)
+    return _placed(state, state_shardings(state, parts.mesh))
 
 
 def text_columns(text: TextColumns) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,11 +19,18 @@ from pinxit.encoders.cleaning import get_cleaner
 from pinxit.encoders.fingerprint import fingerprint
 from pinxit.encoders.text import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge
-from pinxit.models.transformer import TransformerConfig, apply, init_params, preset
+from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.hardware import Hardware, hardware_of, tried_attention
-from pinxit.train.mesh import check_batch, make_mesh, replicated, state_shardings, weight_sharding
+from pinxit.train.mesh import (
+    check_batch,
+    check_tensor,
+    make_mesh,
+    replicated,
+    state_shardings,
+    weight_sharding,
+)
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig
@@ -85,11 +93,42 @@ def model_config(
     return preset(config.model.preset, **dictated | given)
 
 
-def build(config: TrainConfig) -> Parts:
-    """The parts of a run with resolved settings; raises for settings that do not fit together."""
-    mesh = make_mesh()
+def build_mesh(
+    config: TrainConfig,
+    devices: Sequence[Any] | None = None,
+    *,
+    memory_bytes: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Mesh:
+    """The mesh of a run, before its encoders are known: `make_mesh` with the size of its state.
+
+    The text encoder's width is taken to be CLIP's; another one changes the size by a percent.
+    """
+    model = preset(config.model.preset, **config.model.overrides())
+    mesh = make_mesh(
+        config.mesh,
+        devices,
+        state_bytes=state_bytes(config, model),
+        memory_bytes=memory_bytes,
+        say=say,
+    )
     check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
-    preset(config.model.preset)
+    check_tensor(mesh, heads=model.num_heads)
+    return mesh
+
+
+def state_bytes(config: TrainConfig, model: TransformerConfig) -> int:
+    """What parameters, averages and optimiser take together, by their shapes."""
+    optimizer = build_optimizer(config.optimizer, config.max_steps)
+    state = jax.eval_shape(
+        partial(init_state, optimizer=optimizer, ema=config.ema), abstract(model)[1]
+    )
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None) -> Parts:
+    """The parts of a run with resolved settings; raises for settings that do not fit together."""
+    mesh = build_mesh(config, say=say)
     use_vae = config.model.use_stable_vae
     dtype = config.encoder_dtype
     autoencoder = load_autoencoder(config.vae if use_vae else "none", dtype=dtype)
@@ -169,17 +208,27 @@ def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:
     return told
 
 
-def build_state(config: TrainConfig, parts: Parts) -> TrainState:
-    """The state before the first step, on its devices."""
+def _fresh(config: TrainConfig, parts: Parts) -> TrainState:
+    """The state before the first step."""
     params = init_params(parts.model, jax.random.key(config.seed))
     scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
-    state = init_state(params, parts.optimizer, ema=config.ema, loss_scale=scale)
-    return jax.device_put(state, state_shardings(state, parts.mesh, fsdp=config.fsdp))
+    return init_state(params, parts.optimizer, ema=config.ema, loss_scale=scale)
+
+
+def abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
+    """The shapes of the state."""
+    return jax.eval_shape(partial(_fresh, config, parts))
+
+
+def build_state(config: TrainConfig, parts: Parts) -> TrainState:
+    """The state before the first step, made where it lies: no device ever holds all of it."""
+    shardings = state_shardings(abstract_state(config, parts), parts.mesh)
+    return jax.jit(partial(_fresh, config, parts), out_shardings=shardings)()
 
 
 def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
-    """The jitted step of this run."""
-    shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
+    """The jitted step of this run. `state` may be shapes."""
+    shardings = state_shardings(state, parts.mesh)
     return make_train_step(
         config.objective,
         network(parts.model, parts.mesh),

@@ -24,18 +24,21 @@ import orbax.checkpoint as ocp
 
 from pinxit.config import diff
 from pinxit.release import MANIFEST, damage, files_of, sha256_of
+from pinxit.train.placement import fetch
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
+    *("mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
     *("sampling", "evaluation", "dataset_path", "fetch"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks", "fsdp"),
     *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),
 )
-"""Settings that may differ when a run is resumed, with all that is below them."""
+"""Settings that may differ when a run is resumed, with all that is below them. Devices are among
+them: arrays are whole in a checkpoint, so any mesh and any number of processes goes on from it."""
 
 
 class CheckpointError(ValueError):
@@ -187,9 +190,14 @@ class Checkpoints:
     def save(
         self, state: TrainState, run: dict[str, Any], *, wait: bool = False, overwrite: bool = False
     ) -> None:
-        """Copies the state to the host and writes it; returns at once unless `wait`."""
+        """Copies the state to the host and writes it; returns at once unless `wait`.
+
+        Of several processes all must come here: the first one gathers the state and writes.
+        """
         self.wait()
-        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+        host = fetch(state)
+        if host is None:
+            return
         self._thread = threading.Thread(
             target=self._write, args=(host, run, overwrite), name="pinxit-checkpoint"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pinxit.arrays import Example
@@ -16,8 +17,10 @@ from pinxit.data.schema import Source
 from pinxit.train.build import Parts
 from pinxit.train.datasets import DATASETS, PREPARED, load_examples, named_columns
 from pinxit.train.display import Display
+from pinxit.train.distributed import alone, several
 from pinxit.train.folder import RunFolder
 from pinxit.train.loop import Batches
+from pinxit.train.mesh import local_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.text import TextColumns
 
@@ -62,6 +65,10 @@ def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Sourc
     """
     if config.dataset_name in (*DATASETS, PREPARED):
         return None
+    if several():
+        problem = "streamed, which is for one process"
+        valid = "prepare it (pinxit prepare), then --dataset_path FOLDER"
+        raise UsageError("dataset_name", config.dataset_name, problem=problem, valid=valid)
     from pinxit.data.sources import open_source
 
     hub = revision is not None and not revision.startswith("files-")
@@ -105,7 +112,8 @@ def _in_memory(config: TrainConfig, parts: Parts, folder: RunFolder, display: Di
 
     name, size = config.dataset_name, config.image_size
     examples = load_examples(name, config.dataset_size, image_size=size, seed=config.seed)
-    rows = prepare_rows(
+    prepare = partial(
+        prepare_rows,
         examples,
         about={"dataset": name, "image_size": size, "seed": config.seed},
         autoencoder=parts.autoencoder if config.encodes_ahead else None,
@@ -114,11 +122,16 @@ def _in_memory(config: TrainConfig, parts: Parts, folder: RunFolder, display: Di
         track=display.track,
         say=display.say,
     )
+    if several():
+        # the others find in the cache what the first one makes, where they see the same folder
+        alone(lambda: len(prepare()))
+    rows = prepare()
 
     def held_out() -> list[Example]:
         count = config.evaluation.images
         found = load_examples(name, count, image_size=size, seed=config.seed, split="heldout")
         return [found[row] for row in range(count)]
 
-    loader = Loader(rows, batch_size=config.batch_size, seed=config.seed)
+    part = local_rows(parts.mesh, config.batch_size)
+    loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
     return Feed(loader, parts.text, rows.arrays, held_out)

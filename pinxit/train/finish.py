@@ -61,7 +61,7 @@ class Observer:
 
     def model(self, params: Any) -> TextToImage:
         """The pipeline with these parameters, on one device."""
-        local = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]), params)
+        local = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.local_devices()[0]), params)
         return self._pipeline.with_params(local)
 
     def pictures(self, params: Any) -> list[list[Image.Image]]:

@@ -87,9 +87,14 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def folder_of(config: TrainConfig) -> RunFolder:
+    """The folder of this run, whatever is there."""
+    return RunFolder(Path(config.output_dir) / config.name)
+
+
 def claim(config: TrainConfig) -> RunFolder:
     """The folder of this run. Raises, having written nothing, if the run may not go there."""
-    folder = RunFolder(Path(config.output_dir) / config.name)
+    folder = folder_of(config)
     if not folder.root.exists():
         return folder
     if not folder.root.is_dir() or (not folder.config.is_file() and any(folder.root.iterdir())):
@@ -134,6 +139,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "backend": jax.default_backend(),
         "devices": [str(device.device_kind) for device in devices],
+        "processes": jax.process_count(),
         "cpu_count": os.cpu_count(),
     }
 

@@ -53,6 +53,8 @@ class Interruption:
     def __init__(self) -> None:
         self.requested: str | None = None
         """The signal's name, once there was one."""
+        self.agree: Callable[[bool], bool] = bool
+        """From whether this process should stop to whether all do, at this step."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -64,6 +66,10 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def due(self) -> bool:
+        """Whether to stop after this step. To be asked once a step."""
+        return self.agree(self.requested is not None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is not None:
@@ -195,7 +201,7 @@ def train(
                 if hook.every and step % hook.every == 0:
                     hook.call(step, state, window)
             clock.paused += time.perf_counter() - begun
-            if interruption is not None and interruption.requested:
+            if interruption is not None and interruption.due():
                 break
     finally:
         batches.close()

@@ -24,6 +24,7 @@ from pinxit.data.reading import PreparedRows
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
+from pinxit.train.mesh import local_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.text import TextColumns, name_of
 
@@ -127,16 +128,18 @@ def hold_out(rows: PreparedRows, wanted: int) -> Int[np.ndarray, " n"]:
 def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
     """The batches of the rows that are not held out, each of one shape."""
     factor = parts.autoencoder.stats.downsample if rows.kind == "latents" else 1
-    buckets = rows.buckets
+    buckets, part = rows.buckets, local_rows(parts.mesh, config.batch_size)
     sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
     check_sizes(sizes, parts)
     if len(buckets) == 1:
         train = Leading(rows, len(buckets[0]))
-        return Loader(train, batch_size=config.batch_size, seed=config.seed)
+        return Loader(train, batch_size=config.batch_size, seed=config.seed, part=part)
     counts = sorted((w, h, len(b)) for (w, h), b in zip(sizes, buckets, strict=True))
     said = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
     display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")
-    return BucketedLoader(rows, buckets=buckets, batch_size=config.batch_size, seed=config.seed)
+    return BucketedLoader(
+        rows, buckets=buckets, batch_size=config.batch_size, seed=config.seed, part=part
+    )
 
 
 def check_position(position: Any, manifest: Manifest, root: Path) -> None:

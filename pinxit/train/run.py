@@ -1,13 +1,17 @@
-"""A whole training run, from settings to report. `run` reads from top to bottom as it happens."""
+"""A whole training run, from settings to report. `run` reads from top to bottom as it happens.
+
+With several processes all run this code. What lies on the devices is computed, gathered and saved
+by all of them in step; what is inside `alone` happens on process 0 only, while the others wait.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -16,24 +20,36 @@ from rich.console import Console
 from pinxit.config import UsageError, to_json
 from pinxit.release import check_encoders
 from pinxit.train.advice import explained, is_out_of_memory
-from pinxit.train.build import Parts, build, build_state, build_step
-from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
+from pinxit.train.checkpoint import Checkpoints, Restored
 from pinxit.train.data_advice import before_training
 from pinxit.train.display import Display
+from pinxit.train.distributed import (
+    Agreement,
+    alone,
+    asked_to_stop,
+    check_same,
+    initialise,
+    is_first,
+    several,
+)
 from pinxit.train.feed import Feed, open_feed, open_source_of
 from pinxit.train.finish import Observer, best, finish
-from pinxit.train.folder import RunFolder, claim, start
+from pinxit.train.folder import RunFolder, claim, folder_of, start
 from pinxit.train.health import Watch
 from pinxit.train.intake import Intake
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
-from pinxit.train.mesh import batch_sharding, replicated, state_shardings
+from pinxit.train.mesh import frozen_shardings, local_rows, state_shardings
 from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
+from pinxit.train.placement import fetch, place, place_batch, spread
 from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import TrainConfig
 from pinxit.train.start import started
 from pinxit.train.state import TrainState
 from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,10 @@ class RunResult:
 
 class _Stop(Exception):
     """A signal came after the last step."""
+
+
+class _NotWritten(OSError):
+    """The last checkpoint is not on the disk."""
 
 
 @dataclass
@@ -99,8 +119,8 @@ class _Run:
         self.write(step, row)
         self.display.on_row(step, row)
 
-    def save(self, state: TrainState, window: Window, *, wait: bool = False, **more: Any) -> None:
-        """A checkpoint; if the one before could not be written, says so and goes on."""
+    def save(self, state: TrainState, window: Window, **more: Any) -> None:
+        """Begins a checkpoint; if the one before could not be written, says so and goes on."""
         run = {
             "config": to_json(self.config),
             "seed": self.config.seed,
@@ -110,11 +130,24 @@ class _Run:
             "encoders": self.parts.encoders,
             **more,
         }
+        if problem := self.written():
+            self.display.say(f"warning: a checkpoint could not be written: {problem}")
+        self.checkpoints.save(state, run, overwrite=bool(more))
+
+    def save_now(self, state: TrainState, window: Window, **more: Any) -> None:
+        """The same, and waits for it. Raises `_NotWritten`, on all processes."""
+        self.save(state, window, **more)
+        if problem := alone(self.written):
+            step = int(state.step)
+            raise _NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
+
+    def written(self) -> str:
+        """Waits for the last checkpoint; why it could not be written."""
         try:
             self.checkpoints.wait()
         except OSError as error:
-            self.display.say(f"warning: a checkpoint could not be written: {error}")
-        self.checkpoints.save(state, run, wait=wait, overwrite=bool(more))
+            return str(error)
+        return ""
 
 
 def run(
@@ -127,36 +160,43 @@ def run(
         if not is_out_of_memory(error):
             raise
         ended = error
-    display = Display(config.name, max_steps=config.max_steps, console=console)
+    display = _display(config, console)
     reason = explained(ended, config.resolved(), say=display.say)
     display.say(reason)
     return RunResult("failed", Path(config.output_dir) / config.name, 0, reason=reason)
 
 
+def _display(config: TrainConfig, console: Console | None) -> Display:
+    """What process 0 shows; the others show nothing."""
+    shown = console if is_first() else Console(quiet=True)
+    return Display(config.name, max_steps=config.max_steps, console=shown)
+
+
 def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | None) -> RunResult:
     config = config.resolved()
-    folder = claim(config)
-    display = Display(config.name, max_steps=config.max_steps, console=console)
-    done = folder.finished()
+    initialise(config.distributed)
+    check_same(to_json(config), apart="distributed")
+    display = _display(config, console)
+    folder = folder_of(config)
+    done = alone(lambda: claim(config).finished())
     if done is not None and done["step"] >= config.max_steps:
         display.say(f"{folder.root} is finished ({done['step']} steps): see {folder.report}")
         return RunResult("finished", folder.root, done["step"], done)
     source = open_source_of(config)
-    parts = build(config)
+    parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)
-    state = build_state(config, parts)
     checkpoints = Checkpoints(folder.checkpoints, keep=config.keep_checkpoints)
-    state, window, seconds, position = _restore(config, parts, checkpoints, state, display)
+    state, window, seconds, position = _begin(config, parts, checkpoints, display)
     step = int(state.step)
     if step > config.max_steps:
         problem = f"less than the {step} steps the run has taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
     feed = open_feed(config, parts, folder, display, source=source, position=position)
     parts = replace(parts, text=feed.text)
-    start(folder, config, {"command": list(argv or sys.argv)})
+    alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
     feed.begin()
-    writers = _writers(config, folder, step)
+    writers = _writers(config, folder, step) if is_first() else []
     watch = Watch(config, parts.model.dtype, before=read_rows(folder.metrics))
     moving = _Run(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
     for warning in before_training(config) if step == 0 else ():
@@ -165,33 +205,39 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     with Interruption() as interruption, display.live():
         try:
             return _train_and_finish(moving, state, window, interruption, argv or sys.argv)
-        except NotFinite as error:
-            checkpoints.wait()
+        except (NotFinite, _NotWritten) as error:
+            moving.written()
             display.say(str(error))
             return RunResult("failed", folder.root, step, reason=str(error))
 
 
-def _restore(
-    config: TrainConfig,
-    parts: Parts,
-    checkpoints: Checkpoints,
-    state: TrainState,
-    display: Display,
+def _begin(
+    config: TrainConfig, parts: Parts, checkpoints: Checkpoints, display: Display
 ) -> tuple[TrainState, Window, float, Any]:
     """The run as its newest valid checkpoint has it, or as it begins: with its seconds so far and
     its position in the data."""
-    checkpoints.clean()
-    restored = checkpoints.restore(state)
-    if restored is None:
+    like = abstract_state(config, parts)
+    found: list[Restored] = []
+
+    def read() -> dict[str, Any] | None:
+        checkpoints.clean()
+        restored = checkpoints.restore(like)
+        if restored is None:
+            return None
+        for problem in restored.problems:
+            display.say(f"warning: {problem}")
+        found.append(restored)
+        return restored.run
+
+    run = alone(read)
+    if run is None:
+        state = build_state(config, parts)
         return started(config, parts, state, say=display.say), Window(), 0.0, None
-    for problem in restored.problems:
-        display.say(f"warning: {problem}")
     where = f"the run {config.name}"
-    check_encoders(restored.run.get("encoders", {}), parts.encoders, where=where)
-    display.say(f"resuming after step {restored.step}")
-    shardings = state_shardings(state, parts.mesh, fsdp=config.fsdp)
-    state = jax.device_put(restored.state, shardings)
-    run = restored.run
+    check_encoders(run.get("encoders", {}), parts.encoders, where=where)
+    given = found.pop().state if found else None
+    state = spread(given, like, state_shardings(like, parts.mesh))
+    display.say(f"resuming after step {int(state.step)}")
     return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
 
 
@@ -212,12 +258,18 @@ def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
     config = moving.config
 
     def sample(step: int, state: TrainState, window: Window) -> None:
-        observer.sample(step, state)
-        if not config.eval_interval and not moving.watch.text_works:
-            moving.validated(step, {}, observer.probe(state))
+        held = _to_first(state)
+
+        def draw() -> None:
+            observer.sample(step, held)
+            if not config.eval_interval and not moving.watch.text_works:
+                moving.validated(step, {}, observer.probe(held))
+
+        alone(draw)
 
     def evaluate(step: int, state: TrainState, window: Window) -> None:
-        moving.validated(step, observer.validate(state), observer.probe(state))
+        held = _to_first(state)
+        alone(lambda: moving.validated(step, observer.validate(held), observer.probe(held)))
 
     def save(step: int, state: TrainState, window: Window) -> None:
         moving.save(state, window)
@@ -227,6 +279,13 @@ def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
         Hook(config.eval_interval, evaluate),
         Hook(config.save_interval, save),
     )
+
+
+def _to_first(state: TrainState) -> TrainState:
+    """The state with parameters and averages that process 0 can use by itself."""
+    if not several():
+        return state
+    return replace(state, params=fetch(state.params), ema=fetch(state.ema))
 
 
 def _train_and_finish(
@@ -239,72 +298,97 @@ def _train_and_finish(
     """The loop, then the last checkpoint and the report."""
     config, parts, feed = moving.config, moving.parts, moving.feed
     observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
-    sharding = batch_sharding(parts.mesh)
+    rows = local_rows(parts.mesh, config.batch_size)
     frozen = frozen_arrays(parts.text, feed.columns, parts.encoder_in_step(config))
     feed.watch(lambda: interruption.requested is not None)
+    agreement = Agreement(parts.mesh)
+    interruption.agree = agreement
     state, window = train(
         build_step(config, parts, state),
         state,
         feed.loader,
-        frozen=jax.device_put(frozen, replicated(parts.mesh)),
+        frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
         max_steps=config.max_steps,
         log_interval=config.log_interval,
         on_row=moving.on_row,
         on_step=moving.display.on_step,
         hooks=_hooks(moving, observer),
-        place=Intake(lambda raw: jax.device_put(raw, sharding), moving.display.say),
+        place=Intake(
+            lambda raw: place_batch(raw, parts.mesh, rows, config.batch_size), moving.display.say
+        ),
         window=window,
         interruption=interruption,
         max_skipped=config.max_skipped,
     )
+    stop = agreement.now(interruption.requested is not None)
     step = int(state.step)
-    try:
-        moving.save(state, window, wait=True)
-    except OSError as error:
-        reason = f"the checkpoint of step {step} could not be written: {error}"
-        moving.display.say(reason)
-        return RunResult("failed", moving.folder.root, step, reason=reason)
-    if feed.ended() and step < config.max_steps and not interruption.requested:
+    moving.save_now(state, window)
+    if feed.ended() and step < config.max_steps and not stop:
         reason = f"the data ended after step {step}: {feed.ended()}; the same command resumes"
         moving.display.say(f"stopped: {reason}")
         return RunResult("failed", moving.folder.root, step, reason=reason)
-
-    def check() -> None:
-        if interruption.requested:
-            raise _Stop
-
-    observer.check = check
-    try:
-        check()
-        return _finish(moving, observer, state, window, command)
-    except _Stop:
-        reason = f"{interruption.requested} after step {step}; the same command resumes"
+    results = None if stop else _finish(moving, observer, state, window, interruption, command)
+    if results is None:
+        signal = interruption.requested or "a signal to another process"
+        reason = f"{signal} after step {step}; the same command resumes"
         moving.display.say(f"stopped: {reason}")
         return RunResult("stopped", moving.folder.root, step, reason=reason)
+    moving.display.say(f"finished: {moving.folder.report}")
+    return RunResult("finished", moving.folder.root, results["step"], results)
 
 
 def _finish(
-    moving: _Run, observer: Observer, state: TrainState, window: Window, command: Sequence[str]
-) -> RunResult:
-    """Chooses the average to keep, records it in the last checkpoint, and reports."""
-    folder, seconds = moving.folder, moving.train_seconds()
-    validation = observer.validate(state)
-    probe = observer.probe(state)
-    moving.validated(int(state.step), validation, probe)
-    chosen = best(validation, state)
-    moving.save(state, window, wait=True, best_ema=chosen)
-    results = finish(
-        observer,
-        state,
-        chosen=chosen,
-        validation=validation,
-        command=command,
-        seconds=seconds,
-        data=moving.feed.results(),
-        noticed={"warnings": [asdict(one) for one in moving.watch.findings], "probe": probe},
+    moving: _Run,
+    observer: Observer,
+    state: TrainState,
+    window: Window,
+    interruption: Interruption,
+    command: Sequence[str],
+) -> dict[str, Any] | None:
+    """Chooses the average to keep, records it in the last checkpoint, and reports: the results.
+    None if a signal came."""
+    seconds, held = moving.train_seconds(), _to_first(state)
+
+    def check() -> None:
+        interruption.requested = interruption.requested or asked_to_stop()
+        if interruption.requested:
+            raise _Stop
+
+    def unless_stopped(act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except _Stop:
+            return None
+
+    def measure() -> dict[str, dict[str, float]]:
+        check()
+        validation, probe = observer.validate(held), observer.probe(held)
+        moving.validated(int(state.step), validation, probe)
+        return {"validation": validation, "probe": probe}
+
+    def report(chosen: str, validation: dict[str, float], probe: Any) -> dict[str, Any]:
+        results = finish(
+            observer,
+            held,
+            chosen=chosen,
+            validation=validation,
+            command=command,
+            seconds=seconds,
+            data=moving.feed.results(),
+            noticed={"warnings": [asdict(one) for one in moving.watch.findings], "probe": probe},
+        )
+        if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
+            ceiling = results["accuracy"]["prompts/ceiling/mean"]
+            moving.display.say(f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})")
+        return results
+
+    observer.check = check
+    measured = alone(lambda: unless_stopped(measure), signal=lambda: interruption.requested)
+    if measured is None:
+        return None
+    chosen = best(measured["validation"], state)
+    moving.save_now(state, window, best_ema=chosen)
+    return alone(
+        lambda: unless_stopped(lambda: report(chosen, **measured)),
+        signal=lambda: interruption.requested,
     )
-    if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
-        ceiling = results["accuracy"]["prompts/ceiling/mean"]
-        moving.display.say(f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})")
-    moving.display.say(f"finished: {folder.report}")
-    return RunResult("finished", folder.root, results["step"], results)

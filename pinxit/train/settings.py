@@ -20,6 +20,7 @@ from pinxit.train.datasets import (
     is_prepared,
     named_columns,
 )
+from pinxit.train.distributed import DistributedConfig
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
 
@@ -228,8 +229,11 @@ class TrainConfig:
     as a run at a smaller image size; none: fresh ones."""
     resume: bool = True
     """Continue the run of this name if there is one; off: refuse to touch it."""
-    fsdp: bool = False
-    """Shard parameters and optimiser over the devices, instead of copying them to each."""
+    mesh: str = "auto"
+    """How the devices share the work: sizes of the axes data, fsdp and tensor, such as
+    data=2,fsdp=4, one of which may be *; auto: copies of a small state, else fsdp."""
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    """How several processes (hosts) that train together find one another."""
     wandb: bool = False
     """Also send metrics to Weights & Biases (extra: wandb)."""
     filters: FilterConfig = field(default_factory=FilterConfig)

@@ -34,6 +34,26 @@ def test_index_counts_samples_and_seed_changes_the_order():
     assert (loader(seed=2).row_numbers(0) != loader(seed=1).row_numbers(0)).any()
 
 
+@pytest.mark.parametrize("readers", [1, 2, 4, 8])
+@pytest.mark.parametrize("strided", [False, True])
+def test_any_number_of_readers_read_the_order_of_one(readers: int, strided: bool):
+    places = np.arange(16)
+    parts = [
+        places[i::readers] if strided else np.split(places, readers)[i] for i in range(readers)
+    ]
+    values = ArrayRows({"value": np.arange(50, dtype=np.float32)})
+    several = [Loader(values, batch_size=16, seed=1, part=part) for part in parts]
+    alone = loader(batch_size=16)
+    for step in (0, 3, 7):  # over the end of an epoch, too
+        batches = [one.batch(step) for one in several]
+        whole = alone.batch(step)
+        for name in ("value", "index"):
+            found = np.empty_like(whole[name])
+            for part, batch in zip(parts, batches, strict=True):
+                found[part] = batch[name]
+            np.testing.assert_array_equal(found, whole[name])
+
+
 def test_more_rows_in_a_batch_than_in_the_dataset():
     assert sorted(loader(rows=3, batch_size=6).row_numbers(0)) == [0, 0, 1, 1, 2, 2]
 
@@ -57,6 +77,8 @@ def test_wrong_input_is_named():
         loader(batch_size=0)
     with pytest.raises(ValueError, match="empty"):
         loader(rows=0)
+    with pytest.raises(ValueError, match="places in a batch of 4"):
+        Loader(ArrayRows({"a": np.zeros(3)}), batch_size=4, part=np.array([3, 4]))
     with pytest.raises(ValueError, match="differ"):
         ArrayRows({"a": np.zeros(3), "b": np.zeros(4)})
 
