@@ -8,8 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -65,12 +65,18 @@ def test_batches_reach_the_devices_whole():
     eight("batches")
 
 
+@dataclass(frozen=True)
+class Described:
+    """A device as `jax.experimental.topologies` gives it: without `memory_stats`."""
+
+    id: int
+    platform: str
+    device_kind: str
+    process_index: int
+
+
 def devices(count: int, *, hosts: int = 1, kind: str = "TPU v3", platform: str = "tpu") -> Any:
-    """Described devices, as `jax.experimental.topologies` gives them: without `memory_stats`."""
-    return [
-        SimpleNamespace(platform=platform, device_kind=kind, process_index=i * hosts // count)
-        for i in range(count)
-    ]
+    return [Described(i, platform, kind, i * hosts // count) for i in range(count)]
 
 
 @pytest.mark.parametrize(
