@@ -161,9 +161,10 @@ def _other(config: TrainConfig, devices: int, policy: str, count: int) -> Iterat
     """What is left when recomputing and accumulating do not do."""
     least = {"model.remat": policy, "gradient_accumulation_steps": count}
     least = {k: v for k, v in least.items() if v != 1}
-    if devices > 1 and not config.fsdp:
-        yield Change({"fsdp": True}, "the state is cut over the devices, and gathered")
-        both = _divided(config, {**least, "fsdp": True})
+    cut = f"fsdp={devices}"
+    if devices > 1 and config.mesh in ("auto", f"data={devices}"):
+        yield Change({"mesh": cut}, "the state is cut over the devices, and gathered")
+        both = _divided(config, {**least, "mesh": cut})
         yield Change(both, "and all is recomputed, in pieces")
     if not config.use_amp and config.model.dtype is None:
         yield Change({"use_amp": True}, "half the activations, and faster", same_run=False)
@@ -341,7 +342,7 @@ def message(advice: Advice) -> str:
         least = min((one.peak for one in advice.tried if one.peak), default=None)
         lines.append(
             f"nothing that was tried fits (the least took {_size(least)}): more devices with "
-            "--fsdp 1, a smaller --model.preset, or a smaller --image_size"
+            "--mesh fsdp=*, a smaller --model.preset, or a smaller --image_size"
         )
     if advice.device and jax.default_backend() == "gpu":
         lines.append(
