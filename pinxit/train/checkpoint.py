@@ -33,7 +33,7 @@ FREE_FIELDS = (
     *("mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
     *("sampling", "evaluation", "dataset_path", "fetch"),
-    *("gradient_accumulation_steps", "model.remat", "model.scan_blocks", "fsdp"),
+    *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),
     *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),
 )
