@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +81,29 @@ def json_directory(model_directory, tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def released_directory(tmp_path_factory):
+    """OpenAI's own vocabulary of 49,408 tokens, from the package that ships it."""
+    package = find_spec("open_clip")
+    if package is None or package.origin is None:
+        pytest.skip("needs CLIP's vocabulary: pip install --no-deps open_clip_torch")
+    packed = Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")
+    merges = lines[1 : 49152 - 256 - 2 + 1]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    symbols = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(rest))]
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    assert len(tokens) == 49408
+    root = tmp_path_factory.mktemp("released")
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    (root / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    (root / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
+    return root
+
+
 def theirs(kind: str, directory):
     transformers = pytest.importorskip("transformers")
     return getattr(transformers, kind).from_pretrained(directory)
@@ -106,6 +132,13 @@ def test_clip_from_vocabulary_and_merges(clip_directory):
     tokenizer, longest = load_clip_tokenizer(clip_directory)
     assert longest == LENGTH
     agree(tokenizer, theirs("CLIPTokenizer", clip_directory))
+
+
+def test_clip_with_the_vocabulary_that_was_released(released_directory):
+    tokenizer, longest = load_clip_tokenizer(released_directory)
+    assert longest == LENGTH
+    assert tokenizer.encode("a photo of a cat").ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    agree(tokenizer, theirs("CLIPTokenizer", released_directory))
 
 
 def test_clip_from_tokenizer_json(clip_directory, tmp_path):
