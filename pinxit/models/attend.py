@@ -38,26 +38,56 @@ def attend(
     return PROGRAMS[implementation](query, key, value, visible)
 
 
+@jax.custom_vjp
 def _xla(
     query: Float[Array, "b k n f"],
     key: Float[Array, "b k m f"],
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
 ) -> Float[Array, "b k n f"]:
-    """Softmax in fp32; the sum of the weights divides the output, which is smaller than they."""
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    scores = jnp.einsum("bknf,bkmf->bknm", query, key, preferred_element_type=jnp.float32)
+    """Softmax in fp32; the sum of the weights divides the output, which is smaller than they.
+
+    Of all scores the backward pass keeps the weights alone, in the precision of the values::
+
+        dS = W * (dO v^T - sum(dO * O)) / sum(W),   dq = dS k / sqrt(f),   dk = dS^T q / sqrt(f)
+    """
+    return _weigh(query, key, value, visible)[0]
+
+
+def _weigh(
+    query: Array, key: Array, value: Array, visible: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """The output, and what its gradient needs."""
+    scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    scores = _product("bknf,bkmf->bknm", scaled, key)
     hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
     scores = scores + hidden[:, None, None, :]
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    summed = jnp.einsum(
-        "bknm,bkmf->bknf",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
-    )
-    return (summed / total).astype(value.dtype)
+    weights = weights.astype(value.dtype)
+    output = (_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype)
+    return output, (scaled, key, value, weights, total, output)
+
+
+def _weigh_backward(kept: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
+    """Gradients of query, key and value; `change` is the output's."""
+    scaled, key, value, weights, total, output = kept
+    wide = change.astype(jnp.float32) / total
+    mean = jnp.sum(wide * output.astype(jnp.float32), axis=-1, keepdims=True)
+    narrow = wide.astype(value.dtype)
+    scores = weights.astype(jnp.float32) * (_product("bknf,bkmf->bknm", narrow, value) - mean)
+    scores = scores.astype(value.dtype)
+    d_value = _product("bknm,bknf->bkmf", weights, narrow).astype(value.dtype)
+    d_scaled = _product("bknm,bkmf->bknf", scores, key)
+    d_query = (d_scaled * scaled.shape[-1] ** -0.5).astype(scaled.dtype)
+    return d_query, _product("bknm,bknf->bkmf", scores, scaled).astype(key.dtype), d_value, None
+
+
+def _product(pattern: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(pattern, a, b, preferred_element_type=jnp.float32)
+
+
+_xla.defvjp(_weigh, _weigh_backward)
 
 
 def _lengthened(

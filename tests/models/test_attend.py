@@ -33,6 +33,19 @@ def test_hidden_keys_have_no_weight():
     np.testing.assert_allclose(whole[1:], cut, atol=1e-6)
 
 
+def test_the_gradient_is_that_of_plain_softmax():
+    def plain(query, key, value, visible):
+        scores = jnp.einsum("bknf,bkmf->bknm", query, key) * WIDTH**-0.5
+        scores = jnp.where(visible[:, None, None, :], scores, -jnp.inf)
+        return jnp.sum(jnp.sin(jax.nn.softmax(scores, axis=-1) @ value))
+
+    arrays = inputs()
+    found = jax.grad(energy, argnums=(0, 1, 2))(*arrays, "xla")
+    for ours, reference in zip(found, jax.grad(plain, argnums=(0, 1, 2))(*arrays), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-6)
+    assert float(jnp.abs(found[1][1, :, 20:]).max()) == 0.0
+
+
 def test_the_tpu_kernel_agrees_with_its_gradient():
     """Lengths that fill no block; the kernel is interpreted."""
     from jax.experimental.pallas import tpu as pltpu
