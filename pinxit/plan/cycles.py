@@ -69,6 +69,7 @@ class Cycles:
 def estimate(text: str) -> Cycles:
     """Cycles of a compiled program from its text. `ValueError` if the text holds no estimates."""
     module = parse(text)
+    around = neighbours(module)
     by_part: dict[str, float] = defaultdict(float)
     by_operation: dict[str, float] = defaultdict(float)
     sent: dict[str, float] = defaultdict(float)
@@ -78,8 +79,9 @@ def estimate(text: str) -> Cycles:
         if kind:
             sent[kind] += times * moved
         elif instruction.cycles:
-            by_part[part_of(instruction.op_name)] += times * instruction.cycles
-            by_operation[short(instruction.op_name)] += times * instruction.cycles
+            name = instruction.op_name or around.get(instruction.name, "")
+            by_part[part_of(name)] += times * instruction.cycles
+            by_operation[short(instruction.op_name, part_of(name))] += times * instruction.cycles
         elif instruction.opcode in ("fusion", "convolution", "dot", "custom-call", "copy", "sort"):
             uncounted[instruction.opcode] += int(times)
     return Cycles(
@@ -106,9 +108,28 @@ def part_of(op_name: str) -> str:
     return "forward" if "jvp(" in op_name else "other"
 
 
-def short(op_name: str) -> str:
+def short(op_name: str, part: str) -> str:
     """The part and the last two words of an operation's name."""
-    return f"{part_of(op_name)}: {'/'.join(op_name.split('/')[-2:])}"
+    return f"{part}: {'/'.join(op_name.split('/')[-2:]) or 'copies and layouts'}"
+
+
+def neighbours(module: Module) -> dict[str, str]:
+    """For instructions without a name (copies, changes of layout): the name that the part with
+    most cycles has in their computation, where that is the body of a loop."""
+    found = {}
+    for name, instructions in module.computations.items():
+        if name == module.entry:
+            continue
+        cycles: dict[str, float] = defaultdict(float)
+        names: dict[str, str] = {}
+        for one in instructions:
+            if one.op_name and one.cycles:
+                cycles[part_of(one.op_name)] += one.cycles
+                names[part_of(one.op_name)] = one.op_name
+        if cycles:
+            most = names[max(cycles, key=lambda part: cycles[part])]
+            found |= {one.name: most for one in instructions if not one.op_name}
+    return found
 
 
 def collective(instruction: Instruction, module: Module) -> tuple[str, float]:

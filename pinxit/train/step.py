@@ -141,17 +141,19 @@ def make_train_step(
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = _select(finite, optax.apply_updates(state.params, updates), state.params)
+            opt_state = _select(finite, opt_state, state.opt_state)
         averages = state.ema
         if ema is not None:
             with jax.named_scope("ema"):
                 averages = update_ema(ema, state.ema, params, step=state.step + 1)
+                averages = _select(finite, averages, state.ema)
         loss_scale, good_steps = _next_scale(loss_scaling, state, finite)
         state = replace(
             state,
             step=state.step + 1,
             params=params,
-            ema=_select(finite, averages, state.ema),
-            opt_state=_select(finite, opt_state, state.opt_state),
+            ema=averages,
+            opt_state=opt_state,
             skipped=state.skipped + ~finite,
             consecutive=jnp.where(finite, 0, state.consecutive + 1),
             loss_scale=loss_scale,

@@ -66,6 +66,20 @@ def test_parts(name: str, part: str):
     assert part_of(name) == part
 
 
+def test_what_has_no_name_belongs_to_its_loop():
+    nameless = 'fusion(%again), kind=kOutput, calls=%inner, backend_config={"flag_configs"'
+    named = 'fusion(%again), kind=kOutput, calls=%inner, metadata={op_name="jit(step)/transpose'
+    assert named in TOY
+    text = TOY.replace(
+        'metadata={op_name="jit(step)/transpose(jvp(while))/body/checkpoint/dot_general"}, ', ""
+    )
+    assert nameless in text
+    found = estimate(text)
+    assert "backward" not in found.by_part
+    assert found.by_part["recomputed"] == 25 * 300
+    assert found.by_operation["recomputed: copies and layouts"] == 25 * 200
+
+
 def test_sizes_of_types():
     assert sizes("bf16[2,3]{1,0:T(8,128)(2,1)}") == [12]
     assert sizes("(s32[], pred[5]{0}, f32[4]{0:S(1)})") == [4, 5, 16]
