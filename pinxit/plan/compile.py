@@ -30,8 +30,8 @@ SHAPING = ("arrays.py", "encoders", "flow", "models", "plan", "train")
 IRRELEVANT = (
     "name", "dataset_path", "dataset_revision", "columns", "dataset_size", "max_steps", "seed",
     "log_interval", "save_interval", "sample_interval", "eval_interval", "keep_checkpoints",
-    "max_skipped", "output_dir", "resume", "wandb", "filters", "fetch", "images", "sampling",
-    "evaluation", "distributed",
+    "max_skipped", "output_dir", "resume", "init_from", "wandb",
+    "filters", "fetch", "images", "sampling", "evaluation", "distributed",
 )  # fmt: skip
 """Settings that do not change the program's shape (a seed or a schedule's length are numbers in
 it)."""
