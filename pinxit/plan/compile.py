@@ -148,7 +148,7 @@ def environment(platform: str, path: list[str]) -> dict[str, str]:
 
 def _run(job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, said: Said) -> None:
     """Runs the worker to its end; kills it when interrupted."""
-    command = [sys.executable, "-m", "pinxit.plan.worker", str(job), str(result)]
+    command = [sys.executable, "-P", "-m", "pinxit.plan.worker", str(job), str(result)]
     begun = time.perf_counter()
     with log.open("w") as stream:
         worker = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
