@@ -16,7 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from pinxit.plan.cycles import collective
-from pinxit.plan.hlo import Instruction, Module, parse
+from pinxit.plan.hlo import OPCODE, Instruction, Module, parse
 
 MATMUL_SHARE = 0.6
 """Of the peak that matrix products reach: an assumption."""
@@ -45,11 +45,7 @@ class Traffic:
 def roofline(text: str) -> Traffic:
     """Traffic of a compiled program, from its text."""
     module = parse(text)
-    shapes = {
-        name: {instruction.name: instruction.bytes for instruction in instructions}
-        for name, instructions in module.computations.items()
-    }
-    merged = {name: size for computation in shapes.values() for name, size in computation.items()}
+    sizes = {one.name: one.bytes for part in module.computations.values() for one in part}
     product = other = kernels = 0.0
     sent: dict[str, float] = defaultdict(float)
     for instruction, times in module.walk():
@@ -59,7 +55,7 @@ def roofline(text: str) -> Traffic:
             continue
         if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
             continue
-        size = times * (instruction.bytes + _read(instruction, merged))
+        size = times * traffic(instruction, module, sizes)
         kernels += times
         if is_product(instruction, module):
             product += size
@@ -68,12 +64,49 @@ def roofline(text: str) -> Traffic:
     return Traffic(product, other, kernels, dict(sent))
 
 
-def _read(instruction: Instruction, sizes: dict[str, int]) -> int:
-    """Bytes of the operands, none counted for more than eight times the result: the rest of a
-    larger array is not read (a slice of a stack)."""
-    inside = instruction.text.split("(", 1)[-1].split("), ", 1)[0]
-    limit = 8 * max(1, instruction.bytes)
-    return sum(min(sizes.get(name, 0), limit) for name in set(OPERANDS.findall(inside)))
+def operands(instruction: Instruction) -> list[str]:
+    """Names of what an instruction is given, in order."""
+    found = OPCODE.search(instruction.text)
+    inside = instruction.text[found.end() :] if found else ""
+    return OPERANDS.findall(inside.partition(")")[0])
+
+
+def traffic(instruction: Instruction, module: Module, sizes: dict[str, int]) -> float:
+    """Bytes that one kernel reads and writes.
+
+    Of an array that it only takes a slice of, the slice; of one that it changes a slice of, in
+    place, the slice.
+    """
+    given = operands(instruction)
+    inner = [one for name in instruction.called("calls") for one in module.computations[name]]
+    if not inner:
+        inner, parameters = [instruction], {name: name for name in given}
+    else:
+        numbered = {int(one.text.split("parameter(")[1].split(")")[0]): one.name
+                    for one in inner if one.opcode == "parameter"}  # fmt: skip
+        parameters = {name: numbered.get(i, "") for i, name in enumerate(given)}
+    written = float(instruction.bytes)
+    for one in inner:
+        if one.opcode == "dynamic-update-slice":
+            written -= one.bytes - sizes.get(operands(one)[1], 0)
+    read = sum(
+        _read(parameters[name], sizes.get(name, 0), inner, sizes) for name in dict.fromkeys(given)
+    )
+    return max(0.0, written) + read
+
+
+def _read(name: str, size: int, inner: list[Instruction], sizes: dict[str, int]) -> float:
+    """Bytes of a parameter that a kernel reads."""
+    taken = 0
+    for one in inner:
+        given = operands(one)
+        if name not in given:
+            continue
+        if one.opcode in ("dynamic-slice", "slice", "gather"):
+            taken += one.bytes
+        elif not (one.opcode == "dynamic-update-slice" and given[0] == name):
+            return size
+    return min(taken, size)
 
 
 def is_product(instruction: Instruction, module: Module) -> bool:

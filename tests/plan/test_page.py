@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 from pinxit.config import leaves
@@ -30,7 +31,7 @@ def test_the_commands_have_options_that_exist():
     for words in lines:
         options = [word[2:] for word in words if word.startswith("--")]
         assert set(options) <= known, words
-        for option, value in zip(words, words[1:], strict=False):
+        for option, value in pairwise(words):
             if option == "--target" and value != "here":
                 get_target(value)
             assert option != "--recipe" or value in RECIPES
