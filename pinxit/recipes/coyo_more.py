@@ -12,20 +12,23 @@ from pinxit.train.settings import FlowMatching, ModelConfig, TrainConfig
 def coyo_256_a100() -> TrainConfig:
     """The headline run on one A100 of 40 GB.
 
-    PLANNED_A100
+    Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
+    prepare coyo``. Hardware: one A100 of 40 GB, half of which it takes; with eight of them the same
+    command cuts the batch. PLANNED_A100 No figure of this recipe has been measured. To plan again:
+    ``pinxit plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """
     return replace(
-        coyo_256(),
-        name="coyo_256_a100",
-        model=ModelConfig(preset="large", remat="dots"),
-        gradient_accumulation_steps=4,
+        coyo_256(), name="coyo_256_a100", model=ModelConfig(preset="large", remat="full")
     )
 
 
 def coyo_256_v100() -> TrainConfig:
     """The headline run on one V100 of 16 GB, in float16 with dynamic loss scaling.
 
-    PLANNED_V100
+    Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
+    prepare coyo``. Hardware: one V100 of 16 GB, which it fills; with eight of them the same command
+    cuts the batch. PLANNED_V100 No figure of this recipe has been measured. To plan again: ``pinxit
+    plan --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
     """
     return replace(
         coyo_256(),
@@ -36,9 +39,14 @@ def coyo_256_v100() -> TrainConfig:
 
 
 def coyo_512() -> TrainConfig:
-    """From 256 to 512 pixels: the model of `coyo_256` for another tenth of its steps.
+    """From 256 to 512 pixels: the model of `coyo_256`, for another tenth of its steps.
 
-    PLANNED_512
+    Command: ``pinxit prepare coyo --image_size 512 --out DIR`` and ``pinxit train --recipe coyo_512
+    --init_from runs/coyo_256 --dataset_path DIR``; `init_from` takes a run, a checkpoint or a
+    release. Times, of training and of sampling, are shifted towards the noise by 2, the square root
+    of four times as many tokens (Esser et al. 2024, arXiv:2403.03206). Hardware: a TPU v3-8.
+    PLANNED_512 No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe
+    coyo_512 --target tpu-v3-8``.
     """
     base = coyo_256()
     return replace(
@@ -47,6 +55,7 @@ def coyo_512() -> TrainConfig:
         init_from="runs/coyo_256",
         image_size=512,
         max_steps=50_000,
+        model=ModelConfig(preset="large", remat="full"),
         optimizer=replace(base.optimizer, learning_rate=5e-5, warmup_steps=1_000),
         objective=FlowMatching(time=TimeSampling(shift=2.0)),
         sampling=replace(base.sampling, shift=2.0),
@@ -54,9 +63,13 @@ def coyo_512() -> TrainConfig:
 
 
 def coyo_256_pod() -> TrainConfig:
-    """The headline run in a day, on 256 chips.
+    """The headline run's images in batches of 4,096, for a pod slice of 128 chips or more.
 
-    PLANNED_POD
+    Command, on every host: ``pinxit train --recipe coyo_256_pod --dataset_path DIR``, with DIR
+    where all hosts see it. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or v3-512. The
+    learning rate is four times that of batches of 256, the square root of their ratio. PLANNED_POD
+    No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
+    --target tpu-v4-256``.
     """
     base = coyo_256()
     return replace(

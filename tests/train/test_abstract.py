@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from pinxit.config import UsageError
 from pinxit.encoders import shapes
 from pinxit.encoders.weights import flatten
-from pinxit.recipes import mock
+from pinxit.recipes import RECIPES, mock
 from pinxit.train.abstract import abstract_program
 from pinxit.train.build import build, build_state, build_step
 from pinxit.train.display import Display
@@ -86,3 +87,12 @@ def test_directories_are_read_and_unknown_names_refused(bundle: Path):
         shapes.abstract_autoencoder("nobody/knows")
     with pytest.raises(UsageError, match="not one encoder or two"):
         shapes.abstract_text_encoder("clip+t5+clip")
+
+
+@pytest.mark.parametrize("name", ["coyo_256", "coyo_256_a100", "coyo_256_v100", "coyo_512"])
+def test_recipes_have_a_step(name: str):
+    program = abstract_program(replace(RECIPES[name]().resolved(), dataset_name="prepared"))
+    config = program.config
+    side = config.image_size // 8
+    assert program.raw["latents"].shape == (config.batch_size, side, side, 4)
+    assert program.bytes_by_part()["parameters"] == 1_725_696_064
