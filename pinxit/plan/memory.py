@@ -32,6 +32,8 @@ class Memory:
     limit: int
     """What a program can have."""
     fits: bool
+    measured: bool = True
+    """Whether the peak is that of a compiled program, not what a refused one wanted."""
 
     @property
     def free(self) -> int:
@@ -52,7 +54,8 @@ def memory_of(found: Compiled, target: Target) -> Memory:
     else:
         peak = max(int(result["needed"]), limit + 1)
     parts["gradients, activations, temporaries"] = max(0, peak - sum(parts.values()))
-    return Memory(parts=parts, peak=peak, limit=limit, fits=found.compiles and peak <= limit)
+    fits = found.compiles and peak <= limit
+    return Memory(parts=parts, peak=peak, limit=limit, fits=fits, measured=found.compiles)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _search(choices: list[int], look: Callable[[int], Memory], start: int) -> in
         at = min(max(at, low + 1), high - 1)
         memory = look(choices[at])
         low, high = (at, high) if memory.fits else (low, at)
-        if memory.fits:
+        if memory.measured:
             points.append((choices[at], memory.peak))
         at = _next(choices, points, memory.limit, low, high)
     return choices[low] if low >= 0 else None
@@ -129,10 +132,8 @@ def _next(
     choices: list[int], points: list[tuple[int, int]], limit: int, low: int, high: int
 ) -> int:
     """Where to look next: where the line through the last two points meets the limit."""
-    if not points:
-        return (low + high) // 2
-    if len(points) == 1:
-        return low + 2
+    if len(points) < 2:
+        return low + 2 if points and low >= 0 else (low + high) // 2
     (b0, m0), (b1, m1) = sorted(points)[-2:]
     slope = (m1 - m0) / (b1 - b0)
     if slope <= 0:

@@ -16,11 +16,10 @@ from pinxit.plan.roofline import BANDWIDTH_SHARE, MATMUL_SHARE
 from pinxit.plan.targets import Target
 
 PUBLISHED = {
-    "ViT-S/16, 90 epochs of ImageNet on a v3-8 (arXiv:2205.01580)": 1.0,
-    "MAE ViT-L, 800 epochs on 128 v3 cores (arXiv:2111.06377)": 1.0,
-    "DiT-XL/2, 5.7 steps/s of 256 on a v3-256 (arXiv:2212.09748)": 1.0,
+    "DiT-XL/2, 5.7 steps/s of 256 on a v3-256 (arXiv:2212.09748)": (1.13, 1.16),
 }
-"""Measured over estimated time, printed by `python benchmarks/plan_vs_published.py`."""
+"""Measured over estimated time, with activations in bfloat16 and in float32, as printed by
+`python benchmarks/plan_vs_published.py`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ def _from_cycles(cycles: dict[str, Any], target: Target) -> StepTime:
     by_part = {part: cycles["by_part"].get(part, 0.0) / clock for part in PARTS}
     device = sum(by_part.values())
     links = sum(cycles["collective_bytes"].values()) / target.chip.link
-    least, most = min(PUBLISHED.values()), max(PUBLISHED.values())
+    ratios = [ratio for pair in PUBLISHED.values() for ratio in pair]
+    least, most = min(ratios), max(ratios)
     total = device + links
     method = (
         f"cycles that the TPU compiler notes for every fusion, loops as often as they turn, at "
