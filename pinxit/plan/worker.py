@@ -66,7 +66,9 @@ def described(target: Target) -> list[Any]:
     from jax.experimental.topologies import get_topology_desc
 
     if target.platform == "tpu":
-        found = get_topology_desc(platform="tpu", topology_name=target.topology)
+        # both cores of a v4 chip work as one device
+        merged = {"chip_config_name": "megacore"} if target.topology.startswith("v4") else {}
+        found = get_topology_desc(platform="tpu", topology_name=target.topology, **merged)
     else:
         found = get_topology_desc(
             platform="cuda",

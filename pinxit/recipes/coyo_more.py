@@ -14,8 +14,9 @@ def coyo_256_a100() -> TrainConfig:
 
     Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
     prepare coyo``. Hardware: one A100 of 40 GB, half of which it takes; with eight of them the same
-    command cuts the batch. PLANNED_A100 No figure of this recipe has been measured. To plan again:
-    ``pinxit plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
+    command cuts the batch. Planned, and roughly: 160 images a second, 220 hours; plans for GPUs may
+    be off by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
+    plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """
     return replace(
         coyo_256(), name="coyo_256_a100", model=ModelConfig(preset="large", remat="full")
@@ -27,8 +28,9 @@ def coyo_256_v100() -> TrainConfig:
 
     Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
     prepare coyo``. Hardware: one V100 of 16 GB, which it fills; with eight of them the same command
-    cuts the batch. PLANNED_V100 No figure of this recipe has been measured. To plan again: ``pinxit
-    plan --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
+    cuts the batch. Planned, and roughly: 55 images a second, 650 hours; plans for GPUs may be off
+    by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit plan
+    --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
     """
     return replace(
         coyo_256(),
