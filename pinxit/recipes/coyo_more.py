@@ -28,7 +28,7 @@ def coyo_256_v100() -> TrainConfig:
 
     Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
     prepare coyo``. Hardware: one V100 of 16 GB, which it fills; with eight of them the same command
-    cuts the batch. Planned, and roughly: 55 images a second, 650 hours; plans for GPUs may be off
+    cuts the batch. Planned, and roughly: 52 images a second, 680 hours; plans for GPUs may be off
     by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit plan
     --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
     """
@@ -69,9 +69,9 @@ def coyo_256_pod() -> TrainConfig:
 
     Command, on every host: ``pinxit train --recipe coyo_256_pod --dataset_path DIR``, with DIR
     where all hosts see it. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or v3-512. The
-    learning rate is four times that of batches of 256, the square root of their ratio. PLANNED_POD
-    No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
-    --target tpu-v4-256``.
+    learning rate is four times that of batches of 256, the square root of their ratio. Planned:
+    POD_FIGURES on a v3-512, waits for data not counted. No figure of this recipe has been measured.
+    To plan again: ``pinxit plan --recipe coyo_256_pod --target tpu-v3-512``.
     """
     base = coyo_256()
     return replace(
