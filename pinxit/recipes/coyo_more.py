@@ -70,8 +70,9 @@ def coyo_256_pod() -> TrainConfig:
     Command, on every host: ``pinxit train --recipe coyo_256_pod --dataset_path DIR``, with DIR
     where all hosts see it. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or v3-512. The
     learning rate is four times that of batches of 256, the square root of their ratio. Planned:
-    POD_FIGURES on a v3-512, waits for data not counted. No figure of this recipe has been measured.
-    To plan again: ``pinxit plan --recipe coyo_256_pod --target tpu-v3-512``.
+    0.25 s a step, 16,000 images a second and 2.2 hours on a v3-512, waits for data not counted. No
+    figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
+    --target tpu-v3-512``.
     """
     base = coyo_256()
     return replace(
