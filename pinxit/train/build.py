@@ -12,7 +12,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from pinxit.arrays import Autoencoder, TextEncoder
+from pinxit.arrays import Autoencoder, Batch, TextEncoder
 from pinxit.config import UsageError
 from pinxit.encoders.autoencoder import load_autoencoder
 from pinxit.encoders.cleaning import get_cleaner
@@ -24,6 +24,7 @@ from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.hardware import Hardware, hardware_of, tried_attention
 from pinxit.train.mesh import (
+    batch_sharding,
     check_batch,
     check_tensor,
     make_mesh,
@@ -35,7 +36,7 @@ from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state
-from pinxit.train.step import ApplyFn, LossScaling, StepFn, make_train_step
+from pinxit.train.step import ApplyFn, EncodeFn, LossScaling, StepFn, make_train_step
 from pinxit.train.text import TextColumns
 
 
@@ -226,6 +227,20 @@ def build_state(config: TrainConfig, parts: Parts) -> TrainState:
     return jax.jit(partial(_fresh, config, parts), out_shardings=shardings)()
 
 
+def _cut_by_samples(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
+    """`encode`, whose outputs lie as the batch does, however its weights are cut."""
+    if mesh.size == 1:
+        return encode
+    pin = partial(jax.lax.with_sharding_constraint, shardings=batch_sharding(mesh))
+
+    def pinned(frozen: Any, raw: dict[str, Any]) -> Batch:
+        batch = encode(frozen, raw)
+        conditioning = jax.tree.map(pin, batch.conditioning)
+        return replace(batch, latents=pin(batch.latents), conditioning=conditioning)
+
+    return pinned
+
+
 def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
     """The jitted step of this run. `state` may be shapes."""
     shardings = state_shardings(state, parts.mesh)
@@ -233,7 +248,10 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
         config.objective,
         network(parts.model, parts.mesh),
         parts.optimizer,
-        encode=make_encode(parts.text, parts.encoder_in_step(config), chunk=config.encoder_chunk),
+        encode=_cut_by_samples(
+            make_encode(parts.text, parts.encoder_in_step(config), chunk=config.encoder_chunk),
+            parts.mesh,
+        ),
         seed=config.seed,
         accumulation=config.gradient_accumulation_steps,
         ema=config.ema,

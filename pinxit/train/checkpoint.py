@@ -119,6 +119,16 @@ def verify(folder: Path) -> None:
         raise CheckpointError(found)
 
 
+def _orbax() -> ocp.Checkpointer:
+    """Orbax for this process alone: it would have the others come along, who have no part in it."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix="pinxit"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
     """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
     if folder.exists() and not overwrite:
@@ -127,7 +137,7 @@ def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bo
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with ocp.PyTreeCheckpointer() as writer:
+        with _orbax() as writer:
             writer.save(temporary.absolute() / "state", _as_tree(state))
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         hashes = {str(path.relative_to(temporary)): sha256_of(path) for path in files_of(temporary)}
@@ -150,7 +160,7 @@ def read(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
     """Reads one checkpoint; raises `CheckpointError` if anything about it is wrong."""
     if not verified:
         verify(folder)
-    with ocp.PyTreeCheckpointer() as reader:
+    with _orbax() as reader:
         tree = reader.restore(folder.absolute() / "state")
     run = json.loads((folder / "run.json").read_text())
     state = _from_tree(tree, like)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import toys
+from rich.console import Console
 from toys import FROZEN, encode, loader
 
 from pinxit.data.loader import ArrayRows, Loader
@@ -31,6 +34,8 @@ from pinxit.train.mesh import (
 )
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
 from pinxit.train.placement import place, spread
+from pinxit.train.run import run
+from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.state import init_state
 from pinxit.train.step import make_train_step
 
@@ -172,6 +177,38 @@ def compared(forward: Any, whole: Any, cut: Any, mesh: Any, rows: tuple[np.ndarr
     for found in (jax.jit(forward)(cut, *rows), jax.jit(forward)(inside, *batch)):
         for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def whole_run(bundle: str) -> None:
+    """A run, its samples, its evaluation, and its continuation on another mesh."""
+    sizes = {"hidden_size": 16, "depth": 1, "num_heads": 2}
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig(
+            name="eight",
+            dataset_name="mock",
+            dataset_size=24,
+            image_size=16,
+            batch_size=8,
+            max_steps=4,
+            text_encoder=bundle,
+            vae=bundle,
+            sample_interval=2,
+            mesh="data=2,fsdp=4",
+            output_dir=folder,
+            model=ModelConfig(preset="debug", **sizes),
+            ema=EMA,
+            sampling=SamplingConfig(steps=1, prompts=("red light",), seeds=(0,)),
+            evaluation=EvalConfig(images=10, batch_size=10),
+        )
+        said = io.StringIO()
+        result = run(config, ["pinxit"], console=Console(file=said, width=200))
+        assert result.status == "finished", said.getvalue()
+        assert "mesh: 8 devices (cpu) as data=2,fsdp=4" in said.getvalue()
+        assert (result.folder / "samples" / "step_00000002.png").is_file()
+        assert set(result.results["validation"]) == {"raw", "ema_0.1"}
+        longer = replace(config, max_steps=6, mesh="fsdp=2,tensor=2,data=2")
+        result = run(longer, ["pinxit"], console=Console(file=said, width=200))
+        assert result.step == 6 and "resuming after step 4" in said.getvalue()
 
 
 def batches() -> None:

@@ -75,6 +75,11 @@ class Described:
     process_index: int
 
 
+@pytest.mark.slow
+def test_a_whole_run_on_eight_devices(bundle: Path):
+    eight("whole_run", str(bundle))
+
+
 def devices(count: int, *, hosts: int = 1, kind: str = "TPU v3", platform: str = "tpu") -> Any:
     return [Described(i, platform, kind, i * hosts // count) for i in range(count)]
 
