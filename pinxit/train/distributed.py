@@ -97,8 +97,9 @@ def initialise(config: DistributedConfig) -> None:
     found = group(config, os.environ)
     if found is None or jax.distributed.is_initialized():
         return
-    if "cpu" in (os.environ.get("JAX_PLATFORMS") or "cpu"):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # CPUs: programs run one at a time, as gloo cannot tell apart what two of them send
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(
             **found,
@@ -214,6 +215,13 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
     return told["value"]
 
 
+def meet(name: str) -> None:
+    """Waits until all processes are here; each name once a run."""
+    _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", "here", allow_overwrite=True)
+    for number in range(jax.process_count()):
+        _awaited(f"pinxit/{name}/{number}", lambda: None)
+
+
 def asked_to_stop() -> str | None:
     """The signal that a waiting process passed on, for process 0."""
     return _look(STOP) if several() else None
@@ -256,6 +264,28 @@ def check_same(settings: dict[str, Any], *, apart: str) -> None:
         problem = f"not what process 0 was given, {first[named[0]]!r}"
         valid = "the same settings for all processes"
         raise UsageError(named[0], settings[named[0]], problem=problem, valid=valid)
+
+
+class Together:
+    """A jitted step that is first run, at each shape of batch, when all processes have compiled it.
+
+    Compilation takes one longer than another, and what connects processes is less patient than the
+    store of keys.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self._step = step
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
+        """As the step."""
+        if not several():
+            return self._step(state, frozen, raw)
+        key = tuple(sorted((name, array.shape) for name, array in raw.items()))
+        if key not in self._compiled:
+            self._compiled[key] = self._step.lower(state, frozen, raw).compile()
+            meet(f"compiled/{len(self._compiled)}")
+        return self._compiled[key](state, frozen, raw)
 
 
 class Agreement:

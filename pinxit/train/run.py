@@ -26,6 +26,7 @@ from pinxit.train.data_advice import before_training
 from pinxit.train.display import Display
 from pinxit.train.distributed import (
     Agreement,
+    Together,
     alone,
     asked_to_stop,
     check_same,
@@ -304,7 +305,7 @@ def _train_and_finish(
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
     state, window = train(
-        build_step(config, parts, state),
+        Together(build_step(config, parts, state)),
         state,
         feed.loader,
         frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
