@@ -134,7 +134,7 @@ def train_together(count: int, mesh: str, bundle: Path, folder: Path) -> None:
     assert (resumed.folder / "report.html").is_file()
     expected, found = losses(alone.folder), losses(resumed.folder)
     assert [step for step, _ in found] == [step for step, _ in expected]
-    np.testing.assert_allclose([x for _, x in found], [x for _, x in expected], atol=1e-4)
+    np.testing.assert_allclose([x for _, x in found], [x for _, x in expected], rtol=0, atol=1e-5)
 
     # one process goes on with what several have done, and has nothing left to do
     again = Processes("together", 1, bundle, folder)
@@ -142,6 +142,7 @@ def train_together(count: int, mesh: str, bundle: Path, folder: Path) -> None:
     assert codes == [0] and "is finished" in said[0], said
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(bundle: Path, tmp_path: Path):
     train_together(2, "fsdp=2", bundle, tmp_path)
 
