@@ -109,8 +109,9 @@ def _time(plan: Plan) -> Table:
 
 def _data(plan: Plan) -> Table:
     data = plan.data
-    table = Table("", "", title="data, were it COYO's", title_justify="left")
-    table.columns[1].justify = "right"
+    table = Table(title="data, were it COYO's", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     table.add_row("images seen", f"{data.seen / 1e6:,.1f} M")
     table.add_row("different ones", f"{data.kept / 1e6:,.1f} M ({data.epochs:.1f} epochs)")
     table.add_row("rows of the table", f"{data.rows / 1e6:,.0f} M")
