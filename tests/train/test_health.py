@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,6 +237,26 @@ def test_masks_that_are_false_everywhere():
     columns = {"text_tokens": tokens, "text_mask": np.zeros((64, 4), bool)}
     assert "mask is false everywhere" in (CaptionCheck().look(columns) or "")
     assert CaptionCheck().look(columns | {"text_mask": np.ones((64, 4), bool)}) is None
+
+
+# --- the page ---
+
+
+def test_the_page_on_trouble_knows_every_message():
+    page = " ".join((Path(__file__).parents[2] / "docs" / "trouble.md").read_text().split())
+    scale = lambda i: 2.0**15 / 2 ** min(i, 12)  # noqa: E731
+    found = said(rows([*learning(60), 50.0]))
+    found += said(rows([1.98] * 40, loss_of_zero=lambda i: 2.0))
+    found += said(rows(learning(60), grad_norm=lambda i: 90.0 if i == 40 else 1.0))
+    found += said(waiting(20, seconds=1.0, alone=0.4), STREAMED)
+    found += said(rows(learning(60), loss_scale=scale), dtype="float16")
+    found += said([probe(2000, 0.0, 0.0)])
+    begins = {finding.kind: re.split(r":| \d", finding.text)[0] for finding in found}
+    assert begins.keys() == {
+        *("loss_rises", "nothing_learned", "gradient", "data_wait", "loss_scale", "text_unused")
+    }
+    for kind, words in begins.items():
+        assert words.lower() in page.lower(), (kind, words)
 
 
 # --- resuming ---------------------------------------------------------------------------------
