@@ -120,12 +120,14 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", help="keeps the runs there; finished ones are not repeated")
     parser.add_argument("--out", type=Path, default=Path("docs/images/precision.png"))
     args = parser.parse_args()
     prepare_environment()
     wanted = [("float32", seed) for seed in range(args.seeds)]
     wanted += [("bfloat16", 0), ("float16", 0)]
     with tempfile.TemporaryDirectory() as folder:
+        folder = args.folder or folder
         runs = [trained(args, folder, dtype, seed) for dtype, seed in wanted]
     title = f"scenes, {args.width} wide, {args.depth} deep, batch {recipes.scenes().batch_size}"
     draw(runs, args.out, title)
