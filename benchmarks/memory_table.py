@@ -50,10 +50,8 @@ CELLS = (
 
 def settings(vae: bool) -> TrainConfig:
     """The recipe, on latents or on pixels."""
-    config = coyo_256()
-    if not vae:
-        config = replace(config, model=ModelConfig(preset="large", use_stable_vae=False))
-    return planned(config.resolved())
+    model = ModelConfig(preset="large", use_stable_vae=vae, remat="full")
+    return planned(replace(coyo_256(), model=model).resolved())
 
 
 def said(what: str, seconds: float, begun: set[str] = set()) -> None:  # noqa: B006

@@ -144,8 +144,14 @@ def _next(
 
 
 def with_batch(config: TrainConfig, batch: int, remat: str) -> TrainConfig:
-    """The settings with another batch and policy; chunks of encoders are kept where they divide."""
+    """The settings with another batch and policy; chunks of encoders are kept where they divide.
+
+    Policies that recompute are looked at with blocks in a loop, which compiles in a fraction of the
+    time and takes no more memory; without recomputing, a loop would take a multiple.
+    """
     changes: dict[str, Any] = {"batch_size": batch, "model.remat": remat}
+    if remat != "none":
+        changes["model.scan_blocks"] = True
     chunk = getattr(config, "encoder_chunk", 0)
     if chunk and batch // config.gradient_accumulation_steps % chunk:
         changes["encoder_chunk"] = 0

@@ -22,16 +22,22 @@ PROMPTS = (
 )
 
 
+ANYWHERE = ModelConfig(preset="large", remat="full")
+"""`large` in the least memory, for machines that are not known beforehand."""
+
+
 def coyo_256() -> TrainConfig:
     """`large` on COYO-700M: 256 x 256 pixels, the SD autoencoder, CLIP-L, 500k steps of 256.
 
     Command: ``python train_coyo_vae.py``; on prepared data, which is what to do for more than a
     try, ``pinxit prepare coyo --out DIR`` and ``python train_coyo_vae.py --dataset_path DIR``.
-    Hardware: a TPU v3-8 (fits with room), or eight GPUs of 16 GB. Hours, planned and not measured:
-    about 110 (4.6 days) of step time on a v3-8 at 320 images a second, which the compiler's cycle
-    counts give for a model of this size; published runs took 1.4 to 2.2 times what the compiler
-    said, so plan for a week to ten days. Streamed, 320 images a second are about 580 attempts a
-    second and 0.31 Gbit/s. No figure of this recipe has been measured: it has not been run.
+    Hardware: a TPU v3-8; 11.7 of the 15.5 GiB of each core. The blocks are unrolled and nothing is
+    recomputed, for speed (docs/plan.md), at some ten minutes of compiling, once. Planned: 355
+    images a second and 100 hours (4.2 days) of steps; LOG.md has the spread of such plans.
+    Streamed, that is about 640 attempts a second and 0.34 Gbit/s. No figure of this recipe has been
+    measured: it has not been run. Other machines: `coyo_256_a100`, `coyo_256_v100`, or
+    ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan --recipe coyo_256
+    --target tpu-v3-8``.
     """
     return TrainConfig(
         name="coyo_256",
@@ -46,7 +52,8 @@ def coyo_256() -> TrainConfig:
         save_interval=2_500,
         sample_interval=10_000,
         eval_interval=10_000,
-        model=ModelConfig(preset="large", remat="full"),
+        encoder_dtype="bfloat16",
+        model=ModelConfig(preset="large", remat="none", scan_blocks=False),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5_000),
         ema=EmaConfig(lengths=(0.05, 0.1)),
         sampling=SamplingConfig(steps=28, prompts=PROMPTS),
@@ -61,7 +68,7 @@ def source_256(dataset: str) -> TrainConfig:
     as for `coyo_256`; for a smaller machine, ``--preset base`` and a smaller ``--batch_size``.
     Small sets want fewer steps, ``--max_steps``. No figure of this recipe has been measured.
     """
-    return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset)
+    return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset, model=ANYWHERE)
 
 
 def coyo_test() -> TrainConfig:
@@ -78,6 +85,7 @@ def coyo_test() -> TrainConfig:
         batch_size=8,
         max_steps=150,
         use_amp=False,
+        encoder_dtype="float32",
         text_encoder="tiny",
         vae="tiny",
         log_interval=10,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pinxit.flow.time import TimeSampling
-from pinxit.recipes.coyo import coyo_256
-from pinxit.train.settings import FlowMatching, ModelConfig, TrainConfig
+from pinxit.recipes.coyo import ANYWHERE, coyo_256
+from pinxit.train.settings import FlowMatching, TrainConfig
 
 
 def coyo_256_a100() -> TrainConfig:
@@ -18,9 +18,7 @@ def coyo_256_a100() -> TrainConfig:
     be off by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
     plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """
-    return replace(
-        coyo_256(), name="coyo_256_a100", model=ModelConfig(preset="large", remat="full")
-    )
+    return replace(coyo_256(), name="coyo_256_a100", model=ANYWHERE)
 
 
 def coyo_256_v100() -> TrainConfig:
@@ -35,7 +33,7 @@ def coyo_256_v100() -> TrainConfig:
     return replace(
         coyo_256(),
         name="coyo_256_v100",
-        model=ModelConfig(preset="large", remat="full"),
+        model=ANYWHERE,
         gradient_accumulation_steps=4,
     )
 
@@ -57,7 +55,7 @@ def coyo_512() -> TrainConfig:
         init_from="runs/coyo_256",
         image_size=512,
         max_steps=50_000,
-        model=ModelConfig(preset="large", remat="full"),
+        model=ANYWHERE,
         optimizer=replace(base.optimizer, learning_rate=5e-5, warmup_steps=1_000),
         objective=FlowMatching(time=TimeSampling(shift=2.0)),
         sampling=replace(base.sampling, shift=2.0),
@@ -78,6 +76,7 @@ def coyo_256_pod() -> TrainConfig:
     return replace(
         base,
         name="coyo_256_pod",
+        model=ANYWHERE,
         batch_size=4_096,
         max_steps=31_250,
         log_interval=20,

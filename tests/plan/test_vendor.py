@@ -30,10 +30,8 @@ def compiler_or_skip(name: str) -> None:
 
 
 def settings(*, vae: bool) -> TrainConfig:
-    config = coyo_256()
-    if not vae:
-        config = replace(config, model=ModelConfig(preset="large", use_stable_vae=False))
-    return planned(config.resolved())
+    model = ModelConfig(preset="large", use_stable_vae=vae, remat="full")
+    return planned(replace(coyo_256(), model=model).resolved())
 
 
 @pytest.mark.parametrize(
