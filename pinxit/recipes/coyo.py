@@ -32,12 +32,12 @@ def coyo_256() -> TrainConfig:
     Command: ``python train_coyo_vae.py``; on prepared data, which is what to do for more than a
     try, ``pinxit prepare coyo --out DIR`` and ``python train_coyo_vae.py --dataset_path DIR``.
     Hardware: a TPU v3-8; 11.7 of the 15.5 GiB of each core. The blocks are unrolled and nothing is
-    recomputed, for speed (docs/plan.md), at some ten minutes of compiling, once. Planned: 355
-    images a second and 100 hours (4.2 days) of steps; LOG.md has the spread of such plans.
-    Streamed, that is about 640 attempts a second and 0.34 Gbit/s. No figure of this recipe has been
-    measured: it has not been run. Other machines: `coyo_256_a100`, `coyo_256_v100`, or
-    ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan --recipe coyo_256
-    --target tpu-v3-8``.
+    recomputed, for speed (docs/plan.md), at some ten minutes of compiling, once. Planned: 0.63 s a
+    step, 407 images a second, 87 hours (3.6 days) of steps; published runs took 0.84 to 1.16 times
+    what such plans say. Streamed, that is about 740 attempts a second and 0.39 Gbit/s. No figure of
+    this recipe has been measured: it has not been run. Other machines: `coyo_256_a100`,
+    `coyo_256_v100`, or ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan
+    --recipe coyo_256 --target tpu-v3-8``.
     """
     return TrainConfig(
         name="coyo_256",
