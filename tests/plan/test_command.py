@@ -74,7 +74,8 @@ def test_it_says_everything(compiler: None, capsys: pytest.CaptureFixture[str]):
 
 
 def test_json_adds_up(compiler: None, capsys: pytest.CaptureFixture[str]):
-    assert main([*PLAN, "--json", "-", "--price", "2", "--batch_size", "512"]) == 0
+    words = ["--json", "-", "--price", "2", "--batch_size", "512", "--model.remat", "full"]
+    assert main([*PLAN, *words]) == 0
     found = json.loads(capsys.readouterr().out)
     assert sum(found["memory"]["parts"].values()) == found["memory"]["peak"]
     assert found["largest_batch"]["full"]["batch"] == 4096

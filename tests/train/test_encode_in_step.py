@@ -61,6 +61,7 @@ def config(bundle: Path, tmp_path: Path) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_a_run_learns_the_same(config: TrainConfig):
     losses = {}
     for name, changes in {
