@@ -93,7 +93,7 @@ def row(cell: Cell, remat: str) -> str:
 def main() -> None:
     """Prints the table, or writes it into the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--policies", nargs="+", default=["full", "dots"])
+    parser.add_argument("--policies", nargs="+", default=["full"])
     parser.add_argument("--targets", nargs="+", default=sorted({c.target for c in CELLS}))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()

@@ -248,8 +248,9 @@ def _take(rest: list[str], hint: Any, name: str) -> tuple[list[str], list[str]]:
     """The words that belong to an option of this type, and what remains."""
     kinds = options(hint)
     until = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+    none = bool(until) and type(None) in kinds and rest[0].lower() == "none"
     for kind in kinds:
-        if typing.get_origin(kind) is tuple and until and rest[0].lower() != "none":
+        if typing.get_origin(kind) is tuple and until and not none:
             sizes = typing.get_args(kind)
             count = until if Ellipsis in sizes else min(len(sizes), until)
             return rest[:count], rest[count:]

@@ -67,6 +67,10 @@ def test_values_of_every_kind():
     assert read("--rate -1").rate == -1.0
 
 
+def test_none_may_be_a_word_of_a_list():
+    assert read("--words none b").words == ("none", "b")
+
+
 def test_words_without_an_option_are_the_positional_field():
     config = parse(Config, ["a b", "--rate", "2", "--", "--c"], positional="words")
     assert config.words == ("a b", "--c")

@@ -1,12 +1,15 @@
 """What the documentation shows is what the program does."""
 
+import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pinxit.arrays import Batch, Conditioning
 
@@ -20,11 +23,10 @@ def blocks(page: str) -> str:
 @pytest.fixture
 def extensions(monkeypatch):
     """The names that docs/extending.md defines; its additions are taken back afterwards."""
-    from pinxit.flow.objective import OBJECTIVES
     from pinxit.flow.solvers import SOLVERS
     from pinxit.train.datasets import DATASETS
 
-    before = [(table, dict(table)) for table in (OBJECTIVES, SOLVERS, DATASETS)]
+    before = [(table, dict(table)) for table in (SOLVERS, DATASETS)]
     names: dict = {}
     exec(compile(blocks("docs/extending.md"), "docs/extending.md", "exec"), names)
     yield names
@@ -58,6 +60,24 @@ def test_the_objective_is_zero_for_the_exact_velocity(extensions):
     loss, _ = objective.loss(exact, batch, key=jax.random.key(0))
     assert float(loss) < 1e-6
     assert float(objective.loss(lambda x, t, c: 0 * x, batch, key=jax.random.key(0))[0]) > 0.3
+
+
+def test_a_run_with_an_objective_of_ones_own(extensions, bundle, tmp_path):
+    from pinxit.train.folder import claim
+    from pinxit.train.run import run
+    from pinxit.train.settings import EvalConfig, SamplingConfig
+
+    config = replace(
+        extensions["config"], text_encoder=str(bundle), vae=str(bundle), image_size=16,
+        dataset_size=8, batch_size=4, max_steps=2, sample_interval=0, log_interval=1,
+        output_dir=str(tmp_path), evaluation=EvalConfig(prompts=0, images=0),
+        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+    )  # fmt: skip
+    assert run(config, [], console=Console(file=io.StringIO())).status == "finished"
+    claim(replace(config, max_steps=4).resolved())
+    other = replace(config, max_steps=4, objective=extensions["HuberFlowMatching"](scale=0.3))
+    with pytest.raises(ValueError, match=r"objective.scale \(was 0.2, is 0.3\)"):
+        claim(other.resolved())
 
 
 def test_the_dataset_is_deterministic_and_splits_differ(extensions):

@@ -104,7 +104,7 @@ class RunReport:
         if not path.is_file():
             yield ok("metrics", "no row yet")
             return
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
                 self.rows.append(json.loads(line))
@@ -242,9 +242,11 @@ class RunReport:
             said = f"{root} is {manifest.fingerprint()}, and the run was begun with {before}"
             yield problem("dataset", said, "give back the former, or another --name")
             return
-        kind = "latents" if config.model.use_stable_vae else "images"
+        kinds = ["latents" if config.encodes_ahead else "images"]
+        kinds += ["text"] if manifest.text else []
         wrong, hashed, count = [], 0.0, 0
-        for info in (info for info in manifest.files.get(kind, ()) if info):
+        listed = [(kind, info) for kind in kinds for info in manifest.files.get(kind, ()) if info]
+        for kind, info in listed:
             path, count = root / kind / info.name, count + 1
             hashed += info.bytes
             if not path.is_file() or path.stat().st_size != info.bytes:

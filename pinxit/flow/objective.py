@@ -94,7 +94,3 @@ def drop_captions(
         return jnp.where(rows, jnp.asarray(empty, kept.dtype), kept)
 
     return jax.tree.map(choose, conditioning, null)
-
-
-OBJECTIVES = {"flow_matching": FlowMatching}
-"""Objectives by name."""

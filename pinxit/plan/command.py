@@ -112,12 +112,13 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
             price=options.price,
             said=said,
         )
+    as_json = json.dumps(made.to_json(), indent=2, allow_nan=False)
     if options.json == "-":
-        print(json.dumps(made.to_json(), indent=2))
+        print(as_json)
     else:
         show(made, Console())
         if options.json is not None:
-            Path(options.json).write_text(json.dumps(made.to_json(), indent=2) + "\n", "utf-8")
+            Path(options.json).write_text(as_json + "\n", "utf-8")
             print(options.json)
     if options.picture is not None:
         from pinxit.plan.picture import draw

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from platform import node
 from typing import Any
 
 import pinxit
@@ -89,6 +90,13 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+DEVICES = (
+    *("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS"),
+    *("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"),
+)
+"""Variables of the environment that say which devices there are, and how much of their memory."""
+
+
 def key_of(config: TrainConfig, target: str, compiler: str) -> str:
     """The name of a compile in the cache."""
     shaping = {k: v for k, v in settings.to_json(config).items() if k not in IRRELEVANT}
@@ -99,6 +107,8 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
         "compiler": compiler,
         "source": source_hash(),
     }
+    if target == HERE:  # other devices may be here the next time, or elsewhere with this cache
+        about["machine"] = [node(), *(os.environ.get(name, "") for name in DEVICES)]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -88,12 +88,12 @@ def largest_batch(
     compile_one: Compile,
     *,
     start: int | None = None,
-    most: int = 2**16,
+    most: int | None = None,
 ) -> Largest:
     """The largest batch (of `candidates`) that fits with this rematerialisation.
 
-    The search begins near `start` (none: eight samples for each device). Raises what `compile_one`
-    raises.
+    The search begins near `start` (none: eight samples for each device) and ends at `most` (none:
+    4096 for each device and piece). Raises what `compile_one` raises.
     """
     unit = target.devices * config.gradient_accumulation_steps
     known: dict[int, tuple[Compiled, Memory]] = {}
@@ -104,7 +104,7 @@ def largest_batch(
             known[batch] = (found, memory_of(found, target))
         return known[batch][1]
 
-    choices = candidates(unit, most)
+    choices = candidates(unit, most or 2**12 * unit)
     near = 8 * unit if start is None else start
     best = _search(choices, look, min(range(len(choices)), key=lambda i: abs(choices[i] - near)))
     tried = {batch: memory.peak for batch, (_, memory) in sorted(known.items())}

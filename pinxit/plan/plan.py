@@ -157,10 +157,11 @@ def _here(found: Compiled) -> Target:
         title=found.result["device"],
         platform=platform if platform in ("tpu", "cpu") else "cuda",
         memory=int(memory) if platform != "cpu" else int(memory) // devices,
-        peak={"float32": float("nan")},
-        bandwidth=float("nan"),
+        # nothing is estimated from these
+        peak={"float32": 0.0},
+        bandwidth=0.0,
         clock=0.0,
-        link=float("nan"),
+        link=0.0,
     )
     return Target(name=HERE, chip=chip, devices=devices, topology=HERE)
 

@@ -60,11 +60,6 @@ class Target:
         """tpu, cuda, or here."""
         return "here" if self.name == "here" else self.chip.platform
 
-    @property
-    def half(self) -> str:
-        """The half precision that this hardware computes well."""
-        return "float16" if self.topology.startswith("v100") else "bfloat16"
-
     def peak(self, dtype: str) -> float:
         """FLOP/s of one device."""
         return self.chip.peak.get(dtype, self.chip.peak["float32"])

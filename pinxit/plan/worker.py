@@ -16,7 +16,6 @@ import gzip
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -27,15 +26,7 @@ from pinxit.config import from_json
 from pinxit.plan.targets import CARDS, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig
 
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 EXHAUSTED = "RESOURCE_EXHAUSTED"
-OVERFULL = (
-    re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)B?\) exceeds available HBM "
-               r"\(([\d.]+)([KMGT]?)B?\)"),
-    re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
-    re.compile(r"needed ([\d.]+)([KMGT]?)[^\d]+([\d.]+)([KMGT]?) (?:is )?available"),
-)  # fmt: skip
-"""What the TPU compiler says of a program that does not fit."""
 FLAGS = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -95,10 +86,14 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     memory = target.chip.memory if target else None
     program = abstract_program(config, devices, memory_bytes=memory)
     begun = time.perf_counter()
-    traced = program.trace()
-    lowered = traced.lower()
-    plain = dataclasses.replace(config.model, remat="none", attention="xla")  # all in sight
-    once = abstract_program(dataclasses.replace(config, model=plain), devices, memory_bytes=memory)
+    lowered = program.trace().lower()
+
+    def operations(**changes: str) -> float:
+        """Of the step with XLA's attention: in another's, nothing can be counted."""
+        model = dataclasses.replace(config.model, attention="xla", **changes)
+        seen = dataclasses.replace(config, model=model)
+        return flops.count(abstract_program(seen, devices, memory_bytes=memory).trace().jaxpr)
+
     result = {
         "devices": len(devices),
         "device": f"{devices[0].platform} {devices[0].device_kind}",
@@ -106,14 +101,14 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "dtype": program.parts.model.dtype,
         "bytes_by_part": program.bytes_by_part(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
-        "flops": flops.count(once.trace().jaxpr),
-        "flops_run": flops.count(traced.jaxpr),
+        "flops": operations(remat="none"),
+        "flops_run": operations(),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - begun,
     }
     if target is None and (stats := devices[0].memory_stats()):
         result["device_memory"] = stats.get("bytes_limit")
-    about = f"{name} {compiler_version(target)}"
+    about = f"{name} {devices[0].device_kind} {compiler_version(target)}"
     made, text = compiled(lowered, programs, about=about, platform=devices[0].platform)
     return result | made | analysed(text, target)
 
@@ -189,11 +184,11 @@ def overfull(message: str) -> dict[str, int]:
     """Bytes needed and available, from what the compiler says; other errors are raised."""
     if EXHAUSTED not in message:
         raise ValueError(f"the compiler failed: {' '.join(message.split())[:600]}")
-    for pattern in OVERFULL:
-        if found := pattern.search(message):
-            needed = float(found[1]) * UNITS[found[2]]
-            available = float(found[3]) * UNITS[found[4]]
-            return {"needed": int(needed), "available": int(available)}
+    from pinxit.train.advice import shortage
+
+    said = shortage(message)
+    if said.needed is not None and said.available is not None:
+        return {"needed": said.needed, "available": said.available}
     raise ValueError(f"the compiler ran out of memory, and how is not understood: {message[:600]}")
 
 

@@ -36,7 +36,7 @@ def scenes() -> TrainConfig:
 
 
 def scenes_long() -> TrainConfig:
-    """The demo for half as long again, on twice the pictures: the shipped checkpoint.
+    """The demo for more than twice as long, on more pictures: the shipped checkpoint.
 
     Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: about 22 minutes.
     Expected figures: see README.

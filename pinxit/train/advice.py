@@ -197,7 +197,7 @@ def _chunks(config: TrainConfig, devices: int) -> list[int]:
         return []
     piece = config.encoder_chunk or config.batch_size // config.gradient_accumulation_steps
     sizes = {piece // 4, devices} if piece % (4 * devices) == 0 else {devices}
-    return [size for size in sorted(sizes, reverse=True) if size < piece]
+    return [size for size in sorted(sizes, reverse=True) if size < piece and piece % size == 0]
 
 
 def _divided(config: TrainConfig, settings: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +319,11 @@ def explained(
     """The advice on an error, in words. What its frames hold is let go of first: the state may
     still fill the device."""
     clear_frames(error.__traceback__)
-    found = advise(error, config, measure=measure or step_measure, limit=limit, say=say)
+    try:
+        found = advise(error, config, measure=measure or step_measure, limit=limit, say=say)
+    except ValueError as problem:
+        said = " ".join(str(error).split())[:400]
+        return f"out of memory: {said}\nwhat would fit cannot be told: {problem}"
     return message(found)
 
 
@@ -331,10 +335,14 @@ def message(advice: Advice) -> str:
     lines = [_headline(advice)]
     fitting = advice.fitting
     if advice.where != "training" and not advice.tried:
-        lines.append(
-            f"the step itself fits; it was {advice.where}: try smaller --evaluation.batch_size, "
-            "fewer --sampling.prompts or --sampling.seeds, or --evaluation.images 0"
+        what = (
+            "another program may hold the device's memory; --encoder_dtype bfloat16 halves what "
+            "the encoders take"
+            if advice.where == "encoding data"
+            else "try smaller --evaluation.batch_size, fewer --sampling.prompts or "
+            "--sampling.seeds, or --evaluation.images 0"
         )
+        lines.append(f"the step itself fits; it was {advice.where}: {what}")
     for one in fitting:
         name = "" if one.change.same_run else "; another run: --name OTHER"
         about = f"{_size(one.peak)} on each device; {one.change.cost}{name}"

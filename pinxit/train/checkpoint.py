@@ -28,6 +28,8 @@ from pinxit.train.placement import fetch
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
+BEFORE = ".before"
+"""Ends the name of a checkpoint whose successor is being put in its place."""
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
     *("mesh", "distributed"),
@@ -146,7 +148,7 @@ def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bo
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps({"version": 1, "sha256": hashes}, indent=1))
         _sync(manifest)
-        before = folder.with_name(f".{folder.name}.before")
+        before = folder.with_name(f".{folder.name}{BEFORE}")
         if folder.exists():
             folder.rename(before)
         temporary.rename(folder)
@@ -188,7 +190,7 @@ class Checkpoints:
         self.root = root
         self.keep = keep
         self._thread: threading.Thread | None = None
-        self._error: OSError | ValueError | None = None
+        self._error: Exception | None = None
 
     def folders(self) -> list[Path]:
         """Finished checkpoints, newest first."""
@@ -221,7 +223,7 @@ class Checkpoints:
             write(folder, state, run, overwrite=overwrite)
             for old in self.folders()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # told to whoever waits: a thread's own end is silent
             self._error = error
 
     def wait(self) -> None:
@@ -234,10 +236,15 @@ class Checkpoints:
             raise error
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written."""
-        if self.root.is_dir():
-            for path in self.root.glob(f".{PREFIX}*"):
-                shutil.rmtree(path, ignore_errors=True)
+        """Removes what a killed process left half-written, and puts back what it was replacing."""
+        if not self.root.is_dir():
+            return
+        for before in self.root.glob(f".{PREFIX}*{BEFORE}"):
+            folder = self.root / before.name[1:].removesuffix(BEFORE)
+            if not folder.exists():
+                before.rename(folder)
+        for path in self.root.glob(f".{PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, like: TrainState) -> Restored | None:
         """The newest valid checkpoint, or None. Damaged ones are set aside and reported."""

@@ -258,12 +258,22 @@ def _store() -> Any:
 
 
 def check_same(settings: dict[str, Any], *, apart: str) -> None:
-    """Raises unless all processes were given the same settings, those `apart` excepted."""
+    """Ends all processes unless they were given the same settings, those `apart` excepted: process
+    0 raises, and the others end without a word."""
     first = alone(lambda: settings)
-    if named := [name for name in settings if name != apart and settings[name] != first[name]]:
-        problem = f"not what process 0 was given, {first[named[0]]!r}"
-        valid = "the same settings for all processes"
-        raise UsageError(named[0], settings[named[0]], problem=problem, valid=valid)
+    if not several():
+        return
+    mine = {name: value for name, value in settings.items() if name != apart}
+    other = {name: value for name, value in mine.items() if value != first[name]}
+    key = f"pinxit/settings/{next(_numbers)}"
+    _store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(other))
+    for number in range(jax.process_count()):
+        told = json.loads(_awaited(f"{key}/{number}", lambda: None))
+        for name, value in told.items():
+            if not is_first():
+                raise SystemExit(2)
+            problem = f"what process {number} was given, and process 0 {first[name]!r}"
+            raise UsageError(name, value, problem=problem, valid="the same for all processes")
 
 
 class Together:

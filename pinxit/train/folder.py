@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,12 @@ def folder_of(config: TrainConfig) -> RunFolder:
 def claim(config: TrainConfig) -> RunFolder:
     """The folder of this run. Raises, having written nothing, if the run may not go there."""
     folder = folder_of(config)
+    _check_writable(config)
+    if not folder.config.is_file():
+        _check_start(config)
     if not folder.root.exists():
         return folder
-    if not folder.root.is_dir() or (not folder.config.is_file() and any(folder.root.iterdir())):
+    if not folder.root.is_dir() or (not folder.config.is_file() and _foreign(folder.root)):
         raise UsageError(
             "name",
             config.name,
@@ -113,14 +116,45 @@ def claim(config: TrainConfig) -> RunFolder:
             problem=f"not possible: the run {folder.root} exists and would be overwritten",
             valid="--resume 1 to continue it, another --name, or remove the folder",
         )
-    check_config(saved_config(folder), config)
+    check_config(saved_config(folder, like=config), config)
     return folder
 
 
-def saved_config(folder: RunFolder) -> TrainConfig:
-    """The settings a run was started with."""
+def _check_writable(config: TrainConfig) -> None:
+    """Raises unless the run's folder can be made, or written into where it is there."""
+    root = place = folder_of(config).root.absolute()
+    while not place.exists():
+        place = place.parent
+    if place == root and not place.is_dir():
+        return  # it is taken, as `claim` says
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        why = "read-only" if place.is_dir() else "a file"
+        problem = f"not a place to write to: {place} is {why}"
+        valid = "a folder, there or not, that may be written to"
+        raise UsageError("output_dir", config.output_dir, problem=problem, valid=valid)
+
+
+def _check_start(config: TrainConfig) -> None:
+    """Raises unless what a new run begins with is there."""
+    before = config.init_from
+    if before is not None and not Path(before).exists():
+        valid = "a run, a checkpoint or a release"
+        raise UsageError("init_from", before, problem="missing", valid=valid)
+
+
+def _foreign(root: Path) -> bool:
+    """Whether anything is in a folder without settings that a run being made did not put there."""
+    return any(not path.name.startswith(".") for path in root.iterdir())
+
+
+def saved_config(folder: RunFolder, *, like: TrainConfig | None = None) -> TrainConfig:
+    """The settings a run was started with; its objective is read as one of `like`'s class."""
     try:
-        return from_json(TrainConfig, json.loads(folder.config.read_text()))
+        value = json.loads(folder.config.read_text())
+        if like is None:
+            return from_json(TrainConfig, value)
+        objective = from_json(type(like.objective), value.pop("objective", {}))
+        return replace(from_json(TrainConfig, value), objective=objective)
     except (ValueError, TypeError) as error:
         raise ValueError(f"resume: {folder.config} cannot be read ({error})") from error
 
@@ -146,6 +180,7 @@ def environment() -> dict[str, Any]:
 
 def start(folder: RunFolder, config: TrainConfig, extra: Mapping[str, Any]) -> None:
     """Creates the folder and records the settings and the machine."""
-    folder.samples.mkdir(parents=True, exist_ok=True)
+    folder.root.mkdir(parents=True, exist_ok=True)
     write_json(folder.config, to_json(config))
+    folder.samples.mkdir(exist_ok=True)
     write_json(folder.root / "environment.json", environment() | dict(extra))

@@ -39,11 +39,6 @@ HELD = 0.5
 """A state that is cut takes no more than this share of each, where there are enough devices."""
 FROZEN_MINIMUM = 2**30
 """Frozen weights of fewer bytes are copied to every device that runs them in the step."""
-MEMORY_GIB = {
-    **{"TPU v2": 8, "TPU v3": 16, "TPU v4": 32, "TPU v5 lite": 16, "TPU v5e": 16},
-    **{"TPU v5": 95, "TPU v5p": 95, "TPU v6 lite": 32, "TPU v6e": 32, "TPU7x": 96},
-}
-"""Memory of devices that are only described, by `device_kind`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ def choose(
         return Layout((len(devices), 1, 1), "")
     if devices[0].platform == "cpu":
         return Layout((len(devices), 1, 1), "copies: CPU devices share their memory")
-    memory = memory_bytes or device_memory(devices[0])
+    memory = memory_bytes or device_memory(devices)
     return _automatic(devices, state_bytes, memory)
 
 
@@ -118,16 +113,16 @@ def _automatic(devices: Sequence[Any], state_bytes: int, memory: int | None) -> 
     return Layout((len(devices) // width, width, 1), why)
 
 
-def device_memory(device: Any) -> int | None:
-    """Bytes of memory, as the device tells or as its kind is known to have; None: not known."""
+def device_memory(devices: Sequence[Any]) -> int | None:
+    """Bytes of memory of one of these devices, in whole GiB, as this process's own tells; None: it
+    does not tell. All processes must find the same, and only its own device answers a process."""
+    own = (device for device in devices if device.process_index == jax.process_index())
     try:
-        told = device.memory_stats()
+        told = next(own, devices[0]).memory_stats()
     except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
-        told = None  # it is only described
-    if told and told.get("bytes_limit"):
-        return int(told["bytes_limit"])
-    known = MEMORY_GIB.get(device.device_kind)
-    return None if known is None else known * 2**30
+        return None  # it is only described
+    limit = (told or {}).get("bytes_limit")
+    return None if not limit else int(limit) // 2**30 * 2**30
 
 
 def parse_mesh(spec: str, count: int) -> tuple[int, int, int]:

@@ -2,8 +2,9 @@
 
 What the frozen autoencoder makes of an image never changes, so it is computed once and stored under
 a name that is the hash of everything it depends on: the dataset, its size and seed, the code that
-draws it, the image size, and the autoencoder's weights. Text is tokenised here and encoded inside
-the training step (an embedding is many times larger than a latent, and cheap to compute).
+draws it, the image size, and the autoencoder's weights and arithmetic. Text is tokenised here and
+encoded inside the training step (an embedding is many times larger than a latent, and cheap to
+compute).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     for path in sorted(Path(pinxit.data.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     if autoencoder is not None:
-        digest.update(repr(autoencoder.stats).encode())
+        dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(autoencoder.params)}
+        digest.update(f"{autoencoder.stats!r} {sorted(dtypes)}".encode())
         digest.update(weights_fingerprint(autoencoder.params).encode())
     return digest.hexdigest()[:24]
 

@@ -48,7 +48,7 @@ from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import TrainConfig
 from pinxit.train.start import started
 from pinxit.train.state import TrainState
-from pinxit.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer, read_rows
+from pinxit.train.writers import Writer, check_wandb, open_writers, read_rows
 
 T = TypeVar("T")
 
@@ -146,8 +146,8 @@ class _Run:
         """Waits for the last checkpoint; why it could not be written."""
         try:
             self.checkpoints.wait()
-        except OSError as error:
-            return str(error)
+        except Exception as error:  # whatever the writer met, training goes on or says so
+            return str(error) or type(error).__name__
         return ""
 
 
@@ -177,6 +177,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     config = config.resolved()
     initialise(config.distributed)
     check_same(to_json(config), apart="distributed")
+    check_wandb(config.wandb)
     display = _display(config, console)
     folder = folder_of(config)
     done = alone(lambda: claim(config).finished())
@@ -197,7 +198,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     parts = replace(parts, text=feed.text)
     alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
     feed.begin()
-    writers = _writers(config, folder, step) if is_first() else []
+    writers = open_writers(folder, config, resume_at=step) if is_first() else []
     watch = Watch(config, parts.model.dtype, before=read_rows(folder.metrics))
     moving = _Run(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
     for warning in before_training(config) if step == 0 else ():
@@ -209,7 +210,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
         except (NotFinite, _NotWritten) as error:
             moving.written()
             display.say(str(error))
-            return RunResult("failed", folder.root, step, reason=str(error))
+            return RunResult("failed", folder.root, display.step, reason=str(error))
 
 
 def _begin(
@@ -240,17 +241,6 @@ def _begin(
     state = spread(given, like, state_shardings(like, parts.mesh))
     display.say(f"resuming after step {int(state.step)}")
     return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
-
-
-def _writers(config: TrainConfig, folder: RunFolder, step: int) -> list[Writer]:
-    """Where the metrics go."""
-    writers: list[Writer] = [
-        JsonLines(folder.metrics, resume_at=step),
-        TensorBoard(folder.root, resume_at=step),
-    ]
-    if config.wandb:
-        writers.append(WeightsAndBiases(config.name, folder.root, to_json(config)))
-    return writers
 
 
 def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:

@@ -70,7 +70,7 @@ class ModelConfig:
     mlp_ratio: float | None = None
     """Width of the MLP over hidden_size."""
     modulation_rank: int | None = None
-    """Rank of the modulation that each block adds to the shared one."""
+    """Rank of the modulation that each block adds to the shared one; 0 for none."""
     rope_theta: float | None = None
     """Base of the rotary frequencies."""
     bottleneck_size: int | None = None
@@ -91,9 +91,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive; the transformer's own config checks the rest."""
-        names = ("patch_size", "hidden_size", "depth", "num_heads", "modulation_rank")
+        names = ("patch_size", "hidden_size", "depth", "num_heads")
         names += ("bottleneck_size", "scan_unroll")
-        _require("model.", self, positive=names, natural=())
+        _require("model.", self, positive=names, natural=("modulation_rank",))
 
     def overrides(self) -> dict[str, Any]:
         """The fields that differ from the preset, named as in `TransformerConfig`."""

@@ -145,7 +145,8 @@ def _stored(
     part: TextEncoder, token_ids: Int[np.ndarray, "n l"], *, folder: Path, track: Track
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (float16, mapped from the disk) and masks, encoded unless they are there."""
-    digest = hashlib.sha256(fingerprint(part.params).encode())
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(part.params)}
+    digest = hashlib.sha256(f"{fingerprint(part.params)} {sorted(dtypes)}".encode())
     digest.update(repr(token_ids.shape).encode() + token_ids.tobytes())
     folder = folder / f"text_{digest.hexdigest()[:24]}"
     if not folder.is_dir():

@@ -5,8 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from pinxit.config import UsageError, to_json
+from pinxit.train.folder import RunFolder
+from pinxit.train.settings import TrainConfig
+
+
+def check_wandb(wanted: bool) -> None:
+    """Raises `UsageError` where Weights & Biases is wanted and not there."""
+    if wanted and find_spec("wandb") is None:
+        valid = "0, or first: pip install 'pinxit[wandb]'"
+        raise UsageError("wandb", True, problem="not possible: wandb is not installed", valid=valid)
 
 
 @runtime_checkable
@@ -19,15 +32,16 @@ class Writer(Protocol):
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The complete rows of a metrics file, without a line that a killed process left unfinished."""
+    """The complete rows of a metrics file, without a line that a killed process left unfinished,
+    or that something else damaged."""
     rows: list[dict[str, Any]] = []
     if not path.is_file():
         return rows
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            if isinstance(row, dict) and "step" in row:
+                rows.append(row)
     return rows
 
 
@@ -80,10 +94,8 @@ class WeightsAndBiases:
     """A run on wandb.ai (extra: wandb)."""
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb  # pyrefly: ignore[missing-import]
-        except ModuleNotFoundError as error:
-            raise ValueError("wandb: it is not installed; pip install 'pinxit[wandb]'") from error
+        import wandb  # pyrefly: ignore[missing-import]
+
         self._run = wandb.init(
             project="pinxit", id=name, name=name, dir=folder, config=dict(config), resume="allow"
         )
@@ -91,3 +103,14 @@ class WeightsAndBiases:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs one point to each curve."""
         self._run.log(_scalars(values), step=step)
+
+
+def open_writers(folder: RunFolder, config: TrainConfig, *, resume_at: int) -> list[Writer]:
+    """Where the metrics of a run go, from step `resume_at` on."""
+    writers: list[Writer] = [
+        JsonLines(folder.metrics, resume_at=resume_at),
+        TensorBoard(folder.root, resume_at=resume_at),
+    ]
+    if config.wandb:
+        writers.append(WeightsAndBiases(config.name, folder.root, to_json(config)))
+    return writers

@@ -142,7 +142,7 @@ def test_the_devices_that_are_here(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PINXIT_PLANS", str(tmp_path))
     words = ["--recipe", "mock", "--policies", "--json", "-"]
     assert main(["plan", *words]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["parameters"] == 210_176
     parts = found["memory"]["parts"]
     assert parts["optimiser"] == 2 * parts["parameters"] + 4 * 2

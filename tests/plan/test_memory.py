@@ -64,6 +64,18 @@ def test_nothing_fits():
     assert 1 in calls
 
 
+def test_a_pod_is_not_too_large():
+    target, calls = get_target("tpu-v3-2048"), []
+    found = largest_batch(
+        coyo_256().resolved(), "full", target, compiler(2, 13 / 2**20, refuses=15.48, calls=calls)
+    )
+    assert found.batch == 2**20
+    config = replace(coyo_256().resolved(), batch_size=2048 * 64, gradient_accumulation_steps=64)
+    assert largest_batch(
+        config, "full", target, compiler(2, 13 / 2**20, refuses=15.48, calls=calls)
+    ).batch == 2**20  # fmt: skip
+
+
 def test_parts_add_up_to_the_peak():
     target = get_target("tpu-v3-8")
     for fixed, fits in ((4.0, True), (40.0, False)):

@@ -10,23 +10,23 @@ from pinxit.plan.targets import CARDS, GIB, SLICES, get_target
 
 
 @pytest.mark.parametrize(
-    ("name", "devices", "topology", "half"),
+    ("name", "devices", "topology"),
     [
-        ("tpu-v3-8", 8, "v3:2x2", "bfloat16"),
-        ("TPU-v3-512", 512, "v3:16x16", "bfloat16"),
-        ("tpu-v4-256", 128, "v4:4x4x8", "bfloat16"),
-        ("v5e-256", 256, "v5e:16x16", "bfloat16"),
-        ("v5litepod-8", 8, "v5e:2x4", "bfloat16"),
-        ("v6e-256", 256, "v6e:16x16", "bfloat16"),
-        ("a100-40", 1, "a100-40", "bfloat16"),
-        ("v100-16", 1, "v100-16", "float16"),
-        ("8xa100-80", 8, "a100-80", "bfloat16"),
-        ("h200", 1, "h200", "bfloat16"),
+        ("tpu-v3-8", 8, "v3:2x2"),
+        ("TPU-v3-512", 512, "v3:16x16"),
+        ("tpu-v4-256", 128, "v4:4x4x8"),
+        ("v5e-256", 256, "v5e:16x16"),
+        ("v5litepod-8", 8, "v5e:2x4"),
+        ("v6e-256", 256, "v6e:16x16"),
+        ("a100-40", 1, "a100-40"),
+        ("v100-16", 1, "v100-16"),
+        ("8xa100-80", 8, "a100-80"),
+        ("h200", 1, "h200"),
     ],
 )
-def test_names(name: str, devices: int, topology: str, half: str):
+def test_names(name: str, devices: int, topology: str):
     target = get_target(name)
-    assert (target.devices, target.topology, target.half) == (devices, topology, half)
+    assert (target.devices, target.topology) == (devices, topology)
     assert target.chip.memory > 14 * GIB
     assert target.peak("bfloat16") >= target.peak("float32")
 

@@ -60,6 +60,14 @@ def test_the_key_depends_on_what_shapes_the_step():
     assert len({base, *keys}) == 6
 
 
+def test_a_plan_for_here_is_for_the_devices_that_are_here(monkeypatch: pytest.MonkeyPatch):
+    config, found = mock().resolved(), set()
+    for flags in ("", "--xla_force_host_platform_device_count=8"):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        found |= {key_of(config, "here", "x"), key_of(config, "tpu-v3-8", "x")}
+    assert len(found) == 3
+
+
 def test_what_was_compiled_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch):
     runs = []
 

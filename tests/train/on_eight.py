@@ -121,6 +121,7 @@ def checkpoints() -> None:
         (("fsdp=4,data=2", 8), ("fsdp=2", 2)),
         (("fsdp=4,data=2", 8), ("fsdp=4", 4)),
         (("data=1", 1), ("fsdp=4,data=2", 8)),
+        (("fsdp=2", 2), ("fsdp=4,data=2", 8)),
         (("fsdp=4", 4), ("fsdp=2,data=4", 8)),
     ):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ import jax
 import pytest
 from rich.console import Console
 
+from pinxit.config import UsageError
 from pinxit.train import advice
 from pinxit.train.advice import advise, explained, is_out_of_memory, ladder, message, shortage
 from pinxit.train.run import run
@@ -81,6 +82,23 @@ def test_the_ladder_is_climbed_from_the_cheapest():
             changed = advice.configuration.replace(CONFIG, change.settings)
             assert changed.batch_size % (changed.gradient_accumulation_steps * devices) == 0
             assert changed.model.remat != "none"
+
+
+def test_chunks_of_the_encoders_divide_the_batch():
+    inside = dataclasses.replace(
+        CONFIG, model=ModelConfig(preset="debug"), encode_in_step=True, batch_size=12
+    )
+    for change in ladder(inside, devices=8):
+        advice.configuration.replace(inside, change.settings)
+
+
+def test_advice_that_cannot_be_had_does_not_hide_the_error():
+    def unknown(config: TrainConfig) -> int:
+        raise UsageError("text_encoder", "owner/repo", problem="not known without its weights")
+
+    said = explained(out_of_memory(TPU), CONFIG, measure=unknown)
+    assert said.startswith("out of memory: RESOURCE_EXHAUSTED") and "(22.65G)" in said
+    assert "what would fit cannot be told: text_encoder: 'owner/repo'" in said
 
 
 def test_encoders_in_the_step_take_fewer_rows_at_once():

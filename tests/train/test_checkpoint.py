@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import shutil
 from pathlib import Path
 
@@ -135,6 +136,42 @@ def test_a_full_disk_is_reported(state, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     assert checkpoints.restore(state).step == 0
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_disk_that_is_really_full_is_reported(state, tmp_path: Path):
+    """No file may grow beyond 4 KiB, which is what the library that writes arrays meets."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(name="muon")[1], {}, wait=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(Exception, match=r"[Ff]ile too large|FILE_TOO_LARGE"):
+            checkpoints.save(state, {}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoints.restore(state).step == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, ValueError])
+def test_whatever_stops_the_writer_is_told(state, tmp_path: Path, monkeypatch, error: type):
+    def broken(*args, **kwargs):
+        raise error("of the writer")
+
+    monkeypatch.setattr("pinxit.train.checkpoint.write", broken)
+    with pytest.raises(error, match="of the writer"):
+        Checkpoints(tmp_path).save(state, {}, wait=True)
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {"best_ema": None}, wait=True)
+    folder = checkpoints.folders()[0]
+    folder.rename(tmp_path / f".{folder.name}.before")
+    shutil.copytree(tmp_path / f".{folder.name}.before", tmp_path / f".{folder.name}.1234")
+    checkpoints.clean()
+    assert checkpoints.restore(state).step == 2
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):

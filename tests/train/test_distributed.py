@@ -28,7 +28,15 @@ ROOT = Path(__file__).parents[2]
 class Processes:
     """Some processes of `pinxit train`, on this machine."""
 
-    def __init__(self, name: str, count: int, bundle: Path, folder: Path, *more: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        bundle: Path,
+        folder: Path,
+        *more: str,
+        each: dict[int, list[str]] | None = None,
+    ) -> None:
         self.folder = folder / name
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -62,7 +70,7 @@ class Processes:
                 "30",
             ]
             place += ["--distributed.processes", str(count)]
-            place += ["--distributed.process_id", str(number)]
+            place += ["--distributed.process_id", str(number), *(each or {}).get(number, [])]
             self.processes.append(
                 subprocess.Popen(
                     command + place if count > 1 else command,
@@ -158,6 +166,14 @@ def test_an_error_of_the_first_ends_all_with_one_line(bundle: Path, tmp_path: Pa
     codes, said = Processes("taken", 2, bundle, tmp_path).ended()
     assert codes == [2, 2], said
     assert said[0].count("\n") == 1 and "is not a run" in said[0] and said[1] == ""
+
+
+def test_settings_that_differ_end_all(bundle: Path, tmp_path: Path):
+    started = time.time()
+    both = Processes("differ", 2, bundle, tmp_path, each={1: ["--learning_rate", "0.5"]})
+    codes, said = both.ended()
+    assert codes == [2, 2] and time.time() - started < PATIENCE / 2, said
+    assert "optimizer: " in said[0] and "process 1 was given" in said[0] and said[1] == ""
 
 
 def test_addresses_are_checked():

@@ -130,8 +130,27 @@ def test_what_may_not(spec: str, says: str):
     ],
 )
 def test_what_auto_chooses(found: Any, state: int, shape: tuple[int, ...], why: str):
-    layout = choose("auto", found, state_bytes=state)
+    memory = 16 * GIB if found[0].device_kind == "TPU v3" else None
+    layout = choose("auto", found, state_bytes=state, memory_bytes=memory)
     assert layout.shape == shape and re.search(why, layout.why), layout
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_all_processes_choose_alike(monkeypatch: pytest.MonkeyPatch, process: int):
+    """A process can ask its own devices only, and allocators differ a little."""
+
+    class Card(Described):
+        def memory_stats(self) -> dict[str, int]:
+            if self.process_index != process:
+                raise jax.errors.JaxRuntimeError("MemoryStats is for addressable devices")
+            return {"bytes_limit": 75 * GIB + 1000 * (1 + process)}
+
+    monkeypatch.setattr("jax.process_index", lambda: process)
+    cards = [Card(i, "gpu", "NVIDIA X", i // 4) for i in range(8)]
+    assert (
+        choose("auto", cards, state_bytes=GIB).why
+        == "copies: the state is 1.0 GiB, 1% of a device's 75"
+    )
 
 
 def test_the_choice_is_said_and_the_memory_may_be_given():

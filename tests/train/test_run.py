@@ -24,7 +24,9 @@ from toys import assert_trees_equal
 
 from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
+from pinxit.train.build import build_step
 from pinxit.train.finish import Observer
+from pinxit.train.folder import claim, start
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.writers import read_rows
@@ -148,6 +150,21 @@ def test_the_release_draws_like_the_run(whole: Path):
     assert np.array_equal(image, saved.generate("red light from the left"))
 
 
+def test_one_compile_before_and_after_a_resume(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps: list[Any] = []
+
+    def recorded(*args: Any) -> Any:
+        steps.append(build_step(*args))
+        return steps[-1]
+
+    monkeypatch.setattr("pinxit.train.run.build_step", recorded)
+    for last in (6, 12):
+        train(dataclasses.replace(config, name="once", output_dir=str(tmp_path), max_steps=last))
+    assert [step._cache_size() for step in steps] == [1, 1]
+
+
 def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     result, said = train(config)
@@ -163,9 +180,15 @@ def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
         ({"max_steps": 30, "name": "whole"}, None),
         ({"name": "new", "image_size": 18}, "multiples of 4"),
         ({"name": "new", "model": ModelConfig(preset="enormous")}, "debug, tiny"),
+        ({"name": "new", "output_dir": __file__}, "output_dir: .* a file"),
+        ({"name": "new", "init_from": "nowhere"}, "init_from: 'nowhere' is missing"),
+        ({"name": "new", "wandb": True}, r"wandb: .*pip install 'pinxit\[wandb\]'"),
     ],
 )
-def test_refusals_write_nothing(whole: Path, config: TrainConfig, changes: dict, says: str | None):
+def test_refusals_write_nothing(
+    whole: Path, config: TrainConfig, changes: dict, says: str | None, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
     before = {path: path.stat().st_mtime_ns for path in whole.parent.rglob("*")}
     changed = dataclasses.replace(config, **changes)
     if says is None:
@@ -181,6 +204,23 @@ def test_a_foreign_folder_is_refused(config: TrainConfig, tmp_path: Path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="is not a run"):
         train(dataclasses.replace(config, name="mine", output_dir=str(tmp_path)))
+
+
+def test_a_folder_that_was_being_made_is_taken(config: TrainConfig, tmp_path: Path):
+    """A process that was killed there had written its settings under another name, or not."""
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".config.json.77").write_text("{")
+    given = dataclasses.replace(config, name="begun", output_dir=str(tmp_path)).resolved()
+    folder = claim(given)
+    start(folder, given, {})
+    assert claim(given).config.is_file()
+
+
+def test_a_damaged_row_costs_that_row(whole: Path, tmp_path: Path):
+    lines = (whole / "metrics.jsonl").read_bytes().splitlines()
+    damaged = [*lines[:2], b'{"step": \xff', b"7", *lines[2:], b'{"step": 40, "lo']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(damaged))
+    assert read_rows(tmp_path / "metrics.jsonl") == [json.loads(line) for line in lines]
 
 
 def kill_and_resume(
