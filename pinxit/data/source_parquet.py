@@ -19,6 +19,7 @@ from pinxit.data.source_columns import Columns, Found, make_row
 from pinxit.data.source_files import File, open_file, reading
 
 if TYPE_CHECKING:
+    from pyarrow import DataType
     from pyarrow.parquet import ParquetFile
 
 BATCH = {True: 32, False: 1024}
@@ -55,7 +56,7 @@ class ParquetSource:
     def read(self, unit: Unit) -> Iterator[Row]:
         """The rows of a unit, numbered as in their file."""
         with open_table(unit.path) as table:
-            found = self._match(table, unit.path)
+            found = match(self.columns, table, where=f"{self.name}: {unit.path}")
             groups = _group_rows(table)
             start, stop = plan(groups, unit_rows=self.unit_rows)[unit.part]
             touched, at = _overlapping(groups, start, stop)
@@ -77,15 +78,19 @@ class ParquetSource:
     def _units_of(self, index: int) -> list[Unit]:
         path = self.files[index].path
         with open_table(path) as table:
-            self._match(table, path)
+            match(self.columns, table, where=f"{self.name}: {path}")
             parts = plan(_group_rows(table), unit_rows=self.unit_rows)
         return [
             Unit(f"{index:05d}-{part:03d}", path, part, stop - start)
             for part, (start, stop) in enumerate(parts)
         ]
 
-    def _match(self, table: ParquetFile, path: str) -> Found:
-        return self.columns.match(table.schema_arrow.names, where=f"{self.name}: {path}")
+
+def match(columns: Columns, table: ParquetFile, *, where: str) -> Found:
+    """What the columns of a table mean; images are bytes, or the hub's structs of them."""
+    schema = table.schema_arrow
+    binary = [field.name for field in schema if _holds_bytes(field.type)]
+    return columns.match(schema.names, where=where, binary=binary)
 
 
 @contextlib.contextmanager
@@ -117,6 +122,21 @@ def plan(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:
             units += list(itertools.pairwise(cuts))
             start = at
     return [*units, (start, at)] if at > start else units
+
+
+def _holds_bytes(kind: DataType) -> bool:
+    """Whether `image_bytes` can find an image in values of this type."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return any(
+        test(kind)
+        for test in (
+            *(types.is_binary, types.is_large_binary),
+            *(types.is_fixed_size_binary, types.is_binary_view),
+        )
+    )
 
 
 def _group_rows(table: ParquetFile) -> list[int]:

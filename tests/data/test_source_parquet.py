@@ -173,3 +173,20 @@ def test_laion_and_any_parquet(tmp_path: Path):
 def test_an_empty_table_has_no_units(tmp_path: Path):
     source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 0)))
     assert source.units() == [] and isinstance(source, ParquetSource)
+
+
+def test_a_column_of_text_is_no_image(tmp_path: Path):
+    columns = {"url": ["http://a/1"], "image": ["1.png"], "caption": ["one"]}
+    pq.write_table(pa.table(columns), tmp_path / "text.parquet")
+    source = open_source("parquet", path=str(tmp_path / "text.parquet"))
+    (row,) = every(source)
+    assert not source.bears_images and row.url == "http://a/1" and row.image is None
+    with pytest.raises(ValueError, match=r"no column for image .*\(image: no encoded images"):
+        open_source("hf", path=str(tmp_path / "text.parquet"))
+    for kind in (pa.binary(), pa.large_binary(), pa.binary(4), pa.binary_view()):
+        images = pa.array([b"\x89PNG"], kind)
+        path = tmp_path / "binary.parquet"
+        pq.write_table(pa.table({**columns, "image": images}), path)
+        source = open_source("parquet", path=str(path))
+        (row,) = every(source)
+        assert source.bears_images and row.image == b"\x89PNG" and row.url is None
