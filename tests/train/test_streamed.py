@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -26,6 +29,7 @@ from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.sources import open_source
 from pinxit.train.attempts import Attempts
+from pinxit.train.build import _cached
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.stream import Ended, Stream
@@ -192,12 +196,29 @@ def test_without_a_network_the_stream_pauses_and_then_ends(config: TrainConfig, 
         ({"columns": ("caption",)}, "columns: 'caption' is not understood"),
         ({"images": ImageConfig(buckets=((18, 14),))}, "images.buckets: '18 x 14' is not div"),
         ({"dataset_name": "prepared"}, "dataset_path: .* is not made by `pinxit prepare`"),
+        ({"images": ImageConfig(size=32)}, "images.size: 32 is not the size .* image_size, which"),
     ],
 )
 def test_refusals_write_nothing(config: TrainConfig, changes: dict[str, Any], says: str):
     with pytest.raises(ValueError, match=says):
         train(dataclasses.replace(config, **changes))
     assert not (Path(config.output_dir) / config.name).exists()
+
+
+def test_a_stream_keeps_no_embeddings_on_several_devices(config: TrainConfig):
+    one, two = (Mesh(np.array(jax.devices()[:1] * count), ("data",)) for count in (1, 2))
+    asked = dataclasses.replace(config, cache_text=True)
+    assert _cached(asked, one) is True and _cached(config, two) is False
+    with pytest.raises(UsageError, match=r"cache_text: True is not possible: on 2 devices"):
+        _cached(asked, two)
+    drawn = dataclasses.replace(asked, dataset_name="scenes", dataset_path=None)
+    assert _cached(drawn, two) is True
+
+
+def test_the_size_of_the_images_is_said_once(config: TrainConfig):
+    for images in (ImageConfig(), ImageConfig(size=16)):
+        settled = dataclasses.replace(config, images=images).resolved()
+        assert settled.images.size == settled.resolved().images.size == 16
 
 
 def test_prepared_needs_a_path(config: TrainConfig):
