@@ -195,7 +195,7 @@ def _cached(config: TrainConfig, mesh: Mesh) -> bool | None:
     if config.dataset_name in (*DATASETS, PREPARED) or mesh.size == 1:
         return config.cache_text
     if config.cache_text:
-        problem = f"not possible: on {mesh.size} devices a stream's captions are encoded in the step"
+        problem = f"not possible: on {mesh.size} devices a stream's captions are read in the step"
         raise UsageError("cache_text", True, problem=problem, valid="0, or a prepared dataset")
     return False
 
