@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from jax.sharding import Mesh
 from rich.console import Console
@@ -140,6 +141,26 @@ def test_small_sets_are_gone_through_again(config: TrainConfig, server: HostileS
     assert len(keys) == 48 and not held_out & set(keys)
     times = Counter(keys)
     assert len(times) == 20 and max(times.values()) <= 4
+
+
+def test_a_damaged_file_is_left_and_said(
+    config: TrainConfig, server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pinxit.train.attempts.PAUSE", 0.01)
+    folder = tmp_path / "set"
+    for i in range(2):
+        urls = [server.url("good", 100 * i + j) for j in range(100)]
+        path = write_coyo(folder / f"{i}.parquet", 100, url=urls)
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 500] = bytes(500)  # the URLs
+    path.write_bytes(data)
+    changes = {"dataset_path": str(folder), "max_steps": 30, "evaluation": EvalConfig(images=0)}
+    result, said = train(dataclasses.replace(config, **changes))
+    assert result.status == "finished", said
+    assert said.count("warning: unit 00001-000 cannot be read to its end and is left: ") == 1
+    assert result.results["data"]["unreadable_units"].keys() == {"00001-000"}
+    assert {line["key"].partition("/")[0] for line in outcomes(result.folder)} == {"00000-000"}
 
 
 def test_pixels_and_text_encoded_beforehand(config: TrainConfig):
