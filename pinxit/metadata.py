@@ -2,7 +2,8 @@
 
 ``parameters`` is the text that image viewers and web interfaces of the field read (prompt, negative
 prompt, then ``Steps: 32, Sampler: euler, CFG scale: 4, Seed: 7, Size: 64x64, ...``); ``pinxit`` is
-JSON with everything `TextToImage.generate` needs to draw the same bytes again.
+JSON with everything `TextToImage.generate` needs to draw the same bytes again on the same kind of
+device, the number of pictures that are computed together (`batch_size`) included.
 """
 
 from __future__ import annotations

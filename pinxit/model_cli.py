@@ -117,6 +117,7 @@ def generate(argv: Sequence[str]) -> int:
             size=options.size,
             negative_prompt=options.negative_prompt,
             sampling=sampling,
+            batch_size=options.batch_size,
         )
         print(save_png(options.out, image, recipe))
     return 0

@@ -180,8 +180,9 @@ class TextToImage:
         sampling: Sampling,
         size: int | tuple[int, int] | None = None,
         negative_prompt: str = "",
+        batch_size: int | None = None,
     ) -> dict[str, Any]:
-        """What to write into a picture so that it can be drawn again."""
+        """What to write into a picture so that it can be drawn again; `batch_size` as it was."""
         from pinxit.version import __version__
 
         size = self.image_size if size is None else size
@@ -190,6 +191,7 @@ class TextToImage:
             "negative_prompt": negative_prompt,
             "seed": seed,
             "size": [size, size] if isinstance(size, int) else list(size),
+            "batch_size": _group_size(batch_size),
             "model": self.name,
             "model_hash": self.model_hash,
             "version": __version__,

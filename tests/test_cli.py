@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 import pinxit
 from pinxit.cli import main
-from pinxit.metadata import read_recipe
+from pinxit.metadata import png_bytes, read_recipe
+from pinxit.pipeline import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,6 +82,20 @@ def test_generate_writes_pictures_with_recipes(release_dir, tmp_path, capsys):
     again = Path(capsys.readouterr().out.strip())
     assert again.name == "00004-6-a-red-light.png"
     assert again.read_bytes() == paths[1].read_bytes()
+
+
+def test_a_recipe_is_all_it_takes_to_draw_again(release_dir, tmp_path, capsys):
+    words = ["a red light", "--checkpoint", str(release_dir), "--out", str(tmp_path)]
+    settings = ["--n", "3", "--seed", "5", "--batch_size", "2", "--shift", "1.5", "--steps", "3"]
+    assert main(["generate", *words, *settings, "--negative_prompt", "fog"]) == 0
+    path = Path(capsys.readouterr().out.splitlines()[2])
+    recipe = read_recipe(path)
+    assert (recipe["batch_size"], recipe["seed"]) == (2, 7)
+    model = load_checkpoint(release_dir)
+    known = inspect.signature(model.generate).parameters
+    given = {name: value for name, value in recipe.items() if name in known}
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    assert png_bytes(model.generate(**options), recipe) == path.read_bytes()
 
 
 def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):

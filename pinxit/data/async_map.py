@@ -50,14 +50,15 @@ def async_map(
     ready: int,
     ready_bytes: int,
     weigh: Callable[[R], int],
-    ordered: bool = False,
+    taken: Callable[[R], object] = lambda result: None,
 ) -> Generator[tuple[K, R], None, None]:
-    """(key, result) for each (key, argument): as they finish, or in the order of the items.
+    """(key, result) for each (key, argument), as they finish.
 
-    `ready` results, or `ready_bytes` of them by `weigh`, may wait for the caller. Whatever the
-    worker or the iterable raises is raised here. Closing the generator cancels what is under way.
+    `ready` results, or `ready_bytes` of them by `weigh`, may wait for the caller; `taken` is called
+    in the event loop with each that waits no more. Whatever the worker or the iterable raises is
+    raised here. Closing the generator cancels what is under way.
     """
-    thread = _LoopThread(open_worker, ordered=ordered, limits=(ready, ready_bytes), weigh=weigh)
+    thread = _LoopThread(open_worker, limits=(ready, ready_bytes), weigh=weigh, taken=taken)
     keys: dict[int, K] = {}
     source: Iterator[tuple[K, A]] = iter(items)
     numbers, exhausted = 0, False
@@ -91,18 +92,16 @@ class _LoopThread(Generic[A, R]):
         self,
         open_worker: Callable[[], AbstractAsyncContextManager[Worker[A, R]]],
         *,
-        ordered: bool,
         limits: tuple[int, int],
         weigh: Callable[[R], int],
+        taken: Callable[[R], object],
     ) -> None:
-        self._open_worker, self._ordered, self._weigh = open_worker, ordered, weigh
+        self._open_worker, self._weigh, self._taken = open_worker, weigh, taken
         self._limits = limits
         self._results: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting = self._waiting_bytes = 0
         self._paused = False
-        self._early: dict[int, R | BaseException] = {}
-        self._next = 0
         self._tasks: set[asyncio.Task[None]] = set()
         started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(
@@ -131,8 +130,10 @@ class _LoopThread(Generic[A, R]):
             resume = self._paused and not self._full(0.5)
             if resume:
                 self._paused = False
-        if resume:
-            self._loop.call_soon_threadsafe(self._pause_or_resume)
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself, with an error
+            self._loop.call_soon_threadsafe(self._taken, result)
+            if resume:
+                self._loop.call_soon_threadsafe(self._pause_or_resume)
         return number, result
 
     def stop(self) -> None:
@@ -174,13 +175,7 @@ class _LoopThread(Generic[A, R]):
             raise
         except BaseException as error:  # handed to the caller, who raises it
             result = error
-        if not self._ordered:
-            self._deliver(number, result)
-            return
-        self._early[number] = result
-        while self._next in self._early:
-            self._deliver(self._next, self._early.pop(self._next))
-            self._next += 1
+        self._deliver(number, result)
 
     def _deliver(self, number: int, result: Any) -> None:
         with self._lock:

@@ -47,6 +47,8 @@ TRIES = 2
 """Processes that an image may take with it."""
 AHEAD = 16
 """Images in flight, per worker: what hides an image that takes its time."""
+AHEAD_BYTES = 16 * 2**20
+"""Bytes of them, per worker, each counted encoded or decoded, whichever is more."""
 WATCH_SECONDS = 0.05
 LONGEST_LINE = 2**16
 
@@ -59,6 +61,7 @@ class DecodePool:
         self.workers = config.workers or _cores()
         self.window = AHEAD * self.workers
         """Most images that are in the pool at any time, per `map`."""
+        self._finished_bytes = max(3 * width * height for width, height in config.targets)
         self._all = [_Worker(config) for _ in range(self.workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
@@ -98,23 +101,30 @@ class DecodePool:
     def map(self, items: Iterable[tuple[K, bytes]]) -> Generator[tuple[K, Decoded], None, None]:
         """Each image decoded, in the order given; ``str(key)`` is the key of its random crop.
 
-        `items` is read in the thread that asks for results, at most `window` ahead of them. What
-        it raises is raised here. Several maps may run at a time.
+        `items` is read in the thread that asks for results, at most `window` and `AHEAD_BYTES` for
+        each worker ahead of them. What it raises is raised here. Several maps may run at a time.
         """
         if self._threads is None or self._closed.is_set():
             raise RuntimeError("the DecodePool is not open; use it in a with statement")
-        waiting: deque[tuple[K, Future[Decoded]]] = deque()
+        waiting: deque[tuple[K, Future[Decoded], int]] = deque()
+        held, most = 0, AHEAD_BYTES * self.workers
         try:
             for key, data in items:
-                waiting.append((key, self._threads.submit(self._decode, str(key), data)))
-                while waiting and (len(waiting) >= self.window or waiting[0][1].done()):
-                    first, decoded = waiting.popleft()
+                size = max(len(data), self._finished_bytes)
+                waiting.append((key, self._threads.submit(self._decode, str(key), data), size))
+                held += size
+                del data  # so that the pool alone holds it
+                while waiting and (
+                    len(waiting) >= self.window or held > most or waiting[0][1].done()
+                ):
+                    first, decoded, size = waiting.popleft()
+                    held -= size
                     yield first, decoded.result()
             while waiting:
-                first, decoded = waiting.popleft()
+                first, decoded, _ = waiting.popleft()
                 yield first, decoded.result()
         finally:
-            for _, decoded in waiting:
+            for _, decoded, _ in waiting:
                 decoded.cancel()
 
     def _decode(self, key: str, data: bytes) -> Decoded:

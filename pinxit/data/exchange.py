@@ -9,6 +9,7 @@ be a thousand times that. Whatever goes wrong comes back as an `Answer`, never a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import math
@@ -38,11 +39,12 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 OWN_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of this machine: no row may be charged with them, so they are raised."""
 FREE = 128 * 1024
-"""Bytes of a body that are read without asking for memory."""
+"""Bytes of a body that need no memory set aside."""
 MIDDLE = 2 * 2**20
 """Longest body of the middle size, which few images exceed."""
 MEMORY = 48 * 2**20
-"""Bytes for bodies of the middle size on their way in, all together, and again for longer ones."""
+"""Bytes for bodies of the middle size, all together, and again for longer ones: for those on their
+way in and for those that wait to be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Answer:
     """Whether the status, though it may heal one day, will not within seconds."""
     connected: bool = True
     """False where no connection came about."""
+    share: Share | None = None
+    """What `data` holds of the memory for bodies, to be released when it is taken."""
 
 
 class Exchange:
@@ -136,15 +140,20 @@ class Exchange:
         Raises OSError for faults of this machine alone (such as too many open files).
         """
         headers = {} if keep else {"Connection": "close"}
-        try:
-            async with (
-                asyncio.timeout(seconds) as deadline,
-                self._session.get(url, headers=headers, allow_redirects=False) as response,
-            ):
-                answer = self._judge(response)
-                return answer or await self._body(response, deadline)
-        except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
-            return _failure(error, seconds)
+        with contextlib.ExitStack() as held:
+            share = Share(self._memories, free=FREE)
+            held.callback(share.release)
+            try:
+                async with (
+                    asyncio.timeout(seconds) as deadline,
+                    self._session.get(url, headers=headers, allow_redirects=False) as response,
+                ):
+                    answer = self._judge(response) or await self._body(response, deadline, share)
+            except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
+                return _failure(error, seconds)
+            if answer.share is not None:
+                held.pop_all()  # whoever takes the body releases it
+            return answer
 
     def _judge(self, response: aiohttp.ClientResponse) -> Answer | None:
         """The answer as far as status and headers decide it."""
@@ -167,24 +176,24 @@ class Exchange:
             return Answer("too_big", detail=f"{length} bytes announced")
         return None
 
-    async def _body(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Answer:
+    async def _body(
+        self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, share: Share
+    ) -> Answer:
         """Reads until the end, the limit or the deadline."""
         chunks: list[bytes] = []
-        size, share = 0, Share(self._memories, free=FREE)
-        try:
-            async for chunk in response.content.iter_any():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > self._max_bytes:
-                    return Answer("too_big", detail=f"more than {self._max_bytes} bytes")
-                if size > share.room:
-                    left = (deadline.when() or math.inf) - self._loop.time()
-                    deadline.reschedule(None)  # the clock stands still
-                    await share.grow(size, response.content_length)
-                    deadline.reschedule(self._loop.time() + left)
-            return Answer("ok", b"".join(chunks)) if size else Answer("empty")
-        finally:
-            share.release()
+        size = 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
+                return Answer("too_big", detail=f"more than {self._max_bytes} bytes")
+            if size > share.room:
+                left = (deadline.when() or math.inf) - self._loop.time()
+                deadline.reschedule(None)  # the clock stands still
+                await share.grow(size, response.content_length)
+                deadline.reschedule(self._loop.time() + left)
+        share.shrink(size)
+        return Answer("ok", b"".join(chunks), share=share) if size else Answer("empty")
 
 
 @functools.cache

@@ -24,20 +24,23 @@ from pinxit.config import UsageError, positive
 from pinxit.data.addresses import Guard, follow, parse_url
 from pinxit.data.async_map import async_map
 from pinxit.data.schema import can_heal, http_code
-from pinxit.data.turns import Turns, Unreachable, spare_places
+from pinxit.data.turns import Resting, Turns, Unreachable, spare_places
 
 if TYPE_CHECKING:
     from pinxit.data.exchange import Answer
     from pinxit.data.resolver import Lookup
+    from pinxit.data.turns import Share
 
 K = TypeVar("K")
 
 READY_BYTES = 64 * 2**20
-"""Bytes of finished bodies that may wait for the caller before nothing new is begun."""
+"""Bytes of finished bodies that may wait for the caller before nothing new is begun. What is under
+way goes on, in the memory that `exchange` sets aside for bodies until they are taken."""
 WINDOW = 8
 """URLs under way, waiting for their host or finished, for each one of `FetchConfig.concurrency`."""
 LONGEST_PAUSE = 30.0
-"""Seconds; a server that asks for a longer pause is not asked again in this run."""
+"""Seconds; a server that asks for a longer pause is not asked again before it is over: until then
+all of its URLs end at once with the status that it answered."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Fetcher:
         spare = spare_places(config.concurrency)
         self._turns = Turns(config.concurrency, config.per_host, spare=spare)
         self._unreachable = Unreachable()
+        self._resting = Resting()
 
     async def __aenter__(self) -> Fetcher:
         from pinxit.data.exchange import Exchange
@@ -163,12 +167,15 @@ class Fetcher:
         """Requests begin again."""
         self._turns.resume()
 
-    async def __call__(self, url: str) -> Fetched:
-        """`fetch`."""
-        return await self.fetch(url)
-
     async def fetch(self, url: str) -> Fetched:
         """What comes of this URL. Raises OSError for faults of this machine alone."""
+        fetched, share = await self(url)
+        if share is not None:
+            share.release()
+        return fetched
+
+    async def __call__(self, url: str) -> tuple[Fetched, Share | None]:
+        """`fetch`, and the memory that the body holds until that is released."""
         spent, attempt = 0.0, 0
         while True:
             attempt += 1
@@ -177,7 +184,8 @@ class Fetcher:
             pause = self._pause_before_retry(url, answer, attempt, spent)
             if pause is None:
                 detail = _one_line(answer.detail)
-                return Fetched(answer.status, answer.data, detail, _one_line(last, 2048), attempt)
+                last = _one_line(last, 2048)
+                return Fetched(answer.status, answer.data, detail, last, attempt), answer.share
             await asyncio.sleep(pause)
 
     async def _attempt(self, url: str) -> tuple[str, Answer, float]:
@@ -198,6 +206,9 @@ class Fetcher:
                 if self._unreachable.is_known(origin):
                     detail = "the host could not be reached a moment ago"
                     return url, Answer("connect", detail=detail, lasting=True), spent
+                if (status := self._resting.status(origin)) is not None:
+                    detail = "the server asked to be left alone for longer than is waited"
+                    return url, Answer(status, detail=detail, lasting=True), spent
                 begun = loop.time()
                 answer = await self._exchange.get(
                     target, seconds=self.config.timeout - spent, keep=self._turns.awaited(host)
@@ -218,8 +229,12 @@ class Fetcher:
             self._unreachable.reached(origin)
         elif answer.status == "connect":
             self._unreachable.failed(origin)
-        if answer.retry_after is not None and http_code(answer.status) in (429, 503):
-            self._turns.quiet(host, min(answer.retry_after, LONGEST_PAUSE))
+        if answer.retry_after is None or http_code(answer.status) not in (429, 503):
+            return
+        if answer.retry_after > LONGEST_PAUSE:
+            self._resting.ask(origin, answer.status, answer.retry_after)
+        else:
+            self._turns.quiet(host, answer.retry_after)
 
     def _pause_before_retry(
         self, url: str, answer: Answer, attempt: int, spent: float
@@ -239,16 +254,15 @@ def fetch_all(
     items: Iterable[tuple[K, str]],
     config: FetchConfig,
     *,
-    ordered: bool = False,
     progress: Callable[[Counter[str]], None] | None = None,
     lookup: Lookup | None = None,
 ) -> Generator[tuple[K, Fetched], None, None]:
-    """(key, what came of it) for each (key, URL), as they finish or in the order of the items.
+    """(key, what came of it) for each (key, URL), as they finish.
 
     Runs in a thread of its own. At most `WINDOW` times `config.concurrency` URLs are taken ahead
-    of what the caller has received, and nothing new begins while finished ones wait to be taken.
-    `progress` is told the number of URLs by status after each one. With `ordered`, a URL that
-    hangs holds up all behind it once the window is full. URLs of one host in a row are fetched
+    of what the caller has received, and nothing new begins while finished ones wait to be taken;
+    nor do long bodies under way then grow, while their time stands still. `progress` is told the
+    number of URLs by status after each one. URLs of one host in a row are fetched
     `config.per_host` at a time, so a list that is not sorted by host is faster.
     """
     counts: Counter[str] = Counter()
@@ -258,11 +272,11 @@ def fetch_all(
         window=WINDOW * config.concurrency,
         ready=config.concurrency,
         ready_bytes=READY_BYTES,
-        weigh=lambda fetched: len(fetched.data or b""),
-        ordered=ordered,
+        weigh=lambda result: len(result[0].data or b""),
+        taken=lambda result: result[1].release() if result[1] is not None else None,
     )
     try:
-        for key, fetched in results:
+        for key, (fetched, _) in results:
             counts[fetched.status] += 1
             if progress is not None:
                 progress(counts)

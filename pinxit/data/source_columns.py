@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,12 +54,19 @@ class Columns:
         """The same names, of which none must be there: for records that differ in their keys."""
         return Columns(self.names, (), self.combined)
 
-    def match(self, existing: Sequence[str], *, where: str) -> Found:
-        """The columns of a file that has `existing`; ValueError for all that lack, at once."""
+    def match(
+        self, existing: Sequence[str], *, where: str, binary: Collection[str] | None = None
+    ) -> Found:
+        """The columns of a file that has `existing`; ValueError for all that lack, at once.
+
+        `binary`: those that can hold encoded images (default: all); no other is taken for one.
+        """
         found: Found = {}
         lacking = []
+        bearing = [name for name in existing if binary is None or name in binary]
         for meaning, names in self.names.items():
-            spelt = {name: _spelling(name, existing) for name in names}
+            usable = bearing if meaning == "image" else existing
+            spelt = {name: _spelling(name, usable) for name in names}
             hits = tuple(dict.fromkeys(hit for hit in spelt.values() if hit is not None))
             if hits:
                 found[meaning] = hits if meaning in self.combined else hits[:1]
@@ -71,10 +78,20 @@ class Columns:
         if lacking:
             raise ValueError(
                 f"{where} has no column for {'; '.join(lacking)}; it has: "
-                f"{', '.join(existing) or 'none'}. What means what can be said by hand, "
-                "as in columns={'url': 'LINK', 'phash': 'none'}"
+                f"{', '.join(existing) or 'none'}. {self._textual(existing, bearing)}"
+                "What means what can be said by hand, as in "
+                "columns={'url': 'LINK', 'phash': 'none'}"
             )
         return found
+
+    def _textual(self, existing: Sequence[str], bearing: Sequence[str]) -> str:
+        """A sentence on the columns that are called like images and can hold none."""
+        rest = [name for name in existing if name not in bearing]
+        called = {_spelling(name, rest) for name in self.names.get("image", ())} - {None}
+        if not called:
+            return ""
+        names = ", ".join(name for name in rest if name in called)
+        return f"({names}: no encoded images; if it is their URLs, say so.) "
 
     def _candidates(self, meanings: str) -> str:
         names = [name for one in meanings.split("|") for name in self.names.get(one, ())]

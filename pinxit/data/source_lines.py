@@ -4,7 +4,8 @@ A unit knows where it begins in bytes, so a worker seeks there and reads no line
 own. Finding these places takes one pass over each file when the units are listed; the pass and the
 reading go through the same parser, so that a line break inside a quoted CSV field is no surprise.
 TSV has no quotes (the form of CC12M's release). A record that cannot be read becomes a row without
-a URL, which ends as ``no_url``: nothing is lost.
+a URL, which ends as ``no_url``: nothing is lost. Text holds no images: a column that is called
+``image`` is not taken for one.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class LinesSource:
             names = self._names(found, path)
             _, fields = next(found, (0, None)) if self.format == "jsonl" else (0, names)
         if fields:
-            self.columns.match(list(fields), where=f"{self.name}: {path}")
+            self.columns.match(list(fields), where=f"{self.name}: {path}", binary=())
 
     def _parts(self, file: File) -> Iterator[tuple[int, int]]:
         """(first byte, records) of each unit of a file."""
@@ -112,8 +113,8 @@ class LinesSource:
 
     def _match(self, names: tuple[str, ...], path: str) -> Found:
         if self.format == "jsonl":  # keys may differ from line to line
-            return self.columns.optional().match(names, where=path)
-        return self.columns.match(names, where=f"{self.name}: {path}")
+            return self.columns.optional().match(names, where=path, binary=())
+        return self.columns.match(names, where=f"{self.name}: {path}", binary=())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pinxit.data.source_files import File, Listing, list_files, without_held_out
 from pinxit.data.source_folders import FolderSource, list_folder
 from pinxit.data.source_hub import SCHEME, parse_hub_path
 from pinxit.data.source_lines import LinesSource
-from pinxit.data.source_parquet import ParquetSource, open_table
+from pinxit.data.source_parquet import ParquetSource, match, open_table
 
 __all__ = ["SOURCES", "Place", "Source", "Unit", "open_source"]
 
@@ -268,7 +268,7 @@ def _table(place: Place, revision: str, files: tuple[File, ...], columns: Column
     columns = columns.override(place.columns)
     path = files[0].path
     with open_table(path) as table:
-        found = columns.match(table.schema_arrow.names, where=f"{place.name}: {path}")
+        found = match(columns, table, where=f"{place.name}: {path}")
     return ParquetSource(
         place.name, revision, files, columns, "image" in found, unit_rows=place.unit_rows
     )

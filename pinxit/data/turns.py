@@ -7,8 +7,10 @@ A few rules keep thousands of strangers' servers from holding one another up:
 - A request that takes longer than `PATIENCE` moves to one of the spare places, as long as there
   are any: a connection that hangs costs next to nothing, so it need not cost a place either.
 - A host that asks for quiet (429, Retry-After) gets it, for all of its URLs; one that could not be
-  reached several times in a row is not asked again for a while.
-- A long body is read only when memory for all of it is set aside (`Memory`, `Share`).
+  reached several times in a row is not asked again for a while (`Unreachable`), and one that asks
+  for more quiet than anybody waits for is not asked again before that is over (`Resting`).
+- A long body is read only when memory for all of it is set aside (`Memory`, `Share`), and keeps it
+  until it is taken.
 """
 
 from __future__ import annotations
@@ -177,6 +179,30 @@ class Unreachable:
         self._failed.pop(origin, None)
 
 
+class Resting:
+    """Which servers asked to be left alone for longer than is waited; a bounded table."""
+
+    def __init__(self, size: int = 20_000) -> None:
+        self._size = size
+        self._asked: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def ask(self, origin: str, status: str, seconds: float) -> None:
+        """The server answered with this status, and asked for so many seconds of quiet."""
+        until = asyncio.get_running_loop().time() + seconds
+        _, before = self._asked.pop(origin, (status, until))
+        self._asked[origin] = (status, max(until, before))
+        while len(self._asked) > self._size:
+            self._asked.popitem(last=False)
+
+    def status(self, origin: str) -> str | None:
+        """What the server answered when it asked; None where it may be asked again."""
+        status, until = self._asked.get(origin, ("", 0.0))
+        if status and asyncio.get_running_loop().time() < until:
+            return status
+        self._asked.pop(origin, None)
+        return None
+
+
 class Memory:
     """Bytes to set aside, given out in the order in which they are asked for."""
 
@@ -219,11 +245,11 @@ class Memory:
 
 
 class Share:
-    """The memory that one body holds while it is read.
+    """The memory that one body holds, from when it is read until somebody takes it.
 
     A body that does not say how long it is gets the next of a few sizes when it has outgrown the
-    last; each size has memory of its own. Nobody who holds the largest waits for anything, so
-    those who wait for it get it some day.
+    last; each size has memory of its own. Nobody who holds the largest waits for anything but to
+    be taken, so those who wait for it get it some day.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, Memory]], *, free: int) -> None:
@@ -242,8 +268,16 @@ class Share:
         self.release()
         self._held, self.room = (memory, taken), limit
 
+    def shrink(self, size: int) -> None:
+        """Keeps what a body of `size` bytes needs, which is all that there is."""
+        if self._held is not None:
+            memory, taken = self._held
+            kept = min(size, taken)
+            self._held = (memory, kept)
+            memory.give(taken - kept)
+
     def release(self) -> None:
-        """Gives all back."""
+        """Gives all back; again is fine."""
         if self._held is not None:
             memory, taken = self._held
             self._held = None

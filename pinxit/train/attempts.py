@@ -5,6 +5,10 @@ pass the filters are shuffled within their unit (in blocks, where rows bear thei
 order is the same whatever the web answers; when an attempt ends, and how, is not. So a position is
 the first attempt that has not ended, and the list of those behind it that have not either: whoever
 goes on from there tries these, then what nobody has tried, and none twice.
+
+A unit that cannot be read, or not to its end, is left there, and the next one taken up. Whether it
+can be read another day is not certain either, so a position also has the number of rows that each
+unit gave: whoever goes on takes as many of it, so that all others keep their numbers.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ TRIES = 4
 """Times a unit is opened that cannot be read."""
 PAUSE = 2.0
 """Seconds before the second time; doubles each time."""
+UNREADABLE = 5
+"""So many units in a row that cannot be read are no accident."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Position:
     """Attempts that were made from that one on."""
     waiting: tuple[int, ...] = ()
     """Those of them that have not ended, counted from that one on."""
+    given: tuple[int, ...] = ()
+    """Rows that each unit gave, from this one to that of the last attempt, which may have more."""
     opened: int = 0
     """Units, over all epochs, whose filtered rows are in `counts`."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -79,8 +87,12 @@ class Attempts:
         start: Position | None = None,
         excluded: Iterable[str] = (),
         sleep: Callable[[float], Any] = time.sleep,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`excluded`: keys of rows to pass over. Raises for a source without units."""
+        """`excluded`: keys of rows to pass over; `say` is told of units that cannot be read.
+
+        Raises for a source without units.
+        """
         self.source = source
         self.filters = filters
         self.seed = seed
@@ -99,29 +111,43 @@ class Attempts:
         """Rows read so far, by this process."""
         self.dropped = 0
         """Of them, those that the filters dropped."""
-        self._sleep = sleep
+        self.unreadable: dict[str, str] = {}
+        """Units that could not be read to their end, and why."""
+        self._in_a_row = 0
+        self._sleep, self._say = sleep, say
+        first = self._number(self.start.epoch, self.start.unit)
+        self._given = dict(enumerate(self.start.given, first))
+        """Unit, over all epochs, to the rows that it gave."""
+        self._last = first + len(self.start.given) - 1
+        """The last one of them, which may give more than it did."""
         self._serial = 0
         self._next = (self.start.epoch, self.start.unit, self.start.row)
         self._open: dict[int, tuple[int, int, int]] = {}
 
     def __iter__(self) -> Iterator[Attempt]:
-        """Ends only with an error: ValueError where the filters leave nothing of an epoch."""
+        """Ends only with an error: where the filters leave nothing of an epoch (ValueError), or
+        several units in a row cannot be read."""
         waiting, first = set(self.start.waiting), True
         for epoch in itertools.count(self.start.epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.units))
             made, start = 0, self.start if first else Position(epoch)
             for place in range(start.unit, len(order)):
-                unit = self.units[order[place]]
-                skipped = start.row if place == start.unit else 0
+                unit, number = self.units[order[place]], self._number(epoch, place)
+                skipped, before = start.row if place == start.unit else 0, self._serial
                 for row, item in self._unit(epoch, place, unit, skipped):
                     serial, self._serial = self._serial, self._serial + 1
                     self._next = (epoch, place, row + 1)
+                    self._given[number] = max(row + 1, self._given.get(number, 0))
                     ended = serial < self.start.tried and serial not in waiting
                     if ended or item.key in self.excluded:
                         continue
                     self._open[serial] = (epoch, place, row)
                     made += 1
                     yield Attempt(serial, item)
+                # what it gave once and gives no more is lost, and keeps its numbers
+                given = self._given.setdefault(number, 0)
+                self._serial = max(self._serial, before + given - skipped)
+                self._next = (epoch, place, max(given, skipped))
             if not first or start == Position():
                 self.epoch_attempts = made
                 if not made:
@@ -131,10 +157,11 @@ class Attempts:
     def _refuse(self) -> None:
         """An epoch without one attempt would be followed by others."""
         ends = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
+        lost = [f"; unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
         raise ValueError(
             f"{self.source.name}: not one row is left to train on: filtered {ends or 'none'}, "
-            f"held out {len(self.excluded)}; loosen the filters (--filters.*), hold out fewer "
-            "rows (--evaluation.images), or give a larger dataset"
+            f"held out {len(self.excluded)}{''.join(lost[:3])}; loosen the filters (--filters.*), "
+            "hold out fewer rows (--evaluation.images), or give a larger dataset"
         )
 
     def end(self, attempts: Iterable[Attempt]) -> None:
@@ -147,14 +174,22 @@ class Attempts:
         # of those that were waiting at the start, some may not have been made again yet
         ahead = [serial for serial in self.start.waiting if serial >= self._serial]
         low = next(iter(self._open), self._serial)  # attempts are opened in order
+        place = self._open.get(low, self._next)
+        units = range(self._number(*place[:2]), max(self._given, default=-1) + 1)
+        self._given = {unit: self._given[unit] for unit in units}
         return Position(
-            *self._open.get(low, self._next),
+            *place,
+            given=tuple(self._given.values()),
             tried=max(self._serial, self.start.tried) - low,
             waiting=tuple(serial - low for serial in (*self._open, *ahead)),
             opened=self.opened,
             counts=counts,
             logged=logged,
         )
+
+    def _number(self, epoch: int, place: int) -> int:
+        """Of a unit, over all epochs."""
+        return epoch * len(self.units) + place
 
     def _unit(self, epoch: int, place: int, unit: Unit, skipped: int) -> Iterator[tuple[int, Row]]:
         """The unit's rows that pass the filters, shuffled and numbered, from `skipped` on."""
@@ -170,17 +205,40 @@ class Attempts:
                 else:
                     self.dropped += 1
                     missing[reason] += 1
-            if epoch * len(self.units) + place >= self.opened:
-                self.opened = epoch * len(self.units) + place + 1
+            if this >= self.opened:
+                self.opened = this + 1
                 self.filtered.update(missing)
 
+        this = self._number(epoch, place)
         rng = np.random.default_rng([self.seed, epoch, place, len(self.units)])
         rows, number = kept(), 0
-        while block := list(itertools.islice(rows, BLOCK if self.source.bears_images else None)):
+        most = self._given.get(this) if this < self._last else None
+        while most is None or number < most:
+            try:
+                block = list(itertools.islice(rows, BLOCK if self.source.bears_images else None))
+            except (OSError, ValueError) as error:
+                self._leave(unit, error)
+                return
+            if not block:
+                break
             for i in rng.permutation(len(block)).tolist():
-                if number >= skipped:
+                if skipped <= number and (most is None or number < most):
                     yield number, block[i]
                 number += 1
+        self._in_a_row = 0
+
+    def _leave(self, unit: Unit, error: OSError | ValueError) -> None:
+        """Counts a unit that cannot be read, or raises where it is one of too many."""
+        self._in_a_row += 1
+        if self._in_a_row >= UNREADABLE:
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(
+                f"{self.source.name}: {UNREADABLE} units in a row cannot be read; the last, "
+                f"{unit.id}: {error}"
+            ) from error
+        if unit.id not in self.unreadable:
+            self._say(f"warning: unit {unit.id} cannot be read to its end and is left: {error}")
+        self.unreadable[unit.id] = str(error)
 
     def _read(self, unit: Unit) -> Iterator[Row]:
         """The rows of a unit; one that cannot be read is opened again, after a while."""

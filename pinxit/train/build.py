@@ -190,10 +190,14 @@ def _cached(config: TrainConfig, mesh: Mesh) -> bool | None:
     """Whether embeddings are columns of the data.
 
     Not where they would be computed by a second thread on several devices: programs that wait for
-    one another must be started in one order on all of them.
+    one another must be started in one order on all of them. Refuses settings that ask for it.
     """
-    streams = config.dataset_name not in (*DATASETS, PREPARED)
-    return False if streams and mesh.size > 1 else config.cache_text
+    if config.dataset_name in (*DATASETS, PREPARED) or mesh.size == 1:
+        return config.cache_text
+    if config.cache_text:
+        problem = f"not possible: on {mesh.size} devices a stream's captions are read in the step"
+        raise UsageError("cache_text", True, problem=problem, valid="0, or a prepared dataset")
+    return False
 
 
 def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:

@@ -311,6 +311,10 @@ class TrainConfig:
             model = replace(model, patch_size=PIXEL_PATCH)
         clip, vae = ("tiny", "tiny") if small else ("clip", "sd")
         image_size = self.image_size or (64 if small else 256)
+        if self.images.size not in (ImageConfig.size, image_size):
+            problem = "not the size of this run's images"
+            valid = f"image_size, which is {image_size} here"
+            raise UsageError("images.size", self.images.size, problem=problem, valid=valid)
         images = replace(self.images, size=image_size)
         _ = images.targets  # raises for a step that does not divide the size
         return replace(

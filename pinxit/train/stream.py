@@ -82,11 +82,13 @@ class Stream:
         excluded: Iterable[str] = (),
         log: Path | None = None,
         sleep: Callable[[float], Any] = time.sleep,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`log` gets a line for each row that was tried; what is behind `start` is cut off."""
+        """`log` gets a line for each row that was tried; what is behind `start` is cut off. `say`
+        is told of units that cannot be read."""
         start = start or Position()
         self.attempts = Attempts(
-            source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep
+            source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep, say=say
         )
         self.source = source
         self.fetch = fetch

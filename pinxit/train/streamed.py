@@ -275,6 +275,7 @@ def open_streamed(
         start=start_position(source, held_out, position),
         excluded=held_out.keys,
         log=folder.root / "outcomes.jsonl",
+        say=display.say,
     )
     listed = getattr(stream.attempts.duplicates, "sha256", None)
     if isinstance(position, dict) and position.get("duplicates") != listed:
@@ -312,7 +313,11 @@ def open_streamed(
             "duplicates": listed,
         },
         figures=lambda: shares(stream),
-        results=lambda: {"revision": source.revision, "rows": dict(stream.counts)},
+        results=lambda: {
+            "revision": source.revision,
+            "rows": dict(stream.counts),
+            "unreadable_units": dict(stream.attempts.unreadable),
+        },
         ended=lambda: loader.ended,
         begin=begin,
         watch=watch,
@@ -321,11 +326,11 @@ def open_streamed(
 
 def shares(stream: Stream) -> dict[str, float]:
     """Of the rows tried, how many gave an image; of the rows read, how many were filtered out."""
-    tried = sum(n for status, n in stream.counts.items() if not is_filtered(status))
-    attempts = stream.attempts
+    counts, attempts = dict(stream.counts), stream.attempts  # another thread adds meanwhile
+    tried = sum(n for status, n in counts.items() if not is_filtered(status))
     return {
         "rows_tried": tried,
-        "alive_share": stream.counts["ok"] / tried if tried else 0.0,
+        "alive_share": counts.get("ok", 0) / tried if tried else 0.0,
         "filtered_share": attempts.dropped / attempts.read if attempts.read else 0.0,
     }
 

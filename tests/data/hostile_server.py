@@ -193,6 +193,7 @@ KINDS: dict[str, Kind] = {
     "hop1": Kind(lambda request, number: redirect(f"/hop0/{number}", 307), "ok"),
     "hop2": Kind(lambda request, number: redirect(f"/hop1/{number}", 308), "ok"),
     "cookie": Kind(lambda request, number: body(picture(number), Set_Cookie="a=b"), "ok"),
+    "large": Kind(lambda request, number: body(bytes(2**19)), "ok"),
     "mislabelled": Kind(lambda request, number: body(picture(number, "PNG"), "text/html"), "ok"),
     # fetched, and then of no use
     "html": Kind(lambda request, number: body(b"<html>gone</html>" * 50), "ok"),

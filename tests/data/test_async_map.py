@@ -45,11 +45,11 @@ class Doubler:
         self.open.set()
 
 
-def run(items, worker=None, *, window=8, ready=100, ready_bytes=10**9, ordered=False):
+def run(items, worker=None, *, window=8, ready=100, ready_bytes=10**9, **more):
     worker = worker or Doubler()
     return async_map(
         items, lambda: worker, window=window, ready=ready, ready_bytes=ready_bytes,
-        weigh=lambda result: 1, ordered=ordered,
+        weigh=lambda result: 1, **more,
     )  # fmt: skip
 
 
@@ -71,10 +71,30 @@ def test_every_item_once_with_its_key():
     assert list(run(numbers(0))) == []
 
 
-def test_order_is_kept_when_asked_for():
-    results = [result for _, result in run(numbers(100), ordered=True)]
-    assert results == [2 * i for i in range(100)]
-    assert [result for _, result in run(numbers(100))] != results  # the odd ones come later
+def test_results_come_as_they_finish():
+    results = [result for _, result in run(numbers(100))]
+    assert results != sorted(results)
+
+
+def test_the_worker_s_thread_hears_what_was_taken():
+    heard, seen = [], []
+
+    def taken(result: int) -> None:
+        assert threading.current_thread().name == "pinxit-async-map"
+        heard.append(result)
+
+    results = run(numbers(50), taken=taken)
+    for _, result in results:
+        assert set(heard) <= {*seen, result}  # nothing before it is taken
+        seen.append(result)
+        if len(seen) == 40:
+            break
+    for _ in range(2000):
+        if len(heard) == 40:
+            break
+        threading.Event().wait(0.01)
+    assert sorted(heard) == sorted(seen)
+    results.close()
 
 
 def test_the_window_bounds_what_is_under_way():
@@ -89,13 +109,10 @@ def test_the_window_bounds_what_is_under_way():
 
 
 @pytest.mark.parametrize(("ready", "ready_bytes"), [(10, 10**9), (10**9, 10)])
-@pytest.mark.parametrize("ordered", [False, True])
-def test_results_that_nobody_takes_stop_the_work(ready, ready_bytes, ordered):
+def test_results_that_nobody_takes_stop_the_work(ready, ready_bytes):
     worker = Doubler()
     items = [(0, 0), *((i, 1) for i in range(1, 400))]
-    results = run(
-        iter(items), worker, window=400, ready=ready, ready_bytes=ready_bytes, ordered=ordered
-    )
+    results = run(iter(items), worker, window=400, ready=ready, ready_bytes=ready_bytes)
     for _ in range(30):
         next(results)
     paused = threading.Event()

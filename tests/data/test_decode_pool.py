@@ -111,6 +111,28 @@ def test_input_is_read_no_further_than_the_window(pool: DecodePool):
     assert len(taken) == count
 
 
+@pytest.mark.parametrize(("size", "most"), [(2**20, 5), (2**23, 1), (10, 32)])
+def test_input_is_read_no_further_than_its_bytes(pool: DecodePool, monkeypatch, size, most):
+    monkeypatch.setattr(decode_pool, "AHEAD_BYTES", 2**21)  # twice this, for two workers
+    decode_one = pool._decode
+
+    def slowly(key: str, data: bytes):
+        time.sleep(0.01)
+        return decode_one(key, data)
+
+    monkeypatch.setattr(pool, "_decode", slowly)
+    taken = []
+
+    def items():
+        for i in range(60):
+            taken.append(i)
+            yield i, bytes(size)
+
+    ahead = [len(taken) - number for number, _ in pool.map(items())]
+    assert len(ahead) == 60 and max(ahead) <= most
+    assert max(ahead) > most // 2
+
+
 def test_an_error_of_the_input_is_raised_and_the_pool_goes_on(pool: DecodePool):
     def items():
         yield from files(3)

@@ -69,6 +69,19 @@ def test_retry_after_is_waited_for(server):
     assert time.monotonic() - begun >= 0.9
 
 
+def test_a_server_that_asks_for_a_long_pause_is_left_alone(server):
+    before = server.state.hosts["resting.test"]
+    urls = [(i, server.url("later", i, host="resting.test")) for i in range(20)]
+    urls += [(100, server.url("good", 1, host="awake.test"))]
+    begun = time.monotonic()
+    found = dict(fetch_all(urls, settings(per_host=2), lookup=server.lookup))
+    assert time.monotonic() - begun < 20  # one quiet time is 30 seconds
+    assert found.pop(100).status == "ok"
+    assert {(f.status, f.attempts) for f in found.values()} == {("http_503", 1)}
+    assert server.state.hosts["resting.test"] - before <= 2  # those that were under way
+    assert sum("left alone" in f.detail for f in found.values()) >= 18
+
+
 def test_who_we_say_we_are(server):
     fetch(server, server.url("good", 1), settings(contact="https://example.com/bot"))
     headers = server.state.headers
@@ -157,18 +170,60 @@ def test_hosts_that_cannot_be_reached_are_not_asked_for_ever():
     assert sorted(asked) == ["dead.test", "down.test"]
 
 
-def test_in_order_and_with_progress(server):
+def test_progress_is_told_after_each(server):
     mixture = [row for row in mixed(80, 0.3, seed=2) if KINDS[row[1]].status != "timeout"]
     told: list[int] = []
-    found = list(
-        fetch_all(
-            server.urls(mixture), settings(timeout=20.0), ordered=True, lookup=server.lookup,
-            progress=lambda counts: told.append(counts.total()),
-        )
+    found = fetch_all(
+        server.urls(mixture), settings(timeout=20.0), lookup=server.lookup,
+        progress=lambda counts: told.append(counts.total()),
     )  # fmt: skip
-    assert [key for key, _ in found] == list(range(len(mixture)))
+    ends = {key: fetched.status for key, fetched in found}
     assert told == list(range(1, len(mixture) + 1)) and len(told) > 60
-    assert [f.status for _, f in found] == [KINDS[kind].status for _, kind, _ in mixture]
+    assert ends == {i: KINDS[kind].status for i, (_, kind, _) in enumerate(mixture)}
+
+
+def test_a_slow_caller_bounds_what_is_held(server, monkeypatch):
+    """Forty bodies of half a MiB are under way at once, and two MiB of them may wait."""
+    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**21)
+    finished: list[int] = []
+    call = Fetcher.__call__
+
+    async def counting(self, url):
+        result = await call(self, url)
+        finished.append(len(result[0].data or b""))
+        return result
+
+    monkeypatch.setattr(Fetcher, "__call__", counting)
+    urls = [(i, server.url("large", i, host=f"large{i}.test")) for i in range(40)]
+    taken = held = 0
+    begun = time.monotonic()
+    for _, fetched in fetch_all(urls, settings(timeout=2.0), lookup=server.lookup):
+        assert (fetched.status, len(fetched.data)) == ("ok", 2**19)
+        taken += len(fetched.data)
+        time.sleep(0.08)
+        held = max(held, sum(finished) - taken)
+    assert taken == 40 * 2**19 and time.monotonic() - begun > 3  # the limit is 2 seconds
+    assert 2**20 < held <= 2**21
+
+
+def test_a_body_longer_than_all_memory_is_read(server, monkeypatch):
+    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**18)
+    urls = [(i, server.url("large", i, host=f"large{i}.test")) for i in range(8)]
+    found = dict(fetch_all(urls, settings(max_bytes=2**19), lookup=server.lookup))
+    assert {fetched.status for fetched in found.values()} == {"ok"}
+    assert fetch(server, urls[0][1], settings(max_bytes=2**19 - 1)).status == "too_big"
+
+
+def test_memory_is_given_back_by_those_who_fetch_one_by_one(server, monkeypatch):
+    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**20)
+
+    async def main():
+        async with Fetcher(settings(), lookup=server.lookup) as fetcher:
+            ends = [await fetcher.fetch(server.url("large", i)) for i in range(6)]
+            return ends, [memory._free for _, memory in fetcher._exchange._memories]
+
+    ends, free = asyncio.run(main())
+    assert {fetched.status for fetched in ends} == {"ok"} and free == [2**20, 2**20]
 
 
 def test_stopping_early_leaves_nothing_behind(server):

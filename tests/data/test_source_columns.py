@@ -126,6 +126,20 @@ def test_an_image_takes_the_place_of_the_url():
     assert absent.image is None and absent.url is None and absent.origin == "http://a/b"
 
 
+def test_text_is_not_taken_for_an_image():
+    found = USUAL.match(["url", "image", "PNG", "caption"], where="x", binary=["PNG"])
+    assert found["image"] == ("PNG",)
+    assert "image" not in USUAL.match(["url", "image", "caption"], where="x", binary=[])
+    with pytest.raises(ValueError, match=r"no column for url or image .*\(Image: no encoded"):
+        USUAL.match(["Image", "caption"], where="x", binary=[])
+    named = USUAL.override({"image": "picture"})
+    with pytest.raises(ValueError, match=r"image \(picture\).*\(picture: no encoded"):
+        named.match(["url", "picture", "caption"], where="x", binary=[])
+    by_hand = USUAL.override({"url": "image"}).match(["image", "caption"], where="x", binary=[])
+    row = make_row("k", {"image": "http://a/b", "caption": "c"}, by_hand)
+    assert row.url == "http://a/b" and row.origin is None
+
+
 def test_an_unreadable_record_keeps_its_key():
     row = unreadable("00000-000/00000007")
     assert row.key == "00000-000/00000007" and row.url is None and row.image is None

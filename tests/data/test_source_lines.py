@@ -146,3 +146,25 @@ def test_a_field_beyond_the_limit_spoils_its_record_alone(tmp_path: Path, monkey
     data = f"url,caption\nu0,a\nu1,{'x' * 30}\nu2,b\n"
     rows = every(open_source("csv", path=write(tmp_path / "a.csv", data)))
     assert [(row.url, row.caption) for row in rows] == [("u0", "a"), (None, ""), ("u2", "b")]
+
+
+@pytest.mark.parametrize("name", ["image", "img", "jpg", "png"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+def test_a_column_called_image_is_text_and_takes_no_url_away(tmp_path: Path, form: str, name: str):
+    records_ = [{"url": f"http://a/{i}", "caption": "c", name: f"{i}.png"} for i in range(3)]
+    if form == "jsonl":
+        lines = [json.dumps(record) for record in records_]
+    else:
+        comma = "," if form == "csv" else "\t"
+        lines = [comma.join(record) for record in (records_[0], *(r.values() for r in records_))]
+    path = write(tmp_path / f"table.{form}", "\n".join(lines))
+    rows = every(open_source(form, path=path))
+    assert [row.url for row in rows] == [f"http://a/{i}" for i in range(3)]
+    assert all(row.image is None and row.origin is None for row in rows)
+    path = write(tmp_path / f"no_url.{form}", "\n".join(lines).replace("url", "where"))
+    with pytest.raises(ValueError, match=rf"no column for url .*\({name}: no encoded images"):
+        open_source(form, path=path)
+    rows = every(open_source(form, path=path, columns={"url": name}))
+    assert [row.url for row in rows] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(ValueError, match=rf"no column for image \({name}\)"):
+        open_source(form, path=path, columns={"url": "where", "image": name})

@@ -1,15 +1,19 @@
 """Parquet by row groups: every row once, numbered as in its file, wherever units are cut."""
 
+import io
 import pickle
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from coyo_files import write_coyo
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pinxit.data import source_parquet
 from pinxit.data.schema import Row, Source
 from pinxit.data.source_parquet import ParquetSource, plan
 from pinxit.data.sources import open_source
@@ -173,3 +177,64 @@ def test_laion_and_any_parquet(tmp_path: Path):
 def test_an_empty_table_has_no_units(tmp_path: Path):
     source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 0)))
     assert source.units() == [] and isinstance(source, ParquetSource)
+
+
+def test_a_column_of_text_is_no_image(tmp_path: Path):
+    columns = {"url": ["http://a/1"], "image": ["1.png"], "caption": ["one"]}
+    pq.write_table(pa.table(columns), tmp_path / "text.parquet")
+    source = open_source("parquet", path=str(tmp_path / "text.parquet"))
+    (row,) = every(source)
+    assert not source.bears_images and row.url == "http://a/1" and row.image is None
+    with pytest.raises(ValueError, match=r"no column for image .*\(image: no encoded images"):
+        open_source("hf", path=str(tmp_path / "text.parquet"))
+    for kind in (pa.binary(), pa.large_binary(), pa.binary(4), pa.binary_view()):
+        images = pa.array([b"\x89PNG"], kind)
+        path = tmp_path / "binary.parquet"
+        pq.write_table(pa.table({**columns, "image": images}), path)
+        source = open_source("parquet", path=str(path))
+        (row,) = every(source)
+        assert source.bears_images and row.image == b"\x89PNG" and row.url is None
+
+
+class Counted(MemoryFileSystem):
+    """Files in memory, behind a network whose bytes are counted."""
+
+    protocol = "counted"
+    sent = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("counted://", "memory://"))
+
+    def _open(self, path, mode="rb", **settings):
+        class Wire(io.BytesIO):
+            def read(self, size=-1):
+                data = super().read(size)
+                Counted.sent += len(data)
+                return data
+
+        return Wire(self.store[path].getvalue())
+
+
+@pytest.mark.parametrize("most", [2**28, 0])
+def test_a_remote_row_group_is_downloaded_once(tmp_path: Path, monkeypatch, most: int):
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    monkeypatch.setattr(source_parquet, "KEPT_BYTES", most)
+    path = write_coyo(tmp_path / f"{most}.parquet", 6000, group=2000)
+    fsspec.filesystem("counted").store.clear()
+    MemoryFileSystem().pipe(f"/set/{most}.parquet", path.read_bytes())
+    local = every(open_source("coyo", path=str(path), unit_rows=100))
+    source = open_source("coyo", path=f"counted://set/{most}.parquet", unit_rows=100)
+    units = source.units()
+    Counted.sent = 0
+    assert len(units) == 60
+    assert [row for unit in units for row in source.read(unit)] == local
+    times = Counted.sent / path.stat().st_size
+    assert times < 2 if most else times > 10, times  # the footer is read for each row group
+    again = open_source("coyo", path=f"counted://set/{most}.parquet", unit_rows=50)
+    assert [row.url for row in again.read(again.units()[-1])] == [row.url for row in local[-50:]]
+    other = open_source(
+        "coyo", path=f"counted://set/{most}.parquet", unit_rows=100, columns={"watermark": "none"}
+    )
+    assert "watermark" not in next(other.read(other.units()[-1])).scores
+    assert len(source_parquet._KEPT) <= 1

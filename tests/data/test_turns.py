@@ -6,7 +6,7 @@ import pytest
 
 from pinxit.config import UsageError
 from pinxit.data import turns
-from pinxit.data.turns import Memory, Share, Turns, Unreachable, spare_places
+from pinxit.data.turns import Memory, Resting, Share, Turns, Unreachable, spare_places
 
 
 async def occupy(subject: Turns, host: str, seconds: float, log: list, now: list) -> None:
@@ -135,6 +135,23 @@ def test_unreachable_after_some_failures_in_a_row(monkeypatch):
     asyncio.run(over())
 
 
+def test_resting_servers_are_known_until_their_time_is_over():
+    async def main():
+        resting = Resting(size=2)
+        assert resting.status("a:80") is None
+        resting.ask("a:80", "http_429", 0.5)
+        resting.ask("a:80", "http_503", 0.01)  # the longer time counts
+        await asyncio.sleep(0.02)
+        assert resting.status("a:80") == "http_503" and resting.status("a:443") is None
+        await asyncio.sleep(0.6)
+        assert resting.status("a:80") is None and not resting._asked
+        for origin in ("b", "c", "d"):
+            resting.ask(origin, "http_503", 60)
+        assert set(resting._asked) == {"c", "d"}
+
+    asyncio.run(main())
+
+
 def test_memory_is_given_in_order_and_returned():
     async def main():
         memory, got = Memory(10), []
@@ -189,8 +206,13 @@ def test_a_share_grows_through_the_sizes():
         share.release()
         await waiting
         assert (announced.room, large._free) == (100, 40)
+        announced.shrink(25)
+        assert large._free == 75
+        announced.shrink(30)
+        assert large._free == 75
         announced.release()
         short.release()
+        Share(sizes, free=2).shrink(0)
         assert (middle._free, large._free) == (10, 100)
 
     asyncio.run(main())

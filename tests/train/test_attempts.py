@@ -8,7 +8,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -153,8 +153,90 @@ def test_a_unit_that_breaks_off_is_read_on():
     shaky = Shaky(failures=[TRIES - 1])
     found = keys(first(Attempts(shaky, FILTERS, sleep=pauses.append), KEPT))
     assert found == keys(first(Attempts(ToySource(), FILTERS), KEPT)) and len(pauses) == TRIES - 1
-    with pytest.raises(OSError, match="holiday"):
+    with pytest.raises(ValueError, match=r"unit \d{5}-000 cannot be read: the disk"):
         first(Attempts(Shaky(failures=[99]), FILTERS, sleep=pauses.append), 1)
+    assert len(pauses) == 4 * (TRIES - 1)
+
+
+@dataclass(frozen=True)
+class Torn(ToySource):
+    """Some units are damaged from a row on: by unit."""
+
+    sizes: tuple[int, ...] = (30, 20, 25, 40, 35, 30, 20, 60)
+    torn: dict[str, int] = field(default_factory=dict)
+    kind: type[Exception] = ValueError
+
+    def read(self, unit: Unit) -> Iterator[Row]:
+        for number, row in enumerate(super().read(unit)):
+            if number >= self.torn.get(unit.id, 10**9):
+                raise self.kind(f"{unit.id} is damaged")
+            yield row
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError])
+def test_a_damaged_unit_is_left_and_said(kind: type[Exception]):
+    said: list[str] = []
+    torn = Torn(torn={"00001-000": 7, "00003-000": 0}, kind=kind)
+    attempts = Attempts(torn, FILTERS, sleep=lambda seconds: None, say=said.append)
+    whole = keys(first(Attempts(Torn(), FILTERS), 300))
+    per_epoch = len(set(whole))
+    good = [key for key in whole[:per_epoch] if key.partition("/")[0] not in torn.torn]
+    found = keys(first(attempts, 2 * len(good)))
+    assert found[: len(good)] == good and set(found[len(good) :]) == set(good)
+    assert len(said) == 2 and all("is damaged" in line for line in said)
+    assert set(attempts.unreadable) == set(torn.torn)
+
+
+def test_many_units_in_a_row_that_cannot_be_read_end_the_stream():
+    torn = Torn(sizes=(9,) * 12, torn={f"{i:05d}-000": 0 for i in range(12)})
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"toy: 5 units in a row cannot be read; the last, 000"):
+        first(Attempts(torn, FILTERS, say=said.append), 1)
+    assert len(said) == 4
+    torn = Torn(sizes=(9,) * 12, torn=torn.torn, kind=OSError)
+    with pytest.raises(OSError, match=r"5 units in a row"):
+        first(Attempts(torn, FILTERS, sleep=lambda seconds: None), 1)
+
+
+@pytest.mark.parametrize("bears_images", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_units_that_break_and_heal_between_kills_shift_nobody(
+    seed: int, bears_images: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever can be read in each process: no row ends twice, and those of whole units all do."""
+    monkeypatch.setattr("prepare_work.picture", lambda number: b"")
+    monkeypatch.setattr("pinxit.train.attempts.BLOCK", 8)
+    rng = random.Random(seed)
+    units = [unit.id for unit in Torn().units()]
+    always = set(rng.sample(units, 4))  # are never damaged
+    position, ended = Position(), Counter[str]()
+    per_epoch = len(set(keys(first(Attempts(Torn(), FILTERS), 300))))
+    for _ in range(25):
+        broken = [unit for unit in units if unit not in always and rng.random() < 0.5]
+        torn = {unit: rng.choice((0, 9, 17)) for unit in broken}
+        source = Torn(torn=torn, bears_images=bears_images)
+        attempts = Attempts(source, FILTERS, seed=seed, start=position)
+        flying, unsaved = list[Attempt](), list[Attempt]()
+        for attempt in itertools.islice(attempts, rng.randrange(20, 90)):
+            if attempts._next[0]:
+                break
+            flying.append(attempt)
+            while len(flying) > 12:
+                unsaved.append(flying.pop(rng.randrange(len(flying))))
+            if rng.random() < 0.2:  # a batch
+                attempts.end(unsaved)
+                ended.update(keys(unsaved))
+                unsaved.clear()
+                kept = pack_position(attempts.position(counts={}, logged=0), "r")
+                position = unpack_position(json.loads(json.dumps(kept)), "r")
+    attempts = Attempts(Torn(bears_images=bears_images), FILTERS, seed=seed, start=position)
+    for attempt in attempts:
+        if attempts._next[0]:
+            break
+        ended[attempt.row.key] += 1
+    assert max(ended.values()) == 1 and per_epoch > len(ended) > per_epoch // 2
+    needed = [key for key in keys(first(Attempts(Torn(), FILTERS), 300)) if key[:9] in always]
+    assert set(needed) <= set(ended)
 
 
 def test_another_revision_is_refused():

@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from jax.sharding import Mesh
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -26,6 +30,7 @@ from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.sources import open_source
 from pinxit.train.attempts import Attempts
+from pinxit.train.build import _cached
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.stream import Ended, Stream
@@ -138,6 +143,26 @@ def test_small_sets_are_gone_through_again(config: TrainConfig, server: HostileS
     assert len(times) == 20 and max(times.values()) <= 4
 
 
+def test_a_damaged_file_is_left_and_said(
+    config: TrainConfig, server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pinxit.train.attempts.PAUSE", 0.01)
+    folder = tmp_path / "set"
+    for i in range(2):
+        urls = [server.url("good", 100 * i + j) for j in range(100)]
+        path = write_coyo(folder / f"{i}.parquet", 100, url=urls)
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 500] = bytes(500)  # the URLs
+    path.write_bytes(data)
+    changes = {"dataset_path": str(folder), "max_steps": 30, "evaluation": EvalConfig(images=0)}
+    result, said = train(dataclasses.replace(config, **changes))
+    assert result.status == "finished", said
+    assert said.count("warning: unit 00001-000 cannot be read to its end and is left: ") == 1
+    assert result.results["data"]["unreadable_units"].keys() == {"00001-000"}
+    assert {line["key"].partition("/")[0] for line in outcomes(result.folder)} == {"00000-000"}
+
+
 def test_pixels_and_text_encoded_beforehand(config: TrainConfig):
     model = dataclasses.replace(config.model, use_stable_vae=False, patch_size=4)
     changes = {"max_steps": 2, "evaluation": EvalConfig(images=0), "cache_text": True}
@@ -192,12 +217,29 @@ def test_without_a_network_the_stream_pauses_and_then_ends(config: TrainConfig, 
         ({"columns": ("caption",)}, "columns: 'caption' is not understood"),
         ({"images": ImageConfig(buckets=((18, 14),))}, "images.buckets: '18 x 14' is not div"),
         ({"dataset_name": "prepared"}, "dataset_path: .* is not made by `pinxit prepare`"),
+        ({"images": ImageConfig(size=32)}, "images.size: 32 is not the size .* image_size, which"),
     ],
 )
 def test_refusals_write_nothing(config: TrainConfig, changes: dict[str, Any], says: str):
     with pytest.raises(ValueError, match=says):
         train(dataclasses.replace(config, **changes))
     assert not (Path(config.output_dir) / config.name).exists()
+
+
+def test_a_stream_keeps_no_embeddings_on_several_devices(config: TrainConfig):
+    one, two = (Mesh(np.array(jax.devices()[:1] * count), ("data",)) for count in (1, 2))
+    asked = dataclasses.replace(config, cache_text=True)
+    assert _cached(asked, one) is True and _cached(config, two) is False
+    with pytest.raises(UsageError, match=r"cache_text: True is not possible: on 2 devices"):
+        _cached(asked, two)
+    drawn = dataclasses.replace(asked, dataset_name="scenes", dataset_path=None)
+    assert _cached(drawn, two) is True
+
+
+def test_the_size_of_the_images_is_said_once(config: TrainConfig):
+    for images in (ImageConfig(), ImageConfig(size=16)):
+        settled = dataclasses.replace(config, images=images).resolved()
+        assert settled.images.size == settled.resolved().images.size == 16
 
 
 def test_prepared_needs_a_path(config: TrainConfig):

@@ -1,0 +1,144 @@
+"""Writes what the encoders' tests compare with where there is no torch: tests/encoders/golden/.
+
+python scripts/write_golden.py    (extra: parity)
+
+Each folder is a minute network with random weights as transformers or diffusers saves it, and
+`golden.npz`: inputs, and their outputs by that library in float32.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "encoders" / "golden"
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def main() -> None:
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        write_clip("clip", "quick_gelu", rng)
+        write_clip("clip_gelu", "gelu", rng)
+        write_t5("t5_v1_1", "gated-gelu", rng)
+        write_t5("t5_v1_0", "relu", rng)
+        write_vae(rng)
+    size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
+    print(f"{GOLDEN}: {size / 1000:.0f} kB")
+
+
+def write_clip(name: str, act: str, rng: np.random.Generator) -> None:
+    """Both towers."""
+    text = {"vocab_size": 40, "max_position_embeddings": 9, "bos_token_id": 38, "eos_token_id": 39}
+    vision = {"image_size": 8, "patch_size": 4}
+    config = CLIPConfig(
+        text_config=SIZES | text | {"hidden_act": act},
+        vision_config=SIZES | vision | {"hidden_act": act},
+        projection_dim=12,
+    )
+    model = random(CLIPModel(config))
+    ids = np.full((3, 9), 39, np.int32)
+    for row, length in enumerate((7, 3, 0)):
+        ids[row, : length + 1] = [38, *rng.integers(0, 38, length)]
+    pixels = rng.standard_normal((2, 8, 8, 3)).astype(np.float32)
+    seen = model.vision_model(pixel_values=channels_first(pixels))
+    read = model.text_model(input_ids=torch.from_numpy(ids).long())
+    save(
+        model,
+        name,
+        ids=ids,
+        text_hidden=read.last_hidden_state,
+        text_pooled=read.pooler_output,
+        text_projected=model.text_projection(read.pooler_output),
+        pixels=pixels,
+        image_hidden=seen.last_hidden_state,
+        image_pooled=seen.pooler_output,
+        image_projected=model.visual_projection(seen.pooler_output),
+    )
+
+
+def write_t5(name: str, kind: str, rng: np.random.Generator) -> None:
+    """The encoder, with captions of several lengths; padding is part of the output."""
+    config = T5Config(
+        vocab_size=64,
+        d_model=12,
+        d_kv=4,
+        d_ff=20,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        feed_forward_proj=kind,
+    )
+    model = random(T5EncoderModel(config))
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    model.get_parameter(bias).normal_()
+    mask = np.arange(40)[None] < np.array([40, 23, 1])[:, None]
+    ids = np.where(mask, rng.integers(3, 64, mask.shape), 0).astype(np.int32)
+    states = model(
+        input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask)
+    ).last_hidden_state
+    save(model, name, ids=ids, mask=mask, states=states)
+
+
+def write_vae(rng: np.random.Generator) -> None:
+    """Two levels, attention in the middle."""
+    model = random(
+        AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(4, 8),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=2,
+            sample_size=16,
+        )
+    )
+    images = rng.uniform(-1, 1, (2, 8, 12, 3)).astype(np.float32)
+    posterior = model.encode(channels_first(images)).latent_dist
+    latents = rng.standard_normal((2, 4, 6, 4)).astype(np.float32)
+    decoded = model.decode(channels_first(latents)).sample
+    save(
+        model,
+        "vae",
+        images=images,
+        mean=posterior.mean.permute(0, 2, 3, 1),
+        logvar=posterior.logvar.permute(0, 2, 3, 1),
+        latents=latents,
+        decoded=decoded.permute(0, 2, 3, 1),
+    )
+
+
+def random(model: Any) -> Any:
+    """The model with no parameter left at the 0 or 1 that it begins with."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def channels_first(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+
+def save(model: Any, name: str, **arrays: Any) -> None:
+    model.save_pretrained(GOLDEN / name)
+    np.savez_compressed(
+        GOLDEN / name / "golden.npz", **{key: np.asarray(array) for key, array in arrays.items()}
+    )
+
+
+if __name__ == "__main__":
+    main()
