@@ -33,6 +33,16 @@ ArrayLike = Array | np.ndarray
 T = TypeVar("T")
 
 
+def to_pixels(images: ArrayLike) -> ArrayLike:
+    """Images of bytes as float32 in [-1, 1], which models read."""
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_uint8(images: ArrayLike) -> np.ndarray:
+    """Images in [-1, 1] as bytes."""
+    return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
 def pytree(cls: type[T]) -> type[T]:
     """Makes a dataclass of arrays a pytree.
 

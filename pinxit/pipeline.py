@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, UInt
 from PIL import Image
 
 from pinxit import release
-from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder
+from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import Number, UsageError, choice, from_json, positive, to_json
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
@@ -65,11 +65,6 @@ def _solve(
         return apply(config, params, x_t, t, conditioning)
 
     return get_solver(solver)(guided(velocity, null, guidance), noise, times, conditioning)
-
-
-def to_uint8(images: ArrayLike) -> np.ndarray:
-    """Images in [-1, 1] as bytes."""
-    return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 class ImageDecoder:

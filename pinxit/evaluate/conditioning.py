@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinxit.arrays import Example
+from pinxit.arrays import Example, to_pixels
 from pinxit.config import positive
 from pinxit.evaluate.validation import Examples, batches_by_shape, row_losses, spread_times
 from pinxit.pipeline import TextToImage
@@ -55,7 +55,7 @@ def conditioning_effect(
         kept = len(some)
         numbers = np.pad(numbers, (0, batch_size - kept), mode="edge")
         pixels = np.stack([first[number].image for number in numbers])
-        latents = encode(model.autoencoder.params, pixels.astype(np.float32) / 127.5 - 1.0)
+        latents = encode(model.autoencoder.params, to_pixels(pixels))
         values = np.asarray(latents, np.float64)[:kept]
         sums += [values.size, values.sum(), np.square(values).sum()]
         colours += pixels[:kept].size

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
-from pinxit.arrays import ArrayLike
+from pinxit.arrays import ArrayLike, to_pixels, to_uint8
 from pinxit.encoders.weights import flatten, unflatten
 
 ASSETS = Path(__file__).parent.parent / "assets" / "judge"
@@ -174,7 +174,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
     if images.dtype != np.uint8:
-        images = np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+        images = to_uint8(images)
     if images.shape[1:3] != (size, size):
         images = np.stack(
             [
@@ -182,7 +182,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
                 for row in images
             ]
         )
-    return images.astype(np.float32) / 127.5 - 1.0
+    return np.asarray(to_pixels(images))
 
 
 class Judge:

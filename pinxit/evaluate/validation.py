@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pinxit.arrays import Conditioning, Example
+from pinxit.arrays import Conditioning, Example, to_pixels
 from pinxit.config import positive
 from pinxit.flow.path import interpolate, velocity
 from pinxit.models.transformer import TransformerConfig, apply
@@ -54,7 +54,7 @@ def validation_loss(
         # a batch that is not full repeats its last row, so that there is one shape to compile
         numbers = np.pad(numbers, (0, batch_size - len(some)), mode="edge")
         some = some + some[-1:] * (batch_size - len(some))
-        images = np.stack([row.image for row in some]).astype(np.float32) / 127.5 - 1.0
+        images = to_pixels(np.stack([row.image for row in some]))
         loss = row_losses(
             model.params,
             encode(model.autoencoder.params, images),

@@ -23,7 +23,7 @@ import numpy as np
 import PIL
 
 import pinxit.data
-from pinxit.arrays import Autoencoder, Batch, Conditioning
+from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
 from pinxit.data.loader import ArrayRows
 from pinxit.encoders.fingerprint import fingerprint as weights_fingerprint
 from pinxit.train.datasets import Examples
@@ -85,8 +85,7 @@ def _encode(
         if encode is not None:
             padding = size - len(images)
             padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-            pixels = padded.astype(np.float32) / 127.5 - 1.0
-            images = np.asarray(encode(params, pixels))[: len(images)]
+            images = np.asarray(encode(params, to_pixels(padded)))[: len(images)]
         arrays.append(images)
     return np.concatenate(arrays), captions
 
@@ -161,7 +160,7 @@ def make_encode(
         fields = (found.tokens, found.mask, found.pooled)
         if "latents" in raw:
             return raw["latents"], *fields
-        pixels = raw["images"] / np.float32(127.5) - 1
+        pixels = to_pixels(raw["images"])
         if autoencoder is None:
             return pixels, *fields
         return autoencoder.encode(frozen["vae"], pixels), *fields

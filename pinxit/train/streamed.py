@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pinxit.arrays import Autoencoder
+from pinxit.arrays import Autoencoder, to_pixels
 from pinxit.config import UsageError
 from pinxit.data.schema import Source
 from pinxit.train.attempts import Attempt, Position
@@ -217,7 +217,7 @@ def make_encode(
     @jax.jit
     def run(params: Any, images: Any) -> Any:
         assert autoencoder is not None
-        return autoencoder.encode(params, images.astype(np.float32) / np.float32(127.5) - 1)
+        return autoencoder.encode(params, to_pixels(images))
 
     def encode(found: Sequence[Found]) -> list[dict[str, np.ndarray] | None]:
         images = np.stack([one.image for one in found])
