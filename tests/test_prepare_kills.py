@@ -24,7 +24,7 @@ from pinxit.data.prepare import read_outcomes
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")
-ROWS, UNIT = 480, 40
+ROWS, UNIT = 800, 40
 KILLS = 20
 
 
@@ -36,8 +36,7 @@ def command(table: Path, out: Path) -> list[str]:
 
 
 def compared(root: Path) -> dict[str, object]:
-    """The whole set, with each row's end in place of the files that also say it in words; what names
-    the folder, or the time, is left out."""
+    """The whole set, with each row's end in place of the files that also say it in words."""
     manifest = Manifest.read(root)
     apart = ("outcomes/", "report", "manifest.json")
     files = {name: data for name, data in content(root).items() if not name.startswith(apart)}
@@ -50,48 +49,37 @@ def compared(root: Path) -> dict[str, object]:
     return {**files, "ends": ends, "manifest": told}
 
 
+def commits(root: Path) -> dict[str, int]:
+    return {stage: len(list(root.glob(f"units/{stage}/*.json"))) for stage in ("images", "latents")}
+
+
 @pytest.mark.slow
 def test_kill_9_at_20_points_of_the_command(tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    rng = np.random.default_rng(0)
+    rng, log = np.random.default_rng(0), (tmp_path / "log").open("ab")
+    plain, killed = tmp_path / "plain", tmp_path / "killed"
+    hit = {"images": 0, "latents": 0}
     with HostileServer(process=True) as server:
         urls = [server.url(KINDS[i % len(KINDS)], i) for i in range(ROWS)]
         table = write_coyo(tmp_path / "part.parquet", ROWS, group=UNIT, url=urls)
-        plain, killed = tmp_path / "plain", tmp_path / "killed"
-
-        def run(out: Path, *, seconds: float | None = None, stage: str = "images") -> int | None:
-            """The exit code; None if it was killed, so long after the stage had begun."""
-            log = (tmp_path / "log").open("ab")
-            process = subprocess.Popen(command(table, out), env=environment, stderr=log)
-            begun, about = time.monotonic(), out / f"{stage}.json"
-            stamp = about.stat().st_mtime_ns if about.is_file() else 0
-            while seconds is not None and process.poll() is None:
-                now = about.stat().st_mtime_ns if about.is_file() else 0
-                if now == stamp:  # the stage has not begun in this command
-                    begun = time.monotonic()
-                if time.monotonic() - begun >= seconds:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    return None
-                time.sleep(0.01)
-            return process.wait()
-
-        begun = time.monotonic()
-        assert run(plain) == 0, (tmp_path / "log").read_text()
-        whole = time.monotonic() - begun
-        hit = {"images": 0, "latents": 0}
+        assert subprocess.run(command(table, plain), env=environment, stderr=log).returncode == 0
         for number in range(KILLS):
-            done = len(list(killed.glob("units/images/*.json"))) == ROWS // UNIT
-            stage = "latents" if done else "images"
-            # within the fetching of one or two units, then within the encoding of some
-            longest = 2 * whole / (ROWS // UNIT) if stage == "images" else whole / 4
-            seconds = float(rng.uniform(0, longest))
-            if run(killed, seconds=seconds, stage=stage) is None:
-                hit[stage] += 1
-            elif number < KILLS - 1:  # it came to its end: the rest is taken from another place
-                last = sorted((killed / "latents").glob("*"))[number % 3]
-                last.unlink()
-        assert run(killed) == 0, (tmp_path / "log").read_text()
-    assert hit["images"] and hit["latents"] and sum(hit.values()) >= KILLS * 3 // 4, hit
+            process = subprocess.Popen(command(table, killed), env=environment, stderr=log)
+            # a moment after so many commits of this command, or of its start (every fourth time)
+            wanted = sum(commits(killed).values()) + int(rng.integers(1, 3))
+            wanted = min(wanted, 2 * ROWS // UNIT)
+            end = time.monotonic() + (rng.uniform(0, 20) if number % 4 == 3 else 300)
+            while process.poll() is None and time.monotonic() < end:
+                if sum(commits(killed).values()) >= wanted:
+                    time.sleep(rng.uniform(0, 0.1))
+                    break
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                break  # it came to its end before
+            hit["images" if commits(killed)["images"] < ROWS // UNIT else "latents"] += 1
+        done = subprocess.run(command(table, killed), env=environment, stderr=log)
+        assert done.returncode == 0, (tmp_path / "log").read_text()
+    assert min(hit.values()) >= 3 and sum(hit.values()) == KILLS, hit
     assert compared(killed) == compared(plain)
     assert not list(killed.rglob("*.partial"))
