@@ -26,7 +26,13 @@ from pinxit.data.row_limit import units_for
 from pinxit.data.schema import Source, Unit
 from pinxit.data.sources import SOURCES, open_source
 from pinxit.prepare_display import watching
-from pinxit.prepare_encoders import MakeEncoders, check_devices, check_sizes, encodes_here
+from pinxit.prepare_encoders import (
+    MakeEncoders,
+    check_devices,
+    check_sizes,
+    check_text,
+    encodes_here,
+)
 from pinxit.prepare_settings import PrepareOptions
 from pinxit.train.datasets import named_columns
 
@@ -67,6 +73,8 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
     if options.encodes:
         check_devices(engine, options.latent_workers)
         _check_sizes(options, folder)
+        if options.store_text:
+            check_text(options.text_encoder)
     ended: list[Ended] = []
     if source is not None:
         images = _images(options, source, folder, engine, console)

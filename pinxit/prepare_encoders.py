@@ -132,9 +132,16 @@ def check_devices(engine: Engine, workers: int) -> None:
     raise UsageError("latent_workers", workers, problem=problem, valid="1, or one rank a machine")
 
 
+def check_text(text_encoder: str) -> None:
+    """Raises where there is no such text encoder, before days of fetching."""
+    from pinxit.encoders.text import check_text_encoder
+
+    check_text_encoder(text_encoder)
+
+
 def check_sizes(vae: str, sizes: Iterable[Size], *, field: str, value: Any) -> None:
-    """Raises where the autoencoder is not there or cannot take images (width, height) of a size:
-    before days of fetching, rather than after."""
+    """Raises where the autoencoder is not there or cannot take images (width, height) of a size,
+    before days of fetching."""
     from pinxit.encoders.autoencoder import downsample_of
 
     factor = downsample_of(vae)

@@ -52,6 +52,7 @@ def words(pictures: Path, out: Path, bundle: Path, *more: object) -> list[str]:
         (["--vae", "nowhere/"], "there is no 'nowhere/' to load"),
         (["--vae", "EMPTY"], "config.json"),
         (["--vae", "BARE"], "diffusion_pytorch_model.safetensors"),
+        (["--store_text", 1, "--text_encoder", "nowhere/"], "there is no 'nowhere/' to load"),
     ],
 )
 def test_what_would_fail_after_all_fetching_fails_before(

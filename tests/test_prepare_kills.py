@@ -56,10 +56,10 @@ def commits(root: Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_kill_9_at_20_points_of_the_command(tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    rng, log = np.random.default_rng(0), (tmp_path / "log").open("ab")
+    rng = np.random.default_rng(0)
     plain, killed = tmp_path / "plain", tmp_path / "killed"
     hit = {"images": 0, "latents": 0}
-    with HostileServer(process=True) as server:
+    with HostileServer(process=True) as server, (tmp_path / "log").open("ab") as log:
         urls = [server.url(KINDS[i % len(KINDS)], i) for i in range(ROWS)]
         table = write_coyo(tmp_path / "part.parquet", ROWS, group=UNIT, url=urls)
         assert subprocess.run(command(table, plain), env=environment, stderr=log).returncode == 0
