@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
-from prepare_work import ToySource
+from prepare_work import picture
+from test_source_archives import write_tar
 
 from pinxit.cli import main
-from pinxit.data import prepare
+from pinxit.data import prepare, ranks
 from pinxit.data.manifest import Manifest
 from pinxit.data.schema import Unit
-from pinxit.prepare_cli import units_for
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")
@@ -124,6 +124,71 @@ def test_units_that_fail_are_named_and_end_with_1(
     assert main(given) == 0 and Manifest.read(out).kept == 36
 
 
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    """Four tars of three samples; the third is torn."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for number in range(4):
+        files = []
+        for row in range(3):
+            name = f"{number}{row}"
+            files += [(f"{name}.jpg", picture(3 * number + row)), (f"{name}.txt", b"a thing here")]
+        path = write_tar(folder / f"{number}.tar", files)
+        if number == 2:
+            path.write_bytes(path.read_bytes()[:-4000])
+    return folder
+
+
+def of_tars(tars: Path, out: Path, bundle: Path, *more: object) -> list[str]:
+    given = ["prepare", "webdataset", "--dataset_path", tars, "--out", out, "--vae", bundle]
+    given += ["--image_size", 16, "--encode_batch", 4, "--images.workers", 1, "--workers", 1]
+    return [str(word) for word in [*given, *more]]
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 3), (4, 6), (6, 6)])
+def test_a_limit_holds_for_tars(tars: Path, bundle: Path, tmp_path: Path, limit: int, rows: int):
+    given = of_tars(tars, tmp_path / "set", bundle, "--engine", "inline", "--limit", limit)
+    for _ in range(2):  # the second time, rows are known from the records
+        assert main([*given, "--stage", "images"]) == 0
+        assert Manifest.read(tmp_path / "set").rows == rows
+
+
+def test_a_damaged_tar_can_be_left_out(tars: Path, bundle: Path, tmp_path: Path, capsys):
+    given = of_tars(tars, tmp_path / "set", bundle, "--engine", "inline")
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "00002-000 failed: ValueError: " in said and "--skip_failed 1 leaves them out" in said
+    assert main([*given, "--skip_failed", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "00002-000 left out: ValueError: " in said and "done: 9 images of 9 rows" in said
+    manifest = Manifest.read(tmp_path / "set")
+    assert set(manifest.skipped) == {"00002-000"} and manifest.latents["count"] == 9
+
+
+def test_ranks_wait_for_one_another_and_not_for_ever(
+    tars: Path, bundle: Path, tmp_path: Path, capsys, monkeypatch
+):
+    """The first rank has the torn tar."""
+    monkeypatch.setattr(ranks, "POLL", 0.1)
+    out = tmp_path / "set"
+    first, second = (
+        of_tars(tars, out, bundle, "--engine", "rank", "--world", 2, "--rank", rank)
+        for rank in range(2)
+    )
+    assert main(first) == 1 and (out / "failed-0.json").is_file()
+    capsys.readouterr()
+    assert main(second) == 1
+    said = capsys.readouterr().err
+    assert "images: 2 of 2 units done" in said and "waiting for the images of the other" in said
+    assert "ended with units undone (rank 0: 1 units failed)" in said
+    assert not (out / "latents").exists() and not (out / "failed-1.json").exists()
+    assert main([*first, "--skip_failed", "1"]) == 0 and not (out / "failed-0.json").exists()
+    assert main(second) == 0
+    manifest = Manifest.read(out)
+    assert manifest.latents["count"] == 9 and set(manifest.skipped) == {"00002-000"}
+
+
 def test_a_folder_that_cannot_be_used_ends_with_1(
     table: Path, bundle: Path, tmp_path: Path, capsys
 ):
@@ -144,6 +209,21 @@ def test_a_folder_that_cannot_be_used_ends_with_1(
         (["prepare", "coyo", "--out", "x", "--limit", "0"], "limit: 0 is too small"),
         (["prepare", "coyo", "--out", "x", "--fetch.allow_networks", "all"], "allow_networks"),
         (["prepare", "csv", "--out", "x"], "dataset_path: None is missing"),
+        (["prepare", "coyo", "--out", "x", "--images.size", "64"], "images.size: 64 is of no use"),
+        (["prepare", "coyo", "--out", "x", "--text_encoder", "clip"], "use without store_text"),
+        (
+            ["prepare", "coyo", "--out", "x", "--text_max_tokens", "9"],
+            "text_max_tokens: 9 is",
+        ),
+        (["prepare", "coyo", "--out", "x", "--caption_cleaning", "none"], "use without store_text"),
+        (["prepare", "coyo", "--out", "x", "--store_text", "1", "--vae", "none"], "store_text: "),
+        (["prepare", "coyo", "--out", "x", "--stage", "latents", "--limit", "5"], "limit: 5 is of"),
+        (["prepare", "coyo", "--out", "x", "--stage", "latents", "--retry_failed"], "retry_failed"),
+        (["prepare", "coyo", "--out", "x", "--stage", "latents", "--skip_failed"], "skip_failed: "),
+        (
+            ["prepare", "coyo", "--out", "x", "--stage", "latents", "--vae", "none"],
+            "vae: 'none'",
+        ),
         (["prepare", "coyo", "--out", "x", "--dataset_path", "no.parquet"], "COYO-format parquet"),
     ],
 )
@@ -153,14 +233,6 @@ def test_refusals_in_one_line(more: list[str], message: str, tmp_path: Path, cap
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "rows", "count"),
-    [([10] * 9, 1, 1), ([10] * 9, 10, 1), ([10] * 9, 11, 2), ([3] * 20, 31, 11), ([10], 99, 1)],
-)
-def test_units_for_a_number_of_rows(sizes: list[int], rows: int, count: int):
-    assert units_for(ToySource(tuple(sizes)), rows) == count
 
 
 def test_help_lists_the_nested_settings(capsys):

@@ -2,7 +2,8 @@
 
 A file is written under another name in the same folder, synced to the disk, and renamed; then the
 folder is synced. A process killed at any moment leaves the old file, the new one, or none, and at
-worst a leftover called ``.<name>.<pid>.partial``, which `sweep` removes.
+worst a leftover called ``.<name>.<digits>.partial``, which `sweep` removes. The digits are random:
+processes of several containers share a folder and may have one number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +55,7 @@ def whole(path: Path) -> Iterator[Path]:
     after any other error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    temporary = path.with_name(f".{path.name}.{secrets.randbelow(10**12):012d}{PARTIAL}")
     try:
         yield temporary
         sync(temporary)
@@ -80,8 +82,8 @@ def unfinished(name: str) -> str | None:
     """The name that a leftover would have got; None for any other file."""
     if not (name.startswith(".") and name.endswith(PARTIAL)):
         return None
-    stem, _, pid = name[1 : -len(PARTIAL)].rpartition(".")
-    return stem if stem and pid.isdigit() else None
+    stem, _, digits = name[1 : -len(PARTIAL)].rpartition(".")
+    return stem if stem and digits.isdigit() else None
 
 
 def sweep(folder: Path, mine: Callable[[str], bool] = lambda name: True) -> int:

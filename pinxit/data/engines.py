@@ -8,7 +8,7 @@ its unit alone, and writes files that are whole or absent.
 ======== =================================================================================
 ``local`` processes of this machine, replaced when they die (the default)
 ``inline`` this process, one unit after another
-``rank``  every world-th unit, done by ``local``: static shares for Slurm or the hosts of a pod
+``rank``  every world-th unit, done as by ``local``: static shares for Slurm or a pod's hosts
 ``ray``   actors of a Ray cluster, or of one started on this machine (extra ``ray``)
 ======== =================================================================================
 """
@@ -52,6 +52,8 @@ class UnitResult:
     """One line: why it failed."""
     trace: str = ""
     """The exception's traceback."""
+    os_error: bool = False
+    """Whether the exception was an OSError: of the machine or the network, not of the unit."""
     seconds: float = 0.0
 
     @property
@@ -96,6 +98,7 @@ def attempt(fn: Callable[[Any], Any], unit: Any) -> UnitResult:
             kind=type(error).__name__,
             reason=f"{type(error).__name__}: {said}" if said else type(error).__name__,
             trace=traceback.format_exc(),
+            os_error=isinstance(error, OSError),
         )
     return replace(result, seconds=time.perf_counter() - begun)
 
@@ -287,15 +290,18 @@ class RankEngine:
 
     name = "rank"
 
-    def __init__(self, rank: int | None = None, world: int | None = None) -> None:
-        """Without arguments, as Slurm says (``SLURM_PROCID``, ``SLURM_NTASKS``)."""
+    def __init__(
+        self, rank: int | None = None, world: int | None = None, *, inside: Engine | None = None
+    ) -> None:
+        """Without numbers, as Slurm says (``SLURM_PROCID``, ``SLURM_NTASKS``); the share is done
+        by `inside`, by default a `LocalEngine`."""
         self.rank = _from_slurm("rank", rank, "SLURM_PROCID")
         self.world = _from_slurm("world", world, "SLURM_NTASKS")
         if not 0 <= self.rank < self.world:
             raise UsageError(
                 "rank", self.rank, problem="impossible", valid=f"0 to {self.world - 1}"
             )
-        self._engine = LocalEngine()
+        self._engine = inside or LocalEngine()
 
     def share(self, units: Sequence[Any]) -> list[Any]:
         """Every `world`-th, from `rank` on."""
@@ -304,8 +310,16 @@ class RankEngine:
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """As `LocalEngine.map`: give it a `share`."""
+        """As `LocalEngine.map`, or that of the engine inside: give it a `share`."""
         return self._engine.map(fn, units, workers=workers)
+
+
+def in_this_process(engine: Engine) -> Engine:
+    """The same share, done here: what takes all of the machine's devices is to be in one process,
+    and this one may hold them already. Not for Ray."""
+    if isinstance(engine, RankEngine):
+        return RankEngine(engine.rank, engine.world, inside=InlineEngine())
+    return InlineEngine() if isinstance(engine, LocalEngine) else engine
 
 
 def _from_slurm(name: str, value: int | None, variable: str) -> int:

@@ -351,7 +351,7 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
 
 
-# --- what the shards and the filters need -----------------------------------------------------
+# --- what the shards need ---------------------------------------------------------------------
 
 
 def encode_image(image: UInt8[np.ndarray, "h w 3"], *, quality: int = 95) -> bytes:
@@ -366,16 +366,7 @@ def encode_image(image: UInt8[np.ndarray, "h w 3"], *, quality: int = 95) -> byt
     return buffer.getvalue()
 
 
-def phash(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """64-bit perceptual hash, 16 hex digits: the signs of the 8 x 8 lowest cosine frequencies.
-
-    Of the grey picture at 32 x 32, against the frequencies' median, row by row, the first as the
-    highest bit. Computed in whole numbers, hence the same everywhere.
-    """
-    grey = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    angles = np.pi / 64 * np.arange(8)[:, None] * (2 * np.arange(32)[None] + 1)
-    cosines = np.round(np.cos(angles) * 2**20).astype(np.int64)
-    frequencies = (cosines @ np.asarray(grey, np.int64) @ cosines.T).ravel()
-    middle = np.sort(frequencies)[31:33].sum()
-    bits = 2 * frequencies > middle
-    return f"{int(''.join('01'[int(bit)] for bit in bits), 2):016x}"
+def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of what `encode_image` made."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+        return np.asarray(picture.convert("RGB"))

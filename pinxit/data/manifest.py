@@ -5,6 +5,7 @@
     DIR/  images.json  latents.json      what each stage was begun with; another setting is refused
           units/images/<unit>.json       one commit a unit and stage, written last: many workers
           units/latents/<unit>.json      never touch the same file, and no record means not done
+          units/skipped/<unit>.json      why a unit was left out, where that was asked for
           images/<unit>.array_record     JPEG images, captions          outcomes/<unit>.parquet
           latents/<unit>.array_record    latents, captions     text/<unit>.array_record
           manifest.json                  all of it, written when every unit is done
@@ -15,6 +16,7 @@ record changes from the old files to the new ones in one rename, and the old one
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -29,7 +31,9 @@ from pinxit.data.durable import write_json
 from pinxit.data.identity import differences
 from pinxit.data.shards import SUFFIX, ShardInfo
 
-FORMAT = 1
+FORMAT = 2
+"""In format 1 the fingerprint was of the outcomes too, whose words differ from run to run."""
+READABLE = (1, FORMAT)
 MANIFEST = "manifest.json"
 Stage = Literal["images", "latents"]
 STAGES: dict[Stage, dict[str, str]] = {
@@ -37,6 +41,8 @@ STAGES: dict[Stage, dict[str, str]] = {
     "latents": {"latents": SUFFIX, "text": SUFFIX},
 }
 """Stage to the folders it writes, with how the names of the files in them end."""
+SKIPPED = "skipped"
+"""The folder beside those of the commits that says which units were left out."""
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -82,8 +88,8 @@ class Ledger:
         """
         given = _plain({"format": FORMAT, **identity})
         before = self.identity()
-        if before is not None and before != given:
-            changed = differences(before, given)
+        if before is not None and _settings(before) != _settings(given):
+            changed = differences(_settings(before), _settings(given))
             raise ValueError(
                 f"{self.root} was begun with other settings: {'; '.join(changed)}; "
                 "give the same ones, or another folder"
@@ -115,6 +121,26 @@ class Ledger:
             return UnitRecord(files=files, **raw)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None  # absent or unreadable: the unit is done again
+
+    def skip(self, unit: str, reason: str) -> None:
+        """Leaves a unit out of the manifest, until it is done after all."""
+        write_json(self._skip_path(unit), {"unit": unit, "reason": reason})
+
+    def unskip(self, unit: str) -> None:
+        """Takes `skip` back."""
+        self._skip_path(unit).unlink(missing_ok=True)
+
+    def skipped(self) -> dict[str, str]:
+        """The units that are left out, with the reason."""
+        found = {}
+        for path in sorted((self.root / "units" / SKIPPED).glob("*.json")):
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                said = json.loads(path.read_text())
+                found[str(said["unit"])] = str(said["reason"])
+        return found
+
+    def _skip_path(self, unit: str) -> Path:
+        return self.root / "units" / SKIPPED / f"{safe(unit)}.json"
 
     def done(self, unit: str, *, source: str = "") -> UnitRecord | None:
         """The commit of a unit whose files are there, made from `source`; otherwise None."""
@@ -151,6 +177,12 @@ def unit_of(name: str) -> str | None:
     return None
 
 
+def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity, its format the present one where it is one that means the same."""
+    known = identity.get("format") in READABLE
+    return {**identity, "format": FORMAT} if known else dict(identity)
+
+
 def _plain(value: Any) -> Any:
     """As JSON gives it back."""
     return json.loads(json.dumps(value))
@@ -179,6 +211,8 @@ class Manifest:
     embeddings, where they are stored; ``wide`` captions needed more range than float16 has."""
     images: Mapping[str, Any] | None = None
     """``shapes`` of each unit, by "h x w x 3", as written; None where the images are elsewhere."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Units of the source that were left out, with the reason."""
 
     @property
     def rows(self) -> int:
@@ -195,8 +229,14 @@ class Manifest:
         return sum(info.bytes for info in self.files.get(folder, ()) if info)
 
     def fingerprint(self) -> str:
-        """Hash of all content: equal for equal data, whoever prepared it and how often."""
-        content = {k: [i and i.sha256 for i in infos] for k, infos in self.files.items()}
+        """Hash of all that is trained on: equal for equal data, whoever prepared it, how often, and
+        however the web failed."""
+        aside = () if self.identity.get("format") == 1 else ("outcomes",)
+        content = {
+            folder: [info and info.sha256 for info in infos]
+            for folder, infos in self.files.items()
+            if folder not in aside
+        }
         text = json.dumps([_plain(self.identity), self.units, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -205,6 +245,7 @@ class Manifest:
         return {
             "source": self.identity.get("source"),
             "units": len(self.units),
+            "skipped": len(self.skipped),
             "rows": self.rows,
             "kept": self.kept,
             "kept_share": self.kept / self.rows if self.rows else 0.0,
@@ -238,23 +279,31 @@ class Manifest:
             manifest = cls(**raw)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read ({error!r})") from error
-        if manifest.identity.get("format") != FORMAT:
-            found = manifest.identity.get("format")
-            raise ValueError(f"{path}: format {found!r} is unknown; valid: {FORMAT}")
+        if (found := manifest.identity.get("format")) not in READABLE:
+            valid = ", ".join(map(str, READABLE))
+            raise ValueError(f"{path}: format {found!r} is unknown; valid: {valid}")
         if manifest.fingerprint() != fingerprint:
             raise ValueError(f"{path} is damaged: its fingerprint differs")
         return manifest
 
 
 def gather(
-    root: Path, units: Sequence[str], stage: Stage, *, counts: Mapping[str, int] | None = None
+    root: Path,
+    units: Sequence[str],
+    stage: Stage,
+    *,
+    counts: Mapping[str, int] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of these units from their commits; `Unfinished` if one lacks in `stage`.
 
-    Latents that are there are part of it if they are complete and of these images. `counts` are the
-    source's rows by status, where the images are in another dataset.
+    Latents that are there are part of it if they are complete and of these images. Units that the
+    first stage left out are only named, as are those `skipped` before. `counts` are the source's
+    rows by status, where the images are in another dataset.
     """
     records: dict[Stage, list[UnitRecord]] = {}
+    skipped = {**(skipped or {}), **_left_out(root, units)}
+    units = [unit for unit in units if unit not in skipped]
     for name in STAGES:
         ledger = Ledger(root, name)
         if ledger.about.is_file() or name == stage:
@@ -278,9 +327,15 @@ def gather(
     latents, text = _measure(records["latents"]) if "latents" in records else (None, None)
     shapes = [record.measured.get("shapes") for record in records.get("images", ())]
     images = {"shapes": shapes} if shapes and None not in shapes else None
-    return Manifest(
-        identity, tuple(units), files, dict(sorted(total.items())), latents, text, images
-    )
+    ends = dict(sorted(total.items()))
+    return Manifest(identity, tuple(units), files, ends, latents, text, images, skipped)
+
+
+def _left_out(root: Path, units: Sequence[str]) -> dict[str, str]:
+    """The units that the first stage left out, with the reason."""
+    ledger = Ledger(root, "images")
+    said = ledger.skipped()
+    return {unit: said[unit] for unit in units if unit in said and ledger.read(unit) is None}
 
 
 def _all(

@@ -1,7 +1,10 @@
 """A whole preparation: both stages, over all units, on any engine, as often as it takes.
 
 Run again, it does what is left. A unit that fails is named with its reason and the others go on;
-a full disk stops the run at once. When every unit is done, the manifest is written.
+a full disk stops the run at once. When every unit is done, the manifest is written. Units whose
+source is damaged can be left out of it.
+
+Images may be deleted once their latents are there: such a unit is done.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from pinxit.data.prepare import ImageStage, Offline
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.previews import FOLDER as PREVIEWS
 from pinxit.data.schema import Unit, can_heal
+from pinxit.data.shards import aside
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,16 @@ class Ended:
     units: int
     done: int
     failed: tuple[UnitResult, ...] = ()
+    skipped: tuple[UnitResult, ...] = ()
+    """Those that failed and were left out."""
     stopped: str = ""
     """Why it stopped before its end."""
     manifest: Manifest | None = None
     """Of the whole dataset, if every unit of it is done."""
     waiting: str = ""
     """What is still to be done elsewhere before there is a manifest."""
+    ids: tuple[str, ...] = ()
+    """All units of the dataset, whoever sees to them."""
 
     @property
     def exit_code(self) -> int:
@@ -110,9 +118,11 @@ def run_images(
     *,
     workers: int = 1,
     limit: int | None = None,
+    skip_failed: bool = False,
     watch: Watch = no_watch,
 ) -> Ended:
-    """The first stage over the source's units (the first `limit`).
+    """The first stage over the source's units (the first `limit`). With `skip_failed`, units that
+    fail by themselves (`can_skip`) are left out of the manifest, and tried again in the next run.
 
     ValueError if the folder holds a dataset of another identity, or another command is at work.
     """
@@ -123,7 +133,12 @@ def run_images(
         mine = engine.share(units)
         clean(ledger, [unit.id for unit in mine])
 
+        for unit in {unit.id for unit in mine} & ledger.skipped().keys():
+            ledger.unskip(unit)
+
         def is_done(unit: Unit) -> bool:
+            if is_spent(stage.out, unit.id):
+                return True
             record = ledger.done(unit.id)
             heals = stage.retry and record is not None and any(map(can_heal, record.counts))
             return record is not None and not heals
@@ -131,6 +146,8 @@ def run_images(
         todo = [unit for unit in mine if not is_done(unit)]
         _withdraw(ledger, [unit.id for unit in todo])
         ended = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
+        if skip_failed:
+            ended = _skip(ended, ledger)
         return _finish(ended, ledger, [unit.id for unit in units])
 
 
@@ -162,7 +179,28 @@ def run_latents(
         todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
         _withdraw(ledger, todo)
         ended = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
-        return _finish(ended, ledger, first.units, counts=first.counts)
+        return _finish(ended, ledger, first.units, counts=first.counts, skipped=dict(first.skipped))
+
+
+def is_spent(root: Path, unit: str) -> bool:
+    """Whether the unit's images are gone because their latents are there. A damaged shard that was
+    set aside is another matter: it is made again."""
+    record = Ledger(root, "images").read(unit)
+    info = record.files.get("images") if record is not None else None
+    if info is None:
+        return False
+    path = root / "images" / info.name
+    if path.exists() or aside(path).exists():
+        return False
+    return Ledger(root, "latents").done(unit, source=info.sha256) is not None
+
+
+def can_skip(result: UnitResult) -> bool:
+    """Whether a unit of a source failed by itself, so that it would fail again: not for want of
+    room, of a network, or of the server that has it."""
+    if result.kind in (Offline.__name__, DiskFull.__name__):
+        return False
+    return not (result.os_error and "://" in result.unit.path)
 
 
 def _run(
@@ -206,15 +244,32 @@ def _run(
             if result.kind == DiskFull.__name__ or offline == OFFLINE_LIMIT:
                 stopped = result.reason
                 break
-    return Ended(ledger.stage, total, total - len(todo) + fresh, tuple(failed), stopped)
+    return Ended(
+        ledger.stage, total, total - len(todo) + fresh, failed=tuple(failed), stopped=stopped
+    )
+
+
+def _skip(ended: Ended, ledger: Ledger) -> Ended:
+    """Leaves out the units that would fail again."""
+    skipped = tuple(result for result in ended.failed if can_skip(result))
+    for result in skipped:
+        ledger.skip(result.unit.id, result.reason)
+    failed = tuple(result for result in ended.failed if not can_skip(result))
+    return dataclasses.replace(ended, failed=failed, skipped=skipped)
 
 
 def _finish(
-    ended: Ended, ledger: Ledger, units: Sequence[str], *, counts: Mapping[str, int] | None = None
+    ended: Ended,
+    ledger: Ledger,
+    units: Sequence[str],
+    *,
+    counts: Mapping[str, int] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Ended:
     """Writes the manifest, if every unit of every worker is done."""
+    ended = dataclasses.replace(ended, ids=tuple(units))
     try:
-        manifest = gather(ledger.root, units, ledger.stage, counts=counts)
+        manifest = gather(ledger.root, units, ledger.stage, counts=counts, skipped=skipped)
     except Unfinished as error:
         return dataclasses.replace(ended, waiting=str(error))
     manifest.write(ledger.root)
@@ -250,15 +305,30 @@ def _withdraw(ledger: Ledger, todo: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def locked(root: Path, engine: Engine) -> Iterator[None]:
-    """Keeps other commands out of the folder, other ranks excepted. Ends with the process."""
+    """Keeps other commands out of the folder, other ranks of the same world excepted. Ends with
+    the process."""
     root.mkdir(parents=True, exist_ok=True)
-    share = f"-{engine.rank}-of-{engine.world}" if isinstance(engine, RankEngine) else ""
-    with (root / f".lock{share}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{root}: another preparation is at work there") from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
-                raise
+    with contextlib.ExitStack() as held:
+
+        def lock(path: Path, how: int) -> bool:
+            file = held.enter_context(path.open("a+"))  # NFS asks for reading and writing
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+                    raise
+            return True
+
+        ranked = engine if isinstance(engine, RankEngine) else None
+        free = lock(root / ".lock", fcntl.LOCK_SH if ranked else fcntl.LOCK_EX)
+        if free and ranked:
+            free = lock(root / f".lock-{ranked.rank}-of-{ranked.world}", fcntl.LOCK_EX)
+            for path in sorted(root.glob(".lock-*-of-*")) if free else ():
+                world = path.name.rpartition("-")[2]
+                if world != str(ranked.world) and not lock(path, fcntl.LOCK_SH):
+                    raise ValueError(f"{root}: ranks of a world of {world} are at work there")
+        if not free:
+            raise ValueError(f"{root}: another preparation is at work there")
         yield

@@ -5,21 +5,21 @@ Each function returns the picture, or None where there is nothing to show.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from pinxit.data.filters import FilterConfig
 from pinxit.data.histograms import BINS, Histograms
+from pinxit.data.images import decode_jpeg
 from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import SIDE, read_previews, thumbnail
 from pinxit.data.schema import meaning
-from pinxit.data.shards import ShardReader, unpack
+from pinxit.data.shards import DamagedShard, ShardReader, unpack
 
 KEPT = 60
 """Kept images shown."""
@@ -41,19 +41,19 @@ TITLES = {
 
 
 def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None:
-    """Kept images with their captions, from all over the dataset."""
-    shards = [record.files["images"] for record in records if "images" in record.files]
-    if not shards:
-        return None
+    """Kept images with their captions, from all over the dataset, of the shards that can be read:
+    images may be deleted once their latents are there."""
+    named = [record.files["images"].name for record in records if "images" in record.files]
+    shards = [path for path in (root / "images" / name for name in named) if path.is_file()]
     chosen = _spread(len(shards), min(len(shards), KEPT // 4))
-    cells = []
+    cells: list[tuple[bytes, str]] = []
     for number in chosen:
-        with ShardReader(root / "images" / shards[number].name) as reader:
+        with contextlib.suppress(DamagedShard), ShardReader(shards[number]) as reader:
             rows = _spread(len(reader), min(len(reader), -(-KEPT // len(chosen))))
             for record in reader.read(rows):
                 arrays, meta = unpack(record)
                 cells.append((arrays["jpeg"].tobytes(), meta["caption"]))
-    return _sheet([("", cells[:KEPT])])
+    return _sheet([("", cells[:KEPT])]) if cells else None
 
 
 def rejected_images(root: Path) -> Image.Image | None:
@@ -132,16 +132,11 @@ def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.I
         for place, (jpeg, caption) in enumerate(cells):
             left = place % COLUMNS * (SIDE + 6)
             upper = top + place // COLUMNS * (SIDE + TEXT)
-            sheet.paste(Image.fromarray(thumbnail(_decoded(jpeg))), (left, upper))
+            sheet.paste(Image.fromarray(thumbnail(decode_jpeg(jpeg))), (left, upper))
             text = "\n".join(textwrap.wrap(caption[:200], 24)[:2])
             draw.multiline_text((left, upper + SIDE + 2), text, fill="#444444", font=small)
         top += count * (SIDE + TEXT)
     return sheet
-
-
-def _decoded(jpeg: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

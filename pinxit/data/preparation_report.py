@@ -65,8 +65,11 @@ def write_report(
     ]
     if command:
         parts += ["<h2>Command</h2>", f"<pre>{_text(shlex.join(command))}</pre>"]
-    if failed:
-        parts += ["<h2>Units that failed</h2>", _failures(failed)]
+    reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]
+    skipped = list(ledger.skipped().items())
+    for heading, found in (("Units that failed", reasons), ("Units left out", skipped)):
+        if found:
+            parts += [f"<h2>{heading}</h2>", _reasons(found)]
     parts += ["<h2>What became of every row</h2>", _ends(counts)]
     for heading, name, picture in _pictures(root, records, identity):
         parts += [f"<h2>{heading}</h2>", _embed(root / PICTURES / name, heading, picture)]
@@ -121,13 +124,12 @@ def _networks(notes: Mapping[str, Any]) -> list[str]:
     return [f"<p class='note'>{_text(remark)}</p>" for remark in remarks]
 
 
-def _failures(failed: Sequence[UnitResult]) -> str:
+def _reasons(found: Sequence[tuple[object, str]]) -> str:
+    """A table of units and reasons."""
     rows = [
-        f"<tr><td>{_text(getattr(result.unit, 'id', result.unit))}</td>"
-        f"<td>{_text(result.reason)}</td></tr>"
-        for result in failed[:50]
+        f"<tr><td>{_text(unit)}</td><td>{_text(reason)}</td></tr>" for unit, reason in found[:50]
     ]
-    more = f"<p>and {len(failed) - 50} more</p>" if len(failed) > 50 else ""
+    more = f"<p>and {len(found) - 50} more</p>" if len(found) > 50 else ""
     return f"<table><tr><th>unit</th><th>reason</th></tr>{''.join(rows)}</table>{more}"
 
 

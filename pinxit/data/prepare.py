@@ -40,10 +40,12 @@ from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import Previews
 from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
 from pinxit.data.shards import (
+    DamagedShard,
     ShardInfo,
     ShardReader,
     describe,
     pack,
+    set_aside,
     shape_name,
     unpack,
     verify,
@@ -81,15 +83,18 @@ def prepare_images(
 ) -> UnitRecord:
     """Does a unit, unless it is done, and returns its record.
 
-    With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal.
-    `previews` rejected images for each reason are kept for the report, of a few units; rows with a
-    status in `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
+    With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal:
+    all of its rows, if a file of it turns out to be damaged (which is set aside). `previews`
+    rejected images for each reason are kept for the report, of a few units; rows with a status in
+    `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
     if before is not None and not (retry and any(can_heal(status) for status in before.counts)):
         return before
     begun = time.monotonic()
+    if before is not None and not _sound(ledger, before):
+        before = None
     with Spool(out / "images") as spool:
         former, sizes = _former(ledger, before, spool) if before is not None else ({}, {})
         row_filter = Filter(filters, duplicates=duplicates)
@@ -347,14 +352,25 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return [Outcome(*row) for row in zip(*columns, strict=True)]
 
 
+def _sound(ledger: Ledger, record: UnitRecord) -> bool:
+    """Whether the unit's files are what its record says; one that is not is set aside."""
+    sound = True
+    for folder, info in record.files.items():
+        path = ledger.root / folder / info.name
+        try:
+            verify(path, info)
+        except DamagedShard:
+            set_aside(path)
+            sound = False
+    return sound
+
+
 def _former(
     ledger: Ledger, before: UnitRecord, spool: Spool
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """The ends that a retry keeps, and the images' shapes, by key; the images go to the spool."""
     sizes: dict[str, str] = {}
     paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
-    for folder, path in paths.items():
-        verify(path, before.files[folder])
     outcomes = read_outcomes(paths["outcomes"])
     if "images" in paths:
         with ShardReader(paths["images"]) as reader:

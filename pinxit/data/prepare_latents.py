@@ -12,7 +12,6 @@ another in a shard, in the order of the images. A latent that is not finite is c
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections import deque
@@ -25,15 +24,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from pinxit.arrays import Conditioning
+from pinxit.data.images import decode_jpeg
 from pinxit.data.manifest import Ledger, Unfinished, UnitRecord
 from pinxit.data.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
     pack,
+    set_aside,
     shape_name,
     unpack,
     verify,
@@ -180,24 +180,12 @@ class LatentStage:
         )
 
 
-def set_aside(path: Path) -> str:
-    """Renames a damaged file to ``<name>.corrupt``; what was done, in words."""
-    try:
-        os.replace(path, path.with_name(f"{path.name}.corrupt"))
-        return "set aside"
-    except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"left in place ({error.strerror})"
-
-
 def samples(path: Path, *, ahead: int = 256) -> Iterator[Sample]:
     """The images of a shard in order, decoded by threads up to `ahead` images in advance."""
 
     def decode(row: int, record: bytes) -> Sample:
         arrays, meta = unpack(record)
-        with Image.open(io.BytesIO(arrays["jpeg"].tobytes()), formats=("JPEG",)) as picture:
-            image = np.asarray(picture.convert("RGB"))
+        image = decode_jpeg(arrays["jpeg"].tobytes())
         return Sample(row, meta.pop("key"), meta.pop("caption"), meta, image)
 
     waiting: deque[Future[Sample]] = deque()

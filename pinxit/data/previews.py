@@ -7,6 +7,7 @@ unsafe or is on a block list is never fetched, let alone shown.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 
 from pinxit.data.images import encode_image
 from pinxit.data.schema import Row
-from pinxit.data.shards import SUFFIX, ShardReader, pack, unpack, write_shard
+from pinxit.data.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 
 FOLDER = "previews"
 UNITS = 40
@@ -81,7 +82,7 @@ def thumbnail(image: UInt8[np.ndarray, "h w 3"], *, side: int = SIDE) -> UInt8[n
 def read_previews(root: Path) -> Iterator[tuple[str, str, bytes]]:
     """(reason, caption, JPEG) of every thumbnail there is."""
     for path in sorted((root / FOLDER).glob(f"*{SUFFIX}")):
-        with ShardReader(path) as reader:
+        with contextlib.suppress(DamagedShard), ShardReader(path) as reader:
             for record in reader:
                 arrays, meta = unpack(record)
                 yield meta["reason"], meta["caption"], arrays["jpeg"].tobytes()

@@ -19,7 +19,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
-import io
 import itertools
 import threading
 from collections import OrderedDict
@@ -31,16 +30,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
 
 from pinxit.config import choice
+from pinxit.data.images import decode_jpeg
 from pinxit.data.layout import files_of, parts_of
 from pinxit.data.manifest import Manifest, Unfinished
-from pinxit.data.prepare_latents import set_aside
 from pinxit.data.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
+    set_aside,
     shape_name,
     unpack,
     verify,
@@ -170,7 +169,7 @@ class PreparedRows:
         if self.kind == "latents":
             arrays["latents"] = _stack([part["latents"] for part, _ in main]).astype(self.dtype)
         else:
-            arrays["images"] = _stack([_pixels(part["jpeg"]) for part, _ in main])
+            arrays["images"] = _stack([decode_jpeg(part["jpeg"].tobytes()) for part, _ in main])
         if self._text is not None:
             arrays |= self._texts([unpack(record["text"])[0] for record in records])
         if self.columns is not None:
@@ -350,12 +349,6 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
         names = ", ".join(sorted(map(shape_name, shapes)))
         raise ValueError(f"rows: of several shapes ({names}); take those of one bucket together")
     return np.stack(arrays)
-
-
-def _pixels(jpeg: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3)."""
-    with Image.open(io.BytesIO(jpeg.tobytes()), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _close(readers: dict[str, ShardReader]) -> None:

@@ -139,7 +139,6 @@ STATUSES: dict[str, str] = {
     "too_small": "the image itself is smaller than the minimum",
     "decode_error": "the decoder gave up (corrupt, truncated, out of memory)",
     "decode_timeout": "the decoder took too long",
-    "duplicate": "the same image was already kept",
 }
 """Status to its meaning. An HTTP answer other than 200 is ``http_<code>``, such as http_404."""
 

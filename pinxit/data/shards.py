@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +173,22 @@ def verify(path: Path, info: ShardInfo) -> None:
         raise DamagedShard(f"{path.name} is missing") from error
     if found.sha256 != info.sha256:
         raise DamagedShard(f"{path.name} is damaged (its SHA-256 differs)")
+
+
+def aside(path: Path) -> Path:
+    """Where a damaged file goes."""
+    return path.with_name(f"{path.name}.corrupt")
+
+
+def set_aside(path: Path) -> str:
+    """Renames a damaged file to ``<name>.corrupt``; what was done, in words."""
+    try:
+        os.replace(path, aside(path))
+        return "set aside"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"left in place ({error.strerror})"
 
 
 class ShardReader:

@@ -58,6 +58,11 @@ class ArchiveSource:
             for number, sample in enumerate(samples(stream, unit.path)):
                 yield self._row(f"{unit.id}/{number:08d}", sample)
 
+    def count(self, unit: Unit) -> int:
+        """The samples of a tar, by its headers alone where what is between can be passed over."""
+        with reading(unit.path), open_file(unit.path) as stream:
+            return sum(1 for _ in samples(stream, unit.path, bodies=False))
+
     def _row(self, key: str, sample: Sample) -> Row:
         if sample.image is None:
             return unreadable(key)
@@ -103,13 +108,14 @@ class Sample:
         self.plain |= {kind} if is_plain else set()
 
 
-def samples(stream: io.IOBase, path: str) -> Iterator[Sample]:
-    """The samples of a tar: members that follow one another and share a name up to its dot.
+def samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterator[Sample]:
+    """The samples of a tar: members that follow one another and share a name up to its dot; their
+    names alone without `bodies`.
 
     Names that hold no image, text or JSON at all are no samples.
     """
     sample: Sample | None = None
-    for name, size, body in members(stream, path):
+    for name, size, body in members(stream, path, seek=not bodies):
         folder, _, base = name.rpartition("/")
         stem, _, suffix = base.partition(".")
         suffix = suffix.lower()
@@ -121,7 +127,7 @@ def samples(stream: io.IOBase, path: str) -> Iterator[Sample]:
             if sample is not None:
                 yield sample
             sample = Sample(whole)
-        if size <= LARGEST["image" if last in IMAGES else "text"]:
+        if bodies and size <= LARGEST["image" if last in IMAGES else "text"]:
             sample.take(suffix, body.read(size))
     if sample is not None:
         yield sample
@@ -139,14 +145,18 @@ class Body:
         self.left -= wanted
         return read_exactly(self._stream, wanted, self._path)
 
-    def skip(self) -> None:
-        """Passes over what is left."""
+    def skip(self, *, seek: bool = False) -> None:
+        """Passes over what is left. The read after a `seek` notices the end of the file."""
+        if seek and self.left > BLOCK:
+            self._stream.seek(self.left, io.SEEK_CUR)
+            self.left = 0
         while self.left:
             self.read(CHUNK)
 
 
-def members(stream: io.IOBase, path: str) -> Iterator[tuple[str, int, Body]]:
-    """(name, bytes, body) of each regular member with an honest name, in one pass.
+def members(stream: io.IOBase, path: str, *, seek: bool = False) -> Iterator[tuple[str, int, Body]]:
+    """(name, bytes, body) of each regular member with an honest name, in one pass. With `seek`,
+    what is left of a body is passed over unread.
 
     Raises ValueError for a damaged or truncated archive and for a sparse member.
     """
@@ -175,7 +185,7 @@ def members(stream: io.IOBase, path: str) -> Iterator[tuple[str, int, Body]]:
             override = {}
             if head.type in REGULAR and is_honest(name):
                 yield name, size, body
-        body.skip()
+        body.skip(seek=seek)
         read_exactly(stream, padding, path)
 
 

@@ -133,10 +133,26 @@ def load_autoencoder(source: str | Path, *, dtype: str = "float32") -> Autoencod
 
 def load_kl_autoencoder(source: str | Path, *, dtype: str = "float32") -> KLAutoencoder:
     """From a diffusers AutoencoderKL directory, or from a pipeline's that has ``vae/``."""
+    root, subfolder = _find(source)
+    return KLAutoencoder(*vae.load_vae(root, subfolder=subfolder, dtype=dtype))
+
+
+def downsample_of(source: str | Path) -> int:
+    """Pixels along a side of one latent of `load_autoencoder`'s, from its config; ValueError where
+    that or the weights, which are not read, are missing."""
+    place = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
+    if place == source and source in AUTOENCODERS:
+        return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
+    root, subfolder = _find(place)
+    config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
+    return AutoencoderKLConfig.from_json(config).downsample
+
+
+def _find(source: str | Path) -> tuple[Path, str]:
+    """The directory of an autoencoder or a pipeline, and the folder in it."""
     allow = weights.fetched((vae.WEIGHTS,), folders=("", "vae"))
     root = weights.resolve(source, allow=allow, names=AUTOENCODERS)
-    subfolder = "vae" if (root / "vae").is_dir() else ""
-    return KLAutoencoder(*vae.load_vae(root, subfolder=subfolder, dtype=dtype))
+    return root, "vae" if (root / "vae").is_dir() else ""
 
 
 def _in_parts(
@@ -171,10 +187,12 @@ def _tiny(*, dtype: str) -> Autoencoder:
     return load_kl_autoencoder(weights.bundled("tiny"), dtype=dtype)
 
 
+HOMES = {"sd": "stabilityai/sd-vae-ft-mse", "sdxl": "madebyollin/sdxl-vae-fp16-fix"}
+"""Name to repository."""
 AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
     "tiny": _tiny,
-    "sd": partial(load_kl_autoencoder, "stabilityai/sd-vae-ft-mse"),
-    "sdxl": partial(load_kl_autoencoder, "madebyollin/sdxl-vae-fp16-fix"),
+    "sd": partial(load_kl_autoencoder, HOMES["sd"]),
+    "sdxl": partial(load_kl_autoencoder, HOMES["sdxl"]),
     "none": _identity,
 }
 """Autoencoders by name; a directory or a repository id needs no entry."""

@@ -260,6 +260,11 @@ def load_text_encoder(
     return encoders[0] if len(encoders) == 1 else JointTextEncoder(*encoders)
 
 
+def check_text_encoder(source: str | Path) -> None:
+    """Raises as `load_text_encoder` where there is nothing at `source`; reads no weights."""
+    _places(source)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where an encoder was found, before its weights are read."""

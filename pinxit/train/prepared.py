@@ -21,6 +21,7 @@ from pinxit.data.buckets import BucketedLoader
 from pinxit.data.loader import Loader, Rows
 from pinxit.data.manifest import Manifest
 from pinxit.data.reading import PreparedRows
+from pinxit.data.shards import DamagedShard
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
@@ -237,7 +238,13 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
         display.say("warning: the dataset has no images, so there is no validation loss")
         return []
     numbers = rows.sound(numbers)
-    found = _examples(rows, numbers) if rows.kind == "images" else _by_key(rows, numbers, display)
+    if rows.kind == "images":
+        found = _examples(rows, numbers)
+    else:
+        try:
+            found = _by_key(rows, numbers, display)
+        except DamagedShard:  # each shard has been named
+            found = []
     if len(found) < LEAST_HELD_OUT:
         display.say(f"warning: {len(found)} held-out rows are left, so there is no validation loss")
         return []

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from pinxit.arrays import Example
-from pinxit.data.images import encode_image
+from pinxit.data.images import decode_jpeg, encode_image
 from pinxit.train.attempts import Position
 from pinxit.train.stream import Found, Stream, pack_position, unpack_position
 
@@ -67,11 +63,6 @@ class HeldOut:
             return []
         captions = self._kept["captions"][:count]
         return [
-            Example(_pixels((self.folder / f"{i:05d}.jpg").read_bytes()), caption)
+            Example(decode_jpeg((self.folder / f"{i:05d}.jpg").read_bytes()), caption)
             for i, caption in enumerate(captions)
         ]
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-        return np.asarray(picture.convert("RGB"))

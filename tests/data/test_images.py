@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, png, scene
 from PIL import Image, ImageOps
-from scipy.fft import dctn
 
 from pinxit.config import from_json, to_json
 from pinxit.data import images
@@ -20,7 +19,6 @@ from pinxit.data.images import (
     crop_box,
     decode,
     encode_image,
-    phash,
 )
 
 ALL = tuple(FORMATS)
@@ -212,7 +210,7 @@ def test_small_pictures_are_enlarged_unless_refused():
     assert decode(encoded(scene(1, 3000)), SMALL).status == "ok"
 
 
-# --- encoding and hashing ---------------------------------------------------------------------
+# --- encoding ---------------------------------------------------------------------------------
 
 
 def test_encoding_is_faithful_and_repeatable():
@@ -225,28 +223,6 @@ def test_encoding_is_faithful_and_repeatable():
     assert len(encode_image(image, quality=50)) < len(data)
     with pytest.raises(ValueError, match="quality: 0"):
         encode_image(image, quality=0)
-
-
-def test_the_hash_is_the_cosine_transform_against_its_median():
-    for seed in range(20):
-        image = scene(50 + seed, 64, seed)
-        grey = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-        low = dctn(np.asarray(grey, float))[:8, :8]
-        bits = (low > np.median(low)).ravel()
-        assert phash(image) == f"{int(''.join(str(int(bit)) for bit in bits), 2):016x}"
-
-
-def test_the_hash_knows_a_picture_again():
-    def apart(one: str, two: str) -> int:
-        return (int(one, 16) ^ int(two, 16)).bit_count()
-
-    image = scene(200, 150, 3)
-    again = pixels(encoded(Image.fromarray(image).resize((320, 240)), "JPEG", quality=60), 150)
-    whole = np.array(Image.fromarray(image).resize((150, 150)))
-    cropped = np.array(Image.fromarray(image[:, 25:175]))
-    assert apart(phash(again), phash(cropped)) <= 4 < 16 < apart(phash(image), phash(scene()))
-    assert apart(phash(whole), phash(image)) <= 4
-    assert len(phash(np.zeros((8, 8, 3), np.uint8))) == 16
 
 
 # --- settings ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.manifest import Ledger, Manifest, Unfinished, UnitRecord, gather, safe, unit_of
-from pinxit.data.shards import pack, write_shard
+from pinxit.data.shards import describe, pack, write_shard
 
 IDENTITY = {"source": {"name": "toy", "revision": "1"}, "filters": {"min_side": 256}}
 
@@ -56,7 +56,7 @@ def test_another_identity_is_refused_and_every_difference_named(tmp_path):
     assert ledger.identity() is None and ledger.notes() == {}
     ledger.begin(IDENTITY, notes={"contact": "a"})
     ledger.begin(IDENTITY, notes={"contact": "b"})  # notes may change
-    assert ledger.notes() == {"contact": "b"} and ledger.identity()["format"] == 1
+    assert ledger.notes() == {"contact": "b"} and ledger.identity()["format"] == 2
     other = {"source": {"name": "toy", "revision": "2"}, "filters": {}, "image": {"size": (1, 2)}}
     with pytest.raises(ValueError) as error:
         ledger.begin(other)
@@ -107,6 +107,67 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path):
     assert second.files != first.files and second.fingerprint() == first.fingerprint()
     ledger.commit(record_of(ledger, "a", generation=4, text="other"))
     assert gather(tmp_path, ["a"], "images").fingerprint() != first.fingerprint()
+
+
+def test_the_fingerprint_is_not_of_how_the_web_failed(tmp_path):
+    """Two outcomes whose words differ, and the same images."""
+    ledger = Ledger(tmp_path, "images")
+    ledger.begin(IDENTITY)
+    found = []
+    for words in ("timed out", "reset by peer"):
+        record = record_of(ledger, "a")
+        path = ledger.path("outcomes", "a")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(words)
+        files = {**record.files, "outcomes": describe(path, name=path.name, count=1)}
+        ledger.commit(dataclasses.replace(record, files=files))
+        found.append(gather(tmp_path, ["a"], "images"))
+    assert found[0].files["outcomes"] != found[1].files["outcomes"]
+    assert found[0].fingerprint() == found[1].fingerprint()
+    old = [dataclasses.replace(m, identity={**m.identity, "format": 1}) for m in found]
+    assert old[0].fingerprint() != old[1].fingerprint()
+
+
+def test_the_format_of_before_is_read_and_gone_on_with(tmp_path):
+    ledger = Ledger(tmp_path, "images")
+    ledger.begin(IDENTITY)
+    ledger.commit(record_of(ledger, "a"))
+    manifest = gather(tmp_path, ["a"], "images")
+    old = dataclasses.replace(manifest, identity={**manifest.identity, "format": 1})
+    old.write(tmp_path)
+    raw = json.loads((tmp_path / "manifest.json").read_text())
+    del raw["skipped"]
+    (tmp_path / "manifest.json").write_text(json.dumps(raw))
+    assert Manifest.read(tmp_path) == old
+    about = json.loads(ledger.about.read_text())
+    about["identity"]["format"] = 1
+    ledger.about.write_text(json.dumps(about))
+    ledger.begin(IDENTITY)
+    assert ledger.identity()["format"] == 2
+    about["identity"]["format"] = 3
+    ledger.about.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"format \(was 3, is 2\)"):
+        ledger.begin(IDENTITY)
+    dataclasses.replace(manifest, identity={**manifest.identity, "format": 3}).write(tmp_path)
+    with pytest.raises(ValueError, match="format 3 is unknown; valid: 1, 2"):
+        Manifest.read(tmp_path)
+
+
+def test_units_left_out_are_named_until_they_are_done(tmp_path):
+    ledger = Ledger(tmp_path, "images")
+    ledger.begin(IDENTITY)
+    ledger.commit(record_of(ledger, "a"))
+    ledger.skip("b", "ValueError: damaged")
+    manifest = gather(tmp_path, ["b", "a"], "images")
+    assert manifest.units == ("a",) and manifest.skipped == {"b": "ValueError: damaged"}
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest and manifest.summary()["skipped"] == 1
+    ledger.commit(record_of(ledger, "b"))
+    assert gather(tmp_path, ["b", "a"], "images").units == ("b", "a")
+    ledger.record_path("b").unlink()
+    ledger.unskip("b")
+    with pytest.raises(Unfinished):
+        gather(tmp_path, ["b", "a"], "images")
 
 
 def test_latents_of_other_images_are_no_part_of_it(tmp_path):

@@ -16,14 +16,16 @@ import prepare_work as work  # pyrefly: ignore
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine
+from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, UnitResult
 from pinxit.data.fetch import FetchConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.manifest import Ledger
-from pinxit.data.preparation import Progress, locked, run_images, run_latents
+from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents
+from pinxit.data.preparation_report import write_report
 from pinxit.data.prepare import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.reading import PreparedRows
+from pinxit.data.schema import Unit
 from pinxit.data.sources import open_source
 
 HERE = Path(__file__).parent
@@ -49,10 +51,8 @@ def test_processes_give_the_same_bytes_as_one(wanted, tmp_path):
     assert toys.content(tmp_path) == wanted
 
 
-def test_ranks_give_the_same_bytes_and_the_last_writes_the_manifest(wanted, tmp_path, monkeypatch):
-    engines = [RankEngine(rank, 2) for rank in range(2)]
-    for engine in engines:
-        monkeypatch.setattr(engine, "_engine", InlineEngine())
+def test_ranks_give_the_same_bytes_and_the_last_writes_the_manifest(wanted, tmp_path):
+    engines = [RankEngine(rank, 2, inside=InlineEngine()) for rank in range(2)]
     first, second = (run_images(work.stage(tmp_path), engine) for engine in engines)
     assert (first.units, second.units) == (2, 1) and first.manifest is None
     assert "1 of 3 units are not done" in first.waiting and second.manifest is not None
@@ -128,6 +128,110 @@ def test_other_settings_and_other_commands_are_kept_out(tmp_path):
         run_images(work.stage(tmp_path), InlineEngine())
     # More of the same is fine.
     assert run_images(work.stage(tmp_path), InlineEngine()).manifest.rows == 75
+
+
+# --- damaged units, deleted images ------------------------------------------------------------
+
+
+class Torn(work.ToySource):
+    """Its second unit cannot be read to the end."""
+
+    def read(self, unit):
+        rows = list(super().read(unit))
+        yield from rows[:5]
+        if unit.part == 1:
+            raise ValueError("toys is damaged: it ends before its end mark")
+        yield from rows[5:]
+
+
+def test_a_damaged_unit_is_left_out_where_that_is_asked_for(tmp_path):
+    ended = run_images(work.stage(tmp_path, source=Torn()), InlineEngine())
+    assert (ended.exit_code, ended.manifest, len(ended.failed)) == (1, None, 1)
+    torn = work.stage(tmp_path, source=Torn())
+    ended = run_images(torn, InlineEngine(), skip_failed=True)
+    assert ended.exit_code == 0 and [r.unit.id for r in ended.skipped] == ["00001-000"]
+    assert ended.manifest.units == ("00000-000", "00002-000") and ended.manifest.rows == 55
+    latents = LatentStage(tmp_path, toys.toy_encoders, batch_size=4)
+    manifest = run_latents(latents, InlineEngine(), identity=IDENTITY).manifest
+    assert manifest.units == ("00000-000", "00002-000") and manifest.latents["count"] > 10
+    assert "ends before its end mark" in manifest.skipped["00001-000"]
+    assert len(PreparedRows(tmp_path)) == manifest.kept
+    assert "Units left out" in write_report(tmp_path).read_text()
+    # It is tried again in every run; without the setting that is a failure.
+    ended = run_images(torn, InlineEngine())
+    assert ended.exit_code == 1 and len(ended.failed) == 1 and ended.manifest is None
+    # Mended, it takes its place.
+    manifest = run_images(work.stage(tmp_path), InlineEngine(), skip_failed=True).manifest
+    assert manifest.rows == 75 and manifest.skipped == {} and manifest.latents is None
+    assert "Units left out" not in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("result", "skips"),
+    [
+        (UnitResult(Unit("a", "a.tar"), kind="ValueError"), True),
+        (UnitResult(Unit("a", "a.tar"), kind="OSError", os_error=True), True),
+        (UnitResult(Unit("a", "hf://a.tar"), kind="ValueError"), True),
+        (UnitResult(Unit("a", "hf://a.tar"), kind="OSError", os_error=True), False),
+        (UnitResult(Unit("a", "a.tar"), kind="Offline", os_error=True), False),
+        (UnitResult(Unit("a", "a.tar"), kind="DiskFull", os_error=True), False),
+    ],
+)
+def test_only_what_fails_by_itself_is_left_out(result, skips):
+    assert can_skip(result) == skips
+
+
+def test_without_a_network_nothing_is_left_out(tmp_path):
+    stage = work.stage(tmp_path, source=work.ToySource((30,) * 9), web=work.ToyWeb(offline=True))
+    ended = run_images(stage, InlineEngine(), skip_failed=True)
+    assert len(ended.failed) == 3 and ended.skipped == () and ended.manifest is None
+
+
+def test_images_may_be_deleted_once_their_latents_are_there(tmp_path):
+    both(tmp_path, InlineEngine())
+    before = toys.content(tmp_path)
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    for retry in (False, True):
+        web = work.ToyWeb(healed=True)
+        ended = run_images(work.stage(tmp_path, web=web, retry=retry), InlineEngine())
+        assert (ended.exit_code, ended.done, web.asked) == (0, 3, [])
+        latents = LatentStage(tmp_path, toys.toy_encoders_with_text, batch_size=4)
+        again = run_latents(latents, InlineEngine(), identity=IDENTITY)
+        assert again.exit_code == 0 and again.manifest.latents is not None
+    left = {n: data for n, data in before.items() if not n.startswith("images/")}
+    assert toys.content(tmp_path) == left
+    assert write_report(tmp_path).is_file() and not (tmp_path / "report" / "kept.png").exists()
+    assert len(PreparedRows(tmp_path)) == again.manifest.kept
+
+
+@pytest.mark.parametrize("loss", ["latents", "set aside", "not encoded"])
+def test_images_are_made_again_where_they_are_wanted(tmp_path, loss):
+    """Their latents are gone too, they were damaged and not deleted, or never encoded."""
+    run_images(work.stage(tmp_path), InlineEngine())
+    if loss != "not encoded":
+        both(tmp_path, InlineEngine())
+    before = toys.content(tmp_path)
+    path = tmp_path / "images" / "00001-000.array_record"
+    if loss == "set aside":
+        path.rename(path.with_name(f"{path.name}.corrupt"))
+    else:
+        path.unlink()
+    if loss == "latents":
+        (tmp_path / "latents" / path.name).unlink()
+    web = work.ToyWeb()
+    assert run_images(work.stage(tmp_path, web=web), InlineEngine()).exit_code == 0
+    assert web.asked and path.read_bytes() == before[f"images/{path.name}"]
+
+
+def test_a_damaged_shard_does_not_hide_the_report(tmp_path):
+    run_images(work.stage(tmp_path), InlineEngine())
+    for path in sorted((tmp_path / "images").iterdir())[:2]:
+        path.write_bytes(path.read_bytes()[:100])
+    for path in (tmp_path / "previews").iterdir():
+        path.write_bytes(b"torn")
+    report = write_report(tmp_path)
+    assert (tmp_path / "report" / "kept.png").is_file() and "75 rows" in report.read_text()
 
 
 KINDS = ("good", "404", "html", "noai", "webp", "to_private", "gzip", "cut", "reset", "png")

@@ -1,6 +1,7 @@
 """The first stage: an end for every row, the same bytes whatever the web does, retries."""
 
 import dataclasses
+import multiprocessing
 import os
 from collections import Counter
 from pathlib import Path
@@ -231,12 +232,39 @@ def test_a_retry_that_heals_nothing_changes_nothing(tmp_path):
     assert prepare(tmp_path, retry=True, fetch=web) == healed and web.asked == []
 
 
-def test_a_retry_that_is_killed_leaves_the_commit_of_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["images", "outcomes"])
+def test_a_retry_of_a_damaged_unit_sets_the_file_aside_and_does_all_of_it(tmp_path, folder):
+    first = prepare(tmp_path)
+    path = tmp_path / folder / first.files[folder].name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # the size stays
+    path.write_bytes(data)
+    web = work.ToyWeb(healed=True)
+    again = prepare(tmp_path, fetch=web, retry=True)
+    assert path.with_name(f"{path.name}.corrupt").read_bytes() == data
+    assert len(web.asked) > first.counts["timeout"] + first.counts["http_500"]
+    fresh = prepare(tmp_path / "fresh", fetch=work.ToyWeb(healed=True))
+    assert again.files == fresh.files and again.counts == fresh.counts
+    assert Ledger(tmp_path, "images").done(UNIT.id) == again
+
+
+def die_before_the_commit(out: Path) -> None:
+    """A retry in a process of its own, which ends where the commit would be."""
+    Ledger.commit = lambda *_: os._exit(9)  # type: ignore[method-assign]
+    prepare(out, fetch=work.ToyWeb(healed=True), retry=True)
+
+
+def test_a_retry_that_is_killed_leaves_the_commit_of_before(tmp_path):
     first = prepare(tmp_path)
     before = toys.content(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "commit", lambda *_: os.abort)
-        prepare(tmp_path, fetch=work.ToyWeb(healed=True), retry=True)
+    child = multiprocessing.get_context("spawn").Process(
+        target=die_before_the_commit, args=(tmp_path,)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    left = toys.content(tmp_path).keys() - before.keys()
+    assert left == {"images/00000-000~1.array_record", "outcomes/00000-000~1.parquet"}
     ledger = Ledger(tmp_path, "images")
     assert ledger.done(UNIT.id) == first
     assert before.items() <= toys.content(tmp_path).items()

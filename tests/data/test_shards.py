@@ -239,3 +239,14 @@ def test_json_is_replaced_whole_and_equal_for_equal_values(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, float("nan"))
     assert path.read_bytes() == first and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_two_writers_of_one_file_have_names_of_their_own(tmp_path):
+    """As in two containers, whose processes may have one number."""
+    path = tmp_path / "a.json"
+    with whole(path) as one, whole(path) as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+    assert {unfinished(name.name) for name in (one, two)} == {"a.json"}

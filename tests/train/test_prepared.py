@@ -189,3 +189,16 @@ def test_an_unfinished_dataset_is_refused(
     (out / "manifest.json").unlink()
     with pytest.raises(ValueError, match="not finished: run the same `prepare` command again"):
         train(dataclasses.replace(config, dataset_path=str(out)))
+
+
+def test_a_dataset_whose_images_were_deleted_is_trained_on(
+    config: TrainConfig, dataset: Path, tmp_path: Path
+):
+    other = tmp_path / "latents_only"
+    shutil.copytree(dataset, other)
+    shutil.rmtree(other / "images")
+    short = dataclasses.replace(config, max_steps=1, save_interval=1, dataset_path=str(other))
+    result, said = train(short)
+    assert result.status == "finished", said
+    assert "0 held-out rows are left, so there is no validation loss" in said
+    assert not result.results.get("validation")
