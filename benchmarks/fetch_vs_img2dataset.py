@@ -1,10 +1,14 @@
 """Fetching, decoding and resizing: our first stage against img2dataset's, on one loopback server.
 
-A server process of its own serves JPEG images of 640 x 480 from memory. Both programs fetch the
-same list, crop to the middle, scale to 256 x 256 and write JPEG images of quality 95 into shards
-(ours: `pinxit prepare --stage images`; theirs: WebDataset tars), in turns, with as many requests at
-once. What is compared is the CPU time of all their processes for one image, with the start-up taken
-out (a run over few images is subtracted); above 1, ours needs less.
+A server process of its own serves JPEG images of 640 x 480 from memory, over TLS as most of the web
+does (`--plain` leaves that out), at 200 addresses of the loopback network. Both programs verify its
+certificate, which ``SSL_CERT_FILE`` names along with those that are trusted anyway. They fetch the same list, crop to the middle, scale to
+256 x 256 and write JPEG images of quality 95 into shards (ours: `pinxit prepare --stage images`;
+theirs: WebDataset tars), in turns, with as many requests at once. What is compared is the CPU time
+of all their processes for one image, with the start-up taken out (a run over few images is
+subtracted); above 1, ours needs less.
+
+TLS needs the command ``openssl``, which makes the certificate.
 
     python -m venv /tmp/other && /tmp/other/bin/pip install img2dataset==1.47.0   # Python 3.11
     python benchmarks/fetch_vs_img2dataset.py --img2dataset /tmp/other/bin/img2dataset
@@ -21,6 +25,7 @@ import io
 import os
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -31,6 +36,8 @@ from statistics import median
 
 FEW = 32
 """Images of the runs that measure the start-up."""
+HOSTS = [f"127.0.0.{number}" for number in range(1, 201)]
+"""The server's addresses."""
 
 
 def arguments() -> argparse.Namespace:
@@ -39,7 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--img2dataset", help="its command, in an environment of its own")
+    parser.add_argument("--plain", action="store_true", help="HTTP in place of HTTPS")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--certificate", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -67,9 +76,31 @@ def pictures(count: int = 32) -> list[bytes]:
     return found
 
 
-async def serve() -> None:
+def certify(folder: Path) -> Path:
+    """A key and a certificate of `HOSTS`, in one file, and all certificates that programs here
+    trust, with this one, in ``certificates.pem``: reading these is part of a connection's cost."""
+    trusted = ssl.get_default_verify_paths().cafile
+    path, names = folder / "server.pem", ",".join(f"IP:{host}" for host in HOSTS)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=loopback", "-addext", f"subjectAltName={names}",
+         "-keyout", str(path), "-out", str(own := folder / "certificate.pem")],
+        check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes() + own.read_bytes())
+    others = Path(trusted).read_bytes() if trusted else b""
+    (folder / "certificates.pem").write_bytes(own.read_bytes() + others)
+    return path
+
+
+async def serve(certificate: Path | None) -> None:
     """Serves until its input closes."""
     from aiohttp import web
+
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
 
     bodies = pictures()
 
@@ -81,7 +112,7 @@ async def serve() -> None:
     app.router.add_get(r"/{number:\d+}.jpg", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+    await web.TCPSite(runner, "0.0.0.0", 0, backlog=4096, ssl_context=context).start()
     print(runner.addresses[0][1], sum(map(len, bodies)) // len(bodies), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await runner.cleanup()
@@ -90,11 +121,13 @@ async def serve() -> None:
 # --- the two programs -------------------------------------------------------------------------
 
 
-def write_table(path: Path, port: int, count: int) -> Path:
+def write_table(path: Path, origin: str, count: int) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(count)]
+    urls = [
+        f"{origin.format(host=HOSTS[number % len(HOSTS)])}/{number}.jpg" for number in range(count)
+    ]
     pq.write_table(pa.table({"url": urls, "caption": ["a picture of waves"] * count}), path)
     return path
 
@@ -102,7 +135,7 @@ def write_table(path: Path, port: int, count: int) -> Path:
 def ours(table: Path, out: Path, args: argparse.Namespace) -> list[str]:
     command = [sys.executable, "-m", "pinxit.prepare_cli", "parquet", "--dataset_path", str(table)]
     command += ["--out", str(out), "--stage", "images", "--engine", "inline", "--workers", "1"]
-    command += ["--fetch.allow_networks", "127.0.0.1/32", "--fetch.retries", "0"]
+    command += ["--fetch.allow_networks", "127.0.0.0/24", "--fetch.retries", "0"]
     number = str(args.concurrency)
     return [*command, "--fetch.concurrency", number, "--fetch.per_host", number]
 
@@ -147,33 +180,38 @@ def kept(out: Path) -> int:
 def main() -> int:
     args = arguments()
     if args.serve:
-        asyncio.run(serve())
+        asyncio.run(serve(args.certificate))
         return 0
     programs: dict[str, Callable[[Path, Path, argparse.Namespace], list[str]]] = {"pinxit": ours}
     if args.img2dataset and shutil.which(args.img2dataset):
         programs["img2dataset"] = theirs
     else:
         print("img2dataset is left out: --img2dataset takes its command, see --help")
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout is not None
-    port, mean = server.stdout.readline().split()
-    print(f"{args.images} images of 640 x 480, {int(mean) / 1000:.0f} kB on average")
     cost: dict[str, list[float]] = {name: [] for name in programs}
     speed: dict[str, list[float]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        tables = [write_table(root / f"{n}.parquet", int(port), n) for n in (FEW, args.images)]
+        command = [sys.executable, __file__, "--serve"]
+        if not args.plain:
+            command += ["--certificate", str(certify(root))]
+            os.environ["SSL_CERT_FILE"] = str(root / "certificates.pem")
+        server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        assert server.stdout is not None
+        port, mean = server.stdout.readline().split()
+        scheme = "http" if args.plain else "https"
+        print(f"{args.images} images of 640 x 480, {int(mean) / 1000:.0f} kB on average, {scheme}")
+        origin = f"{scheme}://{{host}}:{port}"
+        tables = [write_table(root / f"{n}.parquet", origin, n) for n in (FEW, args.images)]
         for _ in range(args.repeats):
-            for name, command in programs.items():
-                runs = [measure(command(t, root / name, args), root / name) for t in tables]
+            for name, program in programs.items():
+                runs = [measure(program(t, root / name, args), root / name) for t in tables]
                 (wall, cpu, few), (wall_all, cpu_all, count) = runs
                 cost[name].append((cpu_all - cpu) / (count - few))
                 speed[name].append((count - few) / (wall_all - wall))
                 print(f"  {name}: {count} kept, {cost[name][-1] * 1e3:.2f} ms of CPU an image")
-    server.communicate()
+        server.communicate()
     for name in programs:
         rate = 1 / median(cost[name])
         print(f"{name}: {rate:.0f} images a CPU-second, {median(speed[name]):.0f} a second")

@@ -83,21 +83,12 @@ class LoadedEncoders:
 
     def ready(self) -> Encoders:
         """The encoders as the stage calls them, on all devices of this process."""
-        import jax
+        from pinxit.train.placement import image_encoder
 
-        from pinxit.train.mesh import batch_sharding, replicated
-
-        autoencoder, mesh = self.autoencoder, own_devices()
-        weights = jax.device_put(autoencoder.params, replicated(mesh))
-
-        @jax.jit
-        def run(params: Any, images: Any) -> Any:
-            return autoencoder.encode(params, images.astype(np.float32) / np.float32(127.5) - 1)
+        run = image_encoder(self.autoencoder, own_devices())
 
         def encode(images: np.ndarray) -> np.ndarray:
-            shared = len(images) % mesh.size == 0
-            placed = jax.device_put(images, batch_sharding(mesh) if shared else replicated(mesh))
-            return np.asarray(run(weights, placed), np.float32)
+            return np.asarray(run(images), np.float32)
 
         return Encoders(encode, None if self.text is None else self.text[1])
 

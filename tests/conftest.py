@@ -11,7 +11,8 @@ import pytest
 # Before JAX is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PINXIT_NO_REEXEC", "1")
-CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}-{WORKER}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -7,6 +7,7 @@ writes files, and no folder needs to be shared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from pinxit.arrays import Autoencoder, to_pixels
 from pinxit.train.distributed import is_first, several
-from pinxit.train.mesh import batch_sharding
+from pinxit.train.mesh import batch_sharding, replicated
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -30,6 +32,25 @@ def place(tree: Any, shardings: Any) -> Any:
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     return jax.tree.map(put, tree, shardings)
+
+
+def image_encoder(autoencoder: Autoencoder, mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
+    """From images of bytes to latents, which are not waited for.
+
+    The devices of `mesh` share the images, if these divide by their number.
+    """
+    weights = jax.device_put(autoencoder.params, replicated(mesh))
+
+    @jax.jit
+    def run(params: Any, images: Any) -> Any:
+        return autoencoder.encode(params, to_pixels(images))
+
+    def encode(images: np.ndarray) -> jax.Array:
+        shared = len(images) % mesh.size == 0
+        where = batch_sharding(mesh) if shared else replicated(mesh)
+        return run(weights, jax.device_put(images, where))
+
+    return encode
 
 
 def place_batch(

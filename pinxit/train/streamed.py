@@ -23,11 +23,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pinxit.arrays import Autoencoder, to_pixels
+from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.data.schema import Source
 from pinxit.train.attempts import Attempt, Position
@@ -35,7 +34,7 @@ from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
 from pinxit.train.folder import RunFolder
-from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.train.placement import image_encoder
 from pinxit.train.prepare import chunk_size
 from pinxit.train.set_aside import HeldOut
 from pinxit.train.settings import TrainConfig
@@ -211,22 +210,15 @@ def make_encode(
 
     Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
     """
-    sharding = batch_sharding(mesh)
-    weights = None if autoencoder is None else jax.device_put(autoencoder.params, replicated(mesh))
-
-    @jax.jit
-    def run(params: Any, images: Any) -> Any:
-        assert autoencoder is not None
-        return autoencoder.encode(params, to_pixels(images))
+    run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 
     def encode(found: Sequence[Found]) -> list[dict[str, np.ndarray] | None]:
         images = np.stack([one.image for one in found])
         # as many as always, so that there is one program
         filler = np.repeat(images[-1:], chunk - len(images), axis=0)
         latents = None
-        if autoencoder is not None:
-            whole = jax.device_put(np.concatenate([images, filler]), sharding)
-            latents = run(weights, whole)  # on its way while the text is encoded
+        if run is not None:
+            latents = run(np.concatenate([images, filler]))  # on its way while the text is encoded
         columns = text.whole([one.caption for one in found], chunk=chunk)
         if latents is None:
             arrays, good = {"images": images, **columns}, [True] * len(found)
