@@ -2,11 +2,11 @@
 
 A server process of its own serves JPEG images of 640 x 480 from memory, over TLS as most of the web
 does (`--plain` leaves that out), at 200 addresses of the loopback network. Both programs verify its
-certificate, which ``SSL_CERT_FILE`` names along with those that are trusted anyway. They fetch the same list, crop to the middle, scale to
-256 x 256 and write JPEG images of quality 95 into shards (ours: `pinxit prepare --stage images`;
-theirs: WebDataset tars), in turns, with as many requests at once. What is compared is the CPU time
-of all their processes for one image, with the start-up taken out (a run over few images is
-subtracted); above 1, ours needs less.
+certificate, which ``SSL_CERT_FILE`` names along with those that are trusted anyway. They fetch the
+same list, crop to the middle, scale to 256 x 256 and write JPEG images of quality 95 into shards
+(ours: `pinxit prepare --stage images`; theirs: WebDataset tars), in turns, with as many requests at
+once. What is compared is the CPU time of all their processes for one image, with the start-up taken
+out (a run over few images is subtracted); above 1, ours needs less.
 
 TLS needs the command ``openssl``, which makes the certificate.
 

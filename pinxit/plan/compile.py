@@ -100,7 +100,7 @@ DEVICES = (
 def key_of(config: TrainConfig, target: str, compiler: str) -> str:
     """The name of a compile in the cache."""
     shaping = {k: v for k, v in settings.to_json(config).items() if k not in IRRELEVANT}
-    about = {
+    about: dict[str, Any] = {
         "config": shaping,
         "target": target,
         "jax": importlib.metadata.version("jax"),

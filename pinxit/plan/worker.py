@@ -88,9 +88,9 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     lowered = program.trace().lower()
 
-    def operations(**changes: str) -> float:
+    def operations(remat: Any) -> float:
         """Of the step with XLA's attention: in another's, nothing can be counted."""
-        model = dataclasses.replace(config.model, attention="xla", **changes)
+        model = dataclasses.replace(config.model, attention="xla", remat=remat)
         seen = dataclasses.replace(config, model=model)
         return flops.count(abstract_program(seen, devices, memory_bytes=memory).trace().jaxpr)
 
@@ -101,8 +101,8 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "dtype": program.parts.model.dtype,
         "bytes_by_part": program.bytes_by_part(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
-        "flops": operations(remat="none"),
-        "flops_run": operations(),
+        "flops": operations("none"),
+        "flops_run": operations(config.model.remat),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - begun,
     }
