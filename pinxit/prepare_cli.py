@@ -29,6 +29,7 @@ from pinxit.prepare_display import watching
 from pinxit.prepare_encoders import (
     MakeEncoders,
     check_devices,
+    check_dtype,
     check_sizes,
     check_text,
     encodes_here,
@@ -72,6 +73,8 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
     )
     if options.encodes:
         check_devices(engine, options.latent_workers)
+        if encodes_here(engine, options.latent_workers):
+            check_dtype(options.encoder_dtype)
         _check_sizes(options, folder)
         if options.store_text:
             check_text(options.text_encoder)

@@ -123,6 +123,20 @@ def check_devices(engine: Engine, workers: int) -> None:
     raise UsageError("latent_workers", workers, problem=problem, valid="1, or one rank a machine")
 
 
+def check_dtype(dtype: str) -> None:
+    """Raises where the device that encodes has no such arithmetic."""
+    if dtype == "float32":
+        return
+    import jax
+
+    from pinxit.train.hardware import hardware_of
+
+    device = jax.local_devices()[0]
+    if hardware_of(device).encoder_dtype(dtype) != dtype:
+        problem = f"not for a {device.device_kind}"
+        raise UsageError("encoder_dtype", dtype, problem=problem, valid="float32")
+
+
 def check_text(text_encoder: str) -> None:
     """Raises where there is no such text encoder, before days of fetching."""
     from pinxit.encoders.text import check_text_encoder

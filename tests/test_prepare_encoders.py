@@ -20,7 +20,7 @@ from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, in_this_p
 from pinxit.data.manifest import Manifest
 from pinxit.encoders import autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
-from pinxit.prepare_encoders import check_devices, encodes_here
+from pinxit.prepare_encoders import check_devices, check_dtype, encodes_here
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,6 +102,20 @@ def test_an_accelerator_is_for_one_process(monkeypatch):
             continue
         with pytest.raises(UsageError, match=r"on a gpu|for a gpu: one process takes all devices"):
             check_devices(engine, workers)
+
+
+def test_bfloat16_is_not_for_old_cards(monkeypatch):
+    check_dtype("bfloat16")
+
+    class Card:
+        platform, device_kind, compute_capability = "gpu", "Tesla V100", "7.0"
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Card()])
+    check_dtype("float32")
+    with pytest.raises(UsageError, match=r"encoder_dtype.*not for a Tesla V100; valid: float32"):
+        check_dtype("bfloat16")
+    Card.compute_capability = "8.0"
+    check_dtype("bfloat16")
 
 
 def test_a_share_may_be_done_in_this_process():

@@ -19,7 +19,7 @@ import numpy as np
 
 from pinxit.encoders.shapes import abstract_autoencoder, abstract_text_encoder
 from pinxit.train import build
-from pinxit.train.build import Parts, assemble, build_mesh, build_step
+from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_dtype
 from pinxit.train.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
@@ -88,7 +88,7 @@ def abstract_program(
     settings that do not fit together.
     """
     mesh = build_mesh(config, devices, memory_bytes=memory_bytes)
-    dtype = config.encoder_dtype
+    dtype = encoder_dtype(config, mesh)
     parts = assemble(
         config,
         abstract_autoencoder(config.vae if config.model.use_stable_vae else "none", dtype=dtype),

@@ -127,11 +127,23 @@ def state_bytes(config: TrainConfig, model: TransformerConfig) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
+def encoder_dtype(config: TrainConfig, mesh: Mesh) -> str:
+    """The encoders' arithmetic on the devices of `mesh`."""
+    return hardware_of(mesh.devices.flat[0]).encoder_dtype(config.encoder_dtype)
+
+
+def _said_of(dtype: str, config: TrainConfig) -> str:
+    same = dtype == config.encoder_dtype
+    return (
+        "" if same else f"the encoders compute in {dtype}: this card has no {config.encoder_dtype}"
+    )
+
+
 def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None) -> Parts:
     """The parts of a run with resolved settings; raises for settings that do not fit together."""
     mesh = build_mesh(config, say=say)
     use_vae = config.model.use_stable_vae
-    dtype = config.encoder_dtype
+    dtype = encoder_dtype(config, mesh)
     autoencoder = load_autoencoder(config.vae if use_vae else "none", dtype=dtype)
     text_encoder = load_text_encoder(
         config.text_encoder,
@@ -152,7 +164,7 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
             "text_encoder": fingerprint(text_encoder.params),
             "vae": fingerprint(autoencoder.params),
         },
-        notes=(said,) if said else (),
+        notes=tuple(note for note in (said, _said_of(dtype, config)) if note),
     )
 
 

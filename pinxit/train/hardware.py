@@ -26,6 +26,10 @@ class Hardware:
         old = self.platform == "gpu" and self.capability < 8.0
         return "float16" if old else "bfloat16"
 
+    def encoder_dtype(self, wanted: str) -> str:
+        """The arithmetic of the encoders: float32 where bfloat16 is asked for and not there."""
+        return wanted if wanted in ("float32", self.amp_dtype) else "float32"
+
     def attention(self, dtype: str) -> str:
         """The program for attention that is made for it."""
         return fastest(self.platform, self.kind, dtype, capability=self.capability)

@@ -203,7 +203,7 @@ class TrainConfig:
     """tiny, sd, sdxl, a Hugging Face directory or a repository id; auto: tiny for the debug and
     tiny presets, else sd."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic and memory of the frozen encoders."""
+    """Arithmetic and memory of the frozen encoders; bfloat16 is float32 on GPUs before the A100."""
     encode_in_step: bool = False
     """Read images and run the autoencoder inside the training step; off: train on latents that
     were encoded before, or, of streams, meanwhile."""
