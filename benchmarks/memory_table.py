@@ -43,7 +43,7 @@ CELLS = (
     Cell("tpu-v3-8", False, "64-128", {"full": 512, "dots": 128}),
     Cell("a100-40", True, "32-64", {"full": 1024, "dots": 256}),
     Cell("a100-40", False, "8-16", {"full": 256, "dots": 48}),
-    Cell("v100-16", True, "16-32", {"full": 128, "dots": 32}),
+    Cell("v100-16", True, "16-32", {"full": 96, "dots": 32}),
     Cell("v100-16", False, "4-8", {"full": 16, "dots": 4}),
 )
 
