@@ -234,10 +234,18 @@ def _transposed(path: str, value: np.ndarray, *, out: bool) -> np.ndarray:
 def _initial(path: str, shape: tuple[int, ...], key: Array) -> Array:
     kind = path.rsplit(".", 1)[-1]
     if kind == "kernel":
-        return jax.random.normal(key, shape) / math.sqrt(math.prod(shape[:-1]))
+        return _normal(key, shape) / math.sqrt(math.prod(shape[:-1]))
     if kind.endswith("embedding"):
-        return jax.random.normal(key, shape) * EMBEDDING_DEVIATION
+        return _normal(key, shape) * EMBEDDING_DEVIATION
     return jnp.ones(shape) if kind == "scale" else jnp.zeros(shape)
+
+
+def _normal(key: Array, shape: tuple[int, ...]) -> Array:
+    """`jax.random.normal`, from a few lengths, each of which is compiled once: a value does not
+    depend on how many come after it."""
+    size = math.prod(shape)
+    length = 1 << max(12, (size - 1).bit_length())
+    return jax.random.normal(key, (length,))[:size].reshape(shape)
 
 
 def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:

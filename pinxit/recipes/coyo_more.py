@@ -14,7 +14,7 @@ def coyo_256_a100() -> TrainConfig:
 
     Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
     prepare coyo``. Hardware: one A100 of 40 GB, half of which it takes; with eight of them the same
-    command cuts the batch. Planned, and roughly: 160 images a second, 220 hours; plans for GPUs may
+    command cuts the batch. Planned, and roughly: 158 images a second, 225 hours; plans for GPUs may
     be off by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
     plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """

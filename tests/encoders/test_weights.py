@@ -40,6 +40,13 @@ def never_read(monkeypatch) -> None:
     monkeypatch.setattr(stored.StoredTensor, "__array__", refuse)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 3, 4, 8), (4096,), (4097,), (70, 90)])
+def test_fresh_weights_are_those_of_their_shape_alone(shape):
+    key = jax.random.key(3)
+    expected = jax.random.normal(key, shape) * weights.EMBEDDING_DEVIATION
+    np.testing.assert_array_equal(weights._initial("token_embedding", shape, key), expected)
+
+
 def test_every_fault_is_in_one_error_before_anything_is_read(directory, monkeypatch):
     changed(
         directory,

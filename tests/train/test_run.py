@@ -160,8 +160,11 @@ def test_one_compile_before_and_after_a_resume(
         return steps[-1]
 
     monkeypatch.setattr("pinxit.train.run.build_step", recorded)
+    given = dataclasses.replace(
+        config, name="once", output_dir=str(tmp_path), evaluation=EvalConfig(prompts=0, images=0)
+    )
     for last in (6, 12):
-        train(dataclasses.replace(config, name="once", output_dir=str(tmp_path), max_steps=last))
+        train(dataclasses.replace(given, max_steps=last))
     assert [step._cache_size() for step in steps] == [1, 1]
 
 
