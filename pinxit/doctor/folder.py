@@ -94,7 +94,7 @@ class RunReport:
             yield warning("checkpoint", f"{path.name} was set aside as damaged", advice)
         if left := sorted(root.glob(f".{PREFIX}*")):
             said = f"{left[0].name} was left half-written"
-            yield warning("checkpoint", said, "a killed process; the next start removes it")
+            yield warning("checkpoint", said, "a killed process; the next start sees to it")
 
     # --- metrics ---
 

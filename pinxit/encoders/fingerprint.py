@@ -30,3 +30,9 @@ def fingerprint(params: Any) -> str:
         some = flat[:: max(1, flat.size // SAMPLES)]
         digest.update(np.asarray(some.astype(jnp.bfloat16).astype(jnp.float32)).tobytes())
     return digest.hexdigest()[:16]
+
+
+def fingerprint_of_outputs(params: Any) -> str:
+    """`fingerprint` and the weights' types: what is computed with them differs where one does."""
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
+    return f"{fingerprint(params)} {sorted(dtypes)}"

@@ -86,7 +86,8 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     memory = target.chip.memory if target else None
     program = abstract_program(config, devices, memory_bytes=memory)
     begun = time.perf_counter()
-    lowered = program.trace().lower()
+    traced = program.trace()
+    lowered = traced.lower()
 
     def operations(remat: Any) -> float:
         """Of the step with XLA's attention: in another's, nothing can be counted."""
@@ -94,6 +95,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         seen = dataclasses.replace(config, model=model)
         return flops.count(abstract_program(seen, devices, memory_bytes=memory).trace().jaxpr)
 
+    in_sight = program.parts.model.attention == "xla"
     result = {
         "devices": len(devices),
         "device": f"{devices[0].platform} {devices[0].device_kind}",
@@ -102,7 +104,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "bytes_by_part": program.bytes_by_part(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
         "flops": operations("none"),
-        "flops_run": operations(config.model.remat),
+        "flops_run": flops.count(traced.jaxpr) if in_sight else operations(config.model.remat),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - begun,
     }

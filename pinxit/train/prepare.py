@@ -25,7 +25,7 @@ import PIL
 import pinxit.data
 from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
 from pinxit.data.loader import ArrayRows
-from pinxit.encoders.fingerprint import fingerprint as weights_fingerprint
+from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.train.datasets import Examples
 from pinxit.train.step import EncodeFn, cut, uncut
 from pinxit.train.text import TextColumns
@@ -43,9 +43,8 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     for path in sorted(Path(pinxit.data.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     if autoencoder is not None:
-        dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(autoencoder.params)}
-        digest.update(f"{autoencoder.stats!r} {sorted(dtypes)}".encode())
-        digest.update(weights_fingerprint(autoencoder.params).encode())
+        digest.update(repr(autoencoder.stats).encode())
+        digest.update(fingerprint_of_outputs(autoencoder.params).encode())
     return digest.hexdigest()[:24]
 
 

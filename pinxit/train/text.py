@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pinxit.arrays import Conditioning, TextEncoder
-from pinxit.encoders.fingerprint import fingerprint
+from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text import JointTextEncoder
 
 CHUNK = 64
@@ -145,8 +145,7 @@ def _stored(
     part: TextEncoder, token_ids: Int[np.ndarray, "n l"], *, folder: Path, track: Track
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (float16, mapped from the disk) and masks, encoded unless they are there."""
-    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(part.params)}
-    digest = hashlib.sha256(f"{fingerprint(part.params)} {sorted(dtypes)}".encode())
+    digest = hashlib.sha256(fingerprint_of_outputs(part.params).encode())
     digest.update(repr(token_ids.shape).encode() + token_ids.tobytes())
     folder = folder / f"text_{digest.hexdigest()[:24]}"
     if not folder.is_dir():

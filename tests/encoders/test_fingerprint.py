@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from pinxit.encoders.fingerprint import fingerprint
+from pinxit.encoders.fingerprint import fingerprint, fingerprint_of_outputs
 
 
 def _weights(scale=1.0):
@@ -26,3 +26,10 @@ def test_it_does_not_depend_on_the_precision_in_memory():
 
 def test_no_weights_have_none():
     assert fingerprint({}) == ""
+
+
+def test_what_is_computed_depends_on_the_type_too():
+    params = {"kernel": jnp.linspace(-1.0, 1.0, 40, dtype=jnp.bfloat16)}
+    wide = {"kernel": params["kernel"].astype(jnp.float32)}
+    assert fingerprint(params) == fingerprint(wide)
+    assert fingerprint_of_outputs(params) != fingerprint_of_outputs(wide)
