@@ -120,7 +120,7 @@ def build_mesh(
 
 def state_bytes(config: TrainConfig, model: TransformerConfig) -> int:
     """What parameters, averages and optimiser take together, by their shapes."""
-    optimizer = build_optimizer(config.optimizer, config.max_steps)
+    optimizer = build_optimizer(config.optimizer, config.max_steps, num_heads=model.num_heads)
     state = jax.eval_shape(
         partial(init_state, optimizer=optimizer, ema=config.ema), abstract(model)[1]
     )
@@ -190,7 +190,7 @@ def assemble(
         autoencoder=autoencoder,
         text_encoder=text_encoder,
         text=TextColumns(text_encoder, cache=_cached(config, mesh)),
-        optimizer=build_optimizer(config.optimizer, config.max_steps),
+        optimizer=build_optimizer(config.optimizer, config.max_steps, num_heads=model.num_heads),
         mesh=mesh,
         judge=None,
         loss_scaling=LossScaling() if model.dtype == "float16" else None,

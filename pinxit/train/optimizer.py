@@ -1,9 +1,7 @@
 """The optimiser: AdamW or Muon, with warm-up, a schedule, clipping and decoupled weight decay.
 
-Muon (Jordan et al. 2024; scaled as in Liu et al. 2025, arXiv:2502.16982, so that one learning rate
-serves both) orthogonalises the momentum of every matrix. The blocks' kernels are stacked over
-depth, ``(depth, in, out)``, so each layer is orthogonalised by itself; everything else (embeddings,
-first and last layers, norms, biases) is left to Adam.
+Muon (`pinxit.train.muon`) takes the matrices of the blocks; everything else (embeddings, first and
+last layers, norms, biases) is left to Adam. One learning rate serves both.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ from typing import Any, Literal
 
 import jax
 import optax
-from optax import contrib
+
+from pinxit.train.muon import scale_by_muon
 
 NAMES = ("adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -112,24 +111,10 @@ def _labels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def _per_layer(updates: Any) -> Any:
-    """Muon's dimension numbers: axis 0 is depth, the rest a matrix ``(in, out)``."""
-    numbers = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return jax.tree.map(lambda _: numbers, updates)
-
-
-def _match_adam_rms() -> optax.GradientTransformation:
-    """Scales an orthogonal matrix to the size of Adam's updates: 0.2 in root mean square."""
-
-    def scale(updates: Any, params: Any = None) -> Any:
-        del params
-        return jax.tree.map(lambda u: u * (0.2 * max(u.shape[1:]) ** 0.5), updates)
-
-    return optax.stateless(scale)
-
-
-def build_optimizer(config: OptimizerConfig, max_steps: int) -> optax.GradientTransformation:
-    """The optimiser of a run of `max_steps` updates."""
+def build_optimizer(
+    config: OptimizerConfig, max_steps: int, *, num_heads: int
+) -> optax.GradientTransformation:
+    """The optimiser of a run of `max_steps` updates of a network with `num_heads` heads."""
     rate = build_schedule(config, max_steps)
     core = optax.chain(
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
@@ -138,8 +123,7 @@ def build_optimizer(config: OptimizerConfig, max_steps: int) -> optax.GradientTr
     )
     if config.name == "muon":
         muon = optax.chain(
-            contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_per_layer),
-            _match_adam_rms(),
+            scale_by_muon(config.momentum, num_heads=num_heads),
             optax.add_decayed_weights(config.weight_decay),
             optax.scale_by_learning_rate(rate),
         )

@@ -56,7 +56,8 @@ MODELS = {"toy": (toys.params, toys.apply), "transformer": (transformer, partial
 
 def parts(name: str, mesh: Any, *, accumulation: int = 1, model: str = "toy") -> tuple[Any, ...]:
     """A step, a fresh state on its devices, and where that lies."""
-    optimizer = build_optimizer(OptimizerConfig(name=name, learning_rate=1e-2, warmup_steps=2), 50)
+    config = OptimizerConfig(name=name, learning_rate=1e-2, warmup_steps=2)
+    optimizer = build_optimizer(config, 50, num_heads=MODEL.num_heads)
     params, apply_fn = MODELS[model]
 
     def fresh() -> Any:

@@ -178,7 +178,8 @@ def states(name: str) -> Any:
     """The shapes of a state of a preset, with AdamW and with Muon, for latents and pixels."""
     for optimizer in ("adamw", "muon"):
         for more in ({}, {"in_channels": 3, "patch_size": 8, "bottleneck_size": 128}):
-            built = build_optimizer(OptimizerConfig(name=optimizer), 10)
+            heads = preset(name).num_heads
+            built = build_optimizer(OptimizerConfig(name=optimizer), 10, num_heads=heads)
             params = abstract(preset(name, context_dim=4096, **more))[1]
             yield jax.eval_shape(lambda p, b=built: init_state(p, b, ema=EmaConfig()), params)
 

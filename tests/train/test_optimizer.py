@@ -1,13 +1,12 @@
-"""Schedules, decay masks, and Muon on stacked kernels."""
+"""Schedules, decay masks, and which optimiser takes what."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from optax import contrib
 
 from pinxit.models.transformer import init_params, preset
+from pinxit.train.muon import scale_by_muon
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer, build_schedule, decayed
 
 
@@ -29,24 +28,30 @@ def test_only_matrices_decay():
     assert not mask["blocks"]["modulation"]["table"] and not mask["image_in"]["bias"]
 
 
-def test_muon_treats_each_stacked_layer_by_itself():
-    key = jax.random.key(0)
-    params = {"blocks": {"kernel": jax.random.normal(key, (3, 8, 4)), "scale": jnp.ones((3, 8))}}
-    grads = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params)
+def test_muon_takes_the_matrices_of_the_blocks_and_adam_the_rest():
+    params = init_params(preset("debug"), jax.random.key(0))
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), params)
     config = OptimizerConfig(name="muon", weight_decay=0.0, warmup_steps=0, clip_norm=None)
-    optimizer = build_optimizer(config, 100)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
-    matrix = {"kernel": contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1)}
-    single = contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=matrix)
-    for layer in range(3):
-        one = {"kernel": grads["blocks"]["kernel"][layer]}
-        direction, _ = single.update(one, single.init(one))
-        expected = -config.learning_rate * 0.2 * 8**0.5 * direction["kernel"]
-        np.testing.assert_allclose(updates["blocks"]["kernel"][layer], expected, atol=1e-6)
-    adam = optax.adam(config.learning_rate, b1=config.b1, b2=config.b2)
-    scale = {"scale": grads["blocks"]["scale"]}
-    expected, _ = adam.update(scale, adam.init(scale))
-    np.testing.assert_allclose(updates["blocks"]["scale"], expected["scale"], rtol=1e-5)
+    optimizer = build_optimizer(config, 100, num_heads=2)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    adam = optax.adam(config.learning_rate, b1=config.b1, b2=config.b2, eps=config.eps)
+    by_adam, _ = adam.update(grads, adam.init(params))
+    muon = scale_by_muon(config.momentum, num_heads=2)
+    for part in ("attention", "mlp"):
+        kernels = {
+            name: layer["kernel"]
+            for name, layer in grads["blocks"][part].items()
+            if "kernel" in layer
+        }
+        nested = {name: {"kernel": kernel} for name, kernel in kernels.items()}
+        directions, _ = muon.update(nested, muon.init(nested))
+        for name in kernels:
+            found = updates["blocks"][part].pop(name)["kernel"]
+            expected = -config.learning_rate * directions[name]["kernel"]
+            np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+            del by_adam["blocks"][part][name]
+    assert set(updates["blocks"]["attention"]) == {"query_norm", "key_norm", "text_key_norm"}
+    jax.tree.map(lambda u, a: np.testing.assert_allclose(u, a, atol=1e-6), updates, by_adam)
 
 
 @pytest.mark.parametrize(

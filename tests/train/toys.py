@@ -65,7 +65,7 @@ def make(
 ) -> tuple[StepFn, TrainState]:
     """A step and the state before it."""
     config = OptimizerConfig(name=name, learning_rate=1e-2, warmup_steps=2)
-    optimizer = build_optimizer(config, max_steps)
+    optimizer = build_optimizer(config, max_steps, num_heads=1)
     scaling = options.get("loss_scaling")
     state = init_state(params(), optimizer, ema=EMA, loss_scale=scaling.initial if scaling else 1.0)
     step = make_train_step(
