@@ -1,11 +1,10 @@
 """Start-up: the environment that XLA wants, set before anything heavy is imported.
 
 XLA on CPU allocates and frees large temporaries in every step; with glibc's defaults their pages go
-back to the kernel and fault in again. Huge pages and one heap that is never trimmed cut a training
-step's CPU time by more than a third, but glibc reads these settings only when a process starts, so
-the launcher sets them and starts the same command over, once. Matrix products and convolutions are left to Eigen, not
-fused for the YNN library: with two cores that is an eighth off a step's time, and more off the
-autoencoder's (LOG.md).
+back to the kernel and fault in again. Huge pages and no trimming make that cheaper, but glibc reads
+these settings only when a process starts, so the launcher sets them and starts the same command
+over, once. It also leaves matrix products and convolutions to Eigen, which fusions for the YNN
+library would take. `benchmarks/cpu_environment.py` measures what each of these is worth.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ CPU_MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_ARENA_MAX": "1",
 }
-"""Huge pages; all from one heap that never shrinks. Heaps of threads would shrink all the same."""
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
 """Of `XLA_FLAGS`: the kinds of operations that are fused for YNN, none. XLA refuses flags that it
 does not know, so this is for the versions of JAX that the package allows."""

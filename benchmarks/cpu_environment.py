@@ -1,0 +1,127 @@
+"""What the environment of `pinxit.launcher` is worth on a CPU: a training step with and without.
+
+Processes that differ in their environment alone train the demo's network on the same rows, a few
+steps each in turns. A process keeps the memory that it happened to get, which alone makes it some
+percent faster or slower, so there are several of each kind. Prints medians and the ratio to the
+tuned one; above 1, tuned is faster.
+
+    python benchmarks/cpu_environment.py --processes 3 --rounds 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+from typing import Any
+
+from pinxit.launcher import CPU_MALLOC, NO_YNN, OFF
+
+KINDS: dict[str, dict[str, str]] = {
+    "tuned": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},
+    "heap alone": dict(CPU_MALLOC),
+    "no YNN alone": {"XLA_FLAGS": NO_YNN},
+    "neither": {},
+}
+BATCH = 16
+
+
+def step_function() -> Any:
+    """One training step of the demo's network on random latents, which waits for its loss."""
+    import jax
+    import numpy as np
+
+    from pinxit.recipes.scenes import scenes
+    from pinxit.train.build import build, build_state, build_step
+
+    config = scenes().resolved()
+    parts = build(config)
+    state = build_state(config, parts)
+    step = build_step(config, parts, state)
+    ids = parts.text_encoder.tokenize(["a small red house on the left under a full moon"] * BATCH)
+    ids = ids[:, :48]
+    side = config.image_size // parts.autoencoder.stats.downsample
+    rng = np.random.default_rng(0)
+    shape = (BATCH, side, side, parts.model.in_channels)
+    raw = {
+        "latents": rng.normal(size=shape).astype(np.float32),
+        "token_ids": ids,
+        "index": np.arange(BATCH),
+    }
+    frozen = parts.text.frozen(raw)
+    carry = [state]
+
+    def run() -> None:
+        carry[0], metrics = step(carry[0], frozen, raw)
+        jax.block_until_ready(metrics["loss"])
+
+    return run
+
+
+def child() -> None:
+    """Reads numbers of steps, writes wall and CPU milliseconds per step."""
+    run = step_function()
+    run()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        steps = int(line)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(steps):
+            run()
+        times = (time.perf_counter() - wall, time.process_time() - cpu)
+        print(*(1000 * value / steps for value in times), flush=True)
+
+
+def start(kind: str) -> subprocess.Popen[str]:
+    """A child with the environment of that kind, compiled and waiting."""
+    ours = {*CPU_MALLOC, "XLA_FLAGS"}
+    environ = {k: v for k, v in os.environ.items() if k not in ours} | KINDS[kind] | {OFF: "1"}
+    command = [sys.executable, __file__, "--child"]
+    process = subprocess.Popen(
+        command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "ready":
+        if process.poll() is not None:
+            raise SystemExit(f"{kind}: the child ended with {process.returncode}")
+    return process
+
+
+def ask(process: subprocess.Popen[str], steps: int) -> tuple[float, float]:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{steps}\n")
+    process.stdin.flush()
+    wall, cpu = map(float, process.stdout.readline().split())
+    return wall, cpu
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--processes", type=int, default=3, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5, help="in one turn")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return child()
+    processes = [(kind, start(kind)) for _ in range(args.processes) for kind in KINDS]
+    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    for turn in range(args.rounds + 1):
+        for kind, process in processes:
+            measured = ask(process, args.steps)
+            if turn:  # the first one warms up
+                times[kind].append(measured)
+    for _, process in processes:
+        process.kill()
+    print(f"{'':14} {'wall ms':>9} {'ratio':>6} {'CPU ms':>9} {'ratio':>6}")
+    tuned = [median(pair[i] for pair in times["tuned"]) for i in (0, 1)]
+    for kind, measured in times.items():
+        wall, cpu = (median(pair[i] for pair in measured) for i in (0, 1))
+        print(f"{kind:14} {wall:9.1f} {wall / tuned[0]:6.2f} {cpu:9.1f} {cpu / tuned[1]:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
