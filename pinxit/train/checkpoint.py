@@ -61,6 +61,10 @@ class Restored:
     """Newer checkpoints that could not be used, and why."""
 
 
+SHOWN = 5
+"""How many differences a refusal names."""
+
+
 def _named(tree: Any) -> dict[str, Any]:
     """Leaves by their path in the tree."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -87,7 +91,13 @@ def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
         if np.shape(found[name]) != wanted[name].shape:
             problems.append(f"{name} is {np.shape(found[name])}, not {wanted[name].shape}")
     if problems:
-        raise CheckpointError("; ".join(sorted(problems)))
+        shown = sorted(problems)[:SHOWN]
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise CheckpointError(
+            "the checkpoint holds another state than these settings make in this version: "
+            + "; ".join(shown)
+            + more
+        )
 
     def fill(part: Any, prefix: str, separator: str = "/") -> Any:
         names = [prefix + name.replace("/", separator) for name in _named(part)]
