@@ -18,7 +18,7 @@ import time
 from statistics import median
 from typing import Any
 
-from pinxit.launcher import CPU_MALLOC, NO_YNN, OFF
+from pinxit.launcher import CPU_MALLOC, NO_YNN, OFF, prepare_environment
 
 KINDS: dict[str, dict[str, str]] = {
     "tuned": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="in one turn")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    prepare_environment()  # compiled once for each kind of flags, not once for each process
     if args.child:
         return child()
     processes = [(kind, start(kind)) for _ in range(args.processes) for kind in KINDS]
