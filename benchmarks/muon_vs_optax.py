@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from optax import contrib
 
+from pinxit.encoders.weights import flatten, unflatten
 from pinxit.models.transformer import abstract, preset
 from pinxit.train.muon import INTO_HEADS, scale_by_muon
 
@@ -35,38 +36,25 @@ def momenta_of(run: Path) -> dict[str, Any]:
     newest = max((run / "checkpoints").glob("step_*"))
     tree = ocp.PyTreeCheckpointer().restore((newest / "state").absolute())
     found = {
-        tuple(name.split("blocks.")[1].split(".")): jnp.asarray(value)
+        name.split("blocks.")[1]: jnp.asarray(value)
         for name, value in tree["optimizer"].items()
         if MARK in name and np.ndim(value) == 3
     }
     if not found:
         raise SystemExit(f"{newest} has no momenta of Muon")
-    return _nested(found)
+    return unflatten(found)
 
 
 def random_momenta(name: str) -> dict[str, Any]:
     """Of the shapes of a preset, normal."""
-    blocks = abstract(preset(name))[1]["blocks"]
-    kernels = {
-        (part, layer, "kernel"): blocks[part][layer]["kernel"].shape
-        for part in ("attention", "mlp")
-        for layer in blocks[part]
-        if "kernel" in blocks[part][layer]
-    }
     rng = np.random.default_rng(0)
-    return _nested(
-        {path: jnp.asarray(rng.normal(size=s), jnp.float32) for path, s in kernels.items()}
+    return unflatten(
+        {
+            path: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+            for path, leaf in flatten(abstract(preset(name))[1]["blocks"]).items()
+            if path.endswith("kernel") and not path.startswith("modulation")
+        }
     )
-
-
-def _nested(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = leaf
-    return tree
 
 
 def directions(optimizer: Any, momenta: Any) -> Callable[[], Any]:

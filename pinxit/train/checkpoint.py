@@ -83,7 +83,7 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
 
 
 def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
-    """The inverse, checked against a state of the expected shapes; every mismatch is named."""
+    """The inverse, checked against a state of the expected shapes; mismatches are named."""
     found, wanted = _named(tree), _named(_as_tree(like))
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is unexpected" for name in found if name not in wanted]
