@@ -346,7 +346,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
         raise UsageError(
             "checkpoint",
             str(path or stored.name),
-            problem=f"foreign: its parameters do not fit its config ({'; '.join(problems[:5])})",
+            problem=f"foreign: its parameters do not fit its config ({problems})",
         )
     model = TextToImage(
         jax.tree.map(jnp.asarray, stored.params),

@@ -22,6 +22,8 @@ from pinxit.config import UsageError
 from pinxit.encoders.weights import flatten, unflatten
 
 FORMAT = "pinxit-release"
+SHOWN = 5
+"""How many differences a refusal names."""
 MANIFEST = "manifest.json"
 """The file of a checkpoint that lists its files with their hashes."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
@@ -257,14 +259,18 @@ def _map(tree: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten(flat)
 
 
-def mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What is missing, extra or of another shape, by parameter."""
-    ours, theirs = flatten(wanted), flatten(found)
-    problems = [f"missing {name}" for name in ours if name not in theirs]
-    problems += [f"unexpected {name}" for name in theirs if name not in ours]
+def mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is missing, extra or of another shape, in a line; empty if nothing is.
+
+    Both are arrays by name, nested or not. `SHOWN` are told of, the others counted.
+    """
+    found, wanted = flatten(found), flatten(wanted)
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is unexpected" for name in found if name not in wanted]
     problems += [
-        f"{name} is {tuple(np.shape(theirs[name]))}, not {tuple(ours[name].shape)}"
-        for name in ours
-        if name in theirs and tuple(np.shape(theirs[name])) != tuple(ours[name].shape)
+        f"{name} is {np.shape(found[name])}, not {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in found and np.shape(found[name]) != tuple(wanted[name].shape)
     ]
-    return problems
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "; ".join(problems[:SHOWN] + more)

@@ -20,7 +20,7 @@ from hostile_server import LOOPBACK, HostileServer
 from prepared_toys import content
 
 from pinxit.data.manifest import Manifest
-from pinxit.data.prepare import read_outcomes
+from pinxit.data.prepare_images import read_outcomes
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")

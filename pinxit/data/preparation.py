@@ -33,7 +33,7 @@ from pinxit.data.manifest import (
     gather,
     unit_of,
 )
-from pinxit.data.prepare import ImageStage, Offline
+from pinxit.data.prepare_images import ImageStage, Offline
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.previews import FOLDER as PREVIEWS
 from pinxit.data.schema import Unit, can_heal

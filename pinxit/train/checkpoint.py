@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pinxit.config import diff
-from pinxit.release import MANIFEST, damage, files_of, sha256_of
+from pinxit.release import MANIFEST, damage, files_of, mismatches, sha256_of
 from pinxit.train.placement import fetch
 from pinxit.train.state import TrainState
 
@@ -61,10 +61,6 @@ class Restored:
     """Newer checkpoints that could not be used, and why."""
 
 
-SHOWN = 5
-"""How many differences a refusal names."""
-
-
 def _named(tree: Any) -> dict[str, Any]:
     """Leaves by their path in the tree."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -85,18 +81,10 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
 def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     """The inverse, checked against a state of the expected shapes; mismatches are named."""
     found, wanted = _named(tree), _named(_as_tree(like))
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is unexpected" for name in found if name not in wanted]
-    for name in set(found) & set(wanted):
-        if np.shape(found[name]) != wanted[name].shape:
-            problems.append(f"{name} is {np.shape(found[name])}, not {wanted[name].shape}")
-    if problems:
-        shown = sorted(problems)[:SHOWN]
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    if problems := mismatches(found, wanted):
         raise CheckpointError(
             "the checkpoint holds another state than these settings make in this version: "
-            + "; ".join(shown)
-            + more
+            + problems
         )
 
     def fill(part: Any, prefix: str, separator: str = "/") -> Any:

@@ -62,7 +62,5 @@ def check_model(stored: release.Stored, wanted: TransformerConfig, where: str) -
     names = [field.name for field in fields(TransformerConfig) if field.name not in COMPUTATION]
     pairs = [(name, getattr(theirs, name), getattr(wanted, name)) for name in names]
     different = [f"{name} (there {a!r}, here {b!r})" for name, a, b in pairs if a != b]
-    different = different or release.mismatches(stored.params, abstract(wanted)[1])[:5]
-    if different:
-        problem = f"of another network: {'; '.join(different)}"
-        raise UsageError("init_from", where, problem=problem)
+    if what := "; ".join(different) or release.mismatches(stored.params, abstract(wanted)[1]):
+        raise UsageError("init_from", where, problem=f"of another network: {what}")

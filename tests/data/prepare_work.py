@@ -17,7 +17,7 @@ from pinxit.data.fetch import Fetched
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import Decoded, ImageConfig, decode, encode_image
 from pinxit.data.manifest import UnitRecord
-from pinxit.data.prepare import ImageStage, prepare_images
+from pinxit.data.prepare_images import ImageStage, prepare_images
 from pinxit.data.schema import Row, Unit
 
 IMAGE = ImageConfig(size=16, crop="random")

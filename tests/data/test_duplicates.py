@@ -20,7 +20,7 @@ from pinxit.data.duplicates import DuplicateList, filters_identity, open_duplica
 from pinxit.data.engines import InlineEngine, LocalEngine
 from pinxit.data.filters import Filter, FilterConfig
 from pinxit.data.find_duplicates import Incomplete, find_duplicates
-from pinxit.data.prepare import ImageStage
+from pinxit.data.prepare_images import ImageStage
 from pinxit.data.schema import Row, Source
 from pinxit.data.sources import open_source
 from pinxit.prepare_cli import prepare

@@ -22,7 +22,7 @@ from pinxit.data.images import ImageConfig
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents
 from pinxit.data.preparation_report import write_report
-from pinxit.data.prepare import ImageStage, plain
+from pinxit.data.prepare_images import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.reading import PreparedRows
 from pinxit.data.schema import Unit

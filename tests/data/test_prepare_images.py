@@ -16,7 +16,7 @@ from pinxit.data.filters import FilterConfig
 from pinxit.data.images import decode
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import run_images
-from pinxit.data.prepare import Offline, prepare_images, read_outcomes
+from pinxit.data.prepare_images import Offline, prepare_images, read_outcomes
 from pinxit.data.previews import read_previews
 
 UNIT = work.ToySource().units()[0]
