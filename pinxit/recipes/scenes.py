@@ -38,8 +38,8 @@ def scenes() -> TrainConfig:
 def scenes_long() -> TrainConfig:
     """The demo for six times as long, on three times the pictures: the shipped checkpoint.
 
-    Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: about an hour.
-    Expected figures: see README.
+    Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: a little over
+    an hour. Expected figures: see README.
     """
     return replace(
         scenes(),

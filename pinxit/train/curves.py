@@ -32,6 +32,23 @@ def _by_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         axes.legend(fontsize=7)
 
 
+def _validation(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Validation loss of each average over the steps; bars where it was measured once."""
+    names = sorted({name for row in rows for name in row if name.startswith("validation_loss/")})
+    axes.set(title="validation loss", xlabel="step")
+    series = {name.partition("/")[2]: _series(rows, name) for name in names}
+    steps = {step for measured, _ in series.values() for step in measured}
+    if len(steps) == 1:
+        bars = axes.bar(list(series), [values[-1] for _, values in series.values()], width=0.5)
+        axes.bar_label(bars, fmt="%.4f", padding=2, fontsize=8)
+        axes.margins(y=0.15)
+        axes.set_xlabel(f"step {steps.pop()}")
+    elif steps:
+        for name, pair in series.items():
+            axes.plot(*pair, "o-", label=name, markersize=3)
+        axes.legend(fontsize=7)
+
+
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes the curves of these rows of metrics.jsonl as a PNG."""
     figure = Figure(figsize=(12, 6.5), layout="constrained")
@@ -43,12 +60,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         place.plot(*_series(rows, name), linewidth=1)
         place.set(title=titles[name], xlabel="step")
     _by_time(axes[0, 1], rows)
-    names = {name for row in rows for name in row if name.startswith("validation_loss/")}
-    for name in sorted(names):
-        axes[0, 2].plot(*_series(rows, name), "o-", label=name.partition("/")[2], markersize=3)
-    axes[0, 2].set(title="validation loss", xlabel="step")
-    if names:
-        axes[0, 2].legend(fontsize=7)
+    _validation(axes[0, 2], rows)
     for place in axes.flat:
         place.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
