@@ -21,7 +21,7 @@ from prepare_work import picture
 from test_source_archives import write_tar
 
 from pinxit.cli import main
-from pinxit.data import prepare, ranks
+from pinxit.data import prepare_images, ranks
 from pinxit.data.manifest import Manifest
 from pinxit.data.schema import Unit
 
@@ -104,7 +104,7 @@ def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
 def test_units_that_fail_are_named_and_end_with_1(
     table: Path, bundle: Path, tmp_path: Path, capsys, monkeypatch
 ):
-    real = prepare.prepare_images
+    real = prepare_images.prepare_images
 
     def broken(unit: Unit, *rest: Any, **more: Any) -> Any:
         if unit.part == 1:
@@ -113,7 +113,7 @@ def test_units_that_fail_are_named_and_end_with_1(
 
     out = tmp_path / "set"
     given = words(table, out, bundle, "--engine", "inline", "--stage", "images")
-    monkeypatch.setattr(prepare, "prepare_images", broken)
+    monkeypatch.setattr(prepare_images, "prepare_images", broken)
     assert main(given) == 1
     said = capsys.readouterr().err
     assert "00000-001 failed: RuntimeError: a bug, say" in said and "images: 2 of 3" in said
