@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pinxit import load_checkpoint
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.dataset import Scenes
 
 PROMPTS = (
     "A beautiful sunset over mountains",

@@ -14,7 +14,7 @@ import optax
 from optax import contrib
 from safetensors.numpy import load_file, save_file
 
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.dataset import Scenes
 
 
 def scene_pool(count: int, *, seed: int, split: str = "any") -> tuple[np.ndarray, list, list]:

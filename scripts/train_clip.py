@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from fitting import asset_directory, fit, halve, scene_pool, shuffled, to_unit
 
-from pinxit.data.scene import HEADS
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.attributes import HEADS
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.encoders.clip import (
     ClipConfig,
     ClipTextConfig,

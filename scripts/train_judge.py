@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from fitting import asset_directory, fit, halve, scene_pool, shuffled, to_unit
 
-from pinxit.data.scene import HEADS, score
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.attributes import HEADS, score
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.judge import (
     Judge,
     JudgeConfig,

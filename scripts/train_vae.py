@@ -19,8 +19,8 @@ import numpy as np
 from fitting import asset_directory, fit, halve, scene_pool, shuffled, to_unit
 from PIL import Image
 
-from pinxit.data.scene import score
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.attributes import score
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.encoders.vae import (
     AutoencoderKLConfig,
     decode,

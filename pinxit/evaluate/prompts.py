@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import positive
-from pinxit.data.scene import ATTRIBUTES, score
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.attributes import ATTRIBUTES, score
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.pipeline import TextToImage
 

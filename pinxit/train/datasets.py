@@ -30,7 +30,7 @@ class Examples(Protocol):
 
 def scenes(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
     """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
-    from pinxit.data.scenes import Scenes
+    from pinxit.data.scenes.dataset import Scenes
 
     full = split == "heldout"
     return Scenes(size, seed=seed, split=split, image_size=image_size, full_captions=full)

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from pinxit.data.captions import caption
-from pinxit.data.drawing import render
-from pinxit.data.scene import (
+from pinxit.data.scenes.attributes import (
     ATTRIBUTES,
     COLOURS,
     HEADS,
@@ -18,7 +16,9 @@ from pinxit.data.scene import (
     sample_scene,
     score,
 )
-from pinxit.data.scenes import Scenes
+from pinxit.data.scenes.captions import caption
+from pinxit.data.scenes.dataset import Scenes
+from pinxit.data.scenes.drawing import render
 
 GOLDEN_MEANS = [42.6, 139.3, 61.5, 170.5]
 HOUSE = Scene("night", "hills", "clear", "full moon", (Thing("house", "red", "small", "left"),))

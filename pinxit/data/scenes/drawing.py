@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pinxit.data.scene import PLACES, Scene, Thing
+from pinxit.data.scenes.attributes import PLACES, Scene, Thing
 
 RGB = tuple[int, int, int]
 SUPERSAMPLING = 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pinxit.data.scene import Scene, Thing
+from pinxit.data.scenes.attributes import Scene, Thing
 
 _TIME = {
     "dawn": ("at dawn", "at sunrise", "in the early morning"),

@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinxit.arrays import Example
-from pinxit.data.captions import caption
-from pinxit.data.drawing import render
-from pinxit.data.scene import SPLITS, Scene, sample_scene
+from pinxit.data.scenes.attributes import SPLITS, Scene, sample_scene
+from pinxit.data.scenes.captions import caption
+from pinxit.data.scenes.drawing import render
 
 
 @dataclass(frozen=True)
