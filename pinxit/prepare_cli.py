@@ -24,7 +24,7 @@ from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.ranks import await_units, begin, give_up
 from pinxit.data.row_limit import units_for
 from pinxit.data.schema import Source, Unit
-from pinxit.data.sources import SOURCES, open_source
+from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.prepare_display import watching
 from pinxit.prepare_encoders import (
     MakeEncoders,

@@ -11,7 +11,7 @@ from pinxit.data.engines import ENGINES
 from pinxit.data.fetch import FetchConfig
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
-from pinxit.data.sources import SOURCES
+from pinxit.data.sources.catalogue import SOURCES
 from pinxit.train.datasets import named_columns
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.data.sources import SOURCES
+from pinxit.data.sources.catalogue import SOURCES
 from pinxit.recipes import RECIPES, recipe_for, recipe_of
 
 

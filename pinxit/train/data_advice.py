@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pinxit.data.sources import SOURCES
+from pinxit.data.sources.catalogue import SOURCES
 from pinxit.guidance_check import out_of_range
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.settings import TrainConfig

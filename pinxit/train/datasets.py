@@ -14,7 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.manifest import MANIFEST, STAGES
-from pinxit.data.sources import SOURCES
+from pinxit.data.sources.catalogue import SOURCES
 
 Split = Literal["train", "heldout"]
 

@@ -69,7 +69,7 @@ def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Sourc
         problem = "streamed, which is for one process"
         valid = "prepare it (pinxit prepare), then --dataset_path FOLDER"
         raise UsageError("dataset_name", config.dataset_name, problem=problem, valid=valid)
-    from pinxit.data.sources import open_source
+    from pinxit.data.sources.catalogue import open_source
 
     hub = revision is not None and not revision.startswith("files-")
     return open_source(

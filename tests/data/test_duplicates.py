@@ -22,7 +22,7 @@ from pinxit.data.filters import Filter, FilterConfig
 from pinxit.data.find_duplicates import Incomplete, find_duplicates
 from pinxit.data.prepare_images import ImageStage
 from pinxit.data.schema import Row, Source
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
 from pinxit.prepare_cli import prepare
 from pinxit.train.attempts import Attempts
 

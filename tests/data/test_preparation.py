@@ -26,7 +26,7 @@ from pinxit.data.prepare_images import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.reading import PreparedRows
 from pinxit.data.schema import Unit
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
 
 HERE = Path(__file__).parent
 IDENTITY = {"autoencoder": "means"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pinxit.data.schema import Row, Source
-from pinxit.data.source_archives import LARGEST, is_honest, members
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
+from pinxit.data.sources.webdataset import LARGEST, is_honest, members
 
 JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 

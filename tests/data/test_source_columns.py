@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pinxit.data.source_columns import (
+from pinxit.data.sources.catalogue import COYO, LAION, USUAL
+from pinxit.data.sources.columns import (
     Columns,
     hash_digits,
     make_row,
@@ -14,7 +15,6 @@ from pinxit.data.source_columns import (
     unreadable,
     whole,
 )
-from pinxit.data.sources import COYO, LAION, USUAL
 
 RELEASED = [
     *("id", "url", "text", "width", "height", "image_phash", "text_length", "word_count"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pinxit.data.schema import Row, Source
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
 
 PNG = b"\x89PNG not a real picture"
 
@@ -84,7 +84,7 @@ def test_a_folder_that_changes_is_noticed(tmp_path: Path):
     source = open_source("folder", path=fill(tmp_path, {"0.png": PNG, "1.png": PNG}))
     (unit,) = source.units()
     fill(tmp_path, {"0a.png": PNG})
-    from pinxit.data.source_folders import read_folder
+    from pinxit.data.sources.image_folder import read_folder
 
     read_folder.cache_clear()  # as in another process
     with pytest.raises(ValueError, match="has changed since it was opened"):

@@ -13,8 +13,8 @@ from coyo_files import write_coyo
 from fake_hub import COMMIT, MOVED, Hub, serve
 
 from pinxit.data.schema import Row, Source
-from pinxit.data.source_hub import LONGEST_WAIT, is_hub_name, parse_hub_path, wait_of
-from pinxit.data.sources import SOURCES, open_source
+from pinxit.data.sources.catalogue import SOURCES, open_source
+from pinxit.data.sources.hub import LONGEST_WAIT, is_hub_name, parse_hub_path, wait_of
 
 
 def every(source: Source) -> list[Row]:

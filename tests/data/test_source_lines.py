@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinxit.data.schema import Row, Source
-from pinxit.data.source_columns import text
-from pinxit.data.source_lines import records
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
+from pinxit.data.sources.columns import text
+from pinxit.data.sources.text_lines import records
 
 
 def every(source: Source) -> list[Row]:
@@ -142,7 +142,7 @@ def test_a_unit_reads_its_own_lines_only(tmp_path: Path):
 
 
 def test_a_field_beyond_the_limit_spoils_its_record_alone(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pinxit.data.source_lines.LONGEST_FIELD", 20)
+    monkeypatch.setattr("pinxit.data.sources.text_lines.LONGEST_FIELD", 20)
     data = f"url,caption\nu0,a\nu1,{'x' * 30}\nu2,b\n"
     rows = every(open_source("csv", path=write(tmp_path / "a.csv", data)))
     assert [(row.url, row.caption) for row in rows] == [("u0", "a"), (None, ""), ("u2", "b")]

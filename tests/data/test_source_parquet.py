@@ -13,10 +13,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinxit.data import source_parquet
 from pinxit.data.schema import Row, Source
-from pinxit.data.source_parquet import ParquetSource, plan
-from pinxit.data.sources import open_source
+from pinxit.data.sources import parquet as source_parquet
+from pinxit.data.sources.catalogue import open_source
+from pinxit.data.sources.parquet import ParquetSource, plan
 
 
 def every(source: Source) -> list[Row]:

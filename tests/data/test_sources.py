@@ -14,8 +14,8 @@ import pytest
 from coyo_files import write_coyo
 
 from pinxit.data.schema import Row, Source, Unit
-from pinxit.data.source_files import File, fingerprint, list_files, open_file, without_held_out
-from pinxit.data.sources import SOURCES, open_source
+from pinxit.data.sources.catalogue import SOURCES, open_source
+from pinxit.data.sources.files import File, fingerprint, list_files, open_file, without_held_out
 
 PNG = b"\x89PNG"
 
@@ -155,7 +155,7 @@ def test_held_out_splits():
 def test_opening_needs_no_jax():
     """Workers that fetch and decode start fast and small."""
     code = (
-        "import sys, pinxit.data.sources, pinxit.data.filters; "
+        "import sys, pinxit.data.sources.catalogue, pinxit.data.filters; "
         "print([m for m in ('jax', 'pyarrow', 'huggingface_hub', 'aiohttp') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

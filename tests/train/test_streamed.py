@@ -28,7 +28,7 @@ from pinxit.config import UsageError
 from pinxit.data.fetch import FetchConfig
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
-from pinxit.data.sources import open_source
+from pinxit.data.sources.catalogue import open_source
 from pinxit.train.attempts import Attempts
 from pinxit.train.build import _cached
 from pinxit.train.run import RunResult, run

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.schema import Source, Unit
-from pinxit.data.source_archives import ArchiveSource
-from pinxit.data.source_columns import Columns
-from pinxit.data.source_files import File, Listing, list_files, without_held_out
-from pinxit.data.source_folders import FolderSource, list_folder
-from pinxit.data.source_hub import SCHEME, parse_hub_path
-from pinxit.data.source_lines import LinesSource
-from pinxit.data.source_parquet import ParquetSource, match, open_table
+from pinxit.data.sources.columns import Columns
+from pinxit.data.sources.files import File, Listing, list_files, without_held_out
+from pinxit.data.sources.hub import SCHEME, parse_hub_path
+from pinxit.data.sources.image_folder import FolderSource, list_folder
+from pinxit.data.sources.parquet import ParquetSource, match, open_table
+from pinxit.data.sources.text_lines import LinesSource
+from pinxit.data.sources.webdataset import ArchiveSource
 
 __all__ = ["SOURCES", "Place", "Source", "Unit", "open_source"]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinxit.data.schema import Row, Unit
-from pinxit.data.source_columns import Columns, Found, make_row
-from pinxit.data.source_files import File, open_file, reading
+from pinxit.data.sources.columns import Columns, Found, make_row
+from pinxit.data.sources.files import File, open_file, reading
 
 if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch, Table

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pinxit.data.schema import Row, Unit
-from pinxit.data.source_columns import Columns, Found, make_row, text, unreadable
-from pinxit.data.source_files import File, open_file, reading
+from pinxit.data.sources.columns import Columns, Found, make_row, text, unreadable
+from pinxit.data.sources.files import File, open_file, reading
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 TEXTS = frozenset({"txt", "caption", "json"})

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit.data.schema import Row, Unit
-from pinxit.data.source_archives import IMAGES, LARGEST, row_of_files
-from pinxit.data.source_columns import Columns, text, unreadable
-from pinxit.data.source_files import (
+from pinxit.data.sources.columns import Columns, text, unreadable
+from pinxit.data.sources.files import (
     File,
     Listing,
     list_files,
@@ -29,7 +28,8 @@ from pinxit.data.source_files import (
     reading,
     without_held_out,
 )
-from pinxit.data.source_lines import open_lines, records
+from pinxit.data.sources.text_lines import open_lines, records
+from pinxit.data.sources.webdataset import IMAGES, LARGEST, row_of_files
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 NAMED = ("file_name", "filename", "file", "image")

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit.data.schema import Row, Unit
-from pinxit.data.source_columns import Columns, Found, make_row, unreadable
-from pinxit.data.source_files import File, open_file, reading
+from pinxit.data.sources.columns import Columns, Found, make_row, unreadable
+from pinxit.data.sources.files import File, open_file, reading
 
 FORMATS = ("csv", "tsv", "jsonl")
 LONGEST_FIELD = 2**24

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pinxit.data.source_hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
+from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
 
 MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
