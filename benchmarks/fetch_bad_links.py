@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
 
 from hostile_server import BADS, LOOPBACK, HostileServer, mixed
 
-from pinxit.data.fetch import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 
 
 def arguments() -> argparse.Namespace:

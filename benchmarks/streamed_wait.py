@@ -115,7 +115,7 @@ def main() -> int:
     restart_tuned()
     from rich.console import Console
 
-    from pinxit.data.fetch import FetchConfig
+    from pinxit.data.fetch.fetcher import FetchConfig
     from pinxit.data.images import ImageConfig
     from pinxit.train.run import run
     from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.engines import ENGINES
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES

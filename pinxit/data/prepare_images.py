@@ -32,7 +32,7 @@ from PIL import Image
 from pinxit.data.decode_pool import DecodePool
 from pinxit.data.duplicates import filters_identity, open_duplicates
 from pinxit.data.durable import whole
-from pinxit.data.fetch import FetchConfig, Fetched, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
 from pinxit.data.filters import Duplicates, Filter, FilterConfig
 from pinxit.data.identity import plain, source_identity
 from pinxit.data.images import Decoded, ImageConfig, encode_image

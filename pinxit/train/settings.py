@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pinxit.config import UsageError, choice
 from pinxit.config import positive as positive_or_none
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
 from pinxit.flow.objective import FlowMatching

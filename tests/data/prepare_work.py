@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pinxit.data.fetch import Fetched
+from pinxit.data.fetch.fetcher import Fetched
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import Decoded, ImageConfig, decode, encode_image
 from pinxit.data.manifest import UnitRecord

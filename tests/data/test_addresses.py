@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pinxit.config import UsageError
-from pinxit.data.addresses import Guard, Refused, embedded, follow, numeric, parse_url
-from pinxit.data.resolver import Resolver
+from pinxit.data.fetch.address_guard import Guard, Refused, embedded, follow, numeric, parse_url
+from pinxit.data.fetch.dns_resolver import Resolver
 
 PUBLIC = ("8.8.8.8", "93.184.216.34", "172.32.0.1", "11.0.0.1", "223.255.255.255", "2600::1")
 REFUSED = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pinxit.data.async_map import async_map
+from pinxit.data.fetch.async_map import async_map
 
 
 class Doubler:

@@ -19,8 +19,8 @@ from PIL import Image
 
 import pinxit
 from pinxit.config import UsageError
-from pinxit.data.exchange import opts_out, seconds_of
-from pinxit.data.fetch import FetchConfig, Fetched, Fetcher, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
+from pinxit.data.fetch.http_request import opts_out, seconds_of
 from pinxit.data.schema import is_status
 
 
@@ -184,7 +184,7 @@ def test_progress_is_told_after_each(server):
 
 def test_a_slow_caller_bounds_what_is_held(server, monkeypatch):
     """Forty bodies of half a MiB are under way at once, and two MiB of them may wait."""
-    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**21)
+    monkeypatch.setattr("pinxit.data.fetch.http_request.MEMORY", 2**21)
     finished: list[int] = []
     call = Fetcher.__call__
 
@@ -207,7 +207,7 @@ def test_a_slow_caller_bounds_what_is_held(server, monkeypatch):
 
 
 def test_a_body_longer_than_all_memory_is_read(server, monkeypatch):
-    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**18)
+    monkeypatch.setattr("pinxit.data.fetch.http_request.MEMORY", 2**18)
     urls = [(i, server.url("large", i, host=f"large{i}.test")) for i in range(8)]
     found = dict(fetch_all(urls, settings(max_bytes=2**19), lookup=server.lookup))
     assert {fetched.status for fetched in found.values()} == {"ok"}
@@ -215,7 +215,7 @@ def test_a_body_longer_than_all_memory_is_read(server, monkeypatch):
 
 
 def test_memory_is_given_back_by_those_who_fetch_one_by_one(server, monkeypatch):
-    monkeypatch.setattr("pinxit.data.exchange.MEMORY", 2**20)
+    monkeypatch.setattr("pinxit.data.fetch.http_request.MEMORY", 2**20)
 
     async def main():
         async with Fetcher(settings(), lookup=server.lookup) as fetcher:
@@ -280,7 +280,7 @@ def test_certificates_are_checked(tmp_path, monkeypatch):
         untrusted = [fetch(secure, url) for url in urls]
         assert [(f.status, f.attempts) for f in untrusted] == [("tls", 1)] * 2
         trusted = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-        monkeypatch.setattr("pinxit.data.exchange._trusted", lambda: trusted)
+        monkeypatch.setattr("pinxit.data.fetch.http_request._trusted", lambda: trusted)
         assert [fetch(secure, url).status for url in urls] == ["ok", "tls"]
         assert fetch(secure, urls[0].replace("https", "http")).status == "connect"
 
@@ -290,7 +290,7 @@ def test_no_tls_where_tls_was_asked_for(server):
 
 
 def test_too_many_open_files_is_our_fault_and_no_rows(server, monkeypatch):
-    from pinxit.data.addresses import Guard
+    from pinxit.data.fetch.address_guard import Guard
 
     def socket(self, info):
         raise OSError(24, "Too many open files")
@@ -345,7 +345,7 @@ def test_a_third_of_twenty_thousand_bad_links_costs_no_good_image():
 
 BOMBS = """
     import json, sys
-    from pinxit.data.fetch import FetchConfig, fetch_all
+    from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
     port = int(sys.argv[1])
     config = FetchConfig(timeout=6.0, retries=1, backoff=0.01, allow_networks=("127.0.0.1/32",))
 

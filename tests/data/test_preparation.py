@@ -17,7 +17,7 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, UnitResult
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents

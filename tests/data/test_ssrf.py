@@ -12,8 +12,9 @@ import threading
 import pytest
 from hostile_server import HostileServer
 
-from pinxit.data import addresses, resolver
-from pinxit.data.fetch import FetchConfig, fetch_all
+from pinxit.data.fetch import address_guard as addresses
+from pinxit.data.fetch import dns_resolver as resolver
+from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 
 PUBLIC = "93.184.215.14"
 

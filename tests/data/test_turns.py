@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.data import turns
-from pinxit.data.turns import Memory, Resting, Share, Turns, Unreachable, spare_places
+from pinxit.data.fetch import request_turns as turns
+from pinxit.data.fetch.request_turns import Memory, Resting, Share, Turns, Unreachable, spare_places
 
 
 async def occupy(subject: Turns, host: str, seconds: float, log: list, now: list) -> None:

@@ -24,7 +24,7 @@ import prepare_work as work
 import prepared_toys as toys
 
 from pinxit.data.engines import InlineEngine
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images import ImageConfig, encode_image
 from pinxit.data.manifest import Manifest
 from pinxit.data.preparation import run_images

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.train.data_advice import CaptionCheck, before_training, faster_data
 from pinxit.train.health import Finding, Watch

@@ -25,7 +25,7 @@ from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 
 from pinxit.config import UsageError
-from pinxit.data.fetch import FetchConfig
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters import FilterConfig
 from pinxit.data.images import ImageConfig
 from pinxit.data.sources.catalogue import open_source

@@ -21,15 +21,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from pinxit.config import UsageError, positive
-from pinxit.data.addresses import Guard, follow, parse_url
-from pinxit.data.async_map import async_map
+from pinxit.data.fetch.address_guard import Guard, follow, parse_url
+from pinxit.data.fetch.async_map import async_map
+from pinxit.data.fetch.request_turns import Resting, Turns, Unreachable, spare_places
 from pinxit.data.schema import can_heal, http_code
-from pinxit.data.turns import Resting, Turns, Unreachable, spare_places
 
 if TYPE_CHECKING:
-    from pinxit.data.exchange import Answer
-    from pinxit.data.resolver import Lookup
-    from pinxit.data.turns import Share
+    from pinxit.data.fetch.dns_resolver import Lookup
+    from pinxit.data.fetch.http_request import Answer
+    from pinxit.data.fetch.request_turns import Share
 
 K = TypeVar("K")
 
@@ -136,8 +136,8 @@ class Fetcher:
         self._resting = Resting()
 
     async def __aenter__(self) -> Fetcher:
-        from pinxit.data.exchange import Exchange
-        from pinxit.data.resolver import system_lookup
+        from pinxit.data.fetch.dns_resolver import system_lookup
+        from pinxit.data.fetch.http_request import Exchange
 
         self._exchange = Exchange(
             self._guard,
@@ -190,7 +190,7 @@ class Fetcher:
 
     async def _attempt(self, url: str) -> tuple[str, Answer, float]:
         """One attempt, redirects included: the last URL, its answer, and the seconds it took."""
-        from pinxit.data.exchange import Answer
+        from pinxit.data.fetch.http_request import Answer
 
         loop, spent = asyncio.get_running_loop(), 0.0
         for _ in range(self.config.max_redirects + 1):

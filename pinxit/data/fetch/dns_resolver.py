@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from pinxit.data.addresses import Guard, Refused
+from pinxit.data.fetch.address_guard import Guard, Refused
 
 Lookup = Callable[[str], Sequence[str]]
 """A host name's addresses. It may block; it raises `socket.gaierror` where there are none."""
