@@ -116,7 +116,7 @@ def main() -> int:
     from rich.console import Console
 
     from pinxit.data.fetch.fetcher import FetchConfig
-    from pinxit.data.images import ImageConfig
+    from pinxit.data.images.decode import ImageConfig
     from pinxit.train.run import run
     from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
     from pinxit.train.writers import read_rows

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pinxit.data.filters import FilterConfig
 from pinxit.data.histograms import BINS, Histograms
-from pinxit.data.images import decode_jpeg
+from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import SIDE, read_previews, thumbnail
 from pinxit.data.schema import meaning

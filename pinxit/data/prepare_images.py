@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinxit.data.decode_pool import DecodePool
 from pinxit.data.duplicates import filters_identity, open_duplicates
 from pinxit.data.durable import whole
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
 from pinxit.data.filters import Duplicates, Filter, FilterConfig
 from pinxit.data.identity import plain, source_identity
-from pinxit.data.images import Decoded, ImageConfig, encode_image
+from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
+from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import Previews
 from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pinxit.arrays import Conditioning
-from pinxit.data.images import decode_jpeg
+from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.manifest import Ledger, Unfinished, UnitRecord
 from pinxit.data.shards import (
     DamagedShard,

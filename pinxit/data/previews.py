@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pinxit.data.images import encode_image
+from pinxit.data.images.decode import encode_image
 from pinxit.data.schema import Row
 from pinxit.data.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pinxit.config import choice
-from pinxit.data.images import decode_jpeg
+from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.layout import files_of, parts_of
 from pinxit.data.manifest import Manifest, Unfinished
 from pinxit.data.shards import (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pinxit.arrays import Example
-from pinxit.data.images import decode_jpeg, encode_image
+from pinxit.data.images.decode import decode_jpeg, encode_image
 from pinxit.train.attempts import Position
 from pinxit.train.stream import Found, Stream, pack_position, unpack_position
 

@@ -30,10 +30,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pinxit.config import from_json, to_json
-from pinxit.data.decode_pool import DecodePool
 from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters import FilterConfig
-from pinxit.data.images import ImageConfig
+from pinxit.data.images.decode import ImageConfig
+from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.schema import Outcome, Source
 from pinxit.train.attempts import Attempt, Attempts, Position
 

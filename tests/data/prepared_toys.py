@@ -9,7 +9,7 @@ import numpy as np
 
 from pinxit.arrays import Conditioning
 from pinxit.data.engines import InlineEngine
-from pinxit.data.images import encode_image
+from pinxit.data.images.decode import encode_image
 from pinxit.data.manifest import Ledger, UnitRecord, gather
 from pinxit.data.preparation import run_latents
 from pinxit.data.prepare_latents import Encoders, LatentStage

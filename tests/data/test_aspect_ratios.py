@@ -3,8 +3,8 @@
 import pytest
 from pictures import encoded, scene
 
-from pinxit.data.aspect_ratios import make_buckets, nearest_bucket
-from pinxit.data.images import ImageConfig, decode
+from pinxit.data.images.aspect_ratios import make_buckets, nearest_bucket
+from pinxit.data.images.decode import ImageConfig, decode
 
 
 def test_buckets_keep_to_the_area_and_the_ratio():

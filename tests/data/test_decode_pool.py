@@ -15,9 +15,9 @@ import pytest
 from pictures import encoded, endless_jpeg, png, scene
 from PIL import Image
 
-from pinxit.data import decode_pool
-from pinxit.data.decode_pool import DecodePool
-from pinxit.data.images import ImageConfig, decode
+from pinxit.data.images import decode_pool
+from pinxit.data.images.decode import ImageConfig, decode
+from pinxit.data.images.decode_pool import DecodePool
 
 CONFIG = ImageConfig(size=32, crop="random", workers=2, timeout=30)
 posix = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
@@ -253,9 +253,9 @@ def test_closing_ends_what_hangs():
 
 SCRIPT = """
 import sys
-from pinxit.data import decode_pool
-from pinxit.data.decode_pool import DecodePool
-from pinxit.data.images import ImageConfig
+from pinxit.data.images import decode_pool
+from pinxit.data.images.decode_pool import DecodePool
+from pinxit.data.images.decode import ImageConfig
 decode_pool.WATCH_SECONDS = 1000  # as if it were gone already
 with DecodePool(ImageConfig(size=32, workers=2, timeout=4.0)) as pool:
     data = [open(name, "rb").read() for name in sys.argv[1:]]

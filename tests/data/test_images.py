@@ -10,9 +10,9 @@ from pictures import encoded, png, scene
 from PIL import Image, ImageOps
 
 from pinxit.config import from_json, to_json
-from pinxit.data import images
-from pinxit.data.aspect_ratios import make_buckets
-from pinxit.data.images import (
+from pinxit.data.images import decode as images
+from pinxit.data.images.aspect_ratios import make_buckets
+from pinxit.data.images.decode import (
     FORMATS,
     Decoded,
     ImageConfig,

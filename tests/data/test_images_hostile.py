@@ -11,8 +11,8 @@ import pytest
 from pictures import chunk, encoded, png, scene
 from PIL import Image
 
-from pinxit.data import images
-from pinxit.data.images import FORMATS, ImageConfig, decode
+from pinxit.data.images import decode as images
+from pinxit.data.images.decode import FORMATS, ImageConfig, decode
 from pinxit.data.schema import STATUSES
 
 ALL = tuple(FORMATS)

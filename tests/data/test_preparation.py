@@ -18,7 +18,7 @@ import pytest
 
 from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, UnitResult
 from pinxit.data.fetch.fetcher import FetchConfig
-from pinxit.data.images import ImageConfig
+from pinxit.data.images.decode import ImageConfig
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents
 from pinxit.data.preparation_report import write_report

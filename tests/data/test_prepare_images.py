@@ -13,7 +13,7 @@ import pytest
 
 from pinxit.data.engines import InlineEngine
 from pinxit.data.filters import FilterConfig
-from pinxit.data.images import decode
+from pinxit.data.images.decode import decode
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import run_images
 from pinxit.data.prepare_images import Offline, prepare_images, read_outcomes

@@ -25,7 +25,7 @@ import prepared_toys as toys
 
 from pinxit.data.engines import InlineEngine
 from pinxit.data.fetch.fetcher import FetchConfig
-from pinxit.data.images import ImageConfig, encode_image
+from pinxit.data.images.decode import ImageConfig, encode_image
 from pinxit.data.manifest import Manifest
 from pinxit.data.preparation import run_images
 from pinxit.data.reading import PreparedRows

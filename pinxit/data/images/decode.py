@@ -44,7 +44,7 @@ from PIL import (
 )
 
 from pinxit.config import UsageError, choice, positive
-from pinxit.data.aspect_ratios import Size, make_buckets, nearest_bucket
+from pinxit.data.images.aspect_ratios import Size, make_buckets, nearest_bucket
 
 Box = tuple[int, int, int, int]
 

@@ -32,13 +32,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pinxit.config import from_json, to_json
-from pinxit.data.images import Decoded, ImageConfig, decode
+from pinxit.data.images.decode import Decoded, ImageConfig, decode
 
 K = TypeVar("K")
 
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from pinxit.data.decode_pool import serve; serve(sys.argv[2])"
+    "from pinxit.data.images.decode_pool import serve; serve(sys.argv[2])"
 )
 READY = b"ready\n"
 START_SECONDS = 120.0
