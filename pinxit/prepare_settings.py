@@ -9,7 +9,7 @@ from typing import Literal
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.engines import ENGINES
 from pinxit.data.fetch.fetcher import FetchConfig
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.train.datasets import named_columns

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from pinxit.config import leaves
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.find_duplicates import HASH, MARK, PARTITION_ROWS
 from pinxit.prepare_cli import PrepareOptions
 from pinxit.recipes import RECIPES

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
-from pinxit.data.duplicates import DuplicateList, list_identity, write_list
 from pinxit.data.durable import sweep, whole, write_json
 from pinxit.data.engines import Engine, UnitResult
-from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
+from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.identity import differences
 from pinxit.data.preparation import Progress, Watch, locked, no_watch
 from pinxit.data.schema import Row, Source, Unit

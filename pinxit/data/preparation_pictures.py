@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pinxit.data.filters import FilterConfig
-from pinxit.data.histograms import BINS, Histograms
+from pinxit.data.filters.histograms import BINS, Histograms
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.manifest import Ledger, UnitRecord
 from pinxit.data.previews import SIDE, read_previews, thumbnail

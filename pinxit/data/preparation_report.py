@@ -21,7 +21,7 @@ from PIL import Image
 from pinxit.config import from_json
 from pinxit.data.durable import whole
 from pinxit.data.engines import UnitResult
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.manifest import Ledger, Manifest, Unfinished, UnitRecord
 from pinxit.data.preparation_pictures import (
     all_records,

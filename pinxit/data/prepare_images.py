@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinxit.data.duplicates import filters_identity, open_duplicates
 from pinxit.data.durable import whole
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
-from pinxit.data.filters import Duplicates, Filter, FilterConfig
+from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
+from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.identity import plain, source_identity
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
 from pinxit.data.images.decode_pool import DecodePool

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
-from pinxit.data.duplicates import open_duplicates
-from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.filters.duplicate_list import open_duplicates
+from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.schema import Row, Source, Unit
 
 BLOCK = 256

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pinxit.config import UsageError, choice
 from pinxit.config import positive as positive_or_none
 from pinxit.data.fetch.fetcher import FetchConfig
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.flow.solvers import get_solver

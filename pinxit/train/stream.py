@@ -31,7 +31,7 @@ from jaxtyping import UInt8
 
 from pinxit.config import from_json, to_json
 from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.schema import Outcome, Source

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pinxit.data.fetch.fetcher import Fetched
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, decode, encode_image
 from pinxit.data.manifest import UnitRecord
 from pinxit.data.prepare_images import ImageStage, prepare_images

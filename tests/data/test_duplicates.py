@@ -16,9 +16,9 @@ from coyo_files import write_coyo
 
 from pinxit.config import UsageError
 from pinxit.data import find_duplicates as search
-from pinxit.data.duplicates import DuplicateList, filters_identity, open_duplicates
 from pinxit.data.engines import InlineEngine, LocalEngine
-from pinxit.data.filters import Filter, FilterConfig
+from pinxit.data.filters.duplicate_list import DuplicateList, filters_identity, open_duplicates
+from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.find_duplicates import Incomplete, find_duplicates
 from pinxit.data.prepare_images import ImageStage
 from pinxit.data.schema import Row, Source

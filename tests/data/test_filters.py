@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pinxit.config import UsageError, from_json, parse, to_json
-from pinxit.data.filters import REASONS, Filter, FilterConfig, host_of
+from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig, host_of
 from pinxit.data.schema import Row, is_status
 
 GOOD: dict[str, Any] = {

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pinxit.data.histograms import BINS, Histogram, Histograms, measure
+from pinxit.data.filters.histograms import BINS, Histogram, Histograms, measure
 from pinxit.data.schema import Row
 
 

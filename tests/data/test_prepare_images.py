@@ -12,7 +12,7 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.engines import InlineEngine
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode
 from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import run_images

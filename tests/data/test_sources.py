@@ -155,7 +155,7 @@ def test_held_out_splits():
 def test_opening_needs_no_jax():
     """Workers that fetch and decode start fast and small."""
     code = (
-        "import sys, pinxit.data.sources.catalogue, pinxit.data.filters; "
+        "import sys, pinxit.data.sources.catalogue, pinxit.data.filters.row_filter; "
         "print([m for m in ('jax', 'pyarrow', 'huggingface_hub', 'aiohttp') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,7 +26,7 @@ from hostile_server import LOOPBACK, HostileServer
 
 from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig
-from pinxit.data.filters import FilterConfig
+from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import open_source
 from pinxit.train.attempts import Attempts

@@ -25,7 +25,7 @@ from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError
 from pinxit.data.durable import whole
-from pinxit.data.filters import Duplicates, FilterConfig
+from pinxit.data.filters.row_filter import Duplicates, FilterConfig
 from pinxit.data.identity import differences, plain, source_identity
 from pinxit.data.schema import Source
 from pinxit.data.shards import DamagedShard, pack, unpack

@@ -22,7 +22,7 @@ from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pinxit.config import UsageError, choice, positive
-from pinxit.data.histograms import Histograms, measure
+from pinxit.data.filters.histograms import Histograms, measure
 from pinxit.data.schema import Row
 
 MISSING = ("keep", "drop")
