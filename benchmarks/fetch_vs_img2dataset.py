@@ -165,7 +165,7 @@ def measure(command: list[str], out: Path) -> tuple[float, float, int]:
 def kept(out: Path) -> int:
     """Images in the shards, whoever wrote them."""
     if (out / "manifest.json").is_file():
-        from pinxit.data.manifest import Manifest
+        from pinxit.data.prepared.manifest import Manifest
 
         return Manifest.read(out).kept
     import tarfile

@@ -47,8 +47,8 @@ def record(number: int, args: argparse.Namespace) -> tuple[np.ndarray, str]:
 
 def write_ours(root: Path, args: argparse.Namespace) -> Path:
     """A prepared dataset without images."""
-    from pinxit.data.manifest import Ledger, UnitRecord, gather
-    from pinxit.data.shards import pack, write_shard
+    from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
+    from pinxit.data.prepared.shards import pack, write_shard
 
     ledger, units = Ledger(root, "latents"), []
     ledger.begin({"source": {"name": "benchmark"}})
@@ -92,7 +92,7 @@ def write_theirs(root: Path, args: argparse.Namespace) -> list[str]:
 
 def ours(root: Path, args: argparse.Namespace) -> Callable[[], int]:
     from pinxit.data.loader import Loader
-    from pinxit.data.reading import PreparedRows
+    from pinxit.data.prepared.prepared_rows import PreparedRows
 
     rows = PreparedRows(
         root, dtype=np.float16, columns=lambda captions: {"caption": np.array(captions)}

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from pinxit.config import UsageError, parse
 from pinxit.data.engines import Engine, get_engine, in_this_process
-from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import Ended, can_skip, run_images, run_latents
 from pinxit.data.preparation_report import write_report
 from pinxit.data.prepare_images import ImageStage
 from pinxit.data.prepare_latents import LatentStage
+from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.ranks import await_units, begin, give_up
 from pinxit.data.row_limit import units_for
 from pinxit.data.schema import Source, Unit

@@ -22,7 +22,7 @@ from test_source_archives import write_tar
 
 from pinxit.cli import main
 from pinxit.data import prepare_images, ranks
-from pinxit.data.manifest import Manifest
+from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.schema import Unit
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from PIL import Image
 from pinxit.cli import main
 from pinxit.config import UsageError
 from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, in_this_process
-from pinxit.data.manifest import Manifest
+from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders import autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
 from pinxit.prepare_encoders import check_devices, check_dtype, encodes_here

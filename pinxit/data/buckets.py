@@ -22,8 +22,8 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from pinxit.data.layout import Bucket
 from pinxit.data.loader import Loader, Rows
+from pinxit.data.prepared.row_layout import Bucket
 
 
 class Schedule:

@@ -22,7 +22,9 @@ from typing import Any
 
 from pinxit.data.durable import DiskFull, sweep
 from pinxit.data.engines import Engine, RankEngine, UnitResult
-from pinxit.data.manifest import (
+from pinxit.data.prepare_images import ImageStage, Offline
+from pinxit.data.prepare_latents import LatentStage
+from pinxit.data.prepared.manifest import (
     MANIFEST,
     STAGES,
     Ledger,
@@ -33,11 +35,9 @@ from pinxit.data.manifest import (
     gather,
     unit_of,
 )
-from pinxit.data.prepare_images import ImageStage, Offline
-from pinxit.data.prepare_latents import LatentStage
+from pinxit.data.prepared.shards import aside
 from pinxit.data.previews import FOLDER as PREVIEWS
 from pinxit.data.schema import Unit, can_heal
-from pinxit.data.shards import aside
 
 
 @dataclass(frozen=True)

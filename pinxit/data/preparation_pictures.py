@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from pinxit.data.filters.histograms import BINS, Histograms
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.manifest import Ledger, UnitRecord
+from pinxit.data.prepared.manifest import Ledger, UnitRecord
+from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
 from pinxit.data.previews import SIDE, read_previews, thumbnail
 from pinxit.data.schema import meaning
-from pinxit.data.shards import DamagedShard, ShardReader, unpack
 
 KEPT = 60
 """Kept images shown."""

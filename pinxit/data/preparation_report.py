@@ -22,7 +22,6 @@ from pinxit.config import from_json
 from pinxit.data.durable import whole
 from pinxit.data.engines import UnitResult
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.manifest import Ledger, Manifest, Unfinished, UnitRecord
 from pinxit.data.preparation_pictures import (
     all_records,
     kept_images,
@@ -30,6 +29,7 @@ from pinxit.data.preparation_pictures import (
     rejected_images,
     score_histograms,
 )
+from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
 from pinxit.data.schema import can_heal, meaning
 
 REPORT = "report.html"

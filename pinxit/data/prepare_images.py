@@ -36,10 +36,8 @@ from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.identity import plain, source_identity
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.manifest import Ledger, UnitRecord
-from pinxit.data.previews import Previews
-from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
-from pinxit.data.shards import (
+from pinxit.data.prepared.manifest import Ledger, UnitRecord
+from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
@@ -51,6 +49,8 @@ from pinxit.data.shards import (
     verify,
     write_shard,
 )
+from pinxit.data.previews import Previews
+from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
 from pinxit.data.spool import Spool
 
 FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]

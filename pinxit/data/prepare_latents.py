@@ -27,8 +27,8 @@ from jaxtyping import Float, UInt8
 
 from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.manifest import Ledger, Unfinished, UnitRecord
-from pinxit.data.shards import (
+from pinxit.data.prepared.manifest import Ledger, Unfinished, UnitRecord
+from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,

@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pinxit.data.images.decode import encode_image
+from pinxit.data.prepared.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 from pinxit.data.schema import Row
-from pinxit.data.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 
 FOLDER = "previews"
 UNITS = 40

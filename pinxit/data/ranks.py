@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pinxit.data.durable import write_json
 from pinxit.data.engines import Engine, RankEngine
-from pinxit.data.manifest import Manifest, Unfinished
+from pinxit.data.prepared.manifest import Manifest, Unfinished
 
 POLL = 10.0
 """Seconds between looks at what other ranks have done."""

@@ -222,9 +222,9 @@ class RunReport:
 
     def dataset(self, config: TrainConfig) -> Iterator[Line]:
         """Whether a prepared dataset is whole and still the one the run was begun with."""
-        from pinxit.data.manifest import Manifest
-        from pinxit.data.shards import DamagedShard
-        from pinxit.data.shards import verify as verify_shard
+        from pinxit.data.prepared.manifest import Manifest
+        from pinxit.data.prepared.shards import DamagedShard
+        from pinxit.data.prepared.shards import verify as verify_shard
         from pinxit.train.datasets import PREPARED
 
         if config.dataset_name != PREPARED or config.dataset_path is None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pinxit.config import UsageError
-from pinxit.data.manifest import Ledger
+from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.recipes.coyo import coyo_256, coyo_test, source_256
 from pinxit.recipes.coyo_more import coyo_256_a100, coyo_256_pod, coyo_256_v100, coyo_512

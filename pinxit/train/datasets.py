@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.arrays import Example
 from pinxit.config import UsageError
-from pinxit.data.manifest import MANIFEST, STAGES
+from pinxit.data.prepared.manifest import MANIFEST, STAGES
 from pinxit.data.sources.catalogue import SOURCES
 
 Split = Literal["train", "heldout"]

@@ -19,9 +19,9 @@ from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.buckets import BucketedLoader
 from pinxit.data.loader import Loader, Rows
-from pinxit.data.manifest import Manifest
-from pinxit.data.reading import PreparedRows
-from pinxit.data.shards import DamagedShard
+from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.prepared_rows import PreparedRows
+from pinxit.data.prepared.shards import DamagedShard
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed

@@ -16,8 +16,8 @@ import numpy as np
 from pinxit.data.fetch.fetcher import Fetched
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, decode, encode_image
-from pinxit.data.manifest import UnitRecord
 from pinxit.data.prepare_images import ImageStage, prepare_images
+from pinxit.data.prepared.manifest import UnitRecord
 from pinxit.data.schema import Row, Unit
 
 IMAGE = ImageConfig(size=16, crop="random")

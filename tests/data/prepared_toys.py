@@ -10,10 +10,10 @@ import numpy as np
 from pinxit.arrays import Conditioning
 from pinxit.data.engines import InlineEngine
 from pinxit.data.images.decode import encode_image
-from pinxit.data.manifest import Ledger, UnitRecord, gather
 from pinxit.data.preparation import run_latents
 from pinxit.data.prepare_latents import Encoders, LatentStage
-from pinxit.data.shards import ShardReader, pack, unpack, write_shard
+from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
+from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
 
 SIZE = 16
 

@@ -7,9 +7,9 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.buckets import BucketedLoader, Schedule
-from pinxit.data.layout import Bucket
 from pinxit.data.loader import ArrayRows
-from pinxit.data.reading import PreparedRows
+from pinxit.data.prepared.prepared_rows import PreparedRows
+from pinxit.data.prepared.row_layout import Bucket
 
 COUNTS = (23, 5, 9, 1)
 """The last two have fewer rows than a batch, or hardly more."""

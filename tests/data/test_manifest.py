@@ -6,8 +6,16 @@ import json
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.manifest import Ledger, Manifest, Unfinished, UnitRecord, gather, safe, unit_of
-from pinxit.data.shards import describe, pack, write_shard
+from pinxit.data.prepared.manifest import (
+    Ledger,
+    Manifest,
+    Unfinished,
+    UnitRecord,
+    gather,
+    safe,
+    unit_of,
+)
+from pinxit.data.prepared.shards import describe, pack, write_shard
 
 IDENTITY = {"source": {"name": "toy", "revision": "1"}, "filters": {"min_side": 256}}
 

@@ -19,12 +19,12 @@ import pytest
 from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, UnitResult
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig
-from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents
 from pinxit.data.preparation_report import write_report
 from pinxit.data.prepare_images import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
-from pinxit.data.reading import PreparedRows
+from pinxit.data.prepared.manifest import Ledger
+from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.schema import Unit
 from pinxit.data.sources.catalogue import open_source
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pinxit.data.engines import InlineEngine, UnitResult
-from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import run_images
 from pinxit.data.preparation_report import write_report
+from pinxit.data.prepared.manifest import Ledger
 
 
 class Page(HTMLParser):

@@ -14,9 +14,9 @@ import pytest
 from pinxit.data.engines import InlineEngine
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode
-from pinxit.data.manifest import Ledger
 from pinxit.data.preparation import run_images
 from pinxit.data.prepare_images import Offline, prepare_images, read_outcomes
+from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.previews import read_previews
 
 UNIT = work.ToySource().units()[0]

@@ -10,11 +10,11 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.engines import InlineEngine
-from pinxit.data.manifest import Manifest, Unfinished
 from pinxit.data.preparation import run_images, run_latents
 from pinxit.data.prepare_latents import Encoders, LatentStage, prepare_latents
-from pinxit.data.reading import PreparedRows
-from pinxit.data.shards import DamagedShard
+from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.data.prepared.prepared_rows import PreparedRows
+from pinxit.data.prepared.shards import DamagedShard
 
 IDENTITY = {"autoencoder": "means"}
 

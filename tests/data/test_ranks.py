@@ -7,8 +7,8 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.engines import InlineEngine, RankEngine
-from pinxit.data.manifest import Manifest, gather
 from pinxit.data.preparation import locked
+from pinxit.data.prepared.manifest import Manifest, gather
 from pinxit.data.ranks import await_units, begin, give_up, given_up
 
 

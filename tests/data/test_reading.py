@@ -9,9 +9,9 @@ import pytest
 
 from pinxit.config import UsageError
 from pinxit.data.loader import Loader, Rows
-from pinxit.data.manifest import Manifest, Unfinished
-from pinxit.data.reading import PreparedRows
-from pinxit.data.shards import DamagedShard
+from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.data.prepared.prepared_rows import PreparedRows
+from pinxit.data.prepared.shards import DamagedShard
 
 SIZES = (7, 5, 8, 1, 9)
 COUNT = sum(SIZES)

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from pinxit.data.durable import DiskFull, sweep, unfinished, whole, write_json
-from pinxit.data.shards import (
+from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardReader,
     describe,

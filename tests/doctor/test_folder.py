@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pinxit.data.manifest import Manifest
-from pinxit.data.shards import ShardInfo
+from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.shards import ShardInfo
 from pinxit.doctor import folder as folder_module
 from pinxit.doctor.folder import RunReport
 from pinxit.doctor.line import Line

@@ -26,11 +26,11 @@ import prepared_toys as toys
 from pinxit.data.engines import InlineEngine
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig, encode_image
-from pinxit.data.manifest import Manifest
 from pinxit.data.preparation import run_images
-from pinxit.data.reading import PreparedRows
+from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.prepared_rows import PreparedRows
+from pinxit.data.prepared.shards import ShardReader, unpack
 from pinxit.data.schema import Row, Unit
-from pinxit.data.shards import ShardReader, unpack
 from pinxit.pipeline import load_checkpoint
 from pinxit.prepare_cli import prepare
 from pinxit.train import run as running

@@ -171,7 +171,7 @@ def test_a_dataset_prepared_anew_is_refused(config: TrainConfig, dataset: Path, 
     assert train(first)[0].status == "finished"
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
-    from pinxit.data.manifest import Manifest
+    from pinxit.data.prepared.manifest import Manifest
 
     manifest = Manifest.read(other)
     dataclasses.replace(manifest, identity={**manifest.identity, "more": 1}).write(other)

@@ -33,9 +33,9 @@ from jaxtyping import Int
 
 from pinxit.config import choice
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.layout import files_of, parts_of
-from pinxit.data.manifest import Manifest, Unfinished
-from pinxit.data.shards import (
+from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.data.prepared.row_layout import files_of, parts_of
+from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from pinxit.data.durable import write_json
 from pinxit.data.identity import differences
-from pinxit.data.shards import SUFFIX, ShardInfo
+from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 
 FORMAT = 2
 """In format 1 the fingerprint was of the outcomes too, whose words differ from run to run."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pinxit.config import UsageError
-from pinxit.data.manifest import Manifest
-from pinxit.data.shards import ShardInfo, parse_shape, shape_name
+from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.shards import ShardInfo, parse_shape, shape_name
 
 
 @dataclass(frozen=True, slots=True)
