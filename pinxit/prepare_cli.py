@@ -22,8 +22,8 @@ from pinxit.data.prepare_images import ImageStage
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.ranks import await_units, begin, give_up
+from pinxit.data.row import Source, Unit
 from pinxit.data.row_limit import units_for
-from pinxit.data.schema import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.prepare_display import watching
 from pinxit.prepare_encoders import (

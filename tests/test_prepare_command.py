@@ -23,7 +23,7 @@ from test_source_archives import write_tar
 from pinxit.cli import main
 from pinxit.data import prepare_images, ranks
 from pinxit.data.prepared.manifest import Manifest
-from pinxit.data.schema import Unit
+from pinxit.data.row import Unit
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")

@@ -36,7 +36,7 @@ from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, wri
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.identity import differences
 from pinxit.data.preparation import Progress, Watch, locked, no_watch
-from pinxit.data.schema import Row, Source, Unit
+from pinxit.data.row import Row, Source, Unit
 
 GROUP = 32
 """Units that are read as one piece of work: what a kill costs at most, for each worker."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pinxit.data.schema import Source
+from pinxit.data.row import Source
 
 
 def plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ from pinxit.data.prepared.manifest import (
 )
 from pinxit.data.prepared.shards import aside
 from pinxit.data.previews import FOLDER as PREVIEWS
-from pinxit.data.schema import Unit, can_heal
+from pinxit.data.row import Unit, can_heal
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Ledger, UnitRecord
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
 from pinxit.data.previews import SIDE, read_previews, thumbnail
-from pinxit.data.schema import meaning
+from pinxit.data.row import meaning
 
 KEPT = 60
 """Kept images shown."""

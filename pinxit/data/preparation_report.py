@@ -30,7 +30,7 @@ from pinxit.data.preparation_pictures import (
     score_histograms,
 )
 from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
-from pinxit.data.schema import can_heal, meaning
+from pinxit.data.row import can_heal, meaning
 
 REPORT = "report.html"
 PICTURES = "report"

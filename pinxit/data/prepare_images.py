@@ -50,7 +50,7 @@ from pinxit.data.prepared.shards import (
     write_shard,
 )
 from pinxit.data.previews import Previews
-from pinxit.data.schema import Outcome, Row, Source, Unit, can_heal
+from pinxit.data.row import Outcome, Row, Source, Unit, can_heal
 from pinxit.data.spool import Spool
 
 FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]

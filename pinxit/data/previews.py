@@ -18,7 +18,7 @@ from PIL import Image
 
 from pinxit.data.images.decode import encode_image
 from pinxit.data.prepared.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
-from pinxit.data.schema import Row
+from pinxit.data.row import Row
 
 FOLDER = "previews"
 UNITS = 40

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable
 
-from pinxit.data.schema import Source, Unit
+from pinxit.data.row import Source, Unit
 
 
 def units_for(

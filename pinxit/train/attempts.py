@@ -25,7 +25,7 @@ import numpy as np
 from pinxit.config import UsageError
 from pinxit.data.filters.duplicate_list import open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
-from pinxit.data.schema import Row, Source, Unit
+from pinxit.data.row import Row, Source, Unit
 
 BLOCK = 256
 """Rows that are shuffled together where each bears its image."""

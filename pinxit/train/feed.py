@@ -13,7 +13,7 @@ from typing import Any
 
 from pinxit.arrays import Example
 from pinxit.config import UsageError
-from pinxit.data.schema import Source
+from pinxit.data.row import Source
 from pinxit.train.build import Parts
 from pinxit.train.datasets import DATASETS, PREPARED, load_examples, named_columns
 from pinxit.train.display import Display

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from pinxit.arrays import Example
 from pinxit.config import UsageError
-from pinxit.data.buckets import BucketedLoader
+from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.loader import Loader, Rows
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows

@@ -34,7 +34,7 @@ from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.schema import Outcome, Source
+from pinxit.data.row import Outcome, Source
 from pinxit.train.attempts import Attempt, Attempts, Position
 
 UNREACHED = frozenset({"dns", "connect", "timeout"})

@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
-from pinxit.data.schema import Source
+from pinxit.data.row import Source
 from pinxit.train.attempts import Attempt, Position
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display

@@ -18,7 +18,7 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, decode, encode_image
 from pinxit.data.prepare_images import ImageStage, prepare_images
 from pinxit.data.prepared.manifest import UnitRecord
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 
 IMAGE = ImageConfig(size=16, crop="random")
 FILTERS = FilterConfig(

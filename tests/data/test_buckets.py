@@ -6,7 +6,7 @@ import numpy as np
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.buckets import BucketedLoader, Schedule
+from pinxit.data.bucketed_loader import BucketedLoader, Schedule
 from pinxit.data.loader import ArrayRows
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.row_layout import Bucket

@@ -21,7 +21,7 @@ from pinxit.data.filters.duplicate_list import DuplicateList, filters_identity, 
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.find_duplicates import Incomplete, find_duplicates
 from pinxit.data.prepare_images import ImageStage
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.prepare_cli import prepare
 from pinxit.train.attempts import Attempts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinxit.data.filters.histograms import BINS, Histogram, Histograms, measure
-from pinxit.data.schema import Row
+from pinxit.data.row import Row
 
 
 def row(**changes) -> Row:

@@ -25,7 +25,7 @@ from pinxit.data.prepare_images import ImageStage, plain
 from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.prepared.prepared_rows import PreparedRows
-from pinxit.data.schema import Unit
+from pinxit.data.row import Unit
 from pinxit.data.sources.catalogue import open_source
 
 HERE = Path(__file__).parent

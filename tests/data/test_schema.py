@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pinxit.data.schema import (
+from pinxit.data.row import (
     STATUSES,
     Outcome,
     Row,

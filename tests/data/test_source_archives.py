@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.webdataset import LARGEST, is_honest, members
 

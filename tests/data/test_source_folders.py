@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 
 PNG = b"\x89PNG not a real picture"

@@ -12,7 +12,7 @@ import pytest
 from coyo_files import write_coyo
 from fake_hub import COMMIT, MOVED, Hub, serve
 
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.hub import LONGEST_WAIT, is_hub_name, parse_hub_path, wait_of
 

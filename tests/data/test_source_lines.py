@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.columns import text
 from pinxit.data.sources.text_lines import records

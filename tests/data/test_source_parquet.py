@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinxit.data.schema import Row, Source
+from pinxit.data.row import Row, Source
 from pinxit.data.sources import parquet as source_parquet
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.parquet import ParquetSource, plan

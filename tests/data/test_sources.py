@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from coyo_files import write_coyo
 
-from pinxit.data.schema import Row, Source, Unit
+from pinxit.data.row import Row, Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.files import File, fingerprint, list_files, open_file, without_held_out
 

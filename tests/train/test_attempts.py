@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 from prepare_work import FILTERS, ToySource
 
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.train.attempts import BLOCK, TRIES, Attempt, Attempts, Position
 from pinxit.train.stream import pack_position, unpack_position
 

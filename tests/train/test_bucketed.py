@@ -30,7 +30,7 @@ from pinxit.data.preparation import run_images
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import ShardReader, unpack
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.pipeline import load_checkpoint
 from pinxit.prepare_cli import prepare
 from pinxit.train import run as running

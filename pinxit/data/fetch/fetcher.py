@@ -24,7 +24,7 @@ from pinxit.config import UsageError, positive
 from pinxit.data.fetch.address_guard import Guard, follow, parse_url
 from pinxit.data.fetch.async_map import async_map
 from pinxit.data.fetch.request_turns import Resting, Turns, Unreachable, spare_places
-from pinxit.data.schema import can_heal, http_code
+from pinxit.data.row import can_heal, http_code
 
 if TYPE_CHECKING:
     from pinxit.data.fetch.dns_resolver import Lookup

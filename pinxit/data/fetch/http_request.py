@@ -29,7 +29,7 @@ from yarl import URL
 from pinxit.data.fetch.address_guard import Guard, Refused
 from pinxit.data.fetch.dns_resolver import TEMPORARY, Lookup, Resolver
 from pinxit.data.fetch.request_turns import Memory, Share
-from pinxit.data.schema import http_status
+from pinxit.data.row import http_status
 
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})

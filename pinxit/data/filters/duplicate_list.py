@@ -28,7 +28,7 @@ from pinxit.data.durable import whole
 from pinxit.data.filters.row_filter import Duplicates, FilterConfig
 from pinxit.data.identity import differences, plain, source_identity
 from pinxit.data.prepared.shards import DamagedShard, pack, unpack
-from pinxit.data.schema import Source
+from pinxit.data.row import Source
 
 FORMAT = 1
 REASONS = {"url": "filtered_url", "phash": "filtered_phash"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pinxit.data.schema import Row
+from pinxit.data.row import Row
 
 BINS: dict[str, tuple[float, float, int]] = {
     "watermark": (0.0, 1.0, 50),

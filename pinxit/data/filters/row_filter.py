@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.filters.histograms import Histograms, measure
-from pinxit.data.schema import Row
+from pinxit.data.row import Row
 
 MISSING = ("keep", "drop")
 

@@ -2,7 +2,7 @@
 
 Nothing about the bytes is believed. Their first bytes must be those of an accepted format, the
 size in the header is checked before a pixel is decoded, only the first frame is read, and whatever
-the decoder says of broken bytes ends in a status of `pinxit.data.schema`, never in an exception.
+the decoder says of broken bytes ends in a status of `pinxit.data.row`, never in an exception.
 
 A picture of W x H pixels, turned as its EXIF says, is cropped to the aspect ratio of its target
 w x h, losing as little as possible, and scaled by ``max(w / W, h / H)`` with a bicubic filter that

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from pinxit.config import UsageError, choice, positive
-from pinxit.data.schema import Source, Unit
+from pinxit.data.row import Source, Unit
 from pinxit.data.sources.columns import Columns
 from pinxit.data.sources.files import File, Listing, list_files, without_held_out
 from pinxit.data.sources.hub import SCHEME, parse_hub_path

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinxit.data.schema import SCORES, Row
+from pinxit.data.row import SCORES, Row
 
 FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
 """What a column can mean."""

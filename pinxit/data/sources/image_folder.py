@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, text, unreadable
 from pinxit.data.sources.files import (
     File,

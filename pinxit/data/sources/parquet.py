@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, Found, make_row
 from pinxit.data.sources.files import File, open_file, reading
 

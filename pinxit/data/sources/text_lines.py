@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, Found, make_row, unreadable
 from pinxit.data.sources.files import File, open_file, reading
 

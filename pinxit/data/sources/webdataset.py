@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinxit.data.schema import Row, Unit
+from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, Found, make_row, text, unreadable
 from pinxit.data.sources.files import File, open_file, reading
 
