@@ -15,18 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pinxit.config import UsageError, parse
-from pinxit.data.engines import Engine, get_engine, in_this_process
-from pinxit.data.preparation import Ended, can_skip, run_images, run_latents
-from pinxit.data.preparation_report import write_report
-from pinxit.data.prepare_images import ImageStage
-from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.prepared.manifest import Ledger
-from pinxit.data.ranks import await_units, begin, give_up
 from pinxit.data.row import Source, Unit
-from pinxit.data.row_limit import units_for
 from pinxit.data.sources.catalogue import SOURCES, open_source
-from pinxit.prepare_display import watching
-from pinxit.prepare_encoders import (
+from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
     check_dtype,
@@ -34,7 +26,15 @@ from pinxit.prepare_encoders import (
     check_text,
     encodes_here,
 )
-from pinxit.prepare_settings import PrepareOptions
+from pinxit.prepare.engines.base import Engine, get_engine, in_this_process
+from pinxit.prepare.images import ImageStage
+from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.options import PrepareOptions
+from pinxit.prepare.rank_signals import await_units, begin, give_up
+from pinxit.prepare.report import write_report
+from pinxit.prepare.row_limit import units_for
+from pinxit.prepare.stages import Ended, can_skip, run_images, run_latents
+from pinxit.prepare_display import watching
 from pinxit.train.datasets import named_columns
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _source(options: PrepareOptions) -> Source:
 
 def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> int:
     """The list of duplicates."""
-    from pinxit.data.find_duplicates import find_duplicates
+    from pinxit.prepare.find_duplicates import find_duplicates
 
     if options.engine == "rank":
         problem = "of no use here: the passes follow one another"

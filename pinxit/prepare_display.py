@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pinxit.data.engines import UnitResult
-from pinxit.data.preparation import Progress
+from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.stages import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pinxit.config import leaves
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.find_duplicates import HASH, MARK, PARTITION_ROWS
+from pinxit.prepare.find_duplicates import HASH, MARK, PARTITION_ROWS
 from pinxit.prepare_cli import PrepareOptions
 from pinxit.recipes import RECIPES
 from pinxit.train.settings import TrainConfig

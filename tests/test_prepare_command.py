@@ -21,9 +21,10 @@ from prepare_work import picture
 from test_source_archives import write_tar
 
 from pinxit.cli import main
-from pinxit.data import prepare_images, ranks
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.row import Unit
+from pinxit.prepare import images as prepare_images
+from pinxit.prepare import rank_signals as ranks
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")

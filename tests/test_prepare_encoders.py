@@ -16,11 +16,11 @@ from PIL import Image
 
 from pinxit.cli import main
 from pinxit.config import UsageError
-from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, in_this_process
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders import autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
-from pinxit.prepare_encoders import check_devices, check_dtype, encodes_here
+from pinxit.prepare.encoders import check_devices, check_dtype, encodes_here
+from pinxit.prepare.engines.base import InlineEngine, LocalEngine, RankEngine, in_this_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,7 +153,7 @@ def test_weights_are_read_once_and_by_this_process(
 SHARDED = """
 import json, sys
 import jax
-from pinxit.prepare_encoders import MakeEncoders
+from pinxit.prepare.encoders import MakeEncoders
 from pinxit.train import sharding
 sharding.MINIMUM = 64  # the toy's arrays are small
 where = sys.argv[1]

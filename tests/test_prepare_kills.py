@@ -19,8 +19,8 @@ from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepared_toys import content
 
-from pinxit.data.prepare_images import read_outcomes
 from pinxit.data.prepared.manifest import Manifest
+from pinxit.prepare.images import read_outcomes
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")

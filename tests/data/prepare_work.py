@@ -16,9 +16,9 @@ import numpy as np
 from pinxit.data.fetch.fetcher import Fetched
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, decode, encode_image
-from pinxit.data.prepare_images import ImageStage, prepare_images
 from pinxit.data.prepared.manifest import UnitRecord
 from pinxit.data.row import Row, Unit
+from pinxit.prepare.images import ImageStage, prepare_images
 
 IMAGE = ImageConfig(size=16, crop="random")
 FILTERS = FilterConfig(
@@ -140,9 +140,9 @@ def main(out: Path, log: Path, engine: str, workers: int, pause: float) -> int:
     """Both stages, as a command: run again and again, it ends with everything done."""
     import prepared_toys as toys
 
-    from pinxit.data.engines import get_engine
-    from pinxit.data.preparation import run_images, run_latents
-    from pinxit.data.prepare_latents import LatentStage
+    from pinxit.prepare.engines.base import get_engine
+    from pinxit.prepare.latents import LatentStage
+    from pinxit.prepare.stages import run_images, run_latents
 
     work = stage(out, pause=pause, log=log, source=ToySource((12,) * 8))
     ended = run_images(work, get_engine(engine), workers=workers)

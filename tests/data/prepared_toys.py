@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from pinxit.arrays import Conditioning
-from pinxit.data.engines import InlineEngine
 from pinxit.data.images.decode import encode_image
-from pinxit.data.preparation import run_latents
-from pinxit.data.prepare_latents import Encoders, LatentStage
 from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
 from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
+from pinxit.prepare.engines.base import InlineEngine
+from pinxit.prepare.latents import Encoders, LatentStage
+from pinxit.prepare.stages import run_latents
 
 SIZE = 16
 

@@ -15,14 +15,14 @@ import pytest
 from coyo_files import write_coyo
 
 from pinxit.config import UsageError
-from pinxit.data import find_duplicates as search
-from pinxit.data.engines import InlineEngine, LocalEngine
 from pinxit.data.filters.duplicate_list import DuplicateList, filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
-from pinxit.data.find_duplicates import Incomplete, find_duplicates
-from pinxit.data.prepare_images import ImageStage
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
+from pinxit.prepare import find_duplicates as search
+from pinxit.prepare.engines.base import InlineEngine, LocalEngine
+from pinxit.prepare.find_duplicates import Incomplete, find_duplicates
+from pinxit.prepare.images import ImageStage
 from pinxit.prepare_cli import prepare
 from pinxit.train.attempts import Attempts
 
@@ -211,7 +211,7 @@ def test_another_search_in_the_same_place_is_refused(folder: Path, tmp_path: Pat
 
 COMMAND = """
 import sys, time
-from pinxit.data import find_duplicates as search
+from pinxit.prepare import find_duplicates as search
 search.GROUP, search.PARTITION_ROWS = 2, 100
 commit = search.write_json
 def slowly(path, value):

@@ -12,7 +12,14 @@ import psutil
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.data.engines import DIED, TIMEOUT, InlineEngine, LocalEngine, RankEngine, get_engine
+from pinxit.prepare.engines.base import (
+    DIED,
+    TIMEOUT,
+    InlineEngine,
+    LocalEngine,
+    RankEngine,
+    get_engine,
+)
 
 ENGINES = [InlineEngine(), LocalEngine(), RankEngine(0, 1)]
 

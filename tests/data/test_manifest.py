@@ -191,9 +191,9 @@ def test_latents_of_other_images_are_no_part_of_it(tmp_path):
 
 
 def test_latents_may_lie_in_a_folder_of_their_own(tmp_path):
-    from pinxit.data.engines import InlineEngine
-    from pinxit.data.preparation import run_latents
-    from pinxit.data.prepare_latents import LatentStage
+    from pinxit.prepare.engines.base import InlineEngine
+    from pinxit.prepare.latents import LatentStage
+    from pinxit.prepare.stages import run_latents
 
     images = toys.image_dataset(tmp_path / "images", (4, 0, 3))
     stage = LatentStage(tmp_path / "latents", toys.toy_encoders, images=images)

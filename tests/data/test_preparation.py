@@ -16,17 +16,17 @@ import prepare_work as work  # pyrefly: ignore
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.engines import InlineEngine, LocalEngine, RankEngine, UnitResult
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig
-from pinxit.data.preparation import Progress, can_skip, locked, run_images, run_latents
-from pinxit.data.preparation_report import write_report
-from pinxit.data.prepare_images import ImageStage, plain
-from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.row import Unit
 from pinxit.data.sources.catalogue import open_source
+from pinxit.prepare.engines.base import InlineEngine, LocalEngine, RankEngine, UnitResult
+from pinxit.prepare.images import ImageStage, plain
+from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.report import write_report
+from pinxit.prepare.stages import Progress, can_skip, locked, run_images, run_latents
 
 HERE = Path(__file__).parent
 IDENTITY = {"autoencoder": "means"}
@@ -66,7 +66,7 @@ def test_ranks_give_the_same_bytes_and_the_last_writes_the_manifest(wanted, tmp_
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_bytes(wanted, tmp_path):
     pytest.importorskip("ray")
-    from pinxit.data.engines import get_engine
+    from pinxit.prepare.engines.base import get_engine
 
     assert both(tmp_path, get_engine("ray"), workers=2).exit_code == 0
     assert toys.content(tmp_path) == wanted

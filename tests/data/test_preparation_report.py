@@ -10,10 +10,10 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 from PIL import Image
 
-from pinxit.data.engines import InlineEngine, UnitResult
-from pinxit.data.preparation import run_images
-from pinxit.data.preparation_report import write_report
 from pinxit.data.prepared.manifest import Ledger
+from pinxit.prepare.engines.base import InlineEngine, UnitResult
+from pinxit.prepare.report import write_report
+from pinxit.prepare.stages import run_images
 
 
 class Page(HTMLParser):

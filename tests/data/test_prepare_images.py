@@ -11,13 +11,13 @@ import prepare_work as work  # pyrefly: ignore
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.engines import InlineEngine
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode
-from pinxit.data.preparation import run_images
-from pinxit.data.prepare_images import Offline, prepare_images, read_outcomes
 from pinxit.data.prepared.manifest import Ledger
-from pinxit.data.previews import read_previews
+from pinxit.prepare.engines.base import InlineEngine
+from pinxit.prepare.images import Offline, prepare_images, read_outcomes
+from pinxit.prepare.rejected_previews import read_previews
+from pinxit.prepare.stages import run_images
 
 UNIT = work.ToySource().units()[0]
 PICTURE = work.picture(1)

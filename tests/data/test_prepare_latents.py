@@ -9,12 +9,12 @@ import prepare_work as work  # pyrefly: ignore
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.engines import InlineEngine
-from pinxit.data.preparation import run_images, run_latents
-from pinxit.data.prepare_latents import Encoders, LatentStage, prepare_latents
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
+from pinxit.prepare.engines.base import InlineEngine
+from pinxit.prepare.latents import Encoders, LatentStage, prepare_latents
+from pinxit.prepare.stages import run_images, run_latents
 
 IDENTITY = {"autoencoder": "means"}
 

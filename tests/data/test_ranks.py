@@ -6,10 +6,10 @@ import time
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
-from pinxit.data.engines import InlineEngine, RankEngine
-from pinxit.data.preparation import locked
 from pinxit.data.prepared.manifest import Manifest, gather
-from pinxit.data.ranks import await_units, begin, give_up, given_up
+from pinxit.prepare.engines.base import InlineEngine, RankEngine
+from pinxit.prepare.rank_signals import await_units, begin, give_up, given_up
+from pinxit.prepare.stages import locked
 
 
 def test_a_manifest_of_fewer_units_is_not_enough(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 from prepare_work import ToySource  # pyrefly: ignore
 from test_source_archives import JPEG, sample, write_tar  # pyrefly: ignore
 
-from pinxit.data.row_limit import units_for
 from pinxit.data.sources import webdataset as source_archives
 from pinxit.data.sources.catalogue import open_source
+from pinxit.prepare.row_limit import units_for
 
 CASES = [
     ([10] * 9, 1, 1),

@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import prepare_work as work
 import prepared_toys as toys
 
-from pinxit.data.engines import InlineEngine
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig, encode_image
-from pinxit.data.preparation import run_images
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import ShardReader, unpack
 from pinxit.data.row import Row, Unit
 from pinxit.pipeline import load_checkpoint
+from pinxit.prepare.engines.base import InlineEngine
+from pinxit.prepare.stages import run_images
 from pinxit.prepare_cli import prepare
 from pinxit.train import run as running
 from pinxit.train.attempts import Attempts

@@ -20,17 +20,17 @@ from PIL import Image
 
 from pinxit.config import from_json
 from pinxit.data.durable import whole
-from pinxit.data.engines import UnitResult
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.preparation_pictures import (
+from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
+from pinxit.data.row import can_heal, meaning
+from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.report_pictures import (
     all_records,
     kept_images,
     merged_histograms,
     rejected_images,
     score_histograms,
 )
-from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
-from pinxit.data.row import can_heal, meaning
 
 REPORT = "report.html"
 PICTURES = "report"

@@ -49,9 +49,9 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
-from pinxit.data.previews import Previews
 from pinxit.data.row import Outcome, Row, Source, Unit, can_heal
-from pinxit.data.spool import Spool
+from pinxit.prepare.rejected_previews import Previews
+from pinxit.prepare.spool import Spool
 
 FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]
 """(key, URL) to (key, what came of it), in any order: `fetch.fetch_all` with its config."""

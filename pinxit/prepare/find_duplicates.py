@@ -31,12 +31,12 @@ import numpy as np
 
 from pinxit.config import UsageError
 from pinxit.data.durable import sweep, whole, write_json
-from pinxit.data.engines import Engine, UnitResult
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.identity import differences
-from pinxit.data.preparation import Progress, Watch, locked, no_watch
 from pinxit.data.row import Row, Source, Unit
+from pinxit.prepare.engines.base import Engine, UnitResult
+from pinxit.prepare.stages import Progress, Watch, locked, no_watch
 
 GROUP = 32
 """Units that are read as one piece of work: what a kill costs at most, for each worker."""

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pinxit.data.durable import write_json
-from pinxit.data.engines import Engine, RankEngine
 from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.prepare.engines.base import Engine, RankEngine
 
 POLL = 10.0
 """Seconds between looks at what other ranks have done."""

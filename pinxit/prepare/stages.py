@@ -21,9 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.data.durable import DiskFull, sweep
-from pinxit.data.engines import Engine, RankEngine, UnitResult
-from pinxit.data.prepare_images import ImageStage, Offline
-from pinxit.data.prepare_latents import LatentStage
 from pinxit.data.prepared.manifest import (
     MANIFEST,
     STAGES,
@@ -36,8 +33,11 @@ from pinxit.data.prepared.manifest import (
     unit_of,
 )
 from pinxit.data.prepared.shards import aside
-from pinxit.data.previews import FOLDER as PREVIEWS
 from pinxit.data.row import Unit, can_heal
+from pinxit.prepare.engines.base import Engine, RankEngine, UnitResult
+from pinxit.prepare.images import ImageStage, Offline
+from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
-from pinxit.data.engines import Engine
 from pinxit.data.images.aspect_ratios import Size
-from pinxit.data.prepare_latents import Encoders
+from pinxit.prepare.engines.base import Engine
+from pinxit.prepare.latents import Encoders
 from pinxit.train.prepared import encoder_identity, text_identity
 
 

@@ -18,8 +18,8 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Ledger, UnitRecord
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
-from pinxit.data.previews import SIDE, read_previews, thumbnail
 from pinxit.data.row import meaning
+from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 
 KEPT = 60
 """Kept images shown."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from pinxit.config import UsageError
-from pinxit.data.engines import DIED, UnitResult, attempt, close
+from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
 class _Actor:

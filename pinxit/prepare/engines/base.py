@@ -353,7 +353,7 @@ def get_engine(
         problem = f"of no use to engine {name!r}"
         raise UsageError("rank", rank if rank is not None else world, problem=problem, valid="rank")
     if name == "ray":
-        from pinxit.data.engine_ray import RayEngine
+        from pinxit.prepare.engines.ray_cluster import RayEngine
 
         return RayEngine(address)
     if name == "rank":

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from pinxit.config import UsageError, choice, positive
-from pinxit.data.engines import ENGINES
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
+from pinxit.prepare.engines.base import ENGINES
 from pinxit.train.datasets import named_columns
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")

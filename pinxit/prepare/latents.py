@@ -39,7 +39,7 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
-from pinxit.data.spool import Spool
+from pinxit.prepare.spool import Spool
 
 EncodeFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
 """Images to latents, float16. It sees batches of one size, and every shape that images have."""
