@@ -154,7 +154,7 @@ SHARDED = """
 import json, sys
 import jax
 from pinxit.prepare.encoders import MakeEncoders
-from pinxit.train import sharding
+from pinxit.devices import partition_rules as sharding
 sharding.MINIMUM = 64  # the toy's arrays are small
 where = sys.argv[1]
 loaded = MakeEncoders(where, "float32", where, None, "stock").load()

@@ -38,9 +38,9 @@ class MakeEncoders:
         """The text encoder whose embeddings are stored, with its place among joined ones."""
         if self.text_encoder is None:
             return None
+        from pinxit.devices.mesh import weight_sharding
         from pinxit.encoders.cleaning import get_cleaner
         from pinxit.encoders.text import load_text_encoder
-        from pinxit.train.mesh import weight_sharding
         from pinxit.train.text import TextColumns
 
         encoder = load_text_encoder(
@@ -83,7 +83,7 @@ class LoadedEncoders:
 
     def ready(self) -> Encoders:
         """The encoders as the stage calls them, on all devices of this process."""
-        from pinxit.train.placement import image_encoder
+        from pinxit.devices.transfer import image_encoder
 
         run = image_encoder(self.autoencoder, own_devices())
 
@@ -97,7 +97,7 @@ def own_devices() -> Any:
     """A mesh of this process's devices: each rank encodes by itself."""
     import jax
 
-    from pinxit.train.mesh import make_mesh
+    from pinxit.devices.mesh import make_mesh
 
     return make_mesh("auto", jax.local_devices())
 
@@ -129,7 +129,7 @@ def check_dtype(dtype: str) -> None:
         return
     import jax
 
-    from pinxit.train.hardware import hardware_of
+    from pinxit.devices.hardware import hardware_of
 
     device = jax.local_devices()[0]
     if hardware_of(device).encoder_dtype(dtype) != dtype:

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pinxit.devices.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.encoders.shapes import abstract_autoencoder, abstract_text_encoder
 from pinxit.train import build
 from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_dtype
-from pinxit.train.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn

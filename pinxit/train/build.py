@@ -14,16 +14,8 @@ from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder, Batch, TextEncoder
 from pinxit.config import UsageError
-from pinxit.encoders.autoencoder import load_autoencoder
-from pinxit.encoders.cleaning import get_cleaner
-from pinxit.encoders.fingerprint import fingerprint
-from pinxit.encoders.text import load_text_encoder
-from pinxit.evaluate.judge import Judge, load_judge
-from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
-from pinxit.pipeline import Sampling, TextToImage
-from pinxit.train.datasets import DATASETS, PREPARED
-from pinxit.train.hardware import Hardware, hardware_of, tried_attention
-from pinxit.train.mesh import (
+from pinxit.devices.hardware import Hardware, hardware_of, tried_attention
+from pinxit.devices.mesh import (
     batch_sharding,
     check_batch,
     check_tensor,
@@ -32,6 +24,14 @@ from pinxit.train.mesh import (
     state_shardings,
     weight_sharding,
 )
+from pinxit.encoders.autoencoder import load_autoencoder
+from pinxit.encoders.cleaning import get_cleaner
+from pinxit.encoders.fingerprint import fingerprint
+from pinxit.encoders.text import load_text_encoder
+from pinxit.evaluate.judge import Judge, load_judge
+from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
+from pinxit.pipeline import Sampling, TextToImage
+from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig

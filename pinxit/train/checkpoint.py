@@ -23,8 +23,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pinxit.config import diff
+from pinxit.devices.transfer import fetch
 from pinxit.release import MANIFEST, damage, files_of, mismatches, sha256_of
-from pinxit.train.placement import fetch
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"

@@ -14,13 +14,13 @@ from typing import Any
 from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.row import Source
+from pinxit.devices.mesh import local_rows
+from pinxit.devices.processes import alone, several
 from pinxit.train.build import Parts
 from pinxit.train.datasets import DATASETS, PREPARED, load_examples, named_columns
 from pinxit.train.display import Display
-from pinxit.train.distributed import alone, several
 from pinxit.train.folder import RunFolder
 from pinxit.train.loop import Batches
-from pinxit.train.mesh import local_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.text import TextColumns
 

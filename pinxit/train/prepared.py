@@ -22,10 +22,10 @@ from pinxit.data.loader import Loader, Rows
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
+from pinxit.devices.mesh import local_rows
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
-from pinxit.train.mesh import local_rows
 from pinxit.train.settings import TrainConfig
 from pinxit.train.text import TextColumns, name_of
 

@@ -18,13 +18,8 @@ import numpy as np
 from rich.console import Console
 
 from pinxit.config import UsageError, to_json
-from pinxit.release import check_encoders
-from pinxit.train.advice import explained, is_out_of_memory
-from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
-from pinxit.train.checkpoint import Checkpoints, Restored
-from pinxit.train.data_advice import before_training
-from pinxit.train.display import Display
-from pinxit.train.distributed import (
+from pinxit.devices.mesh import frozen_shardings, local_rows, state_shardings
+from pinxit.devices.processes import (
     Agreement,
     Together,
     alone,
@@ -34,16 +29,21 @@ from pinxit.train.distributed import (
     is_first,
     several,
 )
+from pinxit.devices.transfer import fetch, place, place_batch, spread
+from pinxit.release import check_encoders
+from pinxit.train.advice import explained, is_out_of_memory
+from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
+from pinxit.train.checkpoint import Checkpoints, Restored
+from pinxit.train.data_advice import before_training
+from pinxit.train.display import Display
 from pinxit.train.feed import Feed, open_feed, open_source_of
 from pinxit.train.finish import Observer, best, finish
 from pinxit.train.folder import RunFolder, claim, folder_of, start
 from pinxit.train.health import Watch
 from pinxit.train.intake import Intake
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
-from pinxit.train.mesh import frozen_shardings, local_rows, state_shardings
 from pinxit.train.metrics import Window
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.placement import fetch, place, place_batch, spread
 from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import TrainConfig
 from pinxit.train.start import started

@@ -11,6 +11,7 @@ from pinxit.config import positive as positive_or_none
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
+from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.flow.solvers import get_solver
 from pinxit.train.datasets import (
@@ -20,7 +21,6 @@ from pinxit.train.datasets import (
     is_prepared,
     named_columns,
 )
-from pinxit.train.distributed import DistributedConfig
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
 

@@ -29,12 +29,12 @@ from jax.sharding import Mesh
 from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.data.row import Source
+from pinxit.devices.transfer import image_encoder
 from pinxit.train.attempts import Attempt, Position
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.feed import Feed
 from pinxit.train.folder import RunFolder
-from pinxit.train.placement import image_encoder
 from pinxit.train.prepare import chunk_size
 from pinxit.train.set_aside import HeldOut
 from pinxit.train.settings import TrainConfig

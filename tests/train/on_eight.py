@@ -17,14 +17,9 @@ from rich.console import Console
 from toys import FROZEN, encode, loader
 
 from pinxit.data.loader import ArrayRows, Loader
-from pinxit.encoders import clip, t5
-from pinxit.flow.objective import FlowMatching
-from pinxit.models.transformer import apply, init_params, preset
-from pinxit.train import mesh as meshes
-from pinxit.train import sharding
-from pinxit.train.checkpoint import Checkpoints
-from pinxit.train.ema import EmaConfig
-from pinxit.train.mesh import (
+from pinxit.devices import mesh as meshes
+from pinxit.devices import partition_rules as sharding
+from pinxit.devices.mesh import (
     batch_sharding,
     frozen_shardings,
     make_mesh,
@@ -32,8 +27,13 @@ from pinxit.train.mesh import (
     state_shardings,
     weight_sharding,
 )
+from pinxit.devices.transfer import place, spread
+from pinxit.encoders import clip, t5
+from pinxit.flow.objective import FlowMatching
+from pinxit.models.transformer import apply, init_params, preset
+from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
-from pinxit.train.placement import place, spread
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 from pinxit.train.state import init_state

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from pinxit.config import UsageError
+from pinxit.devices.mesh import batch_sharding, replicated
 from pinxit.encoders import shapes
 from pinxit.encoders.weights import flatten
 from pinxit.recipes import RECIPES, mock
@@ -20,7 +21,6 @@ from pinxit.train.build import build, build_state, build_step
 from pinxit.train.display import Display
 from pinxit.train.feed import open_feed
 from pinxit.train.folder import claim
-from pinxit.train.mesh import batch_sharding, replicated
 from pinxit.train.prepare import frozen_arrays
 from pinxit.train.settings import ModelConfig, TrainConfig
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.train import distributed
-from pinxit.train.distributed import DistributedConfig, group
+from pinxit.devices import processes as distributed
+from pinxit.devices.processes import DistributedConfig, group
 from pinxit.train.writers import read_rows
 
 STEPS = 60

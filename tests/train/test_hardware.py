@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pinxit.train.hardware import Hardware
+from pinxit.devices.hardware import Hardware
 
 
 @pytest.mark.parametrize(

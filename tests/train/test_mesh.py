@@ -16,11 +16,11 @@ import jax
 import pytest
 
 from pinxit.config import UsageError
+from pinxit.devices.mesh import check_batch, check_tensor, choose, make_mesh, parse_mesh
+from pinxit.devices.partition_rules import spec_of
 from pinxit.models.transformer import PRESETS, abstract, preset
 from pinxit.train.ema import EmaConfig
-from pinxit.train.mesh import check_batch, check_tensor, choose, make_mesh, parse_mesh
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
-from pinxit.train.sharding import spec_of
 from pinxit.train.state import init_state
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@
     tensor    devices that share one copy and compute parts of the same samples
 
 A batch is cut over ``data`` and ``fsdp``. Arrays of the state are cut over ``fsdp`` and ``tensor``
-by `pinxit.train.sharding`, copied over ``data``. The step needs no code for any of it: XLA sees
+by `pinxit.devices.partition_rules`, copied over ``data``. The step needs no code for any of it: XLA sees
 where arrays lie and adds what the devices must tell one another.
 
 A mesh is written ``data=2,fsdp=4``; axes not named have size 1 and one axis may be ``*``, all that
@@ -30,7 +30,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from pinxit.config import UsageError
-from pinxit.train.sharding import BATCH, FSDP, TENSOR, cut_longest, spec_of
+from pinxit.devices.partition_rules import BATCH, FSDP, TENSOR, cut_longest, spec_of
 
 AXES = ("data", FSDP, TENSOR)
 SMALL = 0.25

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from pinxit.arrays import Autoencoder, to_pixels
-from pinxit.train.distributed import is_first, several
-from pinxit.train.mesh import batch_sharding, replicated
+from pinxit.devices.mesh import batch_sharding, replicated
+from pinxit.devices.processes import is_first, several
 
 
 def place(tree: Any, shardings: Any) -> Any:
