@@ -28,8 +28,8 @@ from rich.console import Console
 
 from pinxit import recipes
 from pinxit.launcher import prepare_environment
+from pinxit.train.metric_writers import read_rows
 from pinxit.train.settings import EmaConfig, EvalConfig, ModelConfig, SamplingConfig, TrainConfig
-from pinxit.train.writers import read_rows
 
 COLOURS = {"float32": "0.35", "bfloat16": "tab:blue", "float16": "tab:red"}
 SMOOTH = 5

@@ -117,9 +117,9 @@ def main() -> int:
 
     from pinxit.data.fetch.fetcher import FetchConfig
     from pinxit.data.images.decode import ImageConfig
+    from pinxit.train.metric_writers import read_rows
     from pinxit.train.run import run
     from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
-    from pinxit.train.writers import read_rows
 
     with tempfile.TemporaryDirectory() as folder, serving() as port:
         root, steps = Path(folder), WARM + args.steps

@@ -63,8 +63,8 @@ def test_the_objective_is_zero_for_the_exact_velocity(extensions):
 
 
 def test_a_run_with_an_objective_of_ones_own(extensions, bundle, tmp_path):
-    from pinxit.train.folder import claim
     from pinxit.train.run import run
+    from pinxit.train.run_folder import claim
     from pinxit.train.settings import EvalConfig, SamplingConfig
 
     config = replace(

@@ -19,9 +19,9 @@ from pinxit.doctor.child import ChildFailed, ask
 from pinxit.doctor.line import Line, ok, problem, size, warning
 from pinxit.doctor.network import bytes_of, cached
 from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify
-from pinxit.train.folder import RunFolder, saved_config
-from pinxit.train.health import Finding, Watch
+from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
+from pinxit.train.watch.run_health import Finding, Watch
 
 HASHED = 2e9
 """Bytes of checkpoints (and of shards) that are hashed without being asked to."""

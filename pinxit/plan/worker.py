@@ -75,7 +75,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     import jax
 
     from pinxit.plan import flops
-    from pinxit.train.abstract import abstract_program
+    from pinxit.train.abstract_program import abstract_program
 
     target = None if name == HERE else get_target(name)
     devices = jax.devices() if target is None else described(target)
@@ -186,7 +186,7 @@ def overfull(message: str) -> dict[str, int]:
     """Bytes needed and available, from what the compiler says; other errors are raised."""
     if EXHAUSTED not in message:
         raise ValueError(f"the compiler failed: {' '.join(message.split())[:600]}")
-    from pinxit.train.advice import shortage
+    from pinxit.train.watch.out_of_memory import shortage
 
     said = shortage(message)
     if said.needed is not None and said.available is not None:

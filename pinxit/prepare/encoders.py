@@ -12,7 +12,7 @@ from pinxit.config import UsageError
 from pinxit.data.images.aspect_ratios import Size
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.latents import Encoders
-from pinxit.train.prepared import encoder_identity, text_identity
+from pinxit.train.input.prepared import encoder_identity, text_identity
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MakeEncoders:
         from pinxit.devices.mesh import weight_sharding
         from pinxit.encoders.cleaning import get_cleaner
         from pinxit.encoders.text import load_text_encoder
-        from pinxit.train.text import TextColumns
+        from pinxit.train.text_columns import TextColumns
 
         encoder = load_text_encoder(
             self.text_encoder,

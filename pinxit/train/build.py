@@ -32,12 +32,12 @@ from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
+from pinxit.train.input.in_memory import make_encode
 from pinxit.train.optimizer import build_optimizer
-from pinxit.train.prepare import make_encode
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state
 from pinxit.train.step import ApplyFn, EncodeFn, LossScaling, StepFn, make_train_step
-from pinxit.train.text import TextColumns
+from pinxit.train.text_columns import TextColumns
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import psutil
 
-from pinxit.train.metrics import Window
+from pinxit.train.metric_window import Window
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
 

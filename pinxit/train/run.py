@@ -31,24 +31,24 @@ from pinxit.devices.processes import (
 )
 from pinxit.devices.transfer import fetch, place, place_batch, spread
 from pinxit.release import check_encoders
-from pinxit.train.advice import explained, is_out_of_memory
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
-from pinxit.train.data_advice import before_training
 from pinxit.train.display import Display
-from pinxit.train.feed import Feed, open_feed, open_source_of
-from pinxit.train.finish import Observer, best, finish
-from pinxit.train.folder import RunFolder, claim, folder_of, start
-from pinxit.train.health import Watch
-from pinxit.train.intake import Intake
+from pinxit.train.init_from import started
+from pinxit.train.input.caption_check import Intake
+from pinxit.train.input.in_memory import frozen_arrays
+from pinxit.train.input.open import Feed, open_feed, open_source_of
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
-from pinxit.train.metrics import Window
+from pinxit.train.metric_window import Window
+from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_rows
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.prepare import frozen_arrays
+from pinxit.train.report.finish import Observer, best, finish
+from pinxit.train.run_folder import RunFolder, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
-from pinxit.train.start import started
 from pinxit.train.state import TrainState
-from pinxit.train.writers import Writer, check_wandb, open_writers, read_rows
+from pinxit.train.watch.data_advice import before_training
+from pinxit.train.watch.out_of_memory import explained, is_out_of_memory
+from pinxit.train.watch.run_health import Watch
 
 T = TypeVar("T")
 

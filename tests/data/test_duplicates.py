@@ -24,7 +24,7 @@ from pinxit.prepare.engines.base import InlineEngine, LocalEngine
 from pinxit.prepare.find_duplicates import Incomplete, find_duplicates
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare_cli import prepare
-from pinxit.train.attempts import Attempts
+from pinxit.train.input.attempt_order import Attempts
 
 CONFIG = FilterConfig(blocked_domains=("bad.test",))
 ROWS = 900

@@ -16,12 +16,12 @@ from pinxit.devices.mesh import batch_sharding, replicated
 from pinxit.encoders import shapes
 from pinxit.encoders.weights import flatten
 from pinxit.recipes import RECIPES, mock
-from pinxit.train.abstract import abstract_program
+from pinxit.train.abstract_program import abstract_program
 from pinxit.train.build import build, build_state, build_step
 from pinxit.train.display import Display
-from pinxit.train.feed import open_feed
-from pinxit.train.folder import claim
-from pinxit.train.prepare import frozen_arrays
+from pinxit.train.input.in_memory import frozen_arrays
+from pinxit.train.input.open import open_feed
+from pinxit.train.run_folder import claim
 from pinxit.train.settings import ModelConfig, TrainConfig
 
 

@@ -12,8 +12,6 @@ import pytest
 from rich.console import Console
 
 from pinxit.config import UsageError
-from pinxit.train import advice
-from pinxit.train.advice import advise, explained, is_out_of_memory, ladder, message, shortage
 from pinxit.train.run import run
 from pinxit.train.settings import (
     EmaConfig,
@@ -21,6 +19,15 @@ from pinxit.train.settings import (
     ModelConfig,
     SamplingConfig,
     TrainConfig,
+)
+from pinxit.train.watch import out_of_memory as advice
+from pinxit.train.watch.out_of_memory import (
+    advise,
+    explained,
+    is_out_of_memory,
+    ladder,
+    message,
+    shortage,
 )
 
 GIB = 2**30

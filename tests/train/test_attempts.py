@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from prepare_work import FILTERS, ToySource
 
 from pinxit.data.row import Row, Unit
-from pinxit.train.attempts import BLOCK, TRIES, Attempt, Attempts, Position
-from pinxit.train.stream import pack_position, unpack_position
+from pinxit.train.input.attempt_order import BLOCK, TRIES, Attempt, Attempts, Position
+from pinxit.train.input.image_stream import pack_position, unpack_position
 
 
 def first(attempts: Attempts, count: int) -> list[Attempt]:
@@ -205,7 +205,7 @@ def test_units_that_break_and_heal_between_kills_shift_nobody(
 ):
     """Whatever can be read in each process: no row ends twice, and those of whole units all do."""
     monkeypatch.setattr("prepare_work.picture", lambda number: b"")
-    monkeypatch.setattr("pinxit.train.attempts.BLOCK", 8)
+    monkeypatch.setattr("pinxit.train.input.attempt_order.BLOCK", 8)
     rng = random.Random(seed)
     units = [unit.id for unit in Torn().units()]
     always = set(rng.sample(units, 4))  # are never damaged

@@ -34,12 +34,15 @@ from pinxit.prepare.engines.base import InlineEngine
 from pinxit.prepare.stages import run_images
 from pinxit.prepare_cli import prepare
 from pinxit.train import run as running
-from pinxit.train.attempts import Attempts
 from pinxit.train.build import build
 from pinxit.train.display import Display
-from pinxit.train.feed import Feed, open_feed
-from pinxit.train.folder import RunFolder
+from pinxit.train.input.attempt_order import Attempts
+from pinxit.train.input.image_stream import Stream
+from pinxit.train.input.open import Feed, open_feed
+from pinxit.train.input.streamed import StreamedLoader
+from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
+from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import (
     EvalConfig,
     ModelConfig,
@@ -47,9 +50,6 @@ from pinxit.train.settings import (
     SamplingConfig,
     TrainConfig,
 )
-from pinxit.train.stream import Stream
-from pinxit.train.streamed import StreamedLoader
-from pinxit.train.writers import read_rows
 
 SIZES = ((24, 20), (30, 18), (18, 30), (26, 24))
 """By number: half of the pictures are nearly square, a quarter wide, a quarter high."""

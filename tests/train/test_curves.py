@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pinxit.train.curves import _validation, draw_curves
+from pinxit.train.report.curves import _validation, draw_curves
 
 
 def row(step: int, raw: float, average: float) -> dict[str, float]:

@@ -14,9 +14,9 @@ import pytest
 
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.flow.objective import FlowMatching
-from pinxit.train.data_advice import CaptionCheck, before_training, faster_data
-from pinxit.train.health import Finding, Watch
 from pinxit.train.settings import OptimizerConfig, SamplingConfig, TrainConfig
+from pinxit.train.watch.data_advice import CaptionCheck, before_training, faster_data
+from pinxit.train.watch.run_health import Finding, Watch
 
 CONFIG = TrainConfig(max_steps=10_000)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pinxit.train.intake import Intake
+from pinxit.train.input.caption_check import Intake
 
 
 def batch(first: int) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ import pytest
 from toys import FROZEN, assert_trees_equal, loader, make, poisoned
 
 from pinxit.train.loop import Hook, Interruption, NotFinite, _Clock, train
-from pinxit.train.metrics import Window
-from pinxit.train.writers import JsonLines, TensorBoard, read_rows
+from pinxit.train.metric_window import Window
+from pinxit.train.metric_writers import JsonLines, TensorBoard, read_rows
 
 
 def loop(step, state, **options):

@@ -19,9 +19,10 @@ from pinxit.pipeline import load_checkpoint
 from pinxit.prepare_cli import prepare
 from pinxit.train.build import build
 from pinxit.train.display import Display
-from pinxit.train.feed import open_feed
-from pinxit.train.folder import RunFolder
+from pinxit.train.input.open import open_feed
+from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
+from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import (
     EvalConfig,
     ModelConfig,
@@ -29,7 +30,6 @@ from pinxit.train.settings import (
     SamplingConfig,
     TrainConfig,
 )
-from pinxit.train.writers import read_rows
 
 ROWS = 60
 

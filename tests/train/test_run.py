@@ -25,11 +25,11 @@ from toys import assert_trees_equal
 from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build_step
-from pinxit.train.finish import Observer
-from pinxit.train.folder import claim, start
+from pinxit.train.metric_writers import read_rows
+from pinxit.train.report.finish import Observer
 from pinxit.train.run import RunResult, run
+from pinxit.train.run_folder import claim, start
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
-from pinxit.train.writers import read_rows
 
 TIMED = (
     *("images_per_second", "seconds_per_step", "step_seconds", "data_wait_share", "memory_gb"),
@@ -37,7 +37,7 @@ TIMED = (
 PROGRAM = """
 import json, sys
 from pinxit.config import from_json
-from pinxit.train.finish import Observer
+from pinxit.train.report.finish import Observer
 from pinxit.train.run import run
 from pinxit.train.settings import TrainConfig
 sys.exit(run(from_json(TrainConfig, json.load(open(sys.argv[1])))).exit_code)

@@ -17,9 +17,9 @@ from pinxit import release
 from pinxit.config import UsageError
 from pinxit.recipes import mock
 from pinxit.train.build import build, build_state
+from pinxit.train.init_from import started
 from pinxit.train.run import run
 from pinxit.train.settings import EmaConfig, ModelConfig, TrainConfig
-from pinxit.train.start import started
 
 
 def quiet() -> Console:

@@ -29,12 +29,12 @@ from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import open_source
-from pinxit.train.attempts import Attempts
 from pinxit.train.build import _cached
+from pinxit.train.input.attempt_order import Attempts
+from pinxit.train.input.image_stream import Ended, Stream
+from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
-from pinxit.train.stream import Ended, Stream
-from pinxit.train.writers import read_rows
 
 ROWS = 400
 KINDS = ("good", "png", "404", "good", "redirected", "html", "mislabelled", "webp", "noai", "good")
@@ -146,7 +146,7 @@ def test_small_sets_are_gone_through_again(config: TrainConfig, server: HostileS
 def test_a_damaged_file_is_left_and_said(
     config: TrainConfig, server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pinxit.train.attempts.PAUSE", 0.01)
+    monkeypatch.setattr("pinxit.train.input.attempt_order.PAUSE", 0.01)
     folder = tmp_path / "set"
     for i in range(2):
         urls = [server.url("good", 100 * i + j) for j in range(100)]

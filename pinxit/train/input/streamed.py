@@ -30,16 +30,16 @@ from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.data.row import Source
 from pinxit.devices.transfer import image_encoder
-from pinxit.train.attempts import Attempt, Position
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
-from pinxit.train.feed import Feed
-from pinxit.train.folder import RunFolder
-from pinxit.train.prepare import chunk_size
-from pinxit.train.set_aside import HeldOut
+from pinxit.train.input.attempt_order import Attempt, Position
+from pinxit.train.input.held_out_rows import HeldOut
+from pinxit.train.input.image_stream import Ended, Found, Stream, pack_position, unpack_position
+from pinxit.train.input.in_memory import chunk_size
+from pinxit.train.input.open import Feed
+from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
-from pinxit.train.stream import Ended, Found, Stream, pack_position, unpack_position
-from pinxit.train.text import TextColumns
+from pinxit.train.text_columns import TextColumns
 
 CHUNK = 64
 """Most images encoded together."""

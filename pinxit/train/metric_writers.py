@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pinxit.config import UsageError, to_json
-from pinxit.train.folder import RunFolder
+from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
 

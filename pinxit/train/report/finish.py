@@ -18,14 +18,14 @@ from pinxit.evaluate.prompts import prompt_accuracy
 from pinxit.evaluate.validation import validation_loss
 from pinxit.pipeline import TextToImage, save_release
 from pinxit.train.build import Parts, build_pipeline
-from pinxit.train.curves import draw_curves
 from pinxit.train.display import Display
-from pinxit.train.folder import RunFolder, environment, write_json
-from pinxit.train.grid import contact_sheet
-from pinxit.train.report import write_report
+from pinxit.train.metric_writers import read_rows
+from pinxit.train.report.contact_sheet import contact_sheet
+from pinxit.train.report.curves import draw_curves
+from pinxit.train.report.page import write_report
+from pinxit.train.run_folder import RunFolder, environment, write_json
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
-from pinxit.train.writers import read_rows
 
 PROBED = 128
 """Rows on which the effect of captions is measured."""

@@ -20,8 +20,8 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
-from pinxit.train.data_advice import faster_data
 from pinxit.train.settings import TrainConfig
+from pinxit.train.watch.data_advice import faster_data
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pinxit.train.data_advice import CaptionCheck
+from pinxit.train.watch.data_advice import CaptionCheck
 
 Place = Callable[[dict[str, Any]], dict[str, Any]]
 

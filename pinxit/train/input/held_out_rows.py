@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pinxit.arrays import Example
 from pinxit.data.images.decode import decode_jpeg, encode_image
-from pinxit.train.attempts import Position
-from pinxit.train.stream import Found, Stream, pack_position, unpack_position
+from pinxit.train.input.attempt_order import Position
+from pinxit.train.input.image_stream import Found, Stream, pack_position, unpack_position
 
 
 class HeldOut:

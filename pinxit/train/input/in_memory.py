@@ -28,7 +28,7 @@ from pinxit.data.loader import ArrayRows
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.train.datasets import Examples
 from pinxit.train.step import EncodeFn, cut, uncut
-from pinxit.train.text import TextColumns
+from pinxit.train.text_columns import TextColumns
 
 CHUNK = 64
 """Most images encoded together."""

@@ -24,7 +24,7 @@ from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
-from pinxit.train.text import TextColumns, name_of
+from pinxit.train.text_columns import TextColumns, name_of
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from pinxit.devices.processes import alone, several
 from pinxit.train.build import Parts
 from pinxit.train.datasets import DATASETS, PREPARED, load_examples, named_columns
 from pinxit.train.display import Display
-from pinxit.train.folder import RunFolder
 from pinxit.train.loop import Batches
+from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
-from pinxit.train.text import TextColumns
+from pinxit.train.text_columns import TextColumns
 
 
 def _nothing() -> None:
@@ -91,12 +91,12 @@ def open_feed(
 ) -> Feed:
     """The data of a run; `position` is what its checkpoint kept."""
     if config.dataset_name == PREPARED:
-        from pinxit.train.prepared import open_prepared
+        from pinxit.train.input.prepared import open_prepared
 
         return open_prepared(config, parts, display, position=position)
     if source is None:
         return _in_memory(config, parts, folder, display)
-    from pinxit.train.streamed import open_streamed
+    from pinxit.train.input.streamed import open_streamed
 
     if isinstance(position, dict) and position.get("revision") != source.revision:
         source = open_source_of(config, revision=position.get("revision"))
@@ -108,7 +108,7 @@ def open_feed(
 def _in_memory(config: TrainConfig, parts: Parts, folder: RunFolder, display: Display) -> Feed:
     """Rows that are drawn, encoded once, and kept in memory."""
     from pinxit.data.loader import Loader
-    from pinxit.train.prepare import prepare_rows
+    from pinxit.train.input.in_memory import prepare_rows
 
     name, size = config.dataset_name, config.image_size
     examples = load_examples(name, config.dataset_size, image_size=size, seed=config.seed)

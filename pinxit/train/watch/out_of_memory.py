@@ -237,7 +237,7 @@ def _remats() -> tuple[str, ...]:
 
 def step_measure(config: TrainConfig) -> int:
     """Compiles the step for the devices that are here; nothing is loaded or allocated."""
-    from pinxit.train.abstract import abstract_program
+    from pinxit.train.abstract_program import abstract_program
 
     return peak_bytes(abstract_program(config).lower().compile())
 
@@ -301,9 +301,9 @@ def _fits(peak: int, limit: int | None) -> bool:
 def _where(error: BaseException) -> str:
     """What the run was doing when the error was raised."""
     names = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
-    if names & {"pinxit.train.finish", "pinxit.pipeline"}:
+    if names & {"pinxit.train.report.finish", "pinxit.pipeline"}:
         return "drawing or measuring"
-    if "pinxit.train.streamed" in names or "pinxit.train.prepare" in names:
+    if "pinxit.train.input.streamed" in names or "pinxit.train.input.in_memory" in names:
         return "encoding data"
     return "training"
 

@@ -35,7 +35,7 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.row import Outcome, Source
-from pinxit.train.attempts import Attempt, Attempts, Position
+from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 
 UNREACHED = frozenset({"dns", "connect", "timeout"})
 PAUSE_ROWS = 64
