@@ -13,7 +13,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from pinxit.plan.compile import compile_step
+from pinxit.plan.compile_cache import compile_step
 from pinxit.plan.plan import planned
 from pinxit.plan.targets import GIB, get_target
 from pinxit.recipes import coyo_256

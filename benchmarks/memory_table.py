@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pinxit.plan.compile import Compiled, compile_step
+from pinxit.plan.compile_cache import Compiled, compile_step
 from pinxit.plan.memory import Largest, largest_batch
 from pinxit.plan.plan import planned
-from pinxit.plan.speed import step_time
+from pinxit.plan.step_time import step_time
 from pinxit.plan.targets import GIB, get_target
 from pinxit.recipes import coyo_256
 from pinxit.train.settings import ModelConfig, TrainConfig

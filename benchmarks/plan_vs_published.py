@@ -2,7 +2,7 @@
 
 ``python benchmarks/plan_vs_published.py`` builds the training steps of three publications in plain
 JAX, compiles each for the TPU that its authors name, with the TPU compiler and no TPU, and prints
-measured over estimated. The spread is the error that `pinxit plan` states (`plan/speed.py`).
+measured over estimated. The spread is the error that `pinxit plan` states (`plan/step_time.py`).
 
 | run | published | source |
 |---|---|---|
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pinxit.plan.compile import environment
-from pinxit.plan.compilers import find_compiler
+from pinxit.plan.compile_cache import environment
+from pinxit.plan.vendor_compilers import find_compiler
 
 IMAGENET = 1_281_167
 """Training images."""
@@ -268,9 +268,9 @@ def work(name: str, dtype: str) -> dict[str, float]:
     import optax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from pinxit.plan.cycles import estimate
+    from pinxit.plan.compile_worker import described
     from pinxit.plan.targets import get_target
-    from pinxit.plan.worker import described
+    from pinxit.plan.tpu_cycles import estimate
 
     run = RUNS[name]
     target = get_target(run.target)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pinxit.config import UsageError, choice, parse, positive
-from pinxit.plan.compilers import MODULES, install
 from pinxit.plan.memory import POLICIES
 from pinxit.plan.targets import HERE, get_target
+from pinxit.plan.vendor_compilers import MODULES, install
 from pinxit.train.settings import TrainConfig
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -101,7 +101,7 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
     from rich.console import Console
 
     from pinxit.plan.plan import make_plan
-    from pinxit.plan.report import show
+    from pinxit.plan.terminal_report import show
 
     with _watching() as said:
         made = make_plan(
@@ -121,7 +121,7 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
             Path(options.json).write_text(as_json + "\n", "utf-8")
             print(options.json)
     if options.picture is not None:
-        from pinxit.plan.picture import draw
+        from pinxit.plan.memory_chart import draw
 
         print(draw(made, Path(options.picture)), file=sys.stderr)
     return 0 if made.memory.fits else 1

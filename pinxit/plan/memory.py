@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pinxit.config import replace
-from pinxit.plan.compile import Compiled
+from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import Target
 from pinxit.train.settings import TrainConfig
 

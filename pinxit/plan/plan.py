@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pinxit.plan.compile import Compiled, compile_step
-from pinxit.plan.data import DataPlan, data_plan
+from pinxit.plan.compile_cache import Compiled, compile_step
+from pinxit.plan.data_cost import DataPlan, data_plan
 from pinxit.plan.memory import Largest, Memory, largest_batch, memory_of
-from pinxit.plan.speed import StepTime, step_time
+from pinxit.plan.step_time import StepTime, step_time
 from pinxit.plan.targets import GIB, HERE, Chip, Target, get_target
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.settings import TrainConfig

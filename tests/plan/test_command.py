@@ -9,7 +9,7 @@ import pytest
 
 from pinxit.cli import main
 from pinxit.plan import plan as planning
-from pinxit.plan.compile import Compiled
+from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import GIB
 from pinxit.train.settings import TrainConfig
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from toy_hlo import TOY
 
-from pinxit.plan import cycles
-from pinxit.plan.cycles import estimate, part_of
+from pinxit.plan import tpu_cycles as cycles
 from pinxit.plan.hlo import parse, sizes
+from pinxit.plan.tpu_cycles import estimate, part_of
 
 
 def test_loops_count_as_often_as_they_turn():

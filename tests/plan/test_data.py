@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pinxit.plan import data
-from pinxit.plan.data import data_plan
+from pinxit.plan import data_cost as data
+from pinxit.plan.data_cost import data_plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coyo.md").read_text()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pinxit.plan.compile import Compiled
+from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.memory import candidates, largest_batch, memory_of, with_batch
 from pinxit.plan.targets import GIB, get_target
 from pinxit.recipes import coyo_256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pinxit.plan.roofline import roofline
+from pinxit.plan.gpu_roofline import roofline
 
 PROGRAM = """HloModule jit_step
 

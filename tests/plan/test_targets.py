@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.plan import compilers
+from pinxit.plan import vendor_compilers as compilers
 from pinxit.plan.targets import CARDS, GIB, SLICES, get_target
 
 

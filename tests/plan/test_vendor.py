@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from pinxit.plan.compile import compile_step
-from pinxit.plan.compilers import CompilerMissing, find_compiler
+from pinxit.plan.compile_cache import compile_step
 from pinxit.plan.memory import memory_of, with_batch
 from pinxit.plan.plan import planned
-from pinxit.plan.speed import step_time
+from pinxit.plan.step_time import step_time
 from pinxit.plan.targets import GIB, get_target
+from pinxit.plan.vendor_compilers import CompilerMissing, find_compiler
 from pinxit.recipes import coyo_256
 from pinxit.train.settings import ModelConfig, TrainConfig
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.plan import compile as compiling
-from pinxit.plan.compile import compile_step, key_of
-from pinxit.plan.worker import overfull
+from pinxit.plan import compile_cache as compiling
+from pinxit.plan.compile_cache import compile_step, key_of
+from pinxit.plan.compile_worker import overfull
 from pinxit.recipes import mock
 from pinxit.train.settings import ModelConfig
 

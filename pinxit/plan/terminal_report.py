@@ -70,7 +70,7 @@ def _largest(plan: Plan) -> Table:
                   title_justify="left")  # fmt: skip
     for column in table.columns[1:]:
         column.justify = "right"
-    from pinxit.plan.speed import step_time
+    from pinxit.plan.step_time import step_time
 
     for one in plan.largest:
         if one.found is None or one.memory is None:

@@ -15,8 +15,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from pinxit.plan.cycles import collective
 from pinxit.plan.hlo import OPCODE, Instruction, Module, parse
+from pinxit.plan.tpu_cycles import collective
 
 MATMUL_SHARE = 0.6
 """Of the peak that matrix products reach: an assumption."""

@@ -2,7 +2,7 @@
 
 TPU: the cycles of everything that runs over the clock, plus the collectives' bytes over the links,
 times what published runs took over the same figure for their programs (`PUBLISHED`). Others:
-operations and bytes over assumed shares of the peak (`pinxit.plan.roofline`), not checked against
+operations and bytes over assumed shares of the peak (`pinxit.plan.gpu_roofline`), not checked against
 anything.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pinxit.plan.cycles import PARTS
-from pinxit.plan.roofline import BANDWIDTH_SHARE, MATMUL_SHARE
+from pinxit.plan.gpu_roofline import BANDWIDTH_SHARE, MATMUL_SHARE
 from pinxit.plan.targets import Target
+from pinxit.plan.tpu_cycles import PARTS
 
 PUBLISHED = {
     "ViT-S/16, 90 epochs of ImageNet on a v3-8 (arXiv:2205.01580)": (1.06,),

@@ -21,9 +21,9 @@ from typing import Any
 
 import pinxit
 from pinxit import config as settings
-from pinxit.plan.compilers import OF_PLATFORM, find_compiler, version_of
+from pinxit.plan.compile_worker import FLAGS, XLA_FLAGS
 from pinxit.plan.targets import HERE, get_target
-from pinxit.plan.worker import FLAGS, XLA_FLAGS
+from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
 from pinxit.train.settings import TrainConfig
 
 SHAPING = ("arrays.py", "encoders", "flow", "models", "plan", "train")
@@ -158,7 +158,7 @@ def environment(platform: str, path: list[str]) -> dict[str, str]:
 
 def _run(job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, said: Said) -> None:
     """Runs the worker to its end; kills it when interrupted."""
-    command = [sys.executable, "-P", "-m", "pinxit.plan.worker", str(job), str(result)]
+    command = [sys.executable, "-P", "-m", "pinxit.plan.compile_worker", str(job), str(result)]
     begun = time.perf_counter()
     with log.open("w") as stream:
         worker = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)

@@ -1,6 +1,6 @@
 """The process that compiles: a training step for a machine that need not be there.
 
-``python -m pinxit.plan.worker JOB RESULT`` reads a job (JSON: ``config``, ``target``, ``programs``,
+``python -m pinxit.plan.compile_worker JOB RESULT`` reads a job (JSON: ``config``, ``target``, ``programs``,
 a folder) and writes the result as JSON. It is a process of its own because vendor compilers print,
 slow down their process, and take gigabytes that only an end gives back. A program that does not fit
 is a result, too: what it needs and what there is.
@@ -172,8 +172,8 @@ def _memory(analysis: Any) -> dict[str, int]:
 
 def analysed(text: str, target: Target | None) -> dict[str, Any]:
     """What the text of a compiled program says of its time."""
-    from pinxit.plan.cycles import estimate
-    from pinxit.plan.roofline import roofline
+    from pinxit.plan.gpu_roofline import roofline
+    from pinxit.plan.tpu_cycles import estimate
 
     if not text or target is None:
         return {}

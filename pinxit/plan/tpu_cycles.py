@@ -9,7 +9,7 @@ the host) is in the correction that `benchmarks/plan_vs_published.py` measures.
 
 From the command line, for the text that ``compiled.as_text()`` gives::
 
-    python -m pinxit.plan.cycles step.hlo --clock_ghz 0.94   # or .hlo.gz, as the plans keep it
+    python -m pinxit.plan.tpu_cycles step.hlo --clock_ghz 0.94   # or .hlo.gz, as the plans keep it
 """
 
 from __future__ import annotations
