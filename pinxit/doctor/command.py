@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from pinxit.config import UsageError, parse, positive
-from pinxit.doctor.line import Line
+from pinxit.doctor.report_line import Line
 
 MARKS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -85,7 +85,7 @@ def examine(options: DoctorOptions) -> Iterator[Line]:
             yield from future.result()
     folder = options.folder()
     if folder is not None:
-        from pinxit.doctor.folder import RunReport
+        from pinxit.doctor.run_folder import RunReport
 
         yield from RunReport(folder, full=options.full).lines()
 

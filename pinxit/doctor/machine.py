@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from pinxit.doctor.child import ChildFailed, ask
-from pinxit.doctor.line import Line, ok, problem, size, warning
+from pinxit.doctor.child_process import ChildFailed, ask
+from pinxit.doctor.report_line import Line, ok, problem, size, warning
 
 PROBE_SECONDS = 60.0
 """Seconds after which a device is taken not to answer."""
@@ -31,7 +31,7 @@ LEAST_SHARED = 128 * 2**20
 def devices() -> Iterator[Line]:
     """What JAX finds, and whether each device computes."""
     try:
-        found = ask("pinxit.doctor.probe", timeout=PROBE_SECONDS)
+        found = ask("pinxit.doctor.device_probe", timeout=PROBE_SECONDS)
     except ChildFailed as error:
         advice = "is another program using the device? Does JAX_PLATFORMS=cpu work?"
         yield problem("devices", f"JAX cannot compute here: {error}", advice)

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from pinxit.doctor.line import Line, ok, size, warning
+from pinxit.doctor.report_line import Line, ok, size, warning
 
 NAMES = ("huggingface.co", "upload.wikimedia.org", "example.com")
 """Hosts whose names are looked up, to see how a resolver does."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from pinxit.doctor.line import Line, ok, problem, warning
+from pinxit.doctor.report_line import Line, ok, problem, warning
 
 PYTHONS = ((3, 11), (3, 13))
 EXTRAS = {

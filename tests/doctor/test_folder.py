@@ -15,9 +15,9 @@ from rich.console import Console
 
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import ShardInfo
-from pinxit.doctor import folder as folder_module
-from pinxit.doctor.folder import RunReport
-from pinxit.doctor.line import Line
+from pinxit.doctor import run_folder as folder_module
+from pinxit.doctor.report_line import Line
+from pinxit.doctor.run_folder import RunReport
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 

@@ -16,9 +16,9 @@ import pytest
 
 from pinxit.cli import main
 from pinxit.doctor import machine, network, software
-from pinxit.doctor.child import ChildFailed, ask
+from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.command import DoctorOptions, examine
-from pinxit.doctor.line import Line
+from pinxit.doctor.report_line import Line
 
 
 def statuses(lines: Iterator[Line]) -> list[str]:

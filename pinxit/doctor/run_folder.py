@@ -15,9 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from pinxit.doctor.child import ChildFailed, ask
-from pinxit.doctor.line import Line, ok, problem, size, warning
+from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
+from pinxit.doctor.report_line import Line, ok, problem, size, warning
 from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify
 from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
@@ -205,7 +205,7 @@ class RunReport:
             return
         try:
             found = ask(
-                "pinxit.doctor.weights",
+                "pinxit.doctor.encoder_fingerprints",
                 [str(self.folder.config)],
                 timeout=ENCODER_SECONDS,
                 environment={"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"},
