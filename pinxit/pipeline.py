@@ -319,7 +319,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     `ema` chooses among the averages that a run keeps ("raw": the parameters themselves).
     """
     from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.encoders.cleaning import get_cleaner
+    from pinxit.encoders.caption_cleaning import get_cleaner
     from pinxit.encoders.fingerprint import fingerprint
     from pinxit.encoders.text import load_text_encoder
 

@@ -31,8 +31,8 @@ from pinxit.encoders import clip, clip_tokenizer, t5, t5_tokenizer, weights
 from pinxit.encoders.clip import ClipConfig, text_tower
 from pinxit.encoders.clip_tokenizer import load_clip_tokenizer as load_clip_tokenizer
 from pinxit.encoders.clip_tokenizer import train_clip_tokenizer as train_clip_tokenizer
-from pinxit.encoders.rows import Clean, Rows, check_fit
 from pinxit.encoders.t5 import T5Config
+from pinxit.encoders.token_rows import Clean, Rows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5_MAX_TOKENS = 77

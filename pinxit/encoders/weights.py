@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pinxit.encoders.stored import DTYPES, StoredTensor, open_tensors, read_json
+from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_json
 
 __all__ = [
     *("PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),

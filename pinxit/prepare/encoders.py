@@ -39,7 +39,7 @@ class MakeEncoders:
         if self.text_encoder is None:
             return None
         from pinxit.devices.mesh import weight_sharding
-        from pinxit.encoders.cleaning import get_cleaner
+        from pinxit.encoders.caption_cleaning import get_cleaner
         from pinxit.encoders.text import load_text_encoder
         from pinxit.train.text_columns import TextColumns
 

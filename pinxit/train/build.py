@@ -25,7 +25,7 @@ from pinxit.devices.mesh import (
     weight_sharding,
 )
 from pinxit.encoders.autoencoder import load_autoencoder
-from pinxit.encoders.cleaning import get_cleaner
+from pinxit.encoders.caption_cleaning import get_cleaner
 from pinxit.encoders.fingerprint import fingerprint
 from pinxit.encoders.text import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinxit.config import UsageError
-from pinxit.encoders.cleaning import CLEANERS, clean_caption, get_cleaner, light_clean
+from pinxit.encoders.caption_cleaning import CLEANERS, clean_caption, get_cleaner, light_clean
 
 PAGE = Path(__file__).parents[2] / "docs" / "captions.md"
 

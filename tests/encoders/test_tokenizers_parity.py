@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, train
 from tokenizers.models import Unigram
 
 from pinxit.encoders.clip_tokenizer import load_clip_tokenizer, train_clip_tokenizer
-from pinxit.encoders.rows import Rows
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer, read_sentencepiece
+from pinxit.encoders.token_rows import Rows
 
 pytestmark = pytest.mark.parity
 CAPTIONS = strange_captions()

@@ -13,7 +13,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from pinxit.encoders import stored, vae, weights
+from pinxit.encoders import safetensors_files as stored
+from pinxit.encoders import vae, weights
 from pinxit.encoders.vae import AutoencoderKLConfig
 
 TINY = AutoencoderKLConfig(block_out_channels=(4,), norm_num_groups=2, latent_channels=2)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pinxit.config import UsageError
 from pinxit.devices.mesh import batch_sharding, replicated
-from pinxit.encoders import shapes
+from pinxit.encoders import abstract_encoders as shapes
 from pinxit.encoders.weights import flatten
 from pinxit.recipes import RECIPES, mock
 from pinxit.train.abstract_program import abstract_program
