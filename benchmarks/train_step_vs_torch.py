@@ -118,7 +118,7 @@ def theirs(config: Any, params: Any, inputs: dict[str, Any]) -> dict[str, Callab
     from diffusers.models.transformers.transformer_prx import PRXTransformer2DModel
 
     from pinxit.flow.time import time_grid
-    from pinxit.models.prx import prx_config, to_prx
+    from pinxit.models.diffusers_prx import prx_config, to_prx
 
     shape = {name: value for name, value in prx_config(config).items() if name[0] != "_"}
     model = PRXTransformer2DModel(**shape)

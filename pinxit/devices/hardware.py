@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pinxit.models.attend import fastest, works
+from pinxit.models.attention_kernels import fastest, works
 from pinxit.models.transformer import TransformerConfig
 
 

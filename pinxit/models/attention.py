@@ -16,7 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from pinxit.models.attend import attend
+from pinxit.models.attention_kernels import attend
 from pinxit.models.layers import Linear, RMSNorm
 
 Rotation = tuple[Float[Array, "n f"], Float[Array, "n f"]]

@@ -7,7 +7,7 @@ A transformer whose image tokens attend to text and image tokens, each block mod
     x = x + gate_m * mlp((1 + scale_m) * norm(x) + shift_m)
 
 The six modulations come from one map shared by all blocks, plus a table row and a low-rank
-correction per block; `pinxit.models.prx` merges them into the form of diffusers'
+correction per block; `pinxit.models.diffusers_prx` merges them into the form of diffusers'
 `PRXTransformer2DModel`, exactly. Parameters are fp32 and those of the blocks stacked over depth;
 `init_params` and `apply` are the functional face, with parameters as a plain nested dict.
 """
@@ -80,7 +80,7 @@ class TransformerConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype of the computation; parameters are always fp32."""
     attention: Literal["xla", "cudnn", "pallas"] = "xla"
-    """The program that computes attention (`pinxit.models.attend`)."""
+    """The program that computes attention (`pinxit.models.attention_kernels`)."""
     remat: Literal["none", "dots", "full", "offload"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or whole blocks.
     "offload" recomputes as "dots" does and keeps the products in the host's memory meanwhile."""

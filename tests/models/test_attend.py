@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinxit.models.attend import attend, fastest, works
+from pinxit.models.attention_kernels import attend, fastest, works
 
 HEADS, QUERIES, KEYS, WIDTH = 2, 24, 37, 16
 
@@ -64,8 +64,8 @@ def test_the_tpu_kernel_agrees_with_its_gradient():
 CUT = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from pinxit.models import attend as module
-from pinxit.models.attend import attend
+from pinxit.models import attention_kernels as module
+from pinxit.models.attention_kernels import attend
 seen = []
 
 def kernel(query, *others):  # interpreted kernels wait for one another, and there are few threads
@@ -125,6 +125,6 @@ def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
     def wrong(query, key, value, visible):
         return attend(query, key, value, jnp.ones_like(visible))
 
-    monkeypatch.setitem(sys.modules["pinxit.models.attend"].PROGRAMS, "pallas", wrong)
+    monkeypatch.setitem(sys.modules["pinxit.models.attention_kernels"].PROGRAMS, "pallas", wrong)
     said = works("pallas", heads=2, head_dim=16, queries=8, keys=16, dtype="float32")
     assert "differs" in said

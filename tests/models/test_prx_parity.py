@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinxit.arrays import Conditioning
-from pinxit.models.prx import from_prx, prx_config, to_prx
+from pinxit.models.diffusers_prx import from_prx, prx_config, to_prx
 from pinxit.models.transformer import TransformerConfig, apply, init_params
 
 pytestmark = pytest.mark.parity
