@@ -114,7 +114,7 @@ def drawing(root: Path) -> Iterator[Check]:
 def measuring(root: Path) -> Iterator[Check]:
     """The validation loss of the run."""
     from pinxit.data.mock import MockImages
-    from pinxit.evaluate.validation import validation_loss
+    from pinxit.evaluate.validation_loss import validation_loss
     from pinxit.pipeline import load_checkpoint
 
     model = load_checkpoint(root / "whole" / "mock")

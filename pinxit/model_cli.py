@@ -180,9 +180,9 @@ def evaluate(argv: Sequence[str]) -> int:
 def _figures(model: Any, options: EvaluateOptions) -> Iterator[tuple[str, float]]:
     """All (name, value) pairs that the options ask for."""
     from pinxit.data.scenes.dataset import Scenes
-    from pinxit.evaluate.conditioning import FEWEST, conditioning_effect
-    from pinxit.evaluate.prompts import SEED, prompt_accuracy
-    from pinxit.evaluate.validation import validation_loss
+    from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
+    from pinxit.evaluate.prompt_accuracy import SEED, prompt_accuracy
+    from pinxit.evaluate.validation_loss import validation_loss
 
     if options.prompts:
         with _progress("drawing") as report:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pinxit.arrays import Conditioning, Example
-from pinxit.evaluate import validation
-from pinxit.evaluate.validation import spread_times, validation_loss
+from pinxit.evaluate import validation_loss as validation
+from pinxit.evaluate.validation_loss import spread_times, validation_loss
 from pinxit.models.transformer import preset
 from pinxit.pipeline import TextToImage
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pinxit.arrays import Example
 from pinxit.config import to_json
-from pinxit.evaluate.conditioning import FEWEST, conditioning_effect
-from pinxit.evaluate.prompts import prompt_accuracy
-from pinxit.evaluate.validation import validation_loss
+from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
+from pinxit.evaluate.prompt_accuracy import prompt_accuracy
+from pinxit.evaluate.validation_loss import validation_loss
 from pinxit.pipeline import TextToImage, save_release
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.display import Display

@@ -20,7 +20,7 @@ import numpy as np
 
 from pinxit.arrays import Example, to_pixels
 from pinxit.config import positive
-from pinxit.evaluate.validation import Examples, batches_by_shape, row_losses, spread_times
+from pinxit.evaluate.validation_loss import Examples, batches_by_shape, row_losses, spread_times
 from pinxit.pipeline import TextToImage
 
 FEWEST = 4
