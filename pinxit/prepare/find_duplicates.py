@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
-from pinxit.data.durable import sweep, whole, write_json
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.identity import differences
 from pinxit.data.row import Row, Source, Unit
+from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
 from pinxit.prepare.stages import Progress, Watch, locked, no_watch
 

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinxit.data.durable import whole
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
@@ -50,6 +49,7 @@ from pinxit.data.prepared.shards import (
     write_shard,
 )
 from pinxit.data.row import Outcome, Row, Source, Unit, can_heal
+from pinxit.files import whole
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from pinxit.data.durable import write_json
 from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.files import write_json
 from pinxit.prepare.engines.base import Engine, RankEngine
 
 POLL = 10.0

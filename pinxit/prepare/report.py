@@ -19,10 +19,10 @@ from typing import Any
 from PIL import Image
 
 from pinxit.config import from_json
-from pinxit.data.durable import whole
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
 from pinxit.data.row import can_heal, meaning
+from pinxit.files import whole
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.report_pictures import (
     all_records,

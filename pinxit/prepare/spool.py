@@ -10,7 +10,7 @@ import errno
 import tempfile
 from pathlib import Path
 
-from pinxit.data.durable import FULL, disk_full
+from pinxit.files import FULL, disk_full
 
 
 class Spool:

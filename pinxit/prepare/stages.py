@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pinxit.data.durable import DiskFull, sweep
 from pinxit.data.prepared.manifest import (
     MANIFEST,
     STAGES,
@@ -34,6 +33,7 @@ from pinxit.data.prepared.manifest import (
 )
 from pinxit.data.prepared.shards import aside
 from pinxit.data.row import Unit, can_heal
+from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, RankEngine, UnitResult
 from pinxit.prepare.images import ImageStage, Offline
 from pinxit.prepare.latents import LatentStage

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pinxit.data.durable import DiskFull, sweep, unfinished, whole, write_json
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardReader,
@@ -21,6 +20,7 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
+from pinxit.files import DiskFull, sweep, unfinished, whole, write_json
 
 
 def records(count: int = 200, size: int = 3000) -> list[bytes]:

@@ -24,11 +24,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError
-from pinxit.data.durable import whole
 from pinxit.data.filters.row_filter import Duplicates, FilterConfig
 from pinxit.data.identity import differences, plain, source_identity
 from pinxit.data.prepared.shards import DamagedShard, pack, unpack
 from pinxit.data.row import Source
+from pinxit.files import whole
 
 FORMAT = 1
 REASONS = {"url": "filtered_url", "phash": "filtered_phash"}

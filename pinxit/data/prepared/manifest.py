@@ -27,9 +27,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pinxit.data.durable import write_json
 from pinxit.data.identity import differences
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
+from pinxit.files import write_json
 
 FORMAT = 2
 """In format 1 the fingerprint was of the outcomes too, whose words differ from run to run."""

@@ -25,7 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from pinxit.data.durable import disk_full, whole
+from pinxit.files import disk_full, whole
 
 SUFFIX = ".array_record"
 OPTIONS = "group_size:1,uncompressed"
