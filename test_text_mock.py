@@ -80,7 +80,7 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
     import jax
     import numpy as np
 
-    from pinxit.release import read
+    from pinxit.stored_model import read
 
     count, equal = 0, True
     for ema in ("raw", "0.1"):
@@ -94,7 +94,7 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
 def drawing(root: Path) -> Iterator[Check]:
     """Pictures from the run, their recipes, and the command line."""
     from pinxit.cli import main
-    from pinxit.metadata import read_recipe
+    from pinxit.png_recipe import read_recipe
 
     run, out = str(root / "whole" / "mock"), root / "pictures"
     words = ["generate", "red light from the left", "--checkpoint", run, "--out", str(out)]

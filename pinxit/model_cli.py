@@ -93,8 +93,8 @@ def generate(argv: Sequence[str]) -> int:
     positive("steps", options.steps)
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise UsageError("out", options.out, problem="a file", valid="a directory")
-    from pinxit.metadata import save_png
     from pinxit.pipeline import load_checkpoint
+    from pinxit.png_recipe import save_png
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
     settings = sampling_options(options)

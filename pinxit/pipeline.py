@@ -27,16 +27,16 @@ import numpy as np
 from jaxtyping import Array, Float, UInt
 from PIL import Image
 
-from pinxit import release
+from pinxit import stored_model as release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import Number, UsageError, choice, from_json, positive, to_json
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
-from pinxit.guidance_check import Exposure, out_of_range
+from pinxit.guidance_warnings import Exposure, out_of_range
 from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
-from pinxit.release import Stored
 from pinxit.sampling import OUTPUTS, Sampling, check_prompts, check_seeds, same_scale
+from pinxit.stored_model import Stored
 
 __all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
 

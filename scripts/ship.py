@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fitting import asset_directory
 
-from pinxit import release
+from pinxit import stored_model as release
 
 
 def main() -> None:

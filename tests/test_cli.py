@@ -11,8 +11,8 @@ import pytest
 
 import pinxit
 from pinxit.cli import main
-from pinxit.metadata import png_bytes, read_recipe
 from pinxit.pipeline import load_checkpoint
+from pinxit.png_recipe import png_bytes, read_recipe
 
 ROOT = Path(__file__).parents[1]
 

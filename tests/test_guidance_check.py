@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pinxit.config import UsageError
-from pinxit.guidance_check import Exposure, Usual, burnt, out_of_range, saturated, usual_of
+from pinxit.guidance_warnings import Exposure, Usual, burnt, out_of_range, saturated, usual_of
 from pinxit.sampling import Sampling
 from pinxit.train.settings import SamplingConfig
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit.metadata import parameters_text, png_bytes, read_recipe, save_png, slug
+from pinxit.png_recipe import parameters_text, png_bytes, read_recipe, save_png, slug
 
 RECIPE = {
     "prompt": "a hüt, small\nby the sea",

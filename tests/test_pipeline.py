@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit import release
+from pinxit import stored_model as release
 from pinxit.arrays import Conditioning, LatentStats
 from pinxit.config import UsageError
 from pinxit.models.transformer import init_params, preset

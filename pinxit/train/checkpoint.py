@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from pinxit.config import diff
 from pinxit.devices.transfer import fetch
-from pinxit.release import MANIFEST, damage, files_of, mismatches, sha256_of
+from pinxit.stored_model import MANIFEST, damage, files_of, mismatches, sha256_of
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pinxit import release
+from pinxit import stored_model as release
 from pinxit.config import UsageError, from_json
 from pinxit.models.transformer import TransformerConfig, abstract, preset
 from pinxit.train.build import Parts

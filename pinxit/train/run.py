@@ -30,7 +30,7 @@ from pinxit.devices.processes import (
     several,
 )
 from pinxit.devices.transfer import fetch, place, place_batch, spread
-from pinxit.release import check_encoders
+from pinxit.stored_model import check_encoders
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
 from pinxit.train.display import Display

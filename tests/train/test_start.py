@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pinxit import release
+from pinxit import stored_model as release
 from pinxit.config import UsageError
 from pinxit.recipes import mock
 from pinxit.train.build import build, build_state

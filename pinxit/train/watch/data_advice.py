@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pinxit.data.sources.catalogue import SOURCES
-from pinxit.guidance_check import out_of_range
+from pinxit.guidance_warnings import out_of_range
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.settings import TrainConfig
 
