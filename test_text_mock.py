@@ -19,7 +19,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from pinxit import launcher
+from pinxit.cli import xla_environment as launcher
 
 Check = tuple[str, bool, str]
 """What was checked, whether it holds, and the figures."""
@@ -93,7 +93,7 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
 
 def drawing(root: Path) -> Iterator[Check]:
     """Pictures from the run, their recipes, and the command line."""
-    from pinxit.cli import main
+    from pinxit.cli.main import main
     from pinxit.png_recipe import read_recipe
 
     run, out = str(root / "whole" / "mock"), root / "pictures"

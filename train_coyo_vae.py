@@ -14,8 +14,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pinxit import launcher
-from pinxit.cli import guarded, train
+from pinxit.cli import xla_environment as launcher
+from pinxit.cli.main import guarded, train
 
 PROGRAM = "python train_coyo_vae.py"
 

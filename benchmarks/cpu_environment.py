@@ -1,4 +1,4 @@
-"""What the environment of `pinxit.launcher` is worth on a CPU: a training step with and without.
+"""What the environment of `pinxit.cli.xla_environment` is worth on a CPU: a training step with and without.
 
 Processes that differ in their environment alone train the demo's network on the same rows, a few
 steps each in turns. A process keeps the memory that it happened to get, which alone makes it some
@@ -18,7 +18,7 @@ import time
 from statistics import median
 from typing import Any
 
-from pinxit.launcher import CPU_MALLOC, NO_YNN, OFF, prepare_environment
+from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN, OFF, prepare_environment
 
 KINDS: dict[str, dict[str, str]] = {
     "tuned": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},

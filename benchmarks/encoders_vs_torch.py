@@ -12,7 +12,7 @@ busy one, CPU time says most.
     python benchmarks/encoders_vs_torch.py --images 1 --captions 8
 
 Needs the ``parity`` extra, and a gigabyte of temporary disk. Memory is tuned as in training
-(`pinxit.launcher`), for both alike.
+(`pinxit.cli.xla_environment`), for both alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pinxit.launcher import prepare_environment, restart_tuned
+from pinxit.cli.xla_environment import prepare_environment, restart_tuned
 
 SIDE, TOKENS = 256, 77
 SD_VAE = {

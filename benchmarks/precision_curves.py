@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from pinxit import recipes
-from pinxit.launcher import prepare_environment
+from pinxit.cli.xla_environment import prepare_environment
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.settings import EmaConfig, EvalConfig, ModelConfig, SamplingConfig, TrainConfig
 

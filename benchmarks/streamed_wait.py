@@ -30,7 +30,7 @@ from pathlib import Path
 
 import fetch_vs_img2dataset
 
-from pinxit.launcher import prepare_environment, restart_tuned
+from pinxit.cli.xla_environment import prepare_environment, restart_tuned
 
 WARM = 6
 """Steps that are left out: as many as batches may be waiting at the start, and some."""

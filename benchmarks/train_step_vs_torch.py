@@ -9,7 +9,7 @@ block where ours shares one, so it holds more parameters for the same function.
 
     python benchmarks/train_step_vs_torch.py --preset tiny --batch 16
 
-Needs the ``parity`` extra. Memory is tuned as in training (`pinxit.launcher`), for both alike.
+Needs the ``parity`` extra. Memory is tuned as in training (`pinxit.cli.xla_environment`), for both alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from pinxit.launcher import prepare_environment, restart_tuned
+from pinxit.cli.xla_environment import prepare_environment, restart_tuned
 
 SAMPLING_STEPS = 8
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01

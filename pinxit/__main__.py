@@ -1,6 +1,6 @@
 """`python -m pinxit`."""
 
-from pinxit.cli import main
+from pinxit.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

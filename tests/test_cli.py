@@ -10,7 +10,7 @@ import jax
 import pytest
 
 import pinxit
-from pinxit.cli import main
+from pinxit.cli.main import main
 from pinxit.pipeline import load_checkpoint
 from pinxit.png_recipe import png_bytes, read_recipe
 
@@ -60,7 +60,7 @@ def test_help_and_version_need_no_jax(capsys):
     assert "generate" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"pinxit {pinxit.__version__}\n"
-    code = "import sys, pinxit.cli; sys.exit('jax' in sys.modules or 'tyro' in sys.modules)"
+    code = "import sys, pinxit.cli.main; sys.exit('jax' in sys.modules or 'tyro' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

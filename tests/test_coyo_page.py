@@ -7,10 +7,10 @@ import re
 import shlex
 from pathlib import Path
 
+from pinxit.cli.prepare import PrepareOptions
 from pinxit.config import leaves
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.prepare.find_duplicates import HASH, MARK, PARTITION_ROWS
-from pinxit.prepare_cli import PrepareOptions
 from pinxit.recipes import RECIPES
 from pinxit.train.settings import TrainConfig
 

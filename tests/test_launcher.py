@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from pinxit.launcher import CPU_MALLOC, GUARD, NO_YNN, OFF, tuned
+from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, NO_YNN, OFF, tuned
 
 
 def test_starts_over_once_on_linux_with_glibc():

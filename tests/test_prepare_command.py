@@ -20,7 +20,7 @@ from hostile_server import LOOPBACK, HostileServer
 from prepare_work import picture
 from test_source_archives import write_tar
 
-from pinxit.cli import main
+from pinxit.cli.main import main
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.row import Unit
 from pinxit.prepare import images as prepare_images
@@ -88,7 +88,11 @@ def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
     """Worker processes, as by default; the first command is killed in the middle."""
     out, whole = tmp_path / "killed", tmp_path / "whole"
     given = words(table, out, bundle, "--stage", "images", "--engine", "local")
-    command = [sys.executable, "-c", "import sys; from pinxit.cli import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from pinxit.cli.main import main; sys.exit(main())",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen([*command, *given], env=environment, stderr=subprocess.DEVNULL)
     while not list(out.glob("units/images/*.json")) and first.poll() is None:

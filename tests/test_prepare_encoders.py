@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit.cli import main
+from pinxit.cli.main import main
 from pinxit.config import UsageError
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders import autoencoder

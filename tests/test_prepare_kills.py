@@ -29,7 +29,7 @@ KILLS = 20
 
 
 def command(table: Path, out: Path) -> list[str]:
-    given = [sys.executable, "-m", "pinxit.prepare_cli", "coyo", "--dataset_path", table, "--out"]
+    given = [sys.executable, "-m", "pinxit.cli.prepare", "coyo", "--dataset_path", table, "--out"]
     given += [out, "--vae", "tiny", "--image_size", 32, "--unit_rows", UNIT, "--encode_batch", 8]
     given += ["--images.workers", 1, "--workers", 2, "--fetch.allow_networks", LOOPBACK]
     return [str(word) for word in [*given, "--fetch.retries", 0, "--fetch.timeout", 20]]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from coyo_files import write_coyo
 
+from pinxit.cli.prepare import prepare
 from pinxit.config import UsageError
 from pinxit.data.filters.duplicate_list import DuplicateList, filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
@@ -23,7 +24,6 @@ from pinxit.prepare import find_duplicates as search
 from pinxit.prepare.engines.base import InlineEngine, LocalEngine
 from pinxit.prepare.find_duplicates import Incomplete, find_duplicates
 from pinxit.prepare.images import ImageStage
-from pinxit.prepare_cli import prepare
 from pinxit.train.input.attempt_order import Attempts
 
 CONFIG = FilterConfig(blocked_domains=("bad.test",))
@@ -218,7 +218,7 @@ def slowly(path, value):
     time.sleep(0.05)
     commit(path, value)
 search.write_json = slowly
-from pinxit.cli import main
+from pinxit.cli.main import main
 sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 

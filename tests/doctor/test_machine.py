@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pinxit.cli import main
+from pinxit.cli.doctor import DoctorOptions, examine
+from pinxit.cli.main import main
 from pinxit.doctor import machine, network, software
 from pinxit.doctor.child_process import ChildFailed, ask
-from pinxit.doctor.command import DoctorOptions, examine
 from pinxit.doctor.report_line import Line
 
 
@@ -38,12 +38,12 @@ def test_the_whole_command_on_this_machine(tmp_path: Path, capsys, monkeypatch):
 
 def test_lines_for_people(capsys, monkeypatch):
     lines = [Line("ok", "one", "fine"), Line("problem", "two", "not [fine]", "mend it")]
-    monkeypatch.setattr("pinxit.doctor.command.examine", lambda options: iter(lines))
+    monkeypatch.setattr("pinxit.cli.doctor.examine", lambda options: iter(lines))
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "problem  two: not [fine]" in shown and "-> mend it" in shown
     assert "1 problems, 0 warnings" in shown
-    monkeypatch.setattr("pinxit.doctor.command.examine", lambda options: iter(lines[:1]))
+    monkeypatch.setattr("pinxit.cli.doctor.examine", lambda options: iter(lines[:1]))
     assert main(["doctor"]) == 0
 
 

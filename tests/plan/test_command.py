@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pinxit.cli import main
+from pinxit.cli.main import main
 from pinxit.plan import plan as planning
 from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import GIB

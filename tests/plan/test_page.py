@@ -8,8 +8,8 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+from pinxit.cli.plan import PlanOptions
 from pinxit.config import leaves
-from pinxit.plan.command import PlanOptions
 from pinxit.plan.targets import get_target
 from pinxit.recipes import RECIPES
 from pinxit.train.settings import TrainConfig

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import prepare_work as work
 import prepared_toys as toys
 
+from pinxit.cli.prepare import prepare
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig, encode_image
 from pinxit.data.prepared.manifest import Manifest
@@ -32,7 +33,6 @@ from pinxit.data.row import Row, Unit
 from pinxit.pipeline import load_checkpoint
 from pinxit.prepare.engines.base import InlineEngine
 from pinxit.prepare.stages import run_images
-from pinxit.prepare_cli import prepare
 from pinxit.train import run as running
 from pinxit.train.build import build
 from pinxit.train.display import Display

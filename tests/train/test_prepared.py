@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 from toys import assert_trees_equal
 
+from pinxit.cli.prepare import prepare
 from pinxit.pipeline import load_checkpoint
-from pinxit.prepare_cli import prepare
 from pinxit.train.build import build
 from pinxit.train.display import Display
 from pinxit.train.input.open import open_feed

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pinxit.cli.prepare_progress import watching
 from pinxit.config import UsageError, parse
 from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.row import Source, Unit
@@ -34,7 +35,6 @@ from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_report
 from pinxit.prepare.row_limit import units_for
 from pinxit.prepare.stages import Ended, can_skip, run_images, run_latents
-from pinxit.prepare_display import watching
 from pinxit.train.datasets import named_columns
 
 if TYPE_CHECKING:
@@ -263,6 +263,6 @@ def _say_how_it_ended(ended: Sequence[Ended], report: Path, folder: Path, consol
 
 
 if __name__ == "__main__":
-    from pinxit.cli import main
+    from pinxit.cli.main import main
 
     raise SystemExit(main(["prepare", *sys.argv[1:]]))

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from pinxit import launcher
+from pinxit.cli import xla_environment as launcher
+from pinxit.cli.generate import evaluate, generate
 from pinxit.config import UsageError, parse
-from pinxit.model_cli import evaluate, generate
 from pinxit.version import __version__
 
 TRAIN_ALIASES = {
@@ -132,14 +132,14 @@ def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit tra
 
 def prepare(argv: Sequence[str]) -> int:
     """Makes a dataset to train on."""
-    from pinxit.prepare_cli import prepare
+    from pinxit.cli.prepare import prepare
 
     return prepare(argv)
 
 
 def plan(argv: Sequence[str]) -> int:
     """Says what a run takes."""
-    from pinxit.plan.command import plan
+    from pinxit.cli.plan import plan
     from pinxit.recipes import RECIPES, recipe_of
 
     return plan(argv, recipes=RECIPES, recipe_of=recipe_of, aliases=TRAIN_ALIASES)
@@ -147,7 +147,7 @@ def plan(argv: Sequence[str]) -> int:
 
 def doctor(argv: Sequence[str]) -> int:
     """Looks at a machine and a run."""
-    from pinxit.doctor.command import doctor
+    from pinxit.cli.doctor import doctor
 
     return doctor(argv)
 
