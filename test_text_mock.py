@@ -19,7 +19,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from pinxit.cli import xla_environment as launcher
+from pinxit.cli import xla_environment
 
 Check = tuple[str, bool, str]
 """What was checked, whether it holds, and the figures."""
@@ -127,7 +127,7 @@ def measuring(root: Path) -> Iterator[Check]:
 def main(**changes: Any) -> int:
     """Runs every check; `changes` are settings of the mock recipe."""
     begun = time.perf_counter()
-    launcher.prepare_environment()
+    xla_environment.prepare_environment()
     from pinxit.recipes import mock
 
     config = replace(mock(), max_steps=STEPS, save_interval=STEPS // 2, **changes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pinxit.cli import xla_environment as launcher
+from pinxit.cli import xla_environment
 from pinxit.cli.main import guarded, train
 
 PROGRAM = "python train_coyo_vae.py"
@@ -32,7 +32,7 @@ def main() -> int:
     """Trains."""
     words = words_for(sys.argv[1:])
     if not {"-h", "--help"} & set(words):
-        launcher.restart_tuned()
+        xla_environment.restart_tuned()
         if "coyo_test" in words:
             said = "test: 64 pixels, the tiny preset and the encoders that come with Pinxit"
             print(f"{said} (--vae and --text_encoder take others)", file=sys.stderr)

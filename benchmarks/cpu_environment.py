@@ -1,4 +1,4 @@
-"""What the environment of `pinxit.cli.xla_environment` is worth on a CPU: a training step with and without.
+"""A training step on a CPU with and without the settings of `pinxit.cli.xla_environment`.
 
 Processes that differ in their environment alone train the demo's network on the same rows, a few
 steps each in turns. A process keeps the memory that it happened to get, which alone makes it some

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "stand_ins"))
 
 from hostile_server import BADS, LOOPBACK, HostileServer, mixed
 

@@ -133,7 +133,7 @@ def write_table(path: Path, origin: str, count: int) -> Path:
 
 
 def ours(table: Path, out: Path, args: argparse.Namespace) -> list[str]:
-    command = [sys.executable, "-m", "pinxit.cli.prepare", "parquet", "--dataset_path", str(table)]
+    command = [sys.executable, "-m", "pinxit", "prepare", "parquet", "--dataset_path", str(table)]
     command += ["--out", str(out), "--stage", "images", "--engine", "inline", "--workers", "1"]
     command += ["--fetch.allow_networks", "127.0.0.0/24", "--fetch.retries", "0"]
     number = str(args.concurrency)

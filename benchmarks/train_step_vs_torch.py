@@ -9,7 +9,7 @@ block where ours shares one, so it holds more parameters for the same function.
 
     python benchmarks/train_step_vs_torch.py --preset tiny --batch 16
 
-Needs the ``parity`` extra. Memory is tuned as in training (`pinxit.cli.xla_environment`), for both alike.
+Needs the ``parity`` extra. Memory is tuned as in training (`pinxit.cli.xla_environment`), for both.
 """
 
 from __future__ import annotations

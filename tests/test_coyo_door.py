@@ -9,10 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from pinxit.cli import xla_environment as launcher
+from pinxit.cli import xla_environment
 from pinxit.cli.generate import evaluate, generate
 from pinxit.config import UsageError, parse
 from pinxit.version import __version__
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Exit code of a command; a wrong input becomes one line on stderr and 2."""
-    launcher.prepare_environment()
+    xla_environment.prepare_environment()
     shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         return command()
@@ -110,7 +110,7 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
 def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
     """Trains a model; `restart` allows the process to start over in a tuned environment."""
     if restart and not {"-h", "--help"} & set(argv):
-        launcher.restart_tuned()
+        xla_environment.restart_tuned()
     from pinxit import recipes
     from pinxit.train.settings import TrainConfig
 

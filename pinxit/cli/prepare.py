@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -260,9 +259,3 @@ def _say_how_it_ended(ended: Sequence[Ended], report: Path, folder: Path, consol
         say(f"not yet whole: {ended[-1].waiting}; give the same command again to go on")
     say(f"report: {report}")
     return max((end.exit_code for end in ended), default=0)
-
-
-if __name__ == "__main__":
-    from pinxit.cli.main import main
-
-    raise SystemExit(main(["prepare", *sys.argv[1:]]))

@@ -7,8 +7,8 @@
     tensor    devices that share one copy and compute parts of the same samples
 
 A batch is cut over ``data`` and ``fsdp``. Arrays of the state are cut over ``fsdp`` and ``tensor``
-by `pinxit.devices.partition_rules`, copied over ``data``. The step needs no code for any of it: XLA sees
-where arrays lie and adds what the devices must tell one another.
+by `pinxit.devices.partition_rules`, copied over ``data``. The step needs no code for any of it: XLA
+sees where arrays lie and adds what the devices must tell one another.
 
 A mesh is written ``data=2,fsdp=4``; axes not named have size 1 and one axis may be ``*``, all that
 the others leave. ``auto`` copies a state that takes a small share of a device's memory, and cuts

@@ -26,7 +26,7 @@ from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
 from pinxit.train.settings import TrainConfig
 
-SHAPING = ("arrays.py", "encoders", "flow", "models", "plan", "train")
+SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train")
 """The parts of the package that a step, or what is said of it, depends on."""
 IRRELEVANT = (
     "name", "dataset_path", "dataset_revision", "columns", "dataset_size", "max_steps", "seed",

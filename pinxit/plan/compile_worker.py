@@ -1,7 +1,7 @@
 """The process that compiles: a training step for a machine that need not be there.
 
-``python -m pinxit.plan.compile_worker JOB RESULT`` reads a job (JSON: ``config``, ``target``, ``programs``,
-a folder) and writes the result as JSON. It is a process of its own because vendor compilers print,
+``python -m pinxit.plan.compile_worker JOB RESULT`` reads a job (JSON: ``config``, ``target``,
+``programs``, a folder) and writes the result as JSON. It is a process of its own because vendor compilers print,
 slow down their process, and take gigabytes that only an end gives back. A program that does not fit
 is a result, too: what it needs and what there is.
 

@@ -2,8 +2,8 @@
 
 TPU: the cycles of everything that runs over the clock, plus the collectives' bytes over the links,
 times what published runs took over the same figure for their programs (`PUBLISHED`). Others:
-operations and bytes over assumed shares of the peak (`pinxit.plan.gpu_roofline`), not checked against
-anything.
+operations and bytes over assumed shares of the peak (`pinxit.plan.gpu_roofline`), not checked
+against anything.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     """The hash that names a set of encoded rows."""
     digest = hashlib.sha256(json.dumps(about | {"pillow": PIL.__version__}).encode())
-    for path in sorted(Path(pinxit.data.__file__).parent.glob("*.py")):
+    for path in sorted(Path(pinxit.data.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     if autoencoder is not None:
         digest.update(repr(autoencoder.stats).encode())

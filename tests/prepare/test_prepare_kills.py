@@ -12,9 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepared_toys import content
@@ -22,14 +19,14 @@ from prepared_toys import content
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.prepare.images import read_outcomes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")
 ROWS, UNIT = 800, 40
 KILLS = 20
 
 
 def command(table: Path, out: Path) -> list[str]:
-    given = [sys.executable, "-m", "pinxit.cli.prepare", "coyo", "--dataset_path", table, "--out"]
+    given = [sys.executable, "-m", "pinxit", "prepare", "coyo", "--dataset_path", table, "--out"]
     given += [out, "--vae", "tiny", "--image_size", 32, "--unit_rows", UNIT, "--encode_batch", 8]
     given += ["--images.workers", 1, "--workers", 2, "--fetch.allow_networks", LOOPBACK]
     return [str(word) for word in [*given, "--fetch.retries", 0, "--fetch.timeout", 20]]

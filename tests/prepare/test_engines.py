@@ -99,7 +99,7 @@ def test_closing_the_iterator_ends_busy_workers(tmp_path):
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     code = f"import engine_work; engine_work.orphan({str(tmp_path)!r})"
-    environ = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path.cwd()}"}
+    environ = {**os.environ, "PYTHONPATH": f"{Path(engine_work.__file__).parent}:{Path.cwd()}"}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environ)
     assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
     pids = [int(path.name.partition("-")[2]) for path in tmp_path.iterdir()]

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,10 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from jax.sharding import Mesh
-from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
+from jax.sharding import Mesh
+from rich.console import Console
 
 from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig

@@ -5,16 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
 from prepare_work import FILTERS, ToySource
 
 from pinxit.data.row import Row, Unit

@@ -23,7 +23,7 @@ from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
 from pinxit.train.state import init_state
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "stand_ins"
 GIB = 2**30
 
 

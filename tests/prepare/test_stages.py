@@ -28,7 +28,7 @@ from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.report import write_report
 from pinxit.prepare.stages import Progress, can_skip, locked, run_images, run_latents
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "stand_ins"
 IDENTITY = {"autoencoder": "means"}
 
 

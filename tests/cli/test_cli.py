@@ -14,7 +14,7 @@ from pinxit.cli.main import main
 from pinxit.pipeline import load_checkpoint
 from pinxit.png_recipe import png_bytes, read_recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

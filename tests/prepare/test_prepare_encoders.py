@@ -22,7 +22,7 @@ from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
 from pinxit.prepare.encoders import check_devices, check_dtype, encodes_here
 from pinxit.prepare.engines.base import InlineEngine, LocalEngine, RankEngine, in_this_process
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ def test_masks_that_are_false_everywhere():
 
 
 def test_the_page_on_trouble_knows_every_message():
-    page = " ".join((Path(__file__).parents[2] / "docs" / "trouble.md").read_text().split())
+    page = " ".join((Path(__file__).parents[3] / "docs" / "trouble.md").read_text().split())
     scale = lambda i: 2.0**15 / 2 ** min(i, 12)  # noqa: E731
     found = said(rows([*learning(60), 50.0]))
     found += said(rows([1.98] * 40, loss_of_zero=lambda i: 2.0))

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepare_work import picture
@@ -26,7 +23,7 @@ from pinxit.data.row import Unit
 from pinxit.prepare import images as prepare_images
 from pinxit.prepare import rank_signals as ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")
 
 

@@ -6,22 +6,18 @@ import dataclasses
 import io
 import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepare_work as work
+import prepared_toys as toys
 import pytest
 from PIL import Image
 from rich.console import Console
 from toys import assert_trees_equal
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
-import prepare_work as work
-import prepared_toys as toys
 
 from pinxit.cli.prepare import prepare
 from pinxit.data.fetch.fetcher import FetchConfig
