@@ -1,9 +1,9 @@
 """The process that compiles: a training step for a machine that need not be there.
 
 ``python -m pinxit.plan.compile_worker JOB RESULT`` reads a job (JSON: ``config``, ``target``,
-``programs``, a folder) and writes the result as JSON. It is a process of its own because vendor compilers print,
-slow down their process, and take gigabytes that only an end gives back. A program that does not fit
-is a result, too: what it needs and what there is.
+``programs``, a folder) and writes the result as JSON. It is a process of its own because vendor
+compilers print, slow down their process, and take gigabytes that only an end gives back. A program
+that does not fit is a result, too: what it needs and what there is.
 
 Whatever is edited, the same program is compiled once: `programs` keeps what the compiler made of
 it, by the hash of the program as it is handed over.
