@@ -41,7 +41,7 @@ class MakeEncoders:
         from pinxit.devices.mesh import weight_sharding
         from pinxit.encoders.caption_cleaning import get_cleaner
         from pinxit.encoders.text import load_text_encoder
-        from pinxit.train.text_columns import TextColumns
+        from pinxit.encoders.text_columns import TextColumns
 
         encoder = load_text_encoder(
             self.text_encoder,

@@ -19,12 +19,12 @@ import numpy as np
 
 from pinxit.devices.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.encoders.abstract_encoders import abstract_autoencoder, abstract_text_encoder
+from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train import build
 from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_dtype
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
-from pinxit.train.text_columns import TextColumns, name_of
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from pinxit.encoders.autoencoder import load_autoencoder
 from pinxit.encoders.caption_cleaning import get_cleaner
 from pinxit.encoders.fingerprint import fingerprint
 from pinxit.encoders.text import load_text_encoder
+from pinxit.encoders.text_columns import TextColumns
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
@@ -37,7 +38,6 @@ from pinxit.train.optimizer import build_optimizer
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state
 from pinxit.train.step import ApplyFn, EncodeFn, LossScaling, StepFn, make_train_step
-from pinxit.train.text_columns import TextColumns
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ import pinxit.data
 from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
 from pinxit.data.loader import ArrayRows
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
+from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.datasets import Examples
 from pinxit.train.step import EncodeFn, cut, uncut
-from pinxit.train.text_columns import TextColumns
 
 CHUNK = 64
 """Most images encoded together."""

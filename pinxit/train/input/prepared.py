@@ -23,11 +23,11 @@ from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
 from pinxit.devices.mesh import local_rows
+from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.input.open import Feed
 from pinxit.train.settings import TrainConfig
-from pinxit.train.text_columns import TextColumns, name_of
 
 ENCODERS = "encoders"
 """Where the manifest's identity keeps what `encoder_identity` says."""

@@ -30,6 +30,7 @@ from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.data.row import Source
 from pinxit.devices.transfer import image_encoder
+from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Attempt, Position
@@ -39,7 +40,6 @@ from pinxit.train.input.in_memory import chunk_size
 from pinxit.train.input.open import Feed
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
-from pinxit.train.text_columns import TextColumns
 
 CHUNK = 64
 """Most images encoded together."""

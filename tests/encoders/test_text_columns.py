@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pinxit.encoders.text import load_text_encoder
-from pinxit.train.text_columns import TextColumns
+from pinxit.encoders.text_columns import TextColumns
 
 CAPTIONS = ["a red house", "", "a small blue tent on the left under a full moon, clear sky"]
 
