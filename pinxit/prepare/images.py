@@ -20,7 +20,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,6 @@ from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
-    describe,
     pack,
     set_aside,
     shape_name,
@@ -49,7 +48,7 @@ from pinxit.data.prepared.shards import (
     write_shard,
 )
 from pinxit.data.row import Outcome, Row, Source, Unit, can_heal
-from pinxit.files import whole
+from pinxit.prepare.outcome_files import read_outcomes, write_outcomes
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 
@@ -319,37 +318,7 @@ def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0]
 
 
-# --- outcomes ---------------------------------------------------------------------------------
-
-
-def write_outcomes(
-    path: Path, rows: Mapping[str, Row], outcomes: Mapping[str, Outcome]
-) -> ShardInfo:
-    """Writes one line a row, in their order: key, url, status, detail."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ends = [outcomes[key] for key in rows]
-    table = pa.table(
-        {
-            "key": pa.array(list(rows), pa.string()),
-            "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
-            "status": pa.array([end.status for end in ends], pa.string()),
-            "detail": pa.array([end.detail for end in ends], pa.string()),
-        }
-    )
-    with whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-        return describe(temporary, name=path.name, count=len(rows))
-
-
-def read_outcomes(path: Path) -> list[Outcome]:
-    """What `write_outcomes` wrote."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["key", "status", "detail"])
-    columns: Sequence[list[str]] = [column.to_pylist() for column in table.columns]
-    return [Outcome(*row) for row in zip(*columns, strict=True)]
+# --- a retry ----------------------------------------------------------------------------------
 
 
 def _sound(ledger: Ledger, record: UnitRecord) -> bool:

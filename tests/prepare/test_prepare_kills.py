@@ -17,7 +17,7 @@ from hostile_server import LOOPBACK, HostileServer
 from prepared_toys import content
 
 from pinxit.data.prepared.manifest import Manifest
-from pinxit.prepare.images import read_outcomes
+from pinxit.prepare.outcome_files import read_outcomes
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")

@@ -1,0 +1,46 @@
+"""The outcomes of a unit's rows, one line a row, as a Parquet file.
+
+``outcomes/<unit>.parquet`` holds, in the order of the unit's rows: key, url, status, detail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pinxit.data.prepared.shards import (
+    ShardInfo,
+    describe,
+)
+from pinxit.data.row import Outcome, Row
+from pinxit.files import whole
+
+
+def write_outcomes(
+    path: Path, rows: Mapping[str, Row], outcomes: Mapping[str, Outcome]
+) -> ShardInfo:
+    """Writes one line a row, in their order: key, url, status, detail."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ends = [outcomes[key] for key in rows]
+    table = pa.table(
+        {
+            "key": pa.array(list(rows), pa.string()),
+            "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
+            "status": pa.array([end.status for end in ends], pa.string()),
+            "detail": pa.array([end.detail for end in ends], pa.string()),
+        }
+    )
+    with whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+        return describe(temporary, name=path.name, count=len(rows))
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """What `write_outcomes` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["key", "status", "detail"])
+    columns: Sequence[list[str]] = [column.to_pylist() for column in table.columns]
+    return [Outcome(*row) for row in zip(*columns, strict=True)]
