@@ -18,6 +18,7 @@ from pinxit.config import UsageError, parse
 from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
+from pinxit.data.sources.columns import named_columns
 from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
@@ -34,7 +35,6 @@ from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_report
 from pinxit.prepare.row_limit import units_for
 from pinxit.prepare.stages import Ended, can_skip, run_images, run_latents
-from pinxit.train.datasets import named_columns
 
 if TYPE_CHECKING:
     from rich.console import Console

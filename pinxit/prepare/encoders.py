@@ -10,9 +10,9 @@ import numpy as np
 
 from pinxit.config import UsageError
 from pinxit.data.images.aspect_ratios import Size
+from pinxit.data.prepared.encoder_identity import encoder_identity, text_identity
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.latents import Encoders
-from pinxit.train.input.prepared import encoder_identity, text_identity
 
 
 @dataclass(frozen=True)

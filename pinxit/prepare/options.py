@@ -11,8 +11,8 @@ from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
+from pinxit.data.sources.columns import named_columns
 from pinxit.prepare.engines.base import ENGINES
-from pinxit.train.datasets import named_columns
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """Settings of the text that `store_text` stores."""

@@ -7,13 +7,10 @@ made, whatever its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.arrays import Example
-from pinxit.config import UsageError
-from pinxit.data.prepared.manifest import MANIFEST, STAGES
 from pinxit.data.sources.catalogue import SOURCES
 
 Split = Literal["train", "heldout"]
@@ -52,24 +49,6 @@ PREPARED = "prepared"
 def dataset_names() -> tuple[str, ...]:
     """What a run may train on."""
     return (*DATASETS, *SOURCES, PREPARED)
-
-
-def is_prepared(path: str) -> bool:
-    """Whether this is a folder that `pinxit prepare` made, or has begun to make."""
-    names = (MANIFEST, *(f"{stage}.json" for stage in STAGES))
-    return any((Path(path).expanduser() / name).is_file() for name in names)
-
-
-def named_columns(pairs: Sequence[str]) -> dict[str, str]:
-    """ "caption=long_caption" and the like, by meaning."""
-    columns = {}
-    for pair in pairs:
-        meaning, equals, name = pair.partition("=")
-        if not equals or not meaning or not name:
-            valid = "meaning=name, such as caption=long_caption"
-            raise UsageError("columns", pair, problem="not understood", valid=valid)
-        columns[meaning] = name
-    return columns
 
 
 def load_examples(

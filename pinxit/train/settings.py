@@ -11,6 +11,8 @@ from pinxit.config import positive as positive_or_none
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
+from pinxit.data.prepared.manifest import is_prepared
+from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.flow.solvers import get_solver
@@ -18,8 +20,6 @@ from pinxit.train.datasets import (
     DATASETS,
     PREPARED,
     dataset_names,
-    is_prepared,
-    named_columns,
 )
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig

@@ -46,6 +46,12 @@ SKIPPED = "skipped"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
+def is_prepared(path: str) -> bool:
+    """Whether this is a folder that `pinxit prepare` made, or has begun to make."""
+    names = (MANIFEST, *(f"{stage}.json" for stage in STAGES))
+    return any((Path(path).expanduser() / name).is_file() for name in names)
+
+
 class Unfinished(ValueError):
     """The dataset is not prepared to the end."""
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pinxit.config import UsageError
 from pinxit.data.row import SCORES, Row
 
 FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
@@ -96,6 +97,18 @@ class Columns:
     def _candidates(self, meanings: str) -> str:
         names = [name for one in meanings.split("|") for name in self.names.get(one, ())]
         return ", ".join(names) or "no known name"
+
+
+def named_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """ "caption=long_caption" and the like, by meaning."""
+    columns = {}
+    for pair in pairs:
+        meaning, equals, name = pair.partition("=")
+        if not equals or not meaning or not name:
+            valid = "meaning=name, such as caption=long_caption"
+            raise UsageError("columns", pair, problem="not understood", valid=valid)
+        columns[meaning] = name
+    return columns
 
 
 def make_row(key: str, values: Mapping[str, Any], found: Found) -> Row:

@@ -14,11 +14,12 @@ from typing import Any
 from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.row import Source
+from pinxit.data.sources.columns import named_columns
 from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, several
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.build import Parts
-from pinxit.train.datasets import DATASETS, PREPARED, load_examples, named_columns
+from pinxit.train.datasets import DATASETS, PREPARED, load_examples
 from pinxit.train.display import Display
 from pinxit.train.loop import Batches
 from pinxit.train.run_folder import RunFolder

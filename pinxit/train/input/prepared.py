@@ -19,6 +19,7 @@ from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.loader import Loader, Rows
+from pinxit.data.prepared.encoder_identity import ENCODERS
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
@@ -28,30 +29,6 @@ from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.input.open import Feed
 from pinxit.train.settings import TrainConfig
-
-ENCODERS = "encoders"
-"""Where the manifest's identity keeps what `encoder_identity` says."""
-
-
-def encoder_identity(
-    *, vae: str, vae_fingerprint: str, text: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """What a manifest says of the encoders; `text` is what `text_identity` gives."""
-    return {"vae": {"name": vae, "fingerprint": vae_fingerprint}, "text": text}
-
-
-def text_identity(
-    *, name: str, fingerprint: str, part: int, max_tokens: int, cleaning: str
-) -> dict[str, Any]:
-    """What a manifest says of stored text embeddings: of which part of which encoder they are."""
-    return {
-        "name": name,
-        "fingerprint": fingerprint,
-        "part": part,
-        "max_tokens": max_tokens,
-        "cleaning": cleaning,
-    }
-
 
 PIXELS = ("latents", "images")
 """The columns that are no text."""
