@@ -1,0 +1,1 @@
+"""What training and preparing both read: sources, fetching, decoding, shards and the loader."""

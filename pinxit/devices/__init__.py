@@ -1,0 +1,1 @@
+"""Several devices and hosts as one: the mesh, partition rules, transfers and processes."""

@@ -1,0 +1,1 @@
+"""Frozen networks in JAX, read from Hugging Face directories: autoencoders and text encoders."""

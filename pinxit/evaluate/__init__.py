@@ -1,0 +1,1 @@
+"""Measures a model: prompt accuracy, validation loss by time, and the effect of captions."""

@@ -1,0 +1,1 @@
+"""Flow matching, free of any model: path, time, objective, guidance and solvers."""

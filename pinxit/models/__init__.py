@@ -1,0 +1,1 @@
+"""The transformer, its attention kernels, and its parameter names in diffusers."""

@@ -1,1 +1,1 @@
-"""What a run takes before anything is spent: memory, time, money, by the vendor's compiler."""
+"""`pinxit plan`: what a run takes in memory, time and money, by the vendor's own compiler."""

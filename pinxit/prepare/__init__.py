@@ -1,0 +1,1 @@
+"""`pinxit prepare`: fetches, filters, decodes and encodes a dataset once, and may be stopped."""

@@ -1,0 +1,1 @@
+"""`pinxit train`: settings, optimiser, step, loop and checkpoints of a run."""

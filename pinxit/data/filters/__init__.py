@@ -1,0 +1,1 @@
+"""Decides which rows are worth fetching, and counts why the others are not."""

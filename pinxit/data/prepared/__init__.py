@@ -1,0 +1,1 @@
+"""Reads a dataset that `pinxit prepare` wrote: its manifest, shards and rows."""

@@ -1,0 +1,1 @@
+"""Scenes, the embedded dataset: captioned landscapes drawn by index, with held-out combinations."""
