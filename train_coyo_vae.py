@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 
 from pinxit.cli import xla_environment
-from pinxit.cli.main import guarded, train
+from pinxit.cli.main import guarded
+from pinxit.cli.train import train
 
 PROGRAM = "python train_coyo_vae.py"
 

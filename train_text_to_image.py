@@ -10,7 +10,8 @@ Names are dotted or plain, booleans are 0, 1, true or false; `--help` lists ever
 
 import sys
 
-from pinxit.cli.main import guarded, train
+from pinxit.cli.main import guarded
+from pinxit.cli.train import train
 
 if __name__ == "__main__":
     command = "python train_text_to_image.py"

@@ -1,7 +1,7 @@
 """The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
 
-Each command is a dataclass of options and a function; heavy imports happen inside the function, so
-help appears at once. A wrong input ends in one line on stderr and exit code 2; set
+Each command has a file of its own: a dataclass of options and a function. Heavy imports happen
+inside functions, so help appears at once. A wrong input ends in one line on stderr and exit code 2; set
 ``PINXIT_DEBUG=1`` to see where it was raised.
 """
 
@@ -14,22 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from pinxit.cli import xla_environment
-from pinxit.cli.generate import evaluate, generate
-from pinxit.config import UsageError, parse
+from pinxit.cli.evaluate import evaluate
+from pinxit.cli.generate import generate
+from pinxit.cli.train import train
+from pinxit.config import UsageError
 from pinxit.version import __version__
-
-TRAIN_ALIASES = {
-    "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "warmup_steps": "optimizer.warmup_steps",
-    "text_dropout_prob": "objective.caption_dropout",
-    "caption_dropout": "objective.caption_dropout",
-    "preset": "model.preset",
-    "patch_size": "model.patch_size",
-    "use_stable_vae": "model.use_stable_vae",
-    "steps": "max_steps",
-}
-"""Short names of training settings."""
 
 USAGE = """usage: pinxit COMMAND [OPTIONS]
 
@@ -107,29 +96,6 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
     return COMMANDS[name](rest)
 
 
-def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
-    """Trains a model; `restart` allows the process to start over in a tuned environment."""
-    if restart and not {"-h", "--help"} & set(argv):
-        xla_environment.restart_tuned()
-    from pinxit import recipes
-    from pinxit.train.settings import TrainConfig
-
-    recipe, rest = recipes.recipe_of(argv)
-    config = parse(
-        TrainConfig,
-        rest,
-        default=recipes.RECIPES[recipe](),
-        aliases=TRAIN_ALIASES,
-        prog=prog,
-        description=f"Trains a model, starting from a recipe (--recipe "
-        f"{'|'.join(recipes.RECIPES)}; here: {recipe}).",
-    )
-    from pinxit.train.run import run
-
-    command = [*prog.split(), *argv]
-    return run(config, argv=command).exit_code
-
-
 def prepare(argv: Sequence[str]) -> int:
     """Makes a dataset to train on."""
     from pinxit.cli.prepare import prepare
@@ -140,9 +106,8 @@ def prepare(argv: Sequence[str]) -> int:
 def plan(argv: Sequence[str]) -> int:
     """Says what a run takes."""
     from pinxit.cli.plan import plan
-    from pinxit.recipes import RECIPES, recipe_of
 
-    return plan(argv, recipes=RECIPES, recipe_of=recipe_of, aliases=TRAIN_ALIASES)
+    return plan(argv)
 
 
 def doctor(argv: Sequence[str]) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from pinxit.cli.train import TRAIN_ALIASES
 from pinxit.config import UsageError, choice, parse, positive
 from pinxit.plan.memory import POLICIES
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import MODULES, install
+from pinxit.recipes import RECIPES, recipe_of
 from pinxit.train.settings import TrainConfig
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -69,21 +71,15 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, others
 
 
-def plan(
-    argv: Sequence[str],
-    *,
-    recipes: Mapping[str, Callable[[], TrainConfig]],
-    recipe_of: Callable[..., tuple[str, list[str]]],
-    aliases: Mapping[str, str],
-) -> int:
+def plan(argv: Sequence[str]) -> int:
     """Makes a plan and prints it; 0 if the run fits, 1 if it does not."""
     helped = bool({"-h", "--help"} & set(argv))
     own, others = split(argv)
-    recipe, rest = recipe_of(others, recipes)
+    recipe, rest = recipe_of(others)
     description = (
         "What a run takes on a machine: memory, time and money, from the machine's compiler, with "
         f"no such machine in reach. All settings of pinxit train are options, too (--recipe "
-        f"{'|'.join(recipes)}; here: {recipe}): pinxit train --help lists them."
+        f"{'|'.join(RECIPES)}; here: {recipe}): pinxit train --help lists them."
     )
     if helped:
         parse(PlanOptions, ["--help"], prog="pinxit plan", description=description)
@@ -92,7 +88,7 @@ def plan(
         print(install(options.install_compiler))
         return 0
     config = parse(
-        TrainConfig, rest, default=recipes[recipe](), aliases=aliases, prog="pinxit plan"
+        TrainConfig, rest, default=RECIPES[recipe](), aliases=TRAIN_ALIASES, prog="pinxit plan"
     )
     return _plan(options, config, recipe)
 

@@ -5,7 +5,7 @@ To add one: a file with a function, and one line in `RECIPES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-def recipe_of(argv: Sequence[str], known: Mapping[str, object] = RECIPES) -> tuple[str, list[str]]:
+def recipe_of(argv: Sequence[str]) -> tuple[str, list[str]]:
     """The recipe to start from, and the remaining arguments.
 
     It is the one named by `--recipe`, or else the one for the dataset.
@@ -59,14 +59,12 @@ def recipe_of(argv: Sequence[str], known: Mapping[str, object] = RECIPES) -> tup
                 value = next(words, "")
                 rest.append(value)
             given[name] = value
-    if found is not None and found not in known:
-        raise UsageError("recipe", found, valid=list(known))
-    return found or recipe_for(given.get("dataset_name"), given.get("dataset_path"), known), rest
+    if found is not None and found not in RECIPES:
+        raise UsageError("recipe", found, valid=list(RECIPES))
+    return found or recipe_for(given.get("dataset_name"), given.get("dataset_path")), rest
 
 
-def recipe_for(
-    dataset: str | None, path: str | None = None, known: Mapping[str, object] = RECIPES
-) -> str:
+def recipe_for(dataset: str | None, path: str | None = None) -> str:
     """The recipe called like a dataset, or the one for its kind; "scenes" where none is named.
 
     A prepared dataset is of the kind that it was prepared from.
@@ -75,4 +73,4 @@ def recipe_for(
         identity = Ledger(Path(path).expanduser(), "images").identity() or {}
         dataset = identity.get("source", {}).get("name", dataset)
     names = (dataset, f"{dataset}_256", "scenes")
-    return next(name for name in names if name in known)
+    return next(name for name in names if name in RECIPES)

@@ -1,0 +1,44 @@
+"""`pinxit train`: a recipe with settings changed on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pinxit.cli import xla_environment
+from pinxit.config import parse
+
+TRAIN_ALIASES = {
+    "learning_rate": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "warmup_steps": "optimizer.warmup_steps",
+    "text_dropout_prob": "objective.caption_dropout",
+    "caption_dropout": "objective.caption_dropout",
+    "preset": "model.preset",
+    "patch_size": "model.patch_size",
+    "use_stable_vae": "model.use_stable_vae",
+    "steps": "max_steps",
+}
+"""Short names of training settings."""
+
+
+def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
+    """Trains a model; `restart` allows the process to start over in a tuned environment."""
+    if restart and not {"-h", "--help"} & set(argv):
+        xla_environment.restart_tuned()
+    from pinxit import recipes
+    from pinxit.train.settings import TrainConfig
+
+    recipe, rest = recipes.recipe_of(argv)
+    config = parse(
+        TrainConfig,
+        rest,
+        default=recipes.RECIPES[recipe](),
+        aliases=TRAIN_ALIASES,
+        prog=prog,
+        description=f"Trains a model, starting from a recipe (--recipe "
+        f"{'|'.join(recipes.RECIPES)}; here: {recipe}).",
+    )
+    from pinxit.train.run import run
+
+    command = [*prog.split(), *argv]
+    return run(config, argv=command).exit_code
