@@ -1,8 +1,8 @@
 """The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
 
 Each command has a file of its own: a dataclass of options and a function. Heavy imports happen
-inside functions, so help appears at once. A wrong input ends in one line on stderr and exit code 2; set
-``PINXIT_DEBUG=1`` to see where it was raised.
+inside functions, so help appears at once. A wrong input ends in one line on stderr and exit code 2;
+set ``PINXIT_DEBUG=1`` to see where it was raised.
 """
 
 from __future__ import annotations
