@@ -42,7 +42,8 @@ from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_rows
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.report.finish import Observer, best, finish
+from pinxit.train.report.finish import best, finish
+from pinxit.train.report.observer import Observer
 from pinxit.train.run_folder import RunFolder, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState

@@ -26,7 +26,7 @@ from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build_step
 from pinxit.train.metric_writers import read_rows
-from pinxit.train.report.finish import Observer
+from pinxit.train.report.observer import Observer
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import claim, start
 from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
@@ -37,7 +37,7 @@ TIMED = (
 PROGRAM = """
 import json, sys
 from pinxit.config import from_json
-from pinxit.train.report.finish import Observer
+from pinxit.train.report.observer import Observer
 from pinxit.train.run import run
 from pinxit.train.settings import TrainConfig
 sys.exit(run(from_json(TrainConfig, json.load(open(sys.argv[1])))).exit_code)

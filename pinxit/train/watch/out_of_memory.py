@@ -301,7 +301,7 @@ def _fits(peak: int, limit: int | None) -> bool:
 def _where(error: BaseException) -> str:
     """What the run was doing when the error was raised."""
     names = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
-    if names & {"pinxit.train.report.finish", "pinxit.pipeline"}:
+    if any(name.startswith(("pinxit.train.report.", "pinxit.pipeline")) for name in names):
         return "drawing or measuring"
     if "pinxit.train.input.streamed" in names or "pinxit.train.input.in_memory" in names:
         return "encoding data"
