@@ -1,0 +1,99 @@
+"""Draws the layers of the package: `python scripts/draw_layers.py` writes docs/images/layers.png.
+
+The rows are the first contract of [tool.importlinter] in pyproject.toml, which CI checks, so the
+picture cannot show an order that the imports do not have. Each box lists what is in the folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs" / "images" / "layers.png"
+PER_UNIT = 1.16
+"""Characters of the small text in a unit of width."""
+COLOURS = ("#e8eef9", "#e6f4ea", "#fdf3dc", "#f9e7e4")
+
+
+def layers(root: Path = ROOT) -> list[list[str]]:
+    """Modules and folders of the package, the highest layer first."""
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    return [
+        [name.strip() for name in row.split("|")] for row in contracts["contracts"][0]["layers"]
+    ]
+
+
+def contents(name: str, root: Path = ROOT) -> list[str]:
+    """Names of the modules and folders inside a folder; none for a single module."""
+    folder = root / "pinxit" / name
+    if not folder.is_dir():
+        return []
+    inside = [path.name + "/" for path in folder.iterdir() if (path / "__init__.py").is_file()]
+    modules = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    return sorted(inside) + sorted(modules)
+
+
+def wrapped(words: list[str], width: int) -> list[str]:
+    """The words in lines of at most `width` characters."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) + 2 > width:
+            lines.append("")
+        lines[-1] += ("  " if lines[-1] else "") + word
+    return lines
+
+
+def draw(path: Path = PICTURE) -> None:
+    """Writes the picture."""
+    rows = layers()
+    width, gap, line = 100.0, 1.2, 2.1
+    tall = []
+    for row in rows:
+        weights = [max(len(name) + 5, 0.9 * sum(map(len, contents(name))) ** 0.8) for name in row]
+        free = width - gap * (len(row) - 1)
+        shares = [free * weight / sum(weights) for weight in weights]
+        pairs = zip(row, shares, strict=True)
+        texts = [wrapped(contents(name), int(share * PER_UNIT)) for name, share in pairs]
+        tall.append((shares, texts, 3.4 + line * max(len(t) if t[0] else 0 for t in texts)))
+    height = sum(box[2] for box in tall) + gap * len(rows)
+    figure, axes = plt.subplots(figsize=(12, 12 * height / width * 0.98))
+    top = height
+    for number, (row, (shares, texts, depth)) in enumerate(zip(rows, tall, strict=True)):
+        left = -gap
+        for name, share, text in zip(row, shares, texts, strict=True):
+            left += gap
+            box = FancyBboxPatch(
+                (left, top - depth),
+                share,
+                depth,
+                boxstyle="round,pad=0,rounding_size=0.8",
+                facecolor=COLOURS[number % len(COLOURS)],
+                edgecolor="#555555",
+                linewidth=0.8,
+            )
+            axes.add_patch(box)
+            shown = name + ("/" if contents(name) else ".py")
+            axes.text(left + 0.9, top - 0.9, shown, fontsize=12, weight="bold", va="top")
+            for i, words in enumerate(text):
+                y = top - 3.3 - i * line
+                axes.text(left + 0.9, y, words, fontsize=8.5, family="monospace", va="top")
+            left += share
+        top -= depth + gap
+    axes.set_xlim(-0.5, width + 0.5)
+    axes.set_ylim(top, height + 0.5)
+    axes.axis("off")
+    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw()
+    print(PICTURE)
