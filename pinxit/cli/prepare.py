@@ -27,7 +27,8 @@ from pinxit.prepare.encoders import (
     check_text,
     encodes_here,
 )
-from pinxit.prepare.engines.base import Engine, get_engine, in_this_process
+from pinxit.prepare.engines.base import Engine
+from pinxit.prepare.engines.choose import get_engine, in_this_process
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.options import PrepareOptions

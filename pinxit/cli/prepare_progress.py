@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pinxit.prepare.engines.base import UnitResult
-from pinxit.prepare.stages import Progress
+from pinxit.prepare.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -36,7 +36,8 @@ from pinxit.data.identity import differences
 from pinxit.data.row import Row, Source, Unit
 from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
-from pinxit.prepare.stages import Progress, Watch, locked, no_watch
+from pinxit.prepare.folder_lock import locked
+from pinxit.prepare.progress import Progress, Watch, no_watch
 
 GROUP = 32
 """Units that are read as one piece of work: what a kill costs at most, for each worker."""

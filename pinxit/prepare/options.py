@@ -12,7 +12,7 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.data.sources.columns import named_columns
-from pinxit.prepare.engines.base import ENGINES
+from pinxit.prepare.engines.choose import ENGINES
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """Settings of the text that `store_text` stores."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import write_json
-from pinxit.prepare.engines.base import Engine, RankEngine
+from pinxit.prepare.engines.base import Engine
+from pinxit.prepare.engines.ranks import RankEngine
 
 POLL = 10.0
 """Seconds between looks at what other ranks have done."""

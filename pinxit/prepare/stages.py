@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,47 +32,12 @@ from pinxit.data.prepared.manifest import (
 from pinxit.data.prepared.shards import aside
 from pinxit.data.row import Unit, can_heal
 from pinxit.files import DiskFull, sweep
-from pinxit.prepare.engines.base import Engine, RankEngine, UnitResult
+from pinxit.prepare.engines.base import Engine, UnitResult
+from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage, Offline
 from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.progress import Progress, Watch, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is."""
-
-    stage: str
-    """A `manifest.Stage`, or another part of a long job."""
-    units: int
-    """Units that this command sees to."""
-    done: int
-    """Of them, those that are done."""
-    failed: int
-    rows: int
-    """Rows done since the start of this command."""
-    counts: Mapping[str, int]
-    """These rows by status."""
-    seconds: float
-    """Since the start of this command."""
-    fresh: int
-    """Units done since then."""
-
-    @property
-    def rate(self) -> float:
-        """Rows per second."""
-        return self.rows / self.seconds if self.seconds else 0.0
-
-    @property
-    def kept_rate(self) -> float:
-        """Kept rows per second."""
-        return self.counts.get("ok", 0) / self.seconds if self.seconds else 0.0
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds until the stage is done, at the rate so far; None before the first unit."""
-        left = self.units - self.done - self.failed
-        return self.seconds / self.fresh * left if self.fresh else None
 
 
 @dataclass(frozen=True)
@@ -102,14 +65,8 @@ class Ended:
         return 1 if self.failed or self.stopped else 0
 
 
-Watch = Callable[[Progress, UnitResult | None], None]
-"""Told of the state at the start, and of every unit as it ends."""
 OFFLINE_LIMIT = 3
 """So many units in a row that reach no host stop the stage."""
-
-
-def no_watch(progress: Progress, result: UnitResult | None) -> None:
-    """Nobody watches."""
 
 
 def run_images(
@@ -301,34 +258,3 @@ def _withdraw(ledger: Ledger, todo: Sequence[str]) -> None:
     """Takes the manifest away before a unit that it lists is done again."""
     if any(ledger.read(unit) is not None for unit in todo):
         (ledger.root / MANIFEST).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(root: Path, engine: Engine) -> Iterator[None]:
-    """Keeps other commands out of the folder, other ranks of the same world excepted. Ends with
-    the process."""
-    root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-
-        def lock(path: Path, how: int) -> bool:
-            file = held.enter_context(path.open("a+"))  # NFS asks for reading and writing
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
-                    raise
-            return True
-
-        ranked = engine if isinstance(engine, RankEngine) else None
-        free = lock(root / ".lock", fcntl.LOCK_SH if ranked else fcntl.LOCK_EX)
-        if free and ranked:
-            free = lock(root / f".lock-{ranked.rank}-of-{ranked.world}", fcntl.LOCK_EX)
-            for path in sorted(root.glob(".lock-*-of-*")) if free else ():
-                world = path.name.rpartition("-")[2]
-                if world != str(ranked.world) and not lock(path, fcntl.LOCK_SH):
-                    raise ValueError(f"{root}: ranks of a world of {world} are at work there")
-        if not free:
-            raise ValueError(f"{root}: another preparation is at work there")
-        yield

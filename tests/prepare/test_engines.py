@@ -12,14 +12,10 @@ import psutil
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.prepare.engines.base import (
-    DIED,
-    TIMEOUT,
-    InlineEngine,
-    LocalEngine,
-    RankEngine,
-    get_engine,
-)
+from pinxit.prepare.engines.base import DIED, TIMEOUT
+from pinxit.prepare.engines.choose import get_engine
+from pinxit.prepare.engines.local import InlineEngine, LocalEngine
+from pinxit.prepare.engines.ranks import RankEngine
 
 ENGINES = [InlineEngine(), LocalEngine(), RankEngine(0, 1)]
 

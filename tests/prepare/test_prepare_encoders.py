@@ -20,7 +20,9 @@ from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders import autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
 from pinxit.prepare.encoders import check_devices, check_dtype, encodes_here
-from pinxit.prepare.engines.base import InlineEngine, LocalEngine, RankEngine, in_this_process
+from pinxit.prepare.engines.choose import in_this_process
+from pinxit.prepare.engines.local import InlineEngine, LocalEngine
+from pinxit.prepare.engines.ranks import RankEngine
 
 ROOT = Path(__file__).parents[2]
 

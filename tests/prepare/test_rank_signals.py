@@ -7,9 +7,10 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 
 from pinxit.data.prepared.manifest import Manifest, gather
-from pinxit.prepare.engines.base import InlineEngine, RankEngine
+from pinxit.prepare.engines.local import InlineEngine
+from pinxit.prepare.engines.ranks import RankEngine
+from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.rank_signals import await_units, begin, give_up, given_up
-from pinxit.prepare.stages import locked
 
 
 def test_a_manifest_of_fewer_units_is_not_enough(tmp_path):

@@ -22,11 +22,15 @@ from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.row import Unit
 from pinxit.data.sources.catalogue import open_source
-from pinxit.prepare.engines.base import InlineEngine, LocalEngine, RankEngine, UnitResult
+from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.engines.local import InlineEngine, LocalEngine
+from pinxit.prepare.engines.ranks import RankEngine
+from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage, plain
 from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.progress import Progress
 from pinxit.prepare.report import write_report
-from pinxit.prepare.stages import Progress, can_skip, locked, run_images, run_latents
+from pinxit.prepare.stages import can_skip, run_images, run_latents
 
 HERE = Path(__file__).parents[1] / "stand_ins"
 IDENTITY = {"autoencoder": "means"}
@@ -66,7 +70,7 @@ def test_ranks_give_the_same_bytes_and_the_last_writes_the_manifest(wanted, tmp_
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_bytes(wanted, tmp_path):
     pytest.importorskip("ray")
-    from pinxit.prepare.engines.base import get_engine
+    from pinxit.prepare.engines.choose import get_engine
 
     assert both(tmp_path, get_engine("ray"), workers=2).exit_code == 0
     assert toys.content(tmp_path) == wanted

@@ -78,7 +78,7 @@ class Closing:
 
 def orphan(folder: str) -> None:
     """Starts a map whose workers write their process ids, and never ends."""
-    from pinxit.prepare.engines.base import LocalEngine
+    from pinxit.prepare.engines.local import LocalEngine
 
     for _ in LocalEngine().map(Endless(Path(folder)), [0, 1], workers=2):
         pass

@@ -140,7 +140,7 @@ def main(out: Path, log: Path, engine: str, workers: int, pause: float) -> int:
     """Both stages, as a command: run again and again, it ends with everything done."""
     import prepared_toys as toys
 
-    from pinxit.prepare.engines.base import get_engine
+    from pinxit.prepare.engines.choose import get_engine
     from pinxit.prepare.latents import LatentStage
     from pinxit.prepare.stages import run_images, run_latents
 

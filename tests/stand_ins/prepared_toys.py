@@ -11,7 +11,7 @@ from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import encode_image
 from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
 from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
-from pinxit.prepare.engines.base import InlineEngine
+from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.latents import Encoders, LatentStage
 from pinxit.prepare.stages import run_latents
 

@@ -21,7 +21,7 @@ from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.prepare import find_duplicates as search
-from pinxit.prepare.engines.base import InlineEngine, LocalEngine
+from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.find_duplicates import Incomplete, find_duplicates
 from pinxit.prepare.images import ImageStage
 from pinxit.train.input.attempt_order import Attempts

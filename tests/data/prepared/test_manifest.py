@@ -191,7 +191,7 @@ def test_latents_of_other_images_are_no_part_of_it(tmp_path):
 
 
 def test_latents_may_lie_in_a_folder_of_their_own(tmp_path):
-    from pinxit.prepare.engines.base import InlineEngine
+    from pinxit.prepare.engines.local import InlineEngine
     from pinxit.prepare.latents import LatentStage
     from pinxit.prepare.stages import run_latents
 
