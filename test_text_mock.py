@@ -1,12 +1,14 @@
 """Checks the whole path on mock data, on a CPU: `python test_text_mock.py`.
 
-It says what it checks: captions become tokens and images latents, a small network trains on them,
-stops and resumes bit for bit, draws pictures that carry their recipe, and is measured. The exit
-code is 0 when every check holds.
+Captions become tokens and images become latents. A small network trains on them, stops, resumes bit
+for bit, draws pictures that carry their recipe, and is measured. Each check is one line. The exit
+code is 0 when every check holds; otherwise the log of the failing part is printed below it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -22,9 +24,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from pinxit.cli import xla_environment
 
 Check = tuple[str, bool, str]
-"""What was checked, whether it holds, and the figures."""
+"""The check in words, whether it holds, and the figures."""
 
 STEPS = 40
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """The shape as `4 x 32 x 32 x 3`."""
+    return " x ".join(map(str, shape))
 
 
 def encoders(config: Any) -> Iterator[Check]:
@@ -39,7 +46,7 @@ def encoders(config: Any) -> Iterator[Check]:
     rows = [MockImages(4, config.image_size)[i] for i in range(4)]
     encoded = encoder([row.caption for row in rows])
     expected = (4, encoder.max_tokens, encoder.width)
-    yield "captions become tokens", encoded.tokens.shape == expected, f"{encoded.tokens.shape}"
+    yield "captions become tokens", encoded.tokens.shape == expected, by(encoded.tokens.shape)
     null = encoder([""])
     real = int(np.asarray(null.mask).sum())
     encoded_null = real >= 1 and bool(np.abs(np.asarray(null.tokens)).max() > 0)
@@ -49,30 +56,43 @@ def encoders(config: Any) -> Iterator[Check]:
     latents = autoencoder.encode(autoencoder.params, images)
     side = config.image_size // autoencoder.stats.downsample
     shape = (4, side, side, autoencoder.stats.channels)
-    yield "images become latents", latents.shape == shape, f"{latents.shape}"
+    yield "images become latents", latents.shape == shape, by(latents.shape)
     decoded = autoencoder.decode(autoencoder.params, latents)
-    yield "latents become images", decoded.shape == images.shape, f"{decoded.shape}"
+    yield "latents become images", decoded.shape == images.shape, by(decoded.shape)
 
 
 def training(config: Any, root: Path) -> Iterator[Check]:
     """A run, and the same run stopped half-way and resumed."""
-    from pinxit.train.run import run
+    from rich.console import Console
+
+    from pinxit.train.run import run as train
+
+    def run(config: Any) -> Any:
+        return train(config, console=Console(file=sys.stderr))
 
     whole = run(replace(config, output_dir=str(root / "whole")))
     rows = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
-    said = f"{losses[0]:.3f} to {losses[-1]:.3f} in {STEPS} steps"
-    yield "the loss goes down", losses[-1] < 0.9 * losses[0], said
-    yield "no step was skipped", whole.results["skipped"] == 0, f"{whole.results['skipped']}"
+    figures = f"{losses[0]:.3f} to {losses[-1]:.3f} in {STEPS} steps"
+    yield "the loss goes down", losses[-1] < 0.9 * losses[0], figures
+    yield (
+        "no step was skipped",
+        whole.results["skipped"] == 0,
+        f"{whole.results['skipped']} of {STEPS}",
+    )
     written = ("config.json", "curves.png", "report.html", "results.json", "samples/final.png")
     missing = [name for name in written if not (whole.folder / name).is_file()]
-    yield "config, curves, samples and report are written", not missing, ", ".join(written)
+    yield (
+        "config, curves, samples and report are written",
+        not missing,
+        f"{len(written) - len(missing)} of {len(written)} files",
+    )
 
     half = replace(config, output_dir=str(root / "half"), max_steps=STEPS // 2)
     run(half)
     resumed = run(replace(half, max_steps=STEPS))
-    same, said = same_parameters(whole.folder, resumed.folder)
-    yield "a resumed run is bitwise the uninterrupted one", same, said
+    same, figures = same_parameters(whole.folder, resumed.folder)
+    yield "a resumed run is bitwise the uninterrupted one", same, figures
 
 
 def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
@@ -88,7 +108,7 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
         count += sum(leaf.size for leaf in first)
         equal &= len(first) == len(second)
         equal &= all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    return equal, f"{count} numbers compared"
+    return equal, f"{count:,} numbers compared"
 
 
 def drawing(root: Path) -> Iterator[Check]:
@@ -124,28 +144,53 @@ def measuring(root: Path) -> Iterator[Check]:
     yield "the validation loss is finite and below 2", 0 < loss < 2, f"{loss:.3f}"
 
 
-def main(**changes: Any) -> int:
-    """Runs every check; `changes` are settings of the mock recipe."""
-    begun = time.perf_counter()
+def report(part: Callable[[], Iterator[Check]]) -> tuple[int, int]:
+    """Prints a part's checks and returns how many there were and how many failed.
+
+    What the library prints meanwhile is kept back, and shown only when a check fails or raises.
+    """
+    count, failed, log = 0, 0, io.StringIO()
+    checks = part()
+    try:
+        while True:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                check = next(checks, None)
+            if check is None:
+                break
+            name, holds, figures = check
+            count, failed = count + 1, failed + (not holds)
+            print(f"  {'ok' if holds else 'FAILED':<6}  {name:<48}  {figures}", flush=True)
+    except BaseException:
+        print(log.getvalue(), file=sys.stderr)
+        raise
+    if failed:
+        print(log.getvalue(), file=sys.stderr)
+    return count, failed
+
+
+def main() -> int:
+    """Runs every check; 0 when all of them hold."""
+    started = time.perf_counter()
     xla_environment.prepare_environment()
     from pinxit.recipes import mock
 
-    config = replace(mock(), max_steps=STEPS, save_interval=STEPS // 2, **changes)
-    failed = 0
+    config = replace(mock(), max_steps=STEPS, save_interval=STEPS // 2).resolved()
+    count, failed = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        parts: list[Callable[[], Iterator[Check]]] = [
-            lambda: encoders(config),
-            lambda: training(config, root),
-            lambda: drawing(root),
-            lambda: measuring(root),
-        ]
-        for part in parts:
-            for name, holds, figures in part():
-                failed += not holds
-                print(f"{'ok    ' if holds else 'FAILED'}  {name}: {figures}", flush=True)
-    seconds = time.perf_counter() - begun
-    print(f"{failed or 'no'} checks failed; {seconds:.0f} seconds")
+        parts: dict[str, Callable[[], Iterator[Check]]] = {
+            "the encoders": lambda: encoders(config),
+            f"training, {STEPS} steps, then again in two halves": lambda: training(config, root),
+            "drawing": lambda: drawing(root),
+            "measuring": lambda: measuring(root),
+        }
+        for title, part in parts.items():
+            print(title, flush=True)
+            done, wrong = report(part)
+            count, failed = count + done, failed + wrong
+    seconds = time.perf_counter() - started
+    outcome = f"{failed} of {count} checks failed" if failed else f"all {count} checks hold"
+    print(f"{outcome} ({seconds:.0f} s)")
     return 1 if failed else 0
 
 

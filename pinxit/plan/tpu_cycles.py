@@ -14,6 +14,7 @@ From the command line, for the text that ``compiled.as_text()`` gives::
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import re
 import sys
@@ -179,9 +180,14 @@ def read(path: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate of a program's text."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    clock = 1e9 * float(words[words.index("--clock_ghz") + 1]) if "--clock_ghz" in words else 1e9
-    found = estimate(read(Path(words[0])))
+    parser = argparse.ArgumentParser(description="Cycles of a program compiled for a TPU.")
+    parser.add_argument("program", type=Path, help="HLO text, which may be gzipped")
+    parser.add_argument("--clock_ghz", type=float, default=1.0, help="of the TPU's cores")
+    options = parser.parse_args(argv)
+    if not options.program.is_file():
+        parser.error(f"there is no {options.program}; pinxit plan --json - names its program")
+    clock = 1e9 * options.clock_ghz
+    found = estimate(read(options.program))
     print(f"{found.total:.4g} cycles, {found.seconds(clock):.4f} s at {clock / 1e9:g} GHz")
     for part, cycles in found.by_part.items():
         print(f"  {part:12} {cycles / clock:.4f} s  {cycles / found.total:.1%}")

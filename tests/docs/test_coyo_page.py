@@ -14,7 +14,7 @@ from pinxit.prepare.find_duplicates import HASH, MARK, PARTITION_ROWS
 from pinxit.recipes import RECIPES
 from pinxit.train.settings import TrainConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "coyo.md").read_text()
 
 
