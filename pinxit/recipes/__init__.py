@@ -10,10 +10,18 @@ from functools import partial
 from pathlib import Path
 
 from pinxit.config import UsageError
-from pinxit.data.prepared.manifest import Ledger, is_prepared
+from pinxit.data.prepared.manifest import is_prepared
 from pinxit.data.sources.catalogue import SOURCES
-from pinxit.recipes.coyo import coyo_256, coyo_test, source_256
-from pinxit.recipes.coyo_more import coyo_256_a100, coyo_256_pod, coyo_256_v100, coyo_512
+from pinxit.prepare.ledger import Ledger
+from pinxit.recipes.coyo import (
+    coyo_256,
+    coyo_256_a100,
+    coyo_256_pod,
+    coyo_256_v100,
+    coyo_512,
+    coyo_test,
+    source_256,
+)
 from pinxit.recipes.mock import mock
 from pinxit.recipes.scenes import scenes, scenes_long
 from pinxit.train.settings import TrainConfig
