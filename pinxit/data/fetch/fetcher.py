@@ -16,20 +16,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from pinxit.config import UsageError, positive
 from pinxit.data.fetch.address_guard import Guard, follow, parse_url
 from pinxit.data.fetch.async_map import async_map
-from pinxit.data.fetch.request_turns import Resting, Turns, Unreachable, spare_places
-from pinxit.data.row import can_heal, http_code
+from pinxit.data.fetch.host_backoff import Resting, Unreachable
+from pinxit.data.fetch.request_turns import Turns, spare_places
+from pinxit.data.outcome import can_heal, http_code
+from pinxit.version import __version__
 
 if TYPE_CHECKING:
+    from pinxit.data.fetch.body_memory import Share
     from pinxit.data.fetch.dns_resolver import Lookup
     from pinxit.data.fetch.http_request import Answer
-    from pinxit.data.fetch.request_turns import Share
 
 K = TypeVar("K")
 
@@ -100,8 +101,7 @@ class FetchConfig:
     @property
     def user_agent(self) -> str:
         """Who asks, truthfully."""
-        version = import_module("pinxit").__version__
-        return f"Pinxit/{version}" + (f" (+{self.contact})" if self.contact else "")
+        return f"Pinxit/{__version__}" + (f" (+{self.contact})" if self.contact else "")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Fetched:
     """What came of a URL."""
 
     status: str
-    """A word of `schema.STATUSES`, or http_<code>."""
+    """A word of `outcome.STATUSES`, or http_<code>."""
     data: bytes | None
     """The body, where the status is ok."""
     detail: str = ""

@@ -27,9 +27,9 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from pinxit.data.fetch.address_guard import Guard, Refused
+from pinxit.data.fetch.body_memory import Memory, Share
 from pinxit.data.fetch.dns_resolver import TEMPORARY, Lookup, Resolver
-from pinxit.data.fetch.request_turns import Memory, Share
-from pinxit.data.row import http_status
+from pinxit.data.outcome import http_status
 
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
@@ -52,7 +52,7 @@ class Answer:
     """How a request ended."""
 
     status: str
-    """A word of `schema.STATUSES`, or http_<code>."""
+    """A word of `outcome.STATUSES`, or http_<code>."""
     data: bytes | None = None
     detail: str = ""
     location: str | None = None

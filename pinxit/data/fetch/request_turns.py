@@ -1,4 +1,4 @@
-"""Whose turn it is: limits on requests at once, per host and in all, and on memory.
+"""Whose turn it is: limits on requests at once, per host and in all.
 
 A few rules keep thousands of strangers' servers from holding one another up:
 
@@ -6,18 +6,13 @@ A few rules keep thousands of strangers' servers from holding one another up:
   wait for a slow host keep no place from the rest.
 - A request that takes longer than `PATIENCE` moves to one of the spare places, as long as there
   are any: a connection that hangs costs next to nothing, so it need not cost a place either.
-- A host that asks for quiet (429, Retry-After) gets it, for all of its URLs; one that could not be
-  reached several times in a row is not asked again for a while (`Unreachable`), and one that asks
-  for more quiet than anybody waits for is not asked again before that is over (`Resting`).
-- A long body is read only when memory for all of it is set aside (`Memory`, `Share`), and keeps it
-  until it is taken.
+- A host that asks for quiet (429, Retry-After) gets it, for all of its URLs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,10 +24,6 @@ LATE = 0.25
 """Seconds; when a timer is later than this, the machine is overloaded."""
 SPARE = 4
 """Spare places for each common one, where the limit of open files allows."""
-UNREACHABLE_AFTER = 3
-"""So many failed connections in a row make a host unreachable ..."""
-UNREACHABLE_FOR = 60.0
-"""... for so many seconds."""
 
 
 @dataclass(slots=True)
@@ -150,138 +141,6 @@ class _Place:
             self._turns._spare += 1
         else:
             self._turns._common.release()
-
-
-class Unreachable:
-    """Which hosts could not be connected to lately; a bounded table."""
-
-    def __init__(self, size: int = 20_000) -> None:
-        self._size = size
-        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def is_known(self, origin: str) -> bool:
-        """Whether asking again is pointless at the moment."""
-        count, until = self._failed.get(origin, (0, 0.0))
-        return count >= UNREACHABLE_AFTER and asyncio.get_running_loop().time() < until
-
-    def failed(self, origin: str) -> None:
-        """A connection could not be made."""
-        now = asyncio.get_running_loop().time()
-        count, until = self._failed.pop(origin, (0, now))
-        # What was known has run out: the next failure alone does not close the host again.
-        count = 1 if now > until else count + 1
-        self._failed[origin] = (count, now + UNREACHABLE_FOR)
-        while len(self._failed) > self._size:
-            self._failed.popitem(last=False)
-
-    def reached(self, origin: str) -> None:
-        """A connection was made."""
-        self._failed.pop(origin, None)
-
-
-class Resting:
-    """Which servers asked to be left alone for longer than is waited; a bounded table."""
-
-    def __init__(self, size: int = 20_000) -> None:
-        self._size = size
-        self._asked: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    def ask(self, origin: str, status: str, seconds: float) -> None:
-        """The server answered with this status, and asked for so many seconds of quiet."""
-        until = asyncio.get_running_loop().time() + seconds
-        _, before = self._asked.pop(origin, (status, until))
-        self._asked[origin] = (status, max(until, before))
-        while len(self._asked) > self._size:
-            self._asked.popitem(last=False)
-
-    def status(self, origin: str) -> str | None:
-        """What the server answered when it asked; None where it may be asked again."""
-        status, until = self._asked.get(origin, ("", 0.0))
-        if status and asyncio.get_running_loop().time() < until:
-            return status
-        self._asked.pop(origin, None)
-        return None
-
-
-class Memory:
-    """Bytes to set aside, given out in the order in which they are asked for."""
-
-    def __init__(self, size: int) -> None:
-        self._size = self._free = size
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def take(self, amount: int) -> int:
-        """Waits for `amount` bytes (at most all there are); returns what is to be given back."""
-        amount = min(amount, self._size)
-        if not self._waiting and amount <= self._free:
-            self._free -= amount
-            return amount
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, future))
-        try:
-            await future
-        except asyncio.CancelledError:
-            if not future.cancelled():  # it was granted in the same moment
-                self.give(amount)
-            raise
-        finally:
-            self._serve()
-        return amount
-
-    def give(self, amount: int) -> None:
-        """Returns bytes."""
-        self._free += amount
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting:
-            amount, future = self._waiting[0]
-            if not future.cancelled():
-                if amount > self._free:
-                    return
-                self._free -= amount
-                future.set_result(None)
-            self._waiting.popleft()
-
-
-class Share:
-    """The memory that one body holds, from when it is read until somebody takes it.
-
-    A body that does not say how long it is gets the next of a few sizes when it has outgrown the
-    last; each size has memory of its own. Nobody who holds the largest waits for anything but to
-    be taken, so those who wait for it get it some day.
-    """
-
-    def __init__(self, sizes: Sequence[tuple[int, Memory]], *, free: int) -> None:
-        """`sizes` are the longest body and the memory of each, in rising order; `free` bytes need
-        no memory."""
-        self._sizes = sizes
-        self._held: tuple[Memory, int] | None = None
-        self.room = free
-        """So long may the body become before it has to `grow`."""
-
-    async def grow(self, size: int, announced: int | None) -> None:
-        """Waits for room for a body of `size` bytes, or of `announced` bytes where it says so."""
-        needed = max(size, announced or 0)
-        limit, memory = next(pair for pair in self._sizes if pair[0] >= needed)
-        taken = await memory.take(announced or limit)
-        self.release()
-        self._held, self.room = (memory, taken), limit
-
-    def shrink(self, size: int) -> None:
-        """Keeps what a body of `size` bytes needs, which is all that there is."""
-        if self._held is not None:
-            memory, taken = self._held
-            kept = min(size, taken)
-            self._held = (memory, kept)
-            memory.give(taken - kept)
-
-    def release(self) -> None:
-        """Gives all back; again is fine."""
-        if self._held is not None:
-            memory, taken = self._held
-            self._held = None
-            memory.give(taken)
 
 
 def spare_places(concurrency: int) -> int:

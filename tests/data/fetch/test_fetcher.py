@@ -21,7 +21,7 @@ import pinxit
 from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
 from pinxit.data.fetch.http_request import opts_out, seconds_of
-from pinxit.data.row import is_status
+from pinxit.data.outcome import is_status
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from pinxit.config import UsageError
 from pinxit.data.fetch import request_turns as turns
-from pinxit.data.fetch.request_turns import Memory, Resting, Share, Turns, Unreachable, spare_places
+from pinxit.data.fetch.request_turns import Turns, spare_places
 
 
 async def occupy(subject: Turns, host: str, seconds: float, log: list, now: list) -> None:
@@ -101,119 +101,6 @@ def test_pause_and_awaited():
         subject.resume()
         await waiting
         assert log == [(1, 1)]
-
-    asyncio.run(main())
-
-
-def test_unreachable_after_some_failures_in_a_row(monkeypatch):
-    async def main():
-        known = Unreachable(size=2)
-        for _ in range(turns.UNREACHABLE_AFTER - 1):
-            known.failed("a:80")
-        assert not known.is_known("a:80")
-        known.failed("a:80")
-        assert known.is_known("a:80") and not known.is_known("a:443")
-        known.reached("a:80")
-        assert not known.is_known("a:80")
-        for origin in ("b", "c", "d"):
-            known.failed(origin)
-        assert set(known._failed) == {"c", "d"}
-
-    asyncio.run(main())
-    monkeypatch.setattr(turns, "UNREACHABLE_FOR", 0.5)
-
-    async def over():
-        known = Unreachable()
-        for _ in range(turns.UNREACHABLE_AFTER):
-            known.failed("a")
-        assert known.is_known("a")
-        await asyncio.sleep(0.6)
-        assert not known.is_known("a")
-        known.failed("a")
-        assert not known.is_known("a")
-
-    asyncio.run(over())
-
-
-def test_resting_servers_are_known_until_their_time_is_over():
-    async def main():
-        resting = Resting(size=2)
-        assert resting.status("a:80") is None
-        resting.ask("a:80", "http_429", 0.5)
-        resting.ask("a:80", "http_503", 0.01)  # the longer time counts
-        await asyncio.sleep(0.02)
-        assert resting.status("a:80") == "http_503" and resting.status("a:443") is None
-        await asyncio.sleep(0.6)
-        assert resting.status("a:80") is None and not resting._asked
-        for origin in ("b", "c", "d"):
-            resting.ask(origin, "http_503", 60)
-        assert set(resting._asked) == {"c", "d"}
-
-    asyncio.run(main())
-
-
-def test_memory_is_given_in_order_and_returned():
-    async def main():
-        memory, got = Memory(10), []
-
-        async def use(amount: int) -> None:
-            held = await memory.take(amount)
-            got.append(amount)
-            await asyncio.sleep(0.01)
-            memory.give(held)
-
-        users = [asyncio.create_task(use(amount)) for amount in (4, 4, 9, 1, 99)]
-        await asyncio.sleep(0)
-        assert got == [4, 4]
-        await asyncio.gather(*users)
-        assert got == [4, 4, 9, 1, 99] and memory._free == 10  # 1 waits behind 9; 99 is all
-        held = await memory.take(10)
-        first, second = (asyncio.create_task(use(amount)) for amount in (10, 5))
-        await asyncio.sleep(0)
-        first.cancel()
-        memory.give(held)
-        await asyncio.gather(first, second, return_exceptions=True)
-        assert got[-1] == 5 and memory._free == 10 and not memory._waiting
-
-        held = await memory.take(10)
-        late = asyncio.create_task(use(3))
-        await asyncio.sleep(0)
-        memory.give(held)  # granted, and cancelled before it could run
-        late.cancel()
-        await asyncio.gather(late, return_exceptions=True)
-        assert memory._free == 10
-
-    asyncio.run(main())
-
-
-def test_a_share_grows_through_the_sizes():
-    async def main():
-        middle, large = Memory(10), Memory(100)
-        sizes = ((5, middle), (100, large))
-        share = Share(sizes, free=2)
-        assert share.room == 2
-        await share.grow(3, None)
-        assert (share.room, middle._free, large._free) == (5, 5, 100)
-        await share.grow(6, None)
-        assert (share.room, middle._free, large._free) == (100, 10, 0)
-        announced, short = Share(sizes, free=2), Share(sizes, free=2)
-        await short.grow(3, 4)
-        assert (short.room, middle._free) == (5, 6)
-        waiting = asyncio.create_task(announced.grow(3, 60))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        share.release()
-        share.release()
-        await waiting
-        assert (announced.room, large._free) == (100, 40)
-        announced.shrink(25)
-        assert large._free == 75
-        announced.shrink(30)
-        assert large._free == 75
-        announced.release()
-        short.release()
-        Share(sizes, free=2).shrink(0)
-        assert (middle._free, large._free) == (10, 100)
 
     asyncio.run(main())
 
