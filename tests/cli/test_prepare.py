@@ -15,7 +15,7 @@ import pytest
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepare_work import picture
-from test_source_archives import write_tar
+from tar_files import write_tar
 
 from pinxit.cli.main import main
 from pinxit.data.prepared.manifest import Manifest

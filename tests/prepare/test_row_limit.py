@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from prepare_work import ToySource  # pyrefly: ignore
-from test_source_archives import JPEG, sample, write_tar  # pyrefly: ignore
+from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
 from pinxit.data.sources import webdataset as source_archives
 from pinxit.data.sources.catalogue import open_source

@@ -5,39 +5,21 @@ import json
 import os
 import pickle
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.webdataset import LARGEST, is_honest, members
-
-JPEG = b"\xff\xd8\xff\xe0 not a real picture"
+from pinxit.data.sources.tar_stream import LARGEST_HEADER, is_honest, members
+from pinxit.data.sources.webdataset import LARGEST
 
 
 def every(source: Source) -> list[Row]:
     """All rows, read by a copy of the source, as workers do."""
     copy = pickle.loads(pickle.dumps(source))
     return [row for unit in source.units() for row in copy.read(unit)]
-
-
-def write_tar(path: Path, files: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT):
-    with tarfile.open(path, "w", format=format) as tar:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def sample(key: str, **about) -> list[tuple[str, bytes]]:
-    """The three members of one of img2dataset's samples."""
-    known = {"url": f"http://a/{key}", "caption": f"json {key}", "key": key, "status": "success"}
-    known |= {"width": 256, "height": 384, "original_width": 2560, "sha256": "0", **about}
-    texts = [(f"{key}.json", json.dumps(known).encode()), (f"{key}.txt", f"text {key}".encode())]
-    return [(f"{key}.jpg", JPEG + key.encode()), *texts]
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -179,7 +161,7 @@ def test_large_members_do_not_enter_memory(tmp_path: Path, monkeypatch: pytest.M
 def test_a_huge_header_is_refused(tmp_path: Path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-        tar.addfile(tarfile.TarInfo("a" * (LARGEST["name"] + 1) + ".jpg"))
+        tar.addfile(tarfile.TarInfo("a" * (LARGEST_HEADER + 1) + ".jpg"))
     with pytest.raises(ValueError, match="has a header of 65542 bytes: refused"):
         every(open_source("webdataset", path=str(path)))
 
