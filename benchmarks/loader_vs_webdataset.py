@@ -47,8 +47,8 @@ def record(number: int, args: argparse.Namespace) -> tuple[np.ndarray, str]:
 
 def write_ours(root: Path, args: argparse.Namespace) -> Path:
     """A prepared dataset without images."""
-    from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
     from pinxit.data.prepared.shards import pack, write_shard
+    from pinxit.prepare.ledger import Ledger, UnitRecord, gather
 
     ledger, units = Ledger(root, "latents"), []
     ledger.begin({"source": {"name": "benchmark"}})

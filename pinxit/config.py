@@ -80,15 +80,17 @@ def options(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def flatten(config: Any) -> dict[str, Any]:
-    """Dotted field to value."""
+def flatten(settings: Any) -> dict[str, Any]:
+    """Returns dotted name to value, for a dataclass or a mapping and all that is nested in it."""
+    named = settings
+    if not isinstance(settings, Mapping):
+        named = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat |= {f"{field.name}.{name}": leaf for name, leaf in flatten(value).items()}
+    for name, value in named.items():
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= {f"{name}.{rest}": leaf for rest, leaf in flatten(value).items()}
         else:
-            flat[field.name] = value
+            flat[name] = value
     return flat
 
 
@@ -112,7 +114,7 @@ def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
 
 
 def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """What differs between two configs: (dotted field, old value, new value)."""
+    """Returns the settings that differ: (dotted name, old value, new value)."""
     before, after = flatten(old), flatten(new)
     return [
         (name, before.get(name), after.get(name))
@@ -121,19 +123,31 @@ def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     ]
 
 
+def differences(old: Any, new: Any) -> list[str]:
+    """Returns `diff` in words, sorted by name: "filters.min_side (was 256, is 512)"."""
+    changes = sorted(diff(old, new), key=lambda change: change[0])
+    return [f"{name} (was {before!r}, is {after!r})" for name, before, after in changes]
+
+
 # --- JSON -------------------------------------------------------------------------------------
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The config as plain JSON values."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    """Returns the config as plain JSON values."""
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a setting as JSON has it. Sets, which have no order of their own, become sorted
+    lists, so that the result is the same in every process."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(plain(inner) for inner in value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     return value
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from pinxit.config import UsageError, diff, from_json, parse, replace, to_json
+from pinxit.config import UsageError, diff, differences, from_json, parse, plain, replace, to_json
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,22 @@ def test_json_round_trip():
     )
     with pytest.raises(UsageError, match="'nmae' is unknown; valid: name"):
         from_json(Config, {"nmae": "x"})
+
+
+def test_settings_are_the_same_in_every_process():
+    assert plain({"a": frozenset("cab"), "b": (1, {2})}) == {"a": ["a", "b", "c"], "b": [1, [2]]}
+
+
+def test_differences_of_mappings_name_what_is_nested():
+    old = {"a": {"b": 1, "c": [1]}, "z": 0}
+    assert differences(old, {"a": {"b": 2, "c": [1]}, "y": 0}) == [
+        "a.b (was 1, is 2)",
+        "y (was None, is 0)",
+        "z (was 0, is None)",
+    ]
+    assert differences(Config(), replace(Config(), {"part.depth": 2})) == [
+        "part.depth (was None, is 2)"
+    ]
 
 
 def test_diff_and_replace_use_dotted_names():

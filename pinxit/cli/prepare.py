@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from pinxit.cli.prepare_progress import watching
 from pinxit.config import UsageError, parse
-from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns
@@ -31,6 +30,7 @@ from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.choose import get_engine, in_this_process
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_report

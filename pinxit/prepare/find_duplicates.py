@@ -29,10 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from pinxit.config import UsageError
+from pinxit.config import UsageError, differences, plain
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
-from pinxit.data.identity import differences
 from pinxit.data.row import Row, Source, Unit
 from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
@@ -283,7 +282,7 @@ def _begin(search: Search, identity: Mapping[str, Any]) -> None:
     """Raises if the work that lies there is of another search."""
     about = search.folder / "search.json"
     before = json.loads(about.read_text()) if about.is_file() else None
-    if before is not None and (changed := differences(before, json.loads(json.dumps(identity)))):
+    if before is not None and (changed := differences(before, plain(identity))):
         raise ValueError(
             f"{search.folder} was begun with other settings: {'; '.join(changed)}; "
             "give the same ones, or remove the folder"

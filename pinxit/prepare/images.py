@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pinxit.config import plain
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
-from pinxit.data.identity import plain, source_identity
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.prepared.manifest import Ledger, UnitRecord
+from pinxit.data.outcome import Outcome, can_heal
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
@@ -47,7 +47,8 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
-from pinxit.data.row import Outcome, Row, Source, Unit, can_heal
+from pinxit.data.row import Row, Source, Unit, source_identity
+from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.outcome_files import read_outcomes, write_outcomes
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
@@ -85,7 +86,7 @@ def prepare_images(
     With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal:
     all of its rows, if a file of it turns out to be damaged (which is set aside). `previews`
     rejected images for each reason are kept for the report, of a few units; rows with a status in
-    `duplicates` are dropped. Raises `durable.DiskFull`, and `Offline`.
+    `duplicates` are dropped. Raises `files.DiskFull`, and `Offline`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)

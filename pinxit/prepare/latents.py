@@ -27,7 +27,7 @@ from jaxtyping import Float, UInt8
 
 from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.prepared.manifest import Ledger, Unfinished, UnitRecord
+from pinxit.data.prepared.manifest import Unfinished
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
@@ -39,6 +39,7 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
+from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.spool import Spool
 
 EncodeFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
@@ -115,7 +116,7 @@ def prepare_latents(
 
     The images are those of the dataset `images` (default: `out` itself). Raises `Unfinished` if the
     first stage is not done there, `DamagedShard` if its shard is damaged (the shard is set aside
-    then, and the first stage makes it again), and `durable.DiskFull`.
+    then, and the first stage makes it again), and `files.DiskFull`.
     """
     first, ledger = Ledger(images or out, "images"), Ledger(out, "latents")
     made = first.read(unit)

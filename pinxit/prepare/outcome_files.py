@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pinxit.data.outcome import Outcome
 from pinxit.data.prepared.shards import (
     ShardInfo,
     describe,
 )
-from pinxit.data.row import Outcome, Row
+from pinxit.data.row import Row
 from pinxit.files import whole
 
 

@@ -20,10 +20,11 @@ from PIL import Image
 
 from pinxit.config import from_json
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.prepared.manifest import Ledger, Manifest, Unfinished, UnitRecord
-from pinxit.data.row import can_heal, meaning
+from pinxit.data.outcome import can_heal, meaning
+from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
 from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.report_pictures import (
     all_records,
     kept_images,

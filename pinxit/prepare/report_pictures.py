@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pinxit.data.filters.histograms import BINS, Histograms
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.prepared.manifest import Ledger, UnitRecord
+from pinxit.data.outcome import meaning
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
-from pinxit.data.row import meaning
+from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 
 KEPT = 60

@@ -30,7 +30,7 @@ class Spool:
         return len(self._places)
 
     def __setitem__(self, name: str, data: bytes) -> None:
-        """Sets the bytes of a name; `durable.DiskFull` where there is no room."""
+        """Sets the bytes of a name; `files.DiskFull` where there is no room."""
         try:
             self._file.seek(self._end)
             self._file.write(data)

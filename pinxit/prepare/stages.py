@@ -18,24 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pinxit.data.prepared.manifest import (
-    MANIFEST,
-    STAGES,
-    Ledger,
-    Manifest,
-    Stage,
-    Unfinished,
-    UnitRecord,
-    gather,
-    unit_of,
-)
+from pinxit.data.outcome import can_heal
+from pinxit.data.prepared.manifest import MANIFEST, STAGES, Manifest, Stage, Unfinished
 from pinxit.data.prepared.shards import aside
-from pinxit.data.row import Unit, can_heal
+from pinxit.data.row import Unit
 from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, UnitResult
 from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage, Offline
 from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
 from pinxit.prepare.progress import Progress, Watch, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 

@@ -13,9 +13,9 @@ import pytest
 
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode
-from pinxit.data.prepared.manifest import Ledger
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.images import Offline, prepare_images
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.outcome_files import read_outcomes
 from pinxit.prepare.rejected_previews import read_previews
 from pinxit.prepare.stages import run_images

@@ -10,9 +10,9 @@ import prepared_toys as toys  # pyrefly: ignore
 import pytest
 from PIL import Image
 
-from pinxit.data.prepared.manifest import Ledger
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.report import write_report
 from pinxit.prepare.stages import run_images
 

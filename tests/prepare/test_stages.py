@@ -18,7 +18,6 @@ import pytest
 
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig
-from pinxit.data.prepared.manifest import Ledger
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.row import Unit
 from pinxit.data.sources.catalogue import open_source
@@ -26,8 +25,9 @@ from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.engines.ranks import RankEngine
 from pinxit.prepare.folder_lock import locked
-from pinxit.prepare.images import ImageStage, plain
+from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.progress import Progress
 from pinxit.prepare.report import write_report
 from pinxit.prepare.stages import can_skip, run_images, run_latents
@@ -289,10 +289,6 @@ def test_leftovers_of_killed_workers_are_swept(wanted, tmp_path):
     both(tmp_path, InlineEngine())
     assert {name for name in names if (tmp_path / name).exists()} == set()
     assert toys.content(tmp_path).keys() == {*wanted, *others}
-
-
-def test_settings_are_the_same_in_every_process():
-    assert plain({"a": frozenset("cab"), "b": (1, {2})}) == {"a": ["a", "b", "c"], "b": [1, [2]]}
 
 
 # --- kill -9 ----------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ import numpy as np
 from pinxit.data.fetch.fetcher import Fetched
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, decode, encode_image
-from pinxit.data.prepared.manifest import UnitRecord
 from pinxit.data.row import Row, Unit
 from pinxit.prepare.images import ImageStage, prepare_images
+from pinxit.prepare.ledger import UnitRecord
 
 IMAGE = ImageConfig(size=16, crop="random")
 FILTERS = FilterConfig(

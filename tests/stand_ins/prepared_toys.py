@@ -9,10 +9,10 @@ import numpy as np
 
 from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import encode_image
-from pinxit.data.prepared.manifest import Ledger, UnitRecord, gather
 from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.latents import Encoders, LatentStage
+from pinxit.prepare.ledger import Ledger, UnitRecord, gather
 from pinxit.prepare.stages import run_latents
 
 SIZE = 16
@@ -105,3 +105,10 @@ def content(root: Path) -> dict[str, bytes]:
 def records(path: Path) -> list[tuple[dict, dict]]:
     with ShardReader(path) as reader:
         return [unpack(record) for record in reader]
+
+
+def record_of(ledger: Ledger, unit: str, *, generation: int = 0, text: str = "") -> UnitRecord:
+    """A shard of one record in the ledger's folder, and the record of its unit."""
+    path = ledger.path("images", unit, generation=generation)
+    info = write_shard(path, [pack({}, {"key": unit, "text": text})])
+    return UnitRecord(unit, {"images": info}, {"ok": 1, "timeout": 2}, generation, seconds=0.5)

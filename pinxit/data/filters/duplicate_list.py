@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from pinxit.config import UsageError
+from pinxit.config import UsageError, differences, plain
 from pinxit.data.filters.row_filter import Duplicates, FilterConfig
-from pinxit.data.identity import differences, plain, source_identity
 from pinxit.data.prepared.shards import DamagedShard, pack, unpack
-from pinxit.data.row import Source
+from pinxit.data.row import Source, source_identity
 from pinxit.files import whole
 
 FORMAT = 1

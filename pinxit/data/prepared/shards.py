@@ -116,7 +116,7 @@ def parse_shape(name: str) -> tuple[int, ...]:
 def write_shard(path: Path, records: Iterable[bytes]) -> ShardInfo:
     """Writes the records in their order, whole or not at all, and says what the file must be.
 
-    Equal records give equal bytes. Raises `durable.DiskFull` where there is no room.
+    Equal records give equal bytes. Raises `files.DiskFull` where there is no room.
     """
     with whole(path) as temporary:
         count = _write(path, temporary, records)

@@ -34,7 +34,8 @@ from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.row import Outcome, Source
+from pinxit.data.outcome import Outcome
+from pinxit.data.row import Source
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 
 UNREACHED = frozenset({"dns", "connect", "timeout"})

@@ -7,7 +7,8 @@ import pytest
 
 from pinxit.config import UsageError, from_json, parse, to_json
 from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig, host_of
-from pinxit.data.row import Row, is_status
+from pinxit.data.outcome import is_status
+from pinxit.data.row import Row
 
 GOOD: dict[str, Any] = {
     "url": "http://images.test/0.jpg",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pinxit.data.images import decode as images
 from pinxit.data.images.decode import FORMATS, ImageConfig, decode
-from pinxit.data.row import STATUSES
+from pinxit.data.outcome import STATUSES
 
 ALL = tuple(FORMATS)
 SMALL = ImageConfig(size=32, formats=ALL)
