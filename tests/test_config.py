@@ -1,3 +1,5 @@
+"""Settings as dataclasses and as JSON, flat and compared."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -5,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from pinxit.config import UsageError, diff, differences, from_json, parse, plain, replace, to_json
+from pinxit.config import UsageError, diff, differences, from_json, plain, replace, to_json
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,6 @@ class Part:
     mode: Literal["fast", "slow"] = "fast"
     span: tuple[float, float] = (0.0, 1.0)
 
-    def __post_init__(self):
-        if self.patch_size < 1:
-            raise ValueError(f"part.patch_size: {self.patch_size} must be at least 1")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -35,81 +33,8 @@ class Config:
     part: Part = field(default_factory=Part)
 
 
-def read(line: str, **options) -> Config:
-    return parse(Config, line.split(), aliases={"patch": "part.patch_size"}, **options)
-
-
-def test_dotted_plain_and_dashed_names():
-    assert read("--part.patch_size 4") == read("--patch 4") == read("--part.patch-size=4")
-    assert read("--patch 4").part.patch_size == 4
-
-
-def test_the_default_is_the_starting_point_and_the_last_word_wins():
-    config = read("--rate 1 --rate 2", default=Config(name="mine", part=Part(depth=3)))
-    assert (config.name, config.rate, config.part.depth) == ("mine", 2.0, 3)
-
-
-@pytest.mark.parametrize(
-    ("word", "value"),
-    [("0", False), ("1", True), ("true", True), ("False", False), ("off", False), ("", True)],
-)
-def test_booleans(word, value):
-    assert read(f"--part.use_vae {word}").part.use_vae is value
-    assert read(f"--resume {word} --patch 1").resume is value
-
-
-def test_values_of_every_kind():
-    config = read(
-        "--resume auto --part.depth none --part.span 0.1 0.9 --words a b --part.mode slow"
-    )
-    assert config == Config(words=("a", "b"), part=Part(span=(0.1, 0.9), mode="slow"))
-    assert read("--patch 1e1").part.patch_size == 10
-    assert read("--rate -1").rate == -1.0
-
-
-def test_none_may_be_a_word_of_a_list():
-    assert read("--words none b").words == ("none", "b")
-
-
-def test_words_without_an_option_are_the_positional_field():
-    config = parse(Config, ["a b", "--rate", "2", "--", "--c"], positional="words")
-    assert config.words == ("a b", "--c")
-    with pytest.raises(UsageError, match="'stray'"):
-        read("stray")
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--part.pach_size 4", "'part.pach_size' is unknown; valid: part.patch_size"),
-        ("--patch_size 4", "'patch_size' is unknown; valid: part.patch_size"),
-        ("--patch two", "patch: 'two' is not understood; valid: an integer"),
-        ("--patch 1.5", "patch: '1.5' is not understood; valid: an integer"),
-        ("--rate", "rate: '' is missing its value; valid: a number"),
-        ("--part.mode medium", "part.mode: 'medium' is not understood; valid: fast, slow"),
-        ("--part.use_vae 2", "argument: '2'"),
-        ("--part.use_vae=2", "part.use_vae: '2' is not understood; valid: 0, 1, true, false"),
-        ("--patch 0", "part.patch_size: 0 must be at least 1"),
-    ],
-)
-def test_a_wrong_input_is_one_line(line, message):
-    with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
-        read(line)
-    assert message in str(error.value)
-
-
-def test_help_lists_fields_and_short_names(capsys):
-    with pytest.raises(SystemExit) as stop:
-        read("--rate 3 --help")
-    shown = capsys.readouterr().out
-    assert stop.value.code == 0
-    assert "--part.patch_size" in shown
-    assert "Side of a patch." in shown
-    assert "--patch = --part.patch_size" in shown
-
-
 def test_json_round_trip():
-    config = read("--part.span 0.1 0.9 --words a --resume 0")
+    config = Config(words=("a",), resume=False, part=Part(span=(0.1, 0.9)))
     assert from_json(Config, to_json(config)) == config
     assert from_json(Config, {"rate": 1, "part": {"depth": 2}}) == Config(
         rate=1.0, part=Part(depth=2)

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from pinxit.config import UsageError, parse, positive
+from pinxit.cli.arguments import parse
+from pinxit.config import UsageError, positive
 from pinxit.doctor.report_line import Line
 
 MARKS = {"ok": "green", "warning": "yellow", "problem": "bold red"}

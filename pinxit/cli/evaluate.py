@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pinxit.cli.arguments import parse
 from pinxit.cli.generate import sampling_options
 from pinxit.cli.progress_bar import progress_bar
-from pinxit.config import parse, positive
+from pinxit.config import positive
 
 
 @dataclass(frozen=True)

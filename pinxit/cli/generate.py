@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pinxit.cli.arguments import parse
 from pinxit.cli.progress_bar import progress_bar
-from pinxit.config import UsageError, parse, positive
+from pinxit.config import UsageError, positive
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from pinxit.cli.arguments import parse
 from pinxit.cli.train import TRAIN_ALIASES
-from pinxit.config import UsageError, choice, parse, positive
+from pinxit.config import UsageError, choice, positive
 from pinxit.plan.memory import POLICIES
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import MODULES, install

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pinxit.cli.arguments import parse
 from pinxit.cli.prepare_progress import watching
-from pinxit.config import UsageError, parse
+from pinxit.config import UsageError
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pinxit.cli import xla_environment
-from pinxit.config import parse
+from pinxit.cli.arguments import parse
 
 TRAIN_ALIASES = {
     "learning_rate": "optimizer.learning_rate",

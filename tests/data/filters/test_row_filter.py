@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pinxit.config import UsageError, from_json, parse, to_json
+from pinxit.cli.arguments import parse
+from pinxit.config import UsageError, from_json, to_json
 from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig, host_of
 from pinxit.data.outcome import is_status
 from pinxit.data.row import Row

@@ -11,6 +11,7 @@ import jax
 import pytest
 from rich.console import Console
 
+from pinxit.cli.arguments import parse
 from pinxit.config import UsageError
 from pinxit.train.run import run
 from pinxit.train.settings import (
@@ -212,7 +213,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
     assert result.reason in said.getvalue()
     monkeypatch.undo()
     flags = result.reason.partition("  add ")[2].partition("   (")[0].split()
-    changed = advice.configuration.parse(TrainConfig, flags, default=config)
+    changed = parse(TrainConfig, flags, default=config)
     result = run(changed, ["pinxit", "train"], console=Console(file=io.StringIO()))
     assert result.status == "finished", "the advice is taken by the same run"
 
