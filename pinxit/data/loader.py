@@ -59,12 +59,15 @@ class Loader:
         batch_size: int,
         seed: int = 0,
         part: Int[np.ndarray, " p"] | None = None,
+        count: int | None = None,
     ) -> None:
-        """`part` are the places in each batch that this reader takes, in order; none: all.
+        """`part` are the places in each batch that this reader takes, in order; none: all. Only the
+        first `count` rows are read; none: all.
 
         Refuses an empty dataset, and places that there are not.
         """
-        if len(rows) == 0:
+        count = len(rows) if count is None else count
+        if count == 0:
             raise ValueError("rows: the dataset is empty")
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
@@ -74,7 +77,7 @@ class Loader:
         self.rows = rows
         self.batch_size = batch_size
         """Samples of a whole batch."""
-        order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
+        order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
         self._order = order
         self.wait_seconds = 0.0
         """Time that `batches` has waited for data, in all."""

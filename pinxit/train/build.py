@@ -33,7 +33,7 @@ from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
-from pinxit.train.input.in_memory import make_encode
+from pinxit.train.encode_step import make_encode
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState, init_state

@@ -34,10 +34,11 @@ from pinxit.stored_model import check_encoders
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
 from pinxit.train.display import Display
+from pinxit.train.encode_step import frozen_arrays
 from pinxit.train.init_from import started
 from pinxit.train.input.caption_check import Intake
-from pinxit.train.input.in_memory import frozen_arrays
-from pinxit.train.input.open import Feed, open_feed, open_source_of
+from pinxit.train.input.feed import Feed
+from pinxit.train.input.open import open_feed, open_source_of
 from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_rows
@@ -291,7 +292,7 @@ def _train_and_finish(
     config, parts, feed = moving.config, moving.parts, moving.feed
     observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
     rows = local_rows(parts.mesh, config.batch_size)
-    frozen = frozen_arrays(parts.text, feed.columns, parts.encoder_in_step(config))
+    frozen = frozen_arrays(parts.text, feed.text_columns, parts.encoder_in_step(config))
     feed.watch(lambda: interruption.requested is not None)
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement

@@ -19,7 +19,7 @@ from pinxit.recipes import RECIPES, mock
 from pinxit.train.abstract_program import abstract_program
 from pinxit.train.build import build, build_state, build_step
 from pinxit.train.display import Display
-from pinxit.train.input.in_memory import frozen_arrays
+from pinxit.train.encode_step import frozen_arrays
 from pinxit.train.input.open import open_feed
 from pinxit.train.run_folder import claim
 from pinxit.train.settings import ModelConfig, TrainConfig
@@ -44,11 +44,11 @@ def test_it_lowers_to_the_program_of_the_run(tmp_path: Path, remat: str):
     display = Display("x", max_steps=1, console=Console(quiet=True))
     feed = open_feed(config, parts, claim(config), display, source=None)
     raw = jax.device_put(feed.loader.batch(0), batch_sharding(parts.mesh))
-    frozen = frozen_arrays(parts.text, feed.columns, parts.encoder_in_step(config))
+    frozen = frozen_arrays(parts.text, feed.text_columns, parts.encoder_in_step(config))
     frozen = jax.device_put(frozen, replicated(parts.mesh))
     step: Any = build_step(config, parts, state)
     real = step.lower(state, frozen, raw)
-    program = abstract_program(config, columns=feed.columns)
+    program = abstract_program(config, columns=feed.text_columns)
     assert program.lower().as_text() == real.as_text()
     sizes = program.bytes_by_part()
     assert sizes["parameters"] == sum(x.nbytes for x in jax.tree.leaves(state.params))

@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,74 @@ import numpy as np
 import PIL
 
 import pinxit.data
-from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
-from pinxit.data.loader import ArrayRows
+from pinxit.arrays import Autoencoder, Example, to_pixels
+from pinxit.data.loader import ArrayRows, Loader
+from pinxit.devices.mesh import local_rows
+from pinxit.devices.processes import alone, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns
-from pinxit.train.datasets import Examples
-from pinxit.train.step import EncodeFn, cut, uncut
+from pinxit.train.build import Parts
+from pinxit.train.datasets import Examples, Split, load_examples
+from pinxit.train.display import Display
+from pinxit.train.input.encode_chunk import chunk_size
+from pinxit.train.input.feed import Feed
+from pinxit.train.run_folder import RunFolder
+from pinxit.train.settings import TrainConfig
 
-CHUNK = 64
-"""Most images encoded together."""
-CHUNK_PIXELS = CHUNK * 64 * 64
-"""Most pixels encoded together: an autoencoder's memory goes with them."""
 Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
+
+
+class InMemoryFeed(Feed):
+    """Rows that are drawn by code, encoded once, and kept in memory."""
+
+    def __init__(
+        self, config: TrainConfig, parts: Parts, folder: RunFolder, display: Display
+    ) -> None:
+        """Draws and encodes the rows, or reads them from the cache in `folder`."""
+        self.config = config
+        self.text = parts.text
+        prepare = partial(
+            prepare_rows,
+            self._examples(config.dataset_size, "train"),
+            about={
+                "dataset": config.dataset_name,
+                "image_size": config.image_size,
+                "seed": config.seed,
+            },
+            autoencoder=parts.autoencoder if config.encodes_ahead else None,
+            text=parts.text,
+            cache=folder.cache,
+            track=display.track,
+            say=display.say,
+        )
+        if several():
+            # the others find in the cache what the first one makes, where they see the same folder
+            alone(lambda: len(prepare()))
+        rows = prepare()
+        self.text_columns = rows.arrays
+        part = local_rows(parts.mesh, config.batch_size)
+        self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
+
+    def _examples(self, count: int, split: Split) -> Examples:
+        """Returns the first `count` rows of a split."""
+        config = self.config
+        return load_examples(
+            config.dataset_name,
+            count,
+            image_size=config.image_size,
+            seed=config.seed,
+            split=split,
+        )
+
+    def held_out(self) -> list[Example]:
+        """Returns the first rows of the held-out split, as many as the settings ask for."""
+        count = self.config.evaluation.images
+        examples = self._examples(count, "heldout")
+        return [examples[row] for row in range(count)]
+
+    def position(self, step: int) -> int:
+        """Returns the step: batches follow from it."""
+        return step
 
 
 def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
@@ -46,11 +103,6 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
         digest.update(repr(autoencoder.stats).encode())
         digest.update(fingerprint_of_outputs(autoencoder.params).encode())
     return digest.hexdigest()[:24]
-
-
-def chunk_size(image_size: int) -> int:
-    """How many images of this side are encoded together."""
-    return max(1, min(CHUNK, CHUNK_PIXELS // image_size**2))
 
 
 def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
@@ -133,44 +185,3 @@ def prepare_rows(
         )
     columns = text.columns(captions, folder=cache, track=track)
     return ArrayRows({"latents" if autoencoder else "images": array, **columns})
-
-
-def frozen_arrays(
-    text: TextColumns, columns: dict[str, Any], autoencoder: Autoencoder | None
-) -> dict[str, Any]:
-    """What the step needs besides its rows: the weights of the encoders that run in it, and the
-    encoded empty prompt; `autoencoder` is None where it does not run in it."""
-    frozen = text.frozen(columns)
-    return frozen if autoencoder is None else {**frozen, "vae": autoencoder.params}
-
-
-def make_encode(
-    text: TextColumns, autoencoder: Autoencoder | None = None, *, chunk: int = 0
-) -> EncodeFn:
-    """The part of the step before the objective: images to latents, captions to conditioning.
-
-    Images become pixels in [-1, 1], which are the latents of a pixel model, or go through
-    `autoencoder`. `chunk` rows are encoded at once (0: all): the memory is theirs.
-    """
-
-    def rows(frozen: Any, raw: dict[str, Any]) -> tuple[Any, ...]:
-        """Latents and the fields of the conditioning."""
-        found = text.conditioning(frozen, raw)
-        fields = (found.tokens, found.mask, found.pooled)
-        if "latents" in raw:
-            return raw["latents"], *fields
-        pixels = to_pixels(raw["images"])
-        if autoencoder is None:
-            return pixels, *fields
-        return autoencoder.encode(frozen["vae"], pixels), *fields
-
-    def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
-        size = len(raw["index"])
-        if not chunk or chunk >= size:
-            latents, *fields = rows(frozen, raw)
-        else:
-            pieces = jax.lax.map(lambda piece: rows(frozen, piece), cut(raw, size // chunk))
-            latents, *fields = uncut(pieces)
-        return Batch(latents, Conditioning(*fields), raw["index"], frozen["null"])
-
-    return encode

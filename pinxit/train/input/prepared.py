@@ -18,7 +18,7 @@ from jaxtyping import Int
 from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.bucketed_loader import BucketedLoader
-from pinxit.data.loader import Loader, Rows
+from pinxit.data.loader import Loader
 from pinxit.data.prepared.encoder_identity import ENCODERS
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
@@ -27,7 +27,7 @@ from pinxit.devices.mesh import local_rows
 from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
-from pinxit.train.input.open import Feed
+from pinxit.train.input.feed import Feed
 from pinxit.train.settings import TrainConfig
 
 PIXELS = ("latents", "images")
@@ -36,65 +36,63 @@ LEAST_HELD_OUT = 10
 """Fewer rows tell nothing of the loss."""
 
 
-class Leading:
-    """The first rows of others."""
+class PreparedFeed(Feed):
+    """Batches of a dataset that `pinxit prepare` made."""
 
-    def __init__(self, rows: Rows, count: int) -> None:
-        self.rows = rows
-        self.count = count
+    def __init__(
+        self, config: TrainConfig, parts: Parts, display: Display, *, position: Any = None
+    ) -> None:
+        """`position` is what a checkpoint kept. Raises for a dataset that does not fit the run."""
+        self.display = display
+        root = Path(config.dataset_path or "").expanduser()
+        self.manifest = manifest = Manifest.read(root)
+        self.text, stored = stored_text(config, parts, manifest, display)
+        uses_vae = config.encodes_ahead
+        (check_latents if uses_vae else check_images)(config, parts, manifest, root)
+        without = () if stored is None else (stored,)
+        self.rows = rows = PreparedRows(
+            root,
+            kind="latents" if uses_vae else "images",
+            columns=lambda captions: self.text.whole(captions, without=without),
+            text=stored is not None,
+            suffix=name_of("", stored or 0),
+            say=display.say,
+        )
+        check_position(position, manifest, root)
+        # the shuffle depends on the number of training rows, so a resumed run must hold out as many
+        # as before
+        kept = position.get("held_out") if isinstance(position, dict) else None
+        wanted = config.evaluation.images
+        self.reserved = hold_out(rows, wanted) if kept is None else rows.hold_out(kept)
+        count = len(self.reserved)
+        display.say(f"{root}: {len(rows) - count} rows to train on, {count} held out")
+        self.loader = make_loader(config, parts, rows, display)
+        for column in ("mean", "std") if uses_vae and manifest.latents else ():
+            values = ", ".join(f"{value:.3f}" for value in (manifest.latents or {})[column])
+            display.say(f"latents' {column} by channel: {values}")
+        first = rows.take(np.arange(1))
+        self.text_columns = {name: x for name, x in first.items() if name not in PIXELS}
 
-    def __len__(self) -> int:
-        return self.count
+    def held_out(self) -> list[Example]:
+        """Returns the rows that were held out, those in damaged shards left out."""
+        return held_out(self.rows, self.reserved, self.display)
 
-    def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """The arrays of these rows."""
-        return self.rows.take(rows)
+    def position(self, step: int) -> dict[str, Any]:
+        """Returns the step, the dataset's fingerprint, and how many rows were held out."""
+        dataset, count = self.manifest.fingerprint(), len(self.reserved)
+        return {"step": step, "dataset": dataset, "held_out": count}
 
+    def figures(self) -> dict[str, float]:
+        """Returns how many damaged rows were replaced, if any."""
+        return {"rows_replaced": self.rows.replaced} if self.rows.replaced else {}
 
-def open_prepared(
-    config: TrainConfig, parts: Parts, display: Display, *, position: Any = None
-) -> Feed:
-    """The feed of a run on a prepared dataset. Raises for one that does not fit the run."""
-    root = Path(config.dataset_path or "").expanduser()
-    manifest = Manifest.read(root)
-    text, stored = stored_text(config, parts, manifest, display)
-    uses_vae = config.encodes_ahead
-    (check_latents if uses_vae else check_images)(config, parts, manifest, root)
-    without = () if stored is None else (stored,)
-    rows = PreparedRows(
-        root,
-        kind="latents" if uses_vae else "images",
-        columns=lambda captions: text.whole(captions, without=without),
-        text=stored is not None,
-        suffix=name_of("", stored or 0),
-        say=display.say,
-    )
-    check_position(position, manifest, root)
-    # the order of the others follows from their number: a resumed run keeps the former one
-    kept = position.get("held_out") if isinstance(position, dict) else None
-    apart = hold_out(rows, config.evaluation.images) if kept is None else rows.hold_out(kept)
-    display.say(f"{root}: {len(rows) - len(apart)} rows to train on, {len(apart)} held out")
-    loader = make_loader(config, parts, rows, display)
-    for column in ("mean", "std") if uses_vae and manifest.latents else ():
-        values = ", ".join(f"{value:.3f}" for value in (manifest.latents or {})[column])
-        display.say(f"latents' {column} by channel: {values}")
-    return Feed(
-        loader,
-        text,
-        {name: array for name, array in rows.take(np.arange(1)).items() if name not in PIXELS},
-        lambda: held_out(rows, apart, display),
-        position=lambda step: {
-            "step": step,
-            "dataset": manifest.fingerprint(),
-            "held_out": len(apart),
-        },
-        figures=lambda: {"rows_replaced": rows.replaced} if rows.replaced else {},
-        results=lambda: {
-            "dataset": manifest.fingerprint(),
-            "rows": dict(manifest.counts),
-            "quarantined": dict(rows.quarantined),
-        },
-    )
+    def results(self) -> dict[str, Any]:
+        """Returns the dataset's fingerprint, its rows by status, and its damaged shards."""
+        return {
+            "dataset": self.manifest.fingerprint(),
+            "rows": dict(self.manifest.counts),
+            "quarantined": dict(self.rows.quarantined),
+        }
 
 
 def hold_out(rows: PreparedRows, wanted: int) -> Int[np.ndarray, " n"]:
@@ -110,8 +108,8 @@ def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: 
     sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
     check_sizes(sizes, parts)
     if len(buckets) == 1:
-        train = Leading(rows, len(buckets[0]))
-        return Loader(train, batch_size=config.batch_size, seed=config.seed, part=part)
+        count = len(buckets[0])
+        return Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part, count=count)
     counts = sorted((w, h, len(b)) for (w, h), b in zip(sizes, buckets, strict=True))
     said = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
     display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")

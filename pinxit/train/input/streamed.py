@@ -1,236 +1,129 @@
-"""Training on what is fetched meanwhile: images become latents in the background.
-
-::
-
-    Stream: attempts -> fetch -> decode | encode in chunks on the device | batches, a few ahead
-                                        `------------- one thread ------------------------'
-
-The batches of a streamed run are whatever the web gives, in the order it comes: two runs differ.
-What is the same, and exact over a stop, is the order of attempts: each batch knows the position of
-the stream behind it, and a checkpoint keeps it, so that a resumed run tries what is left, and no
-row is trained on twice in an epoch or lost.
-
-With aspect-ratio buckets a batch holds images of one size. The others wait, encoded, until theirs
-is full; what waits when a run stops is fetched again by the one that resumes.
-"""
+"""Training on a source whose images are fetched and encoded while the run trains."""
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-import numpy as np
-from jax.sharding import Mesh
-
-from pinxit.arrays import Autoencoder
+from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.row import Source
-from pinxit.devices.transfer import image_encoder
-from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
-from pinxit.train.input.attempt_order import Attempt, Position
+from pinxit.train.input.attempt_order import Position
+from pinxit.train.input.encode_chunk import CHUNK, chunk_size
+from pinxit.train.input.feed import Feed
 from pinxit.train.input.held_out_rows import HeldOut
-from pinxit.train.input.image_stream import Ended, Found, Stream, pack_position, unpack_position
-from pinxit.train.input.in_memory import chunk_size
-from pinxit.train.input.open import Feed
+from pinxit.train.input.image_stream import Stream, pack_position, unpack_position
+from pinxit.train.input.streamed_loader import StreamedLoader, make_row_encoder
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
-CHUNK = 64
-"""Most images encoded together."""
-AHEAD = 4
-"""Batches that may wait for the training step."""
-PATIENCE = 5.0
-"""Seconds that closing waits for the background thread, which a slow host may hold up longer."""
 
-Row = tuple[Attempt, dict[str, np.ndarray]]
-EncodeFn = Callable[[Sequence[Found]], list[dict[str, np.ndarray] | None]]
-"""Images with captions to their columns; None for what cannot be used."""
-
-
-class StreamedLoader:
-    """Batches of a stream, made ahead by a thread."""
+class StreamedFeed(Feed):
+    """Images that are fetched while the run trains on them."""
 
     def __init__(
         self,
-        stream: Stream,
-        encode: EncodeFn,
+        config: TrainConfig,
+        parts: Parts,
+        folder: RunFolder,
+        display: Display,
         *,
-        batch_size: int,
-        chunk: int = CHUNK,
-        ahead: int = AHEAD,
+        source: Source,
+        position: Any = None,
     ) -> None:
-        self.stream = stream
-        self.encode = encode
-        self.batch_size = batch_size
-        self.chunk = chunk
-        self.ahead = ahead
-        self.wait_seconds = 0.0
-        """Time that `batches` has waited for data, in all."""
-        self.interrupted: Callable[[], bool] = lambda: False
-        """Asked while waiting: whether to give up, because the run is to stop."""
-        self.ended = ""
-        """Why there are no more batches, if it is not that enough were made."""
-        self.positions: dict[int, Position] = {}
-        """Step to the stream's position behind the batches before it."""
-        self._closed = threading.Event()
-        self._images: Generator[Found, None, None] | None = None
+        """`position` is what a checkpoint kept. Raises for a source that is not what it was."""
+        self.display = display
+        self.source = source
+        self.wanted = config.evaluation.images
+        """Rows to hold out."""
+        self.reserved = HeldOut(folder.root / "heldout")
+        if config.images.bucketed:
+            announce_sizes(config, parts, display)
+        self.stream = Stream(
+            source,
+            filters=config.filters,
+            fetch=config.fetch,
+            images=config.images,
+            seed=config.seed,
+            start=start_position(source, self.reserved, position),
+            excluded=self.reserved.keys,
+            log=folder.root / "outcomes.jsonl",
+            say=display.say,
+        )
+        self.duplicates = check_duplicates(self.stream, position)
+        chunk = encode_chunk(config, parts)
+        autoencoder = parts.autoencoder if config.encodes_ahead else None
+        encode = make_row_encoder(autoencoder, parts.text, chunk=chunk, mesh=parts.mesh)
+        self.loader = self._loader = StreamedLoader(
+            self.stream, encode, batch_size=config.batch_size, chunk=chunk
+        )
+        self.text = parts.text
+        self.text_columns = parts.text.whole([""], chunk=chunk)
 
-    @property
-    def images(self) -> Generator[Found, None, None]:
-        """The stream's images, begun once."""
-        if self._images is None:
-            self._images = self.stream.found()
-        return self._images
+    def begin(self) -> None:
+        """Fetches the held-out rows, unless an earlier part of the run has done so."""
+        if self.wanted and not self.reserved.kept:
+            images = islice(self._loader.images, self.wanted)
+            tracked = self.display.track(images, "fetching held-out rows", self.wanted)
+            self.reserved.set_aside(tracked, self.stream)
 
-    def position(self, step: int) -> Position:
-        """Where a run that resumes at `step` goes on; known of the last two batches."""
-        return self.positions[step]
+    def watch(self, interrupted: Callable[[], bool]) -> None:
+        """Cancels waiting for a batch once `interrupted` returns True."""
+        self._loader.interrupted = interrupted
 
-    def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """Batches for the steps `start` to `stop - 1`; fewer, and `ended`, if the stream ends.
+    def held_out(self) -> list[Example]:
+        """Returns the first good rows of the stream, which are never trained on."""
+        return self.reserved.examples(self.wanted)
 
-        Can be called once. Close the generator to end the thread.
-        """
-        self.positions[start] = self.stream.settle(())
-        ready: queue.Queue[Any] = queue.Queue(maxsize=self.ahead)
+    def position(self, step: int) -> dict[str, Any]:
+        """Returns the stream's position behind the batches before `step`."""
+        packed = pack_position(self._loader.position(step), self.source.revision)
+        return {**packed, "duplicates": self.duplicates}
 
-        def put(item: Any) -> None:
-            while not self._closed.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
+    def figures(self) -> dict[str, float]:
+        """Returns which shares of the rows are filtered out and give an image."""
+        return shares(self.stream)
 
-        def work() -> None:
-            try:
-                for batch in self._made(start, stop):
-                    put(batch)
-            except (Ended, OSError, ValueError) as error:
-                put(Ended(str(error)))
-            except BaseException as error:  # handed to the consumer, which raises it
-                put(error)
-            finally:
-                self.images.close()
+    def results(self) -> dict[str, Any]:
+        """Returns the source's revision, the rows by status, and the units left unread."""
+        return {
+            "revision": self.source.revision,
+            "rows": dict(self.stream.counts),
+            "unreadable_units": dict(self.stream.attempts.unreadable),
+        }
 
-        thread = threading.Thread(target=work, name="pinxit-stream", daemon=True)
-        thread.start()
-        try:
-            for step in range(start, stop):
-                item = self._wait(ready)
-                if item is None:
-                    return
-                if isinstance(item, Ended):
-                    self.ended = str(item)
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                batch, position = item
-                # a checkpoint asks for the step that has just ended; what is older is of no use
-                self.positions = {step: self.positions[step], step + 1: position}
-                yield batch
-        finally:
-            self._closed.set()
-            thread.join(PATIENCE)
-
-    def _wait(self, ready: queue.Queue[Any]) -> Any:
-        """The next item; None when interrupted."""
-        begun = time.perf_counter()
-        try:
-            while True:
-                try:
-                    return ready.get(timeout=0.2)
-                except queue.Empty:
-                    if self.interrupted():
-                        return None
-        finally:
-            self.wait_seconds += time.perf_counter() - begun
-
-    def _made(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
-        """Batches with the positions behind them, until closed."""
-        rows: dict[tuple[int, ...], list[Row]] = {}
-        encoded = self._encoded()
-        for step in range(start, stop):
-            while (shape := self._full(rows)) is None:
-                some = next(encoded)
-                if some:
-                    rows.setdefault(shape_of(some[0]), []).extend(some)
-            taken, rows[shape] = rows[shape][: self.batch_size], rows[shape][self.batch_size :]
-            batch = {
-                name: np.stack([columns[name] for _, columns in taken]) for name in taken[0][1]
-            }
-            first = step * self.batch_size
-            index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
-            batch["index"] = index.astype(np.int32)
-            yield batch, self.stream.settle([attempt for attempt, _ in taken])
-
-    def _full(self, rows: dict[tuple[int, ...], list[Row]]) -> tuple[int, ...] | None:
-        """The first shape that has enough rows for a batch."""
-        return next((shape for shape, some in rows.items() if len(some) >= self.batch_size), None)
-
-    def _encoded(self) -> Iterator[list[Row]]:
-        """Chunks of rows of one shape; what cannot be encoded is a failure of the stream."""
-        pending: dict[tuple[int, ...], list[Found]] = {}
-        for found in self._open_images():
-            some = pending.setdefault(found.image.shape, [])
-            some.append(found)
-            if len(some) < self.chunk:
-                continue
-            chunk, rows = pending.pop(found.image.shape), list[Row]()
-            for one, columns in zip(chunk, self.encode(chunk), strict=True):
-                if columns is None:
-                    self.stream.fail(one.attempt, "decode_error", "its latents are not finite")
-                else:
-                    rows.append((one.attempt, columns))
-            yield rows
-        raise Ended("closed")
-
-    def _open_images(self) -> Iterator[Found]:
-        for found in self.images:
-            yield found
-            if self._closed.is_set():
-                return
+    def ended(self) -> str:
+        """Returns why the stream gives no more images, or ""."""
+        return self._loader.ended
 
 
-def shape_of(row: Row) -> tuple[int, ...]:
-    """(h, w, c) of a row's latents, or of its image."""
-    _, columns = row
-    return columns["latents" if "latents" in columns else "images"].shape
+def announce_sizes(config: TrainConfig, parts: Parts, display: Display) -> None:
+    """Lists the image sizes of a run with buckets. Raises unless all are cut into whole tokens."""
+    sizes = config.images.targets
+    check_sizes(sizes, parts)
+    listed = ", ".join(f"{width} x {height}" for width, height in sizes)
+    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {listed}")
 
 
-def make_encode(
-    autoencoder: Autoencoder | None, text: TextColumns, *, chunk: int, mesh: Mesh
-) -> EncodeFn:
-    """Images and captions to a row's columns: ``latents`` (or ``images``), and those of `text`.
+def check_duplicates(stream: Stream, position: Any) -> str | None:
+    """Returns the hash of the list of duplicates. Raises unless it is the position's."""
+    listed = getattr(stream.attempts.duplicates, "sha256", None)
+    if isinstance(position, dict) and position.get("duplicates") != listed:
+        raise ValueError(
+            "resume: the list of duplicates (filters.duplicates) is not the one that the run was "
+            "begun with; give that one back, or another --name"
+        )
+    return listed
 
-    Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
-    """
-    run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 
-    def encode(found: Sequence[Found]) -> list[dict[str, np.ndarray] | None]:
-        images = np.stack([one.image for one in found])
-        # as many as always, so that there is one program
-        filler = np.repeat(images[-1:], chunk - len(images), axis=0)
-        latents = None
-        if run is not None:
-            latents = run(np.concatenate([images, filler]))  # on its way while the text is encoded
-        columns = text.whole([one.caption for one in found], chunk=chunk)
-        if latents is None:
-            arrays, good = {"images": images, **columns}, [True] * len(found)
-        else:
-            made = np.asarray(latents, np.float32)[: len(found)]
-            arrays, good = {"latents": made, **columns}, [bool(np.isfinite(a).all()) for a in made]
-        return [
-            {name: array[i] for name, array in arrays.items()} if good[i] else None
-            for i in range(len(found))
-        ]
-
-    return encode
+def encode_chunk(config: TrainConfig, parts: Parts) -> int:
+    """Returns how many images are encoded together: a multiple of the number of devices."""
+    devices = parts.mesh.size
+    chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
+    return -(-chunk // devices) * devices
 
 
 def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:
@@ -240,80 +133,6 @@ def start_position(source: Source, held_out: HeldOut, position: Any) -> Position
     if not isinstance(position, dict):
         raise UsageError("resume", position, problem="no position of a stream")
     return unpack_position(position, source.revision)
-
-
-def open_streamed(
-    config: TrainConfig,
-    parts: Parts,
-    folder: RunFolder,
-    display: Display,
-    *,
-    source: Source,
-    position: Any = None,
-) -> Feed:
-    """The feed of a run that fetches while it trains."""
-    if config.images.bucketed:
-        sizes = config.images.targets
-        check_sizes(sizes, parts)
-        said = ", ".join(f"{wide} x {high}" for wide, high in sizes)
-        display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")
-    held_out = HeldOut(folder.root / "heldout")
-    stream = Stream(
-        source,
-        filters=config.filters,
-        fetch=config.fetch,
-        images=config.images,
-        seed=config.seed,
-        start=start_position(source, held_out, position),
-        excluded=held_out.keys,
-        log=folder.root / "outcomes.jsonl",
-        say=display.say,
-    )
-    listed = getattr(stream.attempts.duplicates, "sha256", None)
-    if isinstance(position, dict) and position.get("duplicates") != listed:
-        raise ValueError(
-            "resume: the list of duplicates (filters.duplicates) is not the one that the run was "
-            "begun with; give that one back, or another --name"
-        )
-    devices = parts.mesh.size
-    chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
-    chunk = -(-chunk // devices) * devices
-    encode = make_encode(
-        parts.autoencoder if config.encodes_ahead else None,
-        parts.text,
-        chunk=chunk,
-        mesh=parts.mesh,
-    )
-    loader = StreamedLoader(stream, encode, batch_size=config.batch_size, chunk=chunk)
-    wanted = config.evaluation.images
-
-    def begin() -> None:
-        if wanted and not held_out.kept:
-            images = display.track(islice(loader.images, wanted), "fetching held-out rows", wanted)
-            held_out.set_aside(images, stream)
-
-    def watch(interrupted: Callable[[], bool]) -> None:
-        loader.interrupted = interrupted
-
-    return Feed(
-        loader,
-        parts.text,
-        parts.text.whole([""], chunk=chunk),
-        lambda: held_out.examples(wanted),
-        position=lambda step: {
-            **pack_position(loader.position(step), source.revision),
-            "duplicates": listed,
-        },
-        figures=lambda: shares(stream),
-        results=lambda: {
-            "revision": source.revision,
-            "rows": dict(stream.counts),
-            "unreadable_units": dict(stream.attempts.unreadable),
-        },
-        ended=lambda: loader.ended,
-        begin=begin,
-        watch=watch,
-    )
 
 
 def shares(stream: Stream) -> dict[str, float]:

@@ -303,7 +303,7 @@ def _where(error: BaseException) -> str:
     names = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
     if any(name.startswith(("pinxit.train.report.", "pinxit.pipeline")) for name in names):
         return "drawing or measuring"
-    if "pinxit.train.input.streamed" in names or "pinxit.train.input.in_memory" in names:
+    if names & {"pinxit.train.input.streamed_loader", "pinxit.train.input.in_memory"}:
         return "encoding data"
     return "training"
 

@@ -33,9 +33,10 @@ from pinxit.train import run as running
 from pinxit.train.build import build
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Attempts
+from pinxit.train.input.feed import Feed
 from pinxit.train.input.image_stream import Stream
-from pinxit.train.input.open import Feed, open_feed
-from pinxit.train.input.streamed import StreamedLoader
+from pinxit.train.input.open import open_feed
+from pinxit.train.input.streamed_loader import StreamedLoader
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import RunFolder

@@ -127,7 +127,7 @@ def test_stored_text_is_what_the_step_reads(config: TrainConfig):
         parts = build(asked)
         feed = open_feed(asked, parts, folder, Display("x", max_steps=1), source=None)
         raw = next(feed.loader.batches(0, 1))
-        batches[cache] = raw, feed.text.conditioning(feed.text.frozen(feed.columns), raw)
+        batches[cache] = raw, feed.text.conditioning(feed.text.frozen(feed.text_columns), raw)
     assert "text_tokens" in batches[True][0] and "token_ids" in batches[False][0]
     stored, computed = (batches[cache][1] for cache in (True, False))
     length = stored.mask.shape[1]

@@ -1,0 +1,53 @@
+"""The first part of the training step: images to latents, captions to conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
+from pinxit.encoders.text_columns import TextColumns
+from pinxit.train.step import EncodeFn, cut, uncut
+
+
+def frozen_arrays(
+    text: TextColumns, columns: Mapping[str, Any], autoencoder: Autoencoder | None
+) -> dict[str, Any]:
+    """What the step needs besides its rows: the weights of the encoders that run in it, and the
+    encoded empty prompt; `autoencoder` is None where it does not run in it."""
+    frozen = text.frozen(dict(columns))
+    return frozen if autoencoder is None else {**frozen, "vae": autoencoder.params}
+
+
+def make_encode(
+    text: TextColumns, autoencoder: Autoencoder | None = None, *, chunk: int = 0
+) -> EncodeFn:
+    """The part of the step before the objective: images to latents, captions to conditioning.
+
+    Images become pixels in [-1, 1], which are the latents of a pixel model, or go through
+    `autoencoder`. `chunk` rows are encoded at once (0: all): the memory is theirs.
+    """
+
+    def rows(frozen: Any, raw: dict[str, Any]) -> tuple[Any, ...]:
+        """Latents and the fields of the conditioning."""
+        found = text.conditioning(frozen, raw)
+        fields = (found.tokens, found.mask, found.pooled)
+        if "latents" in raw:
+            return raw["latents"], *fields
+        pixels = to_pixels(raw["images"])
+        if autoencoder is None:
+            return pixels, *fields
+        return autoencoder.encode(frozen["vae"], pixels), *fields
+
+    def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
+        size = len(raw["index"])
+        if not chunk or chunk >= size:
+            latents, *fields = rows(frozen, raw)
+        else:
+            pieces = jax.lax.map(lambda piece: rows(frozen, piece), cut(raw, size // chunk))
+            latents, *fields = uncut(pieces)
+        return Batch(latents, Conditioning(*fields), raw["index"], frozen["null"])
+
+    return encode
