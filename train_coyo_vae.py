@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.main import guarded
 from pinxit.cli.train import train
@@ -31,7 +32,7 @@ def words_for(argv: Sequence[str]) -> list[str]:
 
 def main() -> int:
     """Trains."""
-    words = words_for(sys.argv[1:])
+    words = words_for(extensions.take(sys.argv[1:]))
     if not {"-h", "--help"} & set(words):
         xla_environment.restart_tuned()
         if "coyo_test" in words:

@@ -10,9 +10,15 @@ Names are dotted or plain, booleans are 0, 1, true or false; `--help` lists ever
 
 import sys
 
+from pinxit import extensions
 from pinxit.cli.main import guarded
 from pinxit.cli.train import train
 
 if __name__ == "__main__":
     command = "python train_text_to_image.py"
-    raise SystemExit(guarded(lambda: train(sys.argv[1:], restart=True, prog=command)))
+
+    def main() -> int:
+        """Trains."""
+        return train(extensions.take(sys.argv[1:]), restart=True, prog=command)
+
+    raise SystemExit(guarded(main))

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.evaluate import evaluate
 from pinxit.cli.generate import generate
@@ -20,7 +21,7 @@ from pinxit.cli.train import train
 from pinxit.config import UsageError
 from pinxit.version import __version__
 
-USAGE = """usage: pinxit COMMAND [OPTIONS]
+USAGE = """usage: pinxit [--extensions FILE[,FILE...]] COMMAND [OPTIONS]
 
 Train text-to-image models from scratch, end to end.
 
@@ -32,13 +33,14 @@ commands:
   evaluate   accuracy on held-out prompts, and validation loss by time
   doctor     look at this machine, and at a run: what is wrong, and what to do
 
-pinxit COMMAND --help lists a command's options; pinxit --version prints the version."""
+pinxit COMMAND --help lists a command's options; pinxit --version prints the version.
+--extensions imports Python files of yours first: see docs/extending.md."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _dispatch(words, restart=argv is None))
+    return guarded(lambda: _dispatch(extensions.take(words), restart=argv is None))
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -50,6 +52,8 @@ def guarded(command: Callable[[], int]) -> int:
     except ValueError as error:
         if os.environ.get("PINXIT_DEBUG", "0") not in ("", "0"):
             raise
+        if isinstance(error, extensions.ExtensionError):
+            print(error.trace, end="", file=sys.stderr)
         print(f"pinxit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
@@ -93,6 +97,7 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
         raise UsageError("command", name, valid=list(COMMANDS))
     if name == "train":
         return train(rest, restart=restart)
+    extensions.load()
     return COMMANDS[name](rest)
 
 

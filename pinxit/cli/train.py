@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.arguments import parse
 
@@ -25,6 +26,7 @@ def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit tra
     """Trains a model; `restart` allows the process to start over in a tuned environment."""
     if restart and not {"-h", "--help"} & set(argv):
         xla_environment.restart_tuned()
+    extensions.load()
     from pinxit import recipes
     from pinxit.train.settings import TrainConfig
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 def main(config: Path) -> dict[str, str]:
     """Fingerprints by the names that checkpoints keep them under."""
+    from pinxit import extensions
     from pinxit.config import from_json
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.fingerprint import fingerprint
     from pinxit.encoders.text import load_text_encoder
     from pinxit.train.settings import TrainConfig
 
+    extensions.load()
     settings = from_json(TrainConfig, json.loads(config.read_text()))
     dtype = settings.encoder_dtype
     vae = settings.vae if settings.model.use_stable_vae else "none"

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pinxit import extensions
 from pinxit.config import from_json
 from pinxit.plan.targets import CARDS, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig
@@ -42,6 +43,7 @@ what is planned calls cuBLAS for all of them."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads a job, compiles, writes the result."""
+    extensions.load()
     job_path, result_path = list(sys.argv[1:] if argv is None else argv)
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     config = from_json(TrainConfig, job["config"])

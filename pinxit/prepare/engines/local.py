@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.prepare.engines.base import DIED, TIMEOUT, UnitResult, attempt, close
 
@@ -53,6 +54,7 @@ def _serve(pipe: Connection) -> None:
 
     threading.Thread(target=watch, name="pinxit-parent-watch", daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        extensions.load()
         fn = pickle.loads(pipe.recv_bytes())
         pipe.send(READY)
         try:

@@ -9,11 +9,13 @@ dashboard stay off then.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
@@ -21,8 +23,10 @@ from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 class _Actor:
     """A worker: runs in a process that Ray started."""
 
-    def __init__(self, fn: Callable[[Any], Any]) -> None:
-        self.fn = fn
+    def __init__(self, fn: bytes, paths: str) -> None:
+        os.environ[extensions.VARIABLE] = paths
+        extensions.load()
+        self.fn = pickle.loads(fn)
 
     def run(self, unit: Any) -> UnitResult:
         """One unit."""
@@ -56,7 +60,8 @@ class RayEngine:
         """See `Engine.map`."""
         ray, started = self._connect(workers)
         actor = ray.remote(_Actor).options(**self.options)
-        kept = ray.put(fn)
+        kept = ray.put(ray.cloudpickle.dumps(fn))
+        paths = os.environ.get(extensions.VARIABLE, "")
         waiting = deque((unit, 1) for unit in units)
         busy: dict[Any, tuple[Any, Any, int]] = {}
         idle: list[Any] = []
@@ -64,7 +69,7 @@ class RayEngine:
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     unit, count = waiting.popleft()
-                    worker = idle.pop() if idle else actor.remote(kept)
+                    worker = idle.pop() if idle else actor.remote(kept, paths)
                     busy[worker.run.remote(unit)] = worker, unit, count
                 for ready in ray.wait(list(busy), num_returns=1)[0]:
                     worker, unit, count = busy.pop(ready)
