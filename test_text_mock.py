@@ -40,7 +40,7 @@ def encoders(config: Any) -> Iterator[Check]:
 
     from pinxit.data.mock import MockImages
     from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.encoders.text import load_text_encoder
+    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
     encoder, autoencoder = load_text_encoder(config.text_encoder), load_autoencoder(config.vae)
     rows = [MockImages(4, config.image_size)[i] for i in range(4)]

@@ -78,7 +78,7 @@ def real_encoders(root: Path) -> Path:
     import jax
 
     from pinxit.encoders.clip import ClipConfig, ClipTextConfig, init_clip, save_clip
-    from pinxit.encoders.text import train_clip_tokenizer
+    from pinxit.encoders.clip_tokenizer import train_clip_tokenizer
     from pinxit.encoders.vae import AutoencoderKLConfig, init_vae, save_vae
 
     vae = AutoencoderKLConfig(

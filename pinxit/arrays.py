@@ -129,20 +129,39 @@ class Objective(Protocol):
 class TextEncoder(Protocol):
     """Captions to `Conditioning`, in two halves so that the second can run inside a jitted step."""
 
+    kind: str
+    """A short name for messages, such as "t5"."""
     max_tokens: int
+    """The length of a row of token ids."""
     width: int
+    """The width ``e`` of a token's features."""
     params: Any
     """Frozen weights, a pytree: an argument of `apply`, never closed over by a jitted function."""
+    cacheable: bool
+    """Whether embeddings are computed once and stored, or again in every step. CLIP's are large
+    beside a latent and cheap to make; those of the larger T5s are costly, so worth storing."""
+
+    @property
+    def parts(self) -> tuple[TextEncoder, ...]:
+        """The encoders that it joins; ``(self,)`` for a single one."""
+        ...
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids on the host, padded or truncated to exactly `max_tokens`."""
         ...
 
-    def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Pure and jittable."""
+    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
+        """Which captions have more tokens than are read."""
         ...
 
-    def __call__(self, captions: Sequence[str]) -> Conditioning: ...
+    def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
+        """The conditioning of rows of ids, of `max_tokens` or fewer: rows whose masks leave the
+        last columns out are cut. Pure and jittable."""
+        ...
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """`apply` of the captions' tokens, jitted."""
+        ...
 
 
 @runtime_checkable

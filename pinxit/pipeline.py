@@ -257,10 +257,8 @@ class TextToImage:
         return np.stack(results) if output_type == "np" else jnp.stack(results)
 
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
-        truncated = getattr(self.text_encoder, "truncated", None)
-        if truncated is None:
-            return
-        cut = [prompt for prompt, lost in zip(prompts, truncated(prompts), strict=True) if lost]
+        truncated = self.text_encoder.truncated(prompts)
+        cut = [prompt for prompt, lost in zip(prompts, truncated, strict=True) if lost]
         if cut:
             first = cut[0] if len(cut[0]) <= 60 else f"{cut[0][:60]}..."
             warnings.warn(
@@ -321,7 +319,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
     from pinxit.encoders.fingerprint import fingerprint
-    from pinxit.encoders.text import load_text_encoder
+    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
     stored = release.read(path, ema=ema)
     autoencoder = load_autoencoder(stored.vae)

@@ -32,7 +32,7 @@ from pinxit.encoders.clip import (
     save_clip,
     text_forward,
 )
-from pinxit.encoders.text import load_clip_tokenizer, train_clip_tokenizer
+from pinxit.encoders.clip_tokenizer import load_clip_tokenizer, train_clip_tokenizer
 from pinxit.evaluate.judge import JudgeConfig, encode_labels
 
 MAX_TOKENS = 48

@@ -31,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face directory with a minute CLIP text tower, tokenizer and autoencoder."""
     from pinxit.data.mock import COLOURS, WHERE
     from pinxit.encoders import clip, vae
-    from pinxit.encoders.text import train_clip_tokenizer
+    from pinxit.encoders.clip_tokenizer import train_clip_tokenizer
 
     root = tmp_path_factory.mktemp("bundle")
     captions = [f"{colour} light from the {side}" for colour in COLOURS for side in WHERE]

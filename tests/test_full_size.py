@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from pinxit.encoders.clip import ClipConfig, ClipTextConfig, init_clip, save_clip
-from pinxit.encoders.text import train_clip_tokenizer
+from pinxit.encoders.clip_tokenizer import train_clip_tokenizer
 from pinxit.encoders.vae import AutoencoderKLConfig, init_vae, save_vae
 
 ROOT = Path(__file__).parent.parent

@@ -20,15 +20,21 @@ WIDTH, TOKENS = 8, 4
 class Words:
     """A text encoder that looks words up in a table."""
 
+    kind = "words"
+    cacheable = False
     max_tokens = TOKENS
     width = WIDTH
 
     def __init__(self):
+        self.parts = (self,)
         self.params = {"table": jax.random.normal(jax.random.key(3), (64, WIDTH))}
 
     def tokenize(self, captions):
         rows = [[sum(map(ord, word)) % 63 + 1 for word in text.split()] for text in captions]
         return np.array([(row + [0] * TOKENS)[:TOKENS] for row in rows], np.int32)
+
+    def truncated(self, captions):
+        return np.array([len(text.split()) > TOKENS for text in captions], bool)
 
     def apply(self, params, token_ids):
         mask = jnp.asarray(token_ids) > 0
@@ -163,7 +169,9 @@ def test_progress_counts_pictures(model):
 @pytest.fixture
 def toy_encoders(monkeypatch):
     """Release files name their encoders; these names load the toys."""
-    monkeypatch.setattr("pinxit.encoders.text.load_text_encoder", lambda name, **_: Words())
+    monkeypatch.setattr(
+        "pinxit.encoders.text_encoder_catalogue.load_text_encoder", lambda name, **_: Words()
+    )
     monkeypatch.setattr("pinxit.encoders.autoencoder.load_autoencoder", lambda name, **_: Doubler())
 
 

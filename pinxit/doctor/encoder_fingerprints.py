@@ -17,7 +17,7 @@ def main(config: Path) -> dict[str, str]:
     from pinxit.config import from_json
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.fingerprint import fingerprint
-    from pinxit.encoders.text import load_text_encoder
+    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
     from pinxit.train.settings import TrainConfig
 
     extensions.load()

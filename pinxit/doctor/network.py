@@ -141,14 +141,14 @@ def cached(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     from pinxit.encoders.autoencoder import AUTOENCODERS
-    from pinxit.encoders.text import TEXT_ENCODERS
+    from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
     from pinxit.encoders.weights import bundled
 
     if name == "tiny":
         return bundled("tiny")
     source: Any = name
     if name in TEXT_ENCODERS:
-        source = TEXT_ENCODERS[name]()
+        source = TEXT_ENCODERS[name]
     elif name in AUTOENCODERS:
         found = AUTOENCODERS[name]
         source = found.args[0] if isinstance(found, functools.partial) else name

@@ -190,7 +190,10 @@ class RunReport:
         wanted: dict[str, str] = self.kept().get("encoders", {})
         if not wanted:
             return
-        names = [*config.text_encoder.split("+")]
+        from pinxit.encoders.text_encoder_catalogue import places_of
+
+        sources = places_of(config.text_encoder)
+        names = [name for name, source in sources.items() if source is not None]
         names += [config.vae] if config.model.use_stable_vae else []
         places = {name: cached(name) for name in dict.fromkeys(names)}
         absent = [name for name, place in places.items() if place is None]
@@ -198,9 +201,10 @@ class RunReport:
             said = f"{', '.join(absent)}: not on this machine"
             yield warning("encoders", said, "resuming fetches them, where the hub is reachable")
             return
+        names = list(dict.fromkeys([*sources, *places]))  # with those that code makes
         total = sum(bytes_of(place) for place in places.values() if place is not None)
         if total > ENCODERS and not self.full:
-            said = f"{', '.join(places)} ({size(total)}): not read; --full reads them"
+            said = f"{', '.join(names)} ({size(total)}): not read; --full reads them"
             yield ok("encoders", said)
             return
         try:
@@ -218,7 +222,7 @@ class RunReport:
             advice = "a model is of use with its own encoders only: bring the former weights back"
             yield problem("encoders", f"not the weights it was trained with: {other[0]}", advice)
         else:
-            yield ok("encoders", f"{', '.join(places)}: the weights it was trained with")
+            yield ok("encoders", f"{', '.join(names)}: the weights it was trained with")
 
     def dataset(self, config: TrainConfig) -> Iterator[Line]:
         """Whether a prepared dataset is whole and still the one the run was begun with."""

@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from pinxit.arrays import Conditioning, TextEncoder
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
-from pinxit.encoders.text import JointTextEncoder
+from pinxit.encoders.joint_text_encoder import join
 
 CHUNK = 64
 """Captions encoded together."""
@@ -39,17 +39,15 @@ class TextColumns:
     ) -> None:
         """`cache` says which parts' embeddings are columns: all, none, or one by one."""
         self.text_encoder = text_encoder
-        joint = isinstance(text_encoder, JointTextEncoder)
-        self.parts: tuple[TextEncoder, ...] = text_encoder.parts if joint else (text_encoder,)
+        self.parts = text_encoder.parts
         if cache is None:
-            cache = [getattr(part, "cacheable", False) for part in self.parts]
+            cache = [part.cacheable for part in self.parts]
         self.cached = [cache] * len(self.parts) if isinstance(cache, bool) else list(cache)
         self._apply = [jax.jit(part.apply) for part in self.parts]
 
     def truncated(self, captions: Sequence[str]) -> int:
         """How many captions lose their end."""
-        found = getattr(self.text_encoder, "truncated", None)
-        return 0 if found is None else int(np.sum(found(captions)))
+        return int(np.sum(self.text_encoder.truncated(captions)))
 
     def columns(
         self, captions: Sequence[str], *, folder: Path, track: Track
@@ -123,9 +121,7 @@ class TextColumns:
             else:
                 ids = raw[name_of("token_ids", i)]
                 outputs.append(part.apply(frozen["text"][str(i)], ids))
-        if isinstance(self.text_encoder, JointTextEncoder):
-            return self.text_encoder.join(*outputs)
-        return outputs[0]
+        return outputs[0] if len(outputs) == 1 else join(*outputs)
 
 
 def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int:

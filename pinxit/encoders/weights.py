@@ -36,10 +36,14 @@ from jaxtyping import Array
 from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_json
 
 __all__ = [
-    *("PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
-    *("bundled", "fetched", "flatten", "from_tensors", "init_params", "load_directory"),
-    *("read_json", "resolve", "save_directory", "tensor_name", "to_tensors", "unflatten"),
+    *("ASSETS", "PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
+    *("abstract_params", "bundled", "fetched", "flatten", "from_tensors", "init_params"),
+    *("load_directory", "read_json", "resolve", "save_directory", "tensor_name", "to_tensors"),
+    "unflatten",
 ]
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+"""The folder of the small networks that come with Pinxit."""
 
 Tree = dict[str, Any]
 """A nested dict: of arrays (parameters) or of tuples (their shapes)."""
@@ -81,6 +85,8 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
     path = Path(source)
     if path.is_dir():
         return path
+    if path.parent == ASSETS:
+        return bundled(path.name)
     if path.is_file():
         raise ValueError(f"{path} is a file; pass the directory that holds it and config.json")
     match = REPOSITORY.fullmatch(str(source))
@@ -92,7 +98,7 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
 
 def bundled(name: str) -> Path:
     """The directory of the small networks that come with Pinxit."""
-    path = Path(__file__).resolve().parents[1] / "assets" / name
+    path = ASSETS / name
     if not path.is_dir():
         raise ValueError(f"this installation lacks its bundled networks: {path} is missing")
     return path
@@ -117,6 +123,13 @@ def init_params(shapes: Tree, key: Array) -> Tree:
     keys = jax.random.split(key, len(flat))
     pairs = zip(flat.items(), keys, strict=True)
     return unflatten({path: _initial(path, shape, k) for (path, shape), k in pairs})
+
+
+def abstract_params(shapes: Tree, dtype: str) -> Tree:
+    """Parameters as `jax.ShapeDtypeStruct`s of `dtype`: what a compiler needs of them."""
+    kind: Any = jnp.dtype(dtype)
+    flat = {path: jax.ShapeDtypeStruct(shape, kind) for path, shape in flatten(shapes).items()}
+    return unflatten(flat)
 
 
 def to_tensors(params: Tree) -> dict[str, np.ndarray]:

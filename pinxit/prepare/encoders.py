@@ -40,8 +40,8 @@ class MakeEncoders:
             return None
         from pinxit.devices.mesh import weight_sharding
         from pinxit.encoders.caption_cleaning import get_cleaner
-        from pinxit.encoders.text import load_text_encoder
         from pinxit.encoders.text_columns import TextColumns
+        from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
         encoder = load_text_encoder(
             self.text_encoder,
@@ -139,7 +139,7 @@ def check_dtype(dtype: str) -> None:
 
 def check_text(text_encoder: str) -> None:
     """Raises where there is no such text encoder, before days of fetching."""
-    from pinxit.encoders.text import check_text_encoder
+    from pinxit.encoders.text_encoder_catalogue import check_text_encoder
 
     check_text_encoder(text_encoder)
 

@@ -3,7 +3,7 @@
 `abstract_program` makes, from settings and a list of devices, the very step that `run` compiles,
 and the shapes and shardings of what it is called with. The devices may be present, or only
 described (`jax.experimental.topologies`): ``program.lower().compile()`` asks the compiler of
-hardware that is not there. Encoders are shapes too (`pinxit.encoders.abstract_encoders`).
+hardware that is not there. Encoders are shapes too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinxit.devices.mesh import batch_sharding, frozen_shardings, state_shardings
-from pinxit.encoders.abstract_encoders import abstract_autoencoder, abstract_text_encoder
+from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_columns import TextColumns, name_of
+from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.train import build
 from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_dtype
 from pinxit.train.settings import TrainConfig

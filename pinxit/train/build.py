@@ -27,8 +27,8 @@ from pinxit.devices.mesh import (
 from pinxit.encoders.autoencoder import load_autoencoder
 from pinxit.encoders.caption_cleaning import get_cleaner
 from pinxit.encoders.fingerprint import fingerprint
-from pinxit.encoders.text import load_text_encoder
 from pinxit.encoders.text_columns import TextColumns
+from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import Sampling, TextToImage

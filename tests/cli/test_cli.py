@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def release_dir(bundle, tmp_path_factory) -> Path:
     """A release of an untrained model, 16 pixels wide."""
     from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.encoders.text import load_text_encoder
+    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
     from pinxit.models.transformer import init_params, preset
     from pinxit.pipeline import Sampling, TextToImage, save_release
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from pinxit.config import leaves
 from pinxit.encoders import t5, weights
 from pinxit.encoders.autoencoder import AUTOENCODERS, LARGEST_WHOLE, TILE
-from pinxit.encoders.text import T5_LONGEST, T5_MAX_TOKENS, TEXT_ENCODERS
+from pinxit.encoders.t5_text_encoder import T5_LONGEST, T5_MAX_TOKENS
+from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
 XXL = t5.T5Config(
@@ -27,7 +28,7 @@ def table(start: str) -> dict[str, str]:
 def test_every_text_encoder_is_named_with_its_source():
     named = table("`--text_encoder` is one of")
     assert list(named) == list(TEXT_ENCODERS)
-    assert (named["clip"], named["t5"]) == (TEXT_ENCODERS["clip"](), TEXT_ENCODERS["t5"]())
+    assert (named["clip"], named["t5"]) == (TEXT_ENCODERS["clip"], TEXT_ENCODERS["t5"])
 
 
 def test_every_autoencoder_is_named_with_its_source():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pinxit.encoders.text import load_text_encoder
 from pinxit.encoders.text_columns import TextColumns
+from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
 CAPTIONS = ["a red house", "", "a small blue tent on the left under a full moon, clear sky"]
 

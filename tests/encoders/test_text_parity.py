@@ -7,8 +7,8 @@ import pytest
 from strange_captions import ODD, PLAIN
 from tiny_t5 import SIZES
 
-from pinxit.encoders import text
 from pinxit.encoders.clip_tokenizer import EOS, train_clip_tokenizer
+from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
 pytestmark = pytest.mark.parity
 CAPTIONS = [caption for caption in PLAIN + ODD if EOS not in caption]
@@ -75,7 +75,7 @@ def close(ours, theirs) -> None:
 
 
 def test_clip_and_t5_agree_alone_and_joined(clip_directory, random_t5_directory):
-    joint = text.load_text_encoder(f"{clip_directory}+{random_t5_directory}", max_tokens=60)
+    joint = load_text_encoder(f"{clip_directory}+{random_t5_directory}", max_tokens=60)
     out = joint(CAPTIONS)
     tokens, mask = np.asarray(out.tokens), np.asarray(out.mask)
     folders = {"weights": clip_directory / "text_encoder", "files": clip_directory / "tokenizer"}
@@ -89,7 +89,7 @@ def test_clip_and_t5_agree_alone_and_joined(clip_directory, random_t5_directory)
     close(tokens[:, 77:, 16:], states)
     for part, source in zip(joint.parts, (clip_directory, random_t5_directory), strict=True):
         length = 60 if part.kind == "t5" else None
-        alone = text.load_text_encoder(source, max_tokens=length)(CAPTIONS)
+        alone = load_text_encoder(source, max_tokens=length)(CAPTIONS)
         there = slice(0, 77) if part.kind == "clip" else slice(77, None)
         width = slice(0, 16) if part.kind == "clip" else slice(16, None)
         close(tokens[:, there, width], np.asarray(alone.tokens))

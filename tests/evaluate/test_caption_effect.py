@@ -14,7 +14,7 @@ import pytest
 from pinxit.arrays import Example
 from pinxit.data.mock import MockImages
 from pinxit.encoders.autoencoder import load_autoencoder
-from pinxit.encoders.text import load_text_encoder
+from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.evaluate.caption_effect import conditioning_effect, shuffled
 from pinxit.evaluate.validation_loss import validation_loss
 from pinxit.models.transformer import init_params, preset

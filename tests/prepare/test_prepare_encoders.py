@@ -133,7 +133,7 @@ def test_a_share_may_be_done_in_this_process():
 def test_weights_are_read_once_and_by_this_process(
     pictures: Path, bundle: Path, tmp_path: Path, monkeypatch, engine: list[str]
 ):
-    from pinxit.encoders import text
+    from pinxit.encoders import text_encoder_catalogue as text
 
     read: list[str] = []
 

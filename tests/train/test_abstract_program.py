@@ -13,7 +13,8 @@ from rich.console import Console
 
 from pinxit.config import UsageError
 from pinxit.devices.mesh import batch_sharding, replicated
-from pinxit.encoders import abstract_encoders as shapes
+from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
+from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.encoders.weights import flatten
 from pinxit.recipes import RECIPES, mock
 from pinxit.train.abstract_program import abstract_program
@@ -72,21 +73,21 @@ def test_the_published_sizes():
     def count(tree: Any) -> int:
         return sum(leaf.size for leaf in flatten(tree).values())
 
-    assert count(shapes.abstract_autoencoder("sd").params) == 83_653_863
-    assert count(shapes.abstract_text_encoder("t5").params) == 4_762_310_656
-    assert shapes.abstract_autoencoder("sdxl").stats.scale == 0.13025
+    assert count(abstract_autoencoder("sd").params) == 83_653_863
+    assert count(abstract_text_encoder("t5").params) == 4_762_310_656
+    assert abstract_autoencoder("sdxl").stats.scale == 0.13025
 
 
 def test_directories_are_read_and_unknown_names_refused(bundle: Path):
-    text = shapes.abstract_text_encoder(str(bundle))
+    text = abstract_text_encoder(str(bundle))
     assert (text.width, text.max_tokens) == (16, 16)
-    assert shapes.abstract_autoencoder(str(bundle)).stats.channels == 2
+    assert abstract_autoencoder(str(bundle)).stats.channels == 2
     with pytest.raises(UsageError, match=r"text_encoder: 'nobody/knows'.*clip, .*directory"):
-        shapes.abstract_text_encoder("nobody/knows")
+        abstract_text_encoder("nobody/knows")
     with pytest.raises(UsageError, match=r"vae: 'nobody/knows'.*sdxl"):
-        shapes.abstract_autoencoder("nobody/knows")
+        abstract_autoencoder("nobody/knows")
     with pytest.raises(UsageError, match="not one encoder or two"):
-        shapes.abstract_text_encoder("clip+t5+clip")
+        abstract_text_encoder("clip+t5+clip")
 
 
 @pytest.mark.parametrize("name", ["coyo_256", "coyo_256_a100", "coyo_256_v100", "coyo_512"])

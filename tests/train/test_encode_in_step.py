@@ -13,8 +13,8 @@ from rich.console import Console
 
 from pinxit.config import UsageError
 from pinxit.encoders.autoencoder import load_autoencoder
-from pinxit.encoders.text import load_text_encoder
 from pinxit.encoders.text_columns import TextColumns
+from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.train.encode_step import frozen_arrays, make_encode
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import run

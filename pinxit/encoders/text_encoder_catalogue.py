@@ -1,0 +1,251 @@
+"""Text encoders by name, and how one is found: made by code, read from a directory or the Hub.
+
+To add one: a class or function that makes it, and one line in `TEXT_ENCODERS`. An architecture that
+is read from Hugging Face's files is a `TextEncoderKind`, with one line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pinxit.arrays import TextEncoder
+from pinxit.config import UsageError, choice
+from pinxit.encoders import weights
+from pinxit.encoders.clip_text_encoder import CLIP
+from pinxit.encoders.joint_text_encoder import JointTextEncoder
+from pinxit.encoders.t5_text_encoder import T5
+from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
+from pinxit.encoders.token_rows import Clean
+from pinxit.encoders.weights import Sharding
+
+KINDS: tuple[TextEncoderKind, ...] = (CLIP, T5)
+"""The architectures that are read from files, in order of preference within one pipeline."""
+
+TEXT_ENCODERS: dict[str, str | Path | Callable[..., TextEncoder]] = {
+    "tiny": weights.ASSETS / "tiny",
+    "clip": "openai/clip-vit-large-patch14",
+    "t5": "city96/t5-v1_1-xxl-encoder-bf16",
+    "clip+t5": "clip+t5",
+}
+"""Text encoders by name. A value is the directory, the repository id or the pair ``A+B`` that the
+name stands for, or a class or function that makes the encoder: it is called with those keyword
+arguments of `load_text_encoder` that it takes (`max_tokens`, `dtype`, `clean`, `sharding`)."""
+
+SUFFIXES = ("", "_2", "_3")
+"""The suffixes of a pipeline's folders: ``text_encoder_2`` goes with ``tokenizer_2``."""
+
+
+@dataclass(frozen=True)
+class MadeEncoder:
+    """An encoder that code makes, before it is made."""
+
+    name: str
+    make: Callable[..., TextEncoder]
+
+    @property
+    def takes_max_tokens(self) -> bool:
+        """Whether the length of its rows is a setting."""
+        return "max_tokens" in self._accepted(["max_tokens"])
+
+    def load(self, **options: Any) -> TextEncoder:
+        """Calls `make` with the options that it takes, and checks what it returns."""
+        length = options["max_tokens"]
+        if length is not None and not self.takes_max_tokens:
+            problem = f"not a setting of the text encoder {self.name!r}"
+            raise UsageError("max_tokens", length, problem=problem, valid="leave it out")
+        encoder = self.make(**{name: options[name] for name in self._accepted(list(options))})
+        if not isinstance(encoder, TextEncoder):
+            lacking = [name for name in _members() if name not in dir(encoder)]
+            problem = f"not a text encoder: {type(encoder).__name__} lacks {', '.join(lacking)}"
+            raise UsageError("text_encoder", self.name, problem=problem)
+        return encoder
+
+    def abstract(self, **options: Any) -> TextEncoder:
+        """Makes the encoder, and puts shapes in its parameters' place."""
+        encoder = self.load(**options, clean=None, sharding=None)
+        encoder.params = jax.eval_shape(lambda: encoder.params)
+        return encoder
+
+    def _accepted(self, names: Sequence[str]) -> list[str]:
+        """The keyword arguments of these that `make` takes."""
+        parameters = inspect.signature(self.make).parameters
+        if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return list(names)
+        return [name for name in names if name in parameters]
+
+
+def _members() -> list[str]:
+    """The names that a text encoder must have."""
+    methods = (name for name in vars(TextEncoder) if not name.startswith("_"))
+    return sorted({*TextEncoder.__annotations__, *methods})
+
+
+def load_text_encoder(
+    source: str | Path,
+    *,
+    max_tokens: int | None = None,
+    dtype: str = "float32",
+    clean: Clean | None = None,
+    sharding: Sharding | None = None,
+) -> TextEncoder:
+    """A text encoder by name, from a directory, from the Hub, or two of these (``clip+t5``).
+
+    A directory or repository (``owner/name``, ``owner/name@revision``) is flat or a pipeline's:
+    then the first of ``text_encoder``, ``text_encoder_2`` and ``text_encoder_3`` that is a CLIP is
+    taken, else the first T5; the second of two is of another kind, where it is there. A pipeline's
+    folder may be named by itself (``DIR/text_encoder_3``); its tokenizer lies beside it.
+
+    `max_tokens` is the length of T5's rows (2 to 512, by default 77); CLIP's are as long as its
+    positions. `dtype` is that of parameters and activations, "float32" or "bfloat16". `clean` is
+    applied to every caption. `sharding` tells where each parameter goes (`weights.Sharding`).
+    Raises `ValueError` for what is missing, damaged, unknown or does not fit together.
+    """
+    choice("dtype", dtype, weights.PARAMETER_DTYPES)
+    options = {"dtype": dtype, "clean": clean, "sharding": sharding}
+    encoders = []
+    for part, length in _with_lengths(_find_all(source, _find), max_tokens):
+        if isinstance(part, MadeEncoder):
+            encoders.append(part.load(max_tokens=length, **options))
+        else:
+            encoders.append(part.kind.load(part, max_tokens=length, **options))
+    return encoders[0] if len(encoders) == 1 else JointTextEncoder(*encoders)
+
+
+def abstract_text_encoder(
+    source: str | Path, *, max_tokens: int | None = None, dtype: str = "float32"
+) -> TextEncoder:
+    """The encoder that `load_text_encoder` would load, its parameters shapes of `dtype`.
+
+    Nothing is fetched: the config.json of well-known repositories is known, and that of a directory
+    is read. An encoder that code makes is made, and its parameters are dropped. `apply` can be
+    traced; captions cannot be tokenised.
+    """
+    encoders = []
+    for part, length in _with_lengths(_find_all(source, _find_described), max_tokens):
+        if isinstance(part, MadeEncoder):
+            encoders.append(part.abstract(max_tokens=length, dtype=dtype))
+        else:
+            encoders.append(part.kind.abstract(part.config, max_tokens=length, dtype=dtype))
+    return encoders[0] if len(encoders) == 1 else JointTextEncoder(*encoders)
+
+
+def check_text_encoder(source: str | Path) -> None:
+    """Raises as `load_text_encoder` where there is nothing at `source`; reads no weights."""
+    _find_all(source, _find)
+
+
+def places_of(source: str) -> dict[str, str | Path | None]:
+    """Where the encoders of `source` come from, by the name each has in it.
+
+    A place is a directory or a repository id, None for an encoder that code makes.
+    """
+    places: dict[str, str | Path | None] = {}
+    for name in _names(source):
+        entry = TEXT_ENCODERS.get(str(name), name)
+        places[str(name)] = None if callable(entry) else entry
+    return places
+
+
+def _names(source: str | Path) -> list[str | Path]:
+    """The one or two names, directories or repository ids that `source` consists of."""
+    entry = TEXT_ENCODERS.get(source, source) if isinstance(source, str) else source
+    if not isinstance(entry, str) or "+" not in entry or Path(entry).is_dir():
+        return [source]
+    parts = entry.split("+")
+    if len(parts) != 2 or not all(parts):
+        form = "A+B, each a name, a directory or a Hub repository id"
+        raise UsageError("text_encoder", source, problem="not one encoder or two", valid=form)
+    return list(parts)
+
+
+Part = MadeEncoder | StoredEncoder
+Find = Callable[[str | Path, str | None], StoredEncoder]
+
+
+def _find_all(source: str | Path, find: Find) -> list[Part]:
+    """The encoders of `source`; the second is of another kind than the first, if it can be."""
+    parts: list[Part] = []
+    for name in _names(source):
+        entry = TEXT_ENCODERS.get(name, name) if isinstance(name, str) else name
+        if callable(entry):
+            parts.append(MadeEncoder(str(name), entry))
+            continue
+        avoid = parts[0].kind.name if parts and isinstance(parts[0], StoredEncoder) else None
+        parts.append(find(entry, avoid))
+    return parts
+
+
+def _with_lengths(parts: Sequence[Part], max_tokens: int | None) -> list[tuple[Part, int | None]]:
+    """Each part with its `max_tokens`, which is for those that can choose, if there are any."""
+    choosing = [
+        part.takes_max_tokens if isinstance(part, MadeEncoder) else part.kind.takes_max_tokens
+        for part in parts
+    ]
+    lengths = [max_tokens if chooses or not any(choosing) else None for chooses in choosing]
+    return list(zip(parts, lengths, strict=True))
+
+
+def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
+    """The encoder at `source`, of a kind other than `avoid` if there is a choice."""
+    folders = ["", *(f"tokenizer{suffix}/" for suffix in SUFFIXES)]
+    files = sorted({name for kind in KINDS for name in kind.tokenizer_files})
+    allow = ["config.json", *(f"text_encoder{suffix}/config.json" for suffix in SUFFIXES)]
+    allow += [folder + name for folder in folders for name in files]
+    root = weights.resolve(source, allow=allow, names=TEXT_ENCODERS)
+    return _in_directory(root, source, avoid)
+
+
+def _find_described(source: str | Path, avoid: str | None) -> StoredEncoder:
+    """As `_find`, of what needs no network."""
+    for kind in KINDS:
+        if (config := kind.published.get(str(source))) is not None:
+            here = Path()
+            return StoredEncoder(source=source, folder="", tokenizer=here, config=config, kind=kind)
+    if not Path(source).is_dir():
+        valid = f"{', '.join(TEXT_ENCODERS)}, or a directory with a config.json"
+        problem = "not known without its weights"
+        raise UsageError("text_encoder", source, problem=problem, valid=valid)
+    return _in_directory(Path(source), source, avoid)
+
+
+def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEncoder:
+    """The encoder in a flat directory, or the preferred one of a pipeline's."""
+    folders = [f"text_encoder{suffix}" for suffix in SUFFIXES]
+    folders = [folder for folder in folders if (root / folder).is_dir()] or [""]
+    configs = {folder: weights.read_json(root / folder / "config.json") for folder in folders}
+    fitting = [
+        (kind.name == avoid, order, folder, kind)
+        for order, kind in enumerate(KINDS)
+        for folder in folders
+        if configs[folder].get("model_type") in kind.model_types
+    ]
+    if not fitting:
+        types = ", ".join(repr(config.get("model_type")) for config in configs.values())
+        problem = f"of an unknown architecture, model_type is {types}"
+        valid = [name for kind in KINDS for name in kind.model_types]
+        raise UsageError("text_encoder", str(source), problem=problem, valid=valid)
+    *_, folder, kind = min(fitting, key=lambda match: match[:2])
+    return StoredEncoder(
+        source=source,
+        folder=folder,
+        tokenizer=_tokenizer_directory(root, folder),
+        config=configs[folder],
+        kind=kind,
+    )
+
+
+def _tokenizer_directory(root: Path, folder: str) -> Path:
+    """A folder below, the folder beside, or the directory of the weights itself."""
+    if folder:
+        below = root / folder.replace("text_encoder", "tokenizer")
+        return below if below.is_dir() else root
+    named = re.fullmatch(r"text_encoder(_\d)?", root.name)
+    beside = root.parent / f"tokenizer{named[1] or ''}" if named else root / "tokenizer"
+    return beside if beside.is_dir() else root
