@@ -75,6 +75,16 @@ class Source(Protocol):
         """Whether the rows bear encoded images; then none has a URL to fetch."""
         ...
 
+    @property
+    def unit_rows(self) -> int | None:
+        """How many rows a unit has at most; None where every file is one unit."""
+        ...
+
+    @property
+    def columns(self) -> Any:
+        """The columns that the rows are made from, as a dataclass; None where there are none."""
+        ...
+
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Every unit, in an order that never changes; only the first `limit`, where given."""
         ...
@@ -83,11 +93,13 @@ class Source(Protocol):
         """The rows of a unit, every one of them, always in the same order."""
         ...
 
+    def count(self, unit: Unit) -> int:
+        """How many rows a unit has, found out at the least cost. ValueError if it is damaged."""
+        ...
+
 
 def source_identity(source: Source) -> dict[str, Any]:
     """Returns the settings of a source that decide its rows and their keys, as plain JSON."""
     identity = {"name": source.name, "revision": source.revision}
-    for name in ("unit_rows", "columns"):
-        if hasattr(source, name):
-            identity |= {name: plain(getattr(source, name))}
-    return identity
+    ways = {"unit_rows": source.unit_rows, "columns": source.columns}
+    return identity | {name: plain(value) for name, value in ways.items() if value is not None}

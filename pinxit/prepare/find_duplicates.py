@@ -261,7 +261,7 @@ def find_duplicates(
             raise UsageError("find_duplicates", str(path), problem=problem, valid="another file")
         shutil.rmtree(work, ignore_errors=True)  # of a command that was killed at its very end
         return dict(known.about["counts"])
-    rows = sum(unit.rows or getattr(source, "unit_rows", 10_000) for unit in units)
+    rows = sum(unit.rows or source.unit_rows or 10_000 for unit in units)
     partitions = 2 ** max(0, (-(-rows // PARTITION_ROWS) - 1).bit_length())
     search = Search(source, filters, work, units, partitions, GROUP)
     with locked(search.folder, engine):

@@ -37,6 +37,5 @@ def _rows(source: Source, unit: Unit, known: Callable[[Unit], int | None]) -> in
     if (told := known(unit)) is not None:
         return told
     with contextlib.suppress(ValueError):
-        count = getattr(source, "count", None)
-        return count(unit) if callable(count) else sum(1 for _ in source.read(unit))
+        return source.count(unit)
     return 0

@@ -171,7 +171,9 @@ def test_duplicates_found_before_are_dropped(tmp_path):
 
     key = f"{UNIT.id}/{1:08d}"
     before = prepare(tmp_path / "a", source=Hashed())
-    after = prepare(tmp_path / "b", source=Hashed(), duplicates={key: "filtered_phash"})
+    after = prepare(
+        tmp_path / "b", source=Hashed(), duplicates=work.Listed({key: "filtered_phash"})
+    )
     assert after.counts["filtered_phash"] == 1 and after.counts["ok"] == before.counts["ok"] - 1
 
 

@@ -35,6 +35,12 @@ def picture(number: int) -> bytes:
     )
 
 
+class Listed(dict[str, str]):
+    """Statuses by key, as a list of duplicates."""
+
+    sha256 = "of the list"
+
+
 @dataclass(frozen=True)
 class ToySource:
     """Rows whose URL says what will become of them; every 7th has a watermark."""
@@ -44,6 +50,8 @@ class ToySource:
     name: str = "toy"
     revision: str | None = "1"
     kinds: tuple[str, ...] = KINDS
+    unit_rows: None = None
+    columns: None = None
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         return [Unit(f"{i:05d}-000", "toys", i, n) for i, n in enumerate(self.sizes)][:limit]
@@ -63,6 +71,9 @@ class ToySource:
                 image=picture(number) if self.bears_images else None,
                 origin=url if self.bears_images else None,
             )
+
+    def count(self, unit: Unit) -> int:
+        return sum(1 for _ in self.read(unit))
 
 
 @dataclass

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError, differences, plain
-from pinxit.data.filters.row_filter import Duplicates, FilterConfig
+from pinxit.data.filters.row_filter import Duplicates, FilterConfig, NoDuplicates
 from pinxit.data.prepared.shards import DamagedShard, pack, unpack
 from pinxit.data.row import Source, source_identity
 from pinxit.files import whole
@@ -95,7 +95,7 @@ def list_identity(source: Source, filters: FilterConfig) -> dict[str, Any]:
 def open_duplicates(source: Source, filters: FilterConfig) -> Duplicates:
     """The list that the filters name; without one, nothing is a duplicate between units."""
     if filters.duplicates is None:
-        return {}
+        return NoDuplicates()
     found = DuplicateList(Path(filters.duplicates).expanduser())
     found.check(list_identity(source, filters))
     return found

@@ -30,11 +30,26 @@ MISSING = ("keep", "drop")
 
 @runtime_checkable
 class Duplicates(Protocol):
-    """What a dict and a `duplicates.DuplicateList` have in common."""
+    """The rows to drop because another one is the same: a `DuplicateList`, or `NoDuplicates`."""
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the list; None where there is no list."""
+        ...
 
     def get(self, key: str, /) -> str | None:
         """The status that the row with this key ends with; None where it is kept."""
         ...
+
+
+class NoDuplicates:
+    """Stands for a list where none was made: no row is known to be a duplicate."""
+
+    sha256: str | None = None
+
+    def get(self, key: str, /) -> str | None:
+        """None, for every row."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ class Filter:
         self.histograms = Histograms()
         """The figures of all rows, before any is dropped."""
         self._thresholds = config.thresholds()
-        self._duplicates: Duplicates = {} if duplicates is None else duplicates
+        self._duplicates: Duplicates = NoDuplicates() if duplicates is None else duplicates
         self._urls: set[str] = set()
         self._hashes: set[str] = set()
         self._blocked = frozenset(domain.strip(".").lower() for domain in config.blocked_domains)

@@ -78,6 +78,10 @@ class FolderSource:
         for number, entry in enumerate(entries, start=start):
             yield self._row(f"{unit.id}/{number:08d}", entry)
 
+    def count(self, unit: Unit) -> int:
+        """The rows of a unit, read only where it does not state them."""
+        return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
+
     def _entries(self) -> tuple[Entry, ...]:
         return read_folder(self.path, self.revision)
 

@@ -92,6 +92,10 @@ class ParquetSource:
         start, stop = plan(kept.groups, unit_rows=self.unit_rows)[unit.part]
         return kept.first <= start and stop <= kept.first + kept.table.num_rows
 
+    def count(self, unit: Unit) -> int:
+        """The rows of a unit, read only where it does not state them."""
+        return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
+
     def _units_of(self, index: int) -> list[Unit]:
         path = self.files[index].path
         with open_table(path) as table:

@@ -88,6 +88,10 @@ class LinesSource:
         if fields:
             self.columns.match(list(fields), where=f"{self.name}: {path}", binary=())
 
+    def count(self, unit: Unit) -> int:
+        """The rows of a unit, read only where it does not state them."""
+        return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
+
     def _parts(self, file: File) -> Iterator[tuple[int, int]]:
         """(first byte, records) of each unit of a file."""
         with open_lines(file.path) as stream:

@@ -38,6 +38,7 @@ class ArchiveSource:
     files: tuple[File, ...]
     columns: Columns
     bears_images: bool = True
+    unit_rows: None = None
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """One unit per tar; how many samples it has shows when it is read."""

@@ -189,7 +189,7 @@ def stored_text(
                 problem="not possible: the dataset holds no embeddings of this text encoder",
                 valid="prepare it with --store_text 1, or --cache_text 0",
             )
-        names = ", ".join(getattr(text.parts[i], "kind", "text encoder") for i in left)
+        names = ", ".join(text.parts[i].kind for i in left)
         display.say(f"the dataset holds no embeddings of {names}: it runs inside each step")
     return TextColumns(text.text_encoder, cache=cached), stored
 

@@ -110,7 +110,7 @@ def announce_sizes(config: TrainConfig, parts: Parts, display: Display) -> None:
 
 def check_duplicates(stream: Stream, position: Any) -> str | None:
     """Returns the hash of the list of duplicates. Raises unless it is the position's."""
-    listed = getattr(stream.attempts.duplicates, "sha256", None)
+    listed = stream.attempts.duplicates.sha256
     if isinstance(position, dict) and position.get("duplicates") != listed:
         raise ValueError(
             "resume: the list of duplicates (filters.duplicates) is not the one that the run was "

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from prepare_work import Listed
 
 from pinxit.cli.arguments import parse
 from pinxit.config import UsageError, from_json, to_json
@@ -132,7 +133,7 @@ def test_the_first_that_passes_is_kept_of_duplicates():
 
 
 def test_duplicates_of_other_units_are_given_by_key():
-    listed = {"0/00000001": "filtered_phash", "0/00000002": "filtered_url"}
+    listed = Listed({"0/00000001": "filtered_phash", "0/00000002": "filtered_url"})
     filters = Filter(FilterConfig(), duplicates=listed)
     assert filters.check(row(1)) == "filtered_phash"
     assert filters.check(row(2, phash=None)) == "filtered_url"
