@@ -45,6 +45,12 @@ class TextColumns:
         self.cached = [cache] * len(self.parts) if isinstance(cache, bool) else list(cache)
         self._apply = [jax.jit(part.apply) for part in self.parts]
 
+    @property
+    def stored_width(self) -> int:
+        """The width of the embeddings that are stored, of all parts together; 0 where none are."""
+        pairs = zip(self.parts, self.cached, strict=True)
+        return sum(part.width for part, cached in pairs if cached)
+
     def truncated(self, captions: Sequence[str]) -> int:
         """How many captions lose their end."""
         return int(np.sum(self.text_encoder.truncated(captions)))

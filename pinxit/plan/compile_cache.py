@@ -21,6 +21,7 @@ from typing import Any
 
 import pinxit
 from pinxit import config as settings
+from pinxit import extensions
 from pinxit.plan.compile_worker import FLAGS, XLA_FLAGS
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
@@ -106,6 +107,7 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
         "jax": importlib.metadata.version("jax"),
         "compiler": compiler,
         "source": source_hash(),
+        "extensions": extensions.loaded(),
     }
     if target == HERE:  # other devices may be here the next time, or elsewhere with this cache
         about["machine"] = [node(), *(os.environ.get(name, "") for name in DEVICES)]

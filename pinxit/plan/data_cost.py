@@ -19,6 +19,8 @@ LATENT = 8.4e3
 """Bytes of a latent with its caption: 32 x 32 x 4 in float16; goes with the area."""
 T5_ROW = 164e3
 """Bytes of a T5-XXL embedding of 20 tokens."""
+T5_WIDTH = 4096
+"""Width of T5-XXL's features."""
 ATTEMPTS = 1000.0
 """Addresses tried a second on 16 cores."""
 LINE = 1e9
@@ -42,7 +44,7 @@ class DataPlan:
     """Of the images as kept."""
     latent_bytes: float
     text_bytes: float
-    """Of stored T5 embeddings; 0 where there are none."""
+    """Bytes of stored text embeddings; 0 where there are none."""
     fetch_seconds: float
     """The longer of attempts and bytes."""
 
@@ -52,8 +54,11 @@ class DataPlan:
         return self.seen / self.kept
 
 
-def data_plan(images: float, *, image_size: int, latents: bool, stored_text: bool) -> DataPlan:
-    """For a run that sees so many images, taken from COYO."""
+def data_plan(images: float, *, image_size: int, latents: bool, stored_width: int) -> DataPlan:
+    """The data of a run that sees so many images, taken from COYO.
+
+    `stored_width` is the width of the text embeddings that are stored, 0 where none are.
+    """
     kept = min(images, TABLE * PASS * ALIVE)
     tried = kept / ALIVE
     area = (image_size / 256) ** 2
@@ -65,6 +70,6 @@ def data_plan(images: float, *, image_size: int, latents: bool, stored_text: boo
         fetched_bytes=fetched,
         image_bytes=kept * KEPT * area,
         latent_bytes=kept * LATENT * area if latents else 0.0,
-        text_bytes=kept * T5_ROW if stored_text else 0.0,
+        text_bytes=kept * T5_ROW * stored_width / T5_WIDTH,
         fetch_seconds=max(tried / ATTEMPTS, fetched * 8 / LINE),
     )

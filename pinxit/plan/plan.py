@@ -133,7 +133,7 @@ def make_plan(
             config.batch_size * config.max_steps,
             image_size=config.image_size,
             latents=latents,
-            stored_text="t5" in config.text_encoder and config.cache_text is not False,
+            stored_width=found.result["stored_width"],
         ),
         price=price,
     )

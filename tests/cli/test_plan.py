@@ -29,6 +29,7 @@ def invented(config: TrainConfig, target: str, **_: Any) -> Compiled:
         "flops": 3e11 * batch,
         "flops_run": 4e11 * batch,
         "compile_seconds": 1.0,
+        "stored_width": 0,
         "program": "x.hlo.gz",
         "bytes_by_part": {
             "parameters": 300 << 20,

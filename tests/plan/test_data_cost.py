@@ -31,7 +31,7 @@ def test_the_assumptions_are_the_pages():
 
 def test_a_row_of_the_page():
     """100 M rows of the table give 13.75 M images."""
-    found = data_plan(13.75e6, image_size=256, latents=True, stored_text=True)
+    found = data_plan(13.75e6, image_size=256, latents=True, stored_width=4096)
     assert found.rows == pytest.approx(100e6)
     sizes = (found.fetched_bytes, found.image_bytes, found.latent_bytes, found.text_bytes)
     assert [f"{size / 1e9:.1f}" for size in sizes] == ["1650.0", "412.5", "115.5", "2255.0"]
@@ -40,7 +40,7 @@ def test_a_row_of_the_page():
 
 
 def test_a_long_run_repeats_what_there_is():
-    found = data_plan(500e6, image_size=512, latents=True, stored_text=False)
+    found = data_plan(500e6, image_size=512, latents=True, stored_width=0)
     assert found.kept == pytest.approx(747e6 * 0.25 * 0.55)
     assert found.epochs == pytest.approx(500e6 / found.kept)
     assert found.latent_bytes == pytest.approx(4 * 8.4e3 * found.kept)
