@@ -109,3 +109,8 @@ def can_heal(status: str) -> bool:
     if code is not None:
         return code in HEALABLE_CODES or 500 <= code <= 599
     return status in HEALABLE
+
+
+def is_dropped(status: str) -> bool:
+    """Returns whether a row with this status was dropped before its image was asked for."""
+    return status.startswith("filtered_") or status in ("no_url", "no_caption")

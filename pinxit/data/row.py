@@ -103,3 +103,11 @@ def source_identity(source: Source) -> dict[str, Any]:
     identity = {"name": source.name, "revision": source.revision}
     ways = {"unit_rows": source.unit_rows, "columns": source.columns}
     return identity | {name: plain(value) for name, value in ways.items() if value is not None}
+
+
+def unusable(row: Row) -> str | None:
+    """Returns the status of a row that cannot become a training example, whatever the filters are:
+    "no_url" or "no_caption". Returns None for all others."""
+    if row.url is None and row.image is None:
+        return "no_url"
+    return None if row.caption.strip() else "no_caption"

@@ -32,7 +32,7 @@ import numpy as np
 from pinxit.config import UsageError, differences, plain
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
-from pinxit.data.row import Row, Source, Unit
+from pinxit.data.row import Row, Source, Unit, unusable
 from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
 from pinxit.prepare.folder_lock import locked
@@ -155,7 +155,7 @@ class ReadMarks:
             if at <= last:
                 raise ValueError(f"the rows of unit {unit.id} are not in the order of their keys")
             last = at
-            reason = self._plain.alone(row) if row.caption.strip() else "no_caption"
+            reason = unusable(row) or self._plain.alone(row)
             counts[reason or "ok"] += 1
             if reason is None:
                 self._mark(row, number << 33 | (at - first) << 1, marks, lone)

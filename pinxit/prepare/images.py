@@ -20,7 +20,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from pinxit.config import plain
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
@@ -47,22 +47,16 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
+from pinxit.data.reachability import Reachability
 from pinxit.data.row import Row, Source, Unit, source_identity
+from pinxit.data.row_images import DecodeFn, FetchFn, reason_to_drop, row_images
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.outcome_files import read_outcomes, write_outcomes
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 
-FetchFn = Callable[[Iterable[tuple[str, str]]], Iterator[tuple[str, Fetched]]]
-"""(key, URL) to (key, what came of it), in any order: `fetch.fetch_all` with its config."""
-DecodeFn = Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, Decoded]]]
-"""(key, encoded image) to (key, decoded): `DecodePool.map`."""
-
 QUALITY = 95
 """Of the JPEG images in the shards."""
-OFFLINE = frozenset({"dns", "connect"})
-OFFLINE_HOSTS = 20
-"""From so many on, none of them reached, it is the network and not the web that is dead."""
 
 
 class Offline(OSError):
@@ -99,11 +93,15 @@ def prepare_images(
         former, sizes = _former(ledger, before, spool) if before is not None else ({}, {})
         row_filter = Filter(filters, duplicates=duplicates)
         work = _Work(unit, spool, row_filter, former, sizes, Previews(out, previews))
-        if source.bears_images:
-            bodies = work.borne(source.read(unit))
-        else:
-            bodies = work.fetched(source.read(unit), fetch)
-        for key, decoded in decode(bodies):
+        images = row_images(
+            ((row.key, row) for row in source.read(unit) if work.wanted(row)),
+            bears_images=source.bears_images,
+            fetch=fetch,
+            decode=decode,
+            failed=work.end,
+            share_urls=True,
+        )
+        for key, decoded in images:
             work.decoded(key, decoded)
         work.check()
         counts = work.counts()
@@ -202,9 +200,15 @@ class _Work:
         self.sizes = sizes
         """Shapes of the finished images by key, as `shape_name` writes them."""
         self.outcomes: dict[str, Outcome] = {}
+        self.reachability = Reachability("dns", "connect")
 
-    def end(self, key: str, status: str, detail: str = "") -> None:
-        """A row's one end."""
+    def end(self, key: str, status: str, detail: str) -> None:
+        """Records the outcome of a row whose image was asked for."""
+        self._end(key, status, detail)
+        self.reachability.note(self.rows[key].url, status)
+
+    def _end(self, key: str, status: str, detail: str = "") -> None:
+        """Records the one outcome of a row."""
         if key in self.outcomes:
             raise RuntimeError(f"row {key} ends twice: {self.outcomes[key].status}, {status}")
         self.outcomes[key] = Outcome(key, status, _utf8(detail))
@@ -217,35 +221,11 @@ class _Work:
         if row.key in self.former:
             self.outcomes[row.key] = self.former[row.key]
             return False
-        reason = _unusable(row) or self.filter.check(row)
+        reason = reason_to_drop(row, self.filter)
         if reason is not None:
-            self.end(row.key, reason)
+            self._end(row.key, reason)
             self.previews.reject(reason, row)
         return reason is None
-
-    def borne(self, rows: Iterable[Row]) -> Iterator[tuple[str, bytes]]:
-        """The images that the rows bear."""
-        for row in rows:
-            if self.wanted(row):
-                assert row.image is not None
-                yield row.key, row.image
-
-    def fetched(self, rows: Iterable[Row], fetch: FetchFn) -> Iterator[tuple[str, bytes]]:
-        """The images that the rows link to; a URL that several rows share is fetched once."""
-        keys: dict[str, list[str]] = {}
-        for row in rows:
-            if self.wanted(row):
-                keys.setdefault(row.url or "", []).append(row.key)
-        hosts: set[str | None] = set()
-        for url, fetched in fetch([(url, url) for url in keys]):
-            hosts.add(_host(url) if fetched.status in OFFLINE else None)
-            for key in keys.pop(url):
-                if fetched.data is None:
-                    self.end(key, fetched.status, fetched.detail)
-                else:
-                    yield key, fetched.data
-        if None not in hosts and len(hosts) >= OFFLINE_HOSTS and not self.former:
-            raise Offline(f"unit {self.unit.id}: not one of {len(hosts)} hosts could be reached")
 
     def decoded(self, key: str, decoded: Decoded) -> None:
         """Sets the finished image aside, or ends its row."""
@@ -288,7 +268,10 @@ class _Work:
         return files
 
     def check(self) -> None:
-        """Every row has ended, and the kept ones are there: nothing is lost."""
+        """Raises `Offline` if not one host was reached, and RuntimeError if a row is lost."""
+        if self.reachability.is_offline() and not (self.reachability.ever or self.former):
+            count = len(self.reachability.hosts)
+            raise Offline(f"unit {self.unit.id}: not one of {count} hosts could be reached")
         kept = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
         lost = [key for key in self.rows if key not in self.outcomes]
         lost += [key for key in kept if key not in self.spool]
@@ -305,18 +288,6 @@ def _bare(row: Row) -> Row:
 def _utf8(text: str) -> str:
     """The text, with "?" for what is no character (JSON can spell halves of one)."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _unusable(row: Row) -> str | None:
-    """Why nothing can come of a row, whatever the filters are."""
-    if row.url is None and row.image is None:
-        return "no_url"
-    return None if row.caption.strip() else "no_caption"
-
-
-def _host(url: str) -> str:
-    """The part of a URL that names a host."""
-    return url.partition("://")[2].partition("/")[0]
 
 
 # --- a retry ----------------------------------------------------------------------------------

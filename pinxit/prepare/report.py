@@ -20,7 +20,7 @@ from PIL import Image
 
 from pinxit.config import from_json
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.outcome import can_heal, meaning
+from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
 from pinxit.prepare.engines.base import UnitResult
@@ -103,8 +103,7 @@ def _sentence(
     said += f"{counts.total():,} rows in {len(records):,} units, {counts['ok']:,} images kept"
     if counts.total():
         said += f" ({counts['ok'] / counts.total():.1%})"
-    filtered = sum(n for status, n in counts.items() if status.startswith("filtered_"))
-    tried = counts.total() - filtered - counts["no_url"] - counts["no_caption"]
+    tried = sum(n for status, n in counts.items() if not is_dropped(status))
     if tried:
         said += f"; of the {tried:,} that passed the filters, {counts['ok'] / tried:.1%}"
     healable = sum(n for status, n in counts.items() if can_heal(status))

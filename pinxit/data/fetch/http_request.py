@@ -17,8 +17,6 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 import aiohttp
@@ -30,6 +28,7 @@ from pinxit.data.fetch.address_guard import Guard, Refused
 from pinxit.data.fetch.body_memory import Memory, Share
 from pinxit.data.fetch.dns_resolver import TEMPORARY, Lookup, Resolver
 from pinxit.data.outcome import http_status
+from pinxit.data.retry_after import seconds_of
 
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
@@ -219,19 +218,6 @@ def opts_out(headers: CIMultiDictProxy[str] | Mapping[str, str]) -> str | None:
     if headers.get("TDM-Reservation", "").strip() == "1":
         return "TDM-Reservation: 1"
     return None
-
-
-def seconds_of(retry_after: str) -> float | None:
-    """A ``Retry-After`` header, seconds or a date, as seconds from now; None if it is neither."""
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        date = parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    now = datetime.now(UTC) if date.tzinfo else datetime.now(UTC).replace(tzinfo=None)
-    return max(0.0, (date - now).total_seconds())
 
 
 def _failure(error: Exception, seconds: float) -> Answer:

@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
-from urllib.parse import urlsplit
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.filters.histograms import Histograms, measure
-from pinxit.data.row import Row
+from pinxit.data.row import Row, unusable
+from pinxit.data.url_host import host_of
 
 MISSING = ("keep", "drop")
 
@@ -153,7 +153,7 @@ class Filter:
 
     def alone(self, row: Row, figures: Mapping[str, float] | None = None) -> str | None:
         """As `check`, of this row alone: without duplicates, and without counting it."""
-        if row.url is None and row.image is None:
+        if unusable(row) == "no_url":
             return "no_url"
         return self._figures(measure(row) if figures is None else figures) or self._domain(row)
 
@@ -190,14 +190,6 @@ class Filter:
         self._urls |= {url} if url is not None else set()
         self._hashes |= {phash} if phash is not None else set()
         return None
-
-
-def host_of(url: str | None) -> str:
-    """The host of a URL in lower case, without a dot at its end; "" where there is none."""
-    try:
-        return (urlsplit(url or "").hostname or "").rstrip(".").lower()
-    except ValueError:
-        return ""
 
 
 def _beyond(name: str, value: float, limit: float) -> bool:

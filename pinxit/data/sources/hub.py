@@ -13,8 +13,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+
+from pinxit.data.retry_after import seconds_of
 
 T = TypeVar("T")
 
@@ -103,9 +104,9 @@ def wait_of(header: str | None, attempt: int) -> float:
     """Seconds to wait before attempt + 1: a Retry-After header, else 1, 2, 4 ...; bounded."""
     wait = float(2**attempt)
     if header is not None:
-        with contextlib.suppress(TypeError, ValueError):  # neither seconds nor a date
-            wait = parsedate_to_datetime(header).timestamp() - time.time()
-        with contextlib.suppress(ValueError):
+        asked = seconds_of(header)
+        wait = wait if asked is None else asked
+        with contextlib.suppress(ValueError):  # fractions, too
             wait = float(header)
     return min(max(0.0, wait), LONGEST_WAIT)
 

@@ -26,6 +26,7 @@ from pinxit.config import UsageError
 from pinxit.data.filters.duplicate_list import open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.row import Row, Source, Unit
+from pinxit.data.row_images import reason_to_drop
 
 BLOCK = 256
 """Rows that are shuffled together where each bears its image."""
@@ -198,7 +199,7 @@ class Attempts:
 
         def kept() -> Iterator[Row]:
             for row in self._read(unit):
-                reason = row_filter.check(row) if row.caption.strip() else "no_caption"
+                reason = reason_to_drop(row, row_filter)
                 self.read += 1
                 if reason is None:
                     yield row

@@ -10,7 +10,7 @@ from pathlib import Path
 from pinxit.arrays import Example
 from pinxit.data.images.decode import decode_jpeg, encode_image
 from pinxit.train.input.attempt_order import Position
-from pinxit.train.input.image_stream import Found, Stream, pack_position, unpack_position
+from pinxit.train.input.image_stream import RowImage, Stream, pack_position, unpack_position
 
 
 class HeldOut:
@@ -35,7 +35,7 @@ class HeldOut:
         """The stream's position behind them."""
         return unpack_position(self._kept["position"], revision) if self._kept else Position()
 
-    def set_aside(self, images: Iterator[Found], stream: Stream) -> None:
+    def set_aside(self, images: Iterator[RowImage], stream: Stream) -> None:
         """Writes these images of the stream, all or none."""
         temporary = self.folder.with_name(f".{self.folder.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)

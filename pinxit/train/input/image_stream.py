@@ -21,10 +21,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,21 +33,21 @@ from jaxtyping import UInt8
 from pinxit.config import from_json, to_json
 from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.images.decode import ImageConfig
+from pinxit.data.images.decode import Decoded, ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.outcome import Outcome
+from pinxit.data.reachability import Reachability
 from pinxit.data.row import Source
+from pinxit.data.row_images import row_images
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 
-UNREACHED = frozenset({"dns", "connect", "timeout"})
 PAUSE_ROWS = 64
 """After so many rows in a row that reached nobody, there is a pause: it may be over soon."""
 PAUSE = 2.0
 """Seconds of the first pause; the next ones are twice as long, up to `LONGEST`."""
 LONGEST = 32.0
 OFFLINE_ROWS = 400
-OFFLINE_HOSTS = 20
-"""So many failures in a row, at so many hosts, are the network's fault and not the hosts'."""
+"""So many attempts in a row that reach no host are the network's fault and not the hosts'."""
 USELESS_ROWS = 100
 """So many failures beyond four epochs of them say that a dataset is dead."""
 
@@ -56,8 +57,8 @@ class Ended(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """An image, and the row it is of."""
+class RowImage:
+    """A row's decoded image, and the attempt that got it."""
 
     attempt: Attempt
     image: UInt8[np.ndarray, "h w 3"]
@@ -100,36 +101,42 @@ class Stream:
         self.logged = 0 if log is None else cut(log, start.logged)
         self._failed: list[tuple[Attempt, str, str]] = []
         self._since_ok = 0
-        self._unreached: set[str] = set()
-        self._unreached_rows = 0
+        self._reachability = Reachability("dns", "connect", "timeout")
         self._sleep = sleep
 
-    def found(self) -> Generator[Found, None, None]:
+    def found(self) -> Generator[RowImage, None, None]:
         """The images, without end. Raises `Ended` when there is no use in going on."""
         with DecodePool(self.images) as pool:
-            bodies = self._borne() if self.source.bears_images else self._fetched()
-            for attempt, decoded in pool.map(bodies):
-                if attempt.row.key in self.attempts.excluded:
-                    self.attempts.end([attempt])  # under way when it was set aside
-                elif decoded.image is None:
-                    self.fail(attempt, decoded.status, decoded.detail)
-                else:
-                    self._since_ok = 0
-                    self._reached()
-                    yield Found(attempt, decoded.image)
+            images = row_images(
+                ((attempt, attempt.row) for attempt in self.attempts),
+                bears_images=self.source.bears_images,
+                fetch=partial(fetch_all, config=self.fetch),
+                decode=pool.map,
+                failed=self.fail,
+            )
+            with closing(images):
+                yield from self._found(images)
+
+    def _found(self, images: Iterable[tuple[Attempt, Decoded]]) -> Iterator[RowImage]:
+        """Yields the images that can be used, and ends the attempts of the others."""
+        for attempt, decoded in images:
+            if attempt.row.key in self.attempts.excluded:
+                self.attempts.end([attempt])  # under way when it was held out
+            elif decoded.image is None:
+                self.fail(attempt, decoded.status, decoded.detail)
+            else:
+                self._since_ok = 0
+                self._reachability.note(attempt.row.url, "ok")
+                yield RowImage(attempt, decoded.image)
 
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
         """An attempt came to nothing."""
         Outcome(attempt.row.key, status, detail)  # refuses words that are none
         self._failed.append((attempt, status, detail))
         self._since_ok += 1
-        if status in UNREACHED:
-            self._unreached.add(urlsplit(attempt.row.url or "").netloc)
-            self._unreached_rows += 1
-        else:
-            self._reached()
+        self._reachability.note(attempt.row.url, status)
         self._check()
-        pauses, rest = divmod(self._unreached_rows, PAUSE_ROWS)
+        pauses, rest = divmod(self._reachability.attempts, PAUSE_ROWS)
         if pauses and not rest:
             self._sleep(min(PAUSE * 2 ** (pauses - 1), LONGEST))
 
@@ -145,11 +152,6 @@ class Stream:
         self._write(ends)
         return self.attempts.position(counts=dict(self.counts), logged=self.logged)
 
-    def _reached(self) -> None:
-        """Somebody answered."""
-        self._unreached.clear()
-        self._unreached_rows = 0
-
     def _write(self, ends: Iterable[tuple[Attempt, str, str]]) -> None:
         if self.log is None:
             return
@@ -162,29 +164,13 @@ class Stream:
             file.write(data)
         self.logged += len(data)
 
-    def _borne(self) -> Iterator[tuple[Attempt, bytes]]:
-        for attempt in self.attempts:
-            assert attempt.row.image is not None
-            yield attempt, attempt.row.image
-
-    def _fetched(self) -> Iterator[tuple[Attempt, bytes]]:
-        wanted = ((attempt, attempt.row.url or "") for attempt in self.attempts)
-        results = fetch_all(wanted, self.fetch)
-        try:
-            for attempt, fetched in results:
-                if fetched.data is None:
-                    self.fail(attempt, fetched.status, fetched.detail)
-                else:
-                    yield attempt, fetched.data
-        finally:
-            results.close()
-
     def _check(self) -> None:
         """Refuses to run through a whole dataset for nothing."""
-        if self._unreached_rows >= OFFLINE_ROWS and len(self._unreached) >= OFFLINE_HOSTS:
+        unreached = self._reachability
+        if unreached.is_offline(attempts=OFFLINE_ROWS):
             raise Ended(
-                f"not one of {len(self._unreached)} hosts could be reached, in "
-                f"{self._unreached_rows} attempts in a row ({self._said()}): is there a network?"
+                f"not one of {len(unreached.hosts)} hosts could be reached, in "
+                f"{unreached.attempts} attempts in a row ({self._said()}): is there a network?"
             )
         epoch = self.attempts.epoch_attempts
         if epoch is not None and self._since_ok >= 4 * epoch + USELESS_ROWS:

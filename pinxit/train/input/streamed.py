@@ -8,6 +8,7 @@ from typing import Any
 
 from pinxit.arrays import Example
 from pinxit.config import UsageError
+from pinxit.data.outcome import is_dropped
 from pinxit.data.row import Source
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
@@ -138,14 +139,9 @@ def start_position(source: Source, held_out: HeldOut, position: Any) -> Position
 def shares(stream: Stream) -> dict[str, float]:
     """Of the rows tried, how many gave an image; of the rows read, how many were filtered out."""
     counts, attempts = dict(stream.counts), stream.attempts  # another thread adds meanwhile
-    tried = sum(n for status, n in counts.items() if not is_filtered(status))
+    tried = sum(n for status, n in counts.items() if not is_dropped(status))
     return {
         "rows_tried": tried,
         "alive_share": counts.get("ok", 0) / tried if tried else 0.0,
         "filtered_share": attempts.dropped / attempts.read if attempts.read else 0.0,
     }
-
-
-def is_filtered(status: str) -> bool:
-    """Whether this is an end that costs no attempt."""
-    return status.startswith("filtered_") or status in ("no_url", "no_caption")

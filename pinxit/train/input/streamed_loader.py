@@ -31,14 +31,14 @@ from pinxit.devices.transfer import image_encoder
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.input.attempt_order import Attempt, Position
 from pinxit.train.input.encode_chunk import CHUNK
-from pinxit.train.input.image_stream import Ended, Found, Stream
+from pinxit.train.input.image_stream import Ended, RowImage, Stream
 
 AHEAD = 4
 """Batches that may wait for the training step."""
 PATIENCE = 5.0
 """Seconds that closing waits for the background thread, which a slow host may hold up longer."""
 
-RowEncoder = Callable[[Sequence[Found]], list[dict[str, np.ndarray] | None]]
+RowEncoder = Callable[[Sequence[RowImage]], list[dict[str, np.ndarray] | None]]
 """Images with captions to each row's columns; None for a row whose latents are not finite."""
 
 
@@ -82,10 +82,10 @@ class StreamedLoader:
         self.positions: dict[int, Position] = {}
         """Step to the stream's position behind the batches before it."""
         self._closed = threading.Event()
-        self._images: Generator[Found, None, None] | None = None
+        self._images: Generator[RowImage, None, None] | None = None
 
     @property
-    def images(self) -> Generator[Found, None, None]:
+    def images(self) -> Generator[RowImage, None, None]:
         """The stream's images, begun once."""
         if self._images is None:
             self._images = self.stream.found()
@@ -178,7 +178,7 @@ class StreamedLoader:
 
     def _encoded(self) -> Iterator[list[EncodedRow]]:
         """Chunks of rows of one shape; what cannot be encoded is a failure of the stream."""
-        pending: dict[tuple[int, ...], list[Found]] = {}
+        pending: dict[tuple[int, ...], list[RowImage]] = {}
         for found in self._open_images():
             some = pending.setdefault(found.image.shape, [])
             some.append(found)
@@ -193,7 +193,7 @@ class StreamedLoader:
             yield rows
         raise Ended("closed")
 
-    def _open_images(self) -> Iterator[Found]:
+    def _open_images(self) -> Iterator[RowImage]:
         for found in self.images:
             yield found
             if self._closed.is_set():
@@ -209,7 +209,7 @@ def make_row_encoder(
     """
     run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 
-    def encode(found: Sequence[Found]) -> list[dict[str, np.ndarray] | None]:
+    def encode(found: Sequence[RowImage]) -> list[dict[str, np.ndarray] | None]:
         images = np.stack([one.image for one in found])
         # as many as always, so that there is one program
         filler = np.repeat(images[-1:], chunk - len(images), axis=0)

@@ -20,8 +20,9 @@ from PIL import Image
 import pinxit
 from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
-from pinxit.data.fetch.http_request import opts_out, seconds_of
+from pinxit.data.fetch.http_request import opts_out
 from pinxit.data.outcome import is_status
+from pinxit.data.retry_after import seconds_of
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from prepare_work import Listed
 
 from pinxit.cli.arguments import parse
 from pinxit.config import UsageError, from_json, to_json
-from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig, host_of
+from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig
 from pinxit.data.outcome import is_status
 from pinxit.data.row import Row
+from pinxit.data.url_host import host_of
 
 GOOD: dict[str, Any] = {
     "url": "http://images.test/0.jpg",

@@ -1,0 +1,13 @@
+"""The host that a URL names."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+
+def host_of(url: str | None) -> str:
+    """The host of a URL in lower case, without a dot at its end; "" where there is none."""
+    try:
+        return (urlsplit(url or "").hostname or "").rstrip(".").lower()
+    except ValueError:
+        return ""
