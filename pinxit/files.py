@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever interrupts their writing.
+"""Files and folders that are whole or absent, whatever interrupts their writing.
 
 A file is written under another name in the same folder, synced to the disk, and renamed; then the
 folder is synced. A process killed at any moment leaves the old file, the new one, or none, and at
@@ -21,7 +21,9 @@ from typing import Any
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors that freeing space, or a larger quota, heals."""
 PARTIAL = ".partial"
-"""How the name of an unfinished file ends."""
+"""How the name of an unfinished file or folder ends."""
+BEFORE = ".before"
+"""How the name of a folder ends while its successor takes its place."""
 
 
 class DiskFull(OSError):
@@ -47,33 +49,136 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yields the name to write to; the file gets its own name when the block ends well.
+def temporary_name(path: Path) -> Path:
+    """Returns a new name beside `path` that no other process uses and `sweep` removes."""
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**12):012d}{PARTIAL}")
 
-    Raises `DiskFull` where the disk or a quota is full; the unfinished file is removed then, as
-    after any other error.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.randbelow(10**12):012d}{PARTIAL}")
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unfinished(path: Path, temporary: Path) -> Iterator[None]:
+    """Removes the unfinished file or folder after an error; a full disk becomes `DiskFull`."""
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         if error.errno in FULL:
             raise disk_full(path, error) from error
         raise
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+@contextlib.contextmanager
+def whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yields the name to write to; the file gets its own name when the block ends well.
+
+    Raises `DiskFull` where the disk or a quota is full; the unfinished file is removed then, as
+    after any other error. Without `replace`, raises FileExistsError if the file exists by then.
+    What is no regular file (``/dev/stdout``) is written directly.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    with _unfinished(path, temporary):
+        yield temporary
+        sync(temporary)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _rename_to_free(temporary, path)
+        sync(path.parent)
+
+
+def _rename_to_free(temporary: Path, path: Path) -> None:
+    """Gives the file its name unless that is taken: FileExistsError then."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: the name is taken first
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_set(folder: Path, *names: str) -> Iterator[list[Path]]:
+    """Yields the names to write several files to that are valid only together.
+
+    The last of them is what makes the set valid to its readers. It is removed before the first
+    file changes and gets its name after all others, so that no reader takes files of two sets for
+    one. The folder's other files stay as they are.
+    """
+    with contextlib.ExitStack() as stack:
+        paths = [folder / name for name in names]
+        folder.mkdir(parents=True, exist_ok=True)
+        temporaries = [temporary_name(path) for path in paths]
+        for path, temporary in zip(paths, temporaries, strict=True):
+            stack.enter_context(_unfinished(path, temporary))
+        yield temporaries
+        for temporary in temporaries:
+            sync(temporary)
+        if paths[-1].exists():
+            paths[-1].unlink()
+            sync(folder)
+        for path, temporary in zip(paths, temporaries, strict=True):
+            os.replace(temporary, path)
+        sync(folder)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder to fill; it takes the place of `path` when the block ends well.
+
+    A process killed between the two renames leaves the former folder under another name:
+    `restore_folder` puts it back. Raises as `whole` does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    with _unfinished(path, temporary):
+        temporary.mkdir()
+        yield temporary
+        for entry in (*temporary.rglob("*"), temporary):
+            sync(entry)
+        before = path.with_name(f".{path.name}{BEFORE}")
+        if path.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            os.rename(path, before)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            restore_folder(path)
+            raise
+        sync(path.parent)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Puts back the folder that a killed process was about to replace."""
+    before = path.with_name(f".{path.name}{BEFORE}")
+    if before.is_dir() and not path.exists():
+        os.rename(before, path)
+
+
+def write_json(
+    path: Path, value: Any, *, sort_keys: bool = True, indent: int = 1, allow_nan: bool = False
+) -> None:
     """Writes a value as JSON, whole or not at all; equal values give equal bytes."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
+    )
     with whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -96,6 +201,6 @@ def sweep(folder: Path, mine: Callable[[str], bool] = lambda name: True) -> int:
         for entry in list(os.scandir(folder)):
             final = unfinished(entry.name)
             if final is not None and mine(final):
-                Path(entry.path).unlink(missing_ok=True)
+                _remove(Path(entry.path))
                 removed += 1
     return removed

@@ -19,6 +19,8 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pinxit.files import whole
+
 TEXT_KEY = "parameters"
 JSON_KEY = "pinxit"
 
@@ -88,8 +90,8 @@ def save_png(
         number += 1
         path = directory / f"{number:05d}-{recipe['seed']}-{slug(recipe['prompt'])}.png"
         try:
-            with path.open("xb") as file:
-                file.write(data)
+            with whole(path, replace=False) as temporary:
+                temporary.write_bytes(data)
         except FileExistsError:
             continue
         return path

@@ -20,6 +20,7 @@ import numpy as np
 
 from pinxit.config import UsageError
 from pinxit.encoders.weights import flatten, unflatten
+from pinxit.files import whole_set
 
 FORMAT = "pinxit-release"
 SHOWN = 5
@@ -93,13 +94,11 @@ def _kinds() -> str:
 
 
 def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
-    """Writes a release; `dtype` is that of the file ("float16" halves it)."""
+    """Writes a release, whole or not at all; `dtype` is that of the file ("float16" halves it)."""
     from safetensors.numpy import save_file
 
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.asarray(leaf, dtype) for name, leaf in flatten(stored.params).items()}
-    save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "np"})
     config = {
         "format": FORMAT,
         "version": 1,
@@ -114,7 +113,9 @@ def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> P
         "encoders": stored.encoders,
         "details": stored.details,
     }
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with whole_set(directory, "model.safetensors", "config.json") as (weights, about):
+        save_file(tensors, weights, metadata={"format": "np"})
+        about.write_text(json.dumps(config, indent=2) + "\n")
     return directory
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.generate import sampling_options
 from pinxit.cli.progress_bar import progress_bar
 from pinxit.config import positive
+from pinxit.files import write_json
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate(argv: Sequence[str]) -> int:
             **(model.stored.details if model.stored else {}),
             "values": values,
         }
-        out.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(out, record, sort_keys=False, indent=2, allow_nan=True)
         print(out)
     return 0
 

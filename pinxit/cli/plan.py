@@ -17,6 +17,7 @@ from pathlib import Path
 from pinxit.cli.arguments import parse
 from pinxit.cli.train import TRAIN_ALIASES
 from pinxit.config import UsageError, choice, positive
+from pinxit.files import whole
 from pinxit.plan.memory import POLICIES
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import MODULES, install
@@ -115,7 +116,8 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
     else:
         show(made, Console())
         if options.json is not None:
-            Path(options.json).write_text(as_json + "\n", "utf-8")
+            with whole(Path(options.json)) as temporary:
+                temporary.write_text(as_json + "\n", "utf-8")
             print(options.json)
     if options.picture is not None:
         from pinxit.plan.memory_chart import draw

@@ -21,6 +21,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 from pinxit.encoders import weights
+from pinxit.files import whole_set
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
@@ -161,9 +162,10 @@ def _write_tokenizer(
         "tokenizer_config.json": settings | tokens,
         "special_tokens_map.json": tokens,
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
-        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-        (directory / name).write_text(text, encoding="utf-8")
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
-    (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    texts = {
+        name: json.dumps(value, ensure_ascii=False, indent=1) for name, value in files.items()
+    } | {"merges.txt": "\n".join(lines)}
+    with whole_set(directory, *texts) as temporaries:
+        for temporary, text in zip(temporaries, texts.values(), strict=True):
+            temporary.write_text(text + "\n", encoding="utf-8")

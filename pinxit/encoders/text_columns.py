@@ -9,8 +9,6 @@ has its own columns, and the step joins their outputs.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from jaxtyping import Int
 from pinxit.arrays import Conditioning, TextEncoder
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.joint_text_encoder import join
+from pinxit.files import whole_folder
 
 CHUNK = 64
 """Captions encoded together."""
@@ -151,13 +150,8 @@ def _stored(
     digest.update(repr(token_ids.shape).encode() + token_ids.tobytes())
     folder = folder / f"text_{digest.hexdigest()[:24]}"
     if not folder.is_dir():
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        temporary.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_folder(folder) as temporary:
             _encode(part, token_ids, temporary, track)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
     return tokens, np.load(folder / "mask.npy", allow_pickle=False)
 

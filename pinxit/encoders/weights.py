@@ -34,6 +34,7 @@ import numpy as np
 from jaxtyping import Array
 
 from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_json
+from pinxit.files import whole_set
 
 __all__ = [
     *("ASSETS", "PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
@@ -110,11 +111,10 @@ def save_directory(
     """Writes ``config.json`` and one safetensors file, the form `load_directory` reads."""
     from safetensors.numpy import save_file
 
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(config), indent=2) + "\n"
-    (directory / "config.json").write_text(text, encoding="utf-8")
-    save_file(to_tensors(params), directory / weights, metadata={"format": "pt"})
+    with whole_set(Path(directory), weights, "config.json") as (tensors, about):
+        save_file(to_tensors(params), tensors, metadata={"format": "pt"})
+        about.write_text(text, encoding="utf-8")
 
 
 def init_params(shapes: Tree, key: Array) -> Tree:

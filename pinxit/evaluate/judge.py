@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 
 from pinxit.arrays import ArrayLike, to_pixels, to_uint8
 from pinxit.encoders.weights import flatten, unflatten
+from pinxit.files import whole_set
 
 ASSETS = Path(__file__).parent.parent / "assets" / "judge"
 SEPARATOR = "/"
@@ -208,17 +209,13 @@ class Judge:
 
 def save_judge(directory: str | Path, params: Mapping[str, Any], config: JudgeConfig) -> None:
     """Writes `model.safetensors` and `config.json` (attributes, shape, measured accuracy)."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {
-            name: np.asarray(value, np.float32)
-            for name, value in flatten(params, separator=SEPARATOR).items()
-        },
-        str(directory / "model.safetensors"),
-        metadata={"format": "np"},
-    )
-    (directory / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    tensors = {
+        name: np.asarray(value, np.float32)
+        for name, value in flatten(params, separator=SEPARATOR).items()
+    }
+    with whole_set(Path(directory), "model.safetensors", "config.json") as (weights, about):
+        save_file(tensors, weights, metadata={"format": "np"})
+        about.write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 
 def load_judge(directory: str | Path | None = None) -> Judge:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -134,11 +135,12 @@ def compile_step(
     if kept.is_file():
         return Compiled(config, target, json.loads(kept.read_text("utf-8")), cached=True)
     folder.mkdir(parents=True, exist_ok=True)
-    job = kept.with_suffix(f".{os.getpid()}.job")
+    own = secrets.token_hex(6)  # containers that share the cache may share process numbers
+    job = kept.with_suffix(f".{own}.job")
     about = {"config": settings.to_json(config), "target": target}
     about["programs"] = str(folder / "programs")
     job.write_text(json.dumps(about), encoding="utf-8")
-    log = kept.with_suffix(f".{os.getpid()}.log")
+    log = kept.with_suffix(f".{own}.log")
     try:
         _run(job, kept, log, environment(platform, path), what=what or target, said=said)
     finally:

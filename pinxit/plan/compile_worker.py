@@ -15,7 +15,6 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 from pinxit import extensions
 from pinxit.config import from_json
+from pinxit.files import whole
 from pinxit.plan.targets import CARDS, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig
 
@@ -48,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     config = from_json(TrainConfig, job["config"])
     result = work(config, job["target"], programs=Path(job["programs"]))
-    temporary = Path(f"{result_path}.{os.getpid()}")
-    temporary.write_text(json.dumps(result), encoding="utf-8")
-    temporary.rename(result_path)
+    with whole(Path(result_path)) as temporary:
+        temporary.write_text(json.dumps(result), encoding="utf-8")
     return 0
 
 
@@ -140,7 +139,6 @@ def compiled(
     if facts.is_file():
         found = json.loads(facts.read_text("utf-8"))
         return found, gzip.decompress(text.read_bytes()).decode() if found["fits"] else ""
-    programs.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     program = ""
     try:
@@ -151,12 +149,14 @@ def compiled(
         program = made.as_text()
         memory = _memory(made.memory_analysis())
         if platform == "cpu":  # whose peak leaves out the temporaries
-            whole = memory["arguments"] + memory["outputs"] - memory["aliased"]
-            memory["peak"] = whole + memory["temporaries"]
+            total = memory["arguments"] + memory["outputs"] - memory["aliased"]
+            memory["peak"] = total + memory["temporaries"]
         found = {"fits": True, "memory": memory}
-        text.write_bytes(gzip.compress(program.encode()))
+        with whole(text) as temporary:
+            temporary.write_bytes(gzip.compress(program.encode()))
     found |= {"compile_seconds": time.perf_counter() - begun, "program": str(text)}
-    facts.write_text(json.dumps(found), encoding="utf-8")
+    with whole(facts) as temporary:
+        temporary.write_text(json.dumps(found), encoding="utf-8")
     return found, program
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pinxit.files import whole
 from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
 
@@ -68,8 +69,8 @@ def draw(plan: Plan, path: Path) -> Path:
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], fontsize=8, loc="center left",
                 bbox_to_anchor=(1.01, 0.5), frameon=False)  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight")
+    with whole(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", format=path.suffix[1:] or None)
     plt.close(figure)
     return path
 

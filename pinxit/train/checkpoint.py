@@ -11,7 +11,6 @@ a word) and falls back to the newest checkpoint that is valid.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 from dataclasses import dataclass, field, replace
@@ -24,12 +23,11 @@ import orbax.checkpoint as ocp
 
 from pinxit.config import diff
 from pinxit.devices.transfer import fetch
+from pinxit.files import BEFORE, restore_folder, sync, whole_folder
 from pinxit.stored_model import MANIFEST, damage, files_of, mismatches, sha256_of
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
-BEFORE = ".before"
-"""Ends the name of a checkpoint whose successor is being put in its place."""
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
     *("mesh", "distributed"),
@@ -104,15 +102,6 @@ def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     )
 
 
-def _sync(path: Path) -> None:
-    """Waits until the file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def verify(folder: Path) -> None:
     """Raises `CheckpointError` unless every file is what the manifest says."""
     if (found := damage(folder)) is not None:
@@ -133,27 +122,15 @@ def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bo
     """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
     if folder.exists() and not overwrite:
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as temporary:
         with _orbax() as writer:
             writer.save(temporary.absolute() / "state", _as_tree(state))
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         hashes = {str(path.relative_to(temporary)): sha256_of(path) for path in files_of(temporary)}
         for path in files_of(temporary):
-            _sync(path)
-        manifest = temporary / MANIFEST
-        manifest.write_text(json.dumps({"version": 1, "sha256": hashes}, indent=1))
-        _sync(manifest)
-        before = folder.with_name(f".{folder.name}{BEFORE}")
-        if folder.exists():
-            folder.rename(before)
-        temporary.rename(folder)
-        _sync(folder.parent)
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            sync(path)
+        about = {"version": 1, "sha256": hashes}
+        (temporary / MANIFEST).write_text(json.dumps(about, indent=1))
 
 
 def read(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
@@ -238,9 +215,7 @@ class Checkpoints:
         if not self.root.is_dir():
             return
         for before in self.root.glob(f".{PREFIX}*{BEFORE}"):
-            folder = self.root / before.name[1:].removesuffix(BEFORE)
-            if not folder.exists():
-                before.rename(folder)
+            restore_folder(self.root / before.name[1:].removesuffix(BEFORE))
         for path in self.root.glob(f".{PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 

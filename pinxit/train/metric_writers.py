@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pinxit.config import UsageError, to_json
+from pinxit.files import whole
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
@@ -52,9 +52,8 @@ class JsonLines:
         """Drops the rows after step `resume_at`: the resumed run writes them again."""
         self.path = path
         kept = [row for row in read_rows(path) if row["step"] <= resume_at]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a row."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError, from_json, to_json
+from pinxit.files import write_json
 from pinxit.train.checkpoint import check_config
 from pinxit.train.settings import TrainConfig
 
@@ -80,11 +81,10 @@ class RunFolder:
         return json.loads(self.results.read_text()) if self.results.is_file() else None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes the file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+def write_values(path: Path, value: Any) -> None:
+    """Writes a run's settings or results as JSON, in their own order, whole or not at all. Figures
+    of a run that diverged may be NaN."""
+    write_json(path, value, sort_keys=False, indent=2, allow_nan=True)
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
@@ -181,6 +181,6 @@ def environment() -> dict[str, Any]:
 def start(folder: RunFolder, config: TrainConfig, extra: Mapping[str, Any]) -> None:
     """Creates the folder and records the settings and the machine."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_json(folder.config, to_json(config))
+    write_values(folder.config, to_json(config))
     folder.samples.mkdir(exist_ok=True)
-    write_json(folder.root / "environment.json", environment() | dict(extra))
+    write_values(folder.root / "environment.json", environment() | dict(extra))

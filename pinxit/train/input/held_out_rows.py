@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pinxit.arrays import Example
 from pinxit.data.images.decode import decode_jpeg, encode_image
+from pinxit.files import sweep, whole_folder
 from pinxit.train.input.attempt_order import Position
 from pinxit.train.input.image_stream import RowImage, Stream, pack_position, unpack_position
 
@@ -37,24 +37,21 @@ class HeldOut:
 
     def set_aside(self, images: Iterator[RowImage], stream: Stream) -> None:
         """Writes these images of the stream, all or none."""
-        temporary = self.folder.with_name(f".{self.folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        rows = []
-        for number, found in enumerate(images):
-            stream.attempts.excluded.add(found.attempt.row.key)
-            (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
-            rows.append(found)
-        position = stream.settle([found.attempt for found in rows])
-        keys = [found.attempt.row.key for found in rows]
-        kept = {
-            "keys": keys,
-            "captions": [found.caption for found in rows],
-            "position": pack_position(position, stream.source.revision),
-        }
-        (temporary / "rows.json").write_text(json.dumps(kept, indent=1))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        temporary.rename(self.folder)
+        sweep(self.folder.parent, lambda name: name == self.folder.name)  # of a killed run
+        with whole_folder(self.folder) as temporary:
+            rows = []
+            for number, found in enumerate(images):
+                stream.attempts.excluded.add(found.attempt.row.key)
+                (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
+                rows.append(found)
+            position = stream.settle([found.attempt for found in rows])
+            keys = [found.attempt.row.key for found in rows]
+            kept = {
+                "keys": keys,
+                "captions": [found.caption for found in rows],
+                "position": pack_position(position, stream.source.revision),
+            }
+            (temporary / "rows.json").write_text(json.dumps(kept, indent=1))
         self._kept = kept
 
     def examples(self, count: int) -> list[Example]:

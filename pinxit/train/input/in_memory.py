@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,6 +29,7 @@ from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns
+from pinxit.files import whole_folder
 from pinxit.train.build import Parts
 from pinxit.train.datasets import Examples, Split, load_examples
 from pinxit.train.display import Display
@@ -153,12 +153,9 @@ def _load(folder: Path, rows: int) -> tuple[np.ndarray, list[str]] | None:
 
 def _store(folder: Path, array: np.ndarray, captions: list[str]) -> None:
     """Writes the folder, whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    temporary.mkdir(parents=True, exist_ok=True)
-    np.save(temporary / "array.npy", array)
-    (temporary / "captions.json").write_text(json.dumps(captions))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with whole_folder(folder) as temporary:
+        np.save(temporary / "array.npy", array)
+        (temporary / "captions.json").write_text(json.dumps(captions))
 
 
 def prepare_rows(

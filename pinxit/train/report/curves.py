@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pinxit.files import whole
+
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of the rows that have one."""
@@ -63,4 +65,5 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     _validation(axes[0, 2], rows)
     for place in axes.flat:
         place.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")

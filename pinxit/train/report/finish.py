@@ -13,7 +13,7 @@ from pinxit.train.metric_writers import read_rows
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer
 from pinxit.train.report.page import write_report
-from pinxit.train.run_folder import environment, write_json
+from pinxit.train.run_folder import environment, write_values
 from pinxit.train.state import TrainState
 
 
@@ -78,5 +78,5 @@ def finish(
             "Curves": folder.curves,
         },
     )
-    write_json(folder.results, results)
+    write_values(folder.results, results)
     return results

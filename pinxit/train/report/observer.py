@@ -15,6 +15,7 @@ from pinxit.arrays import Example
 from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
 from pinxit.evaluate.prompt_accuracy import prompt_accuracy
 from pinxit.evaluate.validation_loss import validation_loss
+from pinxit.files import whole
 from pinxit.pipeline import TextToImage
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.display import Display
@@ -81,8 +82,9 @@ class Observer:
             f"{self.config.name}, step {int(state.step)}: {chosen.solver}, {chosen.steps} steps, "
             f"guidance {chosen.guidance_scale:g}"
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(chosen.prompts, columns, title=title).save(path)
+        sheet = contact_sheet(chosen.prompts, columns, title=title)
+        with whole(path) as temporary:
+            sheet.save(temporary, "PNG")
 
     def sample(self, step: int, state: TrainState) -> None:
         """The sample grid of a step: the parameters, and the middle one of their averages."""

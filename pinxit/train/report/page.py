@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.data.outcome import meaning
+from pinxit.files import whole
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
@@ -120,9 +121,9 @@ def write_report(
     parts.append(_details("config.json", json.dumps(config, indent=2)))
     parts.append(_details("environment", json.dumps(environment, indent=2)))
     head = f"<meta charset='utf-8'><title>{html.escape(name)}</title><style>{STYLE}</style>"
-    path.write_text(
-        f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body>"
-    )
+    page = f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body>"
+    with whole(path) as temporary:
+        temporary.write_text(page)
 
 
 def _summary(results: Mapping[str, Any]) -> str:

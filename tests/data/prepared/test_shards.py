@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import resource
 import subprocess
 
@@ -20,7 +19,7 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
-from pinxit.files import DiskFull, sweep, unfinished, whole, write_json
+from pinxit.files import DiskFull, write_json
 
 
 def records(count: int = 200, size: int = 3000) -> list[bytes]:
@@ -214,39 +213,3 @@ def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write_shard(tmp_path / "file" / "a.array_record", records(1))
-
-
-def test_leftovers_are_known_by_name_and_removed(tmp_path):
-    assert unfinished(".a.b.json.123.partial") == "a.b.json"
-    for name in ("a.json", ".a.json", ".a.json.partial", ".a.json.x.partial", "a.1.partial"):
-        assert unfinished(name) is None
-    for name in (".a.json.12.partial", ".b.json.12.partial", "a.json", "x.partial"):
-        (tmp_path / name).write_text("")
-    assert sweep(tmp_path, lambda final: final == "a.json") == 1
-    assert sweep(tmp_path / "absent") == 0
-    assert {p.name for p in tmp_path.iterdir()} == {".b.json.12.partial", "a.json", "x.partial"}
-
-
-def test_json_is_replaced_whole_and_equal_for_equal_values(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"b": 1, "a": ["ü", None]})
-    first = path.read_bytes()
-    write_json(path, {"a": ["ü", None], "b": 1})
-    assert path.read_bytes() == first and json.loads(first) == {"a": ["ü", None], "b": 1}
-    with pytest.raises(ValueError), whole(path) as temporary:
-        temporary.write_text("half")
-        raise ValueError
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(path, float("nan"))
-    assert path.read_bytes() == first and os.listdir(tmp_path) == ["a.json"]
-
-
-def test_two_writers_of_one_file_have_names_of_their_own(tmp_path):
-    """As in two containers, whose processes may have one number."""
-    path = tmp_path / "a.json"
-    with whole(path) as one, whole(path) as two:
-        assert one != two
-        one.write_text("one")
-        two.write_text("two")
-    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
-    assert {unfinished(name.name) for name in (one, two)} == {"a.json"}
