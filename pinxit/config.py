@@ -10,28 +10,54 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Number = int | float
 """A number that need not be whole; 7 is as good as 7.0."""
 
+SENTENCE: Any = object()
+"""Given as a `UsageError`'s value: its first argument is the whole message."""
+
 
 class UsageError(ValueError):
-    """A wrong input: which field, what value, and what is valid."""
+    """A mistake that a person can mend: a setting, a prompt, a file, a folder, a checkpoint.
+
+    On the command line it becomes one line and exit code 2; every other exception is a bug. It is
+    made of its parts, ``UsageError("steps", 0, problem="too small", valid="at least 1")``, or of
+    one sentence that says what is wrong with what: ``UsageError(f"{path} is damaged")``.
+    """
 
     def __init__(
-        self, field: str, value: Any, *, valid: Sequence[Any] | str = (), problem: str = "unknown"
+        self,
+        field: str,
+        value: Any = SENTENCE,
+        *,
+        valid: Sequence[Any] | str = (),
+        problem: str = "unknown",
     ) -> None:
         self.field = field
         self.value = value
         self.valid = valid
-        known = valid if isinstance(valid, str) else ", ".join(str(choice) for choice in valid)
-        message = f"{field}: {value!r} is {problem}"
-        super().__init__(f"{message}; valid: {known}" if known else message)
+        message = field if value is SENTENCE else f"{field}: {value!r} is {problem}"
+        choices = valid if isinstance(valid, str) else ", ".join(str(choice) for choice in valid)
+        super().__init__(f"{message}; valid: {choices}" if choices else message)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; a `UsageError` where the file holds none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value
 
 
 def positive(field: str, value: Number | None, *, minimum: Number = 1) -> None:

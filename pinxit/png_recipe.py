@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pinxit.config import UsageError
 from pinxit.files import whole
 
 TEXT_KEY = "parameters"
@@ -63,7 +64,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         image.load()
         text = getattr(image, "text", {})
     if JSON_KEY not in text:
-        raise ValueError(f"{path}: no recipe inside; valid: a PNG written by pinxit generate")
+        raise UsageError(f"{path}: no recipe inside; valid: a PNG written by pinxit generate")
     return json.loads(text[JSON_KEY])
 
 
@@ -95,4 +96,4 @@ def save_png(
         except FileExistsError:
             continue
         return path
-    raise ValueError(f"out: {str(directory)!r} has no free file number after {max_tries} tries")
+    raise UsageError(f"out: {str(directory)!r} has no free file number after {max_tries} tries")

@@ -60,7 +60,7 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(_one_line(said.getvalue())) from None
+        raise UsageError(_one_line(said.getvalue())) from None
     if positional is not None and words:
         config = replace(config, {positional: tuple(words)})
     return config

@@ -1,14 +1,15 @@
 """The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
 
 Each command has a file of its own: a dataclass of options and a function. Heavy imports happen
-inside functions, so help appears at once. A wrong input ends in one line on stderr and exit code 2;
-set ``PINXIT_DEBUG=1`` to see where it was raised.
+inside functions, so help appears at once. A mistake that a person can mend ends in one line on
+stderr and exit code 2 (``PINXIT_DEBUG=1`` shows where it was raised); a bug in its traceback and 1.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -44,26 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Exit code of a command; a wrong input becomes one line on stderr and 2."""
+    """Exit code of a command; what ends it becomes the lines that a person needs.
+
+    A mistake that a person can mend (`UsageError`) is one line and exit code 2. What the operating
+    system refuses (a full disk, a missing permission) is one line. Everything else is a bug: its
+    traceback, a line that says where to report it, and exit code 1.
+    """
     xla_environment.prepare_environment()
     shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         return command()
-    except ValueError as error:
-        if os.environ.get("PINXIT_DEBUG", "0") not in ("", "0"):
-            raise
-        if isinstance(error, extensions.ExtensionError):
-            print(error.trace, end="", file=sys.stderr)
-        print(f"pinxit: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        fix = "try a smaller --batch_size or --size"
-        print(
-            f"pinxit: error: out of memory ({' '.join(str(error).split())}); {fix}", file=sys.stderr
-        )
-        return 1
     except KeyboardInterrupt:
         print("pinxit: interrupted", file=sys.stderr)
         return 130
@@ -71,8 +62,59 @@ def guarded(command: Callable[[], int]) -> int:
         # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        line, code = explained(error)
+        if isinstance(error, extensions.ExtensionError):
+            print(error.trace, end="", file=sys.stderr)
+        if line is None or os.environ.get("PINXIT_DEBUG", "0") not in ("", "0"):
+            traceback.print_exception(error)
+        if line is None:
+            print(f"pinxit: this is a bug; {_where_to_report()}", file=sys.stderr)
+        else:
+            print(f"pinxit: error: {' '.join(line.split())}", file=sys.stderr)
+        return code
     finally:
         warnings.showwarning = shown
+
+
+def explained(error: Exception) -> tuple[str | None, int]:
+    """An exception in one line, and the exit code; no line for a bug."""
+    if isinstance(error, UsageError):
+        return str(error), 2
+    exhausted = isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, MemoryError) or exhausted:
+        fix = "try a smaller --batch_size or --size"
+        return f"out of memory ({' '.join(str(error).split())}); {fix}", 1
+    if isinstance(error, OSError):
+        return _refusal(error), 2 if isinstance(error, WRONG_PATH) else 1
+    return None, 1
+
+
+WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+WRONG_PATH += (PermissionError,)
+"""What the operating system says of a path that was given wrongly; the rest (a full disk, a network
+that is down) is not the user's doing."""
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refused, and for which path."""
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+    return ": ".join([*paths[:1], error.strerror])
+
+
+def _where_to_report() -> str:
+    """Where bugs are reported; the project's metadata name the address, where there is one."""
+    import importlib.metadata
+
+    try:
+        urls = importlib.metadata.metadata("pinxit").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        urls = []
+    addresses = dict(url.split(", ", 1) for url in urls)
+    tracker = addresses.get("Issues", "the project's issue tracker")
+    return f"please report it, with the lines above, to {tracker}"
 
 
 def _show_warning(

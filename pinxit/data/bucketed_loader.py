@@ -22,6 +22,7 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
+from pinxit.config import UsageError
 from pinxit.data.loader import Loader, Rows
 from pinxit.data.prepared.row_layout import Bucket
 
@@ -83,7 +84,7 @@ class BucketedLoader(Loader):
         super().__init__(rows, batch_size=batch_size, seed=seed, part=part)
         self.buckets = tuple(bucket for bucket in buckets if len(bucket))
         if not self.buckets:
-            raise ValueError("buckets: none of them has a row")
+            raise UsageError("buckets: none of them has a row")
         counts = [len(bucket) for bucket in self.buckets]
         self.schedule = Schedule(counts, batch_size=batch_size, seed=seed)
         self._orders = [

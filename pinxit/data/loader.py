@@ -19,6 +19,8 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
+from pinxit.config import UsageError
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -68,9 +70,9 @@ class Loader:
         """
         count = len(rows) if count is None else count
         if count == 0:
-            raise ValueError("rows: the dataset is empty")
+            raise UsageError("rows: the dataset is empty")
         if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} must be at least 1")
+            raise UsageError(f"batch_size: {batch_size} must be at least 1")
         self.part = np.arange(batch_size) if part is None else np.asarray(part)
         if not len(self.part) or self.part.min() < 0 or self.part.max() >= batch_size:
             raise ValueError(f"part: {self.part} must be places in a batch of {batch_size}")

@@ -194,7 +194,7 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
     """Raises unless every piece of the batch divides over the devices."""
     parts = batch_parts(mesh)
     if batch_size % (accumulation * parts):
-        raise ValueError(
+        raise UsageError(
             f"batch_size: {batch_size} must be a multiple of gradient_accumulation_steps "
             f"{accumulation} times the {parts} devices that share a batch, {accumulation * parts}"
         )

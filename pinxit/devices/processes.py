@@ -204,7 +204,7 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
         try:
             value = act()
         except BaseException as error:
-            code = 2 if isinstance(error, ValueError) else 1
+            code = 2 if isinstance(error, UsageError) else 1
             _store().key_value_set(key, json.dumps({"code": code}))
             raise
         _store().key_value_set(key, json.dumps({"value": value}))

@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from pinxit.arrays import ArrayLike
+from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.clip_config import (
     LEGACY_EOS,
@@ -118,14 +119,14 @@ def image_forward(
 def text_tower(config: ClipConfig) -> ClipTextConfig:
     """The text tower's config; a `ValueError` where there is none."""
     if config.text is None:
-        raise ValueError("this CLIP has no text tower")
+        raise UsageError("this CLIP has no text tower")
     return config.text
 
 
 def vision_tower(config: ClipConfig) -> ClipVisionConfig:
     """The vision tower's config; a `ValueError` where there is none."""
     if config.vision is None:
-        raise ValueError("this CLIP has no vision tower")
+        raise UsageError("this CLIP has no vision tower")
     return config.vision
 
 
@@ -176,7 +177,7 @@ def load_clip(
     if only is not None:
         if only not in TOWERS or getattr(config, only) is None:
             there = [name for name in TOWERS if getattr(config, name) is not None]
-            raise ValueError(f"only={only!r}, but {source} has the towers {there}")
+            raise UsageError(f"only={only!r}, but {source} has the towers {there}")
         config = replace(config, vision=None) if only == "text" else replace(config, text=None)
     tensors = {_prefixed(name, config): tensor for name, tensor in tensors.items()}
     alone = config.text is None or config.vision is None

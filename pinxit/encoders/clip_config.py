@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pinxit.config import UsageError
+
 TOWERS = ("text", "vision")
 ACTIVATIONS = ("quick_gelu", "gelu")
 LEGACY_EOS = 2
@@ -26,14 +28,14 @@ class TowerConfig:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int) and value < 1 and not name.endswith("_token_id"):
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise UsageError(f"{name} is {value}; it must be at least 1")
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise UsageError(
                 f"hidden_size {self.hidden_size} does not divide by num_attention_heads "
                 f"{self.num_attention_heads}"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
+            raise UsageError(f"hidden_act is {self.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]):
@@ -73,7 +75,7 @@ class ClipVisionConfig(TowerConfig):
         super().__post_init__()
         size, patch = self.image_size, self.patch_size
         if size % patch:
-            raise ValueError(f"image_size {size} does not divide by patch_size {patch}")
+            raise UsageError(f"image_size {size} does not divide by patch_size {patch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         if self.text is None and self.vision is None:
-            raise ValueError("a CLIP config needs a text tower, a vision tower, or both")
+            raise UsageError("a CLIP config needs a text tower, a vision tower, or both")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
@@ -103,7 +105,7 @@ class ClipConfig:
         if kind == "clip_vision_model":
             return cls(vision=ClipVisionConfig.from_json(value), **projection)
         if kind != "clip":
-            raise ValueError(
+            raise UsageError(
                 f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
             )
         given = {x: value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS}

@@ -59,7 +59,7 @@ class ClipTextEncoder:
         check_fit(tokenizer, tower.vocab_size, max_tokens=max_tokens, longest=longest)
         eos = tokenizer.token_to_id(clip_tokenizer.EOS)
         if eos is None:
-            raise ValueError(f"the tokenizer lacks {clip_tokenizer.EOS!r}")
+            raise UsageError(f"the tokenizer lacks {clip_tokenizer.EOS!r}")
         self.config = replace(config, text=replace(tower, eos_token_id=eos))
         padding = tokenizer.padding or {"pad_id": eos, "pad_token": clip_tokenizer.EOS}
         self._rows = Rows(tokenizer, max_tokens, padding=padding, clean=clean)

@@ -20,6 +20,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 
+from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.files import whole_set
 
@@ -41,7 +42,7 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
     settings = _settings(directory)
     for name, expected in (("bos_token", BOS), ("eos_token", EOS)):
         if settings.get(name, expected) != expected:
-            raise ValueError(f"{directory}: {name} is {settings[name]!r}; CLIP has {expected!r}")
+            raise UsageError(f"{directory}: {name} is {settings[name]!r}; CLIP has {expected!r}")
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
         vocab = weights.read_json(directory / "vocab.json")
         tokenizer = _tokenizer(vocab, _read_merges(directory / "merges.txt", vocab))
@@ -50,11 +51,11 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         tokenizer.no_truncation()
     else:
-        raise ValueError(f"{directory} has neither vocab.json with merges.txt nor tokenizer.json")
+        raise UsageError(f"{directory} has neither vocab.json with merges.txt nor tokenizer.json")
     pad = settings.get("pad_token", EOS)
     unknown = [name for name in (BOS, EOS, pad) if tokenizer.token_to_id(name) is None]
     if unknown:
-        raise ValueError(f"{directory}: the vocabulary lacks {unknown}")
+        raise UsageError(f"{directory}: the vocabulary lacks {unknown}")
     longest = int(min(settings.get("model_max_length", 77), 2**31))
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
     return tokenizer, longest
@@ -72,9 +73,9 @@ def train_clip_tokenizer(
     endings = [symbol + SUFFIX for symbol in alphabet]
     base = [*alphabet, *endings]
     if vocab_size < len(base) + 2:
-        raise ValueError(f"vocab_size is {vocab_size}; it must be at least {len(base) + 2}")
+        raise UsageError(f"vocab_size is {vocab_size}; it must be at least {len(base) + 2}")
     if max_tokens < 2:
-        raise ValueError(f"max_tokens is {max_tokens}; it must be at least 2")
+        raise UsageError(f"max_tokens is {max_tokens}; it must be at least 2")
     learner = _tokenizer({BOS: 0, EOS: 1}, [])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -141,7 +142,7 @@ def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
             continue
         a, _, b = line.partition(" ")
         if not {a, b, a + b} <= vocab.keys():
-            raise ValueError(f"{path} line {number}: {line!r} joins what the vocabulary lacks")
+            raise UsageError(f"{path} line {number}: {line!r} joins what the vocabulary lacks")
         merges.append((a, b))
     return merges
 

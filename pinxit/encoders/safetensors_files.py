@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pinxit.config import UsageError
+
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The types that parameters may have in a file, and NumPy's words for them."""
@@ -43,13 +45,13 @@ class StoredTensor:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`."""
     if not path.is_file():
-        raise ValueError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
+        raise UsageError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise UsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
+        raise UsageError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value
 
 
@@ -72,30 +74,30 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
         if len(found) == 1:
             return opened(directory / found[0])
         if found:
-            raise ValueError(
+            raise UsageError(
                 f"{directory} has none of {list(weights)} and more than one file that could stand "
                 f"for it: {found}; rename or keep the one that is meant"
             )
     pickles = [name for name in names if Path(name).suffix in PICKLES]
     if pickles:
-        raise ValueError(
+        raise UsageError(
             f"{directory} has only pickled weights ({', '.join(pickles)}), which can run code when "
             "opened; convert them to safetensors where you trust them: load them with transformers "
             "or diffusers, then save_pretrained(DIR, safe_serialization=True), and pass DIR"
         )
-    raise ValueError(f"{directory} has none of {list(weights)}; it has {names}")
+    raise UsageError(f"{directory} has none of {list(weights)}; it has {names}")
 
 
 def _open_file(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ValueError(f"{path} is not a file")
+        raise UsageError(f"{path} is not a file")
     try:
         file: Any = safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise UsageError(f"{path} is not a whole safetensors file: {error}") from error
     return {
         name: StoredTensor(
             name=name,
@@ -111,18 +113,18 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
 def _open_sharded(index: Path) -> dict[str, StoredTensor]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise ValueError(f"{index} has no 'weight_map'")
+        raise UsageError(f"{index} has no 'weight_map'")
     names = sorted({str(name) for name in weight_map.values()})
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise ValueError(f"{index} names files outside its directory: {outside}")
+        raise UsageError(f"{index} names files outside its directory: {outside}")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise ValueError(f"{index} names files that are not there: {absent}")
+        raise UsageError(f"{index} names files that are not there: {absent}")
     files = {name: _open_file(index.parent / name) for name in names}
     lacking = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
     if lacking:
-        raise ValueError(f"{index} lists tensors that its files lack: {', '.join(lacking)}")
+        raise UsageError(f"{index} lists tensors that its files lack: {', '.join(lacking)}")
     unlisted = {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
     return unlisted | {name: files[file][name] for name, file in weight_map.items()}
 

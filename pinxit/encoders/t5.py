@@ -31,6 +31,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from pinxit.arrays import ArrayLike
+from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.weights import Sharding, Tree
 
@@ -65,16 +66,16 @@ class T5Config:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int) and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise UsageError(f"{name} is {value}; it must be at least 1")
         if self.feed_forward_proj not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; known: {known}")
+            raise UsageError(f"feed_forward_proj is {self.feed_forward_proj!r}; known: {known}")
         buckets, distance = (
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
         )
         if buckets % 4 or distance <= buckets // 4:
-            raise ValueError(
+            raise UsageError(
                 f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance "
                 f"{distance}; the first must be a multiple of 4, the second more than a quarter "
                 "of the first"
@@ -91,7 +92,7 @@ class T5Config:
         kind = value.get("model_type")
         if kind != "t5":
             why = "; umt5 has position biases of its own in every block" if kind == "umt5" else ""
-            raise ValueError(f"model_type is {kind!r}; known: t5{why}")
+            raise UsageError(f"model_type is {kind!r}; known: t5{why}")
         fields = cls.__dataclass_fields__
         return cls(**{name: value[name] for name in fields if value.get(name) is not None})
 
@@ -178,7 +179,7 @@ def relative_buckets(config: T5Config, length: int) -> Int[np.ndarray, "l l"]:
 def refuse_float16(dtype: Any) -> None:
     """Raises for float16, whose range T5's activations exceed."""
     if jnp.dtype(dtype) == jnp.float16:
-        raise ValueError("dtype is float16, in which T5 overflows; valid: float32, bfloat16")
+        raise UsageError("dtype is float16, in which T5 overflows; valid: float32, bfloat16")
 
 
 def save_t5(directory: str | Path, params: Tree, config: T5Config) -> None:

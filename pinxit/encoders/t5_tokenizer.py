@@ -25,6 +25,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
+from pinxit.config import UsageError
 from pinxit.encoders import weights
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -72,7 +73,7 @@ def load_t5_tokenizer(directory: Path) -> Tokenizer:
         extra_ids = int(value.get("extra_ids", EXTRA_IDS))
         tokenizer = _from_model(directory / "spiece.model", extra_ids=extra_ids)
     else:
-        raise ValueError(f"{directory} has neither tokenizer.json nor spiece.model")
+        raise UsageError(f"{directory} has neither tokenizer.json nor spiece.model")
     tokenizer.no_truncation()
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)
     return tokenizer
@@ -90,9 +91,9 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
             elif number == 3:
                 charsmap = _nested(dict(_fields(_nested(value))).get(2, b""))
     except (ValueError, TypeError, struct.error) as error:
-        raise ValueError(f"{path} is not a whole SentencePiece model: {error}") from error
+        raise UsageError(f"{path} is not a whole SentencePiece model: {error}") from error
     if not pieces:
-        raise ValueError(f"{path} is not a whole SentencePiece model: it has no pieces")
+        raise UsageError(f"{path} is not a whole SentencePiece model: it has no pieces")
     return SentencePieceModel(pieces, algorithm, charsmap)
 
 
@@ -100,12 +101,12 @@ def _from_json(path: Path) -> Tokenizer:
     model = weights.read_json(path).get("model")
     kind = model.get("type", "Unigram") if isinstance(model, dict) else None
     if kind != "Unigram":
-        raise ValueError(f"{path}: the model's type is {kind!r}; T5 has 'Unigram'")
+        raise UsageError(f"{path}: the model's type is {kind!r}; T5 has 'Unigram'")
     tokenizer = Tokenizer.from_file(str(path))
     _check_vocabulary(path, tokenizer)
     eos = tokenizer.token_to_id(EOS)
     if tokenizer.encode("").ids != [eos]:
-        raise ValueError(f"{path} does not append {EOS!r} to a row")
+        raise UsageError(f"{path} does not append {EOS!r} to a row")
     return tokenizer
 
 
@@ -113,12 +114,12 @@ def _from_model(path: Path, *, extra_ids: int) -> Tokenizer:
     model = read_sentencepiece(path)
     if model.algorithm != UNIGRAM:
         name = ALGORITHMS.get(model.algorithm, model.algorithm)
-        raise ValueError(f"{path}: the model's algorithm is {name!r}; T5 has 'unigram'")
+        raise UsageError(f"{path}: the model's algorithm is {name!r}; T5 has 'unigram'")
     extra = [f"<extra_id_{i}>" for i in reversed(range(extra_ids))]
     entries = [(piece.text, piece.score) for piece in model.pieces]
     unknown = [i for i, piece in enumerate(model.pieces) if piece.kind == UNKNOWN_PIECE]
     if len(unknown) != 1:
-        raise ValueError(f"{path} has {len(unknown)} pieces for the unknown; T5 has one")
+        raise UsageError(f"{path} has {len(unknown)} pieces for the unknown; T5 has one")
     vocabulary = [*entries, *((name, 0.0) for name in extra)]
     tokenizer = Tokenizer(Unigram(vocabulary, unk_id=unknown[0], byte_fallback=False))
     _check_vocabulary(path, tokenizer)
@@ -143,7 +144,7 @@ def _from_model(path: Path, *, extra_ids: int) -> Tokenizer:
 def _check_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
     absent = [name for name in (PAD, EOS, UNKNOWN) if tokenizer.token_to_id(name) is None]
     if absent:
-        raise ValueError(f"{path}: the vocabulary lacks {absent}")
+        raise UsageError(f"{path}: the vocabulary lacks {absent}")
 
 
 def _piece(message: bytes) -> Piece:

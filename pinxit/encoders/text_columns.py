@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pinxit.arrays import Conditioning, TextEncoder
+from pinxit.config import UsageError
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.joint_text_encoder import join
 from pinxit.files import whole_folder
@@ -173,7 +174,7 @@ def _encode(
         output = apply(part.params, np.concatenate([ids, padding]))
         some = np.asarray(output.tokens, np.float32)[: len(ids)]
         if (peak := np.abs(some).max()) > np.finfo(np.float16).max:
-            raise ValueError(
+            raise UsageError(
                 f"cache_text: the text encoder's output reaches {peak:.3g}, beyond float16; "
                 "set cache_text to 0"
             )

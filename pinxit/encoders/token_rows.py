@@ -51,4 +51,4 @@ def check_fit(tokenizer: Tokenizer, vocab_size: int, *, max_tokens: int, longest
         raise UsageError("max_tokens", max_tokens, problem="out of range", valid=valid)
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
-        raise ValueError(f"the tokenizer has {size} tokens, the text tower knows {vocab_size}")
+        raise UsageError(f"the tokenizer has {size} tokens, the text tower knows {vocab_size}")

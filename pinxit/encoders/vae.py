@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike
+from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.weights import Sharding, Tree
 from pinxit.encoders.winograd import conv3x3
@@ -53,14 +54,14 @@ class AutoencoderKLConfig:
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.block_out_channels:
-            raise ValueError("block_out_channels is empty; give one width per level")
+            raise UsageError("block_out_channels is empty; give one width per level")
         if self.norm_num_groups < 1:
-            raise ValueError(f"norm_num_groups is {self.norm_num_groups}; it must be at least 1")
+            raise UsageError(f"norm_num_groups is {self.norm_num_groups}; it must be at least 1")
         bad = [w for w in self.block_out_channels if w < 1 or w % self.norm_num_groups]
         if bad:
-            raise ValueError(
+            raise UsageError(
                 f"block_out_channels has {bad}; each width must be a multiple of "
                 f"norm_num_groups = {self.norm_num_groups}"
             )
@@ -75,10 +76,10 @@ class AutoencoderKLConfig:
         """From diffusers' config.json; what this module does not compute is refused by name."""
         kind = value.get("_class_name", value.get("model_type", "AutoencoderKL"))
         if kind != "AutoencoderKL":
-            raise ValueError(f"config.json describes a {kind!r}; known: AutoencoderKL")
+            raise UsageError(f"config.json describes a {kind!r}; known: AutoencoderKL")
         widths = value.get("block_out_channels", (64,))
         if not (isinstance(widths, list | tuple) and all(isinstance(w, int) for w in widths)):
-            raise ValueError(f"block_out_channels is {widths!r}; give one width per level")
+            raise UsageError(f"block_out_channels is {widths!r}; give one width per level")
         levels = len(widths)
         fixed = {
             "act_fn": "silu",
@@ -88,10 +89,10 @@ class AutoencoderKLConfig:
         for name, expected in fixed.items():
             given = value.get(name, expected)
             if (list(given) if isinstance(given, list | tuple) else given) != expected:
-                raise ValueError(f"{name} is {given!r}; the autoencoder knows only {expected!r}")
+                raise UsageError(f"{name} is {given!r}; the autoencoder knows only {expected!r}")
         for name in ("latents_mean", "latents_std"):
             if value.get(name) is not None:
-                raise ValueError(
+                raise UsageError(
                     f"{name} is set; the autoencoder knows only a scalar scale and shift"
                 )
         fields = cls.__dataclass_fields__
@@ -100,7 +101,7 @@ class AutoencoderKLConfig:
             known["sample_size"] = known["sample_size"][0]
         for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
             if not isinstance(known.get(name, 1), int):
-                raise ValueError(f"{name} is {known[name]!r}; it must be a whole number")
+                raise UsageError(f"{name} is {known[name]!r}; it must be a whole number")
         return cls(**known | {"block_out_channels": tuple(widths)})
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
     """Refuses images whose sides are not whole cells."""
     height, width = images.shape[1:3]
     if height % config.downsample or width % config.downsample:
-        raise ValueError(
+        raise UsageError(
             f"image size {height}x{width} does not divide by the autoencoder's factor "
             f"{config.downsample}"
         )

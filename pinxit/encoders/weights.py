@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from pinxit.config import UsageError
 from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_json
 from pinxit.files import whole_set
 
@@ -89,11 +90,11 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
     if path.parent == ASSETS:
         return bundled(path.name)
     if path.is_file():
-        raise ValueError(f"{path} is a file; pass the directory that holds it and config.json")
+        raise UsageError(f"{path} is a file; pass the directory that holds it and config.json")
     match = REPOSITORY.fullmatch(str(source))
     if path.is_absolute() or match is None:
         choices = [*names, "a directory", "a Hub repository id (owner/name or owner/name@revision)"]
-        raise ValueError(f"there is no {str(source)!r} to load; known: {', '.join(choices)}")
+        raise UsageError(f"there is no {str(source)!r} to load; known: {', '.join(choices)}")
     return _download(match["repo_id"], match["revision"], allow)
 
 
@@ -101,7 +102,7 @@ def bundled(name: str) -> Path:
     """The directory of the small networks that come with Pinxit."""
     path = ASSETS / name
     if not path.is_dir():
-        raise ValueError(f"this installation lacks its bundled networks: {path} is missing")
+        raise UsageError(f"this installation lacks its bundled networks: {path} is missing")
     return path
 
 
@@ -158,7 +159,7 @@ def from_tensors(
     process reads all of it, one tensor at a time, and keeps its own part.
     """
     if dtype not in PARAMETER_DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
+        raise UsageError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
     wanted = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
     problems = [f"missing {name}" for name in wanted if name not in tensors]
     problems += [f"foreign {name}" for name in tensors if name not in wanted and not ignore(name)]
@@ -222,7 +223,7 @@ def _misfits(
 def _refuse(source: str | Path, problems: list[str], what: str) -> None:
     if problems:
         listed = "; ".join(sorted(problems))
-        raise ValueError(f"{source}: {len(problems)} tensors {what}: {listed}")
+        raise UsageError(f"{source}: {len(problems)} tensors {what}: {listed}")
 
 
 def _converted(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
@@ -269,7 +270,7 @@ def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(allow)))
     except (OSError, HTTPError, EntryNotFoundError, HFValidationError) as error:
         pinned = f" --revision {revision}" if revision else ""
-        raise ValueError(
+        raise UsageError(
             f"{repo_id!r}{f' at revision {revision!r}' if revision else ''} cannot be fetched from "
             f"the Hub. Where there is a network, run: hf download {repo_id}{pinned} --local-dir "
             "DIR, bring DIR here and pass it instead of the name; 'tiny' comes with Pinxit and "

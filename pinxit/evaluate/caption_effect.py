@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinxit.arrays import Example, to_pixels
-from pinxit.config import positive
+from pinxit.config import UsageError, positive
 from pinxit.evaluate.validation_loss import Examples, batches_by_shape, row_losses, spread_times
 from pinxit.pipeline import TextToImage
 
@@ -43,7 +43,7 @@ def conditioning_effect(
     positive("rows", rows, minimum=FEWEST)
     count = min(rows, len(examples))
     if count < FEWEST:
-        raise ValueError(f"images: {count} rows are too few; valid: at least {FEWEST}")
+        raise UsageError(f"images: {count} rows are too few; valid: at least {FEWEST}")
     first = [examples[row] for row in range(count)]
     captions = [row.caption for row in first]
     others = shuffled(captions)

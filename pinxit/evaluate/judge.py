@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 from pinxit.arrays import ArrayLike, to_pixels, to_uint8
+from pinxit.config import UsageError
 from pinxit.encoders.weights import flatten, unflatten
 from pinxit.files import whole_set
 
@@ -54,15 +55,15 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         if not self.attributes:
-            raise ValueError("judge attributes: empty; give at least one attribute with its values")
+            raise UsageError("judge attributes: empty; give at least one attribute with its values")
         if self.image_size % 2 ** len(self.channels):
-            raise ValueError(
+            raise UsageError(
                 f"judge image_size: {self.image_size} is not divisible by "
                 f"{2 ** len(self.channels)} (two to the number of stages)"
             )
         wrong = [width for width in self.channels if width % self.groups]
         if wrong:
-            raise ValueError(f"judge channels: {wrong} not divisible by groups={self.groups}")
+            raise UsageError(f"judge channels: {wrong} not divisible by groups={self.groups}")
 
     @property
     def grid(self) -> int:
@@ -222,7 +223,7 @@ def load_judge(directory: str | Path | None = None) -> Judge:
     """The judge stored in `directory`; without one, the judge that ships with the package."""
     directory = ASSETS if directory is None else Path(directory)
     if not (directory / "config.json").is_file():
-        raise ValueError(
+        raise UsageError(
             f"judge: {directory} holds no judge; "
             "valid: a directory with config.json and model.safetensors"
         )
@@ -244,7 +245,7 @@ def load_judge(directory: str | Path | None = None) -> Judge:
         }
     )
     if wrong:
-        raise ValueError(
+        raise UsageError(
             f"judge: {directory} does not fit its config.json; missing, extra or misshapen: {wrong}"
         )
     return Judge(unflatten(tensors, separator=SEPARATOR), config)

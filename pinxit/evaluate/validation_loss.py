@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pinxit.arrays import Conditioning, Example, to_pixels
-from pinxit.config import positive
+from pinxit.config import UsageError, positive
 from pinxit.flow.path import interpolate, velocity
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
@@ -46,7 +46,7 @@ def validation_loss(
     positive("bins", bins)
     count = len(examples)
     if count < bins:
-        raise ValueError(f"images: {count} rows for {bins} bins of time; valid: at least {bins}")
+        raise UsageError(f"images: {count} rows for {bins} bins of time; valid: at least {bins}")
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)

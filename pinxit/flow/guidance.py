@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
+from pinxit.config import UsageError
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Guidance:
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low < high <= 1:
-            raise ValueError(
+            raise UsageError(
                 f"interval: {self.interval!r} is not valid; "
                 "it must be (low, high) with 0 <= low < high <= 1"
             )
         if not 0 <= self.zero_init < 1:
-            raise ValueError(
+            raise UsageError(
                 f"zero_init: {self.zero_init!r} is not valid; it must be at least 0 and below 1"
             )
 

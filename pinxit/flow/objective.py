@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pinxit.arrays import ArrayLike, Batch, Conditioning, VelocityFn
+from pinxit.config import UsageError
 from pinxit.flow.path import interpolate, velocity
 from pinxit.flow.time import TimeSampling
 
@@ -34,11 +35,11 @@ class FlowMatching:
 
     def __post_init__(self) -> None:
         if not 0 <= self.caption_dropout <= 1:
-            raise ValueError(
+            raise UsageError(
                 f"caption_dropout: {self.caption_dropout!r} is not valid; it must be from 0 to 1"
             )
         if self.bins < 1:
-            raise ValueError(f"bins: {self.bins!r} is not valid; it must be at least 1")
+            raise UsageError(f"bins: {self.bins!r} is not valid; it must be at least 1")
 
     def loss(
         self, model: VelocityFn, batch: Batch, *, key: Array

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
+from pinxit.config import UsageError
 
 Callback = Callable[[Array, Array], Any]
 """Called on the host after every step with its number (from 1) and the latents; for progress."""
@@ -193,5 +194,5 @@ EVALUATIONS: dict[str, Callable[[int], int]] = {
 def get_solver(name: str) -> Solver:
     """The solver called `name`."""
     if name not in SOLVERS:
-        raise ValueError(f"solver: unknown {name!r}; known: {', '.join(SOLVERS)}")
+        raise UsageError(f"solver: unknown {name!r}; known: {', '.join(SOLVERS)}")
     return SOLVERS[name]

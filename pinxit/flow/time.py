@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from pinxit.config import UsageError
+
 
 @overload
 def shift_time(t: np.ndarray, shift: float) -> np.ndarray: ...
@@ -41,12 +43,12 @@ class TimeSampling:
     def __post_init__(self) -> None:
         known = ("logit_normal", "uniform")
         if self.distribution not in known:
-            raise ValueError(
+            raise UsageError(
                 f"distribution: unknown {self.distribution!r}; known: {', '.join(known)}"
             )
         for name in ("std", "shift"):
             if not getattr(self, name) > 0:
-                raise ValueError(
+                raise UsageError(
                     f"{name}: {getattr(self, name)!r} is not valid; it must be above 0"
                 )
 
@@ -61,9 +63,9 @@ class TimeSampling:
 
 def _check_steps(steps: int, shift: float) -> None:
     if steps < 1:
-        raise ValueError(f"steps: {steps!r} is not valid; it must be at least 1")
+        raise UsageError(f"steps: {steps!r} is not valid; it must be at least 1")
     if not shift > 0:
-        raise ValueError(f"shift: {shift!r} is not valid; it must be above 0")
+        raise UsageError(f"shift: {shift!r} is not valid; it must be above 0")
 
 
 def time_grid(steps: int, *, shift: float = 1.0) -> Float[np.ndarray, " s"]:

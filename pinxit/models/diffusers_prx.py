@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pinxit.config import UsageError
 from pinxit.models.attention import head_axes
 from pinxit.models.transformer import Params, TransformerConfig
 
@@ -182,7 +183,7 @@ def _factorise_modulation(
     lost, scale = size[:, rank:], float(np.linalg.norm(weights, axis=(1, 2)).max())
     if lost.size and float(lost.max()) > 1e-6 * scale:
         needed = int((size > 1e-6 * scale).sum(axis=1).max())
-        raise ValueError(
+        raise UsageError(
             f"modulation_rank: {rank} cannot hold these weights' modulation; it needs {needed} "
             f"(hidden_size {config.hidden_size} always suffices)"
         )

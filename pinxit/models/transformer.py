@@ -25,6 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from pinxit.arrays import Conditioning
+from pinxit.config import UsageError
 from pinxit.models.attention import Attention, Rotation, rope
 from pinxit.models.layers import (
     TIME_FEATURES,
@@ -94,7 +95,7 @@ class TransformerConfig:
         for name in ("prediction", "dtype", "attention", "remat"):
             value, known = getattr(self, name), get_args(hints[name])
             if value not in known:
-                raise ValueError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
+                raise UsageError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
         for name in ("hidden_size", "depth", "num_heads", "patch_size", "in_channels",
                      "context_dim", "time_max_period", "scan_unroll"):  # fmt: skip
             _require(isinstance(getattr(self, name), int), self, name, "a whole number")
@@ -105,12 +106,12 @@ class TransformerConfig:
         if self.bottleneck_size is not None:
             _require(self.bottleneck_size >= 1, self, "bottleneck_size", "at least 1, or none")
         if self.hidden_size % self.num_heads:
-            raise ValueError(
+            raise UsageError(
                 f"num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}; "
                 f"valid: {', '.join(map(str, self._valid_heads()))}"
             )
         if self.num_heads not in self._valid_heads():
-            raise ValueError(
+            raise UsageError(
                 f"num_heads: {self.num_heads} gives heads of width {self.head_dim}; it must be "
                 f"even and at least 4, valid: {', '.join(map(str, self._valid_heads())) or 'none'}"
             )
@@ -130,7 +131,7 @@ class TransformerConfig:
 
 def _require(valid: bool, config: TransformerConfig, name: str, rule: str) -> None:
     if not valid:
-        raise ValueError(f"{name}: {getattr(config, name)!r} is not valid; it must be {rule}")
+        raise UsageError(f"{name}: {getattr(config, name)!r} is not valid; it must be {rule}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -148,10 +149,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(name: str, **overrides: Any) -> TransformerConfig:
     """The config called `name`, with fields overridden."""
     if name not in PRESETS:
-        raise ValueError(f"preset: unknown {name!r}; known: {', '.join(PRESETS)}")
+        raise UsageError(f"preset: unknown {name!r}; known: {', '.join(PRESETS)}")
     known = [field.name for field in fields(TransformerConfig)]
     if unknown := sorted(set(overrides) - set(known)):
-        raise ValueError(f"model: unknown field {unknown[0]!r}; known: {', '.join(known)}")
+        raise UsageError(f"model: unknown field {unknown[0]!r}; known: {', '.join(known)}")
     return TransformerConfig(**(PRESETS[name] | overrides))
 
 

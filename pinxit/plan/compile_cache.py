@@ -23,7 +23,8 @@ from typing import Any
 import pinxit
 from pinxit import config as settings
 from pinxit import extensions
-from pinxit.plan.compile_worker import FLAGS, XLA_FLAGS
+from pinxit.config import UsageError
+from pinxit.plan.compile_worker import FLAGS, MISTAKE, XLA_FLAGS
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
 from pinxit.train.settings import TrainConfig
@@ -40,6 +41,12 @@ IRRELEVANT = (
 it)."""
 POLL = 0.2
 """Seconds between looks at a worker."""
+
+
+class CompilerFailed(RuntimeError):
+    """The compiler ended in an error of its own: a bug, of the program or of the compiler."""
+
+
 Said = Callable[[str, float], None]
 """Is told what is being compiled, and for how many seconds."""
 
@@ -124,9 +131,8 @@ def compile_step(
 ) -> Compiled:
     """What the target's compiler says of the step of `config` (resolved).
 
-    Raises `UsageError` for
-    settings that do not fit together and for a compiler that is not there, `ValueError` with the
-    worker's last words where it failed.
+    Raises `UsageError` for settings that do not fit together and for a compiler that is not there,
+    and `CompilerFailed` with the worker's last words where it failed.
     """
     platform = HERE if target == HERE else get_target(target).platform
     path = find_compiler(platform, target=target)
@@ -175,16 +181,17 @@ def _run(job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, 
                 worker.kill()
                 worker.wait()
     if worker.returncode or not result.is_file():
-        raise ValueError(_last_words(log, worker.returncode))
+        raise _last_words(log, worker.returncode)
 
 
-def _last_words(log: Path, code: int) -> str:
+def _last_words(log: Path, code: int) -> UsageError | CompilerFailed:
     """Why a worker failed, from its log."""
     lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     last = lines[-1] if lines else ""
-    for kind in ("pinxit.config.UsageError: ", "ValueError: "):
-        if last.startswith(kind):
-            return last.removeprefix(kind)
+    if last.startswith(MISTAKE):
+        return UsageError(last.removeprefix(MISTAKE))
     if code == -9:
-        return f"the compiler was killed, most likely for want of memory; its log: {log}"
-    return f"the compiler failed with {last or f'exit code {code}'}; its log: {log}"
+        return UsageError(
+            f"the compiler was killed, most likely for want of memory; its log: {log}"
+        )
+    return CompilerFailed(f"the compiler failed with {last or f'exit code {code}'}; its log: {log}")

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from pinxit import extensions
-from pinxit.config import from_json
+from pinxit.config import UsageError, from_json
 from pinxit.files import whole
 from pinxit.plan.targets import CARDS, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig
 
+MISTAKE = "mistake: "
+"""Begins the last line of the log where the settings are wrong, not the compiler."""
 EXHAUSTED = "RESOURCE_EXHAUSTED"
 FLAGS = {
     "JAX_PLATFORMS": "cpu",
@@ -47,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     job_path, result_path = list(sys.argv[1:] if argv is None else argv)
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     config = from_json(TrainConfig, job["config"])
-    result = work(config, job["target"], programs=Path(job["programs"]))
+    try:
+        result = work(config, job["target"], programs=Path(job["programs"]))
+    except UsageError as error:
+        print(MISTAKE + " ".join(str(error).split()), file=sys.stderr)
+        return 2
     with whole(Path(result_path)) as temporary:
         temporary.write_text(json.dumps(result), encoding="utf-8")
     return 0

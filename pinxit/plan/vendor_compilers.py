@@ -66,7 +66,7 @@ def requirement(compiler: str) -> str:
         if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker) and re.match(name, wanted):
             return wanted.strip()
     version = importlib.metadata.version("jax")
-    raise ValueError(f"install_compiler: jax {version} names no {name} in its extra {extra!r}")
+    raise UsageError(f"install_compiler: jax {version} names no {name} in its extra {extra!r}")
 
 
 def install_command(compiler: str) -> list[str]:
@@ -76,7 +76,7 @@ def install_command(compiler: str) -> list[str]:
         return [sys.executable, "-m", "pip", "install", "--quiet", *into]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--quiet", "--python", sys.executable, *into]
-    raise ValueError("install_compiler: neither pip nor uv is there to install with")
+    raise UsageError("install_compiler: neither pip nor uv is there to install with")
 
 
 def install(compiler: str) -> Path:
@@ -86,7 +86,7 @@ def install(compiler: str) -> Path:
     command = install_command(compiler)
     done = subprocess.run(command, check=False)
     if done.returncode:
-        raise ValueError(
+        raise UsageError(
             f"install_compiler: {compiler} could not be installed; the command was: "
             f"{' '.join(command)}"
         )

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from pinxit.config import UsageError, differences, plain
+from pinxit.config import UsageError, differences, plain, read_json
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.row import Row, Source, Unit, unusable
@@ -153,7 +153,7 @@ class ReadMarks:
             at = int(row.key.rpartition("/")[2])
             first = at if first < 0 else first
             if at <= last:
-                raise ValueError(f"the rows of unit {unit.id} are not in the order of their keys")
+                raise UsageError(f"the rows of unit {unit.id} are not in the order of their keys")
             last = at
             reason = unusable(row) or self._plain.alone(row)
             counts[reason or "ok"] += 1
@@ -281,9 +281,9 @@ def find_duplicates(
 def _begin(search: Search, identity: Mapping[str, Any]) -> None:
     """Raises if the work that lies there is of another search."""
     about = search.folder / "search.json"
-    before = json.loads(about.read_text()) if about.is_file() else None
+    before = read_json(about) if about.is_file() else None
     if before is not None and (changed := differences(before, plain(identity))):
-        raise ValueError(
+        raise UsageError(
             f"{search.folder} was begun with other settings: {'; '.join(changed)}; "
             "give the same ones, or remove the folder"
         )

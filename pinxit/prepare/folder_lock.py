@@ -8,6 +8,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from pinxit.config import UsageError
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.ranks import RankEngine
 
@@ -37,7 +38,7 @@ def locked(root: Path, engine: Engine) -> Iterator[None]:
             for path in sorted(root.glob(".lock-*-of-*")) if free else ():
                 world = path.name.rpartition("-")[2]
                 if world != str(ranked.world) and not lock(path, fcntl.LOCK_SH):
-                    raise ValueError(f"{root}: ranks of a world of {world} are at work there")
+                    raise UsageError(f"{root}: ranks of a world of {world} are at work there")
         if not free:
-            raise ValueError(f"{root}: another preparation is at work there")
+            raise UsageError(f"{root}: another preparation is at work there")
         yield

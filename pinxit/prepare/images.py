@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinxit.config import plain
+from pinxit.config import UsageError, plain
 from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
@@ -216,7 +216,7 @@ class _Work:
     def wanted(self, row: Row) -> bool:
         """Notes the row; whether its image is wanted."""
         if row.key in self.rows:
-            raise ValueError(f"the source has two rows with the key {row.key}")
+            raise UsageError(f"the source has two rows with the key {row.key}")
         self.rows[row.key] = _bare(row)
         if row.key in self.former:
             self.outcomes[row.key] = self.former[row.key]

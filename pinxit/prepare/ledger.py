@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pinxit.config import differences, plain
+from pinxit.config import UsageError, differences, plain, read_json
 from pinxit.data.prepared.manifest import FORMAT, READABLE, STAGES, Manifest, Stage, Unfinished
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
@@ -67,7 +67,7 @@ class Ledger:
         before = self.identity()
         if before is not None and _settings(before) != _settings(given):
             changed = differences(_settings(before), _settings(given))
-            raise ValueError(
+            raise UsageError(
                 f"{self.root} was begun with other settings: {'; '.join(changed)}; "
                 "give the same ones, or another folder"
             )
@@ -75,11 +75,20 @@ class Ledger:
 
     def identity(self) -> dict[str, Any] | None:
         """What the stage was begun with; None before that."""
-        return json.loads(self.about.read_text())["identity"] if self.about.is_file() else None
+        return self._begun("identity")
 
     def notes(self) -> dict[str, Any]:
         """What the last `begin` noted."""
-        return json.loads(self.about.read_text())["notes"] if self.about.is_file() else {}
+        return self._begun("notes") or {}
+
+    def _begun(self, part: str) -> dict[str, Any] | None:
+        """One part of what `begin` wrote; None before that."""
+        if not self.about.is_file():
+            return None
+        about = read_json(self.about)
+        if not isinstance(about.get(part), dict):
+            raise UsageError(f"{self.about} is damaged: it lacks {part!r}")
+        return about[part]
 
     def path(self, folder: str, unit: str, *, generation: int = 0) -> Path:
         """Where a unit's file in one of the stage's folders lies."""
@@ -142,7 +151,7 @@ class Ledger:
 def safe(unit: str) -> str:
     """The id, if it may be part of a file's name."""
     if not SAFE.fullmatch(unit):
-        raise ValueError(f"unit: {unit!r} is no valid id; valid: letters, digits, '.', '_', '-'")
+        raise UsageError(f"unit: {unit!r} is no valid id; valid: letters, digits, '.', '_', '-'")
     return unit
 
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pinxit.config import diff
+from pinxit.config import UsageError, diff
 from pinxit.devices.transfer import fetch
 from pinxit.files import BEFORE, restore_folder, sync, whole_folder
 from pinxit.stored_model import MANIFEST, damage, files_of, mismatches, sha256_of
@@ -41,7 +41,7 @@ FREE_FIELDS = (
 them: arrays are whole in a checkpoint, so any mesh and any number of processes goes on from it."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UsageError):
     """Why a checkpoint cannot be used."""
 
 
@@ -152,7 +152,7 @@ def check_config(saved: Any, given: Any) -> None:
         if name not in FREE_FIELDS and name.partition(".")[0] not in FREE_FIELDS
     ]
     if changed:
-        raise ValueError(
+        raise UsageError(
             f"resume: the settings differ from the run's: {'; '.join(changed)}; "
             "give the run's own settings, or another --name"
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.arrays import Example
+from pinxit.config import UsageError
 from pinxit.data.sources.catalogue import SOURCES
 
 Split = Literal["train", "heldout"]
@@ -56,5 +57,5 @@ def load_examples(
 ) -> Examples:
     """`size` rows of the dataset called `name`."""
     if name not in DATASETS:
-        raise ValueError(f"dataset_name: unknown dataset {name!r}; known: {', '.join(DATASETS)}")
+        raise UsageError(f"dataset_name: unknown dataset {name!r}; known: {', '.join(DATASETS)}")
     return DATASETS[name](size, image_size, seed=seed, split=split)

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pinxit.config import UsageError
+
 
 @dataclass(frozen=True)
 class EmaConfig:
@@ -30,16 +32,16 @@ class EmaConfig:
     def __post_init__(self) -> None:
         """Refuses unknown kinds and lengths that no average can have."""
         if self.kind not in ("power", "decay"):
-            raise ValueError(f"ema.kind: unknown kind {self.kind!r}; known: power, decay")
+            raise UsageError(f"ema.kind: unknown kind {self.kind!r}; known: power, decay")
         low, high = (0.0, 0.28) if self.kind == "power" else (0.0, 1.0)
         for length in self.lengths:
             if not low < length < high:
-                raise ValueError(
+                raise UsageError(
                     f"ema.lengths: {length} is out of range for kind {self.kind!r}; "
                     f"valid: above {low} and below {high}"
                 )
         if len(set(self.lengths)) != len(self.lengths):
-            raise ValueError(f"ema.lengths: {self.lengths} names a length twice")
+            raise UsageError(f"ema.lengths: {self.lengths} names a length twice")
 
     @property
     def names(self) -> tuple[str, ...]:

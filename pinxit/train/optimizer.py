@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 import optax
 
+from pinxit.config import UsageError
 from pinxit.train.muon import scale_by_muon
 
 NAMES = ("adamw", "muon")
@@ -48,26 +49,26 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuses unknown names and numbers out of range."""
         if self.name not in NAMES:
-            raise ValueError(
+            raise UsageError(
                 f"optimizer.name: unknown optimizer {self.name!r}; known: {', '.join(NAMES)}"
             )
         if self.schedule not in SCHEDULES:
-            raise ValueError(
+            raise UsageError(
                 f"optimizer.schedule: unknown schedule {self.schedule!r}; "
                 f"known: {', '.join(SCHEDULES)}"
             )
         if not self.learning_rate > 0:
-            raise ValueError(f"optimizer.learning_rate: {self.learning_rate} must be above 0")
+            raise UsageError(f"optimizer.learning_rate: {self.learning_rate} must be above 0")
         for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name}: {getattr(self, name)} must be in [0, 1)")
+                raise UsageError(f"optimizer.{name}: {getattr(self, name)} must be in [0, 1)")
         for name in ("weight_decay", "warmup_steps", "final_fraction"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"optimizer.{name}: {getattr(self, name)} must not be negative")
+                raise UsageError(f"optimizer.{name}: {getattr(self, name)} must not be negative")
         for name in ("eps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"optimizer.{name}: {value} must be above 0")
+                raise UsageError(f"optimizer.{name}: {value} must be above 0")
 
 
 def build_schedule(config: OptimizerConfig, max_steps: int) -> optax.Schedule:

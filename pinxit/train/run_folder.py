@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pinxit.config import UsageError, from_json, to_json
+from pinxit.config import UsageError, from_json, read_json, to_json
 from pinxit.files import write_json
 from pinxit.train.checkpoint import check_config
 from pinxit.train.settings import TrainConfig
@@ -78,7 +78,7 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """The results of a finished run."""
-        return json.loads(self.results.read_text()) if self.results.is_file() else None
+        return read_json(self.results) if self.results.is_file() else None
 
 
 def write_values(path: Path, value: Any) -> None:
@@ -156,7 +156,7 @@ def saved_config(folder: RunFolder, *, like: TrainConfig | None = None) -> Train
         objective = from_json(type(like.objective), value.pop("objective", {}))
         return replace(from_json(TrainConfig, value), objective=objective)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"resume: {folder.config} cannot be read ({error})") from error
+        raise UsageError(f"resume: {folder.config} cannot be read ({error})") from error
 
 
 def environment() -> dict[str, Any]:

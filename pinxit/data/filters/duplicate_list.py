@@ -64,7 +64,7 @@ class DuplicateList:
         unit, _, number = key.rpartition("/")
         place = self._units.get(unit)
         if place is None:
-            raise ValueError(
+            raise UsageError(
                 f"filters.duplicates: {self.path} ends before unit {unit}: it was made with a "
                 "smaller --limit; make it anew"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row
 
 BINS: dict[str, tuple[float, float, int]] = {
@@ -106,7 +107,7 @@ class Histograms:
             if known is None:
                 continue
             if len(known["counts"]) != BINS[name][2] or list(known["range"]) != [*BINS[name][:2]]:
-                raise ValueError(f"histogram {name!r} has other bins than this version of Pinxit")
+                raise UsageError(f"histogram {name!r} has other bins than this version of Pinxit")
             histogram.counts[:] = known["counts"]
             histogram.missing = int(known["missing"])
         return histograms

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pinxit.config import plain
+from pinxit.config import UsageError, plain
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
@@ -44,7 +44,7 @@ def is_prepared(path: str) -> bool:
     return any((Path(path).expanduser() / name).is_file() for name in names)
 
 
-class Unfinished(ValueError):
+class Unfinished(UsageError):
     """The dataset is not prepared to the end."""
 
 
@@ -135,10 +135,10 @@ class Manifest:
             }
             manifest = cls(**raw)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be read ({error!r})") from error
+            raise UsageError(f"{path} cannot be read ({error!r})") from error
         if (found := manifest.identity.get("format")) not in READABLE:
             valid = ", ".join(map(str, READABLE))
-            raise ValueError(f"{path}: format {found!r} is unknown; valid: {valid}")
+            raise UsageError(f"{path}: format {found!r} is unknown; valid: {valid}")
         if manifest.fingerprint() != fingerprint:
-            raise ValueError(f"{path} is damaged: its fingerprint differs")
+            raise UsageError(f"{path} is damaged: its fingerprint differs")
         return manifest

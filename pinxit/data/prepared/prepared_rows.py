@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from pinxit.config import choice
+from pinxit.config import UsageError, choice
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.data.prepared.row_layout import files_of, parts_of
@@ -99,7 +99,7 @@ class PreparedRows:
         folders = (kind, "text") if text else (kind,)
         if absent := [folder for folder in folders if folder not in self.manifest.files]:
             valid = ", ".join(self.manifest.files) or "none"
-            raise ValueError(f"{root}: holds no {absent[0]}; it holds: {valid}")
+            raise UsageError(f"{root}: holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
         self._files = files_of(self.manifest, folders)
         """Unit to folder to shard; all are verified before one is read."""

@@ -25,6 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from pinxit.config import UsageError
 from pinxit.files import disk_full, whole
 
 SUFFIX = ".array_record"
@@ -43,7 +44,7 @@ FULL_WORDS = ("No space left on device", "File too large", "Disk quota exceeded"
 """How the writer, which loses the error's number, says that the disk is full."""
 
 
-class DamagedShard(ValueError):
+class DamagedShard(UsageError):
     """Why a shard cannot be used."""
 
 

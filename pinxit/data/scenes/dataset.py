@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pinxit.arrays import Example
+from pinxit.config import UsageError
 from pinxit.data.scenes.attributes import SPLITS, Scene, sample_scene
 from pinxit.data.scenes.captions import caption
 from pinxit.data.scenes.drawing import render
@@ -28,7 +29,7 @@ class Scenes:
         if self.split not in SPLITS:
             raise ValueError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
         if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}")
+            raise UsageError(f"length must be at least 1, got {self.length}")
 
     def __len__(self) -> int:
         return self.length

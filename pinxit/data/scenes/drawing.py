@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pinxit.config import UsageError
 from pinxit.data.scenes.attributes import PLACES, Scene, Thing
 
 RGB = tuple[int, int, int]
@@ -61,7 +62,7 @@ X_OF = dict(zip(PLACES, (13.0, 32.0, 51.0), strict=True))
 def render(scene: Scene, *, seed: int, index: int = 0, size: int = 64) -> np.ndarray:
     """The picture of `scene`: uint8, (size, size, 3)."""
     if size < 16:
-        raise ValueError(f"image size {size} is too small to draw a scene; at least 16")
+        raise UsageError(f"image size {size} is too small to draw a scene; at least 16")
     rng = np.random.default_rng([seed, index, 1])
     canvas = _Canvas(size)
     horizon = 39.0 + rng.uniform(-1.5, 1.5)

@@ -41,7 +41,7 @@ class Columns:
         """With some meanings named by hand: "URL", "a,b" (the first that has a value), "none"."""
         unknown = [meaning for meaning in columns if meaning not in FIELDS]
         if unknown:
-            raise ValueError(f"columns: {unknown} are unknown; valid: {', '.join(FIELDS)}")
+            raise UsageError(f"columns: {unknown} are unknown; valid: {', '.join(FIELDS)}")
         names = dict(self.names)
         for meaning, given in columns.items():
             absent = given.lower() in NONE
@@ -77,7 +77,7 @@ class Columns:
             if not any(m in found or m in self.by_hand for m in one.split("|")):
                 lacking.append(f"{one.replace('|', ' or ')} ({self._candidates(one)})")
         if lacking:
-            raise ValueError(
+            raise UsageError(
                 f"{where} has no column for {'; '.join(lacking)}; it has: "
                 f"{', '.join(existing) or 'none'}. {self._textual(existing, bearing)}"
                 "What means what can be said by hand, as in "

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pinxit.config import UsageError
 from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
 
 MAGIC = frozenset("*?[")
@@ -56,14 +57,14 @@ def list_files(
     """
     local = os.path.exists(os.path.expanduser(path))
     if not local and (path.startswith("pipe:") or "::" in path):
-        raise ValueError(f"path: {path!r} names a command or a chain of file systems: refused")
+        raise UsageError(f"path: {path!r} names a command or a chain of file systems: refused")
     if path.startswith(SCHEME) or (not local and _is_hub_name(path, suffixes)):
         return _list_hub(path, revision, suffixes=suffixes, form=form)
     if revision is not None:
-        raise ValueError(f"revision: {revision!r} is for datasets of the hub, not for {path!r}")
+        raise UsageError(f"revision: {revision!r} is for datasets of the hub, not for {path!r}")
     found = _list_local(path) if local or "://" not in path else _list_remote(path)
     if not found:
-        raise ValueError(f"path: there is no {path!r}; it takes {form}, or a hub dataset's name")
+        raise UsageError(f"path: there is no {path!r}; it takes {form}, or a hub dataset's name")
     files = _wanted(found, suffixes, path, form)
     return Listing(tuple(files), fingerprint(files))
 
@@ -152,7 +153,7 @@ def _wanted(found: list[File], suffixes: Sequence[str], path: str, form: str) ->
     if not files:
         names = ", ".join(file.name for file in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise ValueError(
+        raise UsageError(
             f"path: {path!r} holds no {' or '.join(suffixes)} file ({form}); it holds {names}{more}"
         )
     return sorted(files, key=lambda file: file.name)
@@ -161,12 +162,12 @@ def _wanted(found: list[File], suffixes: Sequence[str], path: str, form: str) ->
 def _list_hub(path: str, revision: str | None, *, suffixes: Sequence[str], form: str) -> Listing:
     where = parse_hub_path(path, revision)
     if where is None:
-        raise ValueError(f"path: {path!r} is no hub path; valid: hf://datasets/owner/name")
+        raise UsageError(f"path: {path!r} is no hub path; valid: hf://datasets/owner/name")
     commit, found = list_hub(where, form=form)
     root = f"{SCHEME}datasets/{where.repo}@{commit}/"
     files = [File(name, root + name, size) for name, size in found if not _is_hidden(name)]
     if not files:
-        raise ValueError(f"path: {path!r} at commit {commit} holds no files")
+        raise UsageError(f"path: {path!r} at commit {commit} holds no files")
     return Listing(tuple(_wanted(files, suffixes, path, form)), commit)
 
 
@@ -207,7 +208,7 @@ def _list_remote(url: str) -> list[File]:
         else:
             entries, root = fs.find(place, detail=True), place
     except (OSError, ImportError, ValueError, *network_faults(url)) as error:
-        raise ValueError(f"path: {url!r} cannot be listed: {error}") from error
+        raise UsageError(f"path: {url!r} cannot be listed: {error}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]
     start = root.rstrip("/") + "/"
     return [

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pinxit.config import UsageError
 from pinxit.data.retry_after import seconds_of
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def parse_hub_path(path: str, revision: str | None = None) -> HubPath | None:
         return None
     repo, named, inside = match.groups()
     if named and revision and named != revision:
-        raise ValueError(f"revision: {revision!r}, but the path says {named!r}: {path}")
+        raise UsageError(f"revision: {revision!r}, but the path says {named!r}: {path}")
     return HubPath(repo, named or revision, inside or "")
 
 
@@ -71,7 +72,7 @@ def list_hub(where: HubPath, *, form: str) -> tuple[str, list[tuple[str, int | N
         commit = str(info.sha)
         found = politely(lambda: _find(f"datasets/{where.repo}@{commit}", where.inside))
     except (HTTPError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ValueError(_refusal(where, error, form)) from error
+        raise UsageError(_refusal(where, error, form)) from error
     start = f"datasets/{where.repo}@{commit}/"
     return commit, [(name.removeprefix(start), size) for name, size in found]
 

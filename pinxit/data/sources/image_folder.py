@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, text, unreadable
 from pinxit.data.sources.files import (
@@ -107,7 +108,7 @@ def read_folder(path: str, revision: str) -> tuple[Entry, ...]:
     """The entries of a folder, sorted by name; ValueError where its revision is another."""
     listing = list_folder(path)
     if listing.revision != revision:
-        raise ValueError(
+        raise UsageError(
             f"{path} has changed since it was opened ({revision}, now {listing.revision}); "
             "start again with a new output folder, or bring the old files back"
         )
@@ -142,7 +143,7 @@ def _metadata(files: Mapping[str, File]) -> dict[str, dict[str, Any]]:
         for values in _records(file.path):
             named = next((text(values[key]) for key in NAMED if values.get(key)), None)
             if named is None:
-                raise ValueError(
+                raise UsageError(
                     f"{file.path} has a record without {' or '.join(NAMED)}; it has: "
                     f"{', '.join(values)}"
                 )
@@ -161,7 +162,7 @@ def _records(path: str) -> Iterator[dict[str, Any]]:
             elif names is not None and fields is not None:
                 yield dict(zip(names, fields, strict=False))
             else:
-                raise ValueError(f"{path} has a record that is no JSON object")
+                raise UsageError(f"{path} has a record that is no JSON object")
 
 
 def _bytes(file: File | None, *, limit: int) -> bytes | None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, Found, make_row
 from pinxit.data.sources.files import File, open_file, reading
@@ -144,7 +145,7 @@ def open_table(path: str) -> Iterator[ParquetFile]:
             with ParquetFile(stream, page_checksum_verification=True) as table:
                 yield table
         except pyarrow.ArrowException as error:
-            raise ValueError(f"{path} is no readable parquet file: {error}") from error
+            raise UsageError(f"{path} is no readable parquet file: {error}") from error
 
 
 def plan(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:

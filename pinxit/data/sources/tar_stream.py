@@ -10,6 +10,8 @@ import io
 import tarfile
 from collections.abc import Iterator
 
+from pinxit.config import UsageError
+
 BLOCK = 512
 CHUNK = 2**20
 LARGEST_HEADER = 2**16
@@ -56,15 +58,15 @@ def members(stream: io.IOBase, path: str, *, seek: bool = False) -> Iterator[tup
         try:
             head = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise UsageError(f"{path} is damaged: {error}") from error
         if head.type == tarfile.GNUTYPE_SPARSE or "GNU.sparse.major" in override:
-            raise ValueError(f"{path} has a sparse member ({head.name!r}): refused")
+            raise UsageError(f"{path} has a sparse member ({head.name!r}): refused")
         size = 0 if head.type in BODILESS else _size(override.get("size"), head.size, path)
         body = Body(stream, size, path)
         padding = -size % BLOCK
         if head.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
             if size > LARGEST_HEADER:
-                raise ValueError(f"{path} has a header of {size} bytes: refused")
+                raise UsageError(f"{path} has a header of {size} bytes: refused")
             data = body.read(size)
             long = head.type == tarfile.GNUTYPE_LONGNAME
             override |= {"path": _decode(data.split(b"\0")[0])} if long else _pax(data)
@@ -90,7 +92,7 @@ def read_exactly(stream: io.IOBase, size: int, path: str) -> bytes:
     while left:
         part = stream.read(left)  # type: ignore[attr-defined]
         if not part:
-            raise ValueError(f"{path} is damaged: it ends before its end mark")
+            raise UsageError(f"{path} is damaged: it ends before its end mark")
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
@@ -100,7 +102,7 @@ def _size(stated: str | None, head: int, path: str) -> int:
     """The bytes of a member: a PAX header's figure, else its own header's."""
     size = int(stated) if stated is not None and stated.isdecimal() else head
     if size < 0:
-        raise ValueError(f"{path} is damaged: a member of {size} bytes")
+        raise UsageError(f"{path} is damaged: a member of {size} bytes")
     return size
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, Found, make_row, unreadable
 from pinxit.data.sources.files import File, open_file, reading
@@ -112,7 +113,7 @@ class LinesSource:
             return []
         _, fields = next(found, (0, None))
         if not isinstance(fields, list):
-            raise ValueError(f"{path} has no readable first line")
+            raise UsageError(f"{path} has no readable first line")
         return fields if self.header else [str(i) for i in range(len(fields))]
 
     def _match(self, names: tuple[str, ...], path: str) -> Found:
@@ -132,7 +133,7 @@ def open_lines(path: str) -> Iterator[io.IOBase]:
             with gzip.open(stream, "rb") as unpacked:  # type: ignore[arg-type]
                 yield unpacked
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise UsageError(f"{path} is damaged: {error}") from error
 
 
 def records(stream: io.IOBase, format: str) -> Iterator[Record]:

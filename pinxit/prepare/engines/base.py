@@ -21,6 +21,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+from pinxit.config import UsageError
+
 DIED = "Died"
 """`UnitResult.kind` when the process at work ended."""
 TIMEOUT = "Timeout"
@@ -84,11 +86,19 @@ def attempt(fn: Callable[[Any], Any], unit: Any) -> UnitResult:
         result = UnitResult(
             unit,
             kind=type(error).__name__,
-            reason=f"{type(error).__name__}: {said}" if said else type(error).__name__,
+            reason=_reason(error, said),
             trace=traceback.format_exc(),
             os_error=isinstance(error, OSError),
         )
     return replace(result, seconds=time.perf_counter() - begun)
+
+
+def _reason(error: Exception, said: str) -> str:
+    """Why a unit failed, in a line; a mistake that a person can mend needs no name of a class."""
+    name = type(error).__name__
+    if not said or isinstance(error, UsageError):
+        return said or name
+    return f"{name}: {said}"
 
 
 def close(fn: Any) -> None:

@@ -159,7 +159,7 @@ class Attempts:
         """An epoch without one attempt would be followed by others."""
         ends = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
         lost = [f"; unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
-        raise ValueError(
+        raise UsageError(
             f"{self.source.name}: not one row is left to train on: filtered {ends or 'none'}, "
             f"held out {len(self.excluded)}{''.join(lost[:3])}; loosen the filters (--filters.*), "
             "hold out fewer rows (--evaluation.images), or give a larger dataset"
@@ -232,7 +232,7 @@ class Attempts:
         """Counts a unit that cannot be read, or raises where it is one of too many."""
         self._in_a_row += 1
         if self._in_a_row >= UNREADABLE:
-            kind = OSError if isinstance(error, OSError) else ValueError
+            kind = OSError if isinstance(error, OSError) else UsageError
             raise kind(
                 f"{self.source.name}: {UNREADABLE} units in a row cannot be read; the last, "
                 f"{unit.id}: {error}"

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from pinxit.config import from_json, to_json
+from pinxit.config import UsageError, from_json, to_json
 from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig
@@ -52,7 +52,7 @@ USELESS_ROWS = 100
 """So many failures beyond four epochs of them say that a dataset is dead."""
 
 
-class Ended(ValueError):
+class Ended(UsageError):
     """Why a stream gives no more images."""
 
 
@@ -204,7 +204,7 @@ def pack_position(position: Position, revision: str | None) -> dict[str, Any]:
 def unpack_position(kept: dict[str, Any], revision: str | None) -> Position:
     """What `pack_position` made. Raises unless it is of the same revision of the dataset."""
     if kept.get("revision") != revision:
-        raise ValueError(
+        raise UsageError(
             f"resume: the run read revision {kept.get('revision')} of its dataset and this is "
             f"{revision}; give back the files it was begun with, or another --name"
         )

@@ -122,7 +122,7 @@ def check_position(position: Any, manifest: Manifest, root: Path) -> None:
     """Raises where a run would go on with other data than it was begun with."""
     before = position.get("dataset") if isinstance(position, dict) else None
     if before is not None and before != manifest.fingerprint():
-        raise ValueError(
+        raise UsageError(
             f"resume: the run was begun with the dataset {before} and {root} is "
             f"{manifest.fingerprint()} (prepared again, or another one); give back the former, or "
             "another --name"

@@ -113,7 +113,7 @@ def check_duplicates(stream: Stream, position: Any) -> str | None:
     """Returns the hash of the list of duplicates. Raises unless it is the position's."""
     listed = stream.attempts.duplicates.sha256
     if isinstance(position, dict) and position.get("duplicates") != listed:
-        raise ValueError(
+        raise UsageError(
             "resume: the list of duplicates (filters.duplicates) is not the one that the run was "
             "begun with; give that one back, or another --name"
         )
