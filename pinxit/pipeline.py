@@ -30,6 +30,7 @@ from PIL import Image
 from pinxit import stored_model as release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import Number, UsageError, choice, from_json, positive, to_json
+from pinxit.fixed_batches import padded
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
@@ -287,9 +288,8 @@ class TextToImage:
         times = time_grid(sampling.steps, shift=sampling.shift)
         for start in range(0, len(prompts), group):
             some = list(prompts[start : start + group])
-            padding = group - len(some)
-            numbers = [*seeds[start : start + group], *([0] * padding)]
-            encoded = self.encode([*some, *some[-1:] * padding, negative_prompt])
+            numbers = [*seeds[start : start + group], *([0] * (group - len(some)))]
+            encoded = self.encode([*padded(some, group), negative_prompt])
             latents = _solve(
                 self.params,
                 _noise(jnp.asarray(np.array(numbers, np.uint32)), shape=shape),

@@ -9,9 +9,6 @@ the batches of one.
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Generator, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pinxit.config import UsageError
+from pinxit.data.read_ahead import read_ahead
 
 
 @runtime_checkable
@@ -99,35 +97,9 @@ class Loader:
         self, start: int, stop: int, *, prefetch: int = 4
     ) -> Generator[dict[str, np.ndarray], None, None]:
         """Batches `start` to `stop - 1`, read ahead by a thread; close the generator to end it."""
-        ready: queue.Queue[dict[str, np.ndarray] | BaseException] = queue.Queue(maxsize=prefetch)
-        closed = threading.Event()
+        batches = (self.batch(step) for step in range(start, stop))
+        return read_ahead(batches, ahead=prefetch, name="pinxit-loader", waited=self._waited)
 
-        def put(item: dict[str, np.ndarray] | BaseException) -> None:
-            while not closed.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        def read() -> None:
-            try:
-                for step in range(start, stop):
-                    if closed.is_set():
-                        return
-                    put(self.batch(step))
-            except BaseException as error:  # handed to the consumer, which raises it
-                put(error)
-
-        thread = threading.Thread(target=read, name="pinxit-loader", daemon=True)
-        thread.start()
-        try:
-            for _ in range(start, stop):
-                begun = time.perf_counter()
-                item = ready.get()
-                self.wait_seconds += time.perf_counter() - begun
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            closed.set()
-            thread.join()
+    def _waited(self, seconds: float) -> None:
+        """Counts time spent waiting for data."""
+        self.wait_seconds += seconds

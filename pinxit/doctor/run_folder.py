@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from pinxit.data.image_column import image_column
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
@@ -246,7 +247,7 @@ class RunReport:
             said = f"{root} is {manifest.fingerprint()}, and the run was begun with {before}"
             yield problem("dataset", said, "give back the former, or another --name")
             return
-        kinds = ["latents" if config.encodes_ahead else "images"]
+        kinds: list[str] = [image_column(config.encodes_ahead)]
         kinds += ["text"] if manifest.text else []
         wrong, hashed, count = [], 0.0, 0
         listed = [(kind, info) for kind in kinds for info in manifest.files.get(kind, ()) if info]

@@ -23,6 +23,7 @@ from pinxit.config import UsageError
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.joint_text_encoder import join
 from pinxit.files import whole_folder
+from pinxit.fixed_batches import padded
 
 CHUNK = 64
 """Captions encoded together."""
@@ -90,9 +91,8 @@ class TextColumns:
                 continue
             pieces = []
             for start in range(0, len(ids), chunk):
-                some = ids[start : start + chunk]
-                filler = np.repeat(some[-1:], chunk - len(some), axis=0)
-                pieces.append(self._apply[i](part.params, np.concatenate([some, filler])))
+                some = padded(ids[start : start + chunk], chunk)
+                pieces.append(self._apply[i](part.params, some))
             limit = np.finfo(np.float16).max
             tokens = np.concatenate([np.asarray(p.tokens, np.float32) for p in pieces])[: len(ids)]
             arrays[name_of("text_tokens", i)] = tokens.clip(-limit, limit).astype(np.float16)
@@ -170,8 +170,7 @@ def _encode(
     starts = range(0, rows, CHUNK)
     for start in track(starts, "encoding captions", len(starts)):
         ids = token_ids[start : start + CHUNK]
-        padding = np.repeat(ids[-1:], CHUNK - len(ids), axis=0)
-        output = apply(part.params, np.concatenate([ids, padding]))
+        output = apply(part.params, padded(ids, CHUNK))
         some = np.asarray(output.tokens, np.float32)[: len(ids)]
         if (peak := np.abs(some).max()) > np.finfo(np.float16).max:
             raise UsageError(

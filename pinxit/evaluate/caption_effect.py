@@ -20,7 +20,8 @@ import numpy as np
 
 from pinxit.arrays import Example, to_pixels
 from pinxit.config import UsageError, positive
-from pinxit.evaluate.validation_loss import Examples, batches_by_shape, row_losses, spread_times
+from pinxit.evaluate.validation_loss import Examples, numbered_by_shape, row_losses, spread_times
+from pinxit.fixed_batches import padded
 from pinxit.pipeline import TextToImage
 
 FEWEST = 4
@@ -51,9 +52,9 @@ def conditioning_effect(
     times = spread_times(count, bins=min(10, count), seed=seed)
     own, other, null = np.zeros((3, count), np.float64)
     sums, ends, colours = np.zeros(3), 0, 0
-    for numbers, some in batches_by_shape(first, batch_size):
+    for numbers, some in numbered_by_shape(first, batch_size):
         kept = len(some)
-        numbers = np.pad(numbers, (0, batch_size - kept), mode="edge")
+        numbers = padded(numbers, batch_size)
         pixels = np.stack([first[number].image for number in numbers])
         latents = encode(model.autoencoder.params, to_pixels(pixels))
         values = np.asarray(latents, np.float64)[:kept]

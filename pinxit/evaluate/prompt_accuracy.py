@@ -18,6 +18,7 @@ from pinxit.config import positive
 from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.judge import Judge, load_judge
+from pinxit.fixed_batches import padded
 from pinxit.pipeline import TextToImage
 
 SEED = 20_000
@@ -62,8 +63,7 @@ def read(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str,
     answers: list[dict[str, str]] = []
     for start in range(0, len(images), batch_size):
         some = images[start : start + batch_size]
-        padded = np.concatenate([some, np.repeat(some[-1:], batch_size - len(some), axis=0)])
-        answers += judge(padded)[: len(some)]
+        answers += judge(padded(some, batch_size))[: len(some)]
     return answers
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from pinxit.arrays import Conditioning, Example, to_pixels
 from pinxit.config import UsageError, positive
+from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.flow.path import interpolate, velocity
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
@@ -50,10 +51,9 @@ def validation_loss(
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
-    for numbers, some in batches_by_shape(examples, batch_size):
+    for numbers, some in numbered_by_shape(examples, batch_size):
         # a batch that is not full repeats its last row, so that there is one shape to compile
-        numbers = np.pad(numbers, (0, batch_size - len(some)), mode="edge")
-        some = some + some[-1:] * (batch_size - len(some))
+        numbers, some = padded(numbers, batch_size), padded(some, batch_size)
         images = to_pixels(np.stack([row.image for row in some]))
         loss = row_losses(
             model.params,
@@ -71,23 +71,15 @@ def validation_loss(
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
 
 
-def batches_by_shape(
+def numbered_by_shape(
     examples: Examples | Sequence[Example], size: int
 ) -> Iterator[tuple[Int[np.ndarray, " n"], list[Example]]]:
-    """Rows with their numbers, `size` of one image shape at a time, the last of each fewer."""
-    pending: dict[tuple[int, ...], list[tuple[int, Example]]] = {}
-
-    def batch(shape: tuple[int, ...]) -> tuple[np.ndarray, list[Example]]:
-        numbers, rows = zip(*pending.pop(shape), strict=True)
-        return np.asarray(numbers, np.int64), list(rows)
-
-    for number in range(len(examples)):
-        row = examples[number]
-        pending.setdefault(row.image.shape, []).append((number, row))
-        if len(pending[row.image.shape]) == size:
-            yield batch(row.image.shape)
-    for shape in list(pending):
-        yield batch(shape)
+    """Yields rows with their numbers, `size` of one image shape at a time, the last of each
+    fewer."""
+    numbered = ((number, examples[number]) for number in range(len(examples)))
+    for batch in batches_by_shape(numbered, size, shape=lambda pair: pair[1].image.shape):
+        numbers, rows = zip(*batch, strict=True)
+        yield np.asarray(numbers, np.int64), list(rows)
 
 
 def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]:

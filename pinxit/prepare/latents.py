@@ -39,6 +39,7 @@ from pinxit.data.prepared.shards import (
     verify,
     write_shard,
 )
+from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.spool import Spool
 
@@ -199,17 +200,6 @@ def samples(path: Path, *, ahead: int = 256) -> Iterator[Sample]:
             yield waiting.popleft().result()
 
 
-def _batches(path: Path, size: int) -> Iterator[list[Sample]]:
-    """Samples of one image size, `size` at a time, the last of each image size fewer."""
-    pending: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples(path, ahead=4 * size):
-        batch = pending.setdefault(sample.image.shape, [])
-        batch.append(sample)
-        if len(batch) == size:
-            yield pending.pop(sample.image.shape)
-    yield from pending.values()
-
-
 @dataclass
 class _Encoding:
     """What comes of the images of one shard."""
@@ -231,15 +221,16 @@ class _Encoding:
 
     def run(self, path: Path, encoders: Encoders, batch_size: int) -> None:
         """Encodes the shard."""
-        for batch in _batches(path, batch_size):
-            padded = batch + batch[-1:] * (batch_size - len(batch))
-            raw = np.asarray(encoders.encode(np.stack([sample.image for sample in padded])))
+        images = samples(path, ahead=4 * batch_size)
+        for batch in batches_by_shape(images, batch_size, shape=lambda one: one.image.shape):
+            full = padded(batch, batch_size)
+            raw = np.asarray(encoders.encode(np.stack([sample.image for sample in full])))
             with np.errstate(over="ignore"):
                 latents = raw[: len(batch)].astype(np.float16)
             good = [bool(np.isfinite(latent).all()) for latent in latents]
             texts: list[bytes | None] = [None] * len(batch)
             if encoders.encode_text is not None:
-                encoded = encoders.encode_text([sample.caption for sample in padded])
+                encoded = encoders.encode_text([sample.caption for sample in full])
                 texts = _texts(encoded, batch, self.measured)
                 good = [fine and text is not None for fine, text in zip(good, texts, strict=True)]
             for sample, latent, text, fine in zip(batch, latents, texts, good, strict=True):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pinxit.data.image_column import image_column
 from pinxit.devices.mesh import batch_sharding, frozen_shardings, state_shardings
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_columns import TextColumns, name_of
@@ -41,13 +42,13 @@ class AbstractProgram:
     state: TrainState
     frozen: Any
     """Weights of the encoders that run in the step, and the encoded empty prompt."""
-    raw: dict[str, Any]
+    columns: dict[str, Any]
     """The batch's columns."""
 
     def trace(self) -> jax.stages.Traced:
         """The step's program as JAX sees it."""
         step: Any = self.step
-        return step.trace(self.state, self.frozen, self.raw)
+        return step.trace(self.state, self.frozen, self.columns)
 
     def lower(self) -> jax.stages.Lowered:
         """The step's program, ready to compile."""
@@ -61,7 +62,7 @@ class AbstractProgram:
             "optimiser": device_bytes(moments),
             "ema": device_bytes(self.state.ema),
             "encoders": device_bytes(self.frozen),
-            "inputs": device_bytes(self.raw),
+            "inputs": device_bytes(self.columns),
         }
 
 
@@ -107,7 +108,7 @@ def abstract_program(
         step=build_step(config, parts, state),
         state=state,
         frozen=_placed(frozen, frozen_shardings(frozen, mesh)),
-        raw=_placed(_batch(config, parts, rows), batch_sharding(mesh)),
+        columns=_placed(_batch(config, parts, rows), batch_sharding(mesh)),
     )
 
 
@@ -151,13 +152,13 @@ def _batch(config: TrainConfig, parts: Parts, rows: Mapping[str, Any]) -> dict[s
     """The columns of a batch: latents or images, the text's, and the samples' numbers."""
     size, stats = config.batch_size, parts.autoencoder.stats
     side, image = config.image_size // stats.downsample, config.image_size
-    raw = {name: _struct(size, *row.shape[1:], dtype=row.dtype) for name, row in rows.items()}
-    if config.encodes_ahead:
-        raw["latents"] = _struct(size, side, side, stats.channels, dtype=jnp.float32)
-    else:
-        raw["images"] = _struct(size, image, image, 3, dtype=jnp.uint8)
-    raw["index"] = _struct(size, dtype=jnp.int32)
-    return raw
+    columns = {name: _struct(size, *row.shape[1:], dtype=row.dtype) for name, row in rows.items()}
+    latents = _struct(size, side, side, stats.channels, dtype=jnp.float32)
+    pixels = _struct(size, image, image, 3, dtype=jnp.uint8)
+    encoded = config.encodes_ahead
+    columns[image_column(encoded)] = latents if encoded else pixels
+    columns["index"] = _struct(size, dtype=jnp.int32)
+    return columns
 
 
 def _struct(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:

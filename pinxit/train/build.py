@@ -249,8 +249,8 @@ def _cut_by_samples(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
         return encode
     pin = partial(jax.lax.with_sharding_constraint, shardings=batch_sharding(mesh))
 
-    def pinned(frozen: Any, raw: dict[str, Any]) -> Batch:
-        batch = encode(frozen, raw)
+    def pinned(frozen: Any, columns: dict[str, Any]) -> Batch:
+        batch = encode(frozen, columns)
         conditioning = jax.tree.map(pin, batch.conditioning)
         return replace(batch, latents=pin(batch.latents), conditioning=conditioning)
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from pinxit.arrays import Autoencoder, Batch, Conditioning, to_pixels
+from pinxit.data.image_column import LATENTS, images_in
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.step import EncodeFn, cut, uncut
 
@@ -30,24 +31,25 @@ def make_encode(
     `autoencoder`. `chunk` rows are encoded at once (0: all): the memory is theirs.
     """
 
-    def rows(frozen: Any, raw: dict[str, Any]) -> tuple[Any, ...]:
+    def rows(frozen: Any, columns: dict[str, Any]) -> tuple[Any, ...]:
         """Latents and the fields of the conditioning."""
-        found = text.conditioning(frozen, raw)
-        fields = (found.tokens, found.mask, found.pooled)
-        if "latents" in raw:
-            return raw["latents"], *fields
-        pixels = to_pixels(raw["images"])
+        conditioning = text.conditioning(frozen, columns)
+        fields = (conditioning.tokens, conditioning.mask, conditioning.pooled)
+        name, images = images_in(columns)
+        if name == LATENTS:
+            return images, *fields
+        pixels = to_pixels(images)
         if autoencoder is None:
             return pixels, *fields
         return autoencoder.encode(frozen["vae"], pixels), *fields
 
-    def encode(frozen: Any, raw: dict[str, Any]) -> Batch:
-        size = len(raw["index"])
+    def encode(frozen: Any, columns: dict[str, Any]) -> Batch:
+        size = len(columns["index"])
         if not chunk or chunk >= size:
-            latents, *fields = rows(frozen, raw)
+            latents, *fields = rows(frozen, columns)
         else:
-            pieces = jax.lax.map(lambda piece: rows(frozen, piece), cut(raw, size // chunk))
+            pieces = jax.lax.map(lambda piece: rows(frozen, piece), cut(columns, size // chunk))
             latents, *fields = uncut(pieces)
-        return Batch(latents, Conditioning(*fields), raw["index"], frozen["null"])
+        return Batch(latents, Conditioning(*fields), columns["index"], frozen["null"])
 
     return encode

@@ -110,9 +110,9 @@ class _Clock:
         self.steps, self.paused = 0, 0.0
         self.begun, self.waited = time.perf_counter(), self.loader.wait_seconds
 
-    def begin(self, raw: dict[str, Any]) -> None:
+    def begin(self, columns: dict[str, Any]) -> None:
         """A step is about to be given to the device; it compiles if its shapes are new."""
-        shapes = frozenset((name, np.shape(array)) for name, array in raw.items())
+        shapes = frozenset((name, np.shape(array)) for name, array in columns.items())
         self.compiles = shapes not in self.known
         self.known.add(shapes)
         self.given = time.perf_counter()
@@ -178,9 +178,9 @@ def train(
     clock = _Clock(loader)
     batches = loader.batches(step, max_steps)
     try:
-        for raw in batches:
-            clock.begin(raw)
-            state, metrics = step_fn(state, frozen, place(raw))
+        for columns in batches:
+            clock.begin(columns)
+            state, metrics = step_fn(state, frozen, place(columns))
             step += 1
             window.add(metrics)
             ahead.append(metrics["loss"])

@@ -307,7 +307,8 @@ def _train_and_finish(
         on_step=moving.display.on_step,
         hooks=_hooks(moving, observer),
         place=Intake(
-            lambda raw: place_batch(raw, parts.mesh, rows, config.batch_size), moving.display.say
+            lambda columns: place_batch(columns, parts.mesh, rows, config.batch_size),
+            moving.display.say,
         ),
         window=window,
         interruption=interruption,

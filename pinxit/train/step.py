@@ -23,7 +23,7 @@ from pinxit.train.state import TrainState
 ApplyFn = Callable[[Any, Array, Array, Conditioning], Array]
 """(params, x_t, t, conditioning) -> velocity."""
 EncodeFn = Callable[[Any, dict[str, Array]], Batch]
-"""(frozen weights, raw arrays of the loader) -> batch. Pure; it runs inside the step."""
+"""(frozen weights, a batch's columns) -> batch. Pure; it runs inside the step."""
 StepFn = Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
 
 
@@ -39,16 +39,16 @@ class LossScaling:
     """The scale never exceeds it."""
 
 
-def cut(raw: Any, pieces: int) -> Any:
+def cut(columns: Any, pieces: int) -> Any:
     """Arrays ``(b, ...)`` to ``(pieces, b / pieces, ...)``; neighbours stay on their device."""
     return jax.tree.map(
-        lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1), raw
+        lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1), columns
     )
 
 
-def uncut(raw: Any) -> Any:
+def uncut(columns: Any) -> Any:
     """The inverse of `cut`."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), raw)
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), columns)
 
 
 def _merge(metrics: dict[str, Array]) -> dict[str, Array]:
@@ -78,13 +78,13 @@ def _next_scale(
 def _make_gradient(
     objective: Objective, apply_fn: ApplyFn, encode: EncodeFn, accumulation: int
 ) -> Callable[..., tuple[Any, dict[str, Array]]]:
-    """``gradient(state, frozen, raw, key)``: the mean gradient over the batch, and its metrics."""
+    """``gradient(state, frozen, columns, key)``: the batch's mean gradient, and its metrics."""
 
     def piece(
-        state: TrainState, frozen: Any, raw: dict[str, Array], key: Array
+        state: TrainState, frozen: Any, columns: dict[str, Array], key: Array
     ) -> tuple[Any, dict[str, Array]]:
         with jax.named_scope("encode"):
-            batch = encode(frozen, raw)
+            batch = encode(frozen, columns)
 
         def scaled_loss(params: Any) -> tuple[Array, dict[str, Array]]:
             def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
@@ -96,10 +96,10 @@ def _make_gradient(
         return jax.grad(scaled_loss, has_aux=True)(state.params)
 
     def gradient(
-        state: TrainState, frozen: Any, raw: dict[str, Array], key: Array
+        state: TrainState, frozen: Any, columns: dict[str, Array], key: Array
     ) -> tuple[Any, dict[str, Array]]:
         if accumulation == 1:
-            grads, metrics = piece(state, frozen, raw, key)
+            grads, metrics = piece(state, frozen, columns, key)
         else:
 
             def add(total: Any, part: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
@@ -107,7 +107,7 @@ def _make_gradient(
                 return jax.tree.map(jnp.add, total, grads), metrics
 
             zeros = jax.tree.map(jnp.zeros_like, state.params)
-            grads, metrics = jax.lax.scan(add, zeros, cut(raw, accumulation))
+            grads, metrics = jax.lax.scan(add, zeros, cut(columns, accumulation))
             metrics = _merge(metrics)
         return jax.tree.map(lambda g: g / (state.loss_scale * accumulation), grads), metrics
 
@@ -127,15 +127,15 @@ def make_train_step(
     out_shardings: Any = None,
     donate: bool = True,
 ) -> StepFn:
-    """The jitted ``step(state, frozen, raw) -> (state, metrics)``; it consumes `state`.
+    """The jitted ``step(state, frozen, columns) -> (state, metrics)``; it consumes `state`.
 
     `metrics` stay on the device. Scalars are means over the batch; arrays are sums over it.
     """
     gradient = _make_gradient(objective, apply_fn, encode, accumulation)
 
-    def step(state: TrainState, frozen: Any, raw: dict[str, Array]) -> Any:
+    def step(state: TrainState, frozen: Any, columns: dict[str, Array]) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, metrics = gradient(state, frozen, raw, key)
+        grads, metrics = gradient(state, frozen, columns, key)
         with jax.named_scope("optimizer"):
             grad_norm = optax.tree.norm(grads)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)

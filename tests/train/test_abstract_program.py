@@ -61,8 +61,8 @@ def test_real_encoders_need_no_weights(tmp_path: Path):
     config = small(tmp_path, text_encoder="clip+t5", vae="sdxl", encoder_dtype="bfloat16")
     program = abstract_program(config)
     assert program.parts.model.context_dim == 768 + 4096
-    assert program.raw["token_ids"].shape == (8, 77)
-    assert program.raw["text_tokens_1"].shape == (8, 77, 4096)
+    assert program.columns["token_ids"].shape == (8, 77)
+    assert program.columns["text_tokens_1"].shape == (8, 77, 4096)
     assert program.frozen["null"].tokens.shape == (1, 154, 4864)
     # CLIP ViT-L/14's text tower has 123.06 M parameters, and its projection 0.59 M
     clip = sum(x.size for x in jax.tree.leaves(program.frozen["text"]["0"]))
@@ -95,5 +95,5 @@ def test_recipes_have_a_step(name: str):
     program = abstract_program(replace(RECIPES[name]().resolved(), dataset_name="prepared"))
     config = program.config
     side = config.image_size // 8
-    assert program.raw["latents"].shape == (config.batch_size, side, side, 4)
+    assert program.columns["latents"].shape == (config.batch_size, side, side, 4)
     assert program.bytes_by_part()["parameters"] == 1_725_696_064

@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pinxit.config import UsageError, choice
+from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.data.prepared.row_layout import files_of, parts_of
@@ -67,7 +68,7 @@ class PreparedRows:
         self,
         root: Path,
         *,
-        kind: str = "latents",
+        kind: str = LATENTS,
         shape: tuple[int, ...] | None = None,
         columns: ColumnsFn | None = None,
         text: bool = False,
@@ -82,11 +83,11 @@ class PreparedRows:
         Raises `Unfinished` if the preparation is not at its end, and ValueError if the dataset has
         not what is asked for.
         """
-        choice("kind", kind, ("latents", "images"))
+        choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
         self.kind = kind
         self.manifest = Manifest.read(root)
-        if kind == "latents" and self.manifest.latents is None:
+        if kind == LATENTS and self.manifest.latents is None:
             raise Unfinished("the dataset has images and no latents: run the second stage")
         self.columns = columns
         self.suffix = suffix
@@ -166,10 +167,10 @@ class PreparedRows:
         records = self._records(rows)
         main = [unpack(record[self.kind]) for record in records]
         arrays: dict[str, np.ndarray] = {}
-        if self.kind == "latents":
-            arrays["latents"] = _stack([part["latents"] for part, _ in main]).astype(self.dtype)
+        if self.kind == LATENTS:
+            arrays[LATENTS] = _stack([part["latents"] for part, _ in main]).astype(self.dtype)
         else:
-            arrays["images"] = _stack([decode_jpeg(part["jpeg"].tobytes()) for part, _ in main])
+            arrays[IMAGES] = _stack([decode_jpeg(part["jpeg"].tobytes()) for part, _ in main])
         if self._text is not None:
             arrays |= self._texts([unpack(record["text"])[0] for record in records])
         if self.columns is not None:

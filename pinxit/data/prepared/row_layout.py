@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pinxit.config import UsageError
+from pinxit.data.image_column import LATENTS
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import ShardInfo, parse_shape, shape_name
 
@@ -58,7 +59,7 @@ def parts_of(
     shape: tuple[int, ...] | None,
 ) -> tuple[list[Part], tuple[Bucket, ...]]:
     """The rows of each shape in each unit, shape by shape, and where each shape's rows are."""
-    about = manifest.latents if kind == "latents" else manifest.images
+    about = manifest.latents if kind == LATENTS else manifest.images
     shapes: dict[int, dict[str, int]] = {
         number: about["shapes"][number] if about else {"": infos[kind].count}
         for number, infos in files.items()

@@ -18,8 +18,8 @@ class Intake:
         self.say = say
         self.captions = CaptionCheck()
 
-    def __call__(self, raw: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """The batch on its devices."""
-        if not self.captions.done and (said := self.captions.look(raw)):
+        if not self.captions.done and (said := self.captions.look(columns)):
             self.say(f"warning: {said}")
-        return self.place(raw)
+        return self.place(columns)

@@ -24,12 +24,14 @@ import PIL
 
 import pinxit.data
 from pinxit.arrays import Autoencoder, Example, to_pixels
+from pinxit.data.image_column import image_column
 from pinxit.data.loader import ArrayRows, Loader
 from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.files import whole_folder
+from pinxit.fixed_batches import padded
 from pinxit.train.build import Parts
 from pinxit.train.datasets import Examples, Split, load_examples
 from pinxit.train.display import Display
@@ -134,9 +136,8 @@ def _encode(
     for images, texts in track(_chunks(examples, size), "encoding", -(-len(examples) // size)):
         captions += texts
         if encode is not None:
-            padding = size - len(images)
-            padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-            images = np.asarray(encode(params, to_pixels(padded)))[: len(images)]
+            latents = encode(params, to_pixels(padded(images, size)))
+            images = np.asarray(latents)[: len(images)]
         arrays.append(images)
     return np.concatenate(arrays), captions
 
@@ -181,4 +182,4 @@ def prepare_rows(
             f"{text.text_encoder.max_tokens} tokens that the text encoder reads; the rest is lost"
         )
     columns = text.columns(captions, folder=cache, track=track)
-    return ArrayRows({"latents" if autoencoder else "images": array, **columns})
+    return ArrayRows({image_column(autoencoder is not None): array, **columns})

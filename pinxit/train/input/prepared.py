@@ -18,6 +18,7 @@ from jaxtyping import Int
 from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.bucketed_loader import BucketedLoader
+from pinxit.data.image_column import IMAGES, LATENTS, image_column, text_in
 from pinxit.data.loader import Loader
 from pinxit.data.prepared.encoder_identity import ENCODERS
 from pinxit.data.prepared.manifest import Manifest
@@ -30,8 +31,6 @@ from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed
 from pinxit.train.settings import TrainConfig
 
-PIXELS = ("latents", "images")
-"""The columns that are no text."""
 LEAST_HELD_OUT = 10
 """Fewer rows tell nothing of the loss."""
 
@@ -52,7 +51,7 @@ class PreparedFeed(Feed):
         without = () if stored is None else (stored,)
         self.rows = rows = PreparedRows(
             root,
-            kind="latents" if uses_vae else "images",
+            kind=image_column(uses_vae),
             columns=lambda captions: self.text.whole(captions, without=without),
             text=stored is not None,
             suffix=name_of("", stored or 0),
@@ -70,8 +69,7 @@ class PreparedFeed(Feed):
         for column in ("mean", "std") if uses_vae and manifest.latents else ():
             values = ", ".join(f"{value:.3f}" for value in (manifest.latents or {})[column])
             display.say(f"latents' {column} by channel: {values}")
-        first = rows.take(np.arange(1))
-        self.text_columns = {name: x for name, x in first.items() if name not in PIXELS}
+        self.text_columns = text_in(rows.take(np.arange(1)))
 
     def held_out(self) -> list[Example]:
         """Returns the rows that were held out, those in damaged shards left out."""
@@ -103,7 +101,7 @@ def hold_out(rows: PreparedRows, wanted: int) -> Int[np.ndarray, " n"]:
 
 def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
     """The batches of the rows that are not held out, each of one shape."""
-    factor = parts.autoencoder.stats.downsample if rows.kind == "latents" else 1
+    factor = parts.autoencoder.stats.downsample if rows.kind == LATENTS else 1
     buckets, part = rows.buckets, local_rows(parts.mesh, config.batch_size)
     sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
     check_sizes(sizes, parts)
@@ -209,11 +207,11 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
     """
     if not len(numbers):
         return []
-    if "images" not in rows.manifest.files:
+    if IMAGES not in rows.manifest.files:
         display.say("warning: the dataset has no images, so there is no validation loss")
         return []
     numbers = rows.sound(numbers)
-    if rows.kind == "images":
+    if rows.kind == IMAGES:
         found = _examples(rows, numbers)
     else:
         try:
@@ -229,7 +227,7 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
 def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
     """The images of rows of latents."""
     keys = [meta["key"] for meta in rows.meta(numbers)]
-    images = PreparedRows(rows.root, kind="images", say=display.say)
+    images = PreparedRows(rows.root, kind=IMAGES, say=display.say)
     found = images.find(keys)
     examples = _examples(images, np.array([found[key] for key in keys if key in found], np.int64))
     images.close()
@@ -238,6 +236,6 @@ def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display
 
 def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " n"]) -> list[Example]:
     """Row by row, as they may have several sizes."""
-    images = [rows.take(numbers[i : i + 1])["images"][0] for i in range(len(numbers))]
+    images = [rows.take(numbers[i : i + 1])[IMAGES][0] for i in range(len(numbers))]
     captions = rows.captions(numbers)
     return [Example(image, caption) for image, caption in zip(images, captions, strict=True)]

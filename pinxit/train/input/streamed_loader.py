@@ -16,19 +16,20 @@ is full; what waits when a run stops is fetched again by the one that resumes.
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder
+from pinxit.data.image_column import image_column, images_in
+from pinxit.data.read_ahead import read_ahead
 from pinxit.devices.transfer import image_encoder
 from pinxit.encoders.text_columns import TextColumns
+from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.train.input.attempt_order import Attempt, Position
 from pinxit.train.input.encode_chunk import CHUNK
 from pinxit.train.input.image_stream import Ended, RowImage, Stream
@@ -53,7 +54,7 @@ class EncodedRow:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape (h, w, c) of the row's latents, or of its image."""
-        return self.columns["latents" if "latents" in self.columns else "images"].shape
+        return images_in(self.columns)[1].shape
 
 
 class StreamedLoader:
@@ -101,58 +102,40 @@ class StreamedLoader:
         Can be called once. Close the generator to end the thread.
         """
         self.positions[start] = self.stream.settle(())
-        ready: queue.Queue[Any] = queue.Queue(maxsize=self.ahead)
-
-        def put(item: Any) -> None:
-            while not self._closed.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        def work() -> None:
+        ahead = read_ahead(
+            self._closing_images(start, stop),
+            ahead=self.ahead,
+            name="pinxit-stream",
+            waited=self._waited,
+            interrupted=lambda: self.interrupted(),
+            closed=self._closed,
+            patience=PATIENCE,
+        )
+        with closing(ahead):
             try:
-                for batch in self._made(start, stop):
-                    put(batch)
-            except (Ended, OSError, ValueError) as error:
-                put(Ended(str(error)))
-            except BaseException as error:  # handed to the consumer, which raises it
-                put(error)
-            finally:
-                self.images.close()
+                # the last batch is not waited behind: closing the images may take long
+                for step, (batch, position) in zip(range(start, stop), ahead, strict=False):
+                    # a checkpoint asks for the step that has just ended; older ones are not needed
+                    self.positions = {step: self.positions[step], step + 1: position}
+                    yield batch
+            except Ended as ended:
+                self.ended = str(ended)
 
-        thread = threading.Thread(target=work, name="pinxit-stream", daemon=True)
-        thread.start()
-        try:
-            for step in range(start, stop):
-                item = self._wait(ready)
-                if item is None:
-                    return
-                if isinstance(item, Ended):
-                    self.ended = str(item)
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                batch, position = item
-                # a checkpoint asks for the step that has just ended; what is older is of no use
-                self.positions = {step: self.positions[step], step + 1: position}
-                yield batch
-        finally:
-            self._closed.set()
-            thread.join(PATIENCE)
+    def _waited(self, seconds: float) -> None:
+        """Counts time spent waiting for data."""
+        self.wait_seconds += seconds
 
-    def _wait(self, ready: queue.Queue[Any]) -> Any:
-        """The next item; None when interrupted."""
-        begun = time.perf_counter()
+    def _closing_images(
+        self, start: int, stop: int
+    ) -> Generator[tuple[dict[str, np.ndarray], Position], None, None]:
+        """Yields batches with their positions, then closes the images. Raises `Ended` for errors of
+        the data."""
         try:
-            while True:
-                try:
-                    return ready.get(timeout=0.2)
-                except queue.Empty:
-                    if self.interrupted():
-                        return None
+            yield from self._made(start, stop)
+        except (OSError, ValueError) as error:
+            raise Ended(str(error)) from error
         finally:
-            self.wait_seconds += time.perf_counter() - begun
+            self.images.close()
 
     def _made(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
         """Batches with the positions behind them, until closed."""
@@ -178,26 +161,25 @@ class StreamedLoader:
 
     def _encoded(self) -> Iterator[list[EncodedRow]]:
         """Chunks of rows of one shape; what cannot be encoded is a failure of the stream."""
-        pending: dict[tuple[int, ...], list[RowImage]] = {}
-        for found in self._open_images():
-            some = pending.setdefault(found.image.shape, [])
-            some.append(found)
-            if len(some) < self.chunk:
-                continue
-            chunk, rows = pending.pop(found.image.shape), list[EncodedRow]()
-            for one, columns in zip(chunk, self.encode(chunk), strict=True):
+        chunks = batches_by_shape(
+            self._open_images(), self.chunk, shape=lambda image: image.image.shape
+        )
+        for chunk in chunks:
+            rows = list[EncodedRow]()
+            for image, columns in zip(chunk, self.encode(chunk), strict=True):
                 if columns is None:
-                    self.stream.fail(one.attempt, "decode_error", "its latents are not finite")
+                    self.stream.fail(image.attempt, "decode_error", "its latents are not finite")
                 else:
-                    rows.append(EncodedRow(one.attempt, columns))
+                    rows.append(EncodedRow(image.attempt, columns))
             yield rows
-        raise Ended("closed")
 
     def _open_images(self) -> Iterator[RowImage]:
-        for found in self.images:
-            yield found
+        """Yields the stream's images. Raises `Ended` once the loader is closed."""
+        for image in self.images:
+            yield image
             if self._closed.is_set():
-                return
+                break
+        raise Ended("closed")
 
 
 def make_row_encoder(
@@ -209,22 +191,18 @@ def make_row_encoder(
     """
     run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 
-    def encode(found: Sequence[RowImage]) -> list[dict[str, np.ndarray] | None]:
-        images = np.stack([one.image for one in found])
-        # as many as always, so that there is one program
-        filler = np.repeat(images[-1:], chunk - len(images), axis=0)
-        latents = None
-        if run is not None:
-            latents = run(np.concatenate([images, filler]))  # on its way while the text is encoded
-        columns = text.whole([one.caption for one in found], chunk=chunk)
-        if latents is None:
-            arrays, good = {"images": images, **columns}, [True] * len(found)
-        else:
-            made = np.asarray(latents, np.float32)[: len(found)]
-            arrays, good = {"latents": made, **columns}, [bool(np.isfinite(a).all()) for a in made]
+    def encode(rows: Sequence[RowImage]) -> list[dict[str, np.ndarray] | None]:
+        images = np.stack([row.image for row in rows])
+        # the device computes latents while the text is encoded
+        latents = None if run is None else run(padded(images, chunk))
+        columns = text.whole([row.caption for row in rows], chunk=chunk)
+        if latents is not None:
+            images = np.asarray(latents, np.float32)[: len(rows)]
+        columns = {image_column(run is not None): images, **columns}
+        finite = [run is None or bool(np.isfinite(image).all()) for image in images]
         return [
-            {name: array[i] for name, array in arrays.items()} if good[i] else None
-            for i in range(len(found))
+            {name: column[i] for name, column in columns.items()} if finite[i] else None
+            for i in range(len(rows))
         ]
 
     return encode

@@ -1,0 +1,41 @@
+"""Batches of one size and one shape: JAX compiles a program for each shape that it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TypeVar, overload
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+@overload
+def padded(rows: np.ndarray, size: int) -> np.ndarray: ...
+@overload
+def padded(rows: list[T], size: int) -> list[T]: ...
+def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
+    """Returns `size` rows: the given ones (at least one, at most `size`), then copies of the last.
+
+    The rows of an array are along its first axis.
+    """
+    missing = size - len(rows)
+    if missing < 0 or not len(rows):
+        raise ValueError(f"rows: {len(rows)} cannot be padded to {size}; valid: 1 to {size}")
+    if isinstance(rows, list):
+        return rows + rows[-1:] * missing
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+
+
+def batches_by_shape(
+    items: Iterable[T], size: int, *, shape: Callable[[T], Hashable]
+) -> Iterator[list[T]]:
+    """Yields `size` items of one shape at a time, as soon as there are so many; behind the last
+    item what is left of each shape, in the order in which these batches were begun."""
+    pending: dict[Hashable, list[T]] = {}
+    for item in items:
+        batch = pending.setdefault(shape(item), [])
+        batch.append(item)
+        if len(batch) == size:
+            yield pending.pop(shape(item))
+    yield from pending.values()
