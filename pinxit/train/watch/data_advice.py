@@ -1,20 +1,14 @@
-"""What to do about data: faster ones, and captions that say nothing."""
+"""Advice about data: how to read them faster, and which settings cannot work."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.guidance_warnings import out_of_range
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.settings import TrainConfig
-
-LOOKED_AT = 64
-"""Samples whose captions are looked at before anything is said of them."""
 
 
 def faster_data(config: TrainConfig, row: Mapping[str, Any]) -> str:
@@ -67,49 +61,3 @@ def before_training(config: TrainConfig) -> list[str]:
             "with --sampling.guidance_scale 1"
         )
     return said
-
-
-class CaptionCheck:
-    """Looks at the text of the first samples: whether there is any, and whether it differs."""
-
-    def __init__(self) -> None:
-        self.seen: set[bytes] = set()
-        self.count = 0
-        self.masked = True
-        self.done = False
-
-    def look(self, columns: Mapping[str, Any]) -> str | None:
-        """What there is to say once enough samples were seen, and nothing afterwards.
-
-        `columns` are a batch's ``token_ids``, or ``text_tokens`` and ``text_mask``, on the host.
-        """
-        if self.done:
-            return None
-        names = sorted(n for n in columns if n.startswith(("token_ids", "text_tokens")))
-        if not names:
-            self.done = True
-            return None
-        arrays = [np.asarray(columns[name]) for name in names]
-        masks = [np.asarray(columns[n]) for n in sorted(columns) if n.startswith("text_mask")]
-        self.masked &= bool(masks) and not any(mask.any() for mask in masks)
-        for rows in zip(*arrays, strict=True):
-            digest = hashlib.blake2b(digest_size=16)
-            for row in rows:
-                digest.update(np.ascontiguousarray(row).tobytes())
-            self.seen.add(digest.digest())
-            self.count += 1
-        self.done = self.count >= LOOKED_AT or (len(self.seen) > 1 and not self.masked)
-        return self._said() if self.done else None
-
-    def _said(self) -> str | None:
-        what = None
-        if self.masked:
-            what = "the text's mask is false everywhere, so the model sees no token of any caption"
-        elif len(self.seen) == 1:
-            what = f"the first {self.count} captions are all the same to the text encoder"
-        if what is None:
-            return None
-        return (
-            f"{what}: nothing can be learned from text; look at the column that captions are read "
-            "from (--columns caption=NAME) and at --caption_cleaning"
-        )

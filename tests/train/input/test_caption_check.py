@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from pinxit.train.input.caption_check import Intake
+from pinxit.train.input.caption_check import CaptionCheck, Intake
 
 
 def batch(first: int) -> dict[str, np.ndarray]:
@@ -32,3 +34,24 @@ def test_good_captions_say_nothing():
     for first in range(6):
         intake(batch(first))
     assert said == []
+
+
+def ids(*numbers: int, count: int = 16) -> dict[str, Any]:
+    return {"token_ids": np.tile(np.asarray(numbers, np.int32), (count, 1))}
+
+
+def test_captions_that_are_all_the_same():
+    check = CaptionCheck()
+    assert [check.look(ids(1, 2, 3)) for _ in range(3)] == [None] * 3
+    assert "first 64 captions are all the same" in (check.look(ids(1, 2, 3)) or "")
+    assert check.look(ids(1, 2, 3)) is None, "once"
+    mixed = CaptionCheck()
+    assert mixed.look(ids(1, 2, 3)) is None and mixed.look(ids(1, 2, 4)) is None and mixed.done
+
+
+def test_masks_that_are_false_everywhere():
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(64, 4, 8)).astype(np.float16)
+    columns = {"text_tokens": tokens, "text_mask": np.zeros((64, 4), bool)}
+    assert "mask is false everywhere" in (CaptionCheck().look(columns) or "")
+    assert CaptionCheck().look(columns | {"text_mask": np.ones((64, 4), bool)}) is None

@@ -15,7 +15,7 @@ import pytest
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.train.settings import OptimizerConfig, SamplingConfig, TrainConfig
-from pinxit.train.watch.data_advice import CaptionCheck, before_training, faster_data
+from pinxit.train.watch.data_advice import before_training, faster_data
 from pinxit.train.watch.run_health import Finding, Watch
 
 CONFIG = TrainConfig(max_steps=10_000)
@@ -216,27 +216,6 @@ def test_settings_that_forbid_text():
     assert "caption_dropout is 0" in before_training(never)[0]
     burning = dataclasses.replace(CONFIG, sampling=SamplingConfig(guidance_scale=40.0))
     assert "sampling.guidance_scale is 40" in before_training(burning)[0]
-
-
-def ids(*numbers: int, count: int = 16) -> dict[str, Any]:
-    return {"token_ids": np.tile(np.asarray(numbers, np.int32), (count, 1))}
-
-
-def test_captions_that_are_all_the_same():
-    check = CaptionCheck()
-    assert [check.look(ids(1, 2, 3)) for _ in range(3)] == [None] * 3
-    assert "first 64 captions are all the same" in (check.look(ids(1, 2, 3)) or "")
-    assert check.look(ids(1, 2, 3)) is None, "once"
-    mixed = CaptionCheck()
-    assert mixed.look(ids(1, 2, 3)) is None and mixed.look(ids(1, 2, 4)) is None and mixed.done
-
-
-def test_masks_that_are_false_everywhere():
-    rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(64, 4, 8)).astype(np.float16)
-    columns = {"text_tokens": tokens, "text_mask": np.zeros((64, 4), bool)}
-    assert "mask is false everywhere" in (CaptionCheck().look(columns) or "")
-    assert CaptionCheck().look(columns | {"text_mask": np.ones((64, 4), bool)}) is None
 
 
 # --- the page ---
