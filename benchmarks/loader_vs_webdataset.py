@@ -46,12 +46,13 @@ def record(number: int, args: argparse.Namespace) -> tuple[np.ndarray, str]:
 
 
 def write_ours(root: Path, args: argparse.Namespace) -> Path:
-    """A prepared dataset without images."""
+    """A prepared dataset whose images are gone."""
     from pinxit.data.prepared.shards import pack, write_shard
     from pinxit.prepare.ledger import Ledger, UnitRecord, gather
 
-    ledger, units = Ledger(root, "latents"), []
-    ledger.begin({"source": {"name": "benchmark"}})
+    images, ledger, units = Ledger(root, "images"), Ledger(root, "latents"), []
+    for stage in (images, ledger):
+        stage.begin({"source": {"name": "benchmark"}})
     for start in range(0, args.records, UNIT):
         units.append(f"{start // UNIT:05d}")
         stop = min(start + UNIT, args.records)
@@ -67,8 +68,9 @@ def write_ours(root: Path, args: argparse.Namespace) -> Path:
         measured = {"shapes": {name: info.count}, "cells": 1, "sum": zeros, "square": zeros}
         measured |= {"not_finite": [], "text": None}
         counts = {"ok": info.count}
+        images.commit(UnitRecord(units[-1], {}, counts))
         ledger.commit(UnitRecord(units[-1], {"latents": info}, counts, measured=measured))
-    gather(root, units, "latents", counts={"ok": args.records}).write(root)
+    gather(root, units, "latents").write(root)
     return root
 
 

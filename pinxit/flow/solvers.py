@@ -15,8 +15,7 @@ velocity, so the network is compiled once. With step ``h = t_next - t`` (negativ
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +23,6 @@ from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
 from pinxit.config import UsageError
-
-Callback = Callable[[Array, Array], Any]
-"""Called on the host after every step with its number (from 1) and the latents; for progress."""
 
 
 @runtime_checkable
@@ -39,8 +35,6 @@ class Solver(Protocol):
         x: Float[Array, "b h w c"],
         times: Float[ArrayLike, " s"],
         conditioning: Conditioning,
-        *,
-        callback: Callback | None = None,
     ) -> Float[Array, "b h w c"]: ...
 
 
@@ -49,20 +43,15 @@ def euler(
     x: Float[Array, "b h w c"],
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
-    *,
-    callback: Callback | None = None,
 ) -> Float[Array, "b h w c"]:
     """First order, one evaluation a step."""
     times = jnp.asarray(times, x.dtype)
 
-    def step(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        number, t, h = row
-        x = x + h * velocity_fn(x, _fill(t, x), conditioning)
-        _report(callback, number, x)
-        return x, None
+    def step(x: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
+        t, h = row
+        return x + h * velocity_fn(x, _fill(t, x), conditioning), None
 
-    numbers = jnp.arange(1, times.size)
-    return jax.lax.scan(step, x, (numbers, times[:-1], jnp.diff(times)))[0]
+    return jax.lax.scan(step, x, (times[:-1], jnp.diff(times)))[0]
 
 
 def heun(
@@ -70,14 +59,12 @@ def heun(
     x: Float[Array, "b h w c"],
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
-    *,
-    callback: Callback | None = None,
 ) -> Float[Array, "b h w c"]:
     """Second order, two evaluations a step, one in the last."""
     times = jnp.asarray(times, x.dtype)
     stages = _two_stages(times, reach=1.0)
     stages = jax.tree.map(lambda column: column[:-1], stages)
-    return _run_stages(velocity_fn, x, stages, conditioning, weight=0.5, callback=callback)
+    return _run_stages(velocity_fn, x, stages, conditioning, weight=0.5)
 
 
 def midpoint(
@@ -85,12 +72,10 @@ def midpoint(
     x: Float[Array, "b h w c"],
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
-    *,
-    callback: Callback | None = None,
 ) -> Float[Array, "b h w c"]:
     """Second order, two evaluations a step."""
     stages = _two_stages(jnp.asarray(times, x.dtype), reach=0.5)
-    return _run_stages(velocity_fn, x, stages, conditioning, weight=1.0, callback=callback)
+    return _run_stages(velocity_fn, x, stages, conditioning, weight=1.0)
 
 
 def dpmpp_2m(
@@ -98,8 +83,6 @@ def dpmpp_2m(
     x: Float[Array, "b h w c"],
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
-    *,
-    callback: Callback | None = None,
 ) -> Float[Array, "b h w c"]:
     """Second order, one evaluation a step: extrapolates the latents predicted in the last."""
     times = jnp.asarray(times, x.dtype)
@@ -113,25 +96,23 @@ def dpmpp_2m(
         carry: tuple[Array, Array], row: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], None]:
         x, previous = carry
-        number, t, keep, slope = row
+        t, keep, slope = row
         latents = x - t * velocity_fn(x, _fill(t, x), conditioning)
         x = keep * x + (1 - keep) * (latents + slope * (latents - previous))
-        _report(callback, number, x)
         return (x, latents), None
 
-    rows = (jnp.arange(1, times.size), times[:-1], times[1:] / times[:-1], slope)
+    rows = (times[:-1], times[1:] / times[:-1], slope)
     return jax.lax.scan(step, (x, jnp.zeros_like(x)), rows)[0][0]
 
 
 def _two_stages(times: Float[Array, " s"], reach: float) -> tuple[Array, ...]:
-    """Rows (step number, second stage or not, time, step): each step's start and a point within."""
+    """Rows (second stage or not, time, step): each step's start and a point within."""
     count = times.size - 1
     second = jnp.tile(jnp.asarray([False, True]), count)
     h = jnp.repeat(jnp.diff(times), 2)
     t = jnp.repeat(times[:-1], 2) + jnp.where(second, reach * h, 0.0)
-    numbers = jnp.repeat(jnp.arange(1, count + 1), 2)
     first_length = jnp.where(second, h, reach * h)
-    return numbers, second, t, first_length
+    return second, t, first_length
 
 
 def _run_stages(
@@ -141,7 +122,6 @@ def _run_stages(
     conditioning: Conditioning,
     *,
     weight: float,
-    callback: Callback | None,
 ) -> Float[Array, "b h w c"]:
     """Two-stage Runge-Kutta; `weight` is the second velocity's share of the whole step."""
 
@@ -149,29 +129,19 @@ def _run_stages(
         carry: tuple[Array, ...], row: tuple[Array, ...]
     ) -> tuple[tuple[Array, ...], None]:
         x, start, first = carry
-        number, second, t, h = row
+        second, t, h = row
         velocity = velocity_fn(x, _fill(t, x), conditioning)
         mean = (1 - weight) * first + weight * velocity
         start = jnp.where(second, start, x)
         first = jnp.where(second, first, velocity)
         x = start + h * jnp.where(second, mean, velocity)
-        if callback is not None:
-            jax.lax.cond(second, lambda: _report(callback, number, x), lambda: None)
         return (x, start, first), None
 
-    x = jax.lax.scan(evaluate, (x, x, jnp.zeros_like(x)), stages)[0][0]
-    if callback is not None and stages[0].size % 2:
-        _report(callback, stages[0][-1], x)
-    return x
+    return jax.lax.scan(evaluate, (x, x, jnp.zeros_like(x)), stages)[0][0]
 
 
 def _fill(t: Float[Array, ""], x: Float[Array, "b h w c"]) -> Float[Array, " b"]:
     return jnp.full(x.shape[:1], t)
-
-
-def _report(callback: Callback | None, number: Array, x: Array) -> None:
-    if callback is not None:
-        jax.debug.callback(callback, number, x)
 
 
 SOLVERS: dict[str, Solver] = {
@@ -181,14 +151,6 @@ SOLVERS: dict[str, Solver] = {
     "dpmpp_2m": dpmpp_2m,
 }
 """Solvers by name."""
-
-EVALUATIONS: dict[str, Callable[[int], int]] = {
-    "euler": lambda steps: steps,
-    "heun": lambda steps: 2 * steps - 1,
-    "midpoint": lambda steps: 2 * steps,
-    "dpmpp_2m": lambda steps: steps,
-}
-"""Evaluations of the velocity in a number of steps; compare solvers at equal evaluations."""
 
 
 def get_solver(name: str) -> Solver:

@@ -32,10 +32,8 @@ OPERANDS = re.compile(r"%([\w.\-]+)")
 class Traffic:
     """Bytes that one device moves in one step."""
 
-    product_bytes: float
-    """By kernels of matrix products and convolutions."""
     other_bytes: float
-    """By all other kernels."""
+    """By kernels that are no matrix products and no convolutions."""
     kernels: float
     """Launches."""
     collective_bytes: dict[str, float]
@@ -46,7 +44,7 @@ def roofline(text: str) -> Traffic:
     """Traffic of a compiled program, from its text."""
     module = parse(text)
     sizes = {one.name: one.bytes for part in module.computations.values() for one in part}
-    product = other = kernels = 0.0
+    other = kernels = 0.0
     sent: dict[str, float] = defaultdict(float)
     for instruction, times in module.walk():
         kind, moved = collective(instruction, module)
@@ -57,11 +55,9 @@ def roofline(text: str) -> Traffic:
             continue
         size = times * traffic(instruction, module, sizes)
         kernels += times
-        if is_product(instruction, module):
-            product += size
-        else:
+        if not is_product(instruction, module):
             other += size
-    return Traffic(product, other, kernels, dict(sent))
+    return Traffic(other, kernels, dict(sent))
 
 
 def operands(instruction: Instruction) -> list[str]:

@@ -110,16 +110,14 @@ def prepare_latents(
     out: Path,
     *,
     encoders: Encoders,
-    images: Path | None = None,
     batch_size: int = 64,
 ) -> UnitRecord:
     """Does a unit, unless it is done from the very same images, and returns its record.
 
-    The images are those of the dataset `images` (default: `out` itself). Raises `Unfinished` if the
-    first stage is not done there, `DamagedShard` if its shard is damaged (the shard is set aside
-    then, and the first stage makes it again), and `files.DiskFull`.
+    Raises `Unfinished` if the first stage is not done, `DamagedShard` if its shard is damaged (the
+    shard is set aside then, and the first stage makes it again), and `files.DiskFull`.
     """
-    first, ledger = Ledger(images or out, "images"), Ledger(out, "latents")
+    first, ledger = Ledger(out, "images"), Ledger(out, "latents")
     made = first.read(unit)
     if made is None:
         raise Unfinished(f"unit {unit}: its images are not prepared in {first.root}")
@@ -165,8 +163,6 @@ class LatentStage:
     out: Path
     make: Callable[[], Encoders]
     """Loads the encoders; must pickle."""
-    images: Path | None = None
-    """The dataset with the images, if it is another one."""
     batch_size: int = 64
     _encoders: Encoders | None = field(default=None, init=False, repr=False)
 
@@ -177,7 +173,6 @@ class LatentStage:
             unit,
             self.out,
             encoders=self._encoders,
-            images=self.images,
             batch_size=self.batch_size,
         )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError, differences, plain, read_json
-from pinxit.data.prepared.manifest import FORMAT, READABLE, STAGES, Manifest, Stage, Unfinished
+from pinxit.data.prepared.manifest import FORMAT, STAGES, Manifest, Stage, Unfinished
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
@@ -65,8 +65,8 @@ class Ledger:
         """
         given = plain({"format": FORMAT, **identity})
         before = self.identity()
-        if before is not None and _settings(before) != _settings(given):
-            changed = differences(_settings(before), _settings(given))
+        if before is not None and before != given:
+            changed = differences(before, given)
             raise UsageError(
                 f"{self.root} was begun with other settings: {'; '.join(changed)}; "
                 "give the same ones, or another folder"
@@ -163,25 +163,17 @@ def unit_of(name: str) -> str | None:
     return None
 
 
-def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity, its format the present one where it is one that means the same."""
-    known = identity.get("format") in READABLE
-    return {**identity, "format": FORMAT} if known else dict(identity)
-
-
 def gather(
     root: Path,
     units: Sequence[str],
     stage: Stage,
     *,
-    counts: Mapping[str, int] | None = None,
     skipped: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of these units from their commits; `Unfinished` if one lacks in `stage`.
 
     Latents that are there are part of it if they are complete and of these images. Units that the
-    first stage left out are only named, as are those `skipped` before. `counts` are the source's
-    rows by status, where the images are in another dataset.
+    first stage left out are only named, as are those `skipped` before.
     """
     records: dict[Stage, list[UnitRecord]] = {}
     skipped = {**(skipped or {}), **_left_out(root, units)}
@@ -203,7 +195,7 @@ def gather(
         for folder in STAGES[name]
         if any(folder in record.files for record in found)
     }
-    total: Counter[str] = Counter(dict(counts or {}) if "images" not in records else {})
+    total: Counter[str] = Counter()
     for record in records.get("images", ()):
         total.update(record.counts)
     latents, text = _measure(records["latents"]) if "latents" in records else (None, None)

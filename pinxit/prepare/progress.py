@@ -34,11 +34,6 @@ class Progress:
         return self.rows / self.seconds if self.seconds else 0.0
 
     @property
-    def kept_rate(self) -> float:
-        """Kept rows per second."""
-        return self.counts.get("ok", 0) / self.seconds if self.seconds else 0.0
-
-    @property
     def eta(self) -> float | None:
         """Seconds until the stage is done, at the rate so far; None before the first unit."""
         left = self.units - self.done - self.failed

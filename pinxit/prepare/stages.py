@@ -113,8 +113,7 @@ def run_latents(
 
     `Unfinished` before the first stage is done; ValueError as for `run_images`.
     """
-    images = stage.images or stage.out
-    first = Manifest.read(images)
+    first = Manifest.read(stage.out)
     ledger = Ledger(stage.out, "latents")
     with locked(stage.out, engine):
         ledger.begin({**first.identity, "encoders": dict(identity)})
@@ -128,7 +127,7 @@ def run_latents(
         todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
         _withdraw(ledger, todo)
         ended = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
-        return _finish(ended, ledger, first.units, counts=first.counts, skipped=dict(first.skipped))
+        return _finish(ended, ledger, first.units, skipped=dict(first.skipped))
 
 
 def is_spent(root: Path, unit: str) -> bool:
@@ -212,13 +211,12 @@ def _finish(
     ledger: Ledger,
     units: Sequence[str],
     *,
-    counts: Mapping[str, int] | None = None,
     skipped: Mapping[str, str] | None = None,
 ) -> Ended:
     """Writes the manifest, if every unit of every worker is done."""
     ended = dataclasses.replace(ended, ids=tuple(units))
     try:
-        manifest = gather(ledger.root, units, ledger.stage, counts=counts, skipped=skipped)
+        manifest = gather(ledger.root, units, ledger.stage, skipped=skipped)
     except Unfinished as error:
         return dataclasses.replace(ended, waiting=str(error))
     manifest.write(ledger.root)

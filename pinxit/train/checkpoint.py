@@ -174,10 +174,8 @@ class Checkpoints:
         found = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
         return sorted(found, reverse=True)
 
-    def save(
-        self, state: TrainState, run: dict[str, Any], *, wait: bool = False, overwrite: bool = False
-    ) -> None:
-        """Copies the state to the host and writes it; returns at once unless `wait`.
+    def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Copies the state to the host, and writes it in the background: see `wait`.
 
         Of several processes all must come here: the first one gathers the state and writes.
         """
@@ -189,8 +187,6 @@ class Checkpoints:
             target=self._write, args=(host, run, overwrite), name="pinxit-checkpoint"
         )
         self._thread.start()
-        if wait:
-            self.wait()
 
     def _write(self, state: TrainState, run: dict[str, Any], overwrite: bool) -> None:
         folder = self.root / f"{PREFIX}{int(state.step):08d}"

@@ -125,7 +125,6 @@ def make_train_step(
     ema: EmaConfig | None = None,
     loss_scaling: LossScaling | None = None,
     out_shardings: Any = None,
-    donate: bool = True,
 ) -> StepFn:
     """The jitted ``step(state, frozen, columns) -> (state, metrics)``; it consumes `state`.
 
@@ -165,4 +164,4 @@ def make_train_step(
         return state, metrics | counters | {"grad_norm": grad_norm}
 
     kwargs = {} if out_shardings is None else {"out_shardings": out_shardings}
-    return jax.jit(step, donate_argnums=(0,) if donate else (), **kwargs)
+    return jax.jit(step, donate_argnums=(0,), **kwargs)

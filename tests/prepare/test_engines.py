@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.prepare.engines.base import DIED, TIMEOUT
+from pinxit.prepare.engines.base import DIED
 from pinxit.prepare.engines.choose import get_engine
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.engines.ranks import RankEngine
@@ -69,14 +69,6 @@ def test_a_unit_that_kills_every_worker_fails_alone(tmp_path):
     assert [i for i in results if results[i].failed] == [1]
     assert results[1].kind == DIED and "SIGKILL" in results[1].reason
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_unit_that_takes_too_long_fails_alone():
-    engine = LocalEngine(timeout=3.0)
-    results = {r.unit: r for r in engine.map(engine_work.Sleeper(), range(3), workers=1)}
-    assert results[1].kind == TIMEOUT and "3 s" in results[1].reason
-    assert results[0].value == 0 and results[2].value == 2
-    assert children() == []
 
 
 @pytest.mark.parametrize("engine", ENGINES[:2], ids=lambda engine: engine.name)

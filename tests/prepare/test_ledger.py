@@ -1,7 +1,6 @@
 """Commit records and their sum: one rename makes a unit done, and nothing else does."""
 
 import dataclasses
-import json
 
 import prepared_toys as toys  # pyrefly: ignore
 import pytest
@@ -117,17 +116,3 @@ def test_latents_of_other_images_are_no_part_of_it(tmp_path):
     assert gather(tmp_path, units, "images").latents is None
     with pytest.raises(Unfinished, match="1 of 2 units are not done in the stage 'latents'"):
         gather(tmp_path, units, "latents")
-
-
-def test_latents_may_lie_in_a_folder_of_their_own(tmp_path):
-    from pinxit.prepare.engines.local import InlineEngine
-    from pinxit.prepare.latents import LatentStage
-    from pinxit.prepare.stages import run_latents
-
-    images = toys.image_dataset(tmp_path / "images", (4, 0, 3))
-    stage = LatentStage(tmp_path / "latents", toys.toy_encoders, images=images)
-    manifest = run_latents(stage, InlineEngine(), identity={"autoencoder": "means"}).manifest
-    assert manifest.counts == {"ok": 7, "timeout": 1} and manifest.latents["count"] == 7
-    assert set(manifest.files) == {"latents"} and manifest.files["latents"][1] is None
-    raw = json.loads((tmp_path / "latents" / "manifest.json").read_text())
-    assert raw["identity"]["source"] == {"name": "toys"}

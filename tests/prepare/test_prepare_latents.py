@@ -33,7 +33,6 @@ def test_latents_are_those_of_the_images_with_their_captions(tmp_path):
 
 
 def test_batches_have_one_size_and_no_influence(tmp_path):
-    toys.image_dataset(tmp_path, [7], wide=(2, 3, 6))
     seen = set()
 
     def encode(images):
@@ -43,9 +42,8 @@ def test_batches_have_one_size_and_no_influence(tmp_path):
     files = []
     for size in (2, 3, 64):
         out = tmp_path / str(size)
-        record = prepare_latents(
-            "00000-000", out, encoders=Encoders(encode), images=tmp_path, batch_size=size
-        )
+        toys.image_dataset(out, [7], wide=(2, 3, 6))
+        record = prepare_latents("00000-000", out, encoders=Encoders(encode), batch_size=size)
         files.append(record.files)
     assert files[0] == files[1] == files[2]
     assert seen == {(n, 16, w, 3) for n in (2, 3, 64) for w in (16, 32)}
@@ -77,7 +75,8 @@ def test_what_is_not_finite_is_left_out_and_counted(tmp_path):
         return np.full_like(toys.encode(images), np.nan)
 
     out = tmp_path / "none"
-    record = prepare_latents("00000-000", out, encoders=Encoders(nowhere), images=tmp_path)
+    toys.image_dataset(out, [6])
+    record = prepare_latents("00000-000", out, encoders=Encoders(nowhere))
     assert record.counts == {"not_finite": 6} and record.files == {}
 
 

@@ -30,7 +30,8 @@ def state():
 
 def test_what_is_restored_is_what_was_saved(state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, {"seed": 3}, wait=True)
+    checkpoints.save(state, {"seed": 3})
+    checkpoints.wait()
     restored = checkpoints.restore(make(name="muon")[1])
     assert restored.step == 2 and restored.run == {"seed": 3} and not restored.problems
     assert_trees_equal(restored.state, state)
@@ -53,8 +54,10 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path):
 
 def test_only_the_newest_are_kept(state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(make(name="muon")[1], {}, wait=True)
-    checkpoints.save(state, {}, wait=True)
+    checkpoints.save(make(name="muon")[1], {})
+    checkpoints.wait()
+    checkpoints.save(state, {})
+    checkpoints.wait()
     assert [folder.name for folder in checkpoints.folders()] == ["step_00000002"]
 
 
@@ -99,20 +102,24 @@ def empty(folder: Path) -> None:
 def test_the_newest_valid_checkpoint_is_used(damage, state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     start = make(name="muon")[1]
-    checkpoints.save(start, {}, wait=True)
-    checkpoints.save(state, {}, wait=True)
+    checkpoints.save(start, {})
+    checkpoints.wait()
+    checkpoints.save(state, {})
+    checkpoints.wait()
     damage(tmp_path / "step_00000002")
     restored = checkpoints.restore(start)
     assert restored.step == 0
     assert "step_00000002 is set aside" in restored.problems[0]
     assert (tmp_path / "damaged_step_00000002").is_dir()
-    checkpoints.save(state, {}, wait=True)
+    checkpoints.save(state, {})
+    checkpoints.wait()
     assert checkpoints.restore(start).step == 2
 
 
 def test_no_valid_checkpoint_is_an_error(state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, {}, wait=True)
+    checkpoints.save(state, {})
+    checkpoints.wait()
     truncate(tmp_path / "step_00000002")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         checkpoints.restore(state)
@@ -131,10 +138,12 @@ def test_a_full_disk_is_reported(state, tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(make(name="muon")[1], {}, wait=True)
+    checkpoints.save(make(name="muon")[1], {})
+    checkpoints.wait()
     monkeypatch.setattr("pinxit.train.checkpoint.json.dumps", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(state, {}, wait=True)
+        checkpoints.save(state, {})
+        checkpoints.wait()
     monkeypatch.undo()
     assert checkpoints.restore(state).step == 0
     assert not list(tmp_path.glob(".*"))
@@ -143,12 +152,14 @@ def test_a_full_disk_is_reported(state, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_is_really_full_is_reported(state, tmp_path: Path):
     """No file may grow beyond 4 KiB, which is what the library that writes arrays meets."""
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(make(name="muon")[1], {}, wait=True)
+    checkpoints.save(make(name="muon")[1], {})
+    checkpoints.wait()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(Exception, match=r"[Ff]ile too large|FILE_TOO_LARGE"):
-            checkpoints.save(state, {}, wait=True)
+            checkpoints.save(state, {})
+            checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoints.restore(state).step == 0
@@ -161,13 +172,16 @@ def test_whatever_stops_the_writer_is_told(state, tmp_path: Path, monkeypatch, e
         raise error("of the writer")
 
     monkeypatch.setattr("pinxit.train.checkpoint.write", broken)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {})
     with pytest.raises(error, match="of the writer"):
-        Checkpoints(tmp_path).save(state, {}, wait=True)
+        checkpoints.wait()
 
 
 def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, {"best_ema": None}, wait=True)
+    checkpoints.save(state, {"best_ema": None})
+    checkpoints.wait()
     folder = checkpoints.folders()[0]
     folder.rename(tmp_path / f".{folder.name}.before")
     shutil.copytree(tmp_path / f".{folder.name}.before", tmp_path / f".{folder.name}.1234")
@@ -178,10 +192,13 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(state, tmp_path: Pa
 
 def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, {"best_ema": None}, wait=True)
-    checkpoints.save(state, {"best_ema": "x"}, wait=True)
+    checkpoints.save(state, {"best_ema": None})
+    checkpoints.wait()
+    checkpoints.save(state, {"best_ema": "x"})
+    checkpoints.wait()
     assert checkpoints.restore(state).run["best_ema"] is None
-    checkpoints.save(state, {"best_ema": "ema_0.1"}, wait=True, overwrite=True)
+    checkpoints.save(state, {"best_ema": "ema_0.1"}, overwrite=True)
+    checkpoints.wait()
     assert checkpoints.restore(state).run["best_ema"] == "ema_0.1"
     assert json.loads((tmp_path / "step_00000002" / "manifest.json").read_text())["version"] == 1
 

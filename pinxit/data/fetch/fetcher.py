@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -167,15 +166,11 @@ class Fetcher:
         """Requests begin again."""
         self._turns.resume()
 
-    async def fetch(self, url: str) -> Fetched:
-        """What comes of this URL. Raises OSError for faults of this machine alone."""
-        fetched, share = await self(url)
-        if share is not None:
-            share.release()
-        return fetched
-
     async def __call__(self, url: str) -> tuple[Fetched, Share | None]:
-        """`fetch`, and the memory that the body holds until that is released."""
+        """Returns what came of this URL, and the memory that the body holds until it is released.
+
+        Raises OSError for faults of this machine alone.
+        """
         spent, attempt = 0.0, 0
         while True:
             attempt += 1
@@ -254,18 +249,15 @@ def fetch_all(
     items: Iterable[tuple[K, str]],
     config: FetchConfig,
     *,
-    progress: Callable[[Counter[str]], None] | None = None,
     lookup: Lookup | None = None,
 ) -> Generator[tuple[K, Fetched], None, None]:
     """(key, what came of it) for each (key, URL), as they finish.
 
     Runs in a thread of its own. At most `WINDOW` times `config.concurrency` URLs are taken ahead
     of what the caller has received, and nothing new begins while finished ones wait to be taken;
-    nor do long bodies under way then grow, while their time stands still. `progress` is told the
-    number of URLs by status after each one. URLs of one host in a row are fetched
-    `config.per_host` at a time, so a list that is not sorted by host is faster.
+    nor do long bodies under way then grow, while their time stands still. URLs of one host in a row
+    are fetched `config.per_host` at a time, so a list that is not sorted by host is faster.
     """
-    counts: Counter[str] = Counter()
     results = async_map(
         items,
         lambda: Fetcher(config, lookup=lookup),
@@ -277,9 +269,6 @@ def fetch_all(
     )
     try:
         for key, (fetched, _) in results:
-            counts[fetched.status] += 1
-            if progress is not None:
-                progress(counts)
             yield key, fetched
     finally:
         results.close()

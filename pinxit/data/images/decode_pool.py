@@ -88,16 +88,6 @@ class DecodePool:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes there are now."""
-        return [worker.pid for worker in self._all if worker.pid]
-
-    @property
-    def killed(self) -> int:
-        """How many processes ended with an image in their hands, so far."""
-        return sum(worker.killed for worker in self._all)
-
     def map(self, items: Iterable[tuple[K, bytes]]) -> Generator[tuple[K, Decoded], None, None]:
         """Each image decoded, in the order given; ``str(key)`` is the key of its random crop.
 
@@ -145,19 +135,12 @@ class _Worker:
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
-        self.killed = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._closed = False
         self._deadline = float("inf")
         self._lock = threading.Lock()
         """Held to change the process or the deadline: a late kill never hits the next image."""
-
-    @property
-    def pid(self) -> int:
-        """The process's number; 0 where there is none."""
-        process = self._process
-        return process.pid if process else 0
 
     def start(self) -> None:
         """Starts the process without waiting for it."""
@@ -185,7 +168,6 @@ class _Worker:
                     return self._ask(process, key, data)
                 late = time.monotonic() - begun >= self.config.timeout
             ended = self._stop()
-            self.killed += 1
             if late:
                 return Decoded("decode_timeout", detail=f"over {self.config.timeout:g} s")
         return Decoded("decode_error", detail=f"the decoder's process ended: {ended}")

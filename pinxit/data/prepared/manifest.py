@@ -27,8 +27,7 @@ from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
 FORMAT = 2
-"""In format 1 the fingerprint was of the outcomes too, whose words differ from run to run."""
-READABLE = (1, FORMAT)
+"""The layout of the folder and of its files. No other is read."""
 MANIFEST = "manifest.json"
 Stage = Literal["images", "latents"]
 STAGES: dict[Stage, dict[str, str]] = {
@@ -67,7 +66,7 @@ class Manifest:
     """``width``, ``max_tokens``, ``pooled`` (a width, or none) and ``longest`` (tokens) of the text
     embeddings, where they are stored; ``wide`` captions needed more range than float16 has."""
     images: Mapping[str, Any] | None = None
-    """``shapes`` of each unit, by "h x w x 3", as written; None where the images are elsewhere."""
+    """``shapes`` of each unit, by "h x w x 3", as written; None where they were not recorded."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Units of the source that were left out, with the reason."""
 
@@ -87,12 +86,11 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """Hash of all that is trained on: equal for equal data, whoever prepared it, how often, and
-        however the web failed."""
-        aside = () if self.identity.get("format") == 1 else ("outcomes",)
+        however the web failed. Outcomes are no part of it: their words differ from run to run."""
         content = {
             folder: [info and info.sha256 for info in infos]
             for folder, infos in self.files.items()
-            if folder not in aside
+            if folder != "outcomes"
         }
         text = json.dumps([plain(self.identity), self.units, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -136,9 +134,8 @@ class Manifest:
             manifest = cls(**raw)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} cannot be read ({error!r})") from error
-        if (found := manifest.identity.get("format")) not in READABLE:
-            valid = ", ".join(map(str, READABLE))
-            raise UsageError(f"{path}: format {found!r} is unknown; valid: {valid}")
+        if (found := manifest.identity.get("format")) != FORMAT:
+            raise UsageError(f"{path}: format {found!r} is unknown; valid: {FORMAT}")
         if manifest.fingerprint() != fingerprint:
             raise UsageError(f"{path} is damaged: its fingerprint differs")
         return manifest

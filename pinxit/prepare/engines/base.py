@@ -25,8 +25,6 @@ from pinxit.config import UsageError
 
 DIED = "Died"
 """`UnitResult.kind` when the process at work ended."""
-TIMEOUT = "Timeout"
-"""`UnitResult.kind` when the unit took too long and its process was killed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class UnitResult:
     value: Any = None
     """What the function returned."""
     kind: str = ""
-    """Empty if done; otherwise the exception's class, `DIED` or `TIMEOUT`."""
+    """Empty if done; otherwise the exception's class, or `DIED`."""
     reason: str = ""
     """One line: why it failed."""
     trace: str = ""

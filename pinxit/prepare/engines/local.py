@@ -10,16 +10,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
-from pinxit.prepare.engines.base import DIED, TIMEOUT, UnitResult, attempt, close
-
-READY = "ready"
-"""What a worker says first: its start, with all imports, is no part of a unit's time."""
+from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
 class InlineEngine:
@@ -56,7 +53,6 @@ def _serve(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         extensions.load()
         fn = pickle.loads(pipe.recv_bytes())
-        pipe.send(READY)
         try:
             while True:
                 pipe.send(attempt(fn, pipe.recv()))
@@ -76,7 +72,6 @@ class _Worker:
         theirs.close()
         self.unit: Any = None
         self.begun = 0.0
-        self.ready = False
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send_bytes(fn)  # a worker that died meanwhile is found by `result`
 
@@ -86,21 +81,17 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(unit)
 
-    def result(self) -> UnitResult | str | None:
-        """What it sent: a result, or that it is `READY`; None if it died instead."""
+    def result(self) -> UnitResult | None:
+        """Returns the result that it sent; None if it died instead."""
         try:
-            sent = self.pipe.recv()
+            return self.pipe.recv()
         except (EOFError, ConnectionResetError, OSError):
             return None
-        if sent == READY:
-            self.ready, self.begun = True, time.perf_counter()
-        return sent
 
-    def lost(self, kind: str, why: str) -> UnitResult:
-        """The result of a unit that the worker will never send."""
-        return UnitResult(
-            self.unit, kind=kind, reason=why, seconds=time.perf_counter() - self.begun
-        )
+    def lost(self, why: str) -> UnitResult:
+        """Returns the result of a unit whose worker died."""
+        seconds = time.perf_counter() - self.begun
+        return UnitResult(self.unit, kind=DIED, reason=why, seconds=seconds)
 
     def end(self, *, kill: bool) -> int | None:
         """Ends the process, at once if `kill`, else after what it is at; returns its exit code."""
@@ -121,10 +112,9 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, *, attempts: int = 2, timeout: float | None = None) -> None:
-        """A unit whose process dies is given to `attempts` processes; `timeout` is in seconds."""
+    def __init__(self, *, attempts: int = 2) -> None:
+        """A unit whose process dies is given to `attempts` processes."""
         self.attempts = attempts
-        self.timeout = timeout
 
     def share(self, units: Sequence[Any]) -> list[Any]:
         """All."""
@@ -147,20 +137,16 @@ class LocalEngine:
                     worker = idle.pop() if idle else _Worker(pickled)
                     worker.give(unit)
                     busy[worker.pipe] = worker, count
-                for pipe in self._ready(busy):
-                    worker, count = busy[pipe]
-                    result = worker.result() if pipe.poll() else worker.lost(TIMEOUT, self._late())
-                    if isinstance(result, str):
-                        continue
-                    del busy[pipe]
+                for pipe in wait(list(busy)):
+                    assert isinstance(pipe, Connection)
+                    worker, count = busy.pop(pipe)
+                    result = worker.result()
                     if result is None:
                         code = worker.end(kill=False)
-                        result = worker.lost(DIED, f"the worker died ({_exit(code)})")
+                        result = worker.lost(f"the worker died ({_exit(code)})")
                         if count < self.attempts:
                             waiting.append((result.unit, count + 1))
                             continue
-                    elif result.kind == TIMEOUT:
-                        worker.end(kill=True)
                     else:
                         idle.append(worker)
                     yield result
@@ -169,19 +155,6 @@ class LocalEngine:
                 worker.end(kill=False)
             for worker, _ in busy.values():
                 worker.end(kill=True)
-
-    def _late(self) -> str:
-        return f"the unit took longer than {self.timeout:g} s"
-
-    def _ready(self, busy: Mapping[Connection, tuple[_Worker, int]]) -> list[Connection]:
-        """The pipes with a result, or an end, and those whose time is over."""
-        ready = wait(list(busy), timeout=None if self.timeout is None else 0.2)
-        pipes = [pipe for pipe in ready if isinstance(pipe, Connection)]
-        if self.timeout is None:
-            return pipes
-        now = time.perf_counter()
-        late = [p for p, (w, _) in busy.items() if w.ready and now - w.begun > self.timeout]
-        return [*pipes, *(pipe for pipe in late if pipe not in pipes)]
 
 
 def _exit(code: int | None) -> str:
