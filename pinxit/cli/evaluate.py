@@ -9,9 +9,9 @@ from typing import Any
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.generate import sampling_options
-from pinxit.cli.progress_bar import progress_bar
 from pinxit.config import positive
 from pinxit.files import write_json
+from pinxit.progress import counted, showing
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,19 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def _figures(model: Any, options: EvaluateOptions) -> Iterator[tuple[str, float]]:
     """All (name, value) pairs that the options ask for."""
+    from rich.console import Console
+
     from pinxit.data.scenes.dataset import Scenes
     from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
     from pinxit.evaluate.prompt_accuracy import SEED, prompt_accuracy
     from pinxit.evaluate.validation_loss import validation_loss
 
     if options.prompts:
-        with progress_bar("drawing") as report:
+        with showing(
+            Console(stderr=True),
+            f"drawing {counted(options.prompts, 'held-out prompt')}",
+            unit="picture",
+        ) as report:
             yield from prompt_accuracy(
                 model,
                 prompts=options.prompts,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.cli.arguments import parse
-from pinxit.cli.progress_bar import progress_bar
 from pinxit.config import UsageError, positive
+from pinxit.progress import counted, showing
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,19 @@ def generate(argv: Sequence[str]) -> int:
     positive("steps", options.steps)
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise UsageError("out", options.out, problem="a file", valid="a directory")
+    from rich.console import Console
+
     from pinxit.pipeline import load_checkpoint
     from pinxit.png_recipe import save_png
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
     settings = sampling_options(options)
     sampling = model.sampling.override(**settings)
-    with progress_bar("drawing") as report:
+    with showing(
+        Console(stderr=True),
+        f"drawing {counted(len(prompts) * options.n, 'picture')}",
+        unit="picture",
+    ) as report:
         images = model.generate(
             prompts,
             n=options.n,

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.progress import Progress
+from pinxit.progress import EVERY, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+JOBS = {
+    "images": "preparing images",
+    "latents": "encoding images with the VAE",
+    "read": "looking for duplicates: reading rows",
+    "urls": "looking for duplicates: comparing URLs",
+    "phash": "looking for duplicates: comparing perceptual hashes",
+}
+"""A stage in words, by its name."""
 
 
 @contextlib.contextmanager
@@ -20,21 +30,20 @@ def watching(
     console: Console, what: str
 ) -> Iterator[Callable[[Progress, UnitResult | None], None]]:
     """A bar where there is a terminal, otherwise a line now and then."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Bar(*columns, TextColumn("units  {task.fields[said]}"), console=console) as bar:
-            task = bar.add_task(what, total=None, said="")
+        columns = (TextColumn("{task.description}", markup=False), BarColumn())
+        with Bar(*columns, console=console) as bar:
+            task = bar.add_task(what, total=None)
 
             def show(progress: Progress, result: UnitResult | None) -> None:
                 bar.update(
                     task,
-                    description=progress.stage,
+                    description=in_words(progress, what),
                     completed=progress.done,
                     total=progress.units,
-                    said=rates(progress, what),
                 )
                 _complain(console, result)
 
@@ -46,10 +55,9 @@ def watching(
         nonlocal last
         _complain(console, result)
         finished = progress.done + progress.failed == progress.units
-        if time.monotonic() - last >= 10 or finished:
+        if time.monotonic() - last >= EVERY or finished:
             last = time.monotonic()
-            line = f"{progress.stage}: {progress.done}/{progress.units} units"
-            console.print(f"{line}  {rates(progress, what)}", highlight=False, soft_wrap=True)
+            console.print(in_words(progress, what), highlight=False, soft_wrap=True)
 
     yield tell
 
@@ -60,20 +68,13 @@ def _complain(console: Console, result: UnitResult | None) -> None:
         console.print(f"warning: unit {unit}: {result.reason}", highlight=False, markup=False)
 
 
-def rates(progress: Progress, what: str) -> str:
-    """Speed, share kept and time left, in words."""
-    if not progress.rows:
-        return ""
-    kept = progress.counts.get("ok", 0) / progress.rows
-    eta = "" if progress.eta is None else f"  {_duration(progress.eta)} left"
-    return f"{progress.rate:,.0f} {what}/s  {kept:.1%} kept{eta}"
-
-
-def _duration(seconds: float) -> str:
-    """Days and hours, hours and minutes, or minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02d}h"
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
+def in_words(progress: Progress, what: str) -> str:
+    """Returns the stage, how far it is, its speed, the share that is kept, and the time left."""
+    job = JOBS.get(progress.stage, progress.stage)
+    facts = [f"{job}: unit {progress.done:,} of {progress.units:,}"]
+    if progress.rows:
+        kept = progress.counts.get("ok", 0) / progress.rows
+        facts += [f"{progress.rate:,.0f} {what}/s", f"{kept:.1%} kept"]
+        if progress.eta is not None and progress.done < progress.units:
+            facts.append(f"{duration(progress.eta)} left")
+    return ", ".join(facts)

@@ -24,6 +24,7 @@ from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.joint_text_encoder import join
 from pinxit.files import whole_folder
 from pinxit.fixed_batches import padded
+from pinxit.progress import counted
 
 CHUNK = 64
 """Captions encoded together."""
@@ -168,7 +169,8 @@ def _encode(
     mask = np.zeros((rows, length), bool)
     apply = jax.jit(part.apply)
     starts = range(0, rows, CHUNK)
-    for start in track(starts, "encoding captions", len(starts)):
+    text = f"encoding {counted(rows, 'caption')} with the text encoder"
+    for start in track(starts, text, len(starts)):
         ids = token_ids[start : start + CHUNK]
         output = apply(part.params, padded(ids, CHUNK))
         some = np.asarray(output.tokens, np.float32)[: len(ids)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,20 +10,12 @@ from typing import Any, TypeVar
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from pinxit.progress import Lines, duration, showing
+
 T = TypeVar("T")
-
-
-def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -79,17 +70,23 @@ class Display:
                 f"step {step}/{self.max_steps}  {line}", highlight=False, soft_wrap=True
             )
 
-    def track(self, items: Iterable[T], text: str, total: int) -> Iterator[T]:
-        """The items, with a bar; lines at the start and the end where there is no terminal."""
-        begun = time.perf_counter()
-        if self.console.is_terminal and self._live is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
-                yield from bar.track(items, total=total, description=text)
-        else:
-            self.say(f"{text}: {total}")
-            yield from items
-        self.say(f"{text}: {total} done in {_duration(time.perf_counter() - begun)}")
+    def track(
+        self, items: Iterable[T], text: str, total: int, *, unit: str = "batch"
+    ) -> Iterator[T]:
+        """The items, with what is done in words: a bar, or lines where there is no terminal or the
+        panel is on the screen."""
+        if self._live is None:
+            with showing(self.console, text, unit=unit) as show:
+                show(0, total)
+                for done, item in enumerate(items, start=1):
+                    yield item
+                    show(done, total)
+            return
+        lines = Lines(self.say, text, unit=unit)
+        for done, item in enumerate(items, start=1):
+            yield item
+            lines.show(done, total)
+        lines.end()
 
     def _facts(self) -> dict[str, str]:
         row = self.row
@@ -97,7 +94,7 @@ class Display:
         facts = {
             "loss": _number(row.get("loss"), ".4f"),
             "images/s": _number(row.get("images_per_second"), ".1f"),
-            "eta": _duration(left),
+            "time left": duration(left),
             "data wait": _number(row.get("data_wait_share"), ".1%"),
             "memory": _number(row.get("memory_gb"), ".2f") + " GB",
         }

@@ -45,6 +45,7 @@ from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.finish import best, finish
 from pinxit.train.report.observer import Observer
+from pinxit.train.report.page import summary
 from pinxit.train.run_folder import RunFolder, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
@@ -327,7 +328,8 @@ def _train_and_finish(
         reason = f"{signal} after step {step}; the same command resumes"
         moving.display.say(f"stopped: {reason}")
         return RunResult("stopped", moving.folder.root, step, reason=reason)
-    moving.display.say(f"finished: {moving.folder.report}")
+    moving.display.say(f"finished: {summary(results)}")
+    moving.display.say(f"report: {moving.folder.report}")
     return RunResult("finished", moving.folder.root, results["step"], results)
 
 

@@ -30,14 +30,17 @@ def shown(*, terminal: bool) -> str:
             display.on_step(step)
         display.on_row(40, ROW)
         display.say("samples: [drawn]")
-        assert list(display.track([1, 2], "encoding", 2)) == [1, 2]
+        assert list(display.track([1, 2], "encoding 32 images", 2)) == [1, 2]
     return said.getvalue()
 
 
 def test_plain_lines():
     lines = shown(terminal=False).splitlines()
-    assert lines[0].startswith("step 40/100  loss 0.5000  images/s 120.0  eta 30s  data wait 1.0%")
+    assert lines[0].startswith(
+        "step 40/100  loss 0.5000  images/s 120.0  time left 30s  data wait 1.0%"
+    )
     assert "skipped 2" in lines[0] and lines[1] == "samples: [drawn]"
+    assert lines[2:] == ["encoding 32 images", "encoding 32 images: done in 0s"]
 
 
 def test_live_panel():

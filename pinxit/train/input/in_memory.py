@@ -32,6 +32,7 @@ from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.files import whole_folder
 from pinxit.fixed_batches import padded
+from pinxit.progress import counted
 from pinxit.train.build import Parts
 from pinxit.train.datasets import Examples, Split, load_examples
 from pinxit.train.display import Display
@@ -133,7 +134,9 @@ def _encode(
     encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
     params = autoencoder.params if autoencoder is not None else None
     size = chunk_size(examples[0].image.shape[0])
-    for images, texts in track(_chunks(examples, size), "encoding", -(-len(examples) // size)):
+    job = "encoding {} with the VAE" if encode is not None else "reading {}"
+    text = job.format(counted(len(examples), "image"))
+    for images, texts in track(_chunks(examples, size), text, -(-len(examples) // size)):
         captions += texts
         if encode is not None:
             latents = encode(params, to_pixels(padded(images, size)))

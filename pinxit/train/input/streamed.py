@@ -10,6 +10,7 @@ from pinxit.arrays import Example
 from pinxit.config import UsageError
 from pinxit.data.outcome import is_dropped
 from pinxit.data.row import Source
+from pinxit.progress import counted
 from pinxit.train.build import Parts, check_sizes
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Position
@@ -68,7 +69,9 @@ class StreamedFeed(Feed):
         """Fetches the held-out rows, unless an earlier part of the run has done so."""
         if self.wanted and not self.reserved.kept:
             images = islice(self._loader.images, self.wanted)
-            tracked = self.display.track(images, "fetching held-out rows", self.wanted)
+            tracked = self.display.track(
+                images, f"fetching {counted(self.wanted, 'held-out row')}", self.wanted, unit="row"
+            )
             self.reserved.set_aside(tracked, self.stream)
 
     def watch(self, interrupted: Callable[[], bool]) -> None:

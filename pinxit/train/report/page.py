@@ -96,9 +96,11 @@ def write_report(
     command: Sequence[str],
     pictures: Mapping[str, Path],
 ) -> None:
-    """Writes the page; `pictures` by heading."""
-    parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(_summary(results))}</p>"]
-    parts += ["<h2>Command</h2>", f"<pre>{html.escape(shlex.join(command))}</pre>"]
+    """Writes the page: `pictures` by heading, then figures, then the command and the settings."""
+    parts = [f"<h1>{html.escape(name)}</h1>", f"<p>{html.escape(summary(results))}</p>"]
+    for heading, picture in pictures.items():
+        if picture.is_file():
+            parts += [f"<h2>{html.escape(heading)}</h2>", _image(picture, heading)]
     if warnings := results.get("warnings"):
         parts += ["<h2>What was noticed</h2>", _warnings(warnings)]
     if accuracy := results.get("accuracy"):
@@ -114,9 +116,7 @@ def write_report(
         parts += ["<h2>What captions do</h2>", _probe(probe)]
     if rows := (results.get("data") or {}).get("rows"):
         parts += ["<h2>What became of the rows</h2>", _rows(rows)]
-    for heading, picture in pictures.items():
-        if picture.is_file():
-            parts += [f"<h2>{html.escape(heading)}</h2>", _image(picture, heading)]
+    parts += ["<h2>Command</h2>", f"<pre>{html.escape(shlex.join(command))}</pre>"]
     parts.append("<h2>Settings and machine</h2>")
     parts.append(_details("config.json", json.dumps(config, indent=2)))
     parts.append(_details("environment", json.dumps(environment, indent=2)))
@@ -126,8 +126,8 @@ def write_report(
         temporary.write_text(page)
 
 
-def _summary(results: Mapping[str, Any]) -> str:
-    """The run in one sentence or two."""
+def summary(results: Mapping[str, Any]) -> str:
+    """Returns the run in one sentence: steps, time, size, accuracy."""
     said = [f"{results['step']} steps, {results['images']} images"]
     if results.get("train_seconds"):
         said.append(f"{results['train_seconds'] / 60:.1f} minutes of training")
