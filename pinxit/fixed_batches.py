@@ -32,8 +32,8 @@ def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
 def batches_by_shape(
     items: Iterable[T], size: int, *, shape: Callable[[T], Hashable]
 ) -> Iterator[list[T]]:
-    """Yields `size` items of one shape at a time, as soon as there are so many; behind the last
-    item what is left of each shape, in the order in which these batches were begun."""
+    """Yields `size` items of one shape at a time, as soon as there are enough; behind the last item
+    the remaining ones of each shape, in the order in which these batches were started."""
     pending: dict[Hashable, list[T]] = {}
     for item in items:
         batch = pending.setdefault(shape(item), [])

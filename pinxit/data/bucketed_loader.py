@@ -1,8 +1,8 @@
 """Batches of one shape each, from rows of several: aspect-ratio buckets.
 
-A bucket is a run of rows of one shape. Each has an endless order of its own: epoch after epoch, a
-new permutation of its rows. Its batch ``k`` holds the samples ``k * batch_size`` and following of
-that order, so that what does not fill a batch at the end of an epoch begins the first batch of the
+A bucket is a run of rows of one shape. Each has an order of its own: epoch after epoch, a new
+permutation of its rows. Its batch ``k`` holds the samples ``k * batch_size`` and following of that
+order, so that what does not fill a batch at the end of an epoch begins the first batch of the
 next one: nothing is dropped, nothing comes twice.
 
 Which bucket a step takes follows from the step. In epoch ``e`` a bucket of ``n`` rows gives its
@@ -31,18 +31,18 @@ class Schedule:
     """The buckets' turns: from a step to a bucket and the number of its batch."""
 
     def __init__(self, counts: Sequence[int], *, batch_size: int, seed: int) -> None:
-        """`counts`: rows of each bucket, together at least one."""
+        """Plans batches of buckets with `counts` rows each, together at least one."""
         self.counts = tuple(counts)
         self.batch_size = batch_size
         self.seed = seed
         self._epoch: tuple[int, grain.MapDataset | None] = (-1, None)
 
     def before(self, epoch: int) -> list[int]:
-        """Batches that each bucket has given before an epoch begins."""
+        """Returns the batches that each bucket has given before an epoch begins."""
         return [epoch * count // self.batch_size for count in self.counts]
 
     def epoch(self, step: int) -> int:
-        """The epoch that a step is in; one too small for a single batch has no steps."""
+        """Returns the epoch that a step is in; one too small for a single batch has no steps."""
         rows, buckets = sum(self.counts), len(self.counts)
         low = step * self.batch_size // rows
         high = (step + buckets) * self.batch_size // rows + 1
@@ -50,7 +50,7 @@ class Schedule:
         return low + bisect.bisect_right(epochs, step, key=lambda e: sum(self.before(e))) - 1
 
     def turn(self, step: int) -> tuple[int, int]:
-        """The bucket that step `step` takes, and which of its batches."""
+        """Returns the bucket that step `step` takes, and which of its batches."""
         epoch = self.epoch(step)
         starts, stops = self.before(epoch), self.before(epoch + 1)
         ends = list(itertools.accumulate(b - a for a, b in zip(starts, stops, strict=True)))
@@ -60,7 +60,7 @@ class Schedule:
         return bucket, stops[bucket] - ends[bucket] + place
 
     def _shuffled(self, epoch: int, count: int) -> grain.MapDataset:
-        """The epoch's batches in their order."""
+        """Returns the epoch's batches in their order."""
         known, order = self._epoch
         if order is None or known != epoch:
             order = grain.MapDataset.range(count).shuffle(seed=derived(self.seed, 0, epoch))
@@ -80,7 +80,7 @@ class BucketedLoader(Loader):
         seed: int = 0,
         part: Int[np.ndarray, " p"] | None = None,
     ) -> None:
-        """`part` as for `Loader`. Refuses a dataset whose buckets are all empty."""
+        """Takes `part` as `Loader` does. Refuses a dataset whose buckets are all empty."""
         super().__init__(rows, batch_size=batch_size, seed=seed, part=part)
         self.buckets = tuple(bucket for bucket in buckets if len(bucket))
         if not self.buckets:
@@ -93,7 +93,7 @@ class BucketedLoader(Loader):
         ]
 
     def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Which rows this reader's part of batch `step` holds."""
+        """Returns which rows this reader's part of batch `step` holds."""
         bucket, batch = self.schedule.turn(step)
         order, first = self._orders[bucket], batch * self.batch_size
         places = [order[first + int(i)] for i in self.part]
@@ -101,5 +101,5 @@ class BucketedLoader(Loader):
 
 
 def derived(*numbers: int) -> int:
-    """A 32-bit seed that follows from several numbers."""
+    """Returns a 32-bit seed that follows from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

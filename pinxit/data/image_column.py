@@ -1,6 +1,6 @@
 """The column of a dataset that holds the images: as latents, or as pixels.
 
-Whoever makes columns asks `image_column` which to make; whoever reads them asks `images_in`.
+Code that makes columns asks `image_column` which to make; code that reads them asks `images_in`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """The arrays of these rows, each with a leading axis ``b``."""
+        """Returns the arrays of these rows, each with a leading axis ``b``."""
         ...
 
 
@@ -45,7 +45,7 @@ class ArrayRows:
         return len(next(iter(self.arrays.values())))
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """The arrays at these rows."""
+        """Returns the arrays at these rows."""
         return {name: array[rows] for name, array in self.arrays.items()}
 
 
@@ -61,10 +61,10 @@ class Loader:
         part: Int[np.ndarray, " p"] | None = None,
         count: int | None = None,
     ) -> None:
-        """`part` are the places in each batch that this reader takes, in order; none: all. Only the
-        first `count` rows are read; none: all.
+        """Shuffles the first `count` rows (none: all). `part` are the indices in each batch that
+        this reader takes, in order (none: all).
 
-        Refuses an empty dataset, and places that there are not.
+        Refuses an empty dataset, and indices beyond the batch.
         """
         count = len(rows) if count is None else count
         if count == 0:
@@ -83,20 +83,21 @@ class Loader:
         """Time that `batches` has waited for data, in all."""
 
     def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Which rows this reader's part of batch `step` holds."""
+        """Returns which rows this reader's part of batch `step` holds."""
         first = step * self.batch_size
         return np.asarray([self._order[first + int(i)] for i in self.part], np.int64)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """This part of batch `step`: the rows' arrays, and `index`, the samples' positions in the
-        order."""
+        """Returns this part of batch `step`: the rows' arrays, and `index`, the samples' positions
+        in the order."""
         index = (step * self.batch_size + self.part.astype(np.int64)) % 2**31
         return {**self.rows.take(self.row_numbers(step)), "index": index.astype(np.int32)}
 
     def batches(
         self, start: int, stop: int, *, prefetch: int = 4
     ) -> Generator[dict[str, np.ndarray], None, None]:
-        """Batches `start` to `stop - 1`, read ahead by a thread; close the generator to end it."""
+        """Yields batches `start` to `stop - 1`, read ahead by a thread; close the generator to end
+        the thread."""
         batches = (self.batch(step) for step in range(start, stop))
         return read_ahead(batches, ahead=prefetch, name="pinxit-loader", waited=self._waited)
 

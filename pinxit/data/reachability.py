@@ -13,7 +13,7 @@ class Reachability:
     """Counts the attempts, one after another, that have not reached a host."""
 
     def __init__(self, *statuses: str) -> None:
-        """`statuses` are those of attempts that have not reached their host."""
+        """Takes the statuses of attempts that have not reached their host."""
         assert all(status in STATUSES for status in statuses)
         self.statuses = frozenset(statuses)
         self.hosts: set[str] = set()

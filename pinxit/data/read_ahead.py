@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
-"""How often the consumer asks, while it waits, whether it was interrupted."""
+"""The pause between two looks at `interrupted` while the consumer waits."""
 _END = object()
 
 
@@ -70,7 +70,7 @@ def _next(
     ready: queue.Queue[Any], waited: Callable[[float], None], interrupted: Callable[[], bool]
 ) -> Any:
     """Returns what the thread has put next, or `_END` when interrupted."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
         while True:
             try:
@@ -79,4 +79,4 @@ def _next(
                 if interrupted():
                     return _END
     finally:
-        waited(time.perf_counter() - begun)
+        waited(time.perf_counter() - start)

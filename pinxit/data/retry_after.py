@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 
 
 def seconds_of(retry_after: str) -> float | None:
-    """A ``Retry-After`` header, seconds or a date, as seconds from now; None if it is neither."""
+    """Returns a ``Retry-After`` header, seconds or a date, as seconds from now; None if it is
+    neither."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

@@ -2,7 +2,7 @@
 
 ::
 
-    rows that pass the filters -> fetch, or the bytes a row bears -> decode -> images
+    rows that pass the filters -> fetch, unless the row holds its image -> decode -> images
                                     |
                                     v
                                failures
@@ -60,7 +60,7 @@ def row_images(
 
 
 def _borne(rows: Iterable[tuple[K, Row]]) -> Generator[tuple[K, bytes], None, None]:
-    """Yields the encoded images that the rows bear."""
+    """Yields the encoded images that the rows hold."""
     for key, row in rows:
         assert row.image is not None
         yield key, row.image
@@ -73,8 +73,8 @@ def _fetched(
     share_urls: bool,
 ) -> Generator[tuple[K, bytes], None, None]:
     """Yields the encoded images that the rows link to."""
-    wanted = ((key, row.url or "") for key, row in rows)
-    requests = _by_url(wanted) if share_urls else (((key,), url) for key, url in wanted)
+    links = ((key, row.url or "") for key, row in rows)
+    requests = _by_url(links) if share_urls else (((key,), url) for key, url in links)
     results = fetch(requests)
     try:
         for keys, fetched in results:
@@ -87,12 +87,12 @@ def _fetched(
         _close(results)
 
 
-def _by_url(wanted: Iterable[tuple[K, str]]) -> list[tuple[tuple[K, ...], str]]:
+def _by_url(links: Iterable[tuple[K, str]]) -> list[tuple[tuple[K, ...], str]]:
     """Returns the keys of each URL, in the order in which the URLs first occur."""
     keys: dict[str, list[K]] = {}
-    for key, url in wanted:
+    for key, url in links:
         keys.setdefault(url, []).append(key)
-    return [(tuple(some), url) for url, some in keys.items()]
+    return [(tuple(same), url) for url, same in keys.items()]
 
 
 def _close(results: Iterator[Any]) -> None:

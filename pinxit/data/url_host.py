@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def host_of(url: str | None) -> str:
-    """The host of a URL in lower case, without a dot at its end; "" where there is none."""
+    """Returns the host of a URL in lower case, without a dot at its end; "" if there is none."""
     try:
         return (urlsplit(url or "").hostname or "").rstrip(".").lower()
     except ValueError:

@@ -56,7 +56,7 @@ from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 
 QUALITY = 95
-"""Of the JPEG images in the shards."""
+"""The quality of the JPEG images in the shards."""
 
 
 class Offline(OSError):
@@ -78,7 +78,7 @@ def prepare_images(
     """Does a unit, unless it is done, and returns its record.
 
     With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal:
-    all of its rows, if a file of it turns out to be damaged (which is set aside). `previews`
+    all of its rows, if a file of it turns out to be damaged (which is quarantined). `previews`
     rejected images for each reason are kept for the report, of a few units; rows with a status in
     `duplicates` are dropped. Raises `files.DiskFull`, and `Offline`.
     """
@@ -86,7 +86,7 @@ def prepare_images(
     before = ledger.done(unit.id)
     if before is not None and not (retry and any(can_heal(status) for status in before.counts)):
         return before
-    begun = time.monotonic()
+    start = time.monotonic()
     if before is not None and not _sound(ledger, before):
         before = None
     with Spool(out / "images") as spool:
@@ -115,7 +115,7 @@ def prepare_images(
             counts=counts,
             generation=generation,
             measured={**work.measured(), **(before.measured if before else {}), **work.shapes()},
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - start,
         )
         ledger.commit(record)
     return record
@@ -160,7 +160,8 @@ class ImageStage:
             self._pool = None
 
     def identity(self) -> dict[str, Any]:
-        """What decides the content of the images: a folder holds those of one identity."""
+        """Returns the settings that decide the content of the images, as plain JSON: a folder holds
+        images of one identity."""
         free = ("timeout", "workers", "memory_mb", "bucket_step")
         image = {name: x for name, x in plain(self.image).items() if name not in free}
         image |= {"buckets": plain(self.image.targets) if self.image.bucketed else []}
@@ -172,7 +173,7 @@ class ImageStage:
         }
 
     def notes(self) -> dict[str, Any]:
-        """What else the report tells."""
+        """Returns further settings for the report."""
         return {"fetch": plain(self.fetch)}
 
 
@@ -214,7 +215,7 @@ class _Work:
         self.outcomes[key] = Outcome(key, status, _utf8(detail))
 
     def wanted(self, row: Row) -> bool:
-        """Notes the row; whether its image is wanted."""
+        """Notes the row, and returns whether its image is wanted."""
         if row.key in self.rows:
             raise UsageError(f"the source has two rows with the key {row.key}")
         self.rows[row.key] = _bare(row)
@@ -228,7 +229,7 @@ class _Work:
         return reason is None
 
     def decoded(self, key: str, decoded: Decoded) -> None:
-        """Sets the finished image aside, or ends its row."""
+        """Records the row's outcome, and puts a finished image into the spool."""
         self.end(key, decoded.status, decoded.detail)
         if decoded.image is not None:
             meta = {
@@ -242,22 +243,22 @@ class _Work:
             self.spool[key] = pack({"jpeg": np.frombuffer(jpeg, np.uint8)}, meta)
 
     def counts(self) -> dict[str, int]:
-        """Rows by status."""
+        """Returns the number of rows by status."""
         return dict(sorted(Counter(end.status for end in self.outcomes.values()).items()))
 
     def measured(self) -> dict[str, Any]:
-        """What the report draws."""
+        """Returns the figures that the report draws."""
         return {
             "histograms": self.filter.histograms.to_json(),
             "missing": dict(sorted(self.filter.missing.items())),
         }
 
     def shapes(self) -> dict[str, Any]:
-        """Images by shape, in the order of the shard."""
+        """Returns the number of images by shape, in the order of the shard."""
         return {"shapes": dict(sorted(Counter(self.sizes.values()).items()))}
 
     def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
-        """The unit's files; no shard where no image is kept."""
+        """Writes the unit's files, and returns what they are; no shard if no image is kept."""
         unit, spool = self.unit.id, self.spool
         path = ledger.path("outcomes", unit, generation=generation)
         files = {"outcomes": write_outcomes(path, self.rows, self.outcomes)}
@@ -272,21 +273,21 @@ class _Work:
         if self.reachability.is_offline() and not (self.reachability.ever or self.former):
             count = len(self.reachability.hosts)
             raise Offline(f"unit {self.unit.id}: not one of {count} hosts could be reached")
-        kept = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
+        images = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
         lost = [key for key in self.rows if key not in self.outcomes]
-        lost += [key for key in kept if key not in self.spool]
-        if lost or len(kept) != len(self.spool):
+        lost += [key for key in images if key not in self.spool]
+        if lost or len(images) != len(self.spool):
             raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
 
 
 def _bare(row: Row) -> Row:
-    """The row without its image, its words as every file can hold them."""
+    """Returns the row without its image, its words as every file can hold them."""
     url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
     return Row(row.key, url, _utf8(row.caption), row.width, row.height, origin=origin)
 
 
 def _utf8(text: str) -> str:
-    """The text, with "?" for what is no character (JSON can spell halves of one)."""
+    """Returns the text, with "?" for what is no character (JSON can spell halves of one)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -294,7 +295,7 @@ def _utf8(text: str) -> str:
 
 
 def _sound(ledger: Ledger, record: UnitRecord) -> bool:
-    """Whether the unit's files are what its record says; one that is not is set aside."""
+    """Returns whether the unit's files are what its record says; damaged ones are quarantined."""
     sound = True
     for folder, info in record.files.items():
         path = ledger.root / folder / info.name
@@ -309,7 +310,8 @@ def _sound(ledger: Ledger, record: UnitRecord) -> bool:
 def _former(
     ledger: Ledger, before: UnitRecord, spool: Spool
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """The ends that a retry keeps, and the images' shapes, by key; the images go to the spool."""
+    """Returns the outcomes that a retry keeps, and the images' shapes, by key; puts the images into
+    the spool."""
     sizes: dict[str, str] = {}
     paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
     outcomes = read_outcomes(paths["outcomes"])
@@ -320,5 +322,5 @@ def _former(
                 spool[meta["key"]] = record
                 with Image.open(io.BytesIO(arrays["jpeg"].tobytes()), formats=("JPEG",)) as picture:
                     sizes[meta["key"]] = shape_name((picture.height, picture.width, 3))
-    kept = {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}
-    return kept, sizes
+    final = {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}
+    return final, sizes

@@ -16,8 +16,8 @@ from pinxit.train.step import EncodeFn, cut, uncut
 def frozen_arrays(
     text: TextColumns, columns: Mapping[str, Any], autoencoder: Autoencoder | None
 ) -> dict[str, Any]:
-    """What the step needs besides its rows: the weights of the encoders that run in it, and the
-    encoded empty prompt; `autoencoder` is None where it does not run in it."""
+    """Returns the arrays that a step needs besides a batch: the weights of the encoders that run in
+    it, and the encoded empty prompt. `autoencoder` is None unless it runs in the step."""
     frozen = text.frozen(dict(columns))
     return frozen if autoencoder is None else {**frozen, "vae": autoencoder.params}
 
@@ -25,14 +25,14 @@ def frozen_arrays(
 def make_encode(
     text: TextColumns, autoencoder: Autoencoder | None = None, *, chunk: int = 0
 ) -> EncodeFn:
-    """The part of the step before the objective: images to latents, captions to conditioning.
+    """Makes the part of the step before the objective: from a batch's columns to a `Batch`.
 
     Images become pixels in [-1, 1], which are the latents of a pixel model, or go through
-    `autoencoder`. `chunk` rows are encoded at once (0: all): the memory is theirs.
+    `autoencoder`. `chunk` rows are encoded at once (0: all), which limits the memory.
     """
 
     def rows(frozen: Any, columns: dict[str, Any]) -> tuple[Any, ...]:
-        """Latents and the fields of the conditioning."""
+        """Returns latents and the fields of the conditioning."""
         conditioning = text.conditioning(frozen, columns)
         fields = (conditioning.tokens, conditioning.mask, conditioning.pooled)
         name, images = images_in(columns)

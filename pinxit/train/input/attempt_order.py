@@ -1,14 +1,14 @@
 """The order in which a stream tries its rows, and a position in it that can be kept.
 
-The units of the source come in an order that follows from the seed and the epoch, and the rows that
-pass the filters are shuffled within their unit (in blocks, where rows bear their images). That
-order is the same whatever the web answers; when an attempt ends, and how, is not. So a position is
-the first attempt that has not ended, and the list of those behind it that have not either: whoever
-goes on from there tries these, then what nobody has tried, and none twice.
+The seed and the epoch decide the order of the source's units, and the rows that pass the filters
+are shuffled within their unit (in blocks, if the source holds the images). This order is
+deterministic, but attempts finish out of order. So a position stores the first unfinished attempt
+and the indices of later unfinished ones. Resuming retries exactly those, then continues, so no row
+is tried twice.
 
-A unit that cannot be read, or not to its end, is left there, and the next one taken up. Whether it
-can be read another day is not certain either, so a position also has the number of rows that each
-unit gave: whoever goes on takes as many of it, so that all others keep their numbers.
+If a unit cannot be read to its end, the rest of it is skipped. A later run may be able to read more
+of it, or less. So a position also stores how many rows each unit has yielded: a resumed run takes
+as many of each, so that all other rows keep their serial numbers.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
 
 BLOCK = 256
-"""Rows that are shuffled together where each bears its image."""
+"""Rows that are shuffled together if the source holds the images."""
 TRIES = 4
 """Times a unit is opened that cannot be read."""
 PAUSE = 2.0
 """Seconds before the second time; doubles each time."""
 UNREADABLE = 5
-"""So many units in a row that cannot be read are no accident."""
+"""If this many units in a row cannot be read, the stream ends with an error."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Position:
     tried: int = 0
     """Attempts that were made from that one on."""
     waiting: tuple[int, ...] = ()
-    """Those of them that have not ended, counted from that one on."""
-    given: tuple[int, ...] = ()
-    """Rows that each unit gave, from this one to that of the last attempt, which may have more."""
+    """The unfinished ones among them, counted from that one on."""
+    yielded: tuple[int, ...] = ()
+    """The rows that each unit has yielded, from this unit to that of the last attempt."""
     opened: int = 0
     """Units, over all epochs, whose filtered rows are in `counts`."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -90,7 +90,8 @@ class Attempts:
         sleep: Callable[[float], Any] = time.sleep,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`excluded`: keys of rows to pass over; `say` is told of units that cannot be read.
+        """Opens the source at `start`; skips rows whose keys are in `excluded`. `say` receives a
+        warning for each unit that cannot be read.
 
         Raises for a source without units.
         """
@@ -104,7 +105,7 @@ class Attempts:
         self.excluded = set(excluded)
         self.duplicates = open_duplicates(source, filters)
         self.filtered: Counter[str] = Counter()
-        """Rows that were filtered in newly opened units, by status; for the caller to take."""
+        """Rows that were filtered in newly opened units, by status; the caller takes them out."""
         self.opened = self.start.opened
         self.epoch_attempts: int | None = None
         """Attempts in the last epoch that was gone through from its beginning."""
@@ -117,9 +118,9 @@ class Attempts:
         self._in_a_row = 0
         self._sleep, self._say = sleep, say
         first = self._number(self.start.epoch, self.start.unit)
-        self._given = dict(enumerate(self.start.given, first))
+        self._yielded = dict(enumerate(self.start.yielded, first))
         """Unit, over all epochs, to the rows that it gave."""
-        self._last = first + len(self.start.given) - 1
+        self._last = first + len(self.start.yielded) - 1
         """The last one of them, which may give more than it did."""
         self._serial = 0
         self._next = (self.start.epoch, self.start.unit, self.start.row)
@@ -131,56 +132,56 @@ class Attempts:
         waiting, first = set(self.start.waiting), True
         for epoch in itertools.count(self.start.epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.units))
-            made, start = 0, self.start if first else Position(epoch)
+            attempts, start = 0, self.start if first else Position(epoch)
             for place in range(start.unit, len(order)):
                 unit, number = self.units[order[place]], self._number(epoch, place)
                 skipped, before = start.row if place == start.unit else 0, self._serial
                 for row, item in self._unit(epoch, place, unit, skipped):
                     serial, self._serial = self._serial, self._serial + 1
                     self._next = (epoch, place, row + 1)
-                    self._given[number] = max(row + 1, self._given.get(number, 0))
+                    self._yielded[number] = max(row + 1, self._yielded.get(number, 0))
                     ended = serial < self.start.tried and serial not in waiting
                     if ended or item.key in self.excluded:
                         continue
                     self._open[serial] = (epoch, place, row)
-                    made += 1
+                    attempts += 1
                     yield Attempt(serial, item)
-                # what it gave once and gives no more is lost, and keeps its numbers
-                given = self._given.setdefault(number, 0)
-                self._serial = max(self._serial, before + given - skipped)
-                self._next = (epoch, place, max(given, skipped))
+                # rows this unit no longer yields are skipped, but still use up their serial numbers
+                yielded = self._yielded.setdefault(number, 0)
+                self._serial = max(self._serial, before + yielded - skipped)
+                self._next = (epoch, place, max(yielded, skipped))
             if not first or start == Position():
-                self.epoch_attempts = made
-                if not made:
+                self.epoch_attempts = attempts
+                if not attempts:
                     self._refuse()
             first = False
 
     def _refuse(self) -> None:
-        """An epoch without one attempt would be followed by others."""
-        ends = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
+        """Raises because an epoch had no attempt, as all later ones would."""
+        statuses = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
         lost = [f"; unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
         raise UsageError(
-            f"{self.source.name}: not one row is left to train on: filtered {ends or 'none'}, "
+            f"{self.source.name}: not one row is left to train on: filtered {statuses or 'none'}, "
             f"held out {len(self.excluded)}{''.join(lost[:3])}; loosen the filters (--filters.*), "
             "hold out fewer rows (--evaluation.images), or give a larger dataset"
         )
 
     def end(self, attempts: Iterable[Attempt]) -> None:
-        """These attempts have ended: they are not made again."""
+        """Records that these attempts have ended, so that they are not made again."""
         for attempt in attempts:
             self._open.pop(attempt.serial, None)
 
     def position(self, *, counts: dict[str, int], logged: int) -> Position:
-        """Where another stream goes on from: all open attempts are made again."""
+        """Returns where another stream continues: it makes all open attempts again."""
         # of those that were waiting at the start, some may not have been made again yet
         ahead = [serial for serial in self.start.waiting if serial >= self._serial]
         low = next(iter(self._open), self._serial)  # attempts are opened in order
         place = self._open.get(low, self._next)
-        units = range(self._number(*place[:2]), max(self._given, default=-1) + 1)
-        self._given = {unit: self._given[unit] for unit in units}
+        units = range(self._number(*place[:2]), max(self._yielded, default=-1) + 1)
+        self._yielded = {unit: self._yielded[unit] for unit in units}
         return Position(
             *place,
-            given=tuple(self._given.values()),
+            yielded=tuple(self._yielded.values()),
             tried=max(self._serial, self.start.tried) - low,
             waiting=tuple(serial - low for serial in (*self._open, *ahead)),
             opened=self.opened,
@@ -189,11 +190,11 @@ class Attempts:
         )
 
     def _number(self, epoch: int, place: int) -> int:
-        """Of a unit, over all epochs."""
+        """Returns the number of a unit, counted over all epochs."""
         return epoch * len(self.units) + place
 
     def _unit(self, epoch: int, place: int, unit: Unit, skipped: int) -> Iterator[tuple[int, Row]]:
-        """The unit's rows that pass the filters, shuffled and numbered, from `skipped` on."""
+        """Yields the rows that pass the filters, shuffled and numbered, without the first ones."""
         row_filter = Filter(self.filters, duplicates=self.duplicates)
         missing = Counter[str]()
 
@@ -213,7 +214,7 @@ class Attempts:
         this = self._number(epoch, place)
         rng = np.random.default_rng([self.seed, epoch, place, len(self.units)])
         rows, number = kept(), 0
-        most = self._given.get(this) if this < self._last else None
+        most = self._yielded.get(this) if this < self._last else None
         while most is None or number < most:
             try:
                 block = list(itertools.islice(rows, BLOCK if self.source.bears_images else None))
@@ -242,12 +243,12 @@ class Attempts:
         self.unreadable[unit.id] = str(error)
 
     def _read(self, unit: Unit) -> Iterator[Row]:
-        """The rows of a unit; one that cannot be read is opened again, after a while."""
-        taken = 0
+        """Yields the rows of a unit; opens it again after a pause if it cannot be read."""
+        passed = 0
         for attempt in range(TRIES):
             try:
-                for row in itertools.islice(self.source.read(unit), taken, None):
-                    taken += 1
+                for row in itertools.islice(self.source.read(unit), passed, None):
+                    passed += 1
                     yield row
                 return
             except OSError:

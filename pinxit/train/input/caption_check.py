@@ -14,7 +14,7 @@ Place = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Intake:
-    """Places batches; says so when the captions of the first ones say nothing."""
+    """Places batches on the devices, and warns if the captions of the first ones say nothing."""
 
     def __init__(self, place: Place, say: Callable[[str], None]) -> None:
         self.place = place
@@ -22,9 +22,9 @@ class Intake:
         self.captions = CaptionCheck()
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """The batch on its devices."""
-        if not self.captions.done and (said := self.captions.look(columns)):
-            self.say(f"warning: {said}")
+        """Returns the batch on its devices."""
+        if not self.captions.done and (warning := self.captions.look(columns)):
+            self.say(f"warning: {warning}")
         return self.place(columns)
 
 
@@ -38,7 +38,7 @@ class CaptionCheck:
         self.done = False
 
     def look(self, columns: Mapping[str, Any]) -> str | None:
-        """What there is to say once enough samples were seen, and nothing afterwards.
+        """Returns a warning, at most once, when enough samples were seen.
 
         `columns` are a batch's ``token_ids``, or ``text_tokens`` and ``text_mask``, on the host.
         """

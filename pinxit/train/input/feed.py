@@ -36,7 +36,7 @@ class Feed(Protocol):
     loader: Batches
     """The batches, addressed by step."""
     text: TextColumns
-    """How the text columns of the batches are read inside the step."""
+    """The reader of the batches' text columns inside the step."""
     text_columns: Mapping[str, Any]
     """The text columns of one or more rows; their lengths determine those of the empty prompt."""
 

@@ -1,4 +1,4 @@
-"""The first good rows of a stream, set aside for the validation loss before anything is trained."""
+"""The first good rows of a stream, held out for the validation loss before training begins."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ class HeldOut:
 
     @property
     def kept(self) -> bool:
-        """Whether they have been set aside."""
+        """Whether the rows have been held out."""
         return self._kept is not None
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the rows."""
+        """The keys of the rows."""
         return tuple(self._kept["keys"]) if self._kept else ()
 
     def start(self, revision: str | None) -> Position:
-        """The stream's position behind them."""
+        """Returns the stream's position behind the rows."""
         return unpack_position(self._kept["position"], revision) if self._kept else Position()
 
-    def set_aside(self, images: Iterator[RowImage], stream: Stream) -> None:
+    def hold_out(self, images: Iterator[RowImage], stream: Stream) -> None:
         """Writes these images of the stream, all or none."""
         sweep(self.folder.parent, lambda name: name == self.folder.name)  # of a killed run
         with whole_folder(self.folder) as temporary:
             rows = []
-            for number, found in enumerate(images):
-                stream.attempts.excluded.add(found.attempt.row.key)
-                (temporary / f"{number:05d}.jpg").write_bytes(encode_image(found.image))
-                rows.append(found)
-            position = stream.settle([found.attempt for found in rows])
-            keys = [found.attempt.row.key for found in rows]
-            kept = {
+            for number, row in enumerate(images):
+                stream.attempts.excluded.add(row.attempt.row.key)
+                (temporary / f"{number:05d}.jpg").write_bytes(encode_image(row.image))
+                rows.append(row)
+            position = stream.settle([row.attempt for row in rows])
+            keys = [row.attempt.row.key for row in rows]
+            record = {
                 "keys": keys,
-                "captions": [found.caption for found in rows],
+                "captions": [row.caption for row in rows],
                 "position": pack_position(position, stream.source.revision),
             }
-            (temporary / "rows.json").write_text(json.dumps(kept, indent=1))
-        self._kept = kept
+            (temporary / "rows.json").write_text(json.dumps(record, indent=1))
+        self._kept = record
 
     def examples(self, count: int) -> list[Example]:
-        """The first `count` of them, as they are on the disk."""
+        """Returns the first `count` rows, as they are on the disk."""
         if self._kept is None:
             return []
         captions = self._kept["captions"][:count]

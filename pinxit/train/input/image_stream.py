@@ -1,4 +1,4 @@
-"""From attempts to images: filter, fetch, decode, and an end for every row that was tried.
+"""From attempts to images: filter, fetch, decode, and an outcome for every row that was tried.
 
 ::
 
@@ -42,14 +42,14 @@ from pinxit.data.row_images import row_images
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 
 PAUSE_ROWS = 64
-"""After so many rows in a row that reached nobody, there is a pause: it may be over soon."""
+"""The stream pauses each time that this many attempts in a row have not reached their host."""
 PAUSE = 2.0
 """Seconds of the first pause; the next ones are twice as long, up to `LONGEST`."""
 LONGEST = 32.0
 OFFLINE_ROWS = 400
-"""So many attempts in a row that reach no host are the network's fault and not the hosts'."""
+"""If this many attempts in a row reach no host, the network is taken to be down."""
 USELESS_ROWS = 100
-"""So many failures beyond four epochs of them say that a dataset is dead."""
+"""The stream ends after four epochs without an image, and this many failures more."""
 
 
 class Ended(UsageError):
@@ -86,8 +86,8 @@ class Stream:
         sleep: Callable[[float], Any] = time.sleep,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`log` gets a line for each row that was tried; what is behind `start` is cut off. `say`
-        is told of units that cannot be read."""
+        """Opens the source at `start`. `log` gets a line for each row that was tried; lines behind
+        `start` are cut off. `say` receives a warning for each unit that cannot be read."""
         start = start or Position()
         self.attempts = Attempts(
             source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep, say=say
@@ -104,8 +104,8 @@ class Stream:
         self._reachability = Reachability("dns", "connect", "timeout")
         self._sleep = sleep
 
-    def found(self) -> Generator[RowImage, None, None]:
-        """The images, without end. Raises `Ended` when there is no use in going on."""
+    def row_images(self) -> Generator[RowImage, None, None]:
+        """Yields images until it raises `Ended`, when there is no use in continuing."""
         with DecodePool(self.images) as pool:
             images = row_images(
                 ((attempt, attempt.row) for attempt in self.attempts),
@@ -130,7 +130,7 @@ class Stream:
                 yield RowImage(attempt, decoded.image)
 
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
-        """An attempt came to nothing."""
+        """Records an attempt that gave no image."""
         Outcome(attempt.row.key, status, detail)  # refuses words that are none
         self._failed.append((attempt, status, detail))
         self._since_ok += 1
@@ -141,7 +141,7 @@ class Stream:
             self._sleep(min(PAUSE * 2 ** (pauses - 1), LONGEST))
 
     def settle(self, used: Sequence[Attempt]) -> Position:
-        """Ends these attempts and those that failed; the position behind them."""
+        """Ends these attempts and those that failed, and returns the position behind them."""
         ends = [(attempt, "ok", "") for attempt in used]
         ends += self._failed
         self._failed = []
@@ -165,30 +165,30 @@ class Stream:
         self.logged += len(data)
 
     def _check(self) -> None:
-        """Refuses to run through a whole dataset for nothing."""
+        """Raises `Ended` rather than run through a whole dataset for nothing."""
         unreached = self._reachability
         if unreached.is_offline(attempts=OFFLINE_ROWS):
             raise Ended(
                 f"not one of {len(unreached.hosts)} hosts could be reached, in "
-                f"{unreached.attempts} attempts in a row ({self._said()}): is there a network?"
+                f"{unreached.attempts} attempts in a row ({self._failures()}): is there a network?"
             )
         epoch = self.attempts.epoch_attempts
         if epoch is not None and self._since_ok >= 4 * epoch + USELESS_ROWS:
             raise Ended(
                 f"no image in {self._since_ok} attempts in a row, more than the {epoch} rows of "
-                f"{self.source.name} that pass the filters ({self._said()})"
+                f"{self.source.name} that pass the filters ({self._failures()})"
             )
 
-    def _said(self) -> str:
-        """The last failures by status, and one of them in full."""
+    def _failures(self) -> str:
+        """Returns the last failures by status, and one of them in full, for a message."""
         counts = Counter(status for _, status, _ in self._failed)
         attempt, _, detail = self._failed[-1]
-        said = ", ".join(f"{status} {count}" for status, count in counts.most_common(4))
-        return f"{said}; the last: {attempt.row.url or attempt.row.key}: {detail}"
+        statuses = ", ".join(f"{status} {count}" for status, count in counts.most_common(4))
+        return f"{statuses}; the last: {attempt.row.url or attempt.row.key}: {detail}"
 
 
 def cut(log: Path, size: int) -> int:
-    """Takes back what was logged behind a position; the bytes that are left."""
+    """Cuts off what was logged behind a position, and returns the bytes that are left."""
     if not log.is_file():
         return 0
     if log.stat().st_size > size:
@@ -197,18 +197,21 @@ def cut(log: Path, size: int) -> int:
 
 
 def pack_position(position: Position, revision: str | None) -> dict[str, Any]:
-    """For a checkpoint."""
+    """Returns a position as JSON for a checkpoint."""
     return {**to_json(position), "revision": revision}
 
 
-def unpack_position(kept: dict[str, Any], revision: str | None) -> Position:
-    """What `pack_position` made. Raises unless it is of the same revision of the dataset."""
-    if kept.get("revision") != revision:
+def unpack_position(packed: dict[str, Any], revision: str | None) -> Position:
+    """Returns the position that `pack_position` packed. Raises unless it is of the same revision of
+    the dataset."""
+    if packed.get("revision") != revision:
         raise UsageError(
-            f"resume: the run read revision {kept.get('revision')} of its dataset and this is "
+            f"resume: the run read revision {packed.get('revision')} of its dataset and this is "
             f"{revision}; give back the files it was begun with, or another --name"
         )
     fields = {field.name for field in dataclasses.fields(Position)}
-    counts = {str(name): int(count) for name, count in kept.get("counts", {}).items()}
-    plain = {name: value for name, value in kept.items() if name in fields - {"counts"}}
+    if missing := sorted(fields - packed.keys()):
+        raise UsageError("resume", missing, problem="missing in the checkpoint's position")
+    counts = {str(name): int(count) for name, count in packed.get("counts", {}).items()}
+    plain = {name: value for name, value in packed.items() if name in fields - {"counts"}}
     return dataclasses.replace(from_json(Position, plain), counts=counts)

@@ -98,7 +98,7 @@ class InMemoryFeed(Feed):
 
 
 def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
-    """The hash that names a set of encoded rows."""
+    """Returns the hash that names a set of encoded rows."""
     digest = hashlib.sha256(json.dumps(about | {"pillow": PIL.__version__}).encode())
     for path in sorted(Path(pinxit.data.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -109,7 +109,7 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
 
 
 def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Images and captions, `size` rows at a time, drawn by threads one chunk ahead."""
+    """Yields images and captions, `size` rows at a time, drawn by threads one chunk ahead."""
     starts = range(0, len(examples), size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -128,7 +128,7 @@ def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[st
 def _encode(
     examples: Examples, autoencoder: Autoencoder | None, track: Track
 ) -> tuple[np.ndarray, list[str]]:
-    """Latents (float32), or images (uint8) without an autoencoder, and captions."""
+    """Returns latents (float32), or images (uint8) without an autoencoder, and captions."""
     arrays: list[np.ndarray] = []
     captions: list[str] = []
     encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
@@ -146,7 +146,7 @@ def _encode(
 
 
 def _load(folder: Path, rows: int) -> tuple[np.ndarray, list[str]] | None:
-    """What `_store` wrote, or None."""
+    """Reads what `_store` wrote, or returns None."""
     try:
         array = np.load(folder / "array.npy", allow_pickle=False)
         captions = json.loads((folder / "captions.json").read_text())
@@ -172,13 +172,13 @@ def prepare_rows(
     track: Track,
     say: Callable[[str], None] = lambda line: None,
 ) -> ArrayRows:
-    """The rows a run trains on: ``latents`` or ``images``, and the columns of `text`."""
+    """Returns the rows a run trains on: latents or images, and the columns of `text`."""
     folder = cache / fingerprint(about | {"rows": len(examples)}, autoencoder)
-    found = _load(folder, len(examples))
-    if found is None:
-        found = _encode(examples, autoencoder, track)
-        _store(folder, *found)
-    array, captions = found
+    encoded = _load(folder, len(examples))
+    if encoded is None:
+        encoded = _encode(examples, autoencoder, track)
+        _store(folder, *encoded)
+    array, captions = encoded
     if cut := text.truncated(captions):
         say(
             f"warning: {cut} of {len(captions)} captions are longer than the "

@@ -17,9 +17,10 @@ from pinxit.train.settings import TrainConfig
 
 
 def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Source | None:
-    """The source of a run that streams, so that wrong paths are told before anything is loaded.
+    """Returns the source of a run that streams, or None for other runs.
 
-    `revision` is what an earlier part of the run read; a dataset of the hub is read as it was then.
+    Wrong paths are refused before anything is loaded. `revision` is what an earlier part of the run
+    read; a dataset of the hub is read as it was then.
     """
     if config.dataset_name in (*DATASETS, PREPARED):
         return None
@@ -47,7 +48,7 @@ def open_feed(
     source: Source | None,
     position: Any = None,
 ) -> Feed:
-    """The data of a run; `position` is what its checkpoint kept."""
+    """Opens the data of a run; `position` is what its checkpoint stores."""
     if config.dataset_name == PREPARED:
         from pinxit.train.input.prepared import PreparedFeed
 

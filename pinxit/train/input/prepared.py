@@ -41,7 +41,8 @@ class PreparedFeed(Feed):
     def __init__(
         self, config: TrainConfig, parts: Parts, display: Display, *, position: Any = None
     ) -> None:
-        """`position` is what a checkpoint kept. Raises for a dataset that does not fit the run."""
+        """Opens the dataset; `position` is what a checkpoint stores. Raises for a dataset that does
+        not fit the run."""
         self.display = display
         root = Path(config.dataset_path or "").expanduser()
         self.manifest = manifest = Manifest.read(root)
@@ -60,9 +61,10 @@ class PreparedFeed(Feed):
         check_position(position, manifest, root)
         # the shuffle depends on the number of training rows, so a resumed run must hold out as many
         # as before
-        kept = position.get("held_out") if isinstance(position, dict) else None
-        wanted = config.evaluation.images
-        self.reserved = hold_out(rows, wanted) if kept is None else rows.hold_out(kept)
+        count = position.get("held_out") if isinstance(position, dict) else None
+        if count is None:
+            count = held_out_count(config.evaluation.images, len(rows))
+        self.reserved = rows.hold_out(count)
         count = len(self.reserved)
         display.say(f"{root}: {len(rows) - count} rows to train on, {count} held out")
         self.loader = make_loader(config, parts, rows, display)
@@ -93,14 +95,15 @@ class PreparedFeed(Feed):
         }
 
 
-def hold_out(rows: PreparedRows, wanted: int) -> Int[np.ndarray, " n"]:
-    """The rows of the validation loss: `wanted`, at most a quarter, none where those are few."""
-    count = min(wanted, len(rows) // 4)
-    return rows.hold_out(count if count >= LEAST_HELD_OUT else 0)
+def held_out_count(images: int, rows: int) -> int:
+    """Returns how many of `rows` to hold out: `images`, but at most a quarter, and none if those
+    are too few for a validation loss."""
+    count = min(images, rows // 4)
+    return count if count >= LEAST_HELD_OUT else 0
 
 
 def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
-    """The batches of the rows that are not held out, each of one shape."""
+    """Makes the loader of the rows that are not held out; each batch has one shape."""
     factor = parts.autoencoder.stats.downsample if rows.kind == LATENTS else 1
     buckets, part = rows.buckets, local_rows(parts.mesh, config.batch_size)
     sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
@@ -109,21 +112,21 @@ def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: 
         count = len(buckets[0])
         return Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part, count=count)
     counts = sorted((w, h, len(b)) for (w, h), b in zip(sizes, buckets, strict=True))
-    said = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
-    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {said}")
+    listed = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
+    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {listed}")
     return BucketedLoader(
         rows, buckets=buckets, batch_size=config.batch_size, seed=config.seed, part=part
     )
 
 
 def check_position(position: Any, manifest: Manifest, root: Path) -> None:
-    """Raises where a run would go on with other data than it was begun with."""
+    """Raises if a run would continue with other data than it was started with."""
     before = position.get("dataset") if isinstance(position, dict) else None
     if before is not None and before != manifest.fingerprint():
         raise UsageError(
             f"resume: the run was begun with the dataset {before} and {root} is "
-            f"{manifest.fingerprint()} (prepared again, or another one); give back the former, or "
-            "another --name"
+            f"{manifest.fingerprint()} (prepared again, or another one); restore the original "
+            "dataset, or start a new run with --name"
         )
 
 
@@ -136,12 +139,12 @@ def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: P
             problem="without latents",
             valid="run `pinxit prepare` to its end, or train on pixels: --model.use_stable_vae 0",
         )
-    made = manifest.identity.get(ENCODERS, {}).get("vae", {})
-    if made.get("fingerprint") != parts.encoders["vae"]:
+    vae = manifest.identity.get(ENCODERS, {}).get("vae", {})
+    if vae.get("fingerprint") != parts.encoders["vae"]:
         raise UsageError(
             "vae",
             config.vae,
-            problem=f"not what {root} was prepared with ({made.get('name')})",
+            problem=f"not what {root} was prepared with ({vae.get('name')})",
             valid="the same autoencoder, or prepare the latents again into another folder",
         )
     check_images(config, parts, manifest, root)
@@ -163,23 +166,24 @@ def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Pa
 def stored_text(
     config: TrainConfig, parts: Parts, manifest: Manifest, display: Display
 ) -> tuple[TextColumns, int | None]:
-    """How text is read: which part's embeddings are stored; the others run inside the step."""
+    """Returns how text is read, and which part's embeddings are stored; the others run inside the
+    step."""
     text = parts.text
-    made = manifest.identity.get(ENCODERS, {}).get("text") if manifest.text else None
+    stored_of = manifest.identity.get(ENCODERS, {}).get("text") if manifest.text else None
     stored: int | None = None
-    if made is not None:
+    if stored_of is not None:
         for i, part in enumerate(text.parts):
-            if fingerprint_of(part) == made["fingerprint"] and text.cached[i]:
+            if fingerprint_of(part) == stored_of["fingerprint"] and text.cached[i]:
                 stored = i
-    if made is not None and stored is not None:
+    if stored_of is not None and stored is not None:
         asked = {"cleaning": config.caption_cleaning, "max_tokens": text.parts[stored].max_tokens}
         for name, value in asked.items():
-            if made[name] != value:
+            if stored_of[name] != value:
                 setting = {"cleaning": "caption_cleaning", "max_tokens": "text_max_tokens"}[name]
                 problem = "not what the stored text was prepared with"
-                raise UsageError(setting, value, problem=problem, valid=[made[name]])
+                raise UsageError(setting, value, problem=problem, valid=[stored_of[name]])
     cached = [i == stored for i in range(len(text.parts))]
-    if left := [i for i, wanted in enumerate(text.cached) if wanted and not cached[i]]:
+    if left := [i for i, cache in enumerate(text.cached) if cache and not cached[i]]:
         if config.cache_text:
             raise UsageError(
                 "cache_text",
@@ -193,17 +197,17 @@ def stored_text(
 
 
 def fingerprint_of(part: Any) -> str:
-    """Of a text encoder's weights."""
+    """Returns the fingerprint of a text encoder's weights."""
     from pinxit.encoders.fingerprint import fingerprint
 
     return fingerprint(part.params)
 
 
 def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
-    """The images and captions of these rows, those in damaged shards left out.
+    """Returns the images and captions of these rows, without those in damaged shards.
 
-    None where the images are elsewhere, or where too few are left. Latents lack what was not
-    finite, so the images are found by key.
+    Returns none if the dataset has no images, or if too few rows are left. Rows whose latents were
+    not finite are missing among the latents, so the images are looked up by key.
     """
     if not len(numbers):
         return []
@@ -212,30 +216,32 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
         return []
     numbers = rows.sound(numbers)
     if rows.kind == IMAGES:
-        found = _examples(rows, numbers)
+        examples = _examples(rows, numbers)
     else:
         try:
-            found = _by_key(rows, numbers, display)
+            examples = _by_key(rows, numbers, display)
         except DamagedShard:  # each shard has been named
-            found = []
-    if len(found) < LEAST_HELD_OUT:
-        display.say(f"warning: {len(found)} held-out rows are left, so there is no validation loss")
+            examples = []
+    if len(examples) < LEAST_HELD_OUT:
+        display.say(
+            f"warning: {len(examples)} held-out rows are left, so there is no validation loss"
+        )
         return []
-    return found
+    return examples
 
 
 def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
-    """The images of rows of latents."""
+    """Returns the images and captions of rows of latents."""
     keys = [meta["key"] for meta in rows.meta(numbers)]
     images = PreparedRows(rows.root, kind=IMAGES, say=display.say)
-    found = images.find(keys)
-    examples = _examples(images, np.array([found[key] for key in keys if key in found], np.int64))
+    places = images.find(keys)
+    examples = _examples(images, np.array([places[key] for key in keys if key in places], np.int64))
     images.close()
     return examples
 
 
 def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " n"]) -> list[Example]:
-    """Row by row, as they may have several sizes."""
+    """Returns rows, read one by one as they may have several sizes."""
     images = [rows.take(numbers[i : i + 1])[IMAGES][0] for i in range(len(numbers))]
     captions = rows.captions(numbers)
     return [Example(image, caption) for image, caption in zip(images, captions, strict=True)]

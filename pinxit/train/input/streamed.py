@@ -36,7 +36,8 @@ class StreamedFeed(Feed):
         source: Source,
         position: Any = None,
     ) -> None:
-        """`position` is what a checkpoint kept. Raises for a source that is not what it was."""
+        """Opens the stream; `position` is what a checkpoint stores. Raises for a source that has
+        changed since."""
         self.display = display
         self.source = source
         self.wanted = config.evaluation.images
@@ -72,7 +73,7 @@ class StreamedFeed(Feed):
             tracked = self.display.track(
                 images, f"fetching {counted(self.wanted, 'held-out row')}", self.wanted, unit="row"
             )
-            self.reserved.set_aside(tracked, self.stream)
+            self.reserved.hold_out(tracked, self.stream)
 
     def watch(self, interrupted: Callable[[], bool]) -> None:
         """Cancels waiting for a batch once `interrupted` returns True."""
@@ -131,7 +132,7 @@ def encode_chunk(config: TrainConfig, parts: Parts) -> int:
 
 
 def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:
-    """Where a stream begins: as the checkpoint says, or behind the rows that are held out."""
+    """Returns where a stream begins: at the checkpoint's position, or behind the held-out rows."""
     if position is None:
         return held_out.start(source.revision)
     if not isinstance(position, dict):
@@ -140,7 +141,8 @@ def start_position(source: Source, held_out: HeldOut, position: Any) -> Position
 
 
 def shares(stream: Stream) -> dict[str, float]:
-    """Of the rows tried, how many gave an image; of the rows read, how many were filtered out."""
+    """Returns how many rows were tried, the share of them that gave an image, and the share of the
+    rows read that was filtered out."""
     counts, attempts = dict(stream.counts), stream.attempts  # another thread adds meanwhile
     tried = sum(n for status, n in counts.items() if not is_dropped(status))
     return {

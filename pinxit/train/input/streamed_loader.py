@@ -1,17 +1,17 @@
-"""Training on what is fetched meanwhile: images become latents in the background.
+"""Batches of images that are fetched, decoded and encoded in the background.
 
 ::
 
     Stream: attempts -> fetch -> decode | encode in chunks on the device | batches, a few ahead
                                         `------------- one thread ------------------------'
 
-The batches of a streamed run are whatever the web gives, in the order it comes: two runs differ.
-What is the same, and exact over a stop, is the order of attempts: each batch knows the position of
-the stream behind it, and a checkpoint keeps it, so that a resumed run tries what is left, and no
-row is trained on twice in an epoch or lost.
+A batch holds the images that arrive first, so two runs have different batches. The order of
+attempts is the same, and exact over a stop: each batch knows the position of the stream behind it,
+and a checkpoint stores it. So a resumed run tries the rows that are left, and no row is lost or
+trained on twice in an epoch.
 
-With aspect-ratio buckets a batch holds images of one size. The others wait, encoded, until theirs
-is full; what waits when a run stops is fetched again by the one that resumes.
+With aspect-ratio buckets a batch holds images of one size. Encoded images of other sizes wait until
+their batch is full; if the run stops before that, the resumed run fetches them again.
 """
 
 from __future__ import annotations
@@ -89,15 +89,16 @@ class StreamedLoader:
     def images(self) -> Generator[RowImage, None, None]:
         """The stream's images, begun once."""
         if self._images is None:
-            self._images = self.stream.found()
+            self._images = self.stream.row_images()
         return self._images
 
     def position(self, step: int) -> Position:
-        """Where a run that resumes at `step` goes on; known of the last two batches."""
+        """Returns where a run that resumes at `step` continues; known for the last two batches."""
         return self.positions[step]
 
     def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """Batches for the steps `start` to `stop - 1`; fewer, and `ended`, if the stream ends.
+        """Yields the batches of steps `start` to `stop - 1`; fewer if the stream ends, which sets
+        `ended`.
 
         Can be called once. Close the generator to end the thread.
         """
@@ -131,36 +132,39 @@ class StreamedLoader:
         """Yields batches with their positions, then closes the images. Raises `Ended` for errors of
         the data."""
         try:
-            yield from self._made(start, stop)
+            yield from self._batches(start, stop)
         except (OSError, ValueError) as error:
             raise Ended(str(error)) from error
         finally:
             self.images.close()
 
-    def _made(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
-        """Batches with the positions behind them, until closed."""
+    def _batches(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
+        """Yields batches with the positions behind them, until closed."""
         rows: dict[tuple[int, ...], list[EncodedRow]] = {}
         encoded = self._encoded()
         for step in range(start, stop):
             while (shape := self._full(rows)) is None:
-                some = next(encoded)
-                if some:
-                    rows.setdefault(some[0].shape, []).extend(some)
-            taken, rows[shape] = rows[shape][: self.batch_size], rows[shape][self.batch_size :]
+                chunk = next(encoded)
+                if chunk:
+                    rows.setdefault(chunk[0].shape, []).extend(chunk)
+            batch_rows, rows[shape] = rows[shape][: self.batch_size], rows[shape][self.batch_size :]
             batch = {
-                name: np.stack([row.columns[name] for row in taken]) for name in taken[0].columns
+                name: np.stack([row.columns[name] for row in batch_rows])
+                for name in batch_rows[0].columns
             }
             first = step * self.batch_size
             index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
             batch["index"] = index.astype(np.int32)
-            yield batch, self.stream.settle([row.attempt for row in taken])
+            yield batch, self.stream.settle([row.attempt for row in batch_rows])
 
     def _full(self, rows: dict[tuple[int, ...], list[EncodedRow]]) -> tuple[int, ...] | None:
-        """The first shape that has enough rows for a batch."""
-        return next((shape for shape, some in rows.items() if len(some) >= self.batch_size), None)
+        """Returns the first shape that has enough rows for a batch."""
+        return next(
+            (shape for shape, waiting in rows.items() if len(waiting) >= self.batch_size), None
+        )
 
     def _encoded(self) -> Iterator[list[EncodedRow]]:
-        """Chunks of rows of one shape; what cannot be encoded is a failure of the stream."""
+        """Yields chunks of encoded rows of one shape; fails those whose latents are not finite."""
         chunks = batches_by_shape(
             self._open_images(), self.chunk, shape=lambda image: image.image.shape
         )
@@ -185,9 +189,8 @@ class StreamedLoader:
 def make_row_encoder(
     autoencoder: Autoencoder | None, text: TextColumns, *, chunk: int, mesh: Mesh
 ) -> RowEncoder:
-    """Images and captions to a row's columns: ``latents`` (or ``images``), and those of `text`.
-
-    Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
+    """Makes the function from images and captions to each row's columns: the one of images, and
+    those of `text`. Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
     """
     run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from prepare_work import FILTERS, ToySource
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.train.input.attempt_order import BLOCK, TRIES, Attempt, Attempts, Position
 from pinxit.train.input.image_stream import pack_position, unpack_position
@@ -238,3 +239,13 @@ def test_another_revision_is_refused():
     packed = pack_position(Position(), "files-1")
     with pytest.raises(ValueError, match=r"resume: the run read revision files-1 .* is files-2"):
         unpack_position(packed, "files-2")
+
+
+@pytest.mark.parametrize("name", ["unit", "yielded", "counts"])
+def test_a_position_that_lacks_a_field_is_refused(name: str):
+    """Without it a resumed run would train on other rows, and not say so."""
+    packed = pack_position(Position(), "r")
+    assert unpack_position(packed, "r") == Position()
+    del packed[name]
+    with pytest.raises(UsageError, match=rf"resume: \['{name}'\] is missing in the checkpoint"):
+        unpack_position(packed, "r")
