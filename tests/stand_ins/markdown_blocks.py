@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 KINDS = ("default", "slow", "needs-network", "needs-device", "no")
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
 TAG = re.compile(r"^<!-- run: ([\w-]+)(?:: (.+?))? -->$")

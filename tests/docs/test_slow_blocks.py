@@ -1,0 +1,57 @@
+"""Commands that train for long are really run, each block in a fresh copy of the repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_blocks import ROOT, Block, read_blocks
+
+MOST = 1800.0
+"""Seconds after which a command is stopped; training must then end with exit code 0."""
+IGNORED = shutil.ignore_patterns(".git", ".venv", "runs", "outputs", "__pycache__", ".*_cache")
+SLOW = [pytest.param(b, id=b.name) for b in read_blocks() if b.kind == "slow"]
+
+
+def run_line(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, bool, str]:
+    """Exit code of a line in bash, whether it was stopped, and the end of what it printed."""
+    log = folder / "output.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", line],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code, stopped = process.wait(MOST), False
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            code, stopped = process.wait(300), True
+    return code, stopped, log.read_text()[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", SLOW)
+def test_the_block_runs(block: Block, tmp_path: Path):
+    """Every line ends with 0; one that does not train may be stopped while it works."""
+    folder = tmp_path / "repository"
+    shutil.copytree(ROOT, folder, ignore=IGNORED)
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment.pop("PINXIT_NO_REEXEC", None)  # a user's process starts over, tuned
+    if "venv" not in block.text:
+        environment["PIP_DRY_RUN"] = "1"  # these tests' own environment stays as it is
+    for line in block.text.splitlines():
+        code, stopped, said = run_line(line, folder, environment)
+        trains = "pinxit train" in line or "train_text_to_image.py" in line
+        assert code == 0 or (stopped and not trains), f"{line}\n{said}"
+    reports = list(folder.glob("runs/*/report.html"))
+    assert reports or "pinxit train" not in block.text

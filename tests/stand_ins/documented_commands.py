@@ -1,0 +1,155 @@
+"""The commands of a shell block, and how the tests run them or check their arguments.
+
+Paths that the documentation puts on other machines (`/data/coyo`) lie in the test's folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import runpy
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_blocks import ROOT
+
+from pinxit.cli.main import COMMANDS, main
+from pinxit.prepare.options import PrepareOptions
+from pinxit.train.settings import TrainConfig
+
+EXTERNAL = ("pip", "pytest", "hf", "ray", "grep", ".", "python3")
+"""Programs of others; `srun` and `gcloud` start ours."""
+ELSEWHERE = ("/data/", "/shared/")
+DOORS = ("train_text_to_image.py", "train_coyo_vae.py")
+"""Root scripts that take the settings of `pinxit train`."""
+REMEDY = ("--", "it takes", "valid:", "known:", "hf download", "hf auth login")
+"""One of these is in every message that says what to do."""
+
+
+class Understood(Exception):
+    """A command's arguments were read and its settings resolved; it would begin its work now."""
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The commands of a shell block as words; pipes and `&&` separate commands."""
+    commands: list[list[str]] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line.replace("$I", "0"), posix=True, punctuation_chars="|&;")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in lexer:
+            if set(word) <= set("|&;"):
+                commands.append(words)
+                words = []
+            else:
+                words.append(word)
+        commands.append(words)
+    return [words for words in commands if words]
+
+
+def ours(words: Sequence[str]) -> list[str] | None:
+    """The part of a command that starts a program of this repository; None if there is none."""
+    if words[0] in ("srun", "gcloud"):
+        quoted = next((word for word in words if word.startswith("pinxit ")), None)
+        return shlex.split(quoted) if quoted else list(words[words.index("pinxit") :])
+    if words[0] in ("pinxit", "python") and words[1:3] != ["-m", "venv"]:
+        return list(words)
+    assert words[0] in EXTERNAL, f"{shlex.join(words)} starts a program that no test knows"
+    return None
+
+
+def check_extras(words: Sequence[str]) -> None:
+    """Asserts that the extras of a `pip install -e ".[extra]"` are declared."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for word in words:
+        if word.startswith(".["):
+            assert set(word[2:-1].split(",")) <= declared["optional-dependencies"].keys(), word
+
+
+def options_of(script: Path) -> set[str]:
+    """The options that a script gives to argparse, read without importing it."""
+    calls = [node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Call)]
+    added = [call for call in calls if getattr(call.func, "attr", None) == "add_argument"]
+    names = [arg.value for call in added for arg in call.args if isinstance(arg, ast.Constant)]
+    return {name for name in names if name.startswith("-")} | {"--help", "-h"}
+
+
+@contextlib.contextmanager
+def nothing_begins() -> Iterator[None]:
+    """Within it, every command raises `Understood` where its work would begin."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise Understood
+
+    def resolve(*configs: Any, **_: object) -> None:
+        next(config for config in configs if isinstance(config, TrainConfig)).resolved()
+        raise Understood
+
+    def prepare(options: PrepareOptions, *_: object) -> None:
+        assert options.name and (options.find_duplicates or options.folder)
+        raise Understood
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pinxit.train.run.run", resolve)
+        patch.setattr("pinxit.cli.plan._plan", resolve)
+        patch.setattr("pinxit.cli.plan.install", stop)
+        patch.setattr("pinxit.cli.prepare._prepare", prepare)
+        patch.setattr("pinxit.pipeline.load_checkpoint", stop)
+        patch.setattr("pinxit.cli.doctor.examine", stop)
+        yield
+
+
+def run_here(words: Sequence[str], folder: Path) -> int:
+    """The exit code of `pinxit` or of a door to training, run in this process and in `folder`."""
+    words = [moved(word, folder) for word in words]
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        if words[0] == "pinxit":
+            return main(words[1:])
+        script = ROOT / words[1] if words[1] != "-m" else None
+        arguments = words[2:] if script else words[3:]
+        patch.setattr("sys.argv", [str(script), *arguments])
+        try:
+            if script is None:
+                patch.delitem(sys.modules, words[2], raising=False)
+                runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
+
+
+def moved(word: str, folder: Path) -> str:
+    """The word, with paths of other machines led into `folder`."""
+    for place in ELSEWHERE:
+        if word.startswith(place):
+            return f"{folder}{word}"
+    return os.path.expanduser(word)
+
+
+def check_arguments(words: Sequence[str], folder: Path) -> None:
+    """Asserts that a command exists, and that it understands all its arguments.
+
+    `folder` has the datasets and runs that the command names.
+    """
+    if words[0] == "python" and words[1] not in DOORS:
+        module = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
+        given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+        assert given <= options_of(ROOT / module), shlex.join(words)
+    elif list(words) in (["pinxit", "generate"], ["pinxit", "prepare"]):
+        assert words[1] in COMMANDS  # named only: both need one word more
+    elif words[-1] == "--help":
+        with pytest.raises(SystemExit) as ended:
+            main(words[1:])
+        assert not ended.value.code
+    else:
+        code = None
+        with nothing_begins(), contextlib.suppress(Understood):
+            code = run_here(words, folder)
+        assert code is None, f"{shlex.join(words)} ended with {code}"
