@@ -10,7 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from documented_commands import REMEDY, check_arguments, check_extras, commands_of, ours, run_here
+from documented_commands import (
+    REMEDY,
+    check_arguments,
+    check_extras,
+    check_names,
+    commands_of,
+    ours,
+    run_here,
+)
 from markdown_blocks import KINDS, PAGES, ROOT, Block, TagError, blocks_of, read_blocks
 
 BLOCKS = read_blocks()
@@ -79,6 +87,8 @@ def test_the_arguments_of_every_command_are_understood(block: Block, named_folde
         own = ours(words)
         if own is None:
             check_extras(words)
+        elif block.page == "docs/extending.md":  # what it names is an extension's
+            check_names(own, named_folders)
         else:
             check_arguments(own, named_folders)
 

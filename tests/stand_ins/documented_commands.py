@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 from markdown_blocks import ROOT
 
+from pinxit.cli.doctor import DoctorOptions
+from pinxit.cli.evaluate import EvaluateOptions
+from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.main import COMMANDS, main
+from pinxit.cli.plan import PlanOptions
+from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.config import leaves
 from pinxit.prepare.options import PrepareOptions
 from pinxit.train.settings import TrainConfig
 
@@ -153,3 +159,22 @@ def check_arguments(words: Sequence[str], folder: Path) -> None:
         with nothing_begins(), contextlib.suppress(Understood):
             code = run_here(words, folder)
         assert code is None, f"{shlex.join(words)} ended with {code}"
+
+
+def check_names(words: Sequence[str], folder: Path) -> None:
+    """Asserts that a command and its options exist, whose values are names of an extension."""
+    if words[0] == "pinxit":
+        assert words[1] in COMMANDS, shlex.join(words)
+    given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+    assert given <= known_options(), shlex.join(words)
+
+
+def known_options() -> set[str]:
+    """The options of all commands and of all scripts."""
+    commands = (TrainConfig, PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
+    names = {name for command in commands for name in leaves(command)}
+    names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}
+    names |= {"extensions"}
+    scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    own = {option for script in scripts for option in options_of(script)}
+    return {f"--{name}" for name in names} | own
