@@ -38,8 +38,11 @@ REMEDY = ("--", "it takes", "valid:", "known:", "hf download", "hf auth login")
 """One of these is in every message that says what to do."""
 
 
-class Understood(Exception):
-    """A command's arguments were read and its settings resolved; it would begin its work now."""
+class Understood(BaseException):
+    """A command's arguments were read and its settings resolved; it would begin its work now.
+
+    It is no `Exception`, which the command line would report as a bug.
+    """
 
 
 def commands_of(text: str) -> list[list[str]]:
