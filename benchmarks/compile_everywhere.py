@@ -35,7 +35,7 @@ def said(what: str, seconds: float, begun: set[str] = set()) -> None:  # noqa: B
 
 def row(target: str, config: TrainConfig, depth: int | str) -> str:
     """A line of the table."""
-    found = compile_step(config, target, what=f"{target}, depth {depth}", said=said)
+    found = compile_step(config, target, what=f"{target}, depth {depth}", on_progress=said)
     result = found.result
     mesh = ",".join(f"{name}={size}" for name, size in result["mesh"].items() if size > 1)
     memory = f"{found.peak / GIB:.1f}" if found.peak else "does not fit"

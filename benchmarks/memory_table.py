@@ -66,7 +66,7 @@ def search(cell: Cell, remat: str) -> Largest:
 
     def compile_one(config: TrainConfig) -> Compiled:
         what = f"{cell.target}, batch {config.batch_size}, remat {remat}"
-        return compile_step(config, cell.target, what=what, said=said)
+        return compile_step(config, cell.target, what=what, on_progress=said)
 
     config, target = settings(cell.vae), get_target(cell.target)
     return largest_batch(config, remat, target, compile_one, start=cell.start[remat])
@@ -76,9 +76,9 @@ def row(cell: Cell, remat: str) -> str:
     """A line of the table."""
     found = search(cell, remat)
     kind = "with VAE" if cell.vae else "pixels"
-    if found.found is None or found.memory is None:
+    if found.compiled is None or found.memory is None:
         return f"| {cell.target} | {kind} | {cell.claimed} | {remat} | none | | | |"
-    result: dict[str, Any] = found.found.result
+    result: dict[str, Any] = found.compiled.result
     time = step_time(result, get_target(cell.target))
     rate = f"{found.batch / time.seconds:.0f}" if time else ""
     mesh = ",".join(f"{name}={size}" for name, size in result["mesh"].items() if size > 1)

@@ -108,7 +108,7 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
             recipe=recipe,
             policies=options.policies,
             price=options.price,
-            said=said,
+            on_progress=said,
         )
     as_json = json.dumps(made.to_json(), indent=2, allow_nan=False)
     if options.json == "-":

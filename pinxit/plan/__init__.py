@@ -1,1 +1,1 @@
-"""`pinxit plan`: what a run takes in memory, time and money, by the vendor's own compiler."""
+"""`pinxit plan`: estimates a run's memory, time and cost with the vendor's own compiler."""

@@ -1,7 +1,7 @@
-"""Compiles of training steps by a worker process, each done once and kept.
+"""Compiles training steps in a worker process and caches the results.
 
-A compile's name in the cache is the hash of all it depends on: the settings that shape the step,
-the target, the versions of jax and of the vendor's compiler, and the source of the package.
+The cache key is a hash of everything that the result depends on: the settings that shape the step,
+the target, the versions of jax and of the vendor's compiler, and the package's source.
 """
 
 from __future__ import annotations
@@ -30,66 +30,65 @@ from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
 from pinxit.train.settings import TrainConfig
 
 SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train")
-"""The parts of the package that a step, or what is said of it, depends on."""
+"""Files and folders of the package that determine the step or the analysis of it."""
 IRRELEVANT = (
     "name", "dataset_path", "dataset_revision", "columns", "dataset_size", "max_steps", "seed",
     "log_interval", "save_interval", "sample_interval", "eval_interval", "keep_checkpoints",
     "max_skipped", "output_dir", "resume", "init_from", "wandb",
     "filters", "fetch", "images", "sampling", "evaluation", "distributed",
 )  # fmt: skip
-"""Settings that do not change the program's shape (a seed or a schedule's length are numbers in
-it)."""
+"""Settings that do not change the program (a seed and a schedule's length are numbers in it)."""
 POLL = 0.2
-"""Seconds between looks at a worker."""
+"""Seconds between two checks whether a worker has ended."""
 
 
 class CompilerFailed(RuntimeError):
-    """The compiler ended in an error of its own: a bug, of the program or of the compiler."""
+    """The compiler crashed: a bug in the program or the compiler, not a mistake in the settings."""
 
 
-Said = Callable[[str, float], None]
-"""Is told what is being compiled, and for how many seconds."""
+OnProgress = Callable[[str, float], None]
+"""Receives a description of the current compilation and the seconds it has run."""
 
 
 def _quiet(what: str, seconds: float) -> None:
-    """Nobody watches."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler said of one step."""
+    """The result of compiling one training step."""
 
     config: TrainConfig
     target: str
     result: dict[str, Any] = field(repr=False)
-    """As the worker wrote it."""
+    """The JSON that the worker wrote."""
     cached: bool
-    """Whether it was known before."""
+    """Whether the result came from the cache."""
 
     @property
     def program(self) -> Path:
-        """The compiled program's text, gzipped."""
+        """The path of the compiled program's text, gzipped."""
         return Path(self.result["program"])
 
     @property
     def compiles(self) -> bool:
-        """Whether the compiler found room; GPU compilers do not look."""
+        """Whether the compiler accepted the program. GPU compilers do not check the memory."""
         return bool(self.result["fits"])
 
     @property
     def peak(self) -> int | None:
-        """Bytes of one device at the busiest moment; None where it did not compile."""
+        """The peak memory of one device in bytes, or None if the step did not compile."""
         return self.result["memory"]["peak"] if self.compiles else None
 
 
 def cache_folder() -> Path:
-    """Where results are kept: ``~/.cache/pinxit/plans``, or ``PINXIT_PLANS``."""
+    """Returns the cache folder: ``PINXIT_PLANS``, or ``~/.cache/pinxit/plans`` by default."""
     root = os.environ.get("PINXIT_PLANS")
     return Path(root).expanduser() if root else Path.home() / ".cache" / "pinxit" / "plans"
 
 
 def source_hash() -> str:
-    """Of the source that the step comes from."""
+    """Returns the hash of the source files in `SHAPING`."""
     root = Path(pinxit.__file__).parent
     digest = hashlib.sha256()
     for name in SHAPING:
@@ -103,11 +102,11 @@ DEVICES = (
     *("JAX_PLATFORMS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS"),
     *("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"),
 )
-"""Variables of the environment that say which devices there are, and how much of their memory."""
+"""Environment variables that select the devices and limit their memory."""
 
 
 def key_of(config: TrainConfig, target: str, compiler: str) -> str:
-    """The name of a compile in the cache."""
+    """Returns the cache key of a compilation."""
     shaping = {k: v for k, v in settings.to_json(config).items() if k not in IRRELEVANT}
     about: dict[str, Any] = {
         "config": shaping,
@@ -117,7 +116,7 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
         "source": source_hash(),
         "extensions": extensions.loaded(),
     }
-    if target == HERE:  # other devices may be here the next time, or elsewhere with this cache
+    if target == HERE:  # the devices may change, or machines share this cache
         about["machine"] = [node(), *(os.environ.get(name, "") for name in DEVICES)]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -127,36 +126,46 @@ def compile_step(
     target: str,
     *,
     what: str = "",
-    said: Said = _quiet,
+    on_progress: OnProgress = _quiet,
 ) -> Compiled:
-    """What the target's compiler says of the step of `config` (resolved).
+    """Compiles the step of `config` (resolved) for the target and returns the result.
 
-    Raises `UsageError` for settings that do not fit together and for a compiler that is not there,
-    and `CompilerFailed` with the worker's last words where it failed.
+    `what` describes the compilation for `on_progress`. Raises `UsageError` if the settings do not
+    fit together or the compiler is not installed, and `CompilerFailed` with the last line of the
+    worker's log if the compiler crashed.
     """
     platform = HERE if target == HERE else get_target(target).platform
     path = find_compiler(platform, target=target)
     folder = cache_folder()
-    kept = folder / f"{key_of(config, target, version_of(OF_PLATFORM.get(platform), path))}.json"
-    if kept.is_file():
-        return Compiled(config, target, json.loads(kept.read_text("utf-8")), cached=True)
+    cached_result = (
+        folder / f"{key_of(config, target, version_of(OF_PLATFORM.get(platform), path))}.json"
+    )
+    if cached_result.is_file():
+        return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=True)
     folder.mkdir(parents=True, exist_ok=True)
-    own = secrets.token_hex(6)  # containers that share the cache may share process numbers
-    job = kept.with_suffix(f".{own}.job")
+    own = secrets.token_hex(6)  # not the process id: containers that share the cache may reuse it
+    job = cached_result.with_suffix(f".{own}.job")
     about = {"config": settings.to_json(config), "target": target}
     about["programs"] = str(folder / "programs")
     job.write_text(json.dumps(about), encoding="utf-8")
-    log = kept.with_suffix(f".{own}.log")
+    log = cached_result.with_suffix(f".{own}.log")
     try:
-        _run(job, kept, log, environment(platform, path), what=what or target, said=said)
+        _run(
+            job,
+            cached_result,
+            log,
+            environment(platform, path),
+            what=what or target,
+            on_progress=on_progress,
+        )
     finally:
         job.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
-    return Compiled(config, target, json.loads(kept.read_text("utf-8")), cached=False)
+    return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=False)
 
 
 def environment(platform: str, path: list[str]) -> dict[str, str]:
-    """The worker's environment: the compiler on its path, and no device but those asked for."""
+    """Returns the worker's environment: the compiler is importable, other devices are hidden."""
     package = str(Path(pinxit.__file__).parents[1])
     before = os.environ.get("PYTHONPATH", "")
     paths = [package, *path, *([before] if before else [])]
@@ -166,15 +175,17 @@ def environment(platform: str, path: list[str]) -> dict[str, str]:
     return {**os.environ, **flags, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _run(job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, said: Said) -> None:
-    """Runs the worker to its end; kills it when interrupted."""
+def _run(
+    job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, on_progress: OnProgress
+) -> None:
+    """Runs the worker until it ends, and kills it if this process is interrupted."""
     command = [sys.executable, "-P", "-m", "pinxit.plan.compile_worker", str(job), str(result)]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with log.open("w") as stream:
         worker = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
         try:
             while worker.poll() is None:
-                said(what, time.perf_counter() - begun)
+                on_progress(what, time.perf_counter() - start)
                 time.sleep(POLL)
         finally:
             if worker.poll() is None:
@@ -185,13 +196,13 @@ def _run(job: Path, result: Path, log: Path, env: dict[str, str], *, what: str, 
 
 
 def _last_words(log: Path, code: int) -> UsageError | CompilerFailed:
-    """Why a worker failed, from its log."""
+    """Reads a failed worker's log and returns the exception to raise."""
     lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     if last.startswith(MISTAKE):
         return UsageError(last.removeprefix(MISTAKE))
     if code == -9:
         return UsageError(
-            f"the compiler was killed, most likely for want of memory; its log: {log}"
+            f"the compiler was killed, probably because memory ran out. Its log: {log}"
         )
-    return CompilerFailed(f"the compiler failed with {last or f'exit code {code}'}; its log: {log}")
+    return CompilerFailed(f"the compiler failed with {last or f'exit code {code}'}. Its log: {log}")

@@ -1,12 +1,13 @@
-"""The process that compiles: a training step for a machine that need not be there.
+"""The process that compiles a training step for a machine, present or not.
 
 ``python -m pinxit.plan.compile_worker JOB RESULT`` reads a job (JSON: ``config``, ``target``,
 ``programs``, a folder) and writes the result as JSON. It is a process of its own because vendor
-compilers print, slow down their process, and take gigabytes that only an end gives back. A program
-that does not fit is a result, too: what it needs and what there is.
+compilers print, slow down the process that loads them, and take gigabytes that are freed only when
+the process ends. If a program does not fit, the result holds the memory that it needs and the
+memory that is available.
 
-Whatever is edited, the same program is compiled once: `programs` keeps what the compiler made of
-it, by the hash of the program as it is handed over.
+The same program is compiled once, whatever source files change: `programs` caches compiled programs
+under a hash of the program as it is passed to the compiler.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pinxit.plan.targets import CARDS, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig
 
 MISTAKE = "mistake: "
-"""Begins the last line of the log where the settings are wrong, not the compiler."""
+"""Begins the last line of the log if the settings are wrong rather than the compiler."""
 EXHAUSTED = "RESOURCE_EXHAUSTED"
 FLAGS = {
     "JAX_PLATFORMS": "cpu",
@@ -37,14 +38,14 @@ FLAGS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
-"""Environment of a worker that compiles for hardware that is not there."""
+"""Environment of a worker that compiles for hardware that is not present."""
 XLA_FLAGS = {"cuda": "--xla_gpu_enable_triton_gemm=false"}
-"""Without a card nothing can be tried, and XLA's own kernels for products are chosen by trying:
-what is planned calls cuBLAS for all of them."""
+"""XLA selects its own kernels for matrix products by timing them, which needs a GPU. A plan is made
+without one, so its program calls cuBLAS for all matrix products."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads a job, compiles, writes the result."""
+    """Reads a job, compiles it and writes the result. Returns 2 for wrong settings, else 0."""
     extensions.load()
     job_path, result_path = list(sys.argv[1:] if argv is None else argv)
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
@@ -60,25 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def described(target: Target) -> list[Any]:
-    """The devices of a machine that is not there."""
+    """Returns the target's devices, as JAX describes them when they are not present."""
     from jax.experimental.topologies import get_topology_desc
 
     if target.platform == "tpu":
-        # both cores of a v4 chip work as one device
+        # the two cores of a v4 chip act as one device
         merged = {"chip_config_name": "megacore"} if target.topology.startswith("v4") else {}
-        found = get_topology_desc(platform="tpu", topology_name=target.topology, **merged)
+        topology = get_topology_desc(platform="tpu", topology_name=target.topology, **merged)
     else:
-        found = get_topology_desc(
+        topology = get_topology_desc(
             platform="cuda",
             topology_name="",
             target_config=CARDS[target.topology].proto(),
             topology=f"1x1x{target.devices}",
         )
-    return list(found.devices)
+    return list(topology.devices)
 
 
 def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
-    """What the compiler says of a step: memory, cycles, operations; or that it does not fit."""
+    """Compiles a step and returns its memory, cycles and operations, or that it does not fit."""
     import jax
 
     from pinxit.plan import flops
@@ -88,21 +89,21 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     devices = jax.devices() if target is None else described(target)
     if target is not None and len(devices) != target.devices:
         raise ValueError(
-            f"target: {name} has {target.devices} devices, the compiler {len(devices)}"
+            f"target: {name} has {target.devices} devices, but its compiler has {len(devices)}"
         )
     memory = target.chip.memory if target else None
     program = abstract_program(config, devices, memory_bytes=memory)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     traced = program.trace()
     lowered = traced.lower()
 
     def operations(remat: Any) -> float:
-        """Of the step with XLA's attention: in another's, nothing can be counted."""
+        """Counts the step's operations with XLA's attention, as other kernels cannot be counted."""
         model = dataclasses.replace(config.model, attention="xla", remat=remat)
-        seen = dataclasses.replace(config, model=model)
-        return flops.count(abstract_program(seen, devices, memory_bytes=memory).trace().jaxpr)
+        counted = dataclasses.replace(config, model=model)
+        return flops.count(abstract_program(counted, devices, memory_bytes=memory).trace().jaxpr)
 
-    in_sight = program.parts.model.attention == "xla"
+    countable = program.parts.model.attention == "xla"
     result = {
         "devices": len(devices),
         "device": f"{devices[0].platform} {devices[0].device_kind}",
@@ -111,20 +112,20 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "bytes_by_part": program.bytes_by_part(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
         "flops": operations("none"),
-        "flops_run": flops.count(traced.jaxpr) if in_sight else operations(config.model.remat),
+        "flops_run": flops.count(traced.jaxpr) if countable else operations(config.model.remat),
         "stored_width": program.parts.text.stored_width,
         "jax": jax.__version__,
-        "lower_seconds": time.perf_counter() - begun,
+        "lower_seconds": time.perf_counter() - start,
     }
     if target is None and (stats := devices[0].memory_stats()):
         result["device_memory"] = stats.get("bytes_limit")
     about = f"{name} {devices[0].device_kind} {compiler_version(target)}"
-    made, text = compiled(lowered, programs, about=about, platform=devices[0].platform)
-    return result | made | analysed(text, target)
+    facts, text = compiled(lowered, programs, about=about, platform=devices[0].platform)
+    return result | facts | analysed(text, target)
 
 
 def compiler_version(target: Target | None) -> str:
-    """Of what compiles for the target, as its plugin tells."""
+    """Returns the version of the target's compiler plugin, or of jaxlib."""
     import importlib.metadata
 
     name = {"tpu": "libtpu", "cuda": "jax-cuda12-plugin"}.get(target.platform if target else "")
@@ -134,40 +135,40 @@ def compiler_version(target: Target | None) -> str:
 def compiled(
     lowered: Any, programs: Path, *, about: str, platform: str
 ) -> tuple[dict[str, Any], str]:
-    """What the compiler makes of a program, and the result's text; from `programs` if it is there.
+    """Compiles a program, or reads it from `programs`; returns its facts and its text.
 
-    The text is empty where the program does not fit.
+    The text is empty if the program does not fit.
     """
     import jax
 
     digest = hashlib.sha256((about + lowered.as_text()).encode()).hexdigest()[:24]
-    facts, text = programs / f"{digest}.json", programs / f"{digest}.hlo.gz"
-    if facts.is_file():
-        found = json.loads(facts.read_text("utf-8"))
-        return found, gzip.decompress(text.read_bytes()).decode() if found["fits"] else ""
-    begun = time.perf_counter()
+    facts_file, text_file = programs / f"{digest}.json", programs / f"{digest}.hlo.gz"
+    if facts_file.is_file():
+        facts = json.loads(facts_file.read_text("utf-8"))
+        return facts, gzip.decompress(text_file.read_bytes()).decode() if facts["fits"] else ""
+    start = time.perf_counter()
     program = ""
     try:
-        made = lowered.compile()
+        executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found = {"fits": False, **overfull(str(error))}
+        facts = {"fits": False, **overfull(str(error))}
     else:
-        program = made.as_text()
-        memory = _memory(made.memory_analysis())
-        if platform == "cpu":  # whose peak leaves out the temporaries
+        program = executable.as_text()
+        memory = _memory(executable.memory_analysis())
+        if platform == "cpu":  # the reported peak leaves out the temporaries
             total = memory["arguments"] + memory["outputs"] - memory["aliased"]
             memory["peak"] = total + memory["temporaries"]
-        found = {"fits": True, "memory": memory}
-        with whole(text) as temporary:
+        facts = {"fits": True, "memory": memory}
+        with whole(text_file) as temporary:
             temporary.write_bytes(gzip.compress(program.encode()))
-    found |= {"compile_seconds": time.perf_counter() - begun, "program": str(text)}
-    with whole(facts) as temporary:
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-    return found, program
+    facts |= {"compile_seconds": time.perf_counter() - start, "program": str(text_file)}
+    with whole(facts_file) as temporary:
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+    return facts, program
 
 
 def _memory(analysis: Any) -> dict[str, int]:
-    """Bytes of one device."""
+    """Returns the memory of one device by kind, in bytes."""
     return {
         "peak": analysis.peak_memory_in_bytes,
         "arguments": analysis.argument_size_in_bytes,
@@ -180,7 +181,7 @@ def _memory(analysis: Any) -> dict[str, int]:
 
 
 def analysed(text: str, target: Target | None) -> dict[str, Any]:
-    """What the text of a compiled program says of its time."""
+    """Returns the time estimates that a compiled program's text allows: cycles or traffic."""
     from pinxit.plan.gpu_roofline import roofline
     from pinxit.plan.tpu_cycles import estimate
 
@@ -192,15 +193,20 @@ def analysed(text: str, target: Target | None) -> dict[str, Any]:
 
 
 def overfull(message: str) -> dict[str, int]:
-    """Bytes needed and available, from what the compiler says; other errors are raised."""
+    """Reads the bytes needed and available from the compiler's message.
+
+    Raises `ValueError` for every other message.
+    """
     if EXHAUSTED not in message:
         raise ValueError(f"the compiler failed: {' '.join(message.split())[:600]}")
     from pinxit.train.watch.out_of_memory import shortage
 
-    said = shortage(message)
-    if said.needed is not None and said.available is not None:
-        return {"needed": said.needed, "available": said.available}
-    raise ValueError(f"the compiler ran out of memory, and how is not understood: {message[:600]}")
+    memory = shortage(message)
+    if memory.needed is not None and memory.available is not None:
+        return {"needed": memory.needed, "available": memory.available}
+    raise ValueError(
+        f"the compiler ran out of memory with a message that is not understood: {message[:600]}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,75 +1,82 @@
-"""What a run's data take: rows of the table, bytes fetched and kept, hours of fetching.
+"""The cost of a run's data: table rows, bytes fetched and stored, and hours of fetching.
 
-The assumptions and the arithmetic are those of docs/coyo.md, whose table a test works out anew.
+The assumptions and the arithmetic are those of docs/coyo.md. A test recomputes the table there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 PASS = 0.25
-"""Share of COYO's rows that pass the filters: an estimate."""
+"""Estimated fraction of COYO's rows that pass the filters."""
 ALIVE = 0.55
-"""Share of these whose image is still there: an estimate."""
+"""Estimated fraction of these rows whose image is still online."""
 FETCHED = 120e3
-"""Bytes of an image as fetched."""
+"""Bytes of a fetched image."""
 KEPT = 30e3
-"""Bytes of an image as kept: 256 pixels, quality 95; goes with the area."""
+"""Bytes of a stored image of 256 pixels at quality 95, proportional to the area."""
 LATENT = 8.4e3
-"""Bytes of a latent with its caption: 32 x 32 x 4 in float16; goes with the area."""
+"""Bytes of a 32 x 32 x 4 latent in float16 with its caption, proportional to the area."""
 T5_ROW = 164e3
 """Bytes of a T5-XXL embedding of 20 tokens."""
 T5_WIDTH = 4096
 """Width of T5-XXL's features."""
 ATTEMPTS = 1000.0
-"""Addresses tried a second on 16 cores."""
+"""Fetch attempts per second on 16 cores."""
 LINE = 1e9
-"""Bits a second."""
+"""Bandwidth of the internet connection in bits per second."""
 TABLE = 747e6
-"""Rows of COYO-700M."""
+"""Number of rows of COYO-700M."""
 
 
 @dataclass(frozen=True)
 class DataPlan:
-    """The data of one run."""
+    """The data that one run needs."""
 
     seen: float
-    """Images that the run sees, with repetitions."""
-    kept: float
-    """Different images: as many as the run sees, or all that COYO gives."""
+    """Images that the run trains on, counting repetitions."""
+    distinct: float
+    """Distinct images: as many as the run trains on, or all that COYO yields if that is fewer."""
     rows: float
-    """Rows of the table to go through."""
+    """Table rows that must be read to get these images."""
     fetched_bytes: float
     image_bytes: float
-    """Of the images as kept."""
+    """Bytes of the stored images."""
     latent_bytes: float
     text_bytes: float
-    """Bytes of stored text embeddings; 0 where there are none."""
+    """Bytes of the stored text embeddings; 0 if none are stored."""
     fetch_seconds: float
-    """The longer of attempts and bytes."""
+    """Seconds of fetching, limited by the attempts or by the bandwidth."""
 
     @property
     def epochs(self) -> float:
-        """How often the run sees each image."""
-        return self.seen / self.kept
+        """The number of times the run trains on each image."""
+        return self.seen / self.distinct
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields and `epochs` as plain values."""
+        values = asdict(self)
+        values["kept"] = values.pop("distinct")
+        return values | {"epochs": self.epochs}
 
 
 def data_plan(images: float, *, image_size: int, latents: bool, stored_width: int) -> DataPlan:
-    """The data of a run that sees so many images, taken from COYO.
+    """Returns the data of a run that trains on `images` images from COYO.
 
-    `stored_width` is the width of the text embeddings that are stored, 0 where none are.
+    `stored_width` is the width of the stored text embeddings, or 0 if none are stored.
     """
-    kept = min(images, TABLE * PASS * ALIVE)
-    tried = kept / ALIVE
+    distinct = min(images, TABLE * PASS * ALIVE)
+    tried = distinct / ALIVE
     area = (image_size / 256) ** 2
-    fetched = kept * FETCHED
+    fetched = distinct * FETCHED
     return DataPlan(
         seen=images,
-        kept=kept,
+        distinct=distinct,
         rows=tried / PASS,
         fetched_bytes=fetched,
-        image_bytes=kept * KEPT * area,
-        latent_bytes=kept * LATENT * area if latents else 0.0,
-        text_bytes=kept * T5_ROW * stored_width / T5_WIDTH,
+        image_bytes=distinct * KEPT * area,
+        latent_bytes=distinct * LATENT * area if latents else 0.0,
+        text_bytes=distinct * T5_ROW * stored_width / T5_WIDTH,
         fetch_seconds=max(tried / ATTEMPTS, fetched * 8 / LINE),
     )

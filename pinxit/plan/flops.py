@@ -1,7 +1,8 @@
-"""Floating-point operations of a traced function: its matrix products and convolutions, all loops.
+"""Counts the floating-point operations of a traced function.
 
-A product of ``(m, k)`` with ``(k, n)`` counts as ``2 m k n``. Elementwise work is left out, as is
-the custom of model-FLOP figures.
+Only matrix products and convolutions count, in every iteration of a loop. A product of ``(m, k)``
+with ``(k, n)`` counts as ``2 m k n``. Elementwise operations are left out, as is usual for model
+FLOPs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 
 def count(jaxpr: Any) -> float:
-    """Of a (closed) jaxpr; what is in a loop counts as often as the loop turns.
+    """Counts the operations of a (closed) jaxpr, a loop's body once per iteration.
 
-    Of a condition's branches the costliest counts; the body of a loop of unknown length once.
+    A conditional counts as its costliest branch. The body of a loop of unknown length counts once.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return sum(_of(equation) for equation in jaxpr.eqns)
@@ -33,7 +34,7 @@ def _of(equation: Any) -> float:
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs among an equation's parameters."""
+    """Yields the jaxprs among an equation's parameters."""
     for value in params.values():
         if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
             yield value
@@ -47,9 +48,9 @@ def _dot(equation: Any) -> float:
 
 
 def _convolution(equation: Any) -> float:
-    """Every output is a sum over the kernel's window and input channels.
+    """Counts a convolution: each output sums over the kernel's window and the input channels.
 
-    Of a convolution whose input is dilated (a gradient's), only the true inputs count.
+    If the input is dilated, as in a gradient, the inserted zeros do not count.
     """
     params = equation.params
     kernel = equation.invars[1].aval.shape

@@ -1,12 +1,12 @@
-"""What a compiled GPU step moves: a floor of its time, where the compiler gives no estimates.
+"""Memory traffic of a compiled GPU step, from which a lower bound of its time follows.
 
-XLA's GPU compiler says nothing of time. What can be read off its program is the memory traffic of
-every kernel: the arrays it reads and writes. Kernels run one after the other, so a step takes about
+XLA's GPU compiler gives no time estimates, but its program shows which arrays each kernel reads and
+writes. Kernels run one after the other, so a step takes about
 
     operations / (peak * MATMUL_SHARE) + bytes of other kernels / (bandwidth * BANDWIDTH_SHARE)
 
-with the two shares typical of large matrix products and of streaming kernels. Nothing here has been
-fitted to a measurement: take it for the order of magnitude.
+where the two shares are typical of large matrix products and of memory-bound kernels. They have not
+been fitted to measurements, so the result is an order of magnitude.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pinxit.plan.hlo import OPCODE, Instruction, Module, parse
 from pinxit.plan.tpu_cycles import collective
 
 MATMUL_SHARE = 0.6
-"""Of the peak that matrix products reach: an assumption."""
+"""Assumed fraction of the peak FLOP/s that matrix products reach."""
 BANDWIDTH_SHARE = 0.8
-"""Of the memory's bandwidth that other kernels reach: an assumption."""
+"""Assumed fraction of the memory bandwidth that other kernels reach."""
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
         "call", "async-done", "copy-done", "partition-id", "replica-id", "after-all")  # fmt: skip
 PRODUCTS = re.compile(r"custom_call_target=\"__(?:cublas|cudnn|triton_gemm)")
@@ -33,15 +33,15 @@ class Traffic:
     """Bytes that one device moves in one step."""
 
     other_bytes: float
-    """By kernels that are no matrix products and no convolutions."""
+    """Bytes moved by kernels other than matrix products and convolutions."""
     kernels: float
-    """Launches."""
+    """Number of kernel launches."""
     collective_bytes: dict[str, float]
-    """Sent to other devices, by collective."""
+    """Bytes sent to other devices, by collective."""
 
 
 def roofline(text: str) -> Traffic:
-    """Traffic of a compiled program, from its text."""
+    """Sums the traffic of all kernels in a compiled program's text."""
     module = parse(text)
     sizes = {one.name: one.bytes for part in module.computations.values() for one in part}
     other = kernels = 0.0
@@ -61,52 +61,51 @@ def roofline(text: str) -> Traffic:
 
 
 def operands(instruction: Instruction) -> list[str]:
-    """Names of what an instruction is given, in order."""
-    found = OPCODE.search(instruction.text)
-    inside = instruction.text[found.end() :] if found else ""
+    """Returns the names of an instruction's operands, in order."""
+    opcode = OPCODE.search(instruction.text)
+    inside = instruction.text[opcode.end() :] if opcode else ""
     return OPERANDS.findall(inside.partition(")")[0])
 
 
 def traffic(instruction: Instruction, module: Module, sizes: dict[str, int]) -> float:
-    """Bytes that one kernel reads and writes.
+    """Returns the bytes that one kernel reads and writes.
 
-    Of an array that it only takes a slice of, the slice; of one that it changes a slice of, in
-    place, the slice.
+    If the kernel reads only a slice of an array, or updates a slice in place, the slice counts.
     """
-    given = operands(instruction)
+    names = operands(instruction)
     inner = [one for name in instruction.called("calls") for one in module.computations[name]]
     if not inner:
-        inner, parameters = [instruction], {name: name for name in given}
+        inner, parameters = [instruction], {name: name for name in names}
     else:
         numbered = {int(one.text.split("parameter(")[1].split(")")[0]): one.name
                     for one in inner if one.opcode == "parameter"}  # fmt: skip
-        parameters = {name: numbered.get(i, "") for i, name in enumerate(given)}
+        parameters = {name: numbered.get(i, "") for i, name in enumerate(names)}
     written = float(instruction.bytes)
     for one in inner:
         if one.opcode == "dynamic-update-slice":
             written -= one.bytes - sizes.get(operands(one)[1], 0)
     read = sum(
-        _read(parameters[name], sizes.get(name, 0), inner, sizes) for name in dict.fromkeys(given)
+        _read(parameters[name], sizes.get(name, 0), inner, sizes) for name in dict.fromkeys(names)
     )
     return max(0.0, written) + read
 
 
 def _read(name: str, size: int, inner: list[Instruction], sizes: dict[str, int]) -> float:
-    """Bytes of a parameter that a kernel reads."""
-    taken = 0
+    """Returns the bytes of one parameter that a kernel reads."""
+    total = 0
     for one in inner:
-        given = operands(one)
-        if name not in given:
+        names = operands(one)
+        if name not in names:
             continue
         if one.opcode in ("dynamic-slice", "slice", "gather"):
-            taken += one.bytes
-        elif not (one.opcode == "dynamic-update-slice" and given[0] == name):
+            total += one.bytes
+        elif not (one.opcode == "dynamic-update-slice" and names[0] == name):
             return size
-    return min(taken, size)
+    return min(total, size)
 
 
 def is_product(instruction: Instruction, module: Module) -> bool:
-    """Whether a kernel computes a matrix product or a convolution."""
+    """Returns whether a kernel computes a matrix product or a convolution."""
     if instruction.opcode in ("dot", "convolution") or PRODUCTS.search(instruction.text):
         return True
     if instruction.opcode != "fusion":

@@ -1,4 +1,4 @@
-"""The text of a compiled program, taken apart: computations, instructions, loops and their lengths.
+"""Parses the text of a compiled program: computations, instructions, loops and their lengths.
 
 ::
 
@@ -8,8 +8,8 @@
       ROOT %while.2 = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%body, ...
     }
 
-`walk` visits every instruction that the device runs, with how many times it does. A fusion is one
-instruction; what is inside it is not visited.
+`walk` yields every instruction that the device runs and how often it runs. A fusion counts as one
+instruction, and the instructions inside it are not visited.
 """
 
 from __future__ import annotations
@@ -39,76 +39,76 @@ class Instruction:
     name: str
     opcode: str
     text: str
-    """From the type on."""
+    """The line from the type on."""
     root: bool = False
 
     @cached_property
     def cycles(self) -> int:
-        """The compiler's estimate; 0 where it gives none."""
-        found = CYCLES.search(self.text)
-        return int(found[1]) if found else 0
+        """The compiler's estimate of the cycles; 0 if it gives none."""
+        match = CYCLES.search(self.text)
+        return int(match[1]) if match else 0
 
     @cached_property
     def op_name(self) -> str:
-        """Where it comes from: ``jit(step)/transpose(jvp(...))/dot_general``."""
-        found = OP_NAME.search(self.text)
-        return found[1] if found else ""
+        """The traced operation it comes from: ``jit(step)/transpose(jvp(...))/dot_general``."""
+        match = OP_NAME.search(self.text)
+        return match[1] if match else ""
 
     @cached_property
     def type(self) -> str:
         """The type of the result, as text."""
-        found = OPCODE.search(self.text)
-        return self.text[: found.start()] if found else self.text
+        match = OPCODE.search(self.text)
+        return self.text[: match.start()] if match else self.text
 
     @property
     def bytes(self) -> int:
-        """Of the result, unpadded."""
+        """The size of the result in bytes, without padding."""
         return sum(size for size in sizes(self.type))
 
     def called(self, kind: str) -> list[str]:
-        """Names of the computations it calls as `kind` (body, condition, to_apply, calls)."""
+        """Returns the computations it calls as `kind` (body, condition, to_apply, calls)."""
         return [
             name.strip().lstrip("%")
-            for found, names in CALLED.findall(self.text)
-            if found == kind
+            for relation, names in CALLED.findall(self.text)
+            if relation == kind
             for name in names.strip("{}").split(",")
         ]
 
 
 @dataclass(frozen=True)
 class Module:
-    """A whole program."""
+    """A compiled program: its computations by name, and the entry."""
 
     entry: str
     computations: dict[str, list[Instruction]] = field(repr=False)
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """How often a `while` turns: as the compiler noted it, or the only bound in its condition.
+        """Returns the number of iterations of a `while`, or None if it is unknown.
 
-        None where neither is there.
+        That is the compiler's annotation, or else the only constant bound in the loop's condition.
         """
-        if found := TRIPS.search(loop.text):
-            return int(found[1])
+        if match := TRIPS.search(loop.text):
+            return int(match[1])
         for name in loop.called("condition"):
             bounds = {
-                int(found[1])
+                int(match[1])
                 for instruction in self._below(name)
                 if instruction.opcode == "constant" and instruction.type.startswith("s32[]")
-                if (found := CONSTANT.search(instruction.text))
+                if (match := CONSTANT.search(instruction.text))
             }
             if len(bounds) == 1:
                 return bounds.pop()
         return None
 
     def _below(self, name: str) -> Iterator[Instruction]:
-        """The instructions of a computation and of what its fusions hold."""
+        """Yields the instructions of a computation, including those inside its fusions."""
         for instruction in self.computations.get(name, []):
             yield instruction
             for inner in instruction.called("calls"):
                 yield from self._below(inner)
 
     def walk(self) -> Iterator[tuple[Instruction, float]]:
-        """Every instruction that runs, and how often; loops of unknown length count once."""
+        """Yields every instruction that runs and how often; loops of unknown length count once."""
         yield from self._walk(self.entry, 1.0)
 
     def _walk(self, name: str, times: float) -> Iterator[tuple[Instruction, float]]:
@@ -127,7 +127,7 @@ class Module:
                     yield from self._walk(inner, times)
 
     def unresolved(self) -> list[str]:
-        """Names of the loops whose length is unknown."""
+        """Returns the names of the loops whose length is unknown."""
         return [
             instruction.name
             for instruction, _ in self.walk()
@@ -136,7 +136,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """A program from its text (``compiled.as_text()``); `ValueError` for anything else."""
+    """Parses a program's text (``compiled.as_text()``). Raises `ValueError` for other text."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -146,10 +146,10 @@ def parse(text: str) -> Module:
                 entry = header[2] if header[1] else entry
         elif line.startswith("}"):
             current = None
-        elif found := INSTRUCTION.match(line):
-            opcode = OPCODE.search(found[3])
+        elif match := INSTRUCTION.match(line):
+            opcode = OPCODE.search(match[3])
             current.append(
-                Instruction(found[2], opcode[1] if opcode else "", found[3], bool(found[1]))
+                Instruction(match[2], opcode[1] if opcode else "", match[3], bool(match[1]))
             )
     if not entry:
         raise ValueError("not the text of a compiled program: it has no ENTRY computation")
@@ -157,13 +157,13 @@ def parse(text: str) -> Module:
 
 
 def sizes(type_text: str) -> list[int]:
-    """Bytes of each array in a type's text."""
-    found = []
+    """Returns the bytes of each array in a type's text."""
+    totals = []
     for kind, dimensions in SHAPE.findall(type_text):
         bits = BITS.get(kind)
         if bits is None:
             digits = re.search(r"\d+", kind)
             bits = int(digits[0]) if digits else 32
         elements = math.prod(int(d) for d in dimensions.split(",") if d)
-        found.append(elements * bits // 8)
-    return found
+        totals.append(elements * bits // 8)
+    return totals

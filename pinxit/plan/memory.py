@@ -1,9 +1,9 @@
-"""Where a step's memory goes, and the largest batch that fits, by asking the compiler.
+"""Memory of a training step by part, and the largest batch that fits, according to the compiler.
 
-Memory is close to linear in the batch: two compiles give the line, the line names the largest batch
-within the limit, and the compiler has the last word on that one and its neighbours. The TPU
-compiler refuses what does not fit and says how much it wanted; GPU compilers do not look at the
-card, so what they report is compared with its size less a reserve (`targets.GPU_RESERVE`).
+Memory is close to linear in the batch. Two compilations give a line, the line predicts the largest
+batch within the limit, and compiling that batch and its neighbours confirms it. The TPU compiler
+refuses a program that does not fit and reports how much memory it needs. GPU compilers do not check
+the card's memory, so their peak is compared with its size less a reserve (`targets.GPU_RESERVE`).
 """
 
 from __future__ import annotations
@@ -18,67 +18,67 @@ from pinxit.plan.targets import Target
 from pinxit.train.settings import TrainConfig
 
 POLICIES = ("none", "dots", "full")
-"""Rematerialisation, from the fastest to the thriftiest."""
+"""Rematerialisation policies, from the fastest to the one that needs the least memory."""
 Compile = Callable[[TrainConfig], Compiled]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One device's memory at the busiest moment of a step, in bytes."""
+    """The peak memory of one device during a step, in bytes."""
 
     parts: dict[str, int]
-    """By part; the sum is `peak`."""
+    """The memory by part; the sum is `peak`."""
     peak: int
     limit: int
-    """What a program can have."""
+    """The memory that a program can use."""
     fits: bool
     measured: bool = True
-    """Whether the peak is that of a compiled program, not what a refused one wanted."""
+    """Whether the peak is a compiled program's, rather than the need of a refused one."""
 
     @property
     def free(self) -> int:
-        """What is left; negative where it does not fit."""
+        """The memory that remains; negative if the step does not fit."""
         return self.limit - self.peak
 
 
-def memory_of(found: Compiled, target: Target) -> Memory:
-    """From what the compiler said; where it refused, from how much it wanted."""
-    result = found.result
+def memory_of(compiled: Compiled, target: Target) -> Memory:
+    """Splits the compiler's peak by part; if it refused the program, the need it reported."""
+    result = compiled.result
     parts = {name: int(size) for name, size in result["bytes_by_part"].items()}
     limit = int(result.get("available") or target.chip.memory)
-    if found.compiles:
+    if compiled.compiles:
         peak = int(result["memory"]["peak"])
-        # weights that the step does not read (a projection) are not handed to it
+        # weights that the step does not use (a projection) are not among its arguments
         unread = sum(parts.values()) - int(result["memory"]["arguments"])
         parts["encoders"] -= min(max(0, unread), parts["encoders"])
     else:
         peak = max(int(result["needed"]), limit + 1)
     parts["gradients, activations, temporaries"] = max(0, peak - sum(parts.values()))
-    fits = found.compiles and peak <= limit
-    return Memory(parts=parts, peak=peak, limit=limit, fits=fits, measured=found.compiles)
+    fits = compiled.compiles and peak <= limit
+    return Memory(parts=parts, peak=peak, limit=limit, fits=fits, measured=compiled.compiles)
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest batch of one policy."""
+    """The largest batch of one rematerialisation policy."""
 
     remat: str
     batch: int
-    """0: not even one sample for each device fits."""
+    """The batch size; 0 if not even one sample for each device fits."""
     memory: Memory | None
-    """At that batch."""
-    found: Compiled | None = field(repr=False)
+    """The memory at that batch."""
+    compiled: Compiled | None = field(repr=False)
     tried: dict[int, int] = field(default_factory=dict)
-    """Batch to bytes, as the compiler said, whether it fits or not."""
+    """The peak in bytes of each batch that was compiled, whether it fits or not."""
 
 
 def candidates(unit: int, up_to: int) -> list[int]:
-    """Batches to choose from: unit times 1, 2, 3, 4, 6, 8, 12, 16 and so on."""
-    found, power = [], unit
+    """Returns the batches to search: `unit` times 1, 2, 3, 4, 6, 8, 12, 16 and so on."""
+    batches, power = [], unit
     while power <= up_to:
-        found += [power, power * 3 // 2] if power > unit else [power]
+        batches += [power, power * 3 // 2] if power > unit else [power]
         power *= 2
-    return [batch for batch in sorted(set(found)) if batch <= up_to and batch % unit == 0]
+    return [batch for batch in sorted(set(batches)) if batch <= up_to and batch % unit == 0]
 
 
 def largest_batch(
@@ -90,48 +90,50 @@ def largest_batch(
     start: int | None = None,
     most: int | None = None,
 ) -> Largest:
-    """The largest batch (of `candidates`) that fits with this rematerialisation.
+    """Finds the largest batch of `candidates` that fits with the policy `remat`.
 
-    The search begins near `start` (none: eight samples for each device) and ends at `most` (none:
-    4096 for each device and piece). Raises what `compile_one` raises.
+    The search begins near `start`, by default eight samples for each device, and ends at `most`, by
+    default 4096 for each device and accumulation step. Errors of `compile_one` are passed on.
     """
     unit = target.devices * config.gradient_accumulation_steps
-    known: dict[int, tuple[Compiled, Memory]] = {}
+    results: dict[int, tuple[Compiled, Memory]] = {}
 
-    def look(batch: int) -> Memory:
-        if batch not in known:
-            found = compile_one(with_batch(config, batch, remat))
-            known[batch] = (found, memory_of(found, target))
-        return known[batch][1]
+    def memory_at(batch: int) -> Memory:
+        if batch not in results:
+            compiled = compile_one(with_batch(config, batch, remat))
+            results[batch] = (compiled, memory_of(compiled, target))
+        return results[batch][1]
 
     choices = candidates(unit, most or 2**12 * unit)
-    near = 8 * unit if start is None else start
-    best = _search(choices, look, min(range(len(choices)), key=lambda i: abs(choices[i] - near)))
-    tried = {batch: memory.peak for batch, (_, memory) in sorted(known.items())}
+    first = 8 * unit if start is None else start
+    best = _search(
+        choices, memory_at, min(range(len(choices)), key=lambda i: abs(choices[i] - first))
+    )
+    tried = {batch: memory.peak for batch, (_, memory) in sorted(results.items())}
     if best is None:
         return Largest(remat, 0, None, None, tried)
-    return Largest(remat, best, known[best][1], known[best][0], tried)
+    return Largest(remat, best, results[best][1], results[best][0], tried)
 
 
-def _search(choices: list[int], look: Callable[[int], Memory], start: int) -> int | None:
-    """The last of `choices` that fits, if memory grows with the batch."""
-    low, high = -1, len(choices)  # the last known to fit, the first known not to
-    at = start
+def _search(choices: list[int], memory_at: Callable[[int], Memory], start: int) -> int | None:
+    """Returns the largest of `choices` that fits; memory must grow with the batch."""
+    low, high = -1, len(choices)  # the last index known to fit, and the first known not to fit
+    index = start
     points: list[tuple[int, int]] = []
     while low + 1 < high:
-        at = min(max(at, low + 1), high - 1)
-        memory = look(choices[at])
-        low, high = (at, high) if memory.fits else (low, at)
+        index = min(max(index, low + 1), high - 1)
+        memory = memory_at(choices[index])
+        low, high = (index, high) if memory.fits else (low, index)
         if memory.measured:
-            points.append((choices[at], memory.peak))
-        at = _next(choices, points, memory.limit, low, high)
+            points.append((choices[index], memory.peak))
+        index = _next(choices, points, memory.limit, low, high)
     return choices[low] if low >= 0 else None
 
 
 def _next(
     choices: list[int], points: list[tuple[int, int]], limit: int, low: int, high: int
 ) -> int:
-    """Where to look next: where the line through the last two points meets the limit."""
+    """Returns the next index: where the line through the last two points meets the limit."""
     if len(points) < 2:
         return low + 2 if points and low >= 0 else (low + high) // 2
     (b0, m0), (b1, m1) = sorted(points)[-2:]
@@ -144,10 +146,11 @@ def _next(
 
 
 def with_batch(config: TrainConfig, batch: int, remat: str) -> TrainConfig:
-    """The settings with another batch and policy; chunks of encoders are kept where they divide.
+    """Returns the settings with another batch and policy.
 
-    Policies that recompute are looked at with blocks in a loop, which compiles in a fraction of the
-    time and takes no more memory; without recomputing, a loop would take a multiple.
+    ``encoder_chunk`` is set to 0 unless it divides the batch of an accumulation step. With
+    recomputation, the blocks run in a loop, which compiles in a fraction of the time and takes no
+    more memory. Without recomputation, a loop would take a multiple of the memory.
     """
     changes: dict[str, Any] = {"batch_size": batch, "model.remat": remat}
     if remat != "none":

@@ -1,4 +1,4 @@
-"""A plan as a picture: memory by part against the batch size, with the device's limit drawn."""
+"""Draws a plan's memory by part against the batch size, with the limit of a device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
 
 COLOURS = ("#33658a", "#4f8fb8", "#86bbd8", "#758e4f", "#b5c99a", "#f6ae2d")
-"""Of the parts, from the bottom up."""
+"""Colours of the parts, from the bottom up."""
 LINES = {"none": "#d1495b", "dots": "#7b2cbf", "full": "#222222", "offload": "#118ab2"}
-"""Of the policies."""
+"""Line colours of the rematerialisation policies."""
 TITLES = {"ema": "averages (EMA)", "inputs": "batch"}
 
 
@@ -33,7 +33,7 @@ def draw(plan: Plan, path: Path) -> Path:
     top = plan.memory.limit / GIB
     axes.axhline(top, color="#c1121f", linestyle="--", linewidth=1.6)
     axes.text(
-        0.99, top * 1.01, f"{top:.1f} GiB: what a program can have on a {plan.target.chip.title}",
+        0.99, top * 1.01, f"{top:.1f} GiB: usable by a program on a {plan.target.chip.title}",
         transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="#c1121f", fontsize=9,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
@@ -58,8 +58,8 @@ def draw(plan: Plan, path: Path) -> Path:
     axes.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(min(batches) / 1.5 ** (len(batches) == 1), last * 1.5 ** (len(batches) == 1))
     axes.set_ylim(0, top * 1.35)
-    axes.set_xlabel("batch, over all devices")
-    axes.set_ylabel("GiB of each device, at the peak")
+    axes.set_xlabel("batch size, all devices together")
+    axes.set_ylabel("peak memory of each device, GiB")
     size = f"{plan.config.image_size} x {plan.config.image_size}"
     kind = "latents" if plan.config.model.use_stable_vae else "pixels"
     axes.set_title(
@@ -76,7 +76,7 @@ def draw(plan: Plan, path: Path) -> Path:
 
 
 def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> None:
-    """Areas between the batches that were compiled; a bar where there is one."""
+    """Draws stacked areas between the compiled batches, or a bar if there is only one."""
     names = list(sizes[batches[0]])
     bottom = 0.0
     if len(batches) == 1:
@@ -96,30 +96,29 @@ def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> N
 
 
 def _between(batches: list[int]) -> np.ndarray:
-    """Many batches from the first to the last, so that a line looks like what it is on a log
-    axis."""
+    """Returns many batches from first to last, so that lines are drawn right on a log axis."""
     return np.geomspace(batches[0], batches[-1], 200)
 
 
 def _interpolated(dense: np.ndarray, sizes: dict[int, float]) -> np.ndarray:
-    """GiB at all these batches: linear between those that are known."""
+    """Returns the GiB at the batches `dense`, interpolated linearly between those in `sizes`."""
     known = sorted(sizes)
     return np.interp(dense, known, [sizes[batch] / GIB for batch in known])
 
 
 def curve(plan: Plan, remat: str) -> dict[int, dict[str, int]]:
-    """Batch to memory by part, for one policy: what was compiled, and lines between.
+    """Returns the memory by part of each batch that was compiled with the policy `remat`.
 
-    Where only the plan's own batch was compiled, it is the only one.
+    The plan's own batch is always among them.
     """
     fixed = dict(plan.memory.parts)
     rest = "gradients, activations, temporaries"
     inputs = fixed["inputs"] / plan.config.batch_size
     peaks = {plan.config.batch_size: plan.memory.peak}
     peaks |= {b: p for one in plan.largest if one.remat == remat for b, p in one.tried.items()}
-    found = {}
+    memory = {}
     for batch, peak in peaks.items():
         parts = fixed | {"inputs": int(inputs * batch)}
         others = sum(size for name, size in parts.items() if name != rest)
-        found[batch] = parts | {rest: max(0, peak - others)}
-    return found
+        memory[batch] = parts | {rest: max(0, peak - others)}
+    return memory

@@ -1,9 +1,9 @@
-"""How long a step takes, by the compiler's own figures; how sure that is; and what follows.
+"""Estimates a step's time from the compiler's figures, with a range.
 
-TPU: the cycles of everything that runs over the clock, plus the collectives' bytes over the links,
-times what published runs took over the same figure for their programs (`PUBLISHED`). Others:
-operations and bytes over assumed shares of the peak (`pinxit.plan.gpu_roofline`), not checked
-against anything.
+On TPUs, the estimate is the cycles of all instructions divided by the clock, plus the bytes of the
+collectives divided by the link bandwidth. Published runs took `PUBLISHED` times this estimate for
+their own programs, which gives the range. On GPUs, it is operations and bytes divided by assumed
+shares of the peak (`pinxit.plan.gpu_roofline`), and has not been checked against measurements.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ PUBLISHED = {
     "MAE ViT-L, 800 epochs on 128 v3 cores (arXiv:2111.06377)": (0.84,),
     "DiT-XL/2, 5.7 steps/s of 256 on a v3-256 (arXiv:2212.09748)": (1.13, 1.16),
 }
-"""Measured over estimated time, as printed by `python benchmarks/plan_vs_published.py`; for the
-second and the third with ``--scanned``, whose programs are slower than the authors' own: their true
-ratios are higher. DiT with activations in bfloat16 and in float32."""
+"""Measured over estimated time, as printed by `python benchmarks/plan_vs_published.py`. The second
+and the third run are compiled with ``--scanned``, which makes slower programs than the authors'
+own, so their true ratios are higher. DiT has two ratios: bfloat16 and float32 activations."""
 
 GPU_FACTOR = 2.0
-"""By how much a plan for a GPU may be wrong, to both sides: a guess."""
+"""Guessed factor by which a GPU step may be faster or slower than its estimate."""
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step's estimate, in seconds."""
+    """The estimated time of one step, in seconds."""
 
     device: float
-    """Of the cores, as the compiler counts."""
+    """Time of the cores, from the compiler's counts."""
     links: float
-    """Of the collectives, were nothing else going on."""
+    """Time of the collectives, if nothing else ran meanwhile."""
     low: float
     """The estimate times the smallest published ratio."""
     high: float
-    """The estimate times the largest."""
+    """The estimate times the largest published ratio."""
     by_part: dict[str, float]
-    """`device` by part of the step."""
+    """The time `device`, split by part of the step."""
     method: str
-    """How it was found, and its error, in a sentence or two."""
+    """A description of the method and its error, for the report."""
 
     @property
     def seconds(self) -> float:
@@ -52,12 +52,12 @@ class StepTime:
 
     @property
     def middle(self) -> float:
-        """What to plan with: the middle of the range, in the sense of ratios."""
+        """The geometric mean of `low` and `high`, which is the time to plan with."""
         return (self.low * self.high) ** 0.5
 
 
 def step_time(result: dict[str, Any], target: Target) -> StepTime | None:
-    """From a worker's result; None where there is nothing to go by."""
+    """Estimates the step time from a worker's result; None if the result has no basis for it."""
     if cycles := result.get("cycles"):
         return _from_cycles(cycles, target)
     if traffic := result.get("traffic"):
@@ -74,9 +74,9 @@ def _from_cycles(cycles: dict[str, Any], target: Target) -> StepTime:
     least, most = min(ratios), max(ratios)
     total = device + links
     method = (
-        f"cycles that the TPU compiler notes for every fusion, loops as often as they turn, at "
-        f"{clock / 1e9:g} GHz, plus bytes of collectives at {target.chip.link / 1e9:g} GB/s; "
-        f"published runs on TPU v3 took {least:.2f} to {most:.2f} times such an estimate"
+        f"the cycles that the TPU compiler estimates, loops in every iteration, at "
+        f"{clock / 1e9:g} GHz, plus the bytes of collectives at {target.chip.link / 1e9:g} GB/s. "
+        f"Published runs on TPU v3 took {least:.2f} to {most:.2f} times such an estimate"
     )
     return StepTime(
         device=device,
@@ -95,9 +95,9 @@ def _from_traffic(result: dict[str, Any], traffic: dict[str, Any], target: Targe
     links = sum(traffic["collective_bytes"].values()) / target.chip.link
     total = products + rest + links
     method = (
-        f"rough: operations at {MATMUL_SHARE:.0%} of the peak and the bytes of all other kernels "
-        f"at {BANDWIDTH_SHARE:.0%} of the bandwidth, shares that are assumed; this compiler "
-        "estimates no time, and nothing was measured on this card"
+        f"a rough estimate, with operations at {MATMUL_SHARE:.0%} of the peak and the bytes of all "
+        f"other kernels at {BANDWIDTH_SHARE:.0%} of the bandwidth. Both shares are assumed: GPU "
+        "compilers give no time estimates, and nothing was measured on this card"
     )
     return StepTime(
         device=products + rest,

@@ -1,4 +1,4 @@
-"""Machines to plan for, by name: what the compiler is asked for, and what the hardware can do.
+"""Machines to plan for, by name: their compiler's target and the performance of their hardware.
 
 =================== ===========================================================================
 ``tpu-v3-8``        four chips, eight cores of 16 GB; also pod slices, ``tpu-v3-32`` to ``-2048``
@@ -6,10 +6,10 @@
 ``v5e-8, v6e-8``    N counts chips, 1 to 256
 ``a100-40``         one card; also a100-80, v100-16, v100-32, h100, h200
 ``8xa100-80``       eight of them in one machine
-``here``            the devices that are present
+``here``            the devices of this machine
 =================== ===========================================================================
 
-Figures are the vendors' (peak arithmetic of dense matrices, bandwidth of memory and links).
+The figures are the vendors': peak FLOP/s of dense matrix products, memory and link bandwidth.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pinxit.config import UsageError
 
 GIB = 2**30
 GPU_RESERVE = GIB
-"""Bytes of a card that the step cannot have: CUDA's context, libraries, what lies between arrays.
-An estimate, about twice what a context alone takes."""
+"""Bytes of a GPU's memory that the step cannot use: CUDA's context, libraries and fragmentation.
+An estimate, about twice the size of a context alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One device, as JAX counts them."""
+    """One device as JAX counts devices, such as a TPU v3 core or a whole GPU."""
 
     title: str
     platform: Literal["tpu", "cuda", "cpu"]
     memory: int
-    """Bytes that a program can have. Of a TPU the compiler's own figure decides."""
+    """Bytes that a program can use. On a TPU, the compiler's own figure takes precedence."""
     peak: dict[str, float]
-    """FLOP/s by type; float32 as JAX computes it by default."""
+    """Peak FLOP/s by dtype; float32 products as JAX computes them by default."""
     bandwidth: float
-    """Bytes a second between memory and cores."""
+    """Bytes per second between memory and cores."""
     clock: float
-    """Cycles a second; 0: unknown."""
+    """Cycles per second; 0 if unknown."""
     link: float
-    """Bytes a second that a device sends to its neighbours in one machine or slice, all links."""
+    """Bytes per second that a device sends over all its links within a machine or slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +49,19 @@ class Target:
     """A machine to plan for."""
 
     name: str
-    """As it was asked for."""
+    """The name that selects it, as `pinxit plan --target` takes it."""
     chip: Chip
     devices: int
     topology: str
-    """In the words of the vendor's plugin: ``v3:2x2``, or a card's key in `CARDS`."""
+    """The topology in the vendor's notation, such as ``v3:2x2``, or a key of `CARDS`."""
 
     @property
     def platform(self) -> str:
-        """tpu, cuda, or here."""
+        """The platform to compile for: tpu, cuda, or here."""
         return "here" if self.name == "here" else self.chip.platform
 
     def peak(self, dtype: str) -> float:
-        """FLOP/s of one device."""
+        """Returns the peak FLOP/s of one device for `dtype`."""
         return self.chip.peak.get(dtype, self.chip.peak["float32"])
 
 
@@ -84,7 +84,7 @@ TPUS = {
     "v5e": _tpu("TPU v5e chip", memory=15.75, tflops=197, gbps=819, ghz=1.5, link=200),
     "v6e": _tpu("TPU v6e chip", memory=31.25, tflops=918, gbps=1640, ghz=1.75, link=448),
 }
-"""TPU generations. float32 products are done in bfloat16 passes, by default one."""
+"""TPU generations. They compute float32 products in bfloat16 passes, one by default."""
 
 SLICES = {
     "v3": {8: "2x2", 32: "4x4", 64: "4x8", 128: "8x8", 256: "8x16", 512: "16x16",
@@ -96,38 +96,38 @@ SLICES = {
     "v6e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16",
             256: "16x16"},
 }  # fmt: skip
-"""Shapes in chips, by the number in a slice's name: cores for v3 and v4, chips for v5e and v6e."""
+"""Shapes of slices in chips, by the number in their name: cores (v3, v4) or chips (v5e, v6e)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A GPU as its compiler wants it described."""
+    """The description of a GPU that XLA's compiler needs."""
 
     title: str
     capability: tuple[int, int]
     cores: int
-    """Streaming multiprocessors."""
+    """Number of streaming multiprocessors."""
     fpus: int
-    """Of one core."""
+    """Floating-point units of one multiprocessor."""
     shared: int
-    """Bytes of shared memory of one core."""
+    """Bytes of shared memory of one multiprocessor."""
     shared_block: int
-    """Of these, what one block may ask for."""
+    """Bytes of shared memory that one block may request."""
     l2: int
     ghz: float
     memory: int
     gbps: float
     half_tflops: float
-    """Dense matrix products in the half precision it computes well."""
+    """Peak TFLOP/s of dense matrix products in its fast half precision."""
     float32_tflops: float
-    """float32 as JAX computes it by default: in TF32 where there is that."""
+    """Peak TFLOP/s of float32 products as JAX computes them by default: in TF32 if available."""
     link: float
-    """GB/s that a card sends over NVLink."""
+    """GB/s that the GPU sends over NVLink."""
     accelerated: bool = False
-    """Whether code for exactly this capability is made (sm_90a)."""
+    """Whether code is generated for exactly this compute capability (sm_90a)."""
 
     def proto(self) -> str:
-        """The text form of XLA's GpuTargetConfigProto."""
+        """Returns the text form of XLA's GpuTargetConfigProto."""
         major, minor = self.capability
         feature = "ACCELERATED_FEATURES" if self.accelerated else "NONE"
         info: dict[str, Any] = {
@@ -172,7 +172,7 @@ class Card:
         )
 
     def chip(self) -> Chip:
-        """What the planner says of it."""
+        """Returns the figures that the planner computes with."""
         half = self.half_tflops * 1e12
         return Chip(
             title=self.title,
@@ -209,15 +209,15 @@ CARDS = {
     "h100": _H100,
     "h200": replace(_H100, title="NVIDIA H200", memory=151_397_597_184, gbps=4800),
 }
-"""GPUs by name."""
+"""The GPUs that can be planned for, by name."""
 
 HERE = "here"
 EXAMPLES = ("tpu-v3-8", "tpu-v4-32", "v5e-8", "v6e-256", *CARDS, "8xa100-80", HERE)
-"""Some names, for messages."""
+"""Example names for error messages."""
 
 
 def get_target(name: str) -> Target:
-    """The machine called `name`; not `here`, which only a look at the devices can describe."""
+    """Returns the machine called `name`, which must not be `here`: that depends on the devices."""
     word = name.lower()
     if match := re.fullmatch(r"(?:tpu-)?(v3|v4|v5e|v5litepod|v6e)-(\d+)", word):
         kind = "v5e" if match[1] == "v5litepod" else match[1]
@@ -227,8 +227,8 @@ def get_target(name: str) -> Target:
         if card in CARDS and 1 <= count <= 8:
             return Target(name=word, chip=CARDS[card].chip(), devices=count, topology=card)
         if card in CARDS:
-            valid = f"1x{card} to 8x{card}: one machine"
-            raise UsageError("target", name, problem="not a machine", valid=valid)
+            valid = f"1x{card} to 8x{card}"
+            raise UsageError("target", name, problem="not one machine", valid=valid)
     raise UsageError("target", name, valid=EXAMPLES)
 
 
@@ -236,7 +236,7 @@ def _slice(name: str, kind: str, number: int) -> Target:
     shapes = SLICES[kind]
     if number not in shapes:
         valid = [f"tpu-{kind}-{n}" for n in shapes]
-        raise UsageError("target", name, problem="not a slice's size", valid=valid)
+        raise UsageError("target", name, problem="not the size of a TPU slice", valid=valid)
     devices = number // 2 if kind == "v4" else number
     return Target(
         name=f"tpu-{kind}-{number}",

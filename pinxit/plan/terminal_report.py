@@ -1,4 +1,4 @@
-"""A plan in words, for the terminal."""
+"""Prints a plan to the terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pinxit.plan.targets import GIB
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Prints the plan."""
-    config, result = plan.config, plan.found.result
+    """Prints the plan: whether it fits, memory, largest batches, time, data and notes."""
+    config, result = plan.config, plan.compiled.result
     machine = f"{plan.target.name}: {plan.target.devices} x {plan.target.chip.title}"
-    said = f"{plan.recipe or config.name} on {machine}"
+    heading = f"{plan.recipe or config.name} on {machine}"
     mesh = ", ".join(f"{name}={size}" for name, size in result["mesh"].items() if size > 1)
-    console.print(f"[bold]{said}[/bold]", highlight=False)
+    console.print(f"[bold]{heading}[/bold]", highlight=False)
     console.print(
         f"{config.model.preset}, {result['parameters'] / 1e6:.0f} M parameters, "
         f"{config.image_size} x {config.image_size} "
@@ -37,31 +37,29 @@ def _verdict(plan: Plan) -> str:
     memory = plan.memory
     if memory.fits:
         return (
-            f"[green]It fits[/green], with {gib(memory.free)} of {gib(memory.limit)} to spare on "
+            f"[green]It fits[/green], and leaves {gib(memory.free)} of {gib(memory.limit)} free on "
             "each device."
         )
     best = [one for one in plan.largest if one.batch]
     advice = ""
     if best:
         one = max(best, key=lambda one: one.batch)
-        advice = f" The largest batch that does is {one.batch}, with remat {one.remat}."
+        advice = f" The largest batch that fits is {one.batch}, with remat {one.remat}."
     return (
-        f"[red]It does not fit[/red]: {gib(-memory.free)} more than the {gib(memory.limit)} of "
-        f"each device.{advice}"
+        f"[red]It does not fit[/red]: it needs {gib(-memory.free)} more than the "
+        f"{gib(memory.limit)} of each device.{advice}"
     )
 
 
 def _memory(plan: Plan) -> Table:
     memory = plan.memory
-    table = Table(
-        "of each device", "GiB", "share", title="memory at the peak", title_justify="left"
-    )
+    table = Table("part", "GiB", "share", title="peak memory of each device", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, size in memory.parts.items():
         table.add_row(name, f"{size / GIB:.2f}", f"{size / memory.peak:.0%}")
     table.add_row("peak", f"{memory.peak / GIB:.2f}", "100%", style="bold")
-    table.add_row("there is", f"{memory.limit / GIB:.2f}", "")
+    table.add_row("available", f"{memory.limit / GIB:.2f}", "")
     return table
 
 
@@ -73,10 +71,10 @@ def _largest(plan: Plan) -> Table:
     from pinxit.plan.step_time import step_time
 
     for one in plan.largest:
-        if one.found is None or one.memory is None:
+        if one.compiled is None or one.memory is None:
             table.add_row(one.remat, "none", "", "")
             continue
-        time = step_time(one.found.result, plan.target)
+        time = step_time(one.compiled.result, plan.target)
         rate = f"{one.batch / time.middle:.0f}" if time else ""
         table.add_row(one.remat, str(one.batch), f"{one.memory.peak / GIB:.2f}", rate)
     return table
@@ -92,11 +90,11 @@ def _time(plan: Plan) -> Table:
     if time is None:
         return table
     three = (time.middle, time.low, time.high)
-    table.add_row("seconds a step", *(f"{s:.3f}" for s in three))
-    table.add_row("images a second", *(f"{config.batch_size / s:,.0f}" for s in three))
-    flops = plan.found.result["flops"]
-    peak = plan.target.peak(plan.found.result["dtype"]) * plan.target.devices
-    table.add_row("of the peak", *(f"{flops / s / peak:.0%}" for s in three))
+    table.add_row("seconds per step", *(f"{s:.3f}" for s in three))
+    table.add_row("images per second", *(f"{config.batch_size / s:,.0f}" for s in three))
+    flops = plan.compiled.result["flops"]
+    peak = plan.target.peak(plan.compiled.result["dtype"]) * plan.target.devices
+    table.add_row("share of peak FLOP/s", *(f"{flops / s / peak:.0%}" for s in three))
     table.add_row("days", *(f"{plan.hours(s) / 24:.1f}" for s in three))
     if plan.price is not None:
         table.add_row("cost", *(f"{plan.cost(s):,.0f}" for s in three))
@@ -109,14 +107,14 @@ def _time(plan: Plan) -> Table:
 
 def _data(plan: Plan) -> Table:
     data = plan.data
-    table = Table(title="data, were it COYO's", title_justify="left", show_header=False)
+    table = Table(title="data, if it comes from COYO", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("images seen", f"{data.seen / 1e6:,.1f} M")
-    table.add_row("different ones", f"{data.kept / 1e6:,.1f} M ({data.epochs:.1f} epochs)")
-    table.add_row("rows of the table", f"{data.rows / 1e6:,.0f} M")
+    table.add_row("distinct images", f"{data.distinct / 1e6:,.1f} M ({data.epochs:.1f} epochs)")
+    table.add_row("table rows", f"{data.rows / 1e6:,.0f} M")
     table.add_row("fetched", amount(data.fetched_bytes))
-    table.add_row("images, as kept", amount(data.image_bytes))
+    table.add_row("stored images", amount(data.image_bytes))
     if data.latent_bytes:
         table.add_row("latents", amount(data.latent_bytes))
     if data.text_bytes:
@@ -126,23 +124,23 @@ def _data(plan: Plan) -> Table:
 
 
 def amount(size: float) -> str:
-    """Bytes of a dataset in words."""
+    """Formats the bytes of a dataset as GB or TB."""
     return f"{size / 1e12:.2f} TB" if size >= 1e12 else f"{size / 1e9:.1f} GB"
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the figures are and are not."""
-    said = []
+    """Returns the notes that say what the figures are based on."""
+    lines = []
     if plan.time is not None:
-        said.append(f"Time: {plan.time.method}.")
+        lines.append(f"Time: {plan.time.method}.")
     if plan.target.platform == "cuda":
-        said.append(
-            "Memory: XLA's GPU compiler does not look at the card, so its peak is compared with "
-            "the card's size less 1 GiB; JAX takes 75 % of a card unless "
-            "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise (0.95 for a plan that is nearly full)."
+        lines.append(
+            "Memory: XLA's GPU compiler does not check the GPU's memory, so the peak is compared "
+            "with that memory less 1 GiB. JAX uses 75 % of it unless you set "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION (to 0.95 if the plan is nearly full)."
         )
-    said.append("Data: assumptions of docs/coyo.md (pass, alive, sizes, 1 Gbit/s).")
-    unknown = plan.found.result.get("cycles", {}).get("unresolved")
+    lines.append("Data: the assumptions of docs/coyo.md (pass rate, live links, sizes, 1 Gbit/s).")
+    unknown = plan.compiled.result.get("cycles", {}).get("unresolved")
     if unknown:
-        said.append(f"Loops of unknown length, counted once: {', '.join(unknown)}.")
-    return said
+        lines.append(f"Loops of unknown length are counted once: {', '.join(unknown)}.")
+    return lines

@@ -1,15 +1,15 @@
-"""Where a compiled step spends its time, from the compiler's own cycle estimates.
+"""Splits the time of a compiled TPU step by part, from the compiler's own cycle estimates.
 
-The TPU compiler writes into its program how many cycles each fusion is expected to take. `estimate`
-adds them over everything that runs, loops as often as they turn, and tells by the names of the
-operations which part of the step they belong to. Collectives carry no estimate: theirs are the
-bytes that a device sends on a ring, ``(n - 1) / n`` of the whole for a gather or a scatter and
-twice that for an all-reduce. What the estimate leaves out (waits, memory that is busy otherwise,
-the host) is in the correction that `benchmarks/plan_vs_published.py` measures.
+The TPU compiler annotates each fusion with the cycles it is expected to take. `estimate` sums them
+over everything that runs, including every iteration of a loop, and assigns them to parts of the
+step by the names of the operations. Collectives have no cycle estimate, so the bytes that
+a device sends on a ring are counted instead: ``(n - 1) / n`` of the whole array for a gather or a
+scatter, and twice that for an all-reduce. The estimate leaves out waiting, memory contention and
+the host. `benchmarks/plan_vs_published.py` measures a correction for them.
 
-From the command line, for the text that ``compiled.as_text()`` gives::
+The module also runs as a command on the text of ``compiled.as_text()``::
 
-    python -m pinxit.plan.tpu_cycles step.hlo --clock_ghz 0.94   # or .hlo.gz, as the plans keep it
+    python -m pinxit.plan.tpu_cycles step.hlo --clock_ghz 0.94   # or a plan's .hlo.gz
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from pinxit.plan.hlo import Instruction, Module, parse
 
 PARTS = ("encoders", "forward", "backward", "recomputed", "optimizer", "ema", "other")
-"""Of a step. Recomputed: parts of the forward pass that the backward pass runs again."""
+"""Parts of a step. "recomputed" is the part of the forward pass that the backward pass repeats."""
 COLLECTIVES = {
     "all-gather": 1.0,
     "reduce-scatter": 1.0,
@@ -34,41 +34,41 @@ COLLECTIVES = {
     "collective-permute": 1.0,
     "all-reduce": 2.0,
 }
-"""How often the whole crosses a link, on a long ring."""
+"""Number of times the whole array crosses a link on a long ring."""
 GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}|replica_groups=\[(\d+),(\d+)\]")
 
 
 @dataclass(frozen=True)
 class Cycles:
-    """What one device does in one step."""
+    """The work of one device in one step."""
 
     by_part: dict[str, float]
-    """Cycles of each of `PARTS` that has any."""
+    """Cycles of each of `PARTS` that is not empty."""
     by_operation: dict[str, float] = field(repr=False)
-    """The same by operation name, the costliest first."""
+    """Cycles by operation name, the costliest first."""
     collective_bytes: dict[str, float]
     """Bytes that the device sends, by collective."""
     uncounted: dict[str, int]
-    """Instructions without an estimate that do work, by opcode: how many run."""
+    """Number of executed instructions that do work but have no estimate, by opcode."""
     unresolved: list[str]
     """Loops whose length is unknown; they count once."""
 
     @property
     def total(self) -> float:
-        """All cycles."""
+        """The sum of the cycles of all parts."""
         return sum(self.by_part.values())
 
     def seconds(self, clock: float) -> float:
-        """Of the cores alone, at `clock` cycles a second."""
+        """Returns the seconds of the cores alone, at `clock` cycles per second."""
         return self.total / clock
 
     def collective_seconds(self, link: float) -> float:
-        """Of the collectives, if nothing ran meanwhile and a device sends `link` bytes a second."""
+        """Returns the seconds of the collectives alone, at `link` bytes per second and device."""
         return sum(self.collective_bytes.values()) / link
 
 
 def estimate(text: str) -> Cycles:
-    """Cycles of a compiled program from its text. `ValueError` if the text holds no estimates."""
+    """Sums the cycles in a compiled program's text. Raises `ValueError` for any other text."""
     module = parse(text)
     around = neighbours(module)
     by_part: dict[str, float] = defaultdict(float)
@@ -95,7 +95,7 @@ def estimate(text: str) -> Cycles:
 
 
 def part_of(op_name: str) -> str:
-    """The part of the step that an operation's name belongs to."""
+    """Returns the part of the step that an operation's name belongs to."""
     if "/encode/" in op_name or "vae_encode" in op_name or "clip_text" in op_name:
         return "encoders"
     if "/optimizer/" in op_name:
@@ -110,14 +110,17 @@ def part_of(op_name: str) -> str:
 
 
 def short(op_name: str, part: str) -> str:
-    """The part and the last two words of an operation's name."""
+    """Returns the part and the last two components of an operation's name."""
     return f"{part}: {'/'.join(op_name.split('/')[-2:]) or 'copies and layouts'}"
 
 
 def neighbours(module: Module) -> dict[str, str]:
-    """For instructions without a name (copies, changes of layout): the name that the part with
-    most cycles has in their computation, where that is the body of a loop."""
-    found = {}
+    """Assigns an operation name to instructions without one, such as copies and layout changes.
+
+    They get a name from the part with the most cycles in their computation, unless that is the
+    entry computation.
+    """
+    names_by_instruction = {}
     for name, instructions in module.computations.items():
         if name == module.entry:
             continue
@@ -129,12 +132,12 @@ def neighbours(module: Module) -> dict[str, str]:
                 names[part_of(one.op_name)] = one.op_name
         if cycles:
             most = names[max(cycles, key=lambda part: cycles[part])]
-            found |= {one.name: most for one in instructions if not one.op_name}
-    return found
+            names_by_instruction |= {one.name: most for one in instructions if not one.op_name}
+    return names_by_instruction
 
 
 def collective(instruction: Instruction, module: Module) -> tuple[str, float]:
-    """A collective's kind and the bytes that each device sends; an empty kind for anything else."""
+    """Returns a collective's kind and the bytes each device sends; the kind is empty for others."""
     opcode = instruction.opcode.removesuffix("-start")
     if opcode == "fusion":
         for name in instruction.called("calls"):
@@ -151,29 +154,29 @@ def collective(instruction: Instruction, module: Module) -> tuple[str, float]:
 
 
 def group_size(instruction: Instruction) -> int:
-    """How many devices take part; 2 where the text does not say (a permutation)."""
-    found = GROUPS.search(instruction.text)
-    if not found:
+    """Returns the number of devices that take part; 2 if the text has none (a permutation)."""
+    match = GROUPS.search(instruction.text)
+    if not match:
         return 2
-    return found[1].count(",") + 1 if found[1] else int(found[3])
+    return match[1].count(",") + 1 if match[1] else int(match[3])
 
 
 def _whole(instruction: Instruction, opcode: str, size: int) -> float:
-    """Bytes of the whole array. A started gather's type holds its input, too."""
+    """Returns the bytes of the whole array. The type of a started gather includes its input."""
     from pinxit.plan.hlo import sizes
 
-    found = sizes(instruction.type)
-    if not found:
+    arrays = sizes(instruction.type)
+    if not arrays:
         return 0.0
     if opcode == "reduce-scatter":
-        return float(max(found) if instruction.opcode.endswith("-start") else sum(found) * size)
+        return float(max(arrays) if instruction.opcode.endswith("-start") else sum(arrays) * size)
     if opcode == "all-gather" and instruction.opcode.endswith("-start"):
-        return float(sum(found)) * size / (size + 1)
-    return float(sum(found))
+        return float(sum(arrays)) * size / (size + 1)
+    return float(sum(arrays))
 
 
 def read(path: Path) -> str:
-    """A program's text, which may be gzipped."""
+    """Reads a program's text, which may be gzipped."""
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
 
@@ -182,20 +185,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate of a program's text."""
     parser = argparse.ArgumentParser(description="Cycles of a program compiled for a TPU.")
     parser.add_argument("program", type=Path, help="HLO text, which may be gzipped")
-    parser.add_argument("--clock_ghz", type=float, default=1.0, help="of the TPU's cores")
+    parser.add_argument(
+        "--clock_ghz", type=float, default=1.0, help="clock of the TPU's cores in GHz"
+    )
     options = parser.parse_args(argv)
     if not options.program.is_file():
-        parser.error(f"there is no {options.program}; pinxit plan --json - names its program")
+        parser.error(
+            f"{options.program} does not exist; pinxit plan --json - shows the path of its program"
+        )
     clock = 1e9 * options.clock_ghz
-    found = estimate(read(options.program))
-    print(f"{found.total:.4g} cycles, {found.seconds(clock):.4f} s at {clock / 1e9:g} GHz")
-    for part, cycles in found.by_part.items():
-        print(f"  {part:12} {cycles / clock:.4f} s  {cycles / found.total:.1%}")
-    print("costliest:")
-    for name, cycles in list(found.by_operation.items())[:25]:
+    estimated = estimate(read(options.program))
+    print(f"{estimated.total:.4g} cycles, {estimated.seconds(clock):.4f} s at {clock / 1e9:g} GHz")
+    for part, cycles in estimated.by_part.items():
+        print(f"  {part:12} {cycles / clock:.4f} s  {cycles / estimated.total:.1%}")
+    print("costliest operations:")
+    for name, cycles in list(estimated.by_operation.items())[:25]:
         print(f"  {cycles / clock:.4f} s  {name}")
-    print(f"collectives, bytes sent: {found.collective_bytes}")
-    print(f"without an estimate: {found.uncounted}; loops of unknown length: {found.unresolved}")
+    print(f"bytes sent by collectives: {estimated.collective_bytes}")
+    uncounted, unresolved = estimated.uncounted, estimated.unresolved
+    print(f"instructions without an estimate: {uncounted}; loops of unknown length: {unresolved}")
     return 0
 
 

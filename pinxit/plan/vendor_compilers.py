@@ -1,9 +1,9 @@
-"""Vendor compilers that run with no vendor's hardware in reach: where they are, how they come.
+"""Finds and installs the vendors' compilers, which run without the vendor's hardware.
 
-They are large and slow down whatever else runs in their environment, so they live in a folder of
-their own (``~/.cache/pinxit/compilers/tpu``, or below ``PINXIT_COMPILERS``), which only the
-planner's worker has on its path. Versions are those that the installed jax asks for in its own
-extras, so that the compiler is the one a run would use.
+They are large and slow down every process that loads them, so each has a folder of its own
+(``~/.cache/pinxit/compilers/tpu``, or below ``PINXIT_COMPILERS``), which only the planner's worker
+has on its path. The installed jax requires certain versions in its extras, and these are used, so
+the compiler is the one that a run would use.
 """
 
 from __future__ import annotations
@@ -20,33 +20,36 @@ from pathlib import Path
 from pinxit.config import UsageError
 
 MODULES = {"tpu": "libtpu", "cuda12": "jax_cuda12_plugin"}
-"""What each compiler is imported as."""
+"""The module that each compiler is imported as."""
 EXTRAS = {"tpu": ("tpu", r"libtpu"), "cuda12": ("cuda12", r"jax-cuda12-plugin")}
-"""The extra of jax that asks for it, and the beginning of the requirement."""
+"""The extra of jax that requires each compiler, and a pattern for the requirement's beginning."""
 OF_PLATFORM = {"tpu": "tpu", "cuda": "cuda12"}
 
 
 class CompilerMissing(UsageError):
-    """The vendor's compiler is not installed; the message has the command that installs it."""
+    """The vendor's compiler is not installed. The message names the command that installs it."""
 
     def __init__(self, target: str, compiler: str) -> None:
         super().__init__(
             "target",
             target,
-            problem=f"planned with a compiler that is not installed ({MODULES[compiler]})",
-            valid=f"after: pinxit plan --install-compiler {compiler}",
+            problem=f"not available: its compiler ({MODULES[compiler]}) is not installed; "
+            f"run: pinxit plan --install-compiler {compiler}",
         )
 
 
 def folder_of(compiler: str) -> Path:
-    """Where the planner keeps a compiler."""
+    """Returns the folder that a compiler is installed into."""
     root = os.environ.get("PINXIT_COMPILERS")
     base = Path(root).expanduser() if root else Path.home() / ".cache" / "pinxit" / "compilers"
     return base / compiler
 
 
 def find_compiler(platform: str, *, target: str) -> list[str]:
-    """What the worker needs on its path for `platform`; raises `CompilerMissing`."""
+    """Returns the folders to add to the worker's path for `platform`.
+
+    Raises `CompilerMissing` if the compiler is not installed.
+    """
     compiler = OF_PLATFORM.get(platform)
     if compiler is None:
         return []
@@ -59,24 +62,24 @@ def find_compiler(platform: str, *, target: str) -> list[str]:
 
 
 def requirement(compiler: str) -> str:
-    """What the installed jax asks for, such as ``libtpu==0.0.42.*``."""
+    """Returns the requirement of the installed jax, such as ``libtpu==0.0.42.*``."""
     extra, name = EXTRAS[compiler]
     for line in importlib.metadata.requires("jax") or []:
-        wanted, _, marker = line.partition(";")
-        if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker) and re.match(name, wanted):
-            return wanted.strip()
+        required, _, marker = line.partition(";")
+        if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker) and re.match(name, required):
+            return required.strip()
     version = importlib.metadata.version("jax")
-    raise UsageError(f"install_compiler: jax {version} names no {name} in its extra {extra!r}")
+    raise UsageError(f"install_compiler: jax {version} does not list {name} in its extra {extra!r}")
 
 
 def install_command(compiler: str) -> list[str]:
-    """The command that installs a compiler into its folder."""
+    """Returns the command that installs a compiler into its folder."""
     into = ["--target", str(folder_of(compiler)), "--upgrade", requirement(compiler)]
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install", "--quiet", *into]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--quiet", "--python", sys.executable, *into]
-    raise UsageError("install_compiler: neither pip nor uv is there to install with")
+    raise UsageError("install_compiler: neither pip nor uv is installed")
 
 
 def install(compiler: str) -> Path:
@@ -87,18 +90,18 @@ def install(compiler: str) -> Path:
     done = subprocess.run(command, check=False)
     if done.returncode:
         raise UsageError(
-            f"install_compiler: {compiler} could not be installed; the command was: "
+            f"install_compiler: {compiler} could not be installed. The command was: "
             f"{' '.join(command)}"
         )
     return folder_of(compiler)
 
 
 def version_of(compiler: str | None, path: list[str]) -> str:
-    """The compiler's version, for the cache's key."""
+    """Returns the compiler's version for the cache key."""
     if compiler is None:
         return importlib.metadata.version("jaxlib")
     name = MODULES[compiler].replace("_", "-")
-    found = importlib.metadata.distributions(name=name, path=[*path, *sys.path])
-    for distribution in found:
+    installed = importlib.metadata.distributions(name=name, path=[*path, *sys.path])
+    for distribution in installed:
         return f"{name} {distribution.version}"
     return name

@@ -69,7 +69,7 @@ PLAN = ["plan", "--recipe", "coyo_256", "--target", "tpu-v3-8"]
 def test_it_says_everything(compiler: None, capsys: pytest.CaptureFixture[str]):
     assert main([*PLAN, "--price", "1.5", "--model.remat", "full"]) == 0
     said = capsys.readouterr().out
-    for words in ("It fits", "parameters", "optimiser", "peak", "images a second",
+    for words in ("It fits", "parameters", "optimiser", "peak", "images per second",
                   "days", "cost", "FLOPs per image", "fetched", "cycles"):  # fmt: skip
         assert words in said, words
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_told_with_what_would(compiler: None, capsys, tmp_p
     words = ["--batch_size", "8192", "--model.remat", "dots", "--json", str(tmp_path / "p.json")]
     assert main([*PLAN, *words]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "It does not fit" in said and "is 4096, with remat full" in said
+    assert "It does not fit" in said and "that fits is 4096, with remat full" in said
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["time"] is None and found["memory"]["free"] < 0
 

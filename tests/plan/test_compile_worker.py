@@ -71,7 +71,7 @@ def test_a_plan_for_here_is_for_the_devices_that_are_here(monkeypatch: pytest.Mo
 def test_what_was_compiled_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch):
     runs = []
 
-    def run(job: Path, result: Path, log: Path, env: dict, *, what: str, said) -> None:
+    def run(job: Path, result: Path, log: Path, env: dict, *, what: str, on_progress) -> None:
         runs.append(json.loads(job.read_text()))
         result.write_text(json.dumps({"fits": True, "memory": {"peak": 5}}))
 

@@ -41,7 +41,7 @@ def test_a_row_of_the_page():
 
 def test_a_long_run_repeats_what_there_is():
     found = data_plan(500e6, image_size=512, latents=True, stored_width=0)
-    assert found.kept == pytest.approx(747e6 * 0.25 * 0.55)
-    assert found.epochs == pytest.approx(500e6 / found.kept)
-    assert found.latent_bytes == pytest.approx(4 * 8.4e3 * found.kept)
+    assert found.distinct == pytest.approx(747e6 * 0.25 * 0.55)
+    assert found.epochs == pytest.approx(500e6 / found.distinct)
+    assert found.latent_bytes == pytest.approx(4 * 8.4e3 * found.distinct)
     assert found.text_bytes == 0
