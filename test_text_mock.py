@@ -100,11 +100,11 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
     import jax
     import numpy as np
 
-    from pinxit.stored_model import read
+    from pinxit.stored_model import read_model
 
     count, equal = 0, True
     for ema in ("raw", "0.1"):
-        first, second = (jax.tree.leaves(read(path, ema=ema).params) for path in (one, two))
+        first, second = (jax.tree.leaves(read_model(path, ema=ema).params) for path in (one, two))
         count += sum(leaf.size for leaf in first)
         equal &= len(first) == len(second)
         equal &= all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

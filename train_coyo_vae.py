@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.main import guarded
-from pinxit.cli.train import train
+from pinxit.cli.train import train_command
 
 PROGRAM = "python train_coyo_vae.py"
 
@@ -38,7 +38,7 @@ def main() -> int:
         if "coyo_test" in words:
             said = "test: 64 pixels, the tiny preset and the encoders that come with Pinxit"
             print(f"{said} (--vae and --text_encoder take others)", file=sys.stderr)
-    return train(words, prog=PROGRAM)
+    return train_command(words, prog=PROGRAM)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import sys
 
 from pinxit import extensions
 from pinxit.cli.main import guarded
-from pinxit.cli.train import train
+from pinxit.cli.train import train_command
 
 if __name__ == "__main__":
     command = "python train_text_to_image.py"
 
     def main() -> int:
         """Trains."""
-        return train(extensions.take(sys.argv[1:]), restart=True, prog=command)
+        return train_command(extensions.take(sys.argv[1:]), restart=True, prog=command)
 
     raise SystemExit(guarded(main))

@@ -92,7 +92,7 @@ def theirs(args: argparse.Namespace, inputs: dict[str, Any], saved: Path) -> dic
         "VAE encode": in_inference_mode(
             lambda: vae.encode(images).latent_dist.mean.permute(0, 2, 3, 1)
         ),
-        "VAE decode": in_inference_mode(lambda: vae.decode(raw).sample.permute(0, 2, 3, 1)),
+        "VAE decode": in_inference_mode(lambda: vae.decode_latents(raw).sample.permute(0, 2, 3, 1)),
         "CLIP text": in_inference_mode(lambda: clip(token_ids).last_hidden_state),
     }
 
@@ -107,7 +107,7 @@ def ours(inputs: dict[str, Any], saved: Path) -> dict[str, Run]:
     clip_params, clip_config = clip.load_clip(saved / "clip")
     images, raw, token_ids = (jax.device_put(inputs[x]) for x in ("images", "raw", "token_ids"))
     encode = jax.jit(lambda params, x: vae.encode_moments(params, vae_config, x)[0])
-    decode = jax.jit(lambda params, x: vae.decode(params, vae_config, x))
+    decode = jax.jit(lambda params, x: vae.decode_latents(params, vae_config, x))
     text = jax.jit(lambda params, x: clip.text_forward(params, clip_config, x).hidden)
     return {
         "VAE encode": lambda: jax.device_get(encode(vae_params, images)),

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pinxit.plan.compile_cache import environment
+from pinxit.plan.compile_cache import worker_environment
 from pinxit.plan.vendor_compilers import find_compiler
 
 IMAGENET = 1_281_167
@@ -318,7 +318,7 @@ def main() -> None:
     if options.work:
         print(json.dumps(work(*options.work)))
         return
-    env = environment("tpu", find_compiler("tpu", target="tpu-v3-8"))
+    env = worker_environment("tpu", find_compiler("tpu", target="tpu-v3-8"))
     env["SCANNED"] = str(int(options.scanned))
     ratios = []
     print("| run | activations | published s/step | estimated: cores + links | ratio |")

@@ -112,7 +112,7 @@ def options(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def flatten(settings: Any) -> dict[str, Any]:
+def flattened(settings: Any) -> dict[str, Any]:
     """Returns dotted name to value, for a dataclass or a mapping and all that is nested in it."""
     named = settings
     if not isinstance(settings, Mapping):
@@ -120,7 +120,7 @@ def flatten(settings: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in named.items():
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
-            flat |= {f"{name}.{rest}": leaf for rest, leaf in flatten(value).items()}
+            flat |= {f"{name}.{rest}": leaf for rest, leaf in flattened(value).items()}
         else:
             flat[name] = value
     return flat
@@ -134,7 +134,7 @@ def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
     for dotted, value in changes.items():
         name, _, rest = dotted.partition(".")
         if name not in names or (rest and not dataclasses.is_dataclass(getattr(config, name))):
-            known = [f"{prefix}{name}" for name in flatten(config)]
+            known = [f"{prefix}{name}" for name in flattened(config)]
             raise unknown_name(f"{prefix}{dotted}", known)
         if rest:
             nested.setdefault(name, {})[rest] = value
@@ -147,7 +147,7 @@ def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
 
 def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """Returns the settings that differ: (dotted name, old value, new value)."""
-    before, after = flatten(old), flatten(new)
+    before, after = flattened(old), flattened(new)
     return [
         (name, before.get(name), after.get(name))
         for name in {**before, **after}

@@ -321,7 +321,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     from pinxit.encoders.fingerprint import fingerprint
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
-    stored = release.read(path, ema=ema)
+    stored = release.read_model(path, ema=ema)
     autoencoder = load_autoencoder(stored.vae)
     text_encoder = load_text_encoder(
         stored.text_encoder,
@@ -389,4 +389,4 @@ def save_release(
         },
         details=dict(details or {}),
     )
-    return release.write(directory, stored, dtype=dtype)
+    return release.write_release(directory, stored, dtype=dtype)

@@ -59,7 +59,7 @@ class Stored:
     """Where it comes from: step, EMA, measured figures."""
 
 
-def read(path: str | Path | None, *, ema: str | None = None) -> Stored:
+def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
     """The model in a release, a checkpoint, or a run (its newest valid checkpoint)."""
     directory = SHIPPED if path is None else Path(path)
     if not directory.is_dir():
@@ -93,7 +93,7 @@ def _kinds() -> str:
     return "a run (runs/<name>), one of its checkpoints, or a release directory"
 
 
-def write(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
+def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
     """Writes a release, whole or not at all; `dtype` is that of the file ("float16" halves it)."""
     from safetensors.numpy import save_file
 
@@ -212,7 +212,7 @@ def damage(folder: Path) -> str | None:
         listed: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    present = {str(path.relative_to(folder)) for path in files_of(folder)}
+    present = {str(path.relative_to(folder)) for path in files_of_checkpoint(folder)}
     for name in sorted(listed):
         if name not in present:
             return f"{name} is missing"
@@ -222,7 +222,7 @@ def damage(folder: Path) -> str | None:
     return f"{extra[0]} is not in its manifest" if extra else None
 
 
-def files_of(folder: Path) -> Iterator[Path]:
+def files_of_checkpoint(folder: Path) -> Iterator[Path]:
     """All files of a checkpoint, in a fixed order, the manifest excepted."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:

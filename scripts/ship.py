@@ -17,8 +17,8 @@ from pinxit import stored_model as release
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    stored = release.read(parser.parse_args().run / "model")
-    target = release.write(
+    stored = release.read_model(parser.parse_args().run / "model")
+    target = release.write_release(
         asset_directory("scenes"), replace(stored, name="pinxit-scenes"), dtype="float16"
     )
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e6:.1f} MB")

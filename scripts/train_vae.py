@@ -23,7 +23,7 @@ from pinxit.data.scenes.attributes import score
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.encoders.vae import (
     AutoencoderKLConfig,
-    decode,
+    decode_latents,
     encode_moments,
     init_vae,
     load_vae,
@@ -61,7 +61,7 @@ def main() -> None:
     def loss_fn(params, pictures, key):
         mean, logvar = encode_moments(params, CONFIG, pictures)
         z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-        drawn = decode(params, CONFIG, z)
+        drawn = decode_latents(params, CONFIG, z)
         error, edges = jnp.abs(drawn - pictures), _edges(pictures)
         gradients = _gradient_error(drawn, pictures)
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
@@ -134,7 +134,9 @@ def reconstruction_accuracy(directory: Path, count: int) -> dict[str, float]:
     """The judge's accuracy on decoded pictures, by attribute; draws originals above them."""
     params, config = load_vae(directory)
     scenes, judge = Scenes(length=count, seed=98, split="heldout"), load_judge()
-    rebuild = jax.jit(lambda x: decode(params, config, encode_moments(params, config, x)[0]))
+    rebuild = jax.jit(
+        lambda x: decode_latents(params, config, encode_moments(params, config, x)[0])
+    )
     right: dict[str, list[bool]] = {}
     for start in range(0, count, 50):
         originals = np.stack([scenes[i].image for i in range(start, start + 50)])

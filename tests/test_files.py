@@ -22,13 +22,12 @@ from pinxit.encoders import clip_tokenizer, weights
 from pinxit.evaluate.judge import JudgeConfig, init_judge, save_judge
 from pinxit.files import sweep, unfinished, whole, whole_folder, whole_set, write_json
 from pinxit.png_recipe import save_png
-from pinxit.stored_model import Stored
-from pinxit.stored_model import write as write_release
+from pinxit.stored_model import Stored, write_release
 from pinxit.train import checkpoint, run_folder
 from pinxit.train.input import in_memory
 from pinxit.train.metric_writers import JsonLines
 from pinxit.train.report.curves import draw_curves
-from pinxit.train.report.page import write_report
+from pinxit.train.report.page import write_run_report
 
 PACKAGE = Path(__file__).parents[1] / "pinxit"
 
@@ -132,7 +131,7 @@ def judge(root: Path, tag: int) -> None:
 def report(root: Path, tag: int) -> None:
     results = {"step": tag, "images": 1, "parameters": 1}
     about: dict[str, Any] = {"results": results, "config": {}, "environment": {}, "pictures": {}}
-    write_report(root / "out.html", name="n", command=["pinxit"], **about)
+    write_run_report(root / "out.html", name="n", command=["pinxit"], **about)
 
 
 def metrics(root: Path, tag: int) -> None:
@@ -167,7 +166,9 @@ WRITERS: dict[str, tuple[Callable[[Path, int], Any], str]] = {
     "report": (report, "out.html"),
     "picture": (picture, "00002-2-p.png"),
     "checkpoint": (
-        lambda root, tag: checkpoint.write(root / "out", make()[1], {"tag": tag}, overwrite=True),
+        lambda root, tag: checkpoint.write_checkpoint(
+            root / "out", make()[1], {"tag": tag}, overwrite=True
+        ),
         "out",
     ),
     "latents": (
@@ -219,7 +220,7 @@ def is_complete(root: Path, new: dict[str, bytes], complete: dict[str, bytes]) -
     """Returns whether all of the second writing is there. Orbax notes times in a checkpoint, whose
     manifest tells whether it is whole."""
     if (root / "out" / checkpoint.MANIFEST).is_file():
-        checkpoint.verify(root / "out")
+        checkpoint.verify_checkpoint(root / "out")
         return json.loads(new["out/run.json"]) == {"tag": 2}
     return new == complete
 

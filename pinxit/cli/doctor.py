@@ -91,7 +91,7 @@ def examine(options: DoctorOptions) -> Iterator[Line]:
         yield from RunReport(folder, full=options.full).lines()
 
 
-def doctor(argv: Sequence[str]) -> int:
+def doctor_command(argv: Sequence[str]) -> int:
     """Looks at a machine and a run; 0 where there is no problem, else 1."""
     options = parse(
         DoctorOptions,
@@ -107,7 +107,7 @@ def doctor(argv: Sequence[str]) -> int:
     for line in examine(options):
         lines.append(line)
         if not options.json:
-            show(line)
+            show_lines(line)
     problems, warnings = (
         sum(line.status == kind for line in lines) for kind in ("problem", "warning")
     )
@@ -120,7 +120,7 @@ def doctor(argv: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
-def show(line: Line) -> None:
+def show_lines(line: Line) -> None:
     """Prints a line, and what to do below it."""
     from rich.console import Console
     from rich.text import Text

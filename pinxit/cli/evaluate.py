@@ -40,7 +40,7 @@ class EvaluateOptions:
     """Where to write the figures as JSON; none: evaluation.json in the run or release given."""
 
 
-def evaluate(argv: Sequence[str]) -> int:
+def evaluate_command(argv: Sequence[str]) -> int:
     """Prints accuracy by attribute and loss by time, and writes evaluation.json."""
     options = parse(
         EvaluateOptions,

@@ -52,7 +52,7 @@ class GenerateOptions:
     """Pictures computed together; the same picture may differ in its last bits between sizes."""
 
 
-def generate(argv: Sequence[str]) -> int:
+def generate_command(argv: Sequence[str]) -> int:
     """Draws pictures and prints their paths."""
     options = parse(
         GenerateOptions,

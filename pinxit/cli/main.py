@@ -16,9 +16,9 @@ from typing import TextIO
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.evaluate import evaluate
-from pinxit.cli.generate import generate
-from pinxit.cli.train import train
+from pinxit.cli.evaluate import evaluate_command
+from pinxit.cli.generate import generate_command
+from pinxit.cli.train import train_command
 from pinxit.config import UsageError
 from pinxit.version import __version__
 
@@ -138,38 +138,38 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
     if name not in COMMANDS:
         raise UsageError("command", name, valid=list(COMMANDS))
     if name == "train":
-        return train(rest, restart=restart)
+        return train_command(rest, restart=restart)
     extensions.load()
     return COMMANDS[name](rest)
 
 
 def prepare(argv: Sequence[str]) -> int:
     """Makes a dataset to train on."""
-    from pinxit.cli.prepare import prepare
+    from pinxit.cli.prepare import prepare_command
 
-    return prepare(argv)
+    return prepare_command(argv)
 
 
 def plan(argv: Sequence[str]) -> int:
     """Says what a run takes."""
-    from pinxit.cli.plan import plan
+    from pinxit.cli.plan import plan_command
 
-    return plan(argv)
+    return plan_command(argv)
 
 
 def doctor(argv: Sequence[str]) -> int:
     """Looks at a machine and a run."""
-    from pinxit.cli.doctor import doctor
+    from pinxit.cli.doctor import doctor_command
 
-    return doctor(argv)
+    return doctor_command(argv)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": train,
+    "train": train_command,
     "plan": plan,
     "prepare": prepare,
-    "generate": generate,
-    "evaluate": evaluate,
+    "generate": generate_command,
+    "evaluate": evaluate_command,
     "doctor": doctor,
 }
 """Commands by name."""

@@ -73,7 +73,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, others
 
 
-def plan(argv: Sequence[str]) -> int:
+def plan_command(argv: Sequence[str]) -> int:
     """Makes a plan and prints it; 0 if the run fits, 1 if it does not."""
     helped = bool({"-h", "--help"} & set(argv))
     own, others = split(argv)
@@ -99,7 +99,7 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
     from rich.console import Console
 
     from pinxit.plan.plan import make_plan
-    from pinxit.plan.terminal_report import show
+    from pinxit.plan.terminal_report import show_plan
 
     with _watching() as said:
         made = make_plan(
@@ -114,7 +114,7 @@ def _plan(options: PlanOptions, config: TrainConfig, recipe: str) -> int:
     if options.json == "-":
         print(as_json)
     else:
-        show(made, Console())
+        show_plan(made, Console())
         if options.json is not None:
             with whole(Path(options.json)) as temporary:
                 temporary.write_text(as_json + "\n", "utf-8")

@@ -22,8 +22,8 @@ from pinxit.data.sources.columns import named_columns
 from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
+    check_divisible,
     check_dtype,
-    check_sizes,
     check_text,
     encodes_here,
 )
@@ -34,15 +34,15 @@ from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
-from pinxit.prepare.report import write_report
+from pinxit.prepare.report import write_preparation_report
 from pinxit.prepare.row_limit import units_for
-from pinxit.prepare.stages import Ended, can_skip, run_images, run_latents
+from pinxit.prepare.stages import StageResult, can_skip, run_images, run_latents
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def prepare(argv: Sequence[str]) -> int:
+def prepare_command(argv: Sequence[str]) -> int:
     """Prepares a dataset; the exit code."""
     options = parse(
         PrepareOptions,
@@ -79,7 +79,7 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         _check_sizes(options, folder)
         if options.store_text:
             check_text(options.text_encoder)
-    ended: list[Ended] = []
+    ended: list[StageResult] = []
     if source is not None:
         images = _images(options, source, folder, engine, console)
         if options.encodes and not images.exit_code:
@@ -88,7 +88,7 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
     if options.encodes and not any(end.exit_code for end in ended):
         ended.append(_latents(options, folder, engine, console))
     failed = [result for end in ended for result in end.failed]
-    report = write_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
+    report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
     return _say_how_it_ended(ended, report, folder, console)
 
 
@@ -141,19 +141,19 @@ def _check_sizes(options: PrepareOptions, folder: Path) -> None:
         made = (Ledger(folder, "images").identity() or {}).get("image", {})
         side = made.get("size", options.image_size)
         sizes = [(width, height) for width, height in made.get("buckets") or [(side, side)]]
-        check_sizes(options.vae, sizes, field="out", value=str(folder))
+        check_divisible(options.vae, sizes, field="out", value=str(folder))
         return
     image = dataclasses.replace(options.images, size=options.image_size)
     field = "image_size"
     if image.bucketed:
         field = "images.buckets" if image.buckets else "images.bucket_step"
     value = image.buckets or image.bucket_step or image.size
-    check_sizes(options.vae, image.targets, field=field, value=value)
+    check_divisible(options.vae, image.targets, field=field, value=value)
 
 
 def _images(
     options: PrepareOptions, source: Source, folder: Path, engine: Engine, console: Console
-) -> Ended:
+) -> StageResult:
     """The first stage. What ends it before its end is told to the other ranks."""
     begin(folder, engine)
     try:
@@ -169,7 +169,7 @@ def _images(
 
 def _run_images(
     options: PrepareOptions, source: Source, folder: Path, engine: Engine, console: Console
-) -> Ended:
+) -> StageResult:
     cores = max(1, (os.cpu_count() or 1) // options.workers)
     stage = ImageStage(
         source,
@@ -203,7 +203,9 @@ def _run_images(
         )
 
 
-def _await_images(images: Ended, folder: Path, engine: Engine, console: Console) -> Ended:
+def _await_images(
+    images: StageResult, folder: Path, engine: Engine, console: Console
+) -> StageResult:
     """Until the first stage is done by all ranks; stopped where that will not be."""
     if not images.waiting or engine.name != "rank":
         return images
@@ -211,7 +213,9 @@ def _await_images(images: Ended, folder: Path, engine: Engine, console: Console)
     return dataclasses.replace(images, stopped=await_units(folder, images.ids))
 
 
-def _latents(options: PrepareOptions, folder: Path, engine: Engine, console: Console) -> Ended:
+def _latents(
+    options: PrepareOptions, folder: Path, engine: Engine, console: Console
+) -> StageResult:
     """The second stage. Its first encoders are loaded here, to tell what they are."""
     make = MakeEncoders(
         vae=options.vae,
@@ -235,7 +239,9 @@ def _latents(options: PrepareOptions, folder: Path, engine: Engine, console: Con
         )
 
 
-def _say_how_it_ended(ended: Sequence[Ended], report: Path, folder: Path, console: Console) -> int:
+def _say_how_it_ended(
+    ended: Sequence[StageResult], report: Path, folder: Path, console: Console
+) -> int:
     """What is done, what is not and why; the exit code."""
 
     def say(text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pinxit.prepare.engines.base import UnitResult
-from pinxit.prepare.progress import Progress
+from pinxit.prepare.progress import StageProgress
 from pinxit.progress import EVERY, duration
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ JOBS = {
 @contextlib.contextmanager
 def watching(
     console: Console, what: str
-) -> Iterator[Callable[[Progress, UnitResult | None], None]]:
+) -> Iterator[Callable[[StageProgress, UnitResult | None], None]]:
     """A bar where there is a terminal, otherwise a line now and then."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -38,7 +38,7 @@ def watching(
         with Bar(*columns, console=console) as bar:
             task = bar.add_task(what, total=None)
 
-            def show(progress: Progress, result: UnitResult | None) -> None:
+            def show(progress: StageProgress, result: UnitResult | None) -> None:
                 bar.update(
                     task,
                     description=in_words(progress, what),
@@ -51,7 +51,7 @@ def watching(
         return
     last = -math.inf
 
-    def tell(progress: Progress, result: UnitResult | None) -> None:
+    def tell(progress: StageProgress, result: UnitResult | None) -> None:
         nonlocal last
         _complain(console, result)
         finished = progress.done + progress.failed == progress.units
@@ -68,7 +68,7 @@ def _complain(console: Console, result: UnitResult | None) -> None:
         console.print(f"warning: unit {unit}: {result.reason}", highlight=False, markup=False)
 
 
-def in_words(progress: Progress, what: str) -> str:
+def in_words(progress: StageProgress, what: str) -> str:
     """Returns the stage, how far it is, its speed, the share that is kept, and the time left."""
     job = JOBS.get(progress.stage, progress.stage)
     facts = [f"{job}: unit {progress.done:,} of {progress.units:,}"]

@@ -22,7 +22,7 @@ TRAIN_ALIASES = {
 """Short names of training settings."""
 
 
-def train(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
+def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
     """Trains a model; `restart` allows the process to start over in a tuned environment."""
     if restart and not {"-h", "--help"} & set(argv):
         xla_environment.restart_tuned()

@@ -19,10 +19,10 @@ from pinxit.data.image_column import image_column
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
-from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify
+from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify_checkpoint
 from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
-from pinxit.train.watch.run_health import Finding, Watch
+from pinxit.train.watch.run_health import Finding, RunWatch
 
 HASHED = 2e9
 """Bytes of checkpoints (and of shards) that are hashed without being asked to."""
@@ -76,7 +76,7 @@ class RunReport:
             whole = self.full or hashed <= HASHED
             try:
                 if whole:
-                    verify(path)
+                    verify_checkpoint(path)
                 else:
                     listed(path)
             except CheckpointError as error:
@@ -139,7 +139,7 @@ class RunReport:
 
     def signs(self, config: TrainConfig) -> Iterator[Line]:
         """What the watch said while training, and says of the rows now."""
-        watch = Watch(config, dtype=config.model.dtype or "float32")
+        watch = RunWatch(config, dtype=config.model.dtype or "float32")
         found: list[Finding] = []
         for row in self.rows:
             found += [Finding(**one) for one in row.get("warnings", ())]
@@ -228,8 +228,7 @@ class RunReport:
     def dataset(self, config: TrainConfig) -> Iterator[Line]:
         """Whether a prepared dataset is whole and still the one the run was begun with."""
         from pinxit.data.prepared.manifest import Manifest
-        from pinxit.data.prepared.shards import DamagedShard
-        from pinxit.data.prepared.shards import verify as verify_shard
+        from pinxit.data.prepared.shards import DamagedShard, verify_shard
         from pinxit.train.datasets import PREPARED
 
         if config.dataset_name != PREPARED or config.dataset_path is None:

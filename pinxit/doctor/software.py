@@ -37,7 +37,7 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Line]:
         yield problem("python", f"{said}, and Pinxit needs {known}", f"install Python {known}")
 
 
-def version_of(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     """Of an installed distribution, or None."""
     try:
         return metadata.version(name)
@@ -47,14 +47,14 @@ def version_of(name: str) -> str | None:
 
 def jax_versions() -> Iterator[Line]:
     """Whether jax, jaxlib and the plugins are of one release."""
-    jax, jaxlib = version_of("jax"), version_of("jaxlib")
+    jax, jaxlib = installed_version("jax"), installed_version("jaxlib")
     if jax is None or jaxlib is None:
         missing = "jax" if jax is None else "jaxlib"
         yield problem("jax", f"{missing} is not installed", "pip install pinxit")
         return
-    plugins = {name: found for name in PLUGINS if (found := version_of(name))}
+    plugins = {name: found for name in PLUGINS if (found := installed_version(name))}
     said = ", ".join([f"jax {jax}", f"jaxlib {jaxlib}", *(f"{k} {v}" for k, v in plugins.items())])
-    if libtpu := version_of("libtpu"):
+    if libtpu := installed_version("libtpu"):
         said += f", libtpu {libtpu}"
     wrong = [name for name, found in plugins.items() if found != jaxlib]
     wanted = [Requirement(text) for text in metadata.requires("jax") or ()]
@@ -115,7 +115,7 @@ def _unmet(needed: list[Requirement], *, extras: bool = False) -> list[str]:
     """Requirements that are missing or of a wrong version; `jax[cuda12]` needs its plugin."""
     said = []
     for requirement in needed:
-        found = version_of(requirement.name)
+        found = installed_version(requirement.name)
         if found is None:
             said.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(found, prereleases=True):
@@ -125,6 +125,6 @@ def _unmet(needed: list[Requirement], *, extras: bool = False) -> list[str]:
                 f"{plugin} is missing"
                 for extra in requirement.extras
                 for plugin in (("libtpu",) if extra == "tpu" else (f"jax-{extra}-plugin",))
-                if version_of(plugin) is None
+                if installed_version(plugin) is None
             ]
     return said

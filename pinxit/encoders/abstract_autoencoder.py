@@ -41,5 +41,5 @@ def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
             valid = f"{', '.join(VAE_CONFIGS)}, tiny, none, or a directory with a config.json"
             raise UsageError("vae", source, problem="not known without its weights", valid=valid)
         folder = root / "vae" if (root / "vae").is_dir() else root
-        config = AutoencoderKLConfig.from_json(weights.read_json(folder / "config.json"))
+        config = AutoencoderKLConfig.from_json(weights.read_config(folder / "config.json"))
     return KLAutoencoder(weights.abstract_params(vae.vae_shapes(config), dtype), config)

@@ -90,7 +90,7 @@ class KLAutoencoder:
         latents = jnp.asarray(latents)
         raw = latents / self.stats.scale + self.stats.shift
         images = _in_parts(
-            partial(vae.decode, params, self.config),
+            partial(vae.decode_latents, params, self.config),
             raw,
             inner=1,
             outer=self.stats.downsample,

@@ -60,7 +60,7 @@ class TowerOutput:
 
 def init_clip(config: ClipConfig, key: Array) -> Tree:
     """Fresh float32 parameters, for training from nothing."""
-    params = weights.init_params(clip_shapes(config), key)
+    params = weights.init_from_shapes(clip_shapes(config), key)
     for name, tower in (("text_model", config.text), ("vision_model", config.vision)):
         if tower is not None:
             for layer in params[name]["encoder"]["layers"].values():

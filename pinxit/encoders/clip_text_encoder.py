@@ -18,7 +18,7 @@ from pinxit.encoders import clip, clip_tokenizer, weights
 from pinxit.encoders.clip import text_tower
 from pinxit.encoders.clip_config import ClipConfig, ClipTextConfig
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
-from pinxit.encoders.token_rows import Clean, Rows, check_fit
+from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 CLIP_LARGE = ClipConfig(
@@ -62,7 +62,7 @@ class ClipTextEncoder:
             raise UsageError(f"the tokenizer lacks {clip_tokenizer.EOS!r}")
         self.config = replace(config, text=replace(tower, eos_token_id=eos))
         padding = tokenizer.padding or {"pad_id": eos, "pad_token": clip_tokenizer.EOS}
-        self._rows = Rows(tokenizer, max_tokens, padding=padding, clean=clean)
+        self._rows = TokenRows(tokenizer, max_tokens, padding=padding, clean=clean)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids, padded or truncated to exactly `max_tokens`."""

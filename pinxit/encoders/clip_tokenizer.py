@@ -44,10 +44,10 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
         if settings.get(name, expected) != expected:
             raise UsageError(f"{directory}: {name} is {settings[name]!r}; CLIP has {expected!r}")
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        vocab = weights.read_json(directory / "vocab.json")
+        vocab = weights.read_config(directory / "vocab.json")
         tokenizer = _tokenizer(vocab, _read_merges(directory / "merges.txt", vocab))
     elif (directory / "tokenizer.json").is_file():
-        weights.read_json(directory / "tokenizer.json")
+        weights.read_config(directory / "tokenizer.json")
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         tokenizer.no_truncation()
     else:
@@ -128,7 +128,7 @@ def _settings(directory: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (directory / name).is_file():
-            settings |= weights.read_json(directory / name)
+            settings |= weights.read_config(directory / name)
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     contents = {n: v["content"] if isinstance(v, dict) else v for n, v in tokens.items()}
     return settings | contents

@@ -9,7 +9,6 @@ never opened: unpickling a file runs whatever code it holds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +41,11 @@ class StoredTensor:
         return value if dtype is None else value.astype(dtype, copy=False)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in `path`."""
     if not path.is_file():
         raise UsageError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
+    return read_config(path)
 
 
 def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTensor]:
@@ -111,7 +104,7 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
 
 
 def _open_sharded(index: Path) -> dict[str, StoredTensor]:
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_config(index).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise UsageError(f"{index} has no 'weight_map'")
     names = sorted({str(name) for name in weight_map.values()})

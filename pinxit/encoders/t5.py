@@ -112,7 +112,7 @@ class T5Config:
 
 def init_t5(config: T5Config, key: Array) -> Tree:
     """Fresh float32 parameters: scores of unit size without a scale, embeddings of unit size."""
-    params = weights.init_params(t5_shapes(config), key)
+    params = weights.init_from_shapes(t5_shapes(config), key)
     params["shared"]["embedding"] /= weights.EMBEDDING_DEVIATION
     for block in params["encoder"]["block"].values():
         block["layer"]["0"]["SelfAttention"]["q"]["kernel"] /= math.sqrt(config.d_kv)

@@ -15,7 +15,7 @@ from pinxit.arrays import ArrayLike, Conditioning
 from pinxit.encoders import t5, t5_tokenizer, weights
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
-from pinxit.encoders.token_rows import Clean, Rows, check_fit
+from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5_MAX_TOKENS = 77
@@ -59,7 +59,7 @@ class T5TextEncoder:
         check_fit(tokenizer, config.vocab_size, max_tokens=max_tokens, longest=T5_LONGEST)
         self._eos = tokenizer.token_to_id(t5_tokenizer.EOS)
         pad = {"pad_id": tokenizer.token_to_id(t5_tokenizer.PAD), "pad_token": t5_tokenizer.PAD}
-        self._rows = Rows(tokenizer, max_tokens, padding=pad, clean=clean)
+        self._rows = TokenRows(tokenizer, max_tokens, padding=pad, clean=clean)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Token ids, padded or truncated to exactly `max_tokens`."""

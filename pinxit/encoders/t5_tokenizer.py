@@ -69,7 +69,7 @@ def load_t5_tokenizer(directory: Path) -> Tokenizer:
         tokenizer = _from_json(directory / "tokenizer.json")
     elif (directory / "spiece.model").is_file():
         settings = directory / "tokenizer_config.json"
-        value = weights.read_json(settings) if settings.is_file() else {}
+        value = weights.read_config(settings) if settings.is_file() else {}
         extra_ids = int(value.get("extra_ids", EXTRA_IDS))
         tokenizer = _from_model(directory / "spiece.model", extra_ids=extra_ids)
     else:
@@ -98,7 +98,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 
 def _from_json(path: Path) -> Tokenizer:
-    model = weights.read_json(path).get("model")
+    model = weights.read_config(path).get("model")
     kind = model.get("type", "Unigram") if isinstance(model, dict) else None
     if kind != "Unigram":
         raise UsageError(f"{path}: the model's type is {kind!r}; T5 has 'Unigram'")

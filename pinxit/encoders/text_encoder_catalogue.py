@@ -219,7 +219,7 @@ def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEn
     """The encoder in a flat directory, or the preferred one of a pipeline's."""
     folders = [f"text_encoder{suffix}" for suffix in SUFFIXES]
     folders = [folder for folder in folders if (root / folder).is_dir()] or [""]
-    configs = {folder: weights.read_json(root / folder / "config.json") for folder in folders}
+    configs = {folder: weights.read_config(root / folder / "config.json") for folder in folders}
     fitting = [
         (kind.name == avoid, order, folder, kind)
         for order, kind in enumerate(KINDS)

@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Network = Callable[[Float[Array, "1 h w c"]], Float[Array, "1 ho wo co"]]
+TileFn = Callable[[Float[Array, "1 h w c"]], Float[Array, "1 ho wo co"]]
 
 
 def map_tiles(
-    network: Network,
+    network: TileFn,
     grid: Float[Array, "b h w c"],
     *,
     tile: int,

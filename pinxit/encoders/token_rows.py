@@ -15,7 +15,7 @@ Clean = Callable[[str], str]
 """What is done to a caption before it is tokenised."""
 
 
-class Rows:
+class TokenRows:
     """A tokenizer whose rows have one length, for captions that are cleaned first."""
 
     def __init__(

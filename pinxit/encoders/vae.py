@@ -123,7 +123,7 @@ class AutoencoderKLConfig:
 
 def init_vae(config: AutoencoderKLConfig, key: Array) -> Tree:
     """Fresh float32 parameters, for training from nothing."""
-    return weights.init_params(vae_shapes(config), key)
+    return weights.init_from_shapes(vae_shapes(config), key)
 
 
 @jax.named_scope("vae_encode")
@@ -149,7 +149,7 @@ def encode_moments(
 
 
 @jax.named_scope("vae_decode")
-def decode(
+def decode_latents(
     params: Tree, config: AutoencoderKLConfig, raw_latents: Float[ArrayLike, "b h w c"]
 ) -> Float[Array, "b hi wi co"]:
     """Images from raw latents, about [-1, 1] and not clipped."""

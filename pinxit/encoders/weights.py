@@ -34,13 +34,13 @@ import numpy as np
 from jaxtyping import Array
 
 from pinxit.config import UsageError
-from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_json
+from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_config
 from pinxit.files import whole_set
 
 __all__ = [
     *("ASSETS", "PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
-    *("abstract_params", "bundled", "fetched", "flatten", "from_tensors", "init_params"),
-    *("load_directory", "read_json", "resolve", "save_directory", "tensor_name", "to_tensors"),
+    *("abstract_params", "bundled", "fetched", "flatten", "from_tensors", "init_from_shapes"),
+    *("load_directory", "read_config", "resolve", "save_directory", "tensor_name", "to_tensors"),
     "unflatten",
 ]
 
@@ -67,7 +67,7 @@ def load_directory(
     ``owner/name@revision``.
     """
     directory = resolve(source, allow=fetched(weights, folders=(subfolder,))) / subfolder
-    return read_json(directory / "config.json"), open_tensors(directory, weights)
+    return read_config(directory / "config.json"), open_tensors(directory, weights)
 
 
 def fetched(weights: Sequence[str], *, folders: Sequence[str] = ("",)) -> list[str]:
@@ -118,7 +118,7 @@ def save_directory(
         about.write_text(text, encoding="utf-8")
 
 
-def init_params(shapes: Tree, key: Array) -> Tree:
+def init_from_shapes(shapes: Tree, key: Array) -> Tree:
     """Fresh float32 parameters, by the rule in this module's table."""
     flat = flatten(shapes)
     keys = jax.random.split(key, len(flat))

@@ -51,14 +51,16 @@ def prompt_accuracy(
         progress=progress,
         **sampling,
     )
-    answers = read(judge, images, batch_size=batch_size)
-    real = read(judge, np.stack([scenes[i].image for i in range(prompts)]), batch_size=batch_size)
+    answers = read_answers(judge, images, batch_size=batch_size)
+    real = read_answers(
+        judge, np.stack([scenes[i].image for i in range(prompts)]), batch_size=batch_size
+    )
     yield from named("prompts/accuracy", accuracy(scenes, answers))
     yield from named("prompts/ceiling", accuracy(scenes, real))
     yield from named("prompts/chance", accuracy(scenes, real[1:] + real[:1]))
 
 
-def read(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:
+def read_answers(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:
     """The judge's answers, a batch at a time; the last batch is padded."""
     answers: list[dict[str, str]] = []
     for start in range(0, len(images), batch_size):

@@ -26,7 +26,7 @@ from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.plan.compile_worker import FLAGS, MISTAKE, XLA_FLAGS
 from pinxit.plan.targets import HERE, get_target
-from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, version_of
+from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, package_version
 from pinxit.train.settings import TrainConfig
 
 SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train")
@@ -138,7 +138,7 @@ def compile_step(
     path = find_compiler(platform, target=target)
     folder = cache_folder()
     cached_result = (
-        folder / f"{key_of(config, target, version_of(OF_PLATFORM.get(platform), path))}.json"
+        folder / f"{key_of(config, target, package_version(OF_PLATFORM.get(platform), path))}.json"
     )
     if cached_result.is_file():
         return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=True)
@@ -154,7 +154,7 @@ def compile_step(
             job,
             cached_result,
             log,
-            environment(platform, path),
+            worker_environment(platform, path),
             what=what or target,
             on_progress=on_progress,
         )
@@ -164,7 +164,7 @@ def compile_step(
     return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=False)
 
 
-def environment(platform: str, path: list[str]) -> dict[str, str]:
+def worker_environment(platform: str, path: list[str]) -> dict[str, str]:
     """Returns the worker's environment: the compiler is importable, other devices are hidden."""
     package = str(Path(pinxit.__file__).parents[1])
     before = os.environ.get("PYTHONPATH", "")

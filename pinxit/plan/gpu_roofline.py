@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from pinxit.plan.hlo import OPCODE, Instruction, Module, parse
+from pinxit.plan.hlo import OPCODE, Instruction, Module, parse_hlo
 from pinxit.plan.tpu_cycles import collective
 
 MATMUL_SHARE = 0.6
@@ -42,7 +42,7 @@ class Traffic:
 
 def roofline(text: str) -> Traffic:
     """Sums the traffic of all kernels in a compiled program's text."""
-    module = parse(text)
+    module = parse_hlo(text)
     sizes = {one.name: one.bytes for part in module.computations.values() for one in part}
     other = kernels = 0.0
     sent: dict[str, float] = defaultdict(float)

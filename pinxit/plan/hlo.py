@@ -135,7 +135,7 @@ class Module:
         ]
 
 
-def parse(text: str) -> Module:
+def parse_hlo(text: str) -> Module:
     """Parses a program's text (``compiled.as_text()``). Raises `ValueError` for other text."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None

@@ -9,7 +9,7 @@ from pinxit.plan.plan import Plan, gib
 from pinxit.plan.targets import GIB
 
 
-def show(plan: Plan, console: Console) -> None:
+def show_plan(plan: Plan, console: Console) -> None:
     """Prints the plan: whether it fits, memory, largest batches, time, data and notes."""
     config, result = plan.config, plan.compiled.result
     machine = f"{plan.target.name}: {plan.target.devices} x {plan.target.chip.title}"

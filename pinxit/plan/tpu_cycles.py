@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pinxit.plan.hlo import Instruction, Module, parse
+from pinxit.plan.hlo import Instruction, Module, parse_hlo
 
 PARTS = ("encoders", "forward", "backward", "recomputed", "optimizer", "ema", "other")
 """Parts of a step. "recomputed" is the part of the forward pass that the backward pass repeats."""
@@ -69,7 +69,7 @@ class Cycles:
 
 def estimate(text: str) -> Cycles:
     """Sums the cycles in a compiled program's text. Raises `ValueError` for any other text."""
-    module = parse(text)
+    module = parse_hlo(text)
     around = neighbours(module)
     by_part: dict[str, float] = defaultdict(float)
     by_operation: dict[str, float] = defaultdict(float)
@@ -175,7 +175,7 @@ def _whole(instruction: Instruction, opcode: str, size: int) -> float:
     return float(sum(arrays))
 
 
-def read(path: Path) -> str:
+def read_program(path: Path) -> str:
     """Reads a program's text, which may be gzipped."""
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{options.program} does not exist; pinxit plan --json - shows the path of its program"
         )
     clock = 1e9 * options.clock_ghz
-    estimated = estimate(read(options.program))
+    estimated = estimate(read_program(options.program))
     print(f"{estimated.total:.4g} cycles, {estimated.seconds(clock):.4f} s at {clock / 1e9:g} GHz")
     for part, cycles in estimated.by_part.items():
         print(f"  {part:12} {cycles / clock:.4f} s  {cycles / estimated.total:.1%}")

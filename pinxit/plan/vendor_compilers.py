@@ -38,7 +38,7 @@ class CompilerMissing(UsageError):
         )
 
 
-def folder_of(compiler: str) -> Path:
+def compiler_folder(compiler: str) -> Path:
     """Returns the folder that a compiler is installed into."""
     root = os.environ.get("PINXIT_COMPILERS")
     base = Path(root).expanduser() if root else Path.home() / ".cache" / "pinxit" / "compilers"
@@ -53,7 +53,7 @@ def find_compiler(platform: str, *, target: str) -> list[str]:
     compiler = OF_PLATFORM.get(platform)
     if compiler is None:
         return []
-    folder = folder_of(compiler)
+    folder = compiler_folder(compiler)
     if (folder / MODULES[compiler]).is_dir():
         return [str(folder)]
     if importlib.util.find_spec(MODULES[compiler]) is not None:
@@ -74,7 +74,7 @@ def requirement(compiler: str) -> str:
 
 def install_command(compiler: str) -> list[str]:
     """Returns the command that installs a compiler into its folder."""
-    into = ["--target", str(folder_of(compiler)), "--upgrade", requirement(compiler)]
+    into = ["--target", str(compiler_folder(compiler)), "--upgrade", requirement(compiler)]
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install", "--quiet", *into]
     if uv := shutil.which("uv"):
@@ -93,10 +93,10 @@ def install(compiler: str) -> Path:
             f"install_compiler: {compiler} could not be installed. The command was: "
             f"{' '.join(command)}"
         )
-    return folder_of(compiler)
+    return compiler_folder(compiler)
 
 
-def version_of(compiler: str | None, path: list[str]) -> str:
+def package_version(compiler: str | None, path: list[str]) -> str:
     """Returns the compiler's version for the cache key."""
     if compiler is None:
         return importlib.metadata.version("jaxlib")

@@ -144,7 +144,7 @@ def check_text(text_encoder: str) -> None:
     check_text_encoder(text_encoder)
 
 
-def check_sizes(vae: str, sizes: Iterable[Size], *, field: str, value: Any) -> None:
+def check_divisible(vae: str, sizes: Iterable[Size], *, field: str, value: Any) -> None:
     """Raises where the autoencoder is not there or cannot take images (width, height) of a size,
     before days of fetching."""
     from pinxit.encoders.autoencoder import downsample_of

@@ -36,7 +36,7 @@ from pinxit.data.row import Row, Source, Unit, unusable
 from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
 from pinxit.prepare.folder_lock import locked
-from pinxit.prepare.progress import Progress, Watch, no_watch
+from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 
 GROUP = 32
 """Units that are read as one piece of work: what a kill costs at most, for each worker."""
@@ -243,7 +243,7 @@ def find_duplicates(
     *,
     workers: int = 1,
     limit: int | None = None,
-    watch: Watch = no_watch,
+    watch: WatchFn = no_watch,
 ) -> dict[str, int]:
     """Writes the list of the source's duplicates (of its first `limit` units) to `path`.
 
@@ -297,7 +297,7 @@ def _run(
     pieces: Sequence[int],
     engine: Engine,
     workers: int,
-    watch: Watch,
+    watch: WatchFn,
 ) -> None:
     """One pass, over the pieces that are not done."""
     sweep(search.folder / name)
@@ -308,7 +308,7 @@ def _run(
     def show(result: UnitResult | None) -> None:
         done, seconds = len(pieces) - len(todo) + fresh, time.monotonic() - begun
         rows = counts.total()
-        watch(Progress(name, len(pieces), done, 0, rows, dict(counts), seconds, fresh), result)
+        watch(StageProgress(name, len(pieces), done, 0, rows, dict(counts), seconds, fresh), result)
 
     show(None)
     with contextlib.closing(engine.map(work, todo, workers=workers)) as results:

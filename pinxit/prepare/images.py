@@ -44,7 +44,7 @@ from pinxit.data.prepared.shards import (
     set_aside,
     shape_name,
     unpack,
-    verify,
+    verify_shard,
     write_shard,
 )
 from pinxit.data.reachability import Reachability
@@ -300,7 +300,7 @@ def _sound(ledger: Ledger, record: UnitRecord) -> bool:
     for folder, info in record.files.items():
         path = ledger.root / folder / info.name
         try:
-            verify(path, info)
+            verify_shard(path, info)
         except DamagedShard:
             set_aside(path)
             sound = False

@@ -36,14 +36,14 @@ from pinxit.data.prepared.shards import (
     set_aside,
     shape_name,
     unpack,
-    verify,
+    verify_shard,
     write_shard,
 )
 from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.spool import Spool
 
-EncodeFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
+EncodeImagesFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
 """Images to latents, float16. It sees batches of one size, and every shape that images have."""
 EncodeTextFn = Callable[[Sequence[str]], Conditioning]
 """Captions to tokens, mask and pooled vector, on the host."""
@@ -54,12 +54,12 @@ NOT_FINITE = "not_finite"
 class Encoders:
     """What the stage needs, made where it is used."""
 
-    encode: EncodeFn
+    encode: EncodeImagesFn
     encode_text: EncodeTextFn | None = None
 
 
 @dataclass(frozen=True)
-class Sample:
+class StoredImage:
     """One image of a shard, decoded."""
 
     row: int
@@ -133,7 +133,7 @@ def prepare_latents(
         if info is not None:
             path = first.root / "images" / info.name
             try:
-                verify(path, info)
+                verify_shard(path, info)
             except DamagedShard:
                 set_aside(path)
                 raise
@@ -177,15 +177,15 @@ class LatentStage:
         )
 
 
-def samples(path: Path, *, ahead: int = 256) -> Iterator[Sample]:
+def stored_images(path: Path, *, ahead: int = 256) -> Iterator[StoredImage]:
     """The images of a shard in order, decoded by threads up to `ahead` images in advance."""
 
-    def decode(row: int, record: bytes) -> Sample:
+    def decode(row: int, record: bytes) -> StoredImage:
         arrays, meta = unpack(record)
         image = decode_jpeg(arrays["jpeg"].tobytes())
-        return Sample(row, meta.pop("key"), meta.pop("caption"), meta, image)
+        return StoredImage(row, meta.pop("key"), meta.pop("caption"), meta, image)
 
-    waiting: deque[Future[Sample]] = deque()
+    waiting: deque[Future[StoredImage]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool, ShardReader(path) as reader:
         for row, record in enumerate(reader):
             waiting.append(pool.submit(decode, row, record))
@@ -205,7 +205,9 @@ class _Encoding:
     kept: list[tuple[str, int, str]] = field(default_factory=list)
     """Shape, row and key of what is kept; sorted, it is the order of the new shards."""
 
-    def add(self, sample: Sample, latent: Float[np.ndarray, "h w c"], text: bytes | None) -> None:
+    def add(
+        self, sample: StoredImage, latent: Float[np.ndarray, "h w c"], text: bytes | None
+    ) -> None:
         """Keeps one latent, with its text if that is stored."""
         meta = {"key": sample.key, "caption": sample.caption, **sample.meta}
         self.latents[sample.key] = pack({"latents": latent}, meta)
@@ -216,7 +218,7 @@ class _Encoding:
 
     def run(self, path: Path, encoders: Encoders, batch_size: int) -> None:
         """Encodes the shard."""
-        images = samples(path, ahead=4 * batch_size)
+        images = stored_images(path, ahead=4 * batch_size)
         for batch in batches_by_shape(images, batch_size, shape=lambda one: one.image.shape):
             full = padded(batch, batch_size)
             raw = np.asarray(encoders.encode(np.stack([sample.image for sample in full])))
@@ -238,7 +240,7 @@ class _Encoding:
 
 
 def _texts(
-    conditioning: Conditioning, batch: Sequence[Sample], measured: _Measured
+    conditioning: Conditioning, batch: Sequence[StoredImage], measured: _Measured
 ) -> list[bytes | None]:
     """One record a caption; None where a value is not finite."""
     tokens = np.asarray(conditioning.tokens)

@@ -9,7 +9,7 @@ from pinxit.prepare.engines.base import UnitResult
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     """How far a stage is."""
 
     stage: str
@@ -40,9 +40,9 @@ class Progress:
         return self.seconds / self.fresh * left if self.fresh else None
 
 
-Watch = Callable[[Progress, UnitResult | None], None]
+WatchFn = Callable[[StageProgress, UnitResult | None], None]
 """Told of the state at the start, and of every unit as it ends."""
 
 
-def no_watch(progress: Progress, result: UnitResult | None) -> None:
+def no_watch(progress: StageProgress, result: UnitResult | None) -> None:
     """Nobody watches."""

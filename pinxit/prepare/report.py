@@ -49,7 +49,7 @@ td:first-child, td:nth-child(2), th { text-align: left }
 """
 
 
-def write_report(
+def write_preparation_report(
     root: Path, *, command: Sequence[str] = (), failed: Sequence[UnitResult] = ()
 ) -> Path:
     """Writes ``report.html`` and its pictures for what is done so far; returns its path."""

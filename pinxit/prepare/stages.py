@@ -28,12 +28,12 @@ from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage, Offline
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
-from pinxit.prepare.progress import Progress, Watch, no_watch
+from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 
 
 @dataclass(frozen=True)
-class Ended:
+class StageResult:
     """How a stage ended."""
 
     stage: Stage
@@ -68,8 +68,8 @@ def run_images(
     workers: int = 1,
     limit: int | None = None,
     skip_failed: bool = False,
-    watch: Watch = no_watch,
-) -> Ended:
+    watch: WatchFn = no_watch,
+) -> StageResult:
     """The first stage over the source's units (the first `limit`). With `skip_failed`, units that
     fail by themselves (`can_skip`) are left out of the manifest, and tried again in the next run.
 
@@ -106,8 +106,8 @@ def run_latents(
     *,
     identity: Mapping[str, Any],
     workers: int = 1,
-    watch: Watch = no_watch,
-) -> Ended:
+    watch: WatchFn = no_watch,
+) -> StageResult:
     """The second stage over all units of the first. `identity` tells the encoders apart: their
     names and fingerprints, and what captions went through.
 
@@ -159,16 +159,16 @@ def _run(
     *,
     total: int,
     workers: int,
-    watch: Watch,
-) -> Ended:
+    watch: WatchFn,
+) -> StageResult:
     """Does the units, and counts."""
     begun = time.monotonic()
     counts: Counter[str] = Counter()
     failed: list[UnitResult] = []
     fresh, offline, stopped = 0, 0, ""
 
-    def progress() -> Progress:
-        return Progress(
+    def progress() -> StageProgress:
+        return StageProgress(
             stage=ledger.stage,
             units=total,
             done=total - len(todo) + fresh,
@@ -192,12 +192,12 @@ def _run(
             if result.kind == DiskFull.__name__ or offline == OFFLINE_LIMIT:
                 stopped = result.reason
                 break
-    return Ended(
+    return StageResult(
         ledger.stage, total, total - len(todo) + fresh, failed=tuple(failed), stopped=stopped
     )
 
 
-def _skip(ended: Ended, ledger: Ledger) -> Ended:
+def _skip(ended: StageResult, ledger: Ledger) -> StageResult:
     """Leaves out the units that would fail again."""
     skipped = tuple(result for result in ended.failed if can_skip(result))
     for result in skipped:
@@ -207,12 +207,12 @@ def _skip(ended: Ended, ledger: Ledger) -> Ended:
 
 
 def _finish(
-    ended: Ended,
+    ended: StageResult,
     ledger: Ledger,
     units: Sequence[str],
     *,
     skipped: Mapping[str, str] | None = None,
-) -> Ended:
+) -> StageResult:
     """Writes the manifest, if every unit of every worker is done."""
     ended = dataclasses.replace(ended, ids=tuple(units))
     try:

@@ -97,7 +97,7 @@ def abstract_program(
         abstract_text_encoder(config.text_encoder, max_tokens=config.text_max_tokens, dtype=dtype),
         mesh,
     )
-    state = abstract_state(config, parts)
+    state = placed_abstract_state(config, parts)
     rows = dict(columns) if columns is not None else text_columns(parts.text)
     frozen = abstract_frozen(parts.text, rows)
     if (autoencoder := parts.encoder_in_step(config)) is not None:
@@ -112,7 +112,7 @@ def abstract_program(
     )
 
 
-def abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
+def placed_abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
     """The shapes of `build_state`, with their shardings."""
     state = build.abstract_state(config, parts)
     return _placed(state, state_shardings(state, parts.mesh))

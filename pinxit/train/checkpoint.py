@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from pinxit.config import UsageError, diff
 from pinxit.devices.transfer import fetch
 from pinxit.files import BEFORE, restore_folder, sync, whole_folder
-from pinxit.stored_model import MANIFEST, damage, files_of, mismatches, sha256_of
+from pinxit.stored_model import MANIFEST, damage, files_of_checkpoint, mismatches, sha256_of
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
@@ -102,7 +102,7 @@ def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     )
 
 
-def verify(folder: Path) -> None:
+def verify_checkpoint(folder: Path) -> None:
     """Raises `CheckpointError` unless every file is what the manifest says."""
     if (found := damage(folder)) is not None:
         raise CheckpointError(found)
@@ -118,7 +118,9 @@ def _orbax() -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
+def write_checkpoint(
+    folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
+) -> None:
     """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
     if folder.exists() and not overwrite:
         return
@@ -126,17 +128,20 @@ def write(folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bo
         with _orbax() as writer:
             writer.save(temporary.absolute() / "state", _as_tree(state))
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
-        hashes = {str(path.relative_to(temporary)): sha256_of(path) for path in files_of(temporary)}
-        for path in files_of(temporary):
+        hashes = {
+            str(path.relative_to(temporary)): sha256_of(path)
+            for path in files_of_checkpoint(temporary)
+        }
+        for path in files_of_checkpoint(temporary):
             sync(path)
         about = {"version": 1, "sha256": hashes}
         (temporary / MANIFEST).write_text(json.dumps(about, indent=1))
 
 
-def read(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
+def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
     """Reads one checkpoint; raises `CheckpointError` if anything about it is wrong."""
     if not verified:
-        verify(folder)
+        verify_checkpoint(folder)
     with _orbax() as reader:
         tree = reader.restore(folder.absolute() / "state")
     run = json.loads((folder / "run.json").read_text())
@@ -191,7 +196,7 @@ class Checkpoints:
     def _write(self, state: TrainState, run: dict[str, Any], overwrite: bool) -> None:
         folder = self.root / f"{PREFIX}{int(state.step):08d}"
         try:
-            write(folder, state, run, overwrite=overwrite)
+            write_checkpoint(folder, state, run, overwrite=overwrite)
             for old in self.folders()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)
         except Exception as error:  # told to whoever waits: a thread's own end is silent
@@ -220,14 +225,14 @@ class Checkpoints:
         problems: list[str] = []
         for folder in self.folders():
             try:
-                verify(folder)
+                verify_checkpoint(folder)
             except CheckpointError as error:
                 aside = folder.with_name(f"damaged_{folder.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
                 problems.append(f"{folder.name} is set aside: {error}")
                 continue
-            return replace(read(folder, like, verified=True), problems=tuple(problems))
+            return replace(read_checkpoint(folder, like, verified=True), problems=tuple(problems))
         if problems:
             raise CheckpointError(f"no checkpoint in {self.root} is valid: {'; '.join(problems)}")
         return None

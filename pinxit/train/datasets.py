@@ -18,7 +18,7 @@ Split = Literal["train", "heldout"]
 
 
 @runtime_checkable
-class Examples(Protocol):
+class Dataset(Protocol):
     """Rows by number, deterministic: row i is always the same."""
 
     def __len__(self) -> int: ...
@@ -26,7 +26,7 @@ class Examples(Protocol):
     def __getitem__(self, row: int, /) -> Example: ...
 
 
-def scenes(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
+def scene_examples(size: int, image_size: int, *, seed: int, split: Split) -> Dataset:
     """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
     from pinxit.data.scenes.dataset import Scenes
 
@@ -34,14 +34,14 @@ def scenes(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
     return Scenes(size, seed=seed, split=split, image_size=image_size, full_captions=full)
 
 
-def mock(size: int, image_size: int, *, seed: int, split: Split) -> Examples:
+def mock_examples(size: int, image_size: int, *, seed: int, split: Split) -> Dataset:
     """Coloured gradients with captions: for tests."""
     from pinxit.data.mock import MockImages
 
     return MockImages(size, image_size, seed=seed + (split == "heldout"))
 
 
-DATASETS: dict[str, Callable[..., Examples]] = {"scenes": scenes, "mock": mock}
+DATASETS: dict[str, Callable[..., Dataset]] = {"scenes": scene_examples, "mock": mock_examples}
 
 PREPARED = "prepared"
 """The name of every dataset that `pinxit prepare` made."""
@@ -54,7 +54,7 @@ def dataset_names() -> tuple[str, ...]:
 
 def load_examples(
     name: str, size: int, *, image_size: int, seed: int = 0, split: Split = "train"
-) -> Examples:
+) -> Dataset:
     """`size` rows of the dataset called `name`."""
     if name not in DATASETS:
         raise UsageError(f"dataset_name: unknown dataset {name!r}; known: {', '.join(DATASETS)}")

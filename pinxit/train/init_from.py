@@ -38,7 +38,7 @@ def started(
     """
     if config.init_from is None:
         return state
-    stored = release.read(config.init_from)
+    stored = release.read_model(config.init_from)
     check_model(stored, parts.model, config.init_from)
     release.check_encoders(stored.encoders, parts.encoders, where=config.init_from)
     details = ", ".join(f"{name} {value}" for name, value in stored.details.items())

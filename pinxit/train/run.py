@@ -50,8 +50,8 @@ from pinxit.train.run_folder import RunFolder, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.data_advice import before_training
-from pinxit.train.watch.out_of_memory import explained, is_out_of_memory
-from pinxit.train.watch.run_health import Watch
+from pinxit.train.watch.out_of_memory import is_out_of_memory, memory_advice
+from pinxit.train.watch.run_health import RunWatch
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class _Run:
     checkpoints: Checkpoints
     writers: list[Writer]
     feed: Feed
-    watch: Watch
+    watch: RunWatch
     seconds: float = 0.0
     """Training time before this process."""
     begun: float = field(default_factory=time.perf_counter)
@@ -165,7 +165,7 @@ def run(
             raise
         ended = error
     display = _display(config, console)
-    reason = explained(ended, config.resolved(), say=display.say)
+    reason = memory_advice(ended, config.resolved(), say=display.say)
     display.say(reason)
     return RunResult("failed", Path(config.output_dir) / config.name, 0, reason=reason)
 
@@ -202,7 +202,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
     feed.begin()
     writers = open_writers(folder, config, resume_at=step) if is_first() else []
-    watch = Watch(config, parts.model.dtype, before=read_rows(folder.metrics))
+    watch = RunWatch(config, parts.model.dtype, before=read_rows(folder.metrics))
     moving = _Run(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")

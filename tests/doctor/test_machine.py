@@ -69,7 +69,7 @@ def test_pythons(version: tuple[int, ...], status: str):
 
 def test_versions_that_do_not_belong_together(monkeypatch):
     versions = {"jax": "0.10.2", "jaxlib": "0.10.2", "jax-cuda12-plugin": "0.9.0"}
-    monkeypatch.setattr(software, "version_of", versions.get)
+    monkeypatch.setattr(software, "installed_version", versions.get)
     monkeypatch.setattr(software.metadata, "requires", lambda name: ["jaxlib<=0.10.2,>=0.10.2"])
     line = next(software.jax_versions())
     assert line.status == "problem" and 'pip install -U "jax[cuda12]==0.10.2"' in line.advice
@@ -82,12 +82,14 @@ def test_versions_that_do_not_belong_together(monkeypatch):
 
 
 def test_packages_that_are_missing(monkeypatch):
-    real = software.version_of
-    monkeypatch.setattr(software, "version_of", lambda n: None if n == "optax" else real(n))
+    real = software.installed_version
+    monkeypatch.setattr(software, "installed_version", lambda n: None if n == "optax" else real(n))
     lines = {line.name: line for line in software.requirements() if line.name != "extra"}
     assert "optax is missing" in lines["packages"].said
     assert lines["packages"].status == "problem"
-    monkeypatch.setattr(software, "version_of", lambda n: None if n == "aiohttp" else real(n))
+    monkeypatch.setattr(
+        software, "installed_version", lambda n: None if n == "aiohttp" else real(n)
+    )
     extras = [line.said for line in software.requirements() if line.name == "extra"]
     assert any(said.startswith("data (streaming") and "not there" in said for said in extras)
     assert any(said.startswith("cuda12") and "not there" in said for said in extras)

@@ -87,7 +87,7 @@ def test_save_then_load(only, tmp_path):
 def test_old_files_load(tmp_path):
     params = clip.init_clip(TINY, jax.random.key(1))
     clip.save_clip(tmp_path, params, TINY)
-    value = weights.read_json(tmp_path / "config.json")
+    value = weights.read_config(tmp_path / "config.json")
     value |= {"text_config_dict": value.pop("text_config"), "text_config": {"hidden_size": 1}}
     (tmp_path / "config.json").write_text(json.dumps(value))
     tensors = load_file(tmp_path / clip.WEIGHTS)

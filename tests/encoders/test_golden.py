@@ -49,5 +49,5 @@ def test_the_autoencoder():
     mean, logvar = jax.jit(vae.encode_moments, static_argnums=1)(params, config, theirs["images"])
     close(mean, theirs["mean"])
     close(logvar, theirs["logvar"])
-    close(jax.jit(vae.decode, static_argnums=1)(params, config, theirs["latents"]),
+    close(jax.jit(vae.decode_latents, static_argnums=1)(params, config, theirs["latents"]),
           theirs["decoded"])  # fmt: skip

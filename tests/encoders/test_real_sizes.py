@@ -35,7 +35,7 @@ FAMILIES = {
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 CLIP_L_VISION = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096}
 encode_moments = jax.jit(vae.encode_moments, static_argnums=1)
-decode = jax.jit(vae.decode, static_argnums=1)
+decode = jax.jit(vae.decode_latents, static_argnums=1)
 text_forward = jax.jit(clip.text_forward, static_argnums=1)
 image_forward = jax.jit(clip.image_forward, static_argnums=1)
 

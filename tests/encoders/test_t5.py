@@ -168,7 +168,7 @@ def test_a_whole_t5_gives_its_encoder(names, tmp_path):
 
 def test_a_tensor_of_another_network_is_named(tmp_path):
     t5.save_t5(tmp_path, lively(TINY), TINY)
-    value = weights.read_json(tmp_path / "config.json")
+    value = weights.read_config(tmp_path / "config.json")
     (tmp_path / "config.json").write_text(json.dumps(value | {"feed_forward_proj": "relu"}))
     with pytest.raises(ValueError, match=r"foreign .*wi_0.weight.*missing .*wi.weight"):
         t5.load_t5(tmp_path)

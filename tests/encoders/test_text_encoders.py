@@ -51,7 +51,7 @@ def encoder(bundle):
 
 
 def test_the_vocabulary(bundle):
-    vocab = weights.read_json(bundle / "tokenizer" / "vocab.json")
+    vocab = weights.read_config(bundle / "tokenizer" / "vocab.json")
     assert len(vocab) == 560
     assert [vocab[BOS], vocab[EOS]] == [558, 559]
     assert sum(len(token.removesuffix("</w>")) == 1 for token in vocab) >= 512
@@ -132,7 +132,7 @@ def test_a_pad_token_other_than_eos(bundle, tmp_path):
     config = ClipConfig(text=tower, projection_dim=None)
     params = clip.init_clip(config, jax.random.key(0))
     encoder = ClipTextEncoder(tokenizer, config, params=params, max_tokens=longest)
-    pad = weights.read_json(tmp_path / "vocab.json")["!"]
+    pad = weights.read_config(tmp_path / "vocab.json")["!"]
     assert encoder.tokenize([""])[0].tolist() == [558, 559] + [pad] * 6
     assert encoder([""]).mask[0].tolist() == [True] * 2 + [False] * 6
 
@@ -378,7 +378,7 @@ def test_missing_files_are_named(bundle, t5_directory, tmp_path):
 
 def test_a_t5_tokenizer_larger_than_the_embedding_is_refused_unread(t5_directory, tmp_path):
     (tmp_path / "spiece.model").symlink_to(t5_directory / "spiece.model")
-    value = weights.read_json(t5_directory / "config.json") | {"vocab_size": 100}
+    value = weights.read_config(t5_directory / "config.json") | {"vocab_size": 100}
     (tmp_path / "config.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match="has 140 tokens, the text tower knows 100"):
         load_text_encoder(tmp_path)

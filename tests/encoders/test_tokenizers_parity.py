@@ -16,7 +16,7 @@ from tokenizers.models import Unigram
 
 from pinxit.encoders.clip_tokenizer import load_clip_tokenizer, train_clip_tokenizer
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer, read_sentencepiece
-from pinxit.encoders.token_rows import Rows
+from pinxit.encoders.token_rows import TokenRows
 
 pytestmark = pytest.mark.parity
 CAPTIONS = strange_captions()
@@ -112,7 +112,7 @@ def theirs(kind: str, directory):
 def rows(tokenizer, tokens) -> np.ndarray:
     """Of our tokenizer, by the way that the encoders go."""
     padding = tokenizer.padding
-    return Rows(tokenizer, LENGTH, padding=padding, clean=None).ids(tokens)
+    return TokenRows(tokenizer, LENGTH, padding=padding, clean=None).ids(tokens)
 
 
 def agree(ours, other) -> None:

@@ -21,7 +21,7 @@ TINY = AutoencoderKLConfig(
     sample_size=16,
 )
 encode_moments = jax.jit(vae.encode_moments, static_argnums=1)
-decode = jax.jit(vae.decode, static_argnums=1)
+decode = jax.jit(vae.decode_latents, static_argnums=1)
 VARIANTS = {
     "attention": TINY,
     "plain": dataclasses.replace(
@@ -94,7 +94,7 @@ def test_save_then_load(tmp_path):
     vae.save_vae(tmp_path, params, config)
     loaded, loaded_config = vae.load_vae(tmp_path)
     assert loaded_config == config
-    assert weights.read_json(tmp_path / "config.json")["shift_factor"] == 0.25
+    assert weights.read_config(tmp_path / "config.json")["shift_factor"] == 0.25
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 

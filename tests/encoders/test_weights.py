@@ -69,7 +69,7 @@ def test_every_fault_is_in_one_error_before_anything_is_read(directory, monkeypa
 
 
 def test_the_config_of_another_network_is_refused_unread(directory, monkeypatch):
-    value = weights.read_json(directory / "config.json") | {"block_out_channels": [8]}
+    value = weights.read_config(directory / "config.json") | {"block_out_channels": [8]}
     (directory / "config.json").write_text(json.dumps(value))
     never_read(monkeypatch)
     with pytest.raises(ValueError, match=r"encoder.conv_in.weight gives \(3, 3, 3, 4\), expected"):
@@ -161,7 +161,7 @@ def sharded(directory):
 
 def remapped(directory: Path, change: dict) -> None:
     index = directory / f"{vae.WEIGHTS}.index.json"
-    weight_map = weights.read_json(index)["weight_map"] | change
+    weight_map = weights.read_config(index)["weight_map"] | change
     index.write_text(json.dumps({"weight_map": weight_map}))
 
 
@@ -317,7 +317,7 @@ def test_flatten_and_back():
 
 def test_initial_values():
     shapes = {"l": {"kernel": (100, 50), "bias": (50,)}, "n": {"scale": (5,)}}
-    params = weights.init_params(shapes | {"e": {"embedding": (40, 50)}}, jax.random.key(0))
+    params = weights.init_from_shapes(shapes | {"e": {"embedding": (40, 50)}}, jax.random.key(0))
     assert abs(float(params["l"]["kernel"].std()) - 0.1) < 0.01
     assert abs(float(params["e"]["embedding"].std()) - 0.02) < 0.002
     assert (params["l"]["bias"] == 0).all()

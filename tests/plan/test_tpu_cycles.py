@@ -6,7 +6,7 @@ import pytest
 from toy_hlo import TOY
 
 from pinxit.plan import tpu_cycles as cycles
-from pinxit.plan.hlo import parse, sizes
+from pinxit.plan.hlo import parse_hlo, sizes
 from pinxit.plan.tpu_cycles import estimate, part_of
 
 
@@ -44,7 +44,7 @@ def test_a_bound_inside_a_fusion_of_the_condition_is_found():
         "  ROOT %less = pred[] fusion(%j), kind=kLoop, calls=%compared",
     ).replace("  %bound = s32[] constant(24)\n", "")
     compared = "%compared (r: s32[]) -> pred[] {\n  %n = s32[] constant(7)\n}\n\n%body ("
-    module = parse(text.replace("%body (", compared, 1))
+    module = parse_hlo(text.replace("%body (", compared, 1))
     loops = [x for x, _ in module.walk() if x.opcode == "while"]
     assert module.trip_count(loops[0]) == 7
 

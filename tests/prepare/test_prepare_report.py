@@ -13,7 +13,7 @@ from PIL import Image
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.ledger import Ledger
-from pinxit.prepare.report import write_report
+from pinxit.prepare.report import write_preparation_report
 from pinxit.prepare.stages import run_images
 
 
@@ -45,7 +45,7 @@ def test_the_page_has_figures_pictures_and_settings(tmp_path):
     source = Hostile((30, 20), bears_images=True)
     run_images(work.stage(tmp_path, source=source), InlineEngine())
     failed = [UnitResult(source.units()[0], kind="OSError", reason="OSError: <b>gone</b>")]
-    path = write_report(tmp_path, command=["pinxit", "prepare", "<i>"], failed=failed)
+    path = write_preparation_report(tmp_path, command=["pinxit", "prepare", "<i>"], failed=failed)
     page = Page(path)
     text = " ".join(page.words)
     assert not {"script", "b", "i"} & set(page.tags) and page.tags.count("img") == 3
@@ -63,7 +63,7 @@ def test_the_limits_are_drawn_where_they_are(tmp_path):
     for out, limit in ((wide, 0.95), (narrow, 0.5)):
         filters = dataclasses.replace(work.FILTERS, max_watermark=limit)
         run_images(work.stage(out, filters=filters, previews=0), InlineEngine())
-        write_report(out)
+        write_preparation_report(out)
     pictures = [(out / "report" / "scores.png").read_bytes() for out in (wide, narrow)]
     assert pictures[0] != pictures[1]
     assert not (wide / "report" / "rejected.png").exists()
@@ -74,7 +74,7 @@ def test_what_the_network_settings_opened_is_remarked_on(tmp_path):
     ledger = Ledger(tmp_path, "images")
     notes = {"fetch": {"allow_networks": ["10.0.0.0/8"], "honour_opt_out": False}}
     ledger.begin({k: v for k, v in ledger.identity().items() if k != "format"}, notes=notes)
-    text = " ".join(Page(write_report(tmp_path)).words)
+    text = " ".join(Page(write_preparation_report(tmp_path)).words)
     assert "not public, as asked for: 10.0.0.0/8" in text and "were not honoured" in text
 
 
@@ -84,11 +84,13 @@ def test_a_preparation_that_has_hardly_begun_has_a_report(tmp_path, begun):
         source = work.ToySource((3, 30), kinds=("404",))
         web = work.ToyWeb(offline=True)
         run_images(work.stage(tmp_path, source=source, web=web), InlineEngine())
-    text = " ".join(Page(write_report(tmp_path)).words)
-    assert ("not finished" in text) == begun and "img" not in Page(write_report(tmp_path)).words
+    text = " ".join(Page(write_preparation_report(tmp_path)).words)
+    assert ("not finished" in text) == begun and "img" not in Page(
+        write_preparation_report(tmp_path)
+    ).words
 
 
 def test_latents_are_told_of(tmp_path):
     toys.latent_dataset(tmp_path, (4, 3))
-    text = " ".join(Page(write_report(tmp_path)).words)
+    text = " ".join(Page(write_preparation_report(tmp_path)).words)
     assert "7 latents, 0 left out" in text and "standard deviation" in text

@@ -28,8 +28,8 @@ from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
-from pinxit.prepare.progress import Progress
-from pinxit.prepare.report import write_report
+from pinxit.prepare.progress import StageProgress
+from pinxit.prepare.report import write_preparation_report
 from pinxit.prepare.stages import can_skip, run_images, run_latents
 
 HERE = Path(__file__).parents[1] / "stand_ins"
@@ -84,7 +84,7 @@ def test_progress_is_told_and_failures_are_named(tmp_path):
                 raise OSError("too many open files")
             return super().__call__(items)
 
-    told: list[Progress] = []
+    told: list[StageProgress] = []
     ended = run_images(
         work.stage(tmp_path, web=Picky()), InlineEngine(), watch=lambda p, _: told.append(p)
     )
@@ -95,7 +95,7 @@ def test_progress_is_told_and_failures_are_named(tmp_path):
         ("00001-000", "OSError: too many open files")
     ]
     assert (ended.exit_code, ended.done, ended.manifest) == (1, 2, None)
-    resumed: list[Progress] = []
+    resumed: list[StageProgress] = []
     ended = run_images(work.stage(tmp_path), InlineEngine(), watch=lambda p, _: resumed.append(p))
     assert [(p.done, p.fresh) for p in resumed] == [(2, 0), (3, 1)] and ended.manifest.rows == 75
 
@@ -160,14 +160,14 @@ def test_a_damaged_unit_is_left_out_where_that_is_asked_for(tmp_path):
     assert manifest.units == ("00000-000", "00002-000") and manifest.latents["count"] > 10
     assert "ends before its end mark" in manifest.skipped["00001-000"]
     assert len(PreparedRows(tmp_path)) == manifest.kept
-    assert "Units left out" in write_report(tmp_path).read_text()
+    assert "Units left out" in write_preparation_report(tmp_path).read_text()
     # It is tried again in every run; without the setting that is a failure.
     ended = run_images(torn, InlineEngine())
     assert ended.exit_code == 1 and len(ended.failed) == 1 and ended.manifest is None
     # Mended, it takes its place.
     manifest = run_images(work.stage(tmp_path), InlineEngine(), skip_failed=True).manifest
     assert manifest.rows == 75 and manifest.skipped == {} and manifest.latents is None
-    assert "Units left out" not in write_report(tmp_path).read_text()
+    assert "Units left out" not in write_preparation_report(tmp_path).read_text()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,10 @@ def test_images_may_be_deleted_once_their_latents_are_there(tmp_path):
         assert again.exit_code == 0 and again.manifest.latents is not None
     left = {n: data for n, data in before.items() if not n.startswith("images/")}
     assert toys.content(tmp_path) == left
-    assert write_report(tmp_path).is_file() and not (tmp_path / "report" / "kept.png").exists()
+    assert (
+        write_preparation_report(tmp_path).is_file()
+        and not (tmp_path / "report" / "kept.png").exists()
+    )
     assert len(PreparedRows(tmp_path)) == again.manifest.kept
 
 
@@ -234,7 +237,7 @@ def test_a_damaged_shard_does_not_hide_the_report(tmp_path):
         path.write_bytes(path.read_bytes()[:100])
     for path in (tmp_path / "previews").iterdir():
         path.write_bytes(b"torn")
-    report = write_report(tmp_path)
+    report = write_preparation_report(tmp_path)
     assert (tmp_path / "report" / "kept.png").is_file() and "75 rows" in report.read_text()
 
 

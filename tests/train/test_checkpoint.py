@@ -14,9 +14,9 @@ from pinxit.train.checkpoint import (
     CheckpointError,
     Checkpoints,
     check_config,
-    read,
-    verify,
-    write,
+    read_checkpoint,
+    verify_checkpoint,
+    write_checkpoint,
 )
 from pinxit.train.ema import EmaConfig
 from pinxit.train.settings import SamplingConfig, TrainConfig
@@ -63,7 +63,7 @@ def test_only_the_newest_are_kept(state, tmp_path: Path):
 
 def test_every_flipped_bit_is_found(state, tmp_path: Path):
     original = tmp_path / "step_00000002"
-    write(original, state, {"seed": 0})
+    write_checkpoint(original, state, {"seed": 0})
     rng = random.Random(0)
     for _ in range(20):
         copy = tmp_path / "copy"
@@ -74,7 +74,7 @@ def test_every_flipped_bit_is_found(state, tmp_path: Path):
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         victim.write_bytes(data)
         with pytest.raises(CheckpointError):
-            verify(copy)
+            verify_checkpoint(copy)
         shutil.rmtree(copy)
 
 
@@ -126,11 +126,11 @@ def test_no_valid_checkpoint_is_an_error(state, tmp_path: Path):
 
 
 def test_another_models_checkpoint_names_what_does_not_fit(state, tmp_path: Path):
-    write(tmp_path / "step_00000002", state, {})
+    write_checkpoint(tmp_path / "step_00000002", state, {})
     with pytest.raises(
         CheckpointError, match=r"optimizer/.* is missing; optimizer/.*; and \d+ more$"
     ):
-        read(tmp_path / "step_00000002", make(name="adamw")[1])
+        read_checkpoint(tmp_path / "step_00000002", make(name="adamw")[1])
 
 
 def test_a_full_disk_is_reported(state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -171,7 +171,7 @@ def test_whatever_stops_the_writer_is_told(state, tmp_path: Path, monkeypatch, e
     def broken(*args, **kwargs):
         raise error("of the writer")
 
-    monkeypatch.setattr("pinxit.train.checkpoint.write", broken)
+    monkeypatch.setattr("pinxit.train.checkpoint.write_checkpoint", broken)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, {})
     with pytest.raises(error, match="of the writer"):

@@ -51,7 +51,7 @@ def test_parameters_and_averages_begin_there(first: Path, tmp_path: Path):
     parts = build(config)
     said: list[str] = []
     state = started(config, parts, build_state(config, parts), say=said.append)
-    stored = release.read(first)
+    stored = release.read_model(first)
     for tree in (state.params, *state.ema.values()):
         pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(stored.params), strict=True)
         assert all(np.array_equal(np.asarray(a), b) for a, b in pairs)

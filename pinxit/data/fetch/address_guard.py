@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SPECIAL = {
     "0.0.0.0/8": "unspecified (this network)",
@@ -213,7 +213,7 @@ def follow(url: URL, location: str) -> str:
     return str(url.join(URL(location.strip())))
 
 
-def _network(text: str) -> Network:
+def _network(text: str) -> IPNetwork:
     valid = "a network such as 127.0.0.1/32 or 10.20.0.0/16, no wider than /8"
     try:
         network = ipaddress.ip_network(text)

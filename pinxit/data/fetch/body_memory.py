@@ -1,7 +1,7 @@
 """Memory for the bodies of responses: a body is read only when there is room for all of it.
 
-A long body is read only when memory for all of it is reserved (`Memory`, `Share`), and keeps that
-memory until it is taken.
+A long body is read only when memory for all of it is reserved (`BodyMemory`, `BodyShare`), and
+keeps that memory until it is taken.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 
-class Memory:
+class BodyMemory:
     """Bytes to set aside, given out in the order in which they are asked for."""
 
     def __init__(self, size: int) -> None:
@@ -52,7 +52,7 @@ class Memory:
             self._waiting.popleft()
 
 
-class Share:
+class BodyShare:
     """The memory that one body holds, from when it is read until somebody takes it.
 
     A body that does not say how long it is gets the next of a few sizes when it has outgrown the
@@ -60,11 +60,11 @@ class Share:
     be taken, so those who wait for it get it some day.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, Memory]], *, free: int) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, BodyMemory]], *, free: int) -> None:
         """`sizes` are the longest body and the memory of each, in rising order; `free` bytes need
         no memory."""
         self._sizes = sizes
-        self._held: tuple[Memory, int] | None = None
+        self._held: tuple[BodyMemory, int] | None = None
         self.room = free
         """So long may the body become before it has to `grow`."""
 

@@ -27,7 +27,7 @@ from pinxit.data.outcome import can_heal, http_code
 from pinxit.version import __version__
 
 if TYPE_CHECKING:
-    from pinxit.data.fetch.body_memory import Share
+    from pinxit.data.fetch.body_memory import BodyShare
     from pinxit.data.fetch.dns_resolver import Lookup
     from pinxit.data.fetch.http_request import Answer
 
@@ -166,7 +166,7 @@ class Fetcher:
         """Requests begin again."""
         self._turns.resume()
 
-    async def __call__(self, url: str) -> tuple[Fetched, Share | None]:
+    async def __call__(self, url: str) -> tuple[Fetched, BodyShare | None]:
         """Returns what came of this URL, and the memory that the body holds until it is released.
 
         Raises OSError for faults of this machine alone.

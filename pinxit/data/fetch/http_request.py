@@ -25,7 +25,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from pinxit.data.fetch.address_guard import Guard, Refused
-from pinxit.data.fetch.body_memory import Memory, Share
+from pinxit.data.fetch.body_memory import BodyMemory, BodyShare
 from pinxit.data.fetch.dns_resolver import TEMPORARY, Lookup, Resolver
 from pinxit.data.outcome import http_status
 from pinxit.data.retry_after import seconds_of
@@ -62,7 +62,7 @@ class Answer:
     """Whether the status, though it may heal one day, will not within seconds."""
     connected: bool = True
     """False where no connection came about."""
-    share: Share | None = None
+    share: BodyShare | None = None
     """What `data` holds of the memory for bodies, to be released when it is taken."""
 
 
@@ -83,8 +83,8 @@ class Exchange:
         """`max_bytes` bounds a body."""
         self._guard, self._max_bytes = guard, max_bytes
         self._memories = (
-            (min(MIDDLE, max_bytes), Memory(MEMORY)),
-            (max_bytes, Memory(max(MEMORY, max_bytes))),
+            (min(MIDDLE, max_bytes), BodyMemory(MEMORY)),
+            (max_bytes, BodyMemory(max(MEMORY, max_bytes))),
         )
         self._honour_opt_out = honour_opt_out
         self._user_agent = user_agent
@@ -140,7 +140,7 @@ class Exchange:
         """
         headers = {} if keep else {"Connection": "close"}
         with contextlib.ExitStack() as held:
-            share = Share(self._memories, free=FREE)
+            share = BodyShare(self._memories, free=FREE)
             held.callback(share.release)
             try:
                 async with (
@@ -176,7 +176,7 @@ class Exchange:
         return None
 
     async def _body(
-        self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, share: Share
+        self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, share: BodyShare
     ) -> Answer:
         """Reads until the end, the limit or the deadline."""
         chunks: list[bytes] = []

@@ -35,7 +35,7 @@ from pinxit.config import UsageError, choice
 from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Manifest, Unfinished
-from pinxit.data.prepared.row_layout import files_of, parts_of
+from pinxit.data.prepared.row_layout import parts_of, shards_of
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
@@ -43,7 +43,7 @@ from pinxit.data.prepared.shards import (
     set_aside,
     shape_name,
     unpack,
-    verify,
+    verify_shard,
 )
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
@@ -102,7 +102,7 @@ class PreparedRows:
             valid = ", ".join(self.manifest.files) or "none"
             raise UsageError(f"{root}: holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
-        self._files = files_of(self.manifest, folders)
+        self._files = shards_of(self.manifest, folders)
         """Unit to folder to shard; all are verified before one is read."""
         self._parts, self.buckets = parts_of(self.manifest, kind, self._files, shape)
         self._ends = np.cumsum([part.count for part in self._parts], dtype=np.int64)
@@ -273,7 +273,7 @@ class PreparedRows:
         """
         for folder, info in self._files[number].items():
             try:
-                verify(self._path(folder, info), info)
+                verify_shard(self._path(folder, info), info)
             except DamagedShard as error:
                 return folder, str(error)
         return None

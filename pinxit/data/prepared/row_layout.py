@@ -31,7 +31,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardPart:
     """The rows of one shape in one unit."""
 
     unit: int
@@ -41,7 +41,7 @@ class Part:
     count: int
 
 
-def files_of(manifest: Manifest, folders: Sequence[str]) -> dict[int, dict[str, ShardInfo]]:
+def shards_of(manifest: Manifest, folders: Sequence[str]) -> dict[int, dict[str, ShardInfo]]:
     """Unit to folder to shard, of the units that have them all and a row in them."""
     files = {}
     for number in range(len(manifest.units)):
@@ -57,7 +57,7 @@ def parts_of(
     kind: str,
     files: Mapping[int, Mapping[str, ShardInfo]],
     shape: tuple[int, ...] | None,
-) -> tuple[list[Part], tuple[Bucket, ...]]:
+) -> tuple[list[ShardPart], tuple[Bucket, ...]]:
     """The rows of each shape in each unit, shape by shape, and where each shape's rows are."""
     about = manifest.latents if kind == LATENTS else manifest.images
     shapes: dict[int, dict[str, int]] = {
@@ -70,13 +70,13 @@ def parts_of(
     if shape is not None and shape_name(shape) not in known:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
         raise UsageError("shape", shape, problem="not one of the dataset's", valid=listed or "none")
-    parts: list[Part] = []
+    parts: list[ShardPart] = []
     buckets: list[Bucket] = []
     for name in sorted(known) if shape is None else [shape_name(shape)]:
         start = buckets[-1].stop if buckets else 0
         for number, counts in shapes.items():
             if counts.get(name):
                 first = sum(count for other, count in counts.items() if other < name)
-                parts.append(Part(number, first, counts[name]))
+                parts.append(ShardPart(number, first, counts[name]))
         buckets.append(Bucket(parse_shape(name) if name else None, start, start + known[name]))
     return parts, tuple(buckets)

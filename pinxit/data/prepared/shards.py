@@ -163,7 +163,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
-def verify(path: Path, info: ShardInfo) -> None:
+def verify_shard(path: Path, info: ShardInfo) -> None:
     """Raises `DamagedShard` unless the file is there and is exactly what `info` says."""
     try:
         size = path.stat().st_size

@@ -23,7 +23,7 @@ from pinxit.data.sources.parquet import ParquetSource, match, open_table
 from pinxit.data.sources.text_lines import LinesSource
 from pinxit.data.sources.webdataset import ArchiveSource
 
-__all__ = ["SOURCES", "Place", "Source", "Unit", "open_source"]
+__all__ = ["SOURCES", "Source", "SourceRequest", "Unit", "open_source"]
 
 COYO = Columns(
     {
@@ -87,7 +87,7 @@ MONET_REPO = "jasperai/monet"
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class SourceRequest:
     """What `open_source` was asked for."""
 
     name: str
@@ -128,27 +128,33 @@ def open_source(
     """
     choice("dataset_name", name, SOURCES)
     positive("unit_rows", unit_rows)
-    return SOURCES[name](Place(name, path, revision, dict(columns or {}), unit_rows))
+    return SOURCES[name](SourceRequest(name, path, revision, dict(columns or {}), unit_rows))
 
 
-def coyo(place: Place) -> Source:
+def coyo(request: SourceRequest) -> Source:
     """COYO-700M: 747 M English alt texts with URLs, hashes and scores; CC-BY-4.0 for the index."""
-    return _urls(place, COYO_REPO, COYO, form="COYO-format parquet (columns url, text, width, ...)")
+    return _urls(
+        request, COYO_REPO, COYO, form="COYO-format parquet (columns url, text, width, ...)"
+    )
 
 
-def laion2b(place: Place) -> Source:
+def laion2b(request: SourceRequest) -> Source:
     """Re-LAION-2B-en research-safe (gated), which replaces LAION-2B-en, gone since 2023."""
-    return _urls(place, LAION_REPO, LAION, form="LAION-format parquet (columns url, caption, ...)")
+    return _urls(
+        request, LAION_REPO, LAION, form="LAION-format parquet (columns url, caption, ...)"
+    )
 
 
-def laion_art(place: Place) -> Source:
+def laion_art(request: SourceRequest) -> Source:
     """Re-LAION-Art (gated): about 8 M images of the highest aesthetic scores."""
-    return _urls(place, LAION_ART_REPO, LAION, form="LAION-format parquet (columns URL, TEXT, ...)")
+    return _urls(
+        request, LAION_ART_REPO, LAION, form="LAION-format parquet (columns URL, TEXT, ...)"
+    )
 
 
-def cc12m(place: Place) -> Source:
+def cc12m(request: SourceRequest) -> Source:
     """CC12M: with images, as WebDataset tars (default), or the official TSV of URLs."""
-    listing = place.find(
+    listing = request.find(
         CC12M_REPO,
         suffixes=(".tar", ".tsv", ".tsv.gz", ".parquet"),
         form="CC12M as .tar (images), .tsv (url, tab, caption) or .parquet files",
@@ -156,74 +162,74 @@ def cc12m(place: Place) -> Source:
     tars = _ending(listing.files, ".tar")
     texts = _ending(listing.files, ".tsv", ".tsv.gz")
     if tars:
-        return _archives(place, listing.revision, tars)
+        return _archives(request, listing.revision, tars)
     if texts:
-        tsv = dataclasses.replace(place, columns=POSITIONS | dict(place.columns))
+        tsv = dataclasses.replace(request, columns=POSITIONS | dict(request.columns))
         return _lines(tsv, listing.revision, texts)
-    return _table(place, listing.revision, listing.files, USUAL)
+    return _table(request, listing.revision, listing.files, USUAL)
 
 
-def monet(place: Place) -> Source:
+def monet(request: SourceRequest) -> Source:
     """MONET: 104.9 M captioned images, hosted, Apache-2.0. The newest version folder is read."""
-    listing = place.find(
+    listing = request.find(
         MONET_REPO,
         suffixes=(".tar", ".parquet"),
         form="MONET as .tar (image and json) or .parquet files",
     )
-    return _images(place, Listing(newest_version(listing.files), listing.revision))
+    return _images(request, Listing(newest_version(listing.files), listing.revision))
 
 
-def parquet(place: Place) -> Source:
+def parquet(request: SourceRequest) -> Source:
     """Any parquet with captions and URLs or encoded images."""
-    place.needed_path()
-    return _urls(place, "", USUAL, form="parquet files")
+    request.needed_path()
+    return _urls(request, "", USUAL, form="parquet files")
 
 
-def csv(place: Place) -> Source:
+def csv(request: SourceRequest) -> Source:
     """CSV with a header; columns given as numbers (0, 1 ...) mean that there is none."""
-    return _text(place, ".csv", ".csv.gz")
+    return _text(request, ".csv", ".csv.gz")
 
 
-def tsv(place: Place) -> Source:
+def tsv(request: SourceRequest) -> Source:
     """TSV without quotes, with a header; columns given as numbers mean that there is none."""
-    return _text(place, ".tsv", ".tsv.gz")
+    return _text(request, ".tsv", ".tsv.gz")
 
 
-def jsonl(place: Place) -> Source:
+def jsonl(request: SourceRequest) -> Source:
     """One JSON object per line."""
-    return _text(place, ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+    return _text(request, ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
-def folder(place: Place) -> Source:
+def folder(request: SourceRequest) -> Source:
     """A folder of images with captions beside, in metadata files, or as folder names."""
-    path = place.needed_path()
-    listing = list_folder(path, revision=place.revision)
-    columns = USUAL.override(place.columns)
-    if place.columns.keys() - {"caption"}:
-        raise UsageError("columns", dict(place.columns), valid="caption, for a folder of images")
+    path = request.needed_path()
+    listing = list_folder(path, revision=request.revision)
+    columns = USUAL.override(request.columns)
+    if request.columns.keys() - {"caption"}:
+        raise UsageError("columns", dict(request.columns), valid="caption, for a folder of images")
     where = parse_hub_path(path) if listing.files[0].path.startswith(SCHEME) else None
     if where is not None:  # workers list the same commit again
         path = f"{SCHEME}datasets/{where.repo}@{listing.revision}/{where.inside}".rstrip("/")
-    return FolderSource(place.name, path, listing.revision, columns, unit_rows=place.unit_rows)
+    return FolderSource(request.name, path, listing.revision, columns, unit_rows=request.unit_rows)
 
 
-def webdataset(place: Place) -> Source:
+def webdataset(request: SourceRequest) -> Source:
     """WebDataset tars, as img2dataset writes them."""
-    listing = place.find(place.needed_path(), suffixes=(".tar",), form="WebDataset .tar files")
-    return _archives(place, listing.revision, listing.files)
+    listing = request.find(request.needed_path(), suffixes=(".tar",), form="WebDataset .tar files")
+    return _archives(request, listing.revision, listing.files)
 
 
-def hf(place: Place) -> Source:
+def hf(request: SourceRequest) -> Source:
     """A dataset of the hub (or a copy of it) that bears its images: parquet, or tars."""
-    listing = place.find(
-        place.needed_path(),
+    listing = request.find(
+        request.needed_path(),
         suffixes=(".parquet", ".tar"),
         form="parquet files with a column of images, or WebDataset .tar files",
     )
-    return _images(place, listing)
+    return _images(request, listing)
 
 
-SOURCES: dict[str, Callable[[Place], Source]] = {
+SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
     "coyo": coyo,
     "laion2b": laion2b,
     "laion-art": laion_art,
@@ -250,48 +256,50 @@ def newest_version(files: Sequence[File]) -> tuple[File, ...]:
     return tuple(file for file in files if version(file) == newest)
 
 
-def _urls(place: Place, home: str, columns: Columns, *, form: str) -> Source:
-    listing = place.find(home, suffixes=(".parquet",), form=form)
-    return _table(place, listing.revision, listing.files, columns)
+def _urls(request: SourceRequest, home: str, columns: Columns, *, form: str) -> Source:
+    listing = request.find(home, suffixes=(".parquet",), form=form)
+    return _table(request, listing.revision, listing.files, columns)
 
 
-def _images(place: Place, listing: Listing) -> Source:
+def _images(request: SourceRequest, listing: Listing) -> Source:
     tars = _ending(listing.files, ".tar")
     tables = _ending(listing.files, ".parquet") or (() if tars else listing.files)
     if tables and not tars:
         columns = dataclasses.replace(USUAL, required=("image", "caption"))
-        return _table(place, listing.revision, tables, columns)
-    return _archives(place, listing.revision, tars)
+        return _table(request, listing.revision, tables, columns)
+    return _archives(request, listing.revision, tars)
 
 
-def _table(place: Place, revision: str, files: tuple[File, ...], columns: Columns) -> Source:
-    columns = columns.override(place.columns)
+def _table(
+    request: SourceRequest, revision: str, files: tuple[File, ...], columns: Columns
+) -> Source:
+    columns = columns.override(request.columns)
     path = files[0].path
     with open_table(path) as table:
-        found = match(columns, table, where=f"{place.name}: {path}")
+        found = match(columns, table, where=f"{request.name}: {path}")
     return ParquetSource(
-        place.name, revision, files, columns, "image" in found, unit_rows=place.unit_rows
+        request.name, revision, files, columns, "image" in found, unit_rows=request.unit_rows
     )
 
 
-def _archives(place: Place, revision: str, files: tuple[File, ...]) -> Source:
-    return ArchiveSource(place.name, revision, files, USUAL.override(place.columns))
+def _archives(request: SourceRequest, revision: str, files: tuple[File, ...]) -> Source:
+    return ArchiveSource(request.name, revision, files, USUAL.override(request.columns))
 
 
-def _text(place: Place, *suffixes: str) -> Source:
-    listing = place.find(
-        place.needed_path(), suffixes=suffixes, form=f"{place.name} files of captions and URLs"
+def _text(request: SourceRequest, *suffixes: str) -> Source:
+    listing = request.find(
+        request.needed_path(), suffixes=suffixes, form=f"{request.name} files of captions and URLs"
     )
-    return _lines(place, listing.revision, listing.files)
+    return _lines(request, listing.revision, listing.files)
 
 
-def _lines(place: Place, revision: str, files: tuple[File, ...]) -> Source:
-    kind = "tsv" if place.name == "cc12m" else place.name
-    names = [name for given in place.columns.values() for name in given.split(",")]
+def _lines(request: SourceRequest, revision: str, files: tuple[File, ...]) -> Source:
+    kind = "tsv" if request.name == "cc12m" else request.name
+    names = [name for given in request.columns.values() for name in given.split(",")]
     header = not names or not all(name.strip().isdecimal() for name in names)
-    columns = dataclasses.replace(USUAL, required=("url", "caption")).override(place.columns)
+    columns = dataclasses.replace(USUAL, required=("url", "caption")).override(request.columns)
     source = LinesSource(
-        place.name, revision, files, columns, kind, header=header, unit_rows=place.unit_rows
+        request.name, revision, files, columns, kind, header=header, unit_rows=request.unit_rows
     )
     source.check()
     return source

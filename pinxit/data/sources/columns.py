@@ -128,8 +128,8 @@ def make_row(key: str, values: Mapping[str, Any], found: Found) -> Row:
         key=key,
         url=None if "image" in found else url,
         caption=_first(found, "caption", values, text) or "",
-        width=_first(found, "width", values, whole),
-        height=_first(found, "height", values, whole),
+        width=_first(found, "width", values, whole_number),
+        height=_first(found, "height", values, whole_number),
         phash=_first(found, "phash", values, hash_digits),
         scores=scores,
         image=image,
@@ -166,7 +166,7 @@ def number(value: Any) -> float | None:
     return cast if math.isfinite(cast) else None
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """A whole number of at least 1; None for anything else (0 means unknown in several sets)."""
     cast = number(value)
     return int(cast) if cast is not None and cast >= 1 else None

@@ -66,10 +66,10 @@ def list_files(
     if not found:
         raise UsageError(f"path: there is no {path!r}; it takes {form}, or a hub dataset's name")
     files = _wanted(found, suffixes, path, form)
-    return Listing(tuple(files), fingerprint(files))
+    return Listing(tuple(files), files_fingerprint(files))
 
 
-def fingerprint(files: Sequence[File]) -> str:
+def files_fingerprint(files: Sequence[File]) -> str:
     """ "files-" and 16 hex digits, the same for the same names and sizes wherever they are."""
     text = "".join(f"{file.name}\t{file.size}\n" for file in files)
     return f"files-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -65,7 +65,7 @@ class ParquetSource:
             with open_table(unit.path) as table:
                 found = match(self.columns, table, where=f"{self.name}: {unit.path}")
                 groups = _group_rows(table)
-                start, stop = plan(groups, unit_rows=self.unit_rows)[unit.part]
+                start, stop = units_of(groups, unit_rows=self.unit_rows)[unit.part]
                 touched, first = _overlapping(groups, start, stop)
                 columns = sorted({name for names in found.values() for name in names})
                 if not _worth_keeping(table, unit.path, touched, stop - start, columns):
@@ -80,7 +80,7 @@ class ParquetSource:
                 whole = table.read_row_group(touched[0], columns=columns, use_threads=False)
             kept = _Kept(unit.path, self.revision, self.columns, groups, found, first, whole)
             _KEPT[:] = [kept]
-        start, stop = plan(kept.groups, unit_rows=self.unit_rows)[unit.part]
+        start, stop = units_of(kept.groups, unit_rows=self.unit_rows)[unit.part]
         part = kept.table.slice(start - kept.first, stop - start)
         batches = part.to_batches(max_chunksize=BATCH["image" in kept.found])
         yield from _rows(unit, batches, kept.found, at=start, start=start, stop=stop)
@@ -90,7 +90,7 @@ class ParquetSource:
         asked = (unit.path, self.revision, self.columns)
         if (kept.path, kept.revision, kept.columns) != asked:
             return False
-        start, stop = plan(kept.groups, unit_rows=self.unit_rows)[unit.part]
+        start, stop = units_of(kept.groups, unit_rows=self.unit_rows)[unit.part]
         return kept.first <= start and stop <= kept.first + kept.table.num_rows
 
     def count(self, unit: Unit) -> int:
@@ -101,7 +101,7 @@ class ParquetSource:
         path = self.files[index].path
         with open_table(path) as table:
             match(self.columns, table, where=f"{self.name}: {path}")
-            parts = plan(_group_rows(table), unit_rows=self.unit_rows)
+            parts = units_of(_group_rows(table), unit_rows=self.unit_rows)
         return [
             Unit(f"{index:05d}-{part:03d}", path, part, stop - start)
             for part, (start, stop) in enumerate(parts)
@@ -148,7 +148,7 @@ def open_table(path: str) -> Iterator[ParquetFile]:
             raise UsageError(f"{path} is no readable parquet file: {error}") from error
 
 
-def plan(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:
+def units_of(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:
     """The units of a file with these row groups: (first row, row after the last) of each."""
     units: list[tuple[int, int]] = []
     start = at = 0

@@ -48,15 +48,15 @@ class ArchiveSource:
     def read(self, unit: Unit) -> Iterator[Row]:
         """The samples of a tar in its order. ValueError where the archive is damaged."""
         with reading(unit.path), open_file(unit.path, stream=True) as stream:
-            for number, sample in enumerate(samples(stream, unit.path)):
+            for number, sample in enumerate(tar_samples(stream, unit.path)):
                 yield self._row(f"{unit.id}/{number:08d}", sample)
 
     def count(self, unit: Unit) -> int:
         """The samples of a tar, by its headers alone where what is between can be passed over."""
         with reading(unit.path), open_file(unit.path) as stream:
-            return sum(1 for _ in samples(stream, unit.path, bodies=False))
+            return sum(1 for _ in tar_samples(stream, unit.path, bodies=False))
 
-    def _row(self, key: str, sample: Sample) -> Row:
+    def _row(self, key: str, sample: TarSample) -> Row:
         if sample.image is None:
             return unreadable(key)
         return row_of_files(
@@ -79,7 +79,7 @@ def row_of_files(
 
 
 @dataclass
-class Sample:
+class TarSample:
     """What an archive holds under one name."""
 
     name: str
@@ -101,13 +101,13 @@ class Sample:
         self.plain |= {kind} if is_plain else set()
 
 
-def samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterator[Sample]:
+def tar_samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterator[TarSample]:
     """The samples of a tar: members that follow one another and share a name up to its dot; their
     names alone without `bodies`.
 
     Names that hold no image, text or JSON at all are no samples.
     """
-    sample: Sample | None = None
+    sample: TarSample | None = None
     for name, size, body in members(stream, path, seek=not bodies):
         folder, _, base = name.rpartition("/")
         stem, _, suffix = base.partition(".")
@@ -119,7 +119,7 @@ def samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterator[Sa
         if sample is None or sample.name != whole:
             if sample is not None:
                 yield sample
-            sample = Sample(whole)
+            sample = TarSample(whole)
         if bodies and size <= LARGEST["image" if last in IMAGES else "text"]:
             sample.take(suffix, body.read(size))
     if sample is not None:

@@ -10,13 +10,13 @@ import numpy as np
 
 LOOKED_AT = 64
 """Samples whose captions are looked at before anything is said of them."""
-Place = Callable[[dict[str, Any]], dict[str, Any]]
+PlaceFn = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Intake:
     """Places batches on the devices, and warns if the captions of the first ones say nothing."""
 
-    def __init__(self, place: Place, say: Callable[[str], None]) -> None:
+    def __init__(self, place: PlaceFn, say: Callable[[str], None]) -> None:
         self.place = place
         self.say = say
         self.captions = CaptionCheck()

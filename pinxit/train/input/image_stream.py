@@ -98,7 +98,7 @@ class Stream:
         self.counts: Counter[str] = Counter(start.counts)
         """Rows by status, filtered ones included, that are behind the position."""
         self.log = log
-        self.logged = 0 if log is None else cut(log, start.logged)
+        self.logged = 0 if log is None else cut_log(log, start.logged)
         self._failed: list[tuple[Attempt, str, str]] = []
         self._since_ok = 0
         self._reachability = Reachability("dns", "connect", "timeout")
@@ -187,7 +187,7 @@ class Stream:
         return f"{statuses}; the last: {attempt.row.url or attempt.row.key}: {detail}"
 
 
-def cut(log: Path, size: int) -> int:
+def cut_log(log: Path, size: int) -> int:
     """Cuts off what was logged behind a position, and returns the bytes that are left."""
     if not log.is_file():
         return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,19 +29,17 @@ from pinxit.data.loader import ArrayRows, Loader
 from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
-from pinxit.encoders.text_columns import TextColumns
+from pinxit.encoders.text_columns import TextColumns, Track
 from pinxit.files import whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 from pinxit.train.build import Parts
-from pinxit.train.datasets import Examples, Split, load_examples
+from pinxit.train.datasets import Dataset, Split, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.feed import Feed
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
-
-Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
 class InMemoryFeed(Feed):
@@ -75,7 +73,7 @@ class InMemoryFeed(Feed):
         part = local_rows(parts.mesh, config.batch_size)
         self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
 
-    def _examples(self, count: int, split: Split) -> Examples:
+    def _examples(self, count: int, split: Split) -> Dataset:
         """Returns the first `count` rows of a split."""
         config = self.config
         return load_examples(
@@ -97,7 +95,7 @@ class InMemoryFeed(Feed):
         return step
 
 
-def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
+def cache_name(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     """Returns the hash that names a set of encoded rows."""
     digest = hashlib.sha256(json.dumps(about | {"pillow": PIL.__version__}).encode())
     for path in sorted(Path(pinxit.data.__file__).parent.rglob("*.py")):
@@ -108,7 +106,7 @@ def fingerprint(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     return digest.hexdigest()[:24]
 
 
-def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+def _chunks(examples: Dataset, size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yields images and captions, `size` rows at a time, drawn by threads one chunk ahead."""
     starts = range(0, len(examples), size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -126,7 +124,7 @@ def _chunks(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, list[st
 
 
 def _encode(
-    examples: Examples, autoencoder: Autoencoder | None, track: Track
+    examples: Dataset, autoencoder: Autoencoder | None, track: Track
 ) -> tuple[np.ndarray, list[str]]:
     """Returns latents (float32), or images (uint8) without an autoencoder, and captions."""
     arrays: list[np.ndarray] = []
@@ -163,7 +161,7 @@ def _store(folder: Path, array: np.ndarray, captions: list[str]) -> None:
 
 
 def prepare_rows(
-    examples: Examples,
+    examples: Dataset,
     *,
     about: dict[str, Any],
     autoencoder: Autoencoder | None,
@@ -173,7 +171,7 @@ def prepare_rows(
     say: Callable[[str], None] = lambda line: None,
 ) -> ArrayRows:
     """Returns the rows a run trains on: latents or images, and the columns of `text`."""
-    folder = cache / fingerprint(about | {"rows": len(examples)}, autoencoder)
+    folder = cache / cache_name(about | {"rows": len(examples)}, autoencoder)
     encoded = _load(folder, len(examples))
     if encoded is None:
         encoded = _encode(examples, autoencoder, track)

@@ -12,7 +12,7 @@ from pinxit.pipeline import save_release
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer
-from pinxit.train.report.page import write_report
+from pinxit.train.report.page import write_run_report
 from pinxit.train.run_folder import environment, write_values
 from pinxit.train.state import TrainState
 
@@ -66,7 +66,7 @@ def finish(
         text_max_tokens=config.text_max_tokens,
         details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")},
     )
-    write_report(
+    write_run_report(
         folder.report,
         name=config.name,
         results=results,

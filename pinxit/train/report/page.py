@@ -86,7 +86,7 @@ def _details(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary><pre>{html.escape(text)}</pre></details>"
 
 
-def write_report(
+def write_run_report(
     path: Path,
     *,
     name: str,

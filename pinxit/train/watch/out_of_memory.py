@@ -308,7 +308,7 @@ def _where(error: BaseException) -> str:
     return "training"
 
 
-def explained(
+def memory_advice(
     error: BaseException,
     config: TrainConfig,
     *,

@@ -1,8 +1,8 @@
 """What goes wrong in a run, told from its rows of metrics while it happens.
 
-A `Watch` is given every row and answers with findings: what was seen, with its figures, and what to
-try. Each is said once an episode, which begins when its condition holds and ends when the condition
-is clearly gone. No figure is judged against a fixed number that depends on the data: a loss is held
+A `RunWatch` is given every row and answers with findings: what was seen, with its figures, and
+what to try. Each is said once an episode, which begins when its condition holds and ends when it is
+clearly gone. No figure is judged against a fixed number that depends on the data: a loss is held
 against the run's own best and its own noise, a gradient against the median of those before, the
 speed of the data against what the step was measured to take.
 
@@ -23,7 +23,7 @@ from typing import Any
 from pinxit.train.settings import TrainConfig
 from pinxit.train.watch.data_advice import faster_data
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 
 RECENT = 3
 """Rows whose median is the loss of now."""
@@ -81,7 +81,7 @@ class LossCheck:
         self.best = (0, math.inf)
         self.rising, self.stuck = Episode(), Episode()
 
-    def __call__(self, step: int, row: Row) -> Iterator[Finding]:
+    def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
         loss = row.get("loss")
         if loss is None or not math.isfinite(loss):
             return
@@ -162,7 +162,7 @@ class GradientCheck:
         self.episode = Episode()
         self.inside = 0
 
-    def __call__(self, step: int, row: Row) -> Iterator[Finding]:
+    def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
         norm = row.get("grad_norm")
         if norm is None or not norm > 0:
             return
@@ -205,7 +205,7 @@ class DataCheck:
         self.left_out = 2
         self.step_seconds: float | None = None
 
-    def __call__(self, step: int, row: Row) -> Iterator[Finding]:
+    def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
         seconds, share = row.get("seconds_per_step"), row.get("data_wait_share")
         if seconds is None or share is None:
             return
@@ -242,7 +242,7 @@ class ScaleCheck:
         self.rows: deque[tuple[int, int]] = deque(maxlen=10)
         self.collapse, self.skips = Episode(), Episode()
 
-    def __call__(self, step: int, row: Row) -> Iterator[Finding]:
+    def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
         other = "--use_amp 0" if self.dtype != "float32" else "a longer --optimizer.warmup_steps"
         scale = row.get("loss_scale")
         if scale is not None and self.collapse.begins(scale <= COLLAPSED, over=scale >= RECOVERED):
@@ -277,7 +277,7 @@ class TextCheck:
         self.episode = Episode()
         self.patience = min(1000, max(300, config.max_steps // 2))
 
-    def __call__(self, step: int, row: Row) -> Iterator[Finding]:
+    def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
         gain, error = row.get("conditioning/gain"), row.get("conditioning/gain_error")
         if gain is None or error is None or step < self.patience:
             return
@@ -285,7 +285,7 @@ class TextCheck:
         if self.episode.begins(gain + 2 * error < EFFECT, over=effective(row)):
             yield Finding("text_unused", step, self._said(step, row, gain, error))
 
-    def _said(self, step: int, row: Row, gain: float, error: float) -> str:
+    def _said(self, step: int, row: MetricsRow, gain: float, error: float) -> str:
         own, other = row["conditioning/loss"], row["conditioning/loss_shuffled"]
         said = (
             f"the text does nothing: at step {step} the loss is {own:.4g} with the rows' own "
@@ -308,18 +308,18 @@ class TextCheck:
         )
 
 
-def effective(row: Row) -> bool:
+def effective(row: MetricsRow) -> bool:
     """Whether captions were surely found to lower the loss."""
     return row["conditioning/gain"] > max(EFFECT, 3 * row["conditioning/gain_error"])
 
 
 @dataclass
-class Watch:
+class RunWatch:
     """Looks at every row of a run; `dtype` is that of the network's arithmetic."""
 
     config: TrainConfig
     dtype: str = "float32"
-    before: Sequence[Row] = ()
+    before: Sequence[MetricsRow] = ()
     """Rows of an earlier part of the run, whose findings have been said."""
     findings: list[Finding] = field(default_factory=list)
     """All so far, those of `before` included."""
@@ -328,7 +328,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._data = DataCheck(self.config)
-        self._checks: tuple[Callable[[int, Row], Iterator[Finding]], ...] = (
+        self._checks: tuple[Callable[[int, MetricsRow], Iterator[Finding]], ...] = (
             LossCheck(self.config, self.dtype),
             GradientCheck(self.config),
             self._data,
@@ -341,20 +341,20 @@ class Watch:
             self.findings += [Finding(**one) for one in row.get("warnings", ())]
         self._data.begin()
 
-    def observe(self, step: int, row: Row) -> list[Finding]:
+    def observe(self, step: int, row: MetricsRow) -> list[Finding]:
         """What there is to say of a row."""
         found = self._observe(step, row)
         self.findings += found
         return found
 
-    def note(self, step: int, row: Row, say: Callable[[str], None]) -> dict[str, Any]:
+    def note(self, step: int, row: MetricsRow, say: Callable[[str], None]) -> dict[str, Any]:
         """Says what there is to say of a row; what the row is to keep of it."""
         found = self.observe(step, row)
         for finding in found:
             say(f"warning: {finding.text}")
         return {"warnings": [asdict(finding) for finding in found]} if found else {}
 
-    def _observe(self, step: int, row: Row) -> list[Finding]:
+    def _observe(self, step: int, row: MetricsRow) -> list[Finding]:
         if "conditioning/gain" in row:
             self.text_works |= effective(row)
         return [finding for check in self._checks for finding in check(step, row)]

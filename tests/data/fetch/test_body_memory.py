@@ -2,12 +2,12 @@
 
 import asyncio
 
-from pinxit.data.fetch.body_memory import Memory, Share
+from pinxit.data.fetch.body_memory import BodyMemory, BodyShare
 
 
 def test_memory_is_given_in_order_and_returned():
     async def main():
-        memory, got = Memory(10), []
+        memory, got = BodyMemory(10), []
 
         async def use(amount: int) -> None:
             held = await memory.take(amount)
@@ -41,15 +41,15 @@ def test_memory_is_given_in_order_and_returned():
 
 def test_a_share_grows_through_the_sizes():
     async def main():
-        middle, large = Memory(10), Memory(100)
+        middle, large = BodyMemory(10), BodyMemory(100)
         sizes = ((5, middle), (100, large))
-        share = Share(sizes, free=2)
+        share = BodyShare(sizes, free=2)
         assert share.room == 2
         await share.grow(3, None)
         assert (share.room, middle._free, large._free) == (5, 5, 100)
         await share.grow(6, None)
         assert (share.room, middle._free, large._free) == (100, 10, 0)
-        announced, short = Share(sizes, free=2), Share(sizes, free=2)
+        announced, short = BodyShare(sizes, free=2), BodyShare(sizes, free=2)
         await short.grow(3, 4)
         assert (short.room, middle._free) == (5, 6)
         waiting = asyncio.create_task(announced.grow(3, 60))
@@ -65,7 +65,7 @@ def test_a_share_grows_through_the_sizes():
         assert large._free == 75
         announced.release()
         short.release()
-        Share(sizes, free=2).shrink(0)
+        BodyShare(sizes, free=2).shrink(0)
         assert (middle._free, large._free) == (10, 100)
 
     asyncio.run(main())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from coyo_files import write_coyo
 
-from pinxit.cli.prepare import prepare
+from pinxit.cli.prepare import prepare_command
 from pinxit.config import UsageError
 from pinxit.data.filters.duplicate_list import DuplicateList, filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
@@ -253,4 +253,4 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(folder: Path, tmp_path: Pa
 def test_ranks_cannot_search(folder: Path, tmp_path: Path):
     words = ["coyo", "--dataset_path", str(folder), "--find_duplicates", str(tmp_path / "x")]
     with pytest.raises(UsageError, match="engine: 'rank' is of no use here"):
-        prepare([*words, "--engine", "rank", "--rank", "0", "--world", "2"])
+        prepare_command([*words, "--engine", "rank", "--rank", "0", "--world", "2"])

@@ -16,7 +16,7 @@ from pinxit.data.prepared.shards import (
     describe,
     pack,
     unpack,
-    verify,
+    verify_shard,
     write_shard,
 )
 from pinxit.files import DiskFull, write_json
@@ -107,7 +107,7 @@ def test_equal_records_give_equal_files_and_are_read_at_random(tmp_path):
     again = write_shard(tmp_path / "deep" / "a.array_record", rows)
     assert info == again and info.count == 200
     assert info == describe(tmp_path / "a.array_record", name="a.array_record", count=200)
-    verify(tmp_path / "a.array_record", info)
+    verify_shard(tmp_path / "a.array_record", info)
     with ShardReader(tmp_path / "a.array_record") as reader:
         assert len(reader) == 200
         assert reader.read([150, 3, 3]) == [rows[150], rows[3], rows[3]]
@@ -123,7 +123,7 @@ def test_equal_records_give_equal_files_and_are_read_at_random(tmp_path):
 
 def test_a_shard_of_nothing(tmp_path):
     info = write_shard(tmp_path / "none.array_record", [])
-    verify(tmp_path / "none.array_record", info)
+    verify_shard(tmp_path / "none.array_record", info)
     with ShardReader(tmp_path / "none.array_record") as reader:
         assert (info.count, len(reader), list(reader)) == (0, 0, [])
 
@@ -138,14 +138,14 @@ def test_every_kind_of_damage_is_found(tmp_path):
         bad[place // 8] ^= 1 << (place % 8)
         path.write_bytes(bad)
         with pytest.raises(DamagedShard, match="SHA-256"):
-            verify(path, info)
+            verify_shard(path, info)
     for bad in (good[:-1], good[: len(good) // 2], b"", good + b"\0"):
         path.write_bytes(bad)
         with pytest.raises(DamagedShard, match="bytes instead of"):
-            verify(path, info)
+            verify_shard(path, info)
     path.unlink()
     with pytest.raises(DamagedShard, match="missing"):
-        verify(path, info)
+        verify_shard(path, info)
     with pytest.raises(DamagedShard, match="missing"):
         ShardReader(path)
 
@@ -175,7 +175,7 @@ def test_a_shard_that_does_not_fit_leaves_nothing(tmp_path):
     before = write_shard(path, records(5))
     with file_size_limit(2**18), pytest.raises(DiskFull):
         write_shard(path, records())
-    verify(path, before)
+    verify_shard(path, before)
 
 
 def test_a_full_disk_leaves_nothing_and_room_heals_it(tmp_path):

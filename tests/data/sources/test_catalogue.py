@@ -15,7 +15,13 @@ from coyo_files import write_coyo
 
 from pinxit.data.row import Row, Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
-from pinxit.data.sources.files import File, fingerprint, list_files, open_file, without_held_out
+from pinxit.data.sources.files import (
+    File,
+    files_fingerprint,
+    list_files,
+    open_file,
+    without_held_out,
+)
 
 PNG = b"\x89PNG"
 
@@ -125,9 +131,11 @@ def test_wrong_input_is_named(tmp_path: Path):
 def test_fingerprint_is_of_names_and_sizes():
     files = [File("a", "/x/a", 1), File("b", "/x/b", None)]
     moved = [File("a", "s3://y/a", 1), File("b", "s3://y/b", None)]
-    assert fingerprint(files) == fingerprint(moved) and len(fingerprint(files)) == 22
-    assert fingerprint(files) != fingerprint([File("a", "/x/a", 2), files[1]])
-    assert fingerprint(files) != fingerprint(files[:1])
+    assert (
+        files_fingerprint(files) == files_fingerprint(moved) and len(files_fingerprint(files)) == 22
+    )
+    assert files_fingerprint(files) != files_fingerprint([File("a", "/x/a", 2), files[1]])
+    assert files_fingerprint(files) != files_fingerprint(files[:1])
 
 
 def test_listing_follows_names(tmp_path: Path):

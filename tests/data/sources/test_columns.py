@@ -13,7 +13,7 @@ from pinxit.data.sources.columns import (
     number,
     text,
     unreadable,
-    whole,
+    whole_number,
 )
 
 RELEASED = [
@@ -111,7 +111,7 @@ def test_casts():
     assert text("  a \n") == "a" and text(b"caf\xc3\xa9") == "café" and text(5) == "5"
     assert text("\ud800x") == "?x" and text(None) is None and text(" ") is None
     assert text(float("nan")) is None and text({"a": 1}) is None and text(True) is None
-    assert whole("12.9") == 12 and number("-3") == -3.0 and number("x") is None
+    assert whole_number("12.9") == 12 and number("-3") == -3.0 and number("x") is None
     assert hash_digits("9C8F00FF00FF00FF") == "9c8f00ff00ff00ff"
     assert hash_digits(-1) == "f" * 16 and hash_digits(255) == "00000000000000ff"
     assert hash_digits("xyz") is None and hash_digits("0" * 17) is None and hash_digits(1.5) is None

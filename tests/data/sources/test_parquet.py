@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pinxit.data.row import Row, Source
 from pinxit.data.sources import parquet as source_parquet
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.parquet import ParquetSource, plan
+from pinxit.data.sources.parquet import ParquetSource, units_of
 
 
 def every(source: Source) -> list[Row]:
@@ -45,7 +45,7 @@ def test_coyo_rows(tmp_path: Path):
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 20))
 def test_units_cover_all_rows_and_follow_row_groups(groups, unit_rows):
-    units = plan(groups, unit_rows=unit_rows)
+    units = units_of(groups, unit_rows=unit_rows)
     assert [row for start, stop in units for row in range(start, stop)] == list(range(sum(groups)))
     assert all(0 < stop - start <= unit_rows for start, stop in units)
     edges = {sum(groups[:i]) for i in range(len(groups) + 1)}

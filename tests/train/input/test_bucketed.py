@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from toys import assert_trees_equal
 
-from pinxit.cli.prepare import prepare
+from pinxit.cli.prepare import prepare_command
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.images.decode import ImageConfig, encode_image
 from pinxit.data.prepared.manifest import Manifest
@@ -69,7 +69,7 @@ def dataset(pictures: Path, bundle: Path, tmp_path_factory: pytest.TempPathFacto
     words = ["folder", "--dataset_path", pictures, "--out", out, "--vae", bundle, "--engine"]
     words += ["inline", "--image_size", 16, "--unit_rows", 24, "--images.workers", 1]
     words += ["--images.bucket_step", 4, "--encode_batch", 8]
-    assert prepare([str(word) for word in words]) == 0
+    assert prepare_command([str(word) for word in words]) == 0
     return out
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from toys import assert_trees_equal
 
-from pinxit.cli.prepare import prepare
+from pinxit.cli.prepare import prepare_command
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build
 from pinxit.train.display import Display
@@ -49,7 +49,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(pictures: Path, out: Path, bundle: Path, *more: object) -> int:
     words = ["folder", "--dataset_path", pictures, "--out", out, "--vae", bundle, "--engine"]
     words += ["inline", "--image_size", 16, "--unit_rows", 20, "--images.workers", 1]
-    return prepare([str(word) for word in [*words, "--encode_batch", 8, *more]])
+    return prepare_command([str(word) for word in [*words, "--encode_batch", 8, *more]])
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,9 @@ def test_an_unfinished_dataset_is_refused(
     with pytest.raises(ValueError, match=r"dataset_path: .* is without latents"):
         train(dataclasses.replace(config, dataset_path=str(out)))
     (out / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="not finished: run the same `prepare` command again"):
+    with pytest.raises(
+        ValueError, match="not finished: run the same `prepare_command` command again"
+    ):
         train(dataclasses.replace(config, dataset_path=str(out)))
 
 

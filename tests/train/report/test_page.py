@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pinxit.train.report.page import summary, write_report
+from pinxit.train.report.page import summary, write_run_report
 
 RESULTS = {
     "step": 1500,
@@ -24,7 +24,7 @@ def test_it_opens_with_pictures_then_figures_then_settings(tmp_path: Path):
     pictures = {name: tmp_path / f"{name}.png" for name in ("Sample grid", "Curves")}
     for path in pictures.values():
         Image.new("RGB", (8, 8), "red").save(path)
-    write_report(
+    write_run_report(
         tmp_path / "report.html",
         name="demo",
         results=RESULTS,

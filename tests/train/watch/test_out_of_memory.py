@@ -24,9 +24,9 @@ from pinxit.train.settings import (
 from pinxit.train.watch import out_of_memory as advice
 from pinxit.train.watch.out_of_memory import (
     advise,
-    explained,
     is_out_of_memory,
     ladder,
+    memory_advice,
     message,
     shortage,
 )
@@ -104,7 +104,7 @@ def test_advice_that_cannot_be_had_does_not_hide_the_error():
     def unknown(config: TrainConfig) -> int:
         raise UsageError("text_encoder", "owner/repo", problem="not known without its weights")
 
-    said = explained(out_of_memory(TPU), CONFIG, measure=unknown)
+    said = memory_advice(out_of_memory(TPU), CONFIG, measure=unknown)
     assert said.startswith("out of memory: RESOURCE_EXHAUSTED") and "(22.65G)" in said
     assert "what would fit cannot be told: text_encoder: 'owner/repo'" in said
 
@@ -221,5 +221,5 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
 def test_pictures_that_do_not_fit_are_told_apart(monkeypatch):
     monkeypatch.setattr(advice, "_where", lambda error: "drawing or measuring")
     error = out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
-    said = explained(error, CONFIG, measure=lambda config: GIB, limit=8 * GIB)
+    said = memory_advice(error, CONFIG, measure=lambda config: GIB, limit=8 * GIB)
     assert "the step itself fits" in said and "--evaluation.batch_size" in said

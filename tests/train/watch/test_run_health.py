@@ -16,7 +16,7 @@ from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.flow.objective import FlowMatching
 from pinxit.train.settings import OptimizerConfig, SamplingConfig, TrainConfig
 from pinxit.train.watch.data_advice import before_training, faster_data
-from pinxit.train.watch.run_health import Finding, Watch
+from pinxit.train.watch.run_health import Finding, RunWatch
 
 CONFIG = TrainConfig(max_steps=10_000)
 
@@ -32,7 +32,7 @@ def rows(losses: Iterable[float | None], **more: Callable[[int], Any]) -> list[d
 def said(
     rows: Iterable[dict[str, Any]], config: TrainConfig = CONFIG, **more: Any
 ) -> list[Finding]:
-    watch = Watch(config, **more)
+    watch = RunWatch(config, **more)
     return [finding for row in rows for finding in watch.observe(row["step"], row)]
 
 
@@ -247,9 +247,9 @@ def test_a_resumed_watch_says_what_an_uninterrupted_one_says():
     expected = said(whole)
     assert [f.kind for f in expected] == ["gradient", "loss_rises", "loss_rises"]
     for cut in (50, 81, 103, 104, 130):
-        first = Watch(CONFIG)
+        first = RunWatch(CONFIG)
         kept = [row | first.note(row["step"], row, lambda line: None) for row in whole[:cut]]
-        second = Watch(CONFIG, before=kept)
+        second = RunWatch(CONFIG, before=kept)
         for row in whole[cut:]:
             second.observe(row["step"], row)
         assert second.findings == expected, cut
