@@ -49,6 +49,25 @@ class UsageError(ValueError):
         super().__init__(f"{message}; valid: {choices}" if choices else message)
 
 
+def check_writable(field: str, value: str, folder: Path) -> None:
+    """Raises unless files can be written to the folder; it is made later, so it need not exist."""
+    import tempfile
+
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    why = "" if place.is_dir() else "a file"
+    try:
+        if not why:
+            tempfile.TemporaryDirectory(prefix=".pinxit-", dir=place).cleanup()
+    except OSError as error:
+        why = f"read-only ({error.strerror})"
+    if why:
+        problem = f"not a place to write to: {place} is {why}"
+        valid = "a folder, there or not, that may be written to"
+        raise UsageError(field, value, problem=problem, valid=valid)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; a `UsageError` where the file holds none."""
     try:

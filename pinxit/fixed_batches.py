@@ -7,8 +7,6 @@ from typing import TypeVar, overload
 
 import numpy as np
 
-from pinxit.config import UsageError
-
 T = TypeVar("T")
 
 
@@ -23,7 +21,7 @@ def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
     """
     missing = size - len(rows)
     if missing < 0 or not len(rows):
-        raise UsageError(f"rows: {len(rows)} cannot be padded to {size}; valid: 1 to {size}")
+        raise ValueError(f"rows: {len(rows)} cannot be padded to {size}; valid: 1 to {size}")
     if isinstance(rows, list):
         return rows + rows[-1:] * missing
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])

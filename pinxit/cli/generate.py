@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.cli.arguments import parse
-from pinxit.config import UsageError, positive
+from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
 
 
@@ -65,8 +65,7 @@ def generate_command(argv: Sequence[str]) -> int:
     prompts = _prompts(options)
     positive("n", options.n)
     positive("steps", options.steps)
-    if Path(options.out).exists() and not Path(options.out).is_dir():
-        raise UsageError("out", options.out, problem="a file", valid="a directory")
+    check_writable("out", options.out, Path(options.out))
     from rich.console import Console
 
     from pinxit.pipeline import load_checkpoint
@@ -118,7 +117,13 @@ def _prompts(options: GenerateOptions) -> list[str]:
         if not path.is_file():
             problem = "not a file"
             raise UsageError("prompts_file", str(path), problem=problem, valid="a text file")
-        prompts += [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
+            valid = "a text file"
+            raise UsageError("prompts_file", str(path), problem=problem, valid=valid) from error
+        prompts += [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UsageError("prompt", prompts, problem="an empty list", valid="at least one prompt")
     return prompts

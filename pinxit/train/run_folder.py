@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pinxit.config import UsageError, from_json, read_json, to_json
+from pinxit.config import UsageError, check_writable, from_json, read_json, to_json
 from pinxit.files import write_json
 from pinxit.train.checkpoint import check_config
 from pinxit.train.settings import TrainConfig
@@ -122,16 +122,10 @@ def claim(config: TrainConfig) -> RunFolder:
 
 def _check_writable(config: TrainConfig) -> None:
     """Raises unless the run's folder can be made, or written into where it is there."""
-    root = place = folder_of(config).root.absolute()
-    while not place.exists():
-        place = place.parent
-    if place == root and not place.is_dir():
+    root = folder_of(config).root
+    if root.exists() and not root.is_dir():
         return  # it is taken, as `claim` says
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        why = "read-only" if place.is_dir() else "a file"
-        problem = f"not a place to write to: {place} is {why}"
-        valid = "a folder, there or not, that may be written to"
-        raise UsageError("output_dir", config.output_dir, problem=problem, valid=valid)
+    check_writable("output_dir", config.output_dir, root)
 
 
 def _check_start(config: TrainConfig) -> None:

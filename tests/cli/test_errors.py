@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pinxit.cli import main as command_line
 from pinxit.cli.main import guarded, main
@@ -34,6 +35,7 @@ INTERNAL = {
     "pinxit/encoders/joint_text_encoder.py": "shapes inside a jitted function",
     "pinxit/encoders/tiling.py": "no setting names a tile",
     "pinxit/encoders/token_rows.py": "a string where Python code must pass a list",
+    "pinxit/fixed_batches.py": "the sizes of batches are the package's own",
     "pinxit/models/transformer.py": "shapes inside a jitted function",
     "pinxit/plan/compile_worker.py": "the compiler's own failures",
     "pinxit/plan/hlo.py": "the text is the compiler's",
@@ -110,3 +112,115 @@ def test_memory_interrupts_and_closed_pipes_are_no_bugs(capsys):
         cwd=ROOT,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> Path:
+    """Files and folders that are not what a command expects."""
+    root = tmp_path_factory.mktemp("broken")
+    (root / "file").write_text("text")
+    (root / "empty").mkdir()
+    (root / "pictures").mkdir()
+    Image.new("RGB", (64, 64), "red").save(root / "pictures" / "red.png")
+    (root / "pictures" / "red.txt").write_text("a red square")
+    (root / "latin1.txt").write_bytes(b"caf\xe9\n")
+    (root / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    (root / "damaged.tar").write_bytes(b"no tar at all" * 100)
+    (root / "note.png").write_text("no picture")
+    (root / "huggingface").mkdir()
+    (root / "huggingface" / "config.json").write_text("{not json")
+    for name, text in {"no_json": "{", "a_list": "[]", "no_object": "{}"}.items():
+        for file in ("config.json", "model.json", "images.json", "latents.json", "manifest.json"):
+            (root / name).mkdir(exist_ok=True)
+            (root / name / file).write_text(text)
+    run = root / "runs" / "old"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"batch_size": "many"')
+    wrong = root / "runs" / "wrong"
+    wrong.mkdir()
+    (wrong / "config.json").write_text('{"no_such_setting": 1}')
+    typed = root / "runs" / "typed"
+    typed.mkdir()
+    (typed / "config.json").write_text('{"batch_size": "many"}')
+    return root
+
+
+TRAIN = ["train", "--recipe", "mock", "--output_dir", "{root}/runs"]
+GENERATE = ["generate", "a house", "--out", "{root}/out"]
+PREPARE = ["prepare", "folder", "--out", "{root}/set"]
+
+MISTAKES = [
+    # train
+    [*TRAIN, "--name", "old"],
+    [*TRAIN, "--name", "wrong"],
+    [*TRAIN, "--name", "typed"],
+    [*TRAIN, "--optimizer.learning_rate", "-1"],
+    [*TRAIN, "--objective.time.std", "0"],
+    [*TRAIN, "--model.num_heads", "7"],
+    [*TRAIN, "--vae", "{root}/huggingface"],
+    [*TRAIN, "--vae", "{root}/file"],
+    [*TRAIN, "--text_encoder", "{root}/empty"],
+    [*TRAIN, "--init_from", "{root}/nowhere"],
+    [*TRAIN, "--init_from", "{root}/no_json", "--name", "new"],
+    ["train", "--recipe", "mock", "--output_dir", "{root}/file"],
+    ["train", "--recipe", "mock", "--output_dir", "/proc/nowhere"],
+    ["train", "--dataset_path", "{root}/no_json", "--output_dir", "{root}/runs"],
+    ["train", "--dataset_path", "{root}/a_list", "--output_dir", "{root}/runs"],
+    ["train", "--dataset_path", "{root}/no_object", "--output_dir", "{root}/runs"],
+    ["train", "--dataset_name", "folder", "--dataset_path", "{root}/nowhere"],
+    # generate
+    [*GENERATE, "--checkpoint", "{root}/file"],
+    [*GENERATE, "--checkpoint", "{root}/empty"],
+    [*GENERATE, "--checkpoint", "{root}/no_json"],
+    [*GENERATE, "--checkpoint", "{root}/a_list"],
+    [*GENERATE, "--checkpoint", "{root}/no_object"],
+    [*GENERATE, "--steps", "none", "--solver", "eular"],
+    ["generate", "a house", "--steps", "1", "--out", "{root}/file"],
+    ["generate", "a house", "--steps", "1", "--out", "/proc/nowhere"],
+    ["generate", "--prompts_file", "{root}/empty"],
+    ["generate", "--prompts_file", "{root}/latin1.txt", "--out", "{root}/out"],
+    # evaluate
+    ["evaluate", "--checkpoint", "{root}/no_json"],
+    ["evaluate", "--checkpoint", "{root}/nowhere"],
+    ["evaluate", "--prompts", "-1"],
+    ["evaluate", "--prompts", "0", "--images", "3"],
+    ["evaluate", "--prompts", "0", "--images", "0", "--out", "{root}/empty"],
+    # plan
+    ["plan", "--recipe", "mock", "--target", "nowhere"],
+    ["plan", "--recipe", "mock", "--batch_size", "x"],
+    ["plan", "--recipe", "mock", "--vae", "{root}/huggingface"],
+    ["plan", "--recipe", "mock", "--picture", "plan.txt"],
+    # prepare
+    ["prepare", "nowhere", "--out", "{root}/set"],
+    ["prepare", "folder"],
+    [*PREPARE, "--dataset_path", "{root}/nowhere"],
+    [*PREPARE, "--dataset_path", "{root}/empty"],
+    [*PREPARE, "--dataset_path", "{root}/file"],
+    ["prepare", "cc12m", "--dataset_path", "{root}/damaged.parquet", "--out", "{root}/set"],
+    ["prepare", "cc12m", "--dataset_path", "{root}/note.png", "--out", "{root}/file"],
+    [*PREPARE, "--dataset_path", "{root}/pictures", "--vae", "{root}/huggingface"],
+    ["prepare", "--stage", "latents", "--out", "{root}/no_json"],
+    ["prepare", "--stage", "latents", "--out", "{root}/a_list"],
+    ["prepare", "--stage", "latents", "--out", "{root}/no_object"],
+    ["prepare", "--stage", "latents", "--out", "{root}/nowhere"],
+    ["prepare", "folder", "--dataset_path", "{root}/pictures", "--out", "/proc/nowhere"],
+    # doctor
+    ["doctor", "nowhere"],
+    ["doctor", "one", "two"],
+    ["doctor", "--timeout", "soon"],
+    # any
+    ["trane"],
+    ["train", "--no_such_setting", "1"],
+    ["generate", "--extensions", "{root}/nowhere.py", "a house"],
+]
+"""Command lines with a mistake in them, of every command."""
+
+
+@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
+def test_a_persons_mistake_is_one_line(broken: Path, capsys, monkeypatch, words: list[str]):
+    monkeypatch.delenv("PINXIT_EXTENSIONS", raising=False)
+    code = main([word.format(root=broken) for word in words])
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("pinxit: error: ")]
+    assert (code, errors) == (2, lines[-1:]), lines
+    assert not any("Traceback" in line for line in lines)
