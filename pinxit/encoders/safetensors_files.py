@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pinxit.config import UsageError
+from pinxit.config import UsageError, read_json
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -45,7 +45,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in `path`."""
     if not path.is_file():
         raise UsageError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
-    return read_config(path)
+    return read_json(path)
 
 
 def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTensor]:
