@@ -174,16 +174,16 @@ def _described(cls: type, description: str | None, aliases: Mapping[str, str]) -
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's error box."""
-    body = []
-    for line in box.splitlines():
-        line = line.strip("│ ").strip()
-        if line.startswith(("╭", "╰")):
-            continue
-        if line.startswith("─"):
-            break
-        body.append(line)
-    text = " ".join(body)
+    """The message inside tyro's error box, which is drawn in ASCII where the output is."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= set("─-"):
+            sections.append([])
+        elif line and not line.startswith(("╭", "╰")):
+            sections[-1].append(line)
+    titled = "╭" not in box and len(sections) > 1  # in ASCII the title has a section of its own
+    text = " ".join(sections[1 if titled else 0])
     if text.startswith("Error parsing ") and not text.startswith("Error parsing --"):
         # a dataclass refused its values: its own message says everything
         text = text.partition(": ")[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,6 +101,15 @@ def test_a_wrong_input_is_one_line(line, message):
     with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
         read(line)
     assert message in str(error.value)
+    assert not re.search("Value error|helptext|--$", str(error.value))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_message_is_free_of_its_box(encoding, monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    with pytest.raises(UsageError) as error:
+        read("--patch 0")
+    assert str(error.value) == "part.patch_size: 0 must be at least 1"
 
 
 def test_help_lists_fields_and_short_names(capsys):
