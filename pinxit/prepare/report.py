@@ -6,11 +6,7 @@ page has no scripts.
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +19,17 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
+from pinxit.html_report import (
+    Html,
+    command_line,
+    folded_json,
+    heading,
+    note,
+    page,
+    paragraph,
+    picture,
+    table,
+)
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.report_pictures import (
@@ -37,15 +44,11 @@ REPORT = "report.html"
 PICTURES = "report"
 """The folder of the pictures, beside the page, which bears them as well."""
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
-img { max-width: 100%; height: auto }
-pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
-table { border-collapse: collapse }
-td, th { padding: .2rem .9rem; border-bottom: 1px solid #e3e3e3; text-align: right }
+body { max-width: 84rem }
+figure { margin: 0 }
+td, th { padding: .2rem .9rem }
 td:first-child, td:nth-child(2), th { text-align: left }
 .bar { background: #7aa6d8; height: .8rem }
-.note { background: #fff3cd; padding: .5rem .8rem }
 """
 
 
@@ -59,39 +62,25 @@ def write_preparation_report(
         counts.update(record.counts)
     ledger = Ledger(root, "images")
     identity, notes = ledger.identity() or {}, ledger.notes()
-    parts = [
-        f"<h1>{_text(root.name)}</h1>",
-        f"<p>{_text(_sentence(records, counts, identity))}</p>",
-        *_networks(notes),
-    ]
+    parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
     if command:
-        parts += ["<h2>Command</h2>", f"<pre>{_text(shlex.join(command))}</pre>"]
+        parts += [heading("Command"), command_line(command)]
     reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]
     skipped = list(ledger.skipped().items())
-    for heading, found in (("Units that failed", reasons), ("Units left out", skipped)):
-        if found:
-            parts += [f"<h2>{heading}</h2>", _reasons(found)]
-    parts += ["<h2>What became of every row</h2>", _ends(counts)]
-    for heading, name, picture in _pictures(root, records, identity):
-        parts += [f"<h2>{heading}</h2>", _embed(root / PICTURES / name, heading, picture)]
-    parts += _manifest(root)
-    parts.append("<h2>Settings</h2>")
-    for name, value in (("decide the content", identity), ("do not", notes)):
-        parts.append(f"<details><summary>{name}</summary><pre>{_json(value)}</pre></details>")
-    title = f"<meta charset='utf-8'><title>{_text(root.name)}</title><style>{STYLE}</style>"
-    page = f"<!doctype html><html lang='en'><head>{title}</head><body>{''.join(parts)}</body>"
+    for label, units in (("Units that failed", reasons), ("Units left out", skipped)):
+        if units:
+            parts += [heading(label), *_reasons(units)]
+    parts += [heading("What became of every row"), _ends(counts)]
+    for label, name, png in _pictures(root, records, identity):
+        with whole(root / PICTURES / name) as temporary:
+            temporary.write_bytes(png)
+        parts += [heading(label), picture(png, label)]
+    parts += [*_manifest(root), heading("Settings")]
+    parts += [folded_json("decide the content", identity), folded_json("do not", notes)]
     path = root / REPORT
     with whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page(root.name, parts, style=STYLE), encoding="utf-8")
     return path
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _json(value: Any) -> str:
-    return _text(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _sentence(
@@ -112,7 +101,7 @@ def _sentence(
     return f"{said}. {sum(record.seconds for record in records):,.0f} seconds of work."
 
 
-def _networks(notes: Mapping[str, Any]) -> list[str]:
+def _networks(notes: Mapping[str, Any]) -> list[Html]:
     """A remark where private networks were opened, or opt-outs not honoured."""
     fetch = notes.get("fetch", {})
     remarks = []
@@ -121,30 +110,24 @@ def _networks(notes: Mapping[str, Any]) -> list[str]:
         remarks.append(f"Fetched from networks that are not public, as asked for: {networks}.")
     if fetch.get("honour_opt_out") is False:
         remarks.append("Opt-outs of the owners (X-Robots-Tag) were not honoured.")
-    return [f"<p class='note'>{_text(remark)}</p>" for remark in remarks]
+    return [note(remark) for remark in remarks]
 
 
-def _reasons(found: Sequence[tuple[object, str]]) -> str:
-    """A table of units and reasons."""
-    rows = [
-        f"<tr><td>{_text(unit)}</td><td>{_text(reason)}</td></tr>" for unit, reason in found[:50]
-    ]
-    more = f"<p>and {len(found) - 50} more</p>" if len(found) > 50 else ""
-    return f"<table><tr><th>unit</th><th>reason</th></tr>{''.join(rows)}</table>{more}"
+def _reasons(units: Sequence[tuple[object, str]]) -> list[Html]:
+    """Returns a table of units and reasons, of the first fifty."""
+    rest = len(units) - 50
+    more = [paragraph(f"and {rest} more")] if rest > 0 else []
+    return [table(("unit", "reason"), units[:50]), *more]
 
 
-def _ends(counts: Counter[str]) -> str:
-    """A table of statuses, the most frequent first."""
+def _ends(counts: Counter[str]) -> Html:
+    """Returns a table of statuses, the most frequent first."""
     rows = []
     for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         share = count / counts.total()
-        bar = f"<div class='bar' style='width:{max(1, round(300 * share))}px'></div>"
-        rows.append(
-            f"<tr><td>{_text(status)}</td><td>{_text(meaning(status))}</td><td>{count:,}</td>"
-            f"<td>{share:.2%}</td><td>{bar}</td></tr>"
-        )
-    head = "<tr><th>end</th><th>meaning</th><th>rows</th><th>share</th><th></th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
+        bar = Html(f"<div class='bar' style='width:{max(1, round(300 * share))}px'></div>")
+        rows.append((status, meaning(status), f"{count:,}", f"{share:.2%}", bar))
+    return table(("end", "meaning", "rows", "share", ""), rows)
 
 
 def _pictures(
@@ -173,30 +156,19 @@ def _png(picture: Image.Image | None) -> bytes | None:
     return buffer.getvalue()
 
 
-def _embed(path: Path, heading: str, picture: bytes) -> str:
-    """Writes the picture, and shows it in the page."""
-    with whole(path) as temporary:
-        temporary.write_bytes(picture)
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{_text(heading)}" src="data:image/png;base64,{data}">'
-
-
-def _manifest(root: Path) -> list[str]:
+def _manifest(root: Path) -> list[Html]:
     """Sizes and the latents' statistics; a remark where the dataset is not finished."""
     try:
         manifest = Manifest.read(root)
     except Unfinished as error:
-        return [f"<p class='note'>{_text(error)}</p>"]
+        return [note(error)]
     sizes = ", ".join(f"{name} {manifest.bytes(name) / 1e9:.3f} GB" for name in manifest.files)
-    parts = ["<h2>On the disk</h2>", f"<p>{_text(sizes)}; {manifest.fingerprint()}</p>"]
+    parts = [heading("On the disk"), paragraph(f"{sizes}; {manifest.fingerprint()}")]
     if manifest.latents is None:
         return parts
     count, lost = manifest.latents["count"], manifest.latents["not_finite"]
-    parts += ["<h2>Latents</h2>", f"<p>{count:,} latents, {lost:,} left out as not finite.</p>"]
-    rows = zip(manifest.latents["mean"], manifest.latents["std"], strict=True)
-    cells = [
-        f"<tr><td>{i}</td><td>{mean:.4f}</td><td>{std:.4f}</td></tr>"
-        for i, (mean, std) in enumerate(rows)
-    ]
-    head = "<tr><th>channel</th><th>mean</th><th>standard deviation</th></tr>"
-    return [*parts, f"<table>{head}{''.join(cells)}</table>"]
+    statistics = zip(manifest.latents["mean"], manifest.latents["std"], strict=True)
+    rows = [(i, f"{mean:.4f}", f"{std:.4f}") for i, (mean, std) in enumerate(statistics)]
+    parts += [heading("Latents")]
+    parts += [paragraph(f"{count:,} latents, {lost:,} left out as not finite.")]
+    return [*parts, table(("channel", "mean", "standard deviation"), rows)]

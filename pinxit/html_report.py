@@ -1,0 +1,95 @@
+"""The skeleton of the HTML reports: one page with its style and pictures inside, and no scripts.
+
+Every function escapes the text it is given, because captions and error messages come from
+strangers. Text that is already HTML has the type `Html` and stays as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+img { max-width: 100%; height: auto }
+pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
+table { border-collapse: collapse }
+td, th { padding: .25rem .9rem; border-bottom: 1px solid #e3e3e3; text-align: right }
+td:first-child, th:first-child { text-align: left }
+.best { font-weight: 600; background: #eef6ee }
+.note { background: #fff3cd; padding: .5rem .8rem }
+"""
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def escaped(value: object) -> Html:
+    """Returns a value as text of the page; what is `Html` stays as it is."""
+    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+
+
+def page(title: str, parts: Iterable[Html], *, style: str = "") -> str:
+    """Returns the whole page: a heading, then the parts. `style` follows the common style."""
+    head = f"<meta charset='utf-8'><title>{escaped(title)}</title><style>{STYLE}{style}</style>"
+    body = "".join([Html(f"<h1>{escaped(title)}</h1>"), *parts])
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body>"
+
+
+def heading(text: object) -> Html:
+    """Returns the heading of a section."""
+    return Html(f"<h2>{escaped(text)}</h2>")
+
+
+def paragraph(text: object) -> Html:
+    """Returns a paragraph."""
+    return Html(f"<p>{escaped(text)}</p>")
+
+
+def note(text: object) -> Html:
+    """Returns a paragraph that stands out."""
+    return Html(f"<p class='note'>{escaped(text)}</p>")
+
+
+def command_line(words: Sequence[str]) -> Html:
+    """Returns a command as a shell reads it."""
+    return Html(f"<pre>{escaped(shlex.join(words))}</pre>")
+
+
+def bullets(items: Iterable[object]) -> Html:
+    """Returns a list."""
+    return Html(f"<ul>{''.join(f'<li>{escaped(item)}</li>' for item in items)}</ul>")
+
+
+def folded_json(summary: str, value: Any) -> Html:
+    """Returns a value as JSON that is shown once its `summary` is clicked."""
+    text = escaped(json.dumps(value, indent=2, ensure_ascii=False))
+    return Html(f"<details><summary>{escaped(summary)}</summary><pre>{text}</pre></details>")
+
+
+def picture(png: bytes, caption: str) -> Html:
+    """Returns a PNG, embedded in the page."""
+    data = base64.b64encode(png).decode()
+    return Html(
+        f'<figure><img alt="{escaped(caption)}" src="data:image/png;base64,{data}"></figure>'
+    )
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, best: int | None = None
+) -> Html:
+    """Returns a table; row `best` stands out. Floats are shown with three decimals."""
+    lines = ["<tr>" + "".join(f"<th>{escaped(name)}</th>" for name in head) + "</tr>"]
+    for number, row in enumerate(rows):
+        mark = ' class="best"' if number == best else ""
+        cells = (f"{cell:.3f}" if isinstance(cell, float) else escaped(cell) for cell in row)
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return Html(f"<table>{''.join(lines)}</table>")
