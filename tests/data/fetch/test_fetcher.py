@@ -22,7 +22,6 @@ from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
 from pinxit.data.fetch.http_request import opts_out
 from pinxit.data.outcome import is_status
-from pinxit.data.retry_after import seconds_of
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +111,6 @@ def test_words_of_an_opt_out():
     for value in ("", "all", "nofollow", "noarchive, nosnippet", "index", "noaix"):
         assert opts_out({"X-Robots-Tag": value}) is None, value
     assert opts_out({"TDM-Reservation": "1"}) and opts_out({"TDM-Reservation": "0"}) is None
-
-
-def test_retry_after_as_seconds_or_date():
-    assert seconds_of("120") == 120.0 and seconds_of(" 0 ") == 0.0
-    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert 1e8 < seconds_of("Fri, 21 Oct 2101 07:28:00 GMT") < 1e10
-    for text in ("", "soon", "-5", "1.5", "٣", "Wed, 99 Foo"):
-        assert seconds_of(text) is None
-    assert seconds_of("9" * 400) == 999999999.0
 
 
 def test_limits_are_what_was_asked_for(server):

@@ -11,7 +11,6 @@ from pinxit.config import UsageError, from_json, to_json
 from pinxit.data.filters.row_filter import REASONS, Filter, FilterConfig
 from pinxit.data.outcome import is_status
 from pinxit.data.row import Row
-from pinxit.data.url_host import host_of
 
 GOOD: dict[str, Any] = {
     "url": "http://images.test/0.jpg",
@@ -184,9 +183,3 @@ def test_from_the_command_line():
     assert config == FilterConfig(min_side=None, blocked_domains=("a.test", "b.test"))
     with pytest.raises(UsageError, match="missing: 'maybe' is not understood; valid: keep, drop"):
         parse(FilterConfig, ["--missing", "maybe"])
-
-
-def test_host_of():
-    assert host_of("https://User:pw@WWW.Example.COM.:443/a?b#c") == "www.example.com"
-    assert host_of("http://[::1]/a") == "::1" and host_of("no url") == ""
-    assert host_of("http://[broken") == "" and host_of(None) == ""

@@ -1,0 +1,40 @@
+"""What a run may ask of its data, and what a feed that says nothing answers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from pinxit.train.input.feed import Feed
+from pinxit.train.input.in_memory import InMemoryFeed
+from pinxit.train.input.prepared import PreparedFeed
+from pinxit.train.input.streamed import StreamedFeed
+
+
+class Quiet(Feed):
+    """Rows that are always there."""
+
+    def held_out(self) -> list[Any]:
+        return []
+
+    def position(self, step: int) -> int:
+        return step
+
+
+def test_what_a_feed_need_not_say():
+    feed = Quiet()
+    feed.begin()
+    feed.watch(lambda: True)
+    assert (feed.figures(), feed.results(), feed.ended()) == ({}, {}, "")
+
+
+@pytest.mark.parametrize("kind", [InMemoryFeed, PreparedFeed, StreamedFeed])
+def test_every_feed_says_where_it_is_and_what_it_holds_out(kind: type[Feed]):
+    for name in ("held_out", "position"):
+        assert name in vars(kind), "the protocol's own returns nothing"
+    for name, method in inspect.getmembers(Feed, inspect.isfunction):
+        if not name.startswith("_"):
+            of = list(inspect.signature(getattr(kind, name)).parameters)
+            assert of == list(inspect.signature(method).parameters), name
