@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pinxit.config import UsageError, choice
@@ -341,6 +342,10 @@ class TrainConfig:
             raise UsageError("dataset_path", path, problem="not made by `pinxit prepare`")
         if name in DATASETS:
             names = [other for other in dataset_names() if other not in (*DATASETS, PREPARED)]
+            if not Path(path).expanduser().exists():
+                valid = "a folder that `pinxit prepare` made, or also a --dataset_name of: "
+                valid += ", ".join(names)
+                raise UsageError("dataset_path", path, problem="not there", valid=valid)
             problem = "not read from dataset_path"
             raise UsageError("dataset_name", name, problem=problem, valid=names)
         return name
