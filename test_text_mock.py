@@ -134,12 +134,13 @@ def drawing(root: Path) -> Iterator[Check]:
 def measuring(root: Path) -> Iterator[Check]:
     """The validation loss of the run."""
     from pinxit.data.mock import MockImages
+    from pinxit.evaluate.context import EvaluationContext
     from pinxit.evaluate.validation_loss import validation_loss
     from pinxit.pipeline import load_checkpoint
 
     model = load_checkpoint(root / "whole" / "mock")
     rows = MockImages(20, model.image_size, seed=1)
-    values = dict(validation_loss(model, rows, batch_size=8))
+    values = dict(validation_loss(EvaluationContext(model, rows, batch_size=8)))
     loss = values["validation/loss"]
     yield "the validation loss is finite and below 2", 0 < loss < 2, f"{loss:.3f}"
 

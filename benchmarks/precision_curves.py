@@ -29,7 +29,14 @@ from rich.console import Console
 from pinxit import recipes
 from pinxit.cli.xla_environment import prepare_environment
 from pinxit.train.metric_writers import read_rows
-from pinxit.train.settings import EmaConfig, EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import (
+    EmaConfig,
+    EvalConfig,
+    ModelConfig,
+    SampleGridConfig,
+    Sampling,
+    TrainConfig,
+)
 
 COLOURS = {"float32": "0.35", "bfloat16": "tab:blue", "float16": "tab:red"}
 SMOOTH = 5
@@ -51,7 +58,8 @@ def settings(args: argparse.Namespace, folder: str, dtype: str, seed: int) -> Tr
         eval_interval=0,
         model=ModelConfig("debug", hidden_size=args.width, depth=args.depth, dtype=dtype),  # type: ignore[arg-type]
         ema=EmaConfig(lengths=()),
-        sampling=SamplingConfig(steps=1, prompts=("a house",), seeds=(0,), guidance_scale=1.0),
+        sampling=Sampling(steps=1, guidance_scale=1.0),
+        samples=SampleGridConfig(prompts=("a house",), seeds=(0,)),
         evaluation=EvalConfig(prompts=0, images=256),
     )
 

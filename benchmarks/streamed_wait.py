@@ -119,7 +119,13 @@ def main() -> int:
     from pinxit.data.images.decode import ImageConfig
     from pinxit.train.metric_writers import read_rows
     from pinxit.train.run import run
-    from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+    from pinxit.train.settings import (
+        EvalConfig,
+        ModelConfig,
+        SampleGridConfig,
+        Sampling,
+        TrainConfig,
+    )
 
     with tempfile.TemporaryDirectory() as folder, serving() as port:
         root, steps = Path(folder), WARM + args.steps
@@ -142,7 +148,8 @@ def main() -> int:
             fetch=FetchConfig(allow_networks=("127.0.0.1/32",), per_host=16),
             images=ImageConfig(workers=1),
             model=ModelConfig(preset=args.preset),
-            sampling=SamplingConfig(steps=1, prompts=("waves",), seeds=(0,)),
+            sampling=Sampling(steps=1),
+            samples=SampleGridConfig(prompts=("waves",), seeds=(0,)),
             evaluation=EvalConfig(prompts=0, images=0),
         )
         memory = replace(

@@ -116,12 +116,36 @@ class VelocityFn(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """The seam between model and training. It owns noise, time and caption dropout."""
+    """The seam between model and training. It owns noise, time and caption dropout.
+
+    It is a frozen dataclass whose fields are its settings.
+    """
+
+    @property
+    def caption_dropout(self) -> float:
+        """Share of samples that are trained without their caption; advice on guidance reads it."""
+        ...
 
     def loss(
         self, model: VelocityFn, batch: Batch, *, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Mean loss over the batch and metrics; `key` is already folded with the step."""
+        """Mean loss over the batch, and metrics; `key` is already folded with the step.
+
+        The metrics may be empty. Scalars are averaged over batches and arrays are added; a pair
+        ``x_sum``, ``x_count`` becomes ``x``. Known names: ``loss_of_zero``, ``loss_by_t``.
+        """
+        ...
+
+    def error(
+        self,
+        model: VelocityFn,
+        latents: Float[Array, "b h w c"],
+        conditioning: Conditioning,
+        *,
+        noise: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+    ) -> Float[Array, " b"]:
+        """Each sample's loss at given noise and time, without dropout, for validation."""
         ...
 
 

@@ -102,6 +102,50 @@ def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageEr
     return UsageError("setting", name, valid=valid)
 
 
+# --- kinds ------------------------------------------------------------------------------------
+
+
+KIND = "kind"
+"""In JSON and in differences: the name of a setting's class, where there are several to choose."""
+
+
+def one_of(table: Mapping[str, type], *, wiring: str) -> dict[str, Any]:
+    """The metadata of a dataclass field that holds an instance of one of the table's classes.
+
+    JSON has the class's name in the table as `KIND`; without it (older files) it is the default's.
+    `wiring` is the table's full name, for the message that tells how to add a class.
+    """
+    return {"kinds": table, "wiring": wiring}
+
+
+def kinds_of(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Returns the fields with the metadata of `one_of`, by name."""
+    return {field.name: field for field in dataclasses.fields(cls) if "kinds" in field.metadata}
+
+
+def kind_of(field: dataclasses.Field[Any], value: Any) -> str:
+    """The name of a value's class in its field's table; a `UsageError` where it has none."""
+    table = field.metadata["kinds"]
+    for kind, cls in table.items():
+        if type(value) is cls:
+            return kind
+    cls = type(value).__name__
+    module, _, name = field.metadata["wiring"].rpartition(".")
+    add = f"{name}[{cls.lower()!r}] = {cls} ({name} is in {module})"
+    problem = "a class without a name in the table"
+    raise UsageError(field.name, cls, problem=problem, valid=f"{', '.join(table)}; or add {add}")
+
+
+def as_kind(config: T, name: str, kind: str) -> T:
+    """The config with a field of another kind; settings that both kinds have keep their values."""
+    table = kinds_of(config)[name].metadata["kinds"]
+    choice(name, kind, table)
+    old, new = getattr(config, name), table[kind]()
+    known = {field.name for field in dataclasses.fields(old) if field.init}
+    both = {f.name: getattr(old, f.name) for f in dataclasses.fields(new) if f.name in known}
+    return dataclasses.replace(config, **{name: dataclasses.replace(new, **both)})  # type: ignore[type-var]
+
+
 # --- fields -----------------------------------------------------------------------------------
 
 
@@ -133,10 +177,13 @@ def options(hint: Any) -> tuple[Any, ...]:
 
 def flattened(settings: Any) -> dict[str, Any]:
     """Returns dotted name to value, for a dataclass or a mapping and all that is nested in it."""
-    named = settings
+    named, kinds = settings, {}
     if not isinstance(settings, Mapping):
         named = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    flat: dict[str, Any] = {}
+        kinds = kinds_of(settings)
+    flat: dict[str, Any] = {
+        f"{name}.{KIND}": kind_of(field, named[name]) for name, field in kinds.items()
+    }
     for name, value in named.items():
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
             flat |= {f"{name}.{rest}": leaf for rest, leaf in flattened(value).items()}
@@ -185,7 +232,10 @@ def differences(old: Any, new: Any) -> list[str]:
 
 def to_json(config: Any) -> dict[str, Any]:
     """Returns the config as plain JSON values."""
-    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    values = {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    for name, field in kinds_of(config).items():
+        values[name] = {KIND: kind_of(field, getattr(config, name)), **values[name]}
+    return values
 
 
 def plain(value: Any) -> Any:
@@ -213,7 +263,19 @@ def typed(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     for name in data:
         if name not in types_of:
             raise unknown_name(name, types_of)
-    return {name: _typed(types_of[name], value) for name, value in data.items()}
+    values = {name: _typed(types_of[name], value) for name, value in data.items()}
+    for name, field in kinds_of(cls).items():
+        if isinstance(data.get(name), Mapping):
+            values[name] = from_kind(field, data[name])
+    return values
+
+
+def from_kind(field: dataclasses.Field[Any], data: Mapping[str, Any]) -> Any:
+    """The instance that JSON describes, of the class that its `KIND` names."""
+    default: Any = field.default_factory
+    table, kind = field.metadata["kinds"], data.get(KIND) or kind_of(field, default())
+    choice(field.name, kind, table)
+    return from_json(table[kind], {name: v for name, v in data.items() if name != KIND})
 
 
 def _typed(hint: Any, value: Any) -> Any:

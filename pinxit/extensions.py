@@ -15,7 +15,8 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pinxit.config import UsageError
@@ -80,6 +81,24 @@ def load() -> None:
 def loaded() -> dict[str, str]:
     """Returns the names of the files that this process has imported, with their SHA-256."""
     return {path.name: digest for path, digest in _loaded.items()}
+
+
+def changed(recorded: Mapping[str, str]) -> list[str]:
+    """Returns the recorded files that are loaded now with another content."""
+    return [name for name, digest in loaded().items() if recorded.get(name, digest) != digest]
+
+
+@contextmanager
+def explained(recorded: Mapping[str, str]) -> Iterator[None]:
+    """Adds to a `UsageError` raised inside which of the recorded files were not given."""
+    try:
+        yield
+    except UsageError as error:
+        missing = [name for name in recorded if name not in loaded()]
+        if not missing:
+            raise
+        more = f"this run was made with {OPTION} {','.join(missing)}: give it"
+        raise UsageError(f"{error}; {more}") from error
 
 
 def _absolute(name: str) -> Path:

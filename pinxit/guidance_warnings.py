@@ -63,7 +63,7 @@ class Exposure:
                 self.shares.append(saturated(pixels))
 
     def warn(self) -> None:
-        """One warning for all that was seen, at the caller's caller."""
+        """One warning for all that was seen, at the line that called `TextToImage`."""
         said = burnt(
             scale=self.scale,
             usual=self.usual,
@@ -71,7 +71,7 @@ class Exposure:
             share=float(np.mean(self.shares)) if self.shares else None,
         )
         if said:
-            warnings.warn(said, stacklevel=3)
+            warnings.warn(said, stacklevel=4)
 
 
 def out_of_range(scale: float) -> str | None:

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,17 @@ import numpy as np
 from jaxtyping import Array, Float, UInt
 from PIL import Image
 
+from pinxit import extensions
 from pinxit import stored_model as release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
-from pinxit.config import Number, UsageError, choice, from_json, positive, to_json
+from pinxit.config import UsageError, choice, from_json, positive, to_json
 from pinxit.fixed_batches import padded
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
 from pinxit.guidance_warnings import Exposure, out_of_range
 from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
-from pinxit.sampling import OUTPUTS, Sampling, check_prompts, check_seeds, same_scale
+from pinxit.sampling import OUTPUTS, Order, Sampling, check_prompts, check_seeds
 from pinxit.stored_model import Stored
 
 __all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
@@ -168,94 +169,108 @@ class TextToImage:
         # by way of the host: the encoder may lie on many devices and the model on one
         return jax.tree.map(np.asarray, self.text_encoder(list(captions)))
 
-    def recipe(
-        self,
-        prompt: str,
-        *,
-        seed: int,
-        sampling: Sampling,
-        size: int | tuple[int, int] | None = None,
-        negative_prompt: str = "",
-        batch_size: int | None = None,
-    ) -> dict[str, Any]:
-        """What to write into a picture so that it can be drawn again; `batch_size` as it was."""
+    def recipe(self, order: Order, picture: int) -> dict[str, Any]:
+        """What to write into a picture of an order so that it can be drawn again."""
         from pinxit.version import __version__
 
-        size = self.image_size if size is None else size
         return {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "seed": seed,
-            "size": [size, size] if isinstance(size, int) else list(size),
-            "batch_size": _group_size(batch_size),
+            "prompt": order.prompts[picture],
+            "negative_prompt": order.negative_prompt,
+            "seed": order.seeds[picture],
+            "size": list(order.size),
+            "batch_size": order.batch_size,
             "model": self.name,
             "model_hash": self.model_hash,
             "version": __version__,
-            **{f.name: getattr(sampling, f.name) for f in fields(sampling)},
-            "guidance_interval": list(sampling.guidance_interval),
+            **to_json(order.sampling),
         }
+
+    def draw(
+        self, prompt: str | Sequence[str], *, progress: Progress | None = None, **how: Any
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        """Each picture with its recipe, for `png_recipe.save_png`; `how` is as for `generate`."""
+        order = self._order(prompt, **how)
+        drawn = enumerate(self._drawn(order, progress))
+        return [(picture, self.recipe(order, i)) for i, picture in drawn]
 
     def generate(
         self,
         prompt: str | Sequence[str],
         *,
         negative_prompt: str = "",
-        steps: int | None = None,
-        guidance_scale: Number | None = None,
-        cfg_scale: Number | None = None,
         seed: int | Sequence[int] = 0,
         n: int = 1,
-        solver: str | None = None,
-        shift: Number | None = None,
         size: int | tuple[int, int] | None = None,
-        guidance_interval: tuple[Number, Number] | None = None,
-        cfg_zero_star: bool | None = None,
-        zero_init: Number | None = None,
         output_type: str = "pil",
         batch_size: int | None = None,
         progress: Progress | None = None,
+        **sampling: Any,
     ) -> Any:
         """Pictures of the prompt, or of each prompt `n` times.
 
         One PIL image for one prompt with ``n = 1``, otherwise a list; ``output_type="np"`` gives
         uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``, stacked if several. Picture i
-        is drawn from ``seed + i``, or from ``seed[i]`` when `seed` is a sequence. `cfg_scale` is
-        another name of `guidance_scale`; what is not given is as in `self.sampling`.
+        is drawn from ``seed + i``, or from ``seed[i]`` when `seed` is a sequence. `sampling` takes
+        every field of `Sampling` (steps, guidance_scale, solver, ...), and also cfg_scale and
+        num_inference_steps; what is not given is as in `self.sampling`.
         """
-        choice("output_type", output_type, OUTPUTS)
-        sampling = self.sampling.override(
-            steps=steps,
-            guidance_scale=same_scale(guidance_scale, cfg_scale),
-            solver=solver,
-            shift=shift,
-            guidance_interval=guidance_interval,
-            cfg_zero_star=cfg_zero_star,
-            zero_init=zero_init,
+        order = self._order(
+            prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            n=n,
+            size=size,
+            output_type=output_type,
+            batch_size=batch_size,
+            **sampling,
         )
-        prompts = check_prompts(prompt, n)
-        self._warn_of_cuts([*dict.fromkeys([*prompts, negative_prompt])])
-        seeds = check_seeds(seed, len(prompts))
-        shape = self.latent_shape(self.image_size if size is None else size)
-        group = _group_size(batch_size)
-        results: list[Any] = []
-        if said := out_of_range(float(sampling.guidance_scale)):
-            warnings.warn(said, stacklevel=2)
-        exposure = Exposure(
-            float(sampling.guidance_scale), self.stored.details if self.stored else {}
-        )
-        groups = self._groups(prompts, seeds, shape, negative_prompt, sampling, group)
-        for latents, count in groups:
-            # decoded with the padding, so that a group is always the same program
-            results += self._finished(latents, output_type)[:count]
-            exposure.see(latents[:count], results[-count:])
-            if progress is not None:
-                progress(len(results), len(prompts))
-        exposure.warn()
+        results = list(self._drawn(order, progress))
         if isinstance(prompt, str) and n == 1:
             return results[0]
         if output_type == "pil":
             return results
         return np.stack(results) if output_type == "np" else jnp.stack(results)
+
+    def _order(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        seed: int | Sequence[int] = 0,
+        n: int = 1,
+        size: int | tuple[int, int] | None = None,
+        output_type: str = "pil",
+        batch_size: int | None = None,
+        **sampling: Any,
+    ) -> Order:
+        """A call's arguments, checked; says what is unusual about them."""
+        choice("output_type", output_type, OUTPUTS)
+        chosen = self.sampling.override(**sampling)
+        prompts = check_prompts(prompt, n)
+        self._warn_of_cuts([*dict.fromkeys([*prompts, negative_prompt])])
+        seeds = check_seeds(seed, len(prompts))
+        size = self.image_size if size is None else size
+        side = (size, size) if isinstance(size, int) else size
+        self.latent_shape(side)
+        if unusual := out_of_range(float(chosen.guidance_scale)):
+            warnings.warn(unusual, stacklevel=3)
+        positive("batch_size", batch_size)
+        group = batch_size or (1 if jax.default_backend() == "cpu" else 4)
+        return Order(prompts, seeds, negative_prompt, side, chosen, output_type, group)
+
+    def _drawn(self, order: Order, progress: Progress | None) -> Iterator[Any]:
+        """The pictures of an order, one after another."""
+        scale = float(order.sampling.guidance_scale)
+        exposure, done = Exposure(scale, self.stored.details if self.stored else {}), 0
+        for latents, count in self._groups(order):
+            # decoded with the padding, so that a group is always the same program
+            pictures = self._finished(latents, order.output_type)[:count]
+            exposure.see(latents[:count], pictures)
+            done += count
+            if progress is not None:
+                progress(done, len(order.prompts))
+            yield from pictures
+        exposure.warn()
 
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
         truncated = self.text_encoder.truncated(prompts)
@@ -266,7 +281,7 @@ class TextToImage:
                 f"{len(cut)} of {len(prompts)} prompts ({first!r}) have more than the "
                 f"{self.text_encoder.max_tokens} tokens that the text encoder reads; the rest is "
                 "ignored",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _finished(self, latents: Float[Array, "b h w c"], output_type: str) -> list[Any]:
@@ -275,21 +290,15 @@ class TextToImage:
         images = list(to_uint8(self.vae.pixels(latents)))
         return [Image.fromarray(image) for image in images] if output_type == "pil" else images
 
-    def _groups(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        shape: tuple[int, int, int],
-        negative_prompt: str,
-        sampling: Sampling,
-        group: int,
-    ) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
+    def _groups(self, order: Order) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
         """Latents in groups of one fixed size, and how many of each are not padding."""
+        sampling, group = order.sampling, order.batch_size
         times = time_grid(sampling.steps, shift=sampling.shift)
-        for start in range(0, len(prompts), group):
-            some = list(prompts[start : start + group])
-            numbers = [*seeds[start : start + group], *([0] * (group - len(some)))]
-            encoded = self.encode([*padded(some, group), negative_prompt])
+        shape = self.latent_shape(order.size)
+        for start in range(0, len(order.prompts), group):
+            some = order.prompts[start : start + group]
+            numbers = [*order.seeds[start : start + group], *([0] * (group - len(some)))]
+            encoded = self.encode([*padded(some, group), order.negative_prompt])
             latents = _solve(
                 self.params,
                 _noise(jnp.asarray(np.array(numbers, np.uint32)), shape=shape),
@@ -301,14 +310,6 @@ class TextToImage:
                 guidance=sampling.guidance(),
             )
             yield latents, len(some)
-
-
-def _group_size(batch_size: int | None) -> int:
-    """Pictures computed together: by default one on a CPU, four where there is an accelerator."""
-    if batch_size is None:
-        return 1 if jax.default_backend() == "cpu" else 4
-    positive("batch_size", batch_size)
-    return batch_size
 
 
 def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
@@ -368,6 +369,7 @@ def save_release(
     dtype: str = "float32",
     caption_cleaning: str = "none",
     text_max_tokens: int | None = None,
+    objective: dict[str, Any] | None = None,
     details: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the model as a release that `load_checkpoint` reads."""
@@ -381,6 +383,8 @@ def save_release(
         image_size=model.image_size,
         name=model.name,
         sampling=to_json(model.sampling),
+        objective=dict(objective or {}),
+        extensions=extensions.loaded(),
         caption_cleaning=caption_cleaning,
         text_max_tokens=text_max_tokens,
         encoders={

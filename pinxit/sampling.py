@@ -1,4 +1,9 @@
-"""How pictures are drawn: the settings of a call, checked before anything is computed."""
+"""How pictures are drawn: the settings of a call, checked before anything is computed.
+
+`Sampling` is the only place that lists these settings. To add one: a field, and the code that uses
+it. The command line, `TextToImage.generate`, a run's settings and the recipe inside a picture take
+every field.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pinxit.config import Number, UsageError, positive, typed
+from pinxit.config import UsageError, positive, typed
 from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 
@@ -41,7 +46,9 @@ class Sampling:
         positive("guidance_scale", self.guidance_scale, minimum=0)
         if not math.isfinite(self.guidance_scale):
             valid = "a finite number; 2 to 7.5 is usual"
-            raise UsageError("guidance_scale", self.guidance_scale, problem="endless", valid=valid)
+            raise UsageError(
+                "guidance_scale", self.guidance_scale, problem="not finite", valid=valid
+            )
         if not self.shift > 0:
             raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
         get_solver(self.solver)
@@ -58,9 +65,42 @@ class Sampling:
         )
 
     def override(self, **changes: Any) -> Sampling:
-        """These settings with the given ones changed; None leaves a setting alone."""
-        given = {name: value for name, value in changes.items() if value is not None}
+        """These settings with the given ones changed; None leaves a setting alone.
+
+        Names may be those of `ALIASES`; a setting that is given twice with two values is an error.
+        """
+        given: dict[str, Any] = {}
+        for name, value in sorted(changes.items(), key=lambda change: change[0] in ALIASES):
+            full = ALIASES.get(name, name)
+            if value is None:
+                continue
+            if given.setdefault(full, value) != value:
+                raise UsageError(name, value, problem=f"not {full}", valid=[given[full]])
         return replace(self, **typed(Sampling, given))
+
+
+ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
+"""Other names of settings, as other libraries call them."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The pictures that one call asks for."""
+
+    prompts: list[str]
+    """One for each picture."""
+    seeds: list[int]
+    """One for each picture."""
+    negative_prompt: str
+    """What guidance steers away from."""
+    size: tuple[int, int]
+    """Width and height, in pixels."""
+    sampling: Sampling
+    """How they are drawn."""
+    output_type: str
+    """One of `OUTPUTS`."""
+    batch_size: int
+    """Pictures computed together; by default one on a CPU, four where there is an accelerator."""
 
 
 def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
@@ -81,14 +121,3 @@ def check_seeds(seed: int | Sequence[int], count: int) -> list[int]:
         if value < 0 or value >= 2 * SEEDS:
             raise UsageError("seed", value, problem="out of range", valid=f"0 to {SEEDS - 1}")
     return [value % SEEDS for value in seeds]
-
-
-def same_scale(guidance_scale: Number | None, cfg_scale: Number | None) -> Number | None:
-    """The guidance scale under either of its names; two different values are an error."""
-    if guidance_scale is None:
-        return cfg_scale
-    if cfg_scale is not None and cfg_scale != guidance_scale:
-        raise UsageError(
-            "cfg_scale", cfg_scale, problem="not guidance_scale", valid=[guidance_scale]
-        )
-    return guidance_scale

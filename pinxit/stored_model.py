@@ -27,6 +27,8 @@ SHOWN = 5
 """How many differences a refusal names."""
 MANIFEST = "manifest.json"
 """The file of a checkpoint that lists its files with their hashes."""
+OF_GRIDS = ("prompts", "seeds")
+"""Older versions kept the sample grids' prompts and seeds among the sampling settings."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
 """The checkpoint that comes with the package."""
 
@@ -49,6 +51,10 @@ class Stored:
     """What to call the model."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """How to draw, where that was stored."""
+    objective: dict[str, Any] = field(default_factory=dict)
+    """The loss that the model was trained with, as in a run's config; empty where not stored."""
+    extensions: dict[str, str] = field(default_factory=dict)
+    """Files that the run was given by --extensions, with their SHA-256."""
     caption_cleaning: str = "none"
     """How captions were cleaned in training, and so prompts are now."""
     text_max_tokens: int | None = None
@@ -108,6 +114,8 @@ def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float3
         "vae": stored.vae,
         "model": stored.model,
         "sampling": stored.sampling,
+        "objective": stored.objective,
+        "extensions": stored.extensions,
         "caption_cleaning": stored.caption_cleaning,
         "text_max_tokens": stored.text_max_tokens,
         "encoders": stored.encoders,
@@ -143,7 +151,7 @@ def _read_release(directory: Path) -> Stored:
             problem=f"incomplete (config.json lacks {', '.join(missing)})",
             valid=_kinds(),
         )
-    optional = ("caption_cleaning", "text_max_tokens", "encoders")
+    optional = ("objective", "extensions", "caption_cleaning", "text_max_tokens", "encoders")
     names += tuple(name for name in optional if name in config)
     return Stored(unflatten(params), **{name: config[name] for name in names})
 
@@ -168,11 +176,9 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
         vae=config["vae"] if use_vae else "none",
         image_size=config["image_size"],
         name=config["name"],
-        sampling={
-            name: config["sampling"][name]
-            for name in ("steps", "guidance_scale", "solver", "shift")
-            if name in config.get("sampling", {})
-        },
+        sampling={n: v for n, v in config.get("sampling", {}).items() if n not in OF_GRIDS},
+        objective=config.get("objective", {}),
+        extensions=run.get("extensions", {}),
         caption_cleaning=config.get("caption_cleaning", "none"),
         text_max_tokens=config.get("text_max_tokens"),
         encoders=run.get("encoders", {}),

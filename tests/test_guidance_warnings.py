@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pinxit.cli.arguments import parse
 from pinxit.config import UsageError
 from pinxit.guidance_warnings import Exposure, Usual, burnt, out_of_range, saturated, usual_of
 from pinxit.sampling import Sampling
-from pinxit.train.settings import SamplingConfig
+from pinxit.train.settings import TrainConfig
 
 USUAL = Usual(std=0.9, saturated=0.05)
 DETAILS = {"probe": {"latents/std": 0.9, "latents/saturated": 0.05}}
@@ -33,8 +34,8 @@ def test_unusual_scales_are_told_of(scale: float, says: str):
 def test_impossible_scales_are_refused(scale: float):
     with pytest.raises(UsageError, match="guidance_scale"):
         Sampling(guidance_scale=scale)
-    with pytest.raises(UsageError, match=r"sampling\.guidance_scale"):
-        SamplingConfig(guidance_scale=scale)
+    with pytest.raises(ValueError, match=r"sampling\.guidance_scale"):
+        parse(TrainConfig, ["--sampling.guidance_scale", str(scale)], default=TrainConfig())
 
 
 def test_burnt_pictures_are_told_with_figures():

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pinxit.config import T, UsageError, leaves, options, replace, unknown_name
+from pinxit.config import (
+    T,
+    UsageError,
+    as_kind,
+    kinds_of,
+    leaves,
+    options,
+    replace,
+    unknown_name,
+)
 
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
@@ -37,6 +47,8 @@ def parse(
     import tyro
 
     aliases = dict(aliases or {})
+    if default is not None:
+        default, argv = _with_kinds(default, argv)
     types_of = leaves(cls, default)
     given, words = _read(argv, types_of, aliases)
     if words and positional is None:
@@ -53,7 +65,7 @@ def parse(
                 args=arguments,
                 default=default,
                 prog=prog,
-                description=_described(cls, description, aliases),
+                description=_described(default or cls, description, aliases),
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             )
@@ -64,6 +76,23 @@ def parse(
     if positional is not None and words:
         config = replace(config, {positional: tuple(words)})
     return config
+
+
+def _with_kinds(default: T, argv: Sequence[str]) -> tuple[T, list[str]]:
+    """The default with the kinds that the words name (``--objective huber``), and the others."""
+    kinds = kinds_of(default)
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return default, [*rest, word, *words]
+        name, equals, value = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or name not in kinds:
+            rest.append(word)
+            continue
+        default = as_kind(default, name, value if equals else next(words, ""))
+    return default, rest
 
 
 def _read(
@@ -165,8 +194,10 @@ def _expected(hint: Any) -> str:
     return ", ".join(said)
 
 
-def _described(cls: type, description: str | None, aliases: Mapping[str, str]) -> str:
+def _described(cls: Any, description: str | None, aliases: Mapping[str, str]) -> str:
     text = description or (cls.__doc__ or "").strip()
+    for name, field in kinds_of(cls).items():
+        text += f"\n\nKinds of {name}: --{name} {'|'.join(field.metadata['kinds'])}."
     if aliases:
         short = ", ".join(f"--{name} = --{dotted}" for name, dotted in aliases.items())
         text += f"\n\nShort names: {short}."
@@ -185,6 +216,8 @@ def _one_line(box: str) -> str:
     titled = "╭" not in box and len(sections) > 1  # in ASCII the title has a section of its own
     text = " ".join(sections[1 if titled else 0])
     if text.startswith("Error parsing ") and not text.startswith("Error parsing --"):
-        # a dataclass refused its values: its own message says everything
-        text = text.partition(": ")[2]
+        # A dataclass refused its values, and its own message says everything but where it stands.
+        where, _, text = text.removeprefix("Error parsing ").partition(": ")
+        if re.match(r"[a-z_]+: ", text) and re.fullmatch(r"[a-z_.]+", where):
+            text = f"{where}.{text}"
     return text

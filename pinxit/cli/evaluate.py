@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from pinxit.cli.arguments import parse
-from pinxit.cli.generate import sampling_options
-from pinxit.config import positive
+from pinxit.cli.sampling_options import SamplingOptions, sampling_options
+from pinxit.config import from_kind, kinds_of, positive
+from pinxit.data.scenes.dataset import Scenes
+from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure
+from pinxit.evaluate.judge import load_judge
+from pinxit.evaluate.prompt_accuracy import SEED
+from pinxit.evaluate.tables import tables
+from pinxit.extensions import explained
 from pinxit.files import write_json
+from pinxit.pipeline import TextToImage, load_checkpoint
 from pinxit.progress import counted, showing
+from pinxit.sampling import ALIASES
+from pinxit.train.settings import TrainConfig
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(SamplingOptions):
     """Options of `pinxit evaluate`."""
 
     checkpoint: str | None = None
@@ -24,16 +37,10 @@ class EvaluateOptions:
     """Held-out prompts to draw and judge; 0: none."""
     images: int = 512
     """Held-out scenes for the validation loss; 0: none."""
+    evaluators: tuple[str, ...] = ()
+    """Names of what to measure, such as validation_loss; none: everything."""
     batch_size: int = 32
     """Pictures or scenes computed together."""
-    steps: int | None = None
-    """Solver steps."""
-    guidance_scale: float | None = None
-    """How closely to follow the prompt; 1 is off."""
-    solver: str | None = None
-    """euler, heun, midpoint or dpmpp_2m."""
-    shift: float | None = None
-    """Time-grid shift."""
     ema: str | None = None
     """Which average of a run to evaluate, or raw; none: the run's best."""
     out: str | None = None
@@ -45,21 +52,33 @@ def evaluate_command(argv: Sequence[str]) -> int:
     options = parse(
         EvaluateOptions,
         argv,
-        aliases={"cfg_scale": "guidance_scale", "num_inference_steps": "steps"},
+        aliases=ALIASES,
         prog="pinxit evaluate",
-        description="Accuracy on held-out prompts by attribute, and validation loss by time.",
+        description="Accuracy on held-out prompts by attribute, validation loss by time, and every "
+        f"other evaluator: {', '.join(EVALUATORS)}.",
         positional=None,
     )
     positive("prompts", options.prompts, minimum=0)
     positive("images", options.images, minimum=0)
     positive("batch_size", options.batch_size)
-    positive("steps", options.steps)
-    from pinxit.pipeline import load_checkpoint
-
+    chosen = evaluators(options.evaluators)
     model = load_checkpoint(options.checkpoint, ema=options.ema)
     model.sampling.override(**sampling_options(options))
-    values = dict(_figures(model, options))
+    values: dict[str, float] = {}
+    lines: list[str] = []
+    drawing = showing(
+        Console(stderr=True),
+        f"drawing {counted(options.prompts, 'held-out prompt')}",
+        unit="picture",
+    )
+    with drawing if options.prompts else nullcontext(lambda done, total: None) as report:
+        context = _context(model, options, report)
+        for evaluator in chosen.values():
+            if new := measure(evaluator, context):
+                values |= new
+                lines.append(evaluator.words(new))
     _print_tables(values)
+    print("\n".join(lines))
     out = _evaluation_path(options)
     if out is not None:
         record = {
@@ -73,35 +92,26 @@ def evaluate_command(argv: Sequence[str]) -> int:
     return 0
 
 
-def _figures(model: Any, options: EvaluateOptions) -> Iterator[tuple[str, float]]:
-    """All (name, value) pairs that the options ask for."""
-    from rich.console import Console
-
-    from pinxit.data.scenes.dataset import Scenes
-    from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
-    from pinxit.evaluate.prompt_accuracy import SEED, prompt_accuracy
-    from pinxit.evaluate.validation_loss import validation_loss
-
-    if options.prompts:
-        with showing(
-            Console(stderr=True),
-            f"drawing {counted(options.prompts, 'held-out prompt')}",
-            unit="picture",
-        ) as report:
-            yield from prompt_accuracy(
-                model,
-                prompts=options.prompts,
-                batch_size=options.batch_size,
-                progress=report,
-                **sampling_options(options),
-            )
-    if options.images:
-        scenes = Scenes(
-            length=options.images, seed=SEED, split="heldout", image_size=model.image_size
+def _context(
+    model: TextToImage, options: EvaluateOptions, report: Callable[[int, int], None]
+) -> EvaluationContext:
+    """Held-out scenes, and the objective that the model was trained with."""
+    rows = Scenes(length=options.images, seed=SEED, split="heldout", image_size=model.image_size)
+    stored = model.stored
+    with explained(stored.extensions if stored else {}):
+        objective = from_kind(
+            kinds_of(TrainConfig)["objective"], stored.objective if stored else {}
         )
-        yield from validation_loss(model, scenes, batch_size=options.batch_size)
-        if options.images >= FEWEST:
-            yield from conditioning_effect(model, scenes, batch_size=options.batch_size)
+    return EvaluationContext(
+        model=model,
+        rows=rows if options.images else (),
+        objective=objective,
+        batch_size=options.batch_size,
+        prompts=options.prompts,
+        judge=load_judge() if options.prompts else None,
+        sampling=sampling_options(options),
+        progress=report,
+    )
 
 
 def _evaluation_path(options: EvaluateOptions) -> Path | None:
@@ -119,26 +129,9 @@ def _evaluation_path(options: EvaluateOptions) -> Path | None:
 
 
 def _print_tables(values: dict[str, float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    prefix = "prompts/accuracy/"
-    names = [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
-    if names:
-        table = Table("attribute", "accuracy", "ceiling", "chance", title="held-out prompts")
-        for name in names:
-            row = (values[f"prompts/{kind}/{name}"] for kind in ("accuracy", "ceiling", "chance"))
-            style = "bold" if name == "mean" else None
-            table.add_row(name, *(f"{value:.3f}" for value in row), style=style)
-        console.print(table)
-    losses = {name: v for name, v in values.items() if name.startswith("validation/")}
-    if losses:
-        table = Table("time (0 data, 1 noise)", "loss", title="validation loss")
-        for name, value in losses.items():
-            shown = "mean" if name == "validation/loss" else name.rpartition("_")[2]
-            table.add_row(shown, f"{value:.4f}", style="bold" if shown == "mean" else None)
-        console.print(table)
-    if (gain := values.get("conditioning/gain")) is not None:
-        error = values["conditioning/gain_error"]
-        console.print(f"captions lower the loss by {gain:.2%} (give or take {error:.2%})")
+    for group in tables(values):
+        table = Table(*group.head, title=group.title)
+        for name, *cells in group.rows:
+            shown = (f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells)
+            table.add_row(str(name), *shown, style="bold" if name in ("mean", "loss") else None)
+        Console().print(table)

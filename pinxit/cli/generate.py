@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.sampling_options import SamplingOptions, sampling_options
 from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
+from pinxit.sampling import ALIASES
 
 
 @dataclass(frozen=True)
-class GenerateOptions:
+class GenerateOptions(SamplingOptions):
     """Options of `pinxit generate`."""
 
     prompt: tuple[str, ...] = ()
@@ -24,28 +25,14 @@ class GenerateOptions:
     """A run, one of its checkpoints, or a release; none: the model that ships with Pinxit."""
     out: str = "outputs"
     """Directory for the PNG files; existing files are never overwritten."""
-    steps: int | None = None
-    """Solver steps."""
-    guidance_scale: float | None = None
-    """How closely to follow the prompt; 1 is off."""
     seed: int = 0
     """Picture i is drawn from seed + i."""
     n: int = 1
     """Pictures of each prompt."""
-    solver: str | None = None
-    """euler, heun, midpoint or dpmpp_2m."""
-    shift: float | None = None
-    """Time-grid shift; above 1 spends more steps near noise."""
     size: int | None = None
     """Side of the picture in pixels; none: as trained."""
     negative_prompt: str = ""
     """What to steer away from."""
-    guidance_interval: tuple[float, float] | None = None
-    """Times, from 0 (data) to 1 (noise), within which guidance acts."""
-    cfg_zero_star: bool | None = None
-    """CFG-Zero*: fit the null velocity to the conditional one."""
-    zero_init: float | None = None
-    """CFG-Zero*: share of the time, at the noisy end, in which nothing moves."""
     ema: str | None = None
     """Which average of a run to draw with, or raw; none: the run's best."""
     batch_size: int | None = None
@@ -57,14 +44,13 @@ def generate_command(argv: Sequence[str]) -> int:
     options = parse(
         GenerateOptions,
         argv,
-        aliases={"cfg_scale": "guidance_scale", "num_inference_steps": "steps"},
+        aliases=ALIASES,
         prog="pinxit generate",
         description='Draws pictures: pinxit generate "a small red house under a full moon" --n 4',
         positional="prompt",
     )
     prompts = _prompts(options)
     positive("n", options.n)
-    positive("steps", options.steps)
     check_writable("out", options.out, Path(options.out))
     from rich.console import Console
 
@@ -72,14 +58,12 @@ def generate_command(argv: Sequence[str]) -> int:
     from pinxit.png_recipe import save_png
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
-    settings = sampling_options(options)
-    sampling = model.sampling.override(**settings)
     with showing(
         Console(stderr=True),
         f"drawing {counted(len(prompts) * options.n, 'picture')}",
         unit="picture",
     ) as report:
-        images = model.generate(
+        pictures = model.draw(
             prompts,
             n=options.n,
             seed=options.seed,
@@ -87,27 +71,11 @@ def generate_command(argv: Sequence[str]) -> int:
             negative_prompt=options.negative_prompt,
             batch_size=options.batch_size,
             progress=report,
-            **settings,
+            **sampling_options(options),
         )
-    for i, image in enumerate(images):
-        recipe = model.recipe(
-            prompts[i // options.n],
-            seed=(options.seed + i) % 2**32,
-            size=options.size,
-            negative_prompt=options.negative_prompt,
-            sampling=sampling,
-            batch_size=options.batch_size,
-        )
+    for image, recipe in pictures:
         print(save_png(options.out, image, recipe))
     return 0
-
-
-def sampling_options(options: object) -> dict[str, Any]:
-    """The options that say how to draw, those not given left out."""
-    names = ("steps", "guidance_scale", "solver", "shift")
-    names += ("guidance_interval", "cfg_zero_star", "zero_init")
-    found = {name: getattr(options, name, None) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _prompts(options: GenerateOptions) -> list[str]:

@@ -16,8 +16,6 @@ from typing import TextIO
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.evaluate import evaluate_command
-from pinxit.cli.generate import generate_command
 from pinxit.cli.train import train_command
 from pinxit.config import UsageError
 from pinxit.version import __version__
@@ -150,6 +148,20 @@ def prepare(argv: Sequence[str]) -> int:
     return prepare_command(argv)
 
 
+def generate(argv: Sequence[str]) -> int:
+    """Draws pictures."""
+    from pinxit.cli.generate import generate_command
+
+    return generate_command(argv)
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Measures a model."""
+    from pinxit.cli.evaluate import evaluate_command
+
+    return evaluate_command(argv)
+
+
 def plan(argv: Sequence[str]) -> int:
     """Says what a run takes."""
     from pinxit.cli.plan import plan_command
@@ -168,8 +180,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "plan": plan,
     "prepare": prepare,
-    "generate": generate_command,
-    "evaluate": evaluate_command,
+    "generate": generate,
+    "evaluate": evaluate,
     "doctor": doctor,
 }
 """Commands by name."""

@@ -18,8 +18,10 @@ TRAIN_ALIASES = {
     "patch_size": "model.patch_size",
     "use_stable_vae": "model.use_stable_vae",
     "steps": "max_steps",
+    "sampling.prompts": "samples.prompts",
+    "sampling.seeds": "samples.seeds",
 }
-"""Short names of training settings."""
+"""Short names of training settings, and names that older versions used."""
 
 
 def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:

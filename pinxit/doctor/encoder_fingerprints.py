@@ -14,14 +14,13 @@ from pathlib import Path
 def main(config: Path) -> dict[str, str]:
     """Fingerprints by the names that checkpoints keep them under."""
     from pinxit import extensions
-    from pinxit.config import from_json
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.fingerprint import fingerprint
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
-    from pinxit.train.settings import TrainConfig
+    from pinxit.train.run_folder import RunFolder, saved_config
 
     extensions.load()
-    settings = from_json(TrainConfig, json.loads(config.read_text()))
+    settings = saved_config(RunFolder(config.parent))
     dtype = settings.encoder_dtype
     vae = settings.vae if settings.model.use_stable_vae else "none"
     text = load_text_encoder(

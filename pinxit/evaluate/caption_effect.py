@@ -12,39 +12,35 @@ its error. A trained one gains little in the mean: most of the loss is noise tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinxit.arrays import Example, to_pixels
-from pinxit.config import UsageError, positive
-from pinxit.evaluate.validation_loss import Examples, numbered_by_shape, row_losses, spread_times
+from pinxit.arrays import to_pixels
+from pinxit.config import positive
+from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.validation_loss import numbered_by_shape, row_losses, spread_times
 from pinxit.fixed_batches import padded
-from pinxit.pipeline import TextToImage
 
 FEWEST = 4
 """Rows that can be told apart at all."""
 
 
-def conditioning_effect(
-    model: TextToImage,
-    examples: Examples | Sequence[Example],
-    *,
-    batch_size: int = 32,
-    rows: int = 128,
-    seed: int = 0,
+def caption_effect(
+    context: EvaluationContext, *, rows: int = 128, seed: int = 0
 ) -> Iterator[tuple[str, float]]:
     """Yields, of the first `rows` examples, ``conditioning/loss``, ``loss_shuffled``, ``loss_null``
     (the empty caption), ``gain`` and ``gain_error`` (shares), ``changed`` (share of rows whose
     shuffled caption is another text); ``latents/std`` and ``latents/saturated`` of their images.
+    Yields nothing of fewer than `FEWEST` rows.
     """
-    positive("batch_size", batch_size)
     positive("rows", rows, minimum=FEWEST)
+    model, examples, batch_size = context.model, context.rows, context.batch_size
     count = min(rows, len(examples))
     if count < FEWEST:
-        raise UsageError(f"images: {count} rows are too few; valid: at least {FEWEST}")
+        return
     first = [examples[row] for row in range(count)]
     captions = [row.caption for row in first]
     others = shuffled(captions)
@@ -71,6 +67,7 @@ def conditioning_effect(
                 jnp.asarray(numbers, jnp.int32),
                 jax.random.key(seed),
                 config=model.config,
+                objective=context.objective,
             )
     yield "conditioning/loss", float(own.mean())
     yield "conditioning/loss_shuffled", float(other.mean())
@@ -81,6 +78,12 @@ def conditioning_effect(
     mean = sums[1] / sums[0]
     yield "latents/std", math.sqrt(max(0.0, sums[2] / sums[0] - mean**2))
     yield "latents/saturated", ends / colours
+
+
+def caption_effect_in_words(values: Mapping[str, float]) -> str:
+    """Says by how much captions lower the loss."""
+    gain, error = values["conditioning/gain"], values["conditioning/gain_error"]
+    return f"captions lower the loss by {gain:.2%} (give or take {error:.2%})"
 
 
 def _gain(own: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, float]]:

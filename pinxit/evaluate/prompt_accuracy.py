@@ -9,38 +9,29 @@ prompt. ``mean`` is the mean over the attributes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from pinxit.config import positive
 from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
-from pinxit.evaluate.judge import Judge, load_judge
+from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.judge import Judge
 from pinxit.fixed_batches import padded
-from pinxit.pipeline import TextToImage
 
 SEED = 20_000
 """Seed of the held-out scenes; training scenes have other seeds and other combinations."""
 
 
-def prompt_accuracy(
-    model: TextToImage,
-    *,
-    prompts: int = 256,
-    batch_size: int = 32,
-    judge: Judge | None = None,
-    seed: int = SEED,
-    progress: Callable[[int, int], Any] | None = None,
-    **sampling: Any,
-) -> Iterator[tuple[str, float]]:
+def prompt_accuracy(context: EvaluationContext, *, seed: int = SEED) -> Iterator[tuple[str, float]]:
     """Yields ``prompts/{accuracy,ceiling,chance}/{mean,attribute}`` and its value.
 
-    `sampling` goes to `TextToImage.generate` (steps, guidance_scale, solver, ...).
+    Yields nothing without a judge or prompts.
     """
-    positive("prompts", prompts)
-    judge = judge or load_judge()
+    judge, prompts = context.judge, context.prompts
+    if judge is None or not prompts:
+        return
+    model, batch_size = context.model, context.batch_size
     size = model.image_size
     scenes = Scenes(length=prompts, seed=seed, split="heldout", image_size=size, full_captions=True)
     images = model.generate(
@@ -48,8 +39,8 @@ def prompt_accuracy(
         seed=0,
         output_type="np",
         batch_size=min(batch_size, prompts),
-        progress=progress,
-        **sampling,
+        progress=context.progress,
+        **context.sampling,
     )
     answers = read_answers(judge, images, batch_size=batch_size)
     real = read_answers(
@@ -58,6 +49,12 @@ def prompt_accuracy(
     yield from named("prompts/accuracy", accuracy(scenes, answers))
     yield from named("prompts/ceiling", accuracy(scenes, real))
     yield from named("prompts/chance", accuracy(scenes, real[1:] + real[:1]))
+
+
+def accuracy_in_words(values: Mapping[str, float]) -> str:
+    """Says the mean accuracy beside the judge's own."""
+    accuracy, ceiling = (values[f"prompts/{kind}/mean"] for kind in ("accuracy", "ceiling"))
+    return f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})"
 
 
 def read_answers(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:

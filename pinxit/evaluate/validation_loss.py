@@ -1,4 +1,4 @@
-"""Validation loss by time: the training loss on held-out rows, with nothing left to chance.
+"""Validation loss by time: the run's objective on held-out rows, with nothing left to chance.
 
 Row ``i`` of ``N`` is seen once, with noise from a fixed key folded with ``i`` and at a fixed time;
 the times are spread evenly over [0, 1], every bin getting its share, so that two models (or two
@@ -9,43 +9,30 @@ several sizes: those of one size are computed together.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pinxit.arrays import Conditioning, Example, to_pixels
+from pinxit.arrays import Conditioning, Example, Objective, to_pixels
 from pinxit.config import UsageError, positive
+from pinxit.evaluate.context import EvaluationContext, Examples
 from pinxit.fixed_batches import batches_by_shape, padded
-from pinxit.flow.path import interpolate, velocity
 from pinxit.models.transformer import TransformerConfig, apply
-from pinxit.pipeline import TextToImage
-
-
-@runtime_checkable
-class Examples(Protocol):
-    """Rows by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Example: ...
 
 
 def validation_loss(
-    model: TextToImage,
-    examples: Examples | Sequence[Example],
-    *,
-    batch_size: int = 32,
-    bins: int = 10,
-    seed: int = 0,
+    context: EvaluationContext, *, bins: int = 10, seed: int = 0
 ) -> Iterator[tuple[str, float]]:
     """Yields ``validation/loss``, then ``validation/loss_t_<middle of the bin>`` for each bin."""
-    positive("batch_size", batch_size)
     positive("bins", bins)
+    model, examples, batch_size = context.model, context.rows, context.batch_size
     count = len(examples)
+    if not count:
+        return
     if count < bins:
         raise UsageError(f"images: {count} rows for {bins} bins of time; valid: at least {bins}")
     encode = jax.jit(model.autoencoder.encode)
@@ -63,12 +50,20 @@ def validation_loss(
             jnp.asarray(numbers, jnp.int32),
             jax.random.key(seed),
             config=model.config,
+            objective=context.objective,
         )
         per_row[numbers] = np.asarray(loss)  # a repeated row has one value
     yield "validation/loss", float(per_row.mean())
     bin_of = np.arange(count) % bins
     for i in range(bins):
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
+
+
+def validation_in_words(values: Mapping[str, float]) -> str:
+    """Says the loss of each set of parameters."""
+    named = {name.rpartition("/")[2]: value for name, value in values.items()}
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if "_t_" not in name)
+    return f"validation loss: {losses}"
 
 
 def numbered_by_shape(
@@ -90,7 +85,7 @@ def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]
     return ((row % bins + (within + jitter) / size) / bins).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
+@functools.partial(jax.jit, static_argnames=("config", "objective"))
 def row_losses(
     params: Any,
     latents: Float[Array, "b h w c"],
@@ -100,10 +95,13 @@ def row_losses(
     key: Array,
     *,
     config: TransformerConfig,
+    objective: Objective,
 ) -> Float[Array, " b"]:
-    """The loss of each row, with the noise that belongs to its number."""
+    """The objective's error of each row, with the noise that belongs to the row's number."""
     shape = latents.shape[1:]
     noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
-    predicted = apply(config, params, interpolate(latents, noise, t), t, conditioning)
-    error = jnp.square(predicted.astype(jnp.float32) - velocity(latents, noise))
-    return error.mean(axis=(1, 2, 3))
+
+    def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+        return apply(config, params, x_t, t, conditioning)
+
+    return objective.error(model, latents, conditioning, noise=noise, t=t)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from pinxit.arrays import ArrayLike, Batch, Conditioning, VelocityFn
+from pinxit.arrays import ArrayLike, Batch, Conditioning, Objective, VelocityFn
 from pinxit.config import UsageError
 from pinxit.flow.path import interpolate, velocity
 from pinxit.flow.time import TimeSampling
@@ -53,19 +53,29 @@ class FlowMatching:
         latents = jnp.asarray(batch.latents, jnp.float32)
         noise, t, dropped = self.draw(key, batch)
         conditioning = drop_captions(batch.conditioning, batch.null, dropped)
-        predicted = model(interpolate(latents, noise, t), t, conditioning)
-        target = velocity(latents, noise)
-        error = jnp.square(predicted.astype(jnp.float32) - target)
-        per_sample = jnp.mean(error, axis=(1, 2, 3))
+        per_sample = self.error(model, latents, conditioning, noise=noise, t=t)
         bin_of = jnp.clip((t * self.bins).astype(jnp.int32), 0, self.bins - 1)
         empty = jnp.zeros(self.bins, jnp.float32)
         loss = jnp.mean(per_sample)
         return loss, {
             "loss": loss,
-            "loss_of_zero": jnp.mean(jnp.square(target)),
+            "loss_of_zero": jnp.mean(jnp.square(velocity(latents, noise))),
             "loss_by_t_sum": empty.at[bin_of].add(jax.lax.stop_gradient(per_sample)),
             "loss_by_t_count": empty.at[bin_of].add(1.0),
         }
+
+    def error(
+        self,
+        model: VelocityFn,
+        latents: Float[Array, "b h w c"],
+        conditioning: Conditioning,
+        *,
+        noise: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+    ) -> Float[Array, " b"]:
+        """Mean squared error of each sample's velocity."""
+        error = velocity_error(model, latents, conditioning, noise=noise, t=t)
+        return jnp.mean(jnp.square(error), axis=(1, 2, 3))
 
     def draw(
         self, key: Array, batch: Batch
@@ -84,6 +94,19 @@ class FlowMatching:
         return jax.vmap(one)(jnp.asarray(batch.index))
 
 
+def velocity_error(
+    model: VelocityFn,
+    latents: Float[Array, "b h w c"],
+    conditioning: Conditioning,
+    *,
+    noise: Float[Array, "b h w c"],
+    t: Float[Array, " b"],
+) -> Float[Array, "b h w c"]:
+    """The predicted velocity minus the path's, in float32."""
+    predicted = model(interpolate(latents, noise, t), t, conditioning)
+    return predicted.astype(jnp.float32) - velocity(latents, noise)
+
+
 def drop_captions(
     conditioning: Conditioning, null: Conditioning, dropped: Bool[Array, " b"]
 ) -> Conditioning:
@@ -95,3 +118,7 @@ def drop_captions(
         return jnp.where(rows, jnp.asarray(empty, kept.dtype), kept)
 
     return jax.tree.map(choose, conditioning, null)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"flow_matching": FlowMatching}
+"""Objectives by the name that ``--objective`` takes and a run's config.json has."""

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from pinxit import extensions
-from pinxit.config import UsageError, from_json
+from pinxit.config import UsageError
 from pinxit.files import whole
 from pinxit.plan.targets import CARDS, HERE, Target, get_target
-from pinxit.train.settings import TrainConfig
+from pinxit.train.settings import TrainConfig, config_from_json
 
 MISTAKE = "mistake: "
 """Begins the last line of the log if the settings are wrong rather than the compiler."""
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     extensions.load()
     job_path, result_path = list(sys.argv[1:] if argv is None else argv)
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
-    config = from_json(TrainConfig, job["config"])
+    config = config_from_json(job["config"])
     try:
         result = work(config, job["target"], programs=Path(job["programs"]))
     except UsageError as error:

@@ -12,7 +12,8 @@ from pinxit.train.settings import (
     FlowMatching,
     ModelConfig,
     OptimizerConfig,
-    SamplingConfig,
+    SampleGridConfig,
+    Sampling,
     TrainConfig,
 )
 
@@ -58,7 +59,8 @@ def coyo_256() -> TrainConfig:
         model=ModelConfig(preset="large", remat="none", scan_blocks=False),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5_000),
         ema=EmaConfig(lengths=(0.05, 0.1)),
-        sampling=SamplingConfig(steps=28, prompts=PROMPTS),
+        sampling=Sampling(steps=28),
+        samples=SampleGridConfig(prompts=PROMPTS),
         evaluation=EvalConfig(prompts=0, images=512),
     )
 
@@ -177,6 +179,7 @@ def coyo_test() -> TrainConfig:
         model=ModelConfig(preset="tiny"),
         optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=20),
         ema=EmaConfig(lengths=(0.1,)),
-        sampling=SamplingConfig(steps=8, prompts=PROMPTS[:2], seeds=(0,)),
+        sampling=Sampling(steps=8),
+        samples=SampleGridConfig(prompts=PROMPTS[:2], seeds=(0,)),
         evaluation=EvalConfig(prompts=0, images=32, batch_size=16),
     )

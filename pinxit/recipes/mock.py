@@ -7,7 +7,8 @@ from pinxit.train.settings import (
     EvalConfig,
     ModelConfig,
     OptimizerConfig,
-    SamplingConfig,
+    SampleGridConfig,
+    Sampling,
     TrainConfig,
 )
 
@@ -32,6 +33,7 @@ def mock() -> TrainConfig:
         model=ModelConfig(preset="debug"),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=4, schedule="constant"),
         ema=EmaConfig(lengths=(0.1,)),
-        sampling=SamplingConfig(steps=4, prompts=("red light from the left",), seeds=(0,)),
+        sampling=Sampling(steps=4),
+        samples=SampleGridConfig(prompts=("red light from the left",), seeds=(0,)),
         evaluation=EvalConfig(prompts=0, images=32, batch_size=8),
     )

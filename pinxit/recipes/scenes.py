@@ -8,7 +8,7 @@ from pinxit.flow.objective import FlowMatching
 from pinxit.flow.time import TimeSampling
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, Sampling, TrainConfig
 
 
 def scenes() -> TrainConfig:
@@ -30,7 +30,7 @@ def scenes() -> TrainConfig:
         optimizer=OptimizerConfig(name="muon", learning_rate=4e-3, warmup_steps=50),
         objective=FlowMatching(time=TimeSampling(mean=0.5, std=1.3)),
         ema=EmaConfig(lengths=(0.05, 0.1)),
-        sampling=SamplingConfig(steps=16, guidance_scale=3.0, solver="dpmpp_2m"),
+        sampling=Sampling(steps=16, guidance_scale=3.0, solver="dpmpp_2m"),
         evaluation=EvalConfig(prompts=256, images=256),
     )
 

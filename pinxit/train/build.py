@@ -31,7 +31,7 @@ from pinxit.encoders.text_columns import TextColumns
 from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
-from pinxit.pipeline import Sampling, TextToImage
+from pinxit.pipeline import TextToImage
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.encode_step import make_encode
 from pinxit.train.optimizer import build_optimizer
@@ -278,18 +278,12 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
 
 def build_pipeline(config: TrainConfig, parts: Parts, params: Any) -> TextToImage:
     """The pipeline that draws with `params`."""
-    chosen = config.sampling
     return TextToImage(
         params,
         parts.model,
         text_encoder=parts.text_encoder,
         autoencoder=parts.autoencoder,
         image_size=config.image_size,
-        sampling=Sampling(
-            steps=chosen.steps,
-            guidance_scale=chosen.guidance_scale,
-            solver=chosen.solver,
-            shift=chosen.shift,
-        ),
+        sampling=config.sampling,
         name=config.name,
     )

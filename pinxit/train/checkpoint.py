@@ -32,7 +32,7 @@ FREE_FIELDS = (
     *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
     *("mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval"),
-    *("sampling", "evaluation", "dataset_path", "fetch"),
+    *("sampling", "samples", "evaluation", "dataset_path", "fetch"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),
     *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),

@@ -65,7 +65,8 @@ def _combine(values: list[Any]) -> Any:
 
 def _by_time(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the pairs ``x_sum``, ``x_count`` divided into ``x``; None in empty bins."""
-    for name in [key.removesuffix("_sum") for key in row if key.endswith("_sum")]:
+    names = [key.removesuffix("_sum") for key in row if key.endswith("_sum")]
+    for name in [name for name in names if f"{name}_count" in row]:
         sums, counts = row.pop(f"{name}_sum"), row.pop(f"{name}_count")
         if sums is not None:
             pairs = zip(sums, counts, strict=True)

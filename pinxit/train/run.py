@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from pinxit import extensions
 from pinxit.config import UsageError, to_json
 from pinxit.devices.mesh import frozen_shardings, local_rows, state_shardings
 from pinxit.devices.processes import (
@@ -43,10 +44,10 @@ from pinxit.train.loop import Hook, Interruption, NotFinite, train
 from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_rows
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.report.finish import best, finish
-from pinxit.train.report.observer import Observer
+from pinxit.train.report.finish import finish
+from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
 from pinxit.train.report.page import summary
-from pinxit.train.run_folder import RunFolder, claim, folder_of, start
+from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.data_advice import before_training
@@ -108,9 +109,8 @@ class _Run:
     def train_seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.begun
 
-    def validated(self, step: int, losses: dict[str, float], probe: dict[str, float]) -> None:
-        """Writes a row of validation losses and of what captions do, once for a step."""
-        row = {f"validation_loss/{name}": loss for name, loss in losses.items()} | probe
+    def evaluated(self, step: int, row: dict[str, float]) -> None:
+        """Writes a row of evaluators' values, once for a step."""
         known = read_rows(self.folder.metrics)
         if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
             self.write(step, row | self.watch.note(step, row, self.display.say))
@@ -132,6 +132,7 @@ class _Run:
             "window": window.fetch(),
             "train_seconds": self.train_seconds(),
             "encoders": self.parts.encoders,
+            "extensions": extensions.loaded(),
             **more,
         }
         if problem := self.written():
@@ -187,6 +188,8 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     if done is not None and done["step"] >= config.max_steps:
         display.say(f"{folder.root} is finished ({done['step']} steps): see {folder.report}")
         return RunResult("finished", folder.root, done["step"], done)
+    for name in alone(lambda: changed_extensions(folder)):
+        display.say(f"warning: {name} has changed since this run was last started with it")
     source = open_source_of(config)
     parts = build(config, say=display.say)
     for note in parts.notes:
@@ -257,13 +260,14 @@ def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
         def draw() -> None:
             observer.sample(step, held)
             if not config.eval_interval and not moving.watch.text_works:
-                moving.validated(step, {}, observer.probe(held))
+                moving.evaluated(step, observer.measure(held, ["caption_effect"]))
 
         alone(draw)
 
     def evaluate(step: int, state: TrainState, window: Window) -> None:
         held = _to_first(state)
-        alone(lambda: moving.validated(step, observer.validate(held), observer.probe(held)))
+        names = names_of(mid_run=True)
+        alone(lambda: moving.evaluated(step, observer.measure(held, names)))
 
     def save(step: int, state: TrainState, window: Window) -> None:
         moving.save(state, window)
@@ -356,35 +360,33 @@ def _finish(
         except _Stop:
             return None
 
-    def measure() -> dict[str, dict[str, float]]:
+    def measure() -> dict[str, float]:
         check()
-        validation, probe = observer.validate(held), observer.probe(held)
-        moving.validated(int(state.step), validation, probe)
-        return {"validation": validation, "probe": probe}
+        values = observer.measure(held, names_of(best=False))
+        moving.evaluated(int(state.step), values)
+        return values
 
-    def report(chosen: str, validation: dict[str, float], probe: Any) -> dict[str, Any]:
-        results = finish(
+    def report(chosen: str, measured: dict[str, float]) -> dict[str, Any]:
+        later = observer.measure(held, names_of(best=True), chosen=chosen)
+        moving.evaluated(int(state.step), later)
+        return finish(
             observer,
             held,
             chosen=chosen,
-            validation=validation,
+            values=measured | later,
             command=command,
             seconds=seconds,
             data=moving.feed.results(),
-            noticed={"warnings": [asdict(one) for one in moving.watch.findings], "probe": probe},
+            warnings=[asdict(one) for one in moving.watch.findings],
         )
-        if accuracy := results["accuracy"].get("prompts/accuracy/mean"):
-            ceiling = results["accuracy"]["prompts/ceiling/mean"]
-            moving.display.say(f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})")
-        return results
 
     observer.check = check
     measured = alone(lambda: unless_stopped(measure), signal=lambda: interruption.requested)
     if measured is None:
         return None
-    chosen = best(measured["validation"], state)
+    chosen = best_of(losses_in(measured), state)
     moving.save_now(state, window, best_ema=chosen)
     return alone(
-        lambda: unless_stopped(lambda: report(chosen, **measured)),
+        lambda: unless_stopped(lambda: report(chosen, measured)),
         signal=lambda: interruption.requested,
     )

@@ -14,14 +14,15 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pinxit.config import UsageError, check_writable, from_json, read_json, to_json
+from pinxit import extensions
+from pinxit.config import UsageError, check_writable, read_json, to_json
 from pinxit.files import write_json
 from pinxit.train.checkpoint import check_config
-from pinxit.train.settings import TrainConfig
+from pinxit.train.settings import TrainConfig, config_from_json
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def claim(config: TrainConfig) -> RunFolder:
             problem=f"not possible: the run {folder.root} exists and would be overwritten",
             valid="--resume 1 to continue it, another --name, or remove the folder",
         )
-    check_config(saved_config(folder, like=config), config)
+    check_config(saved_config(folder), config)
     return folder
 
 
@@ -141,16 +142,21 @@ def _foreign(root: Path) -> bool:
     return any(not path.name.startswith(".") for path in root.iterdir())
 
 
-def saved_config(folder: RunFolder, *, like: TrainConfig | None = None) -> TrainConfig:
-    """The settings a run was started with; its objective is read as one of `like`'s class."""
+def saved_config(folder: RunFolder) -> TrainConfig:
+    """The settings a run was started with."""
     try:
         value = json.loads(folder.config.read_text())
-        if like is None:
-            return from_json(TrainConfig, value)
-        objective = from_json(type(like.objective), value.pop("objective", {}))
-        return replace(from_json(TrainConfig, value), objective=objective)
+        with extensions.explained(value.pop("extensions", {})):
+            return config_from_json(value)
     except (ValueError, TypeError) as error:
         raise UsageError(f"resume: {folder.config} cannot be read ({error})") from error
+
+
+def changed_extensions(folder: RunFolder) -> list[str]:
+    """The names of extensions whose files differ from those the run was last started with."""
+    if not folder.config.is_file():
+        return []
+    return extensions.changed(json.loads(folder.config.read_text()).get("extensions", {}))
 
 
 def environment() -> dict[str, Any]:
@@ -175,6 +181,7 @@ def environment() -> dict[str, Any]:
 def start(folder: RunFolder, config: TrainConfig, extra: Mapping[str, Any]) -> None:
     """Creates the folder and records the settings and the machine."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_values(folder.config, to_json(config))
+    loaded = extensions.loaded()
+    write_values(folder.config, to_json(config) | ({"extensions": loaded} if loaded else {}))
     folder.samples.mkdir(exist_ok=True)
     write_values(folder.root / "environment.json", environment() | dict(extra))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pinxit.config import UsageError, choice
+from pinxit.config import UsageError, choice, from_json, one_of
 from pinxit.config import positive as positive_or_none
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
@@ -15,8 +15,8 @@ from pinxit.data.images.decode import ImageConfig
 from pinxit.data.prepared.manifest import is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
-from pinxit.flow.objective import FlowMatching
-from pinxit.flow.solvers import get_solver
+from pinxit.flow.objective import OBJECTIVES, FlowMatching
+from pinxit.sampling import Sampling
 from pinxit.train.datasets import (
     DATASETS,
     PREPARED,
@@ -37,8 +37,10 @@ __all__ = [
     "ImageConfig",
     "ModelConfig",
     "OptimizerConfig",
-    "SamplingConfig",
+    "SampleGridConfig",
+    "Sampling",
     "TrainConfig",
+    "config_from_json",
 ]
 
 
@@ -104,39 +106,24 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How pictures are drawn for the sample grids and the evaluation. Training never reads it."""
+class SampleGridConfig:
+    """The pictures of the sample grids, the same all run long."""
 
-    steps: int = 16
-    """Solver steps."""
-    guidance_scale: float = 4.0
-    """1 turns guidance off."""
-    solver: str = "euler"
-    """Name of the solver."""
-    shift: float = 1.0
-    """Time-grid shift; above 1 spends more steps near noise."""
     prompts: tuple[str, ...] = (
         "A beautiful sunset over mountains",
         "a small red house on the left under a full moon",
         "a large yellow tree on a foggy beach at dawn",
         "a purple castle in the middle of a desert at noon",
     )
-    """Prompts of the sample grids, the same all run long."""
+    """A row of pictures for each prompt."""
     seeds: tuple[int, ...] = (0, 1)
     """One picture of each prompt for each seed."""
 
     def __post_init__(self) -> None:
-        """Refuses counts below 1 and an empty list of prompts."""
-        _require("sampling.", self, positive=("steps",), natural=("guidance_scale",))
-        if not math.isfinite(self.guidance_scale):
-            problem = "endless"
-            raise UsageError("sampling.guidance_scale", self.guidance_scale, problem=problem)
-        get_solver(self.solver)
-        if not self.shift > 0:
-            raise UsageError("sampling.shift", self.shift, problem="too small", valid="above 0")
+        """Refuses empty lists."""
         for name in ("prompts", "seeds"):
             if not getattr(self, name):
-                raise UsageError(f"sampling.{name}", (), problem="empty", valid="one or more")
+                raise UsageError(f"samples.{name}", (), problem="empty", valid="one or more")
 
 
 @dataclass(frozen=True)
@@ -247,12 +234,17 @@ class TrainConfig:
     """The network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the gradient moves the parameters."""
-    objective: FlowMatching = field(default_factory=FlowMatching)
-    """The loss."""
+    objective: Any = field(
+        default_factory=FlowMatching,
+        metadata=one_of(OBJECTIVES, wiring="pinxit.flow.objective.OBJECTIVES"),
+    )
+    """The loss: an `Objective` of a class in OBJECTIVES."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Averages of the parameters."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How sample grids are drawn."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(steps=16))
+    """How sample grids and evaluation pictures are drawn. Training never reads it."""
+    samples: SampleGridConfig = field(default_factory=SampleGridConfig)
+    """What sample grids show."""
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     """The held-out evaluation."""
 
@@ -349,3 +341,16 @@ class TrainConfig:
             problem = "not read from dataset_path"
             raise UsageError("dataset_name", name, problem=problem, valid=names)
         return name
+
+
+RENAMED = {("sampling", "prompts"): "samples", ("sampling", "seeds"): "samples"}
+"""Settings of older versions: (record, field) to the record that has the field now."""
+
+
+def config_from_json(data: Mapping[str, Any]) -> TrainConfig:
+    """The settings in a run's config.json, also in one that an older version wrote."""
+    values = {n: dict(v) if isinstance(v, Mapping) else v for n, v in data.items()}
+    for (record, name), now in RENAMED.items():
+        if isinstance(values.get(record), dict) and name in values[record]:
+            values.setdefault(now, {})[name] = values[record].pop(name)
+    return from_json(TrainConfig, values)

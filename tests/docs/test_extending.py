@@ -65,13 +65,14 @@ def test_the_objective_is_zero_for_the_exact_velocity(extensions):
 def test_a_run_with_an_objective_of_ones_own(extensions, bundle, tmp_path):
     from pinxit.train.run import run
     from pinxit.train.run_folder import claim
-    from pinxit.train.settings import EvalConfig, SamplingConfig
+    from pinxit.train.settings import EvalConfig, SampleGridConfig, Sampling
 
     config = replace(
         extensions["config"], text_encoder=str(bundle), vae=str(bundle), image_size=16,
         dataset_size=8, batch_size=4, max_steps=2, sample_interval=0, log_interval=1,
         output_dir=str(tmp_path), evaluation=EvalConfig(prompts=0, images=0),
-        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
     )  # fmt: skip
     assert run(config, [], console=Console(file=io.StringIO())).status == "finished"
     claim(replace(config, max_steps=4).resolved())

@@ -19,7 +19,7 @@ from pinxit.doctor import run_folder as folder_module
 from pinxit.doctor.report_line import Line
 from pinxit.doctor.run_folder import RunReport
 from pinxit.train.run import run
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sample_interval=3,
         output_dir=str(tmp_path_factory.mktemp("runs")),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
         evaluation=EvalConfig(images=10, batch_size=10),
     )
     result = run(config, ["pinxit", "train"], console=Console(file=io.StringIO()))

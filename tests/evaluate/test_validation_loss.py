@@ -13,6 +13,7 @@ import pytest
 
 from pinxit.arrays import Conditioning, Example
 from pinxit.evaluate import validation_loss as validation
+from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.validation_loss import spread_times, validation_loss
 from pinxit.models.transformer import preset
 from pinxit.pipeline import TextToImage
@@ -46,6 +47,11 @@ def zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     jax.clear_caches()
 
 
+def measured(examples: Sequence[Example], batch_size: int = 32) -> dict[str, float]:
+    context = EvaluationContext(Toy(), examples, batch_size=batch_size)
+    return dict(validation_loss(context, bins=5))
+
+
 def by_hand(examples: Sequence[Example]) -> np.ndarray:
     losses = []
     for i, row in enumerate(examples):
@@ -59,7 +65,7 @@ def by_hand(examples: Sequence[Example]) -> np.ndarray:
 @pytest.mark.parametrize("wide", [(), (0, 3, 4, 9, 22)], ids=["one size", "two sizes"])
 def test_rows_are_seen_once_each_in_batches_of_one_size(wide: Sequence[int]):
     examples, wanted = rows(wide), by_hand(rows(wide))
-    found = [dict(validation_loss(Toy(), examples, batch_size=size, bins=5)) for size in (4, 32)]
+    found = [measured(examples, batch_size=size) for size in (4, 32)]
     for values in found:
         assert values["validation/loss"] == pytest.approx(wanted.mean(), rel=1e-5)
         for i in range(5):
@@ -74,4 +80,4 @@ def test_times_are_spread_over_the_bins():
 
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="images: 4 rows for 5 bins"):
-        list(validation_loss(Toy(), rows()[:4], bins=5))
+        measured(rows()[:4])

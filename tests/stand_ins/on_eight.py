@@ -35,7 +35,7 @@ from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
 from pinxit.train.run import run
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 from pinxit.train.state import init_state
 from pinxit.train.step import make_train_step
 
@@ -200,7 +200,8 @@ def whole_run(bundle: str) -> None:
             output_dir=folder,
             model=ModelConfig(preset="debug", **sizes),
             ema=EMA,
-            sampling=SamplingConfig(steps=1, prompts=("red light",), seeds=(0,)),
+            sampling=Sampling(steps=1),
+            samples=SampleGridConfig(prompts=("red light",), seeds=(0,)),
             evaluation=EvalConfig(images=10, batch_size=10),
         )
         said = io.StringIO()

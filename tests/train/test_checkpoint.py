@@ -19,7 +19,7 @@ from pinxit.train.checkpoint import (
     write_checkpoint,
 )
 from pinxit.train.ema import EmaConfig
-from pinxit.train.settings import SamplingConfig, TrainConfig
+from pinxit.train.settings import Sampling, TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):
 
 def test_differing_settings_are_all_named():
     old = TrainConfig(batch_size=8, max_steps=10)
-    check_config(old, TrainConfig(batch_size=8, max_steps=99, sampling=SamplingConfig(steps=3)))
+    check_config(old, TrainConfig(batch_size=8, max_steps=99, sampling=Sampling(steps=3)))
     new = TrainConfig(batch_size=16, seed=1, ema=EmaConfig(lengths=(0.1,)))
     with pytest.raises(ValueError, match=r"batch_size .was 8, is 16.*seed.*ema\.lengths"):
         check_config(old, new)

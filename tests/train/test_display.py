@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pinxit.train.display import Display
 from pinxit.train.report.contact_sheet import contact_sheet
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 ROW = {
     "loss": 0.5,
@@ -64,9 +64,9 @@ def test_contact_sheet_keeps_pixels():
         (lambda: TrainConfig(batch_size=8, gradient_accumulation_steps=3), "divisors of 8"),
         (lambda: TrainConfig(name="../up"), "name"),
         (lambda: ModelConfig(patch_size=0), r"model\.patch_size"),
-        (lambda: SamplingConfig(solver="eular"), "solver.*euler"),
-        (lambda: SamplingConfig(steps=0), r"sampling\.steps"),
-        (lambda: SamplingConfig(prompts=()), r"sampling\.prompts"),
+        (lambda: Sampling(solver="eular"), "solver.*euler"),
+        (lambda: Sampling(steps=0), "steps: 0 is too small"),
+        (lambda: SampleGridConfig(prompts=()), r"samples\.prompts"),
         (lambda: EvalConfig(images=5), r"evaluation\.images"),
     ],
 )

@@ -18,7 +18,7 @@ from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.train.encode_step import frozen_arrays, make_encode
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import run
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 CAPTIONS = ["red light", "green light from the left", "", "blue light", "red", "a", "b", "c"]
 
@@ -56,7 +56,8 @@ def config(bundle: Path, tmp_path: Path) -> TrainConfig:
         sample_interval=0,
         output_dir=str(tmp_path),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=SamplingConfig(steps=1, prompts=("red light from the left",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red light from the left",), seeds=(0,)),
         evaluation=EvalConfig(images=0),
     )
 

@@ -29,18 +29,17 @@ from pinxit.train.metric_writers import read_rows
 from pinxit.train.report.observer import Observer
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import claim, start
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 TIMED = (
     *("images_per_second", "seconds_per_step", "step_seconds", "data_wait_share", "memory_gb"),
 )
 PROGRAM = """
 import json, sys
-from pinxit.config import from_json
 from pinxit.train.report.observer import Observer
 from pinxit.train.run import run
-from pinxit.train.settings import TrainConfig
-sys.exit(run(from_json(TrainConfig, json.load(open(sys.argv[1])))).exit_code)
+from pinxit.train.settings import config_from_json
+sys.exit(run(config_from_json(json.load(open(sys.argv[1])))).exit_code)
 """
 
 
@@ -61,7 +60,8 @@ def config(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfi
         sample_interval=0,
         output_dir=str(tmp_path_factory.mktemp("runs")),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=SamplingConfig(steps=1, prompts=("red light from the left",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red light from the left",), seeds=(0,)),
         evaluation=EvalConfig(images=10, batch_size=10),
     )
 

@@ -1,8 +1,8 @@
-"""What follows the last step of a run: final grid, accuracy, curves, release and report."""
+"""What follows the last step of a run: final grid, evaluation, curves, release and report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,18 +11,10 @@ from pinxit.config import to_json
 from pinxit.pipeline import save_release
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.report.curves import draw_curves
-from pinxit.train.report.observer import RAW, Observer
+from pinxit.train.report.observer import RAW, Observer, losses_in
 from pinxit.train.report.page import write_run_report
 from pinxit.train.run_folder import environment, write_values
 from pinxit.train.state import TrainState
-
-
-def best(losses: dict[str, float], state: TrainState) -> str:
-    """Which parameters to keep: of lowest validation loss; unmeasured, the middle average."""
-    if losses:
-        return min(losses, key=lambda name: losses[name])
-    names = sorted(state.ema)
-    return names[len(names) // 2] if names else RAW
 
 
 def finish(
@@ -30,18 +22,20 @@ def finish(
     state: TrainState,
     *,
     chosen: str,
-    validation: dict[str, float],
+    values: dict[str, float],
     command: Sequence[str],
     seconds: float,
     data: dict[str, Any],
-    noticed: dict[str, Any],
+    warnings: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """All that follows the last step: grid, accuracy, curves, release, report; the results."""
+    """Writes the final grid, curves, release and report of a run, and returns its results.
+
+    `values` are what the evaluators measured, `chosen` names the parameters to keep.
+    """
     config, folder = observer.config, observer.folder
     params = observer.candidates(state)[chosen]
     names = [RAW, *state.ema]
     observer.sheet(state, folder.samples / "final.png", names)
-    accuracy = observer.accuracy(params)
     draw_curves(read_rows(folder.metrics), folder.curves)
     step = int(state.step)
     results = {
@@ -52,10 +46,12 @@ def finish(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "skipped": int(state.skipped),
         "ema": chosen,
-        "validation": validation,
-        "accuracy": accuracy,
+        "validation": losses_in(values),
+        "accuracy": _of(values, "prompts"),
+        "probe": _of(values, "conditioning", "latents"),
+        "evaluation": values,
         "data": data,
-        **noticed,
+        "warnings": warnings,
     }
     save_release(
         folder.model,
@@ -64,6 +60,7 @@ def finish(
         vae=config.vae if config.model.use_stable_vae else "none",
         caption_cleaning=config.caption_cleaning,
         text_max_tokens=config.text_max_tokens,
+        objective=to_json(config)["objective"],
         details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")},
     )
     write_run_report(
@@ -80,3 +77,8 @@ def finish(
     )
     write_values(folder.results, results)
     return results
+
+
+def _of(values: Mapping[str, float], *groups: str) -> dict[str, float]:
+    """The values of some groups, under their full names."""
+    return {name: value for name, value in values.items() if name.partition("/")[0] in groups}

@@ -1,8 +1,8 @@
-"""Looking at a run: sample grids, the validation loss, the effect of captions, prompt accuracy."""
+"""Looking at a run: sample grids, and the values of the evaluators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,8 @@ import jax
 from PIL import Image
 
 from pinxit.arrays import Example
-from pinxit.evaluate.caption_effect import FEWEST, conditioning_effect
-from pinxit.evaluate.prompt_accuracy import prompt_accuracy
-from pinxit.evaluate.validation_loss import validation_loss
+from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
 from pinxit.files import whole
 from pinxit.pipeline import TextToImage
 from pinxit.train.build import Parts, build_pipeline
@@ -24,8 +23,6 @@ from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
-PROBED = 128
-"""Rows on which the effect of captions is measured."""
 RAW = "raw"
 """The name of the parameters themselves, among their averages."""
 
@@ -63,7 +60,7 @@ class Observer:
 
     def pictures(self, params: Any) -> list[list[Image.Image]]:
         """A row for each prompt, a picture for each seed."""
-        prompts, seeds = self.config.sampling.prompts, self.config.sampling.seeds
+        prompts, seeds = self.config.samples.prompts, self.config.samples.seeds
         drawn = self.model(params).generate(
             [prompt for prompt in prompts for _ in seeds],
             seed=list(seeds) * len(prompts),
@@ -82,7 +79,7 @@ class Observer:
             f"{self.config.name}, step {int(state.step)}: {chosen.solver}, {chosen.steps} steps, "
             f"guidance {chosen.guidance_scale:g}"
         )
-        sheet = contact_sheet(chosen.prompts, columns, title=title)
+        sheet = contact_sheet(self.config.samples.prompts, columns, title=title)
         with whole(path) as temporary:
             sheet.save(temporary, "PNG")
 
@@ -93,46 +90,70 @@ class Observer:
         self.sheet(state, path, names)
         self.display.say(f"samples: {path}")
 
-    def validate(self, state: TrainState) -> dict[str, float]:
-        """Held-out loss of the parameters and of each average."""
-        if not self.config.evaluation.images or not self.heldout:
-            return {}
-        losses = {}
-        for name, params in self.candidates(state).items():
-            self.check()
-            batch_size = self.config.evaluation.batch_size
-            values = dict(validation_loss(self.model(params), self.heldout, batch_size=batch_size))
-            losses[name] = values["validation/loss"]
-        said = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-        self.display.say(f"validation loss: {said}")
-        return losses
-
-    def probe(self, state: TrainState) -> dict[str, float]:
-        """What the captions do to the held-out loss, and what the data are like."""
-        rows, batch_size = self.config.evaluation.images, self.config.evaluation.batch_size
-        if not rows or len(self.heldout) < FEWEST:
-            return {}
-        self.check()
-        effect = conditioning_effect(
-            self.model(state.params), self.heldout, batch_size=batch_size, rows=min(rows, PROBED)
+    def context(self, params: Any) -> EvaluationContext:
+        """What evaluators measure these parameters on."""
+        settings = self.config.evaluation
+        return EvaluationContext(
+            model=self.model(params),
+            rows=self.heldout if settings.images else (),
+            objective=self.config.objective,
+            batch_size=settings.batch_size,
+            prompts=settings.prompts,
+            judge=self.parts.judge,
+            progress=lambda done, total: self.check(),
         )
-        values = dict(effect)
-        gain, error = values["conditioning/gain"], values["conditioning/gain_error"]
-        self.display.say(f"captions lower the loss by {gain:.2%} (give or take {error:.2%})")
+
+    def measure(
+        self, state: TrainState, names: Sequence[str], *, chosen: str | None = None
+    ) -> dict[str, float]:
+        """The values of the named evaluators, said as they come.
+
+        `chosen` names the parameters of those that measure the best ones; without it the best is
+        found among the losses just measured.
+        """
+        values: dict[str, float] = {}
+        for evaluator in evaluators(names).values() if names else ():
+            if evaluator.parameters == "each":
+                new = self._of_each(evaluator, state)
+            else:
+                best = RAW if evaluator.parameters == "raw" else chosen
+                best = best or best_of(losses_in(values), state)
+                self.check()
+                new = measure(evaluator, self.context(self.candidates(state)[best]))
+            if new:
+                self.display.say(evaluator.words(new))
+            values |= new
         return values
 
-    def accuracy(self, params: Any) -> dict[str, float]:
-        """Held-out prompt accuracy by attribute (scenes only)."""
-        count = self.config.evaluation.prompts
-        if self.parts.judge is None or not count:
-            return {}
-        self.display.say(f"drawing {count} held-out prompts")
-        return dict(
-            prompt_accuracy(
-                self.model(params),
-                prompts=count,
-                batch_size=self.config.evaluation.batch_size,
-                judge=self.parts.judge,
-                progress=lambda done, total: self.check(),
-            )
-        )
+    def _of_each(self, evaluator: Evaluator, state: TrainState) -> dict[str, float]:
+        """The first value with each of the parameters: ``group/name`` is ``group_name/average``."""
+        values: dict[str, float] = {}
+        for label, params in self.candidates(state).items():
+            self.check()
+            for name, value in list(measure(evaluator, self.context(params)).items())[:1]:
+                values[f"{name.replace('/', '_')}/{label}"] = value
+        return values
+
+
+def names_of(*, mid_run: bool | None = None, best: bool | None = None) -> list[str]:
+    """The names of the evaluators that a run measures on the way, or with the best parameters."""
+    return [
+        name
+        for name, evaluator in EVALUATORS.items()
+        if (mid_run is None or evaluator.mid_run == mid_run)
+        and (best is None or (evaluator.parameters == "best") == best)
+    ]
+
+
+def losses_in(values: Mapping[str, float]) -> dict[str, float]:
+    """The validation loss of each average among measured values, by the average's name."""
+    prefix = "validation_loss/"
+    return {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
+
+
+def best_of(losses: Mapping[str, float], state: TrainState) -> str:
+    """Which parameters to keep: of lowest validation loss; unmeasured, the middle average."""
+    if losses:
+        return min(losses, key=lambda name: losses[name])
+    names = sorted(state.ema)
+    return names[len(names) // 2] if names else RAW

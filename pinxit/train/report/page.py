@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.data.outcome import meaning
+from pinxit.evaluate.tables import tables
 from pinxit.files import whole
 from pinxit.html_report import (
     Html,
@@ -23,15 +24,19 @@ from pinxit.html_report import (
 STYLE = "h1 { margin-bottom: 0 }"
 
 
-def _accuracy(accuracy: Mapping[str, float]) -> Html:
-    """Prompt accuracy by attribute, between chance and ceiling."""
-    prefix = "prompts/accuracy/"
-    names = [name.removeprefix(prefix) for name in accuracy if name.startswith(prefix)]
-    kinds = ("accuracy", "ceiling", "chance")
-    rows = [
-        [name, *(accuracy.get(f"prompts/{kind}/{name}", "") for kind in kinds)] for name in names
-    ]
-    return table(("attribute", *kinds), rows, best=0)
+def _evaluation(values: Mapping[str, float], chosen: str | None) -> list[Html]:
+    """A heading and a table for each group of values; `chosen` names the run's best average."""
+    parts: list[Html] = []
+    for group in tables(values):
+        names = [row[0] for row in group.rows]
+        best = chosen if chosen in names else "mean"
+        rows = [
+            [f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row]
+            for row in group.rows
+        ]
+        parts.append(heading(group.title[:1].upper() + group.title[1:]))
+        parts.append(table(group.head, rows, best=names.index(best) if best in names else None))
+    return parts
 
 
 def _rows(counts: Mapping[str, int]) -> Html:
@@ -42,15 +47,6 @@ def _rows(counts: Mapping[str, int]) -> Html:
         for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     return table(("end", "rows", "share", "meaning"), rows)
-
-
-def _probe(probe: Mapping[str, float]) -> list[Html]:
-    """The held-out loss with a row's own caption, another's, and none; same noise and times."""
-    named = {"own": "loss", "another row's": "loss_shuffled", "the empty one": "loss_null"}
-    rows = [[what, probe[f"conditioning/{name}"]] for what, name in named.items()]
-    gain, error = probe["conditioning/gain"], probe["conditioning/gain_error"]
-    said = f"A row's own caption lowers the loss by {gain:.2%}, give or take {error:.2%}."
-    return [table(("caption", "loss"), rows), paragraph(said)]
 
 
 def write_run_report(
@@ -70,15 +66,7 @@ def write_run_report(
             parts += [heading(label), picture(path_of_picture.read_bytes(), label)]
     if warnings := results.get("warnings"):
         parts += [heading("What was noticed"), bullets(one["text"] for one in warnings)]
-    if accuracy := results.get("accuracy"):
-        parts += [heading("Held-out prompts"), _accuracy(accuracy)]
-    if losses := results.get("validation"):
-        chosen = list(losses).index(results["ema"]) if results.get("ema") in losses else None
-        rows = [[label, loss] for label, loss in losses.items()]
-        parts.append(heading("Validation loss by average"))
-        parts.append(table(("parameters", "loss"), rows, best=chosen))
-    if probe := results.get("probe"):
-        parts += [heading("What captions do"), *_probe(probe)]
+    parts += _evaluation(results.get("evaluation", {}), results.get("ema"))
     if counts := (results.get("data") or {}).get("rows"):
         parts += [heading("What became of the rows"), _rows(counts)]
     parts += [heading("Command"), command_line(command), heading("Settings and machine")]

@@ -45,7 +45,7 @@ def faster_data(config: TrainConfig, row: Mapping[str, Any]) -> str:
 def before_training(config: TrainConfig) -> list[str]:
     """What can be said of the settings alone."""
     said = []
-    dropout = getattr(config.objective, "caption_dropout", 0.1)
+    dropout = config.objective.caption_dropout
     scale = config.sampling.guidance_scale
     if unusual := out_of_range(scale):
         said.append(f"sampling.{unusual}")

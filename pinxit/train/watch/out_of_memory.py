@@ -339,8 +339,8 @@ def message(advice: Advice) -> str:
             "another program may hold the device's memory; --encoder_dtype bfloat16 halves what "
             "the encoders take"
             if advice.where == "encoding data"
-            else "try smaller --evaluation.batch_size, fewer --sampling.prompts or "
-            "--sampling.seeds, or --evaluation.images 0"
+            else "try smaller --evaluation.batch_size, fewer --samples.prompts or "
+            "--samples.seeds, or --evaluation.images 0"
         )
         lines.append(f"the step itself fits; it was {advice.where}: {what}")
     for one in fitting:

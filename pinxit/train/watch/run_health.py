@@ -299,7 +299,7 @@ class TextCheck:
                 f"column that captions are read from (--columns caption=NAME), at "
                 f"--caption_cleaning and at --text_max_tokens ({self.config.text_max_tokens or 77})"
             )
-        share = getattr(self.config.objective, "caption_dropout", 0.0)
+        share = self.config.objective.caption_dropout
         if share > 0.5:
             return said + f"objective.caption_dropout is {share:g}: that share is trained without"
         return said + (

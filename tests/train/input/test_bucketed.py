@@ -44,7 +44,8 @@ from pinxit.train.settings import (
     EvalConfig,
     ModelConfig,
     OptimizerConfig,
-    SamplingConfig,
+    SampleGridConfig,
+    Sampling,
     TrainConfig,
 )
 
@@ -89,7 +90,8 @@ def config(dataset: Path, bundle: Path, tmp_path: Path) -> TrainConfig:
         output_dir=str(tmp_path),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
         optimizer=OptimizerConfig(schedule="constant", warmup_steps=0),
-        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
         evaluation=EvalConfig(images=12, batch_size=5),
     )
 

@@ -27,7 +27,8 @@ from pinxit.train.settings import (
     EvalConfig,
     ModelConfig,
     OptimizerConfig,
-    SamplingConfig,
+    SampleGridConfig,
+    Sampling,
     TrainConfig,
 )
 
@@ -76,7 +77,8 @@ def config(dataset: Path, bundle: Path, tmp_path: Path) -> TrainConfig:
         output_dir=str(tmp_path),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
         optimizer=OptimizerConfig(schedule="constant"),
-        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
         evaluation=EvalConfig(images=12, batch_size=6),
     )
 

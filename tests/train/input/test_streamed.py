@@ -30,7 +30,7 @@ from pinxit.train.input.attempt_order import Attempts
 from pinxit.train.input.image_stream import Ended, Stream
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
-from pinxit.train.settings import EvalConfig, ModelConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 ROWS = 400
 KINDS = ("good", "png", "404", "good", "redirected", "html", "mislabelled", "webp", "noai", "good")
@@ -72,7 +72,8 @@ def config(bundle: Path, table: Path, tmp_path: Path) -> TrainConfig:
         images=ImageConfig(workers=1),
         filters=FilterConfig(min_side=64),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=SamplingConfig(steps=1, prompts=("a picture",), seeds=(0,)),
+        sampling=Sampling(steps=1),
+        samples=SampleGridConfig(prompts=("a picture",), seeds=(0,)),
         evaluation=EvalConfig(images=10, batch_size=10),
     )
 

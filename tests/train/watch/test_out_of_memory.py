@@ -18,7 +18,8 @@ from pinxit.train.settings import (
     EmaConfig,
     EvalConfig,
     ModelConfig,
-    SamplingConfig,
+    SampleGridConfig,
+    Sampling,
     TrainConfig,
 )
 from pinxit.train.watch import out_of_memory as advice
@@ -187,7 +188,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
         name="large", dataset_name="mock", dataset_size=16, image_size=16, batch_size=8,
         max_steps=4, text_encoder=str(bundle), vae=str(bundle), output_dir=str(tmp_path),
         model=ModelConfig(preset="debug", hidden_size=16, depth=2, num_heads=2),
-        sampling=SamplingConfig(steps=1, prompts=("red",), seeds=(0,)),
+        sampling=Sampling(steps=1), samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
         evaluation=EvalConfig(images=0),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.flow.objective import FlowMatching
-from pinxit.train.settings import OptimizerConfig, SamplingConfig, TrainConfig
+from pinxit.train.settings import OptimizerConfig, Sampling, TrainConfig
 from pinxit.train.watch.data_advice import before_training, faster_data
 from pinxit.train.watch.run_health import Finding, RunWatch
 
@@ -214,7 +214,7 @@ def test_settings_that_forbid_text():
     assert "caption_dropout is 1" in before_training(dropped)[0]
     never = dataclasses.replace(CONFIG, objective=FlowMatching(caption_dropout=0.0))
     assert "caption_dropout is 0" in before_training(never)[0]
-    burning = dataclasses.replace(CONFIG, sampling=SamplingConfig(guidance_scale=40.0))
+    burning = dataclasses.replace(CONFIG, sampling=Sampling(guidance_scale=40.0))
     assert "sampling.guidance_scale is 40" in before_training(burning)[0]
 
 

@@ -1,0 +1,47 @@
+"""The fields of `Sampling` as options of a command, each left open unless it is given."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from dataclasses import field, fields, make_dataclass
+from typing import Annotated, Any
+
+from pinxit.config import hints
+from pinxit.sampling import Sampling
+
+
+def _docs(cls: type) -> dict[str, str]:
+    """Returns the string under each field of a dataclass."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    found: dict[str, str] = {}
+    name = ""
+    for node in body.body if isinstance(body, ast.ClassDef) else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found[name], name = inspect.cleandoc(str(node.value.value)), ""
+    return found
+
+
+def _options() -> type:
+    """A dataclass with the fields of `Sampling`, each None by default."""
+    from tyro.conf import arg
+
+    docs, types_of = _docs(Sampling), hints(Sampling)
+    described = [
+        (name, Annotated[types_of[name] | None, arg(help=docs.get(name, ""))], field(default=None))
+        for name in types_of
+    ]
+    return make_dataclass("SamplingOptions", described, frozen=True, kw_only=True)
+
+
+SamplingOptions: Any = _options()
+"""The base of the options of commands that draw."""
+
+
+def sampling_options(options: object) -> dict[str, Any]:
+    """The sampling settings among a command's options, those not given left out."""
+    values = {field.name: getattr(options, field.name) for field in fields(Sampling)}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,46 @@
+"""Values of evaluators as tables, for the terminal and for the report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TITLES = {
+    "prompts": "held-out prompts",
+    "validation": "validation loss by time",
+    "validation_loss": "validation loss by average",
+    "conditioning": "what captions do",
+    "latents": "the held-out images",
+}
+"""Titles of groups that have one in words; other groups are called by their name."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One group of values."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+    """A name, then a value for each further column; an empty string where there is none."""
+
+
+def tables(values: Mapping[str, float]) -> list[Table]:
+    """Returns a table for each group, in the order of its first value.
+
+    ``group/name`` is a row with one value; ``group/column/name`` is one of several columns.
+    """
+    groups: dict[str, dict[tuple[str, str], float]] = {}
+    for full, value in values.items():
+        group, _, rest = full.rpartition("/") if "/" not in full else full.partition("/")
+        column, slash, name = rest.partition("/")
+        cell = (name, column) if slash else (column, "value")
+        groups.setdefault(group or "values", {})[cell] = value
+    return [_table(group, cells) for group, cells in groups.items()]
+
+
+def _table(group: str, cells: Mapping[tuple[str, str], float]) -> Table:
+    columns = list(dict.fromkeys(column for _, column in cells))
+    names = list(dict.fromkeys(name for name, _ in cells))
+    rows = [(name, *(cells.get((name, column), "") for column in columns)) for name in names]
+    return Table(TITLES.get(group, group.replace("_", " ")), ("name", *columns), tuple(rows))
