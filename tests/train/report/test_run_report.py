@@ -16,6 +16,13 @@ RESULTS = {
     "ema": "ema_0.050",
     "validation": {"raw": 0.7, "ema_0.050": 0.6},
     "accuracy": {"prompts/accuracy/mean": 0.812, "prompts/ceiling/mean": 0.99},
+    "evaluation": {
+        "prompts/accuracy/mean": 0.812,
+        "prompts/ceiling/mean": 0.99,
+        "validation_loss/raw": 0.7,
+        "validation_loss/ema_0.050": 0.6,
+        "brightness/mean": 0.25,
+    },
     "warnings": [{"text": "something was noticed"}],
 }
 
@@ -39,6 +46,8 @@ def test_it_opens_with_pictures_then_figures_then_settings(tmp_path: Path):
              "config.json"]  # fmt: skip
     places = [page.find(words) for words in order]
     assert -1 not in places and places == sorted(places)
+    assert '<tr class="best"><td>ema_0.050</td><td>0.6000</td>' in page.replace("'", '"')
+    assert "<h2>Brightness</h2>" in page and "<td>0.2500</td>" in page, "an added metric"
 
 
 def test_the_summary_has_the_main_figures():
