@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Socket = socket.socket
 
 SPECIAL = {
     "0.0.0.0/8": "unspecified (this network)",
@@ -155,7 +156,7 @@ class Guard:
                 return f"the domain {domain} is blocked"
         return None
 
-    def socket(self, info: tuple[Any, ...]) -> socket.socket:
+    def socket(self, info: tuple[Any, ...]) -> Socket:
         """A socket for this address (an entry of `socket.getaddrinfo`), or raises `Refused`."""
         family, kind, protocol, _, address = info
         reason = self.refusal(address[0], address[1])
