@@ -61,7 +61,7 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        line, code = explained(error)
+        line, code = error_line(error)
         if isinstance(error, extensions.ExtensionError):
             print(error.trace, end="", file=sys.stderr)
         if line is None or os.environ.get("PINXIT_DEBUG", "0") not in ("", "0"):
@@ -75,7 +75,7 @@ def guarded(command: Callable[[], int]) -> int:
         warnings.showwarning = shown
 
 
-def explained(error: Exception) -> tuple[str | None, int]:
+def error_line(error: Exception) -> tuple[str | None, int]:
     """An exception in one line, and the exit code; no line for a bug."""
     if isinstance(error, UsageError):
         return str(error), 2

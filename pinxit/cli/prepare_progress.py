@@ -41,7 +41,7 @@ def watching(
             def show(progress: StageProgress, result: UnitResult | None) -> None:
                 bar.update(
                     task,
-                    description=in_words(progress, what),
+                    description=stage_in_words(progress, what),
                     completed=progress.done,
                     total=progress.units,
                 )
@@ -57,7 +57,7 @@ def watching(
         finished = progress.done + progress.failed == progress.units
         if time.monotonic() - last >= EVERY or finished:
             last = time.monotonic()
-            console.print(in_words(progress, what), highlight=False, soft_wrap=True)
+            console.print(stage_in_words(progress, what), highlight=False, soft_wrap=True)
 
     yield tell
 
@@ -68,7 +68,7 @@ def _complain(console: Console, result: UnitResult | None) -> None:
         console.print(f"warning: unit {unit}: {result.reason}", highlight=False, markup=False)
 
 
-def in_words(progress: StageProgress, what: str) -> str:
+def stage_in_words(progress: StageProgress, what: str) -> str:
     """Returns the stage, how far it is, its speed, the share that is kept, and the time left."""
     job = JOBS.get(progress.stage, progress.stage)
     facts = [f"{job}: unit {progress.done:,} of {progress.units:,}"]

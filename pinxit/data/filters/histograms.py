@@ -27,7 +27,7 @@ BINS: dict[str, tuple[float, float, int]] = {
 """Figure to (lowest, highest, bins). What lies outside is counted in the first or the last bin."""
 
 
-def measure(row: Row) -> dict[str, float]:
+def measure_row(row: Row) -> dict[str, float]:
     """Every figure of `BINS` that is known of a row."""
     figures: dict[str, float] = {name: row.scores[name] for name in BINS if name in row.scores}
     if row.width is not None and row.height is not None:
@@ -78,7 +78,7 @@ class Histograms:
         self.by_name = {name: Histogram(name) for name in BINS}
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Counts one row by its figures (see `measure`)."""
+        """Counts one row by its figures (see `measure_row`)."""
         for name, histogram in self.by_name.items():
             histogram.add(figures.get(name))
 

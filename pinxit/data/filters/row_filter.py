@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.config import UsageError, choice, positive
-from pinxit.data.filters.histograms import Histograms, measure
+from pinxit.data.filters.histograms import Histograms, measure_row
 from pinxit.data.row import Row, unusable
 from pinxit.data.url_host import host_of
 
@@ -145,7 +145,7 @@ class Filter:
 
     def check(self, row: Row) -> str | None:
         """None where the row is kept, otherwise the status that says why not."""
-        figures = measure(row)
+        figures = measure_row(row)
         self.histograms.add(figures)
         reason = self.alone(row, figures) or self._seen(row)
         self.counts[reason or "ok"] += 1
@@ -155,7 +155,7 @@ class Filter:
         """As `check`, of this row alone: without duplicates, and without counting it."""
         if unusable(row) == "no_url":
             return "no_url"
-        return self._figures(measure(row) if figures is None else figures) or self._domain(row)
+        return self._figures(measure_row(row) if figures is None else figures) or self._domain(row)
 
     def _figures(self, figures: Mapping[str, float]) -> str | None:
         """The first figure beyond its limit; a missing one comes after all that are known."""

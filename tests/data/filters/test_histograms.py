@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pinxit.data.filters.histograms import BINS, Histogram, Histograms, measure
+from pinxit.data.filters.histograms import BINS, Histogram, Histograms, measure_row
 from pinxit.data.row import Row
 
 
@@ -14,10 +14,10 @@ def row(**changes) -> Row:
 
 
 def test_figures_of_a_row():
-    assert measure(row(width=300, height=200, scores={"nsfw": 0.5})) == {
+    assert measure_row(row(width=300, height=200, scores={"nsfw": 0.5})) == {
         "nsfw": 0.5, "side": 200.0, "aspect": 1.5, "words": 2.0, "characters": 7.0,
     }  # fmt: skip
-    assert measure(row(width=300)).keys() == {"words", "characters"}
+    assert measure_row(row(width=300)).keys() == {"words", "characters"}
 
 
 def test_bins_agree_with_numpy_s():
@@ -41,8 +41,8 @@ def test_parts_add_up_and_survive_json():
     rows = [row(width=n * 40, height=300, scores={"aesthetic": n / 3}) for n in range(1, 30)]
     whole, *parts = Histograms(), Histograms(), Histograms()
     for number, one in enumerate(rows):
-        whole.add(measure(one))
-        parts[number % 2].add(measure(one))
+        whole.add(measure_row(one))
+        parts[number % 2].add(measure_row(one))
     restored = [Histograms.from_json(json.loads(json.dumps(part.to_json()))) for part in parts]
     assert Histograms.total(restored).to_json() == whole.to_json()
     assert whole.by_name["nsfw"].missing == len(rows)
