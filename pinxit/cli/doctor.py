@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def doctor_command(argv: Sequence[str]) -> int:
     )
     if options.json:
         counts = {"problems": problems, "warnings": warnings}
-        print(json.dumps({**counts, "lines": [asdict(line) for line in lines]}, indent=2))
+        print(json.dumps({**counts, "lines": [line.to_json() for line in lines]}, indent=2))
     else:
         seconds = time.perf_counter() - begun
         print(f"{problems} problems, {warnings} warnings ({seconds:.1f} s)", flush=True)
@@ -128,7 +128,7 @@ def show_lines(line: Line) -> None:
     console = Console(file=sys.stdout, soft_wrap=True)
     text = Text()
     text.append(f"{line.status:<8} ", MARKS[line.status])
-    text.append(f"{line.name}: {line.said}")
+    text.append(f"{line.name}: {line.message}")
     console.print(text, highlight=False)
     if line.advice:
         console.print(Text(f"         -> {line.advice}"), highlight=False)

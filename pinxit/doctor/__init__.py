@@ -1,1 +1,1 @@
-"""`pinxit doctor`: examines a machine or a run, and says what is wrong and what to do."""
+"""`pinxit doctor`: examines a machine or a run, and reports problems with advice."""

@@ -1,4 +1,4 @@
-"""Runs one of this package's modules as a child process, for so long and no longer."""
+"""Runs one of this package's modules as a child process with a time limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class ChildFailed(RuntimeError):
-    """Why a child gave no answer: its last words."""
+    """A child process gave no answer. The message is the last line of its standard error."""
 
 
 def ask(
@@ -21,7 +21,10 @@ def ask(
     timeout: float,
     environment: Mapping[str, str] | None = None,
 ) -> Any:
-    """The JSON that ``python -m module`` prints last; raises `ChildFailed`."""
+    """Runs ``python -m module`` and returns the JSON in the last line of its output.
+
+    Raises `ChildFailed` if there is none within `timeout` seconds.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],

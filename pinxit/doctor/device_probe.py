@@ -1,7 +1,7 @@
-"""A child process that makes each device compute something; prints JSON.
+"""A child process that tests each device with a small computation and prints JSON.
 
-Its own process, so that a device that hangs or is taken by another program harms nobody, and so
-that the memory of a GPU is not taken for longer than this takes.
+It is a separate process so that `pinxit doctor` survives a device that hangs or that another
+program uses, and so that GPU memory is freed as soon as the test ends.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import time
 from typing import Any
 
 SIDE = 256
+"""Rows and columns of the test matrices."""
 
 
 def main() -> dict[str, Any]:
-    """What the devices are, and whether the product of two matrices of small integers is exact."""
+    """Lists the devices and whether each multiplies two matrices of small integers exactly."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     devices = jax.local_devices()
-    found: dict[str, Any] = {"backend": jax.default_backend(), "devices": []}
-    found["start_seconds"] = time.perf_counter() - begun
+    report: dict[str, Any] = {"backend": jax.default_backend(), "devices": []}
+    report["start_seconds"] = time.perf_counter() - start
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 4, (SIDE, SIDE)).astype(np.float32) for _ in range(2))
     expected = (a @ b).sum(axis=0)
@@ -34,22 +35,22 @@ def main() -> dict[str, Any]:
             return jnp.sum(a @ b, axis=0)
 
     for device in devices:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         result = np.asarray(product(jax.device_put(a, device), jax.device_put(b, device)))
         stats = device.memory_stats() or {}
-        found["devices"].append(
+        report["devices"].append(
             {
                 "id": device.id,
                 "kind": str(device.device_kind),
                 "platform": device.platform,
                 "right": bool(np.array_equal(result, expected)),
-                "seconds": time.perf_counter() - begun,
+                "seconds": time.perf_counter() - start,
                 "bytes_limit": stats.get("bytes_limit"),
                 "bytes_in_use": stats.get("bytes_in_use"),
                 "compute_capability": getattr(device, "compute_capability", None),
             }
         )
-    return found
+    return report
 
 
 if __name__ == "__main__":

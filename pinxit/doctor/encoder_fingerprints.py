@@ -1,7 +1,6 @@
-"""A child process that tells which weights a run's encoders have now; prints JSON.
+"""A child process that prints the fingerprints of a run's encoder weights as JSON.
 
-It runs on the CPU and asks no network; its arguments are the run's ``config.json`` and nothing
-else.
+It runs on the CPU and without network. Its only argument is the path of the run's ``config.json``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 
 def main(config: Path) -> dict[str, str]:
-    """Fingerprints by the names that checkpoints keep them under."""
+    """Returns the current fingerprints under the names that checkpoints use for them."""
     from pinxit import extensions
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.fingerprint import fingerprint

@@ -1,4 +1,4 @@
-"""The machine: devices, memory, disks, limits, and what a CPU run wants of the kernel."""
+"""Checks of the machine: devices, memory, processors, disk, caches, limits and huge pages."""
 
 from __future__ import annotations
 
@@ -16,78 +16,85 @@ from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 
 PROBE_SECONDS = 60.0
-"""Seconds after which a device is taken not to answer."""
+"""Seconds after which a device counts as not answering."""
 LEAST_MEMORY = 4e9
+"""Free bytes of memory below which there is a warning."""
 LEAST_DISK = 5e9
+"""Free bytes of disk below which there is a warning."""
 SLOW_DISK = 20e6
-"""Bytes a second under which checkpoints are slow to write."""
+"""Bytes per second below which checkpoints are slow to write."""
 WRITTEN = 32 * 2**20
-"""Bytes written to try a disk."""
+"""Bytes written to measure a disk's speed."""
 LEAST_FILES = 4096
-"""Open files that streaming needs, with room."""
+"""Open files that streaming needs, with a margin."""
 LEAST_SHARED = 128 * 2**20
+"""Bytes of shared memory below which there is a warning."""
 
 
 def devices() -> Iterator[Line]:
-    """What JAX finds, and whether each device computes."""
+    """Checks which devices JAX has and whether each computes correctly."""
     try:
-        found = ask("pinxit.doctor.device_probe", timeout=PROBE_SECONDS)
+        answer = ask("pinxit.doctor.device_probe", timeout=PROBE_SECONDS)
     except ChildFailed as error:
-        advice = "is another program using the device? Does JAX_PLATFORMS=cpu work?"
+        advice = (
+            "check whether another program uses the device, and whether JAX_PLATFORMS=cpu works"
+        )
         yield problem("devices", f"JAX cannot compute here: {error}", advice)
         return
-    yield from judged(found)
+    yield from judged(answer)
 
 
-def judged(found: dict[str, Any]) -> Iterator[Line]:
-    """What to say of the probe's answer."""
-    kinds = [device["kind"] for device in found["devices"]]
+def judged(answer: dict[str, Any]) -> Iterator[Line]:
+    """Turns the answer of `pinxit.doctor.device_probe` into lines."""
+    kinds = [device["kind"] for device in answer["devices"]]
     each = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
-    wrong = [device["id"] for device in found["devices"] if not device["right"]]
+    wrong = [device["id"] for device in answer["devices"] if not device["right"]]
     if wrong:
-        said = f"{each}: a product of small integers comes out wrong on {wrong}"
-        yield problem("devices", said, "do not train on it: the hardware or its driver is broken")
+        message = f"{each}: a product of small integers is wrong on devices {wrong}"
+        yield problem("devices", message, "do not train here: the hardware or its driver is broken")
         return
-    seconds = max(device["seconds"] for device in found["devices"])
-    limit = found["devices"][0].get("bytes_limit")
+    seconds = max(device["seconds"] for device in answer["devices"])
+    limit = answer["devices"][0].get("bytes_limit")
     memory = f", {size(limit)} each for programs" if limit else ""
-    said = f"{found['backend']}: {each}{memory}; each computed rightly (at most {seconds:.2f} s)"
-    yield ok("devices", said)
-    old = [d for d in found["devices"] if float(d.get("compute_capability") or 9) < 8.0]
+    message = (
+        f"{answer['backend']}: {each}{memory}; all compute correctly (in {seconds:.2f} s or less)"
+    )
+    yield ok("devices", message)
+    old = [d for d in answer["devices"] if float(d.get("compute_capability") or 9) < 8.0]
     if old:
-        said = f"{old[0]['kind']} has no bfloat16"
-        yield ok("precision", f"{said}: --use_amp 1 means float16 with loss scaling here")
+        message = f"{old[0]['kind']} has no bfloat16"
+        yield ok("precision", f"{message}: --use_amp 1 means float16 with loss scaling here")
 
 
 def memory() -> Iterator[Line]:
-    """The host's memory, and what a container leaves of it."""
-    found = psutil.virtual_memory()
+    """Checks the free memory of the host, within a container's limit."""
+    system = psutil.virtual_memory()
     limit = cgroup_number("memory.max")
-    total = min(found.total, limit or found.total)
-    free = min(found.available, total)
-    said = f"{size(free)} free of {size(total)}"
-    if limit is not None and limit < found.total:
-        said += f" (a container's limit; the machine has {size(found.total)})"
+    total = min(system.total, limit or system.total)
+    free = min(system.available, total)
+    message = f"{size(free)} free of {size(total)}"
+    if limit is not None and limit < system.total:
+        message += f" (a container's limit; the machine has {size(system.total)})"
     if free < LEAST_MEMORY:
-        advice = "smaller --images.memory_mb and --images.workers, or end other programs"
-        yield warning("memory", said, advice)
+        advice = "lower --images.memory_mb and --images.workers, or close other programs"
+        yield warning("memory", message, advice)
     else:
-        yield ok("memory", said)
+        yield ok("memory", message)
 
 
 def processors() -> Iterator[Line]:
-    """Cores that this process may use."""
+    """Checks how many cores this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    said, quota = f"{count} cores", _quota()
+    message, quota = f"{count} cores", _quota()
     if quota is not None and quota < (count or 1):
-        advice = f"set --images.workers to {max(1, int(quota))}: more only take turns"
-        yield warning("processors", f"{said}, of which a container may use {quota:g}", advice)
+        advice = f"set --images.workers to {max(1, int(quota))}: more would only share these cores"
+        yield warning("processors", f"{message}, of which the container may use {quota:g}", advice)
     else:
-        yield ok("processors", said)
+        yield ok("processors", message)
 
 
 def cgroup_number(name: str) -> int | None:
-    """A limit of the container, or None."""
+    """Reads a limit of the container, or returns None if there is none."""
     try:
         text = Path("/sys/fs/cgroup", name).read_text().split()[0]
     except (OSError, IndexError):
@@ -104,44 +111,48 @@ def _quota() -> float | None:
 
 
 def disk(folder: Path) -> Iterator[Line]:
-    """Room and speed where runs are written."""
-    place = folder.absolute()
-    while not place.is_dir():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    said = f"{folder}: {size(free)} free"
-    if not os.access(place, os.W_OK):
-        yield problem("disk", f"{place} cannot be written", "another --output_dir, or its rights")
+    """Checks the free space and the write speed of the disk that runs are written to."""
+    existing = folder.absolute()
+    while not existing.is_dir():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    message = f"{folder}: {size(free)} free"
+    if not os.access(existing, os.W_OK):
+        yield problem(
+            "disk",
+            f"{existing} is not writable",
+            "choose another --output_dir, or change its permissions",
+        )
         return
-    speed = write_speed(place) if free > 4 * WRITTEN else None
+    speed = write_speed(existing) if free > 4 * WRITTEN else None
     if speed is not None:
-        said += f", written at {size(speed)}/s"
+        message += f", written at {size(speed)}/s"
     if free < LEAST_DISK:
-        advice = "a checkpoint is 12 bytes a parameter and 4 for each average; make room"
-        yield warning("disk", said, advice)
+        advice = "free some space: a checkpoint takes 12 bytes per parameter and 4 per average"
+        yield warning("disk", message, advice)
     elif speed is not None and speed < SLOW_DISK:
-        yield warning("disk", said, "a larger --save_interval, or --output_dir on a local disk")
+        yield warning("disk", message, "raise --save_interval, or put --output_dir on a local disk")
     else:
-        yield ok("disk", said)
+        yield ok("disk", message)
 
 
 def write_speed(folder: Path) -> float | None:
-    """Bytes a second, flushed to the disk; None where nothing can be written."""
+    """Measures the bytes per second, flushed to the disk; None if the folder is not writable."""
     block = os.urandom(2**20)
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".pinxit-doctor-") as file:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(WRITTEN // len(block)):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            return WRITTEN / (time.perf_counter() - begun)
+            return WRITTEN / (time.perf_counter() - start)
     except OSError:
         return None
 
 
 def caches() -> Iterator[Line]:
-    """Whether compiled programs and downloaded weights can be kept."""
+    """Checks whether compiled programs and downloaded weights can be cached."""
     xla = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     yield from writable("compiled programs", Path(xla) if xla else None)
     hub = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
@@ -149,59 +160,61 @@ def caches() -> Iterator[Line]:
 
 
 def writable(what: str, folder: Path | None) -> Iterator[Line]:
-    """Whether a cache folder, or the nearest one above it, may be written."""
+    """Checks whether a cache folder, or its nearest existing parent, is writable."""
     if folder is None:
-        yield warning("cache", f"{what} are not kept: each start compiles anew")
+        yield warning("cache", f"{what} are not cached: every start compiles again")
         return
-    place = folder.expanduser()
-    while not place.exists():
-        place = place.parent
-    if place.is_dir() and os.access(place, os.W_OK):
+    existing = folder.expanduser()
+    while not existing.exists():
+        existing = existing.parent
+    if existing.is_dir() and os.access(existing, os.W_OK):
         yield ok("cache", f"{what}: {folder}")
     else:
         variable = "JAX_COMPILATION_CACHE_DIR" if "compiled" in what else "HF_HOME"
-        advice = f"its rights, or another folder: {variable}=DIR"
-        yield problem("cache", f"{what}: {place} cannot be written", advice)
+        advice = f"change its permissions, or choose another folder with {variable}=DIR"
+        yield problem("cache", f"{what}: {existing} is not writable", advice)
 
 
 def limits() -> Iterator[Line]:
-    """Open files, and shared memory."""
+    """Checks the limits on open files, address space and shared memory."""
     try:
         import resource
     except ImportError:
-        yield ok("limits", "this system has none that matter here")
+        yield ok("limits", "this system has no such limits")
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
         most = hard if hard != resource.RLIM_INFINITY else LEAST_FILES
-        advice = f"ulimit -n {max(soft, min(most, 65536))} before `pinxit`, or smaller "
+        advice = f"run ulimit -n {max(soft, min(most, 65536))} before `pinxit`, or lower "
         advice += "--fetch.concurrency"
         yield warning("limits", f"{soft} open files", advice)
     else:
         yield ok("limits", f"{'unlimited' if soft == resource.RLIM_INFINITY else soft} open files")
     space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if space != resource.RLIM_INFINITY:
-        said = f"address space is limited to {size(space)}"
-        yield warning("limits", said, "ulimit -v unlimited: compilers and mapped files need room")
+        message = f"address space is limited to {size(space)}"
+        yield warning(
+            "limits", message, "run ulimit -v unlimited: compilers and mapped files need more"
+        )
     shared = Path("/dev/shm")
     if shared.is_dir():
         room = shutil.disk_usage(shared).total
         if room < LEAST_SHARED:
-            advice = "in Docker: --shm-size=8g; Ray and several GPUs need it"
+            advice = "in Docker, use --shm-size=8g: Ray and several GPUs need it"
             yield warning("shared memory", f"/dev/shm holds {size(room)}", advice)
         else:
             yield ok("shared memory", f"/dev/shm holds {size(room)}")
 
 
 def huge_pages() -> Iterator[Line]:
-    """What CPU runs gain a fifth by."""
+    """Checks whether the kernel has huge pages, which make CPU training a fifth faster."""
     path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     try:
         chosen = path.read_text().partition("[")[2].partition("]")[0]
     except OSError:
         return
     if chosen == "never":
-        advice = f"echo madvise | sudo tee {path}: training on CPUs is about a fifth faster"
-        yield warning("huge pages", "off in the kernel", advice)
+        advice = f"echo madvise | sudo tee {path} makes training on CPUs about a fifth faster"
+        yield warning("huge pages", "disabled in the kernel", advice)
     else:
         yield ok("huge pages", chosen)

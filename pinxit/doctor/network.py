@@ -1,4 +1,4 @@
-"""The network: the hub, names, the clock; and which encoders are here without it."""
+"""Checks of the network (the Hub, name resolution, the clock) and of the cached encoders."""
 
 from __future__ import annotations
 
@@ -19,74 +19,79 @@ from typing import Any
 from pinxit.doctor.report_line import Line, ok, size, warning
 
 NAMES = ("huggingface.co", "upload.wikimedia.org", "example.com")
-"""Hosts whose names are looked up, to see how a resolver does."""
+"""Host names that are looked up to time the resolver."""
 SLOW_NAME = 0.5
-"""Seconds for one name, above which a resolver holds streaming up."""
+"""Seconds for one name above which the resolver slows streaming down."""
 CLOCK = 60.0
-"""Seconds that a clock may be off."""
+"""Seconds that the clock may be off."""
 ENCODERS = ("clip", "t5", "sd", "sdxl")
+"""Named encoders that are downloaded when they are first used."""
 
 
 def offline() -> bool:
-    """Whether the hub is not to be asked, by the user's own choice."""
+    """Returns whether the user has switched off access to the Hub."""
     return os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no")
 
 
 def hub(timeout: float) -> Iterator[Line]:
-    """Whether the Hugging Face hub answers, and what time it is there."""
+    """Checks whether the Hugging Face Hub answers, and compares its clock with this one."""
     if offline():
-        yield ok("hub", "not asked: HF_HUB_OFFLINE is set, so only the cache is looked at")
+        yield ok("hub", "not asked: HF_HUB_OFFLINE is set, so only the cache is used")
         return
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         date = in_time(functools.partial(_date, address, timeout), timeout)
     except (OSError, ValueError, Late) as error:
-        said = f"{address} does not answer ({reason(error, timeout)})"
-        advice = "encoders that are not in the cache cannot be fetched; HF_HUB_OFFLINE=1 says so "
-        advice += "at once, and local directories do as well as names"
-        yield warning("hub", said, advice)
+        message = f"{address} does not answer ({reason(error, timeout)})"
+        advice = (
+            "encoders that are not in the cache cannot be downloaded: name a local directory, and "
+        )
+        advice += "set HF_HUB_OFFLINE=1 so that nothing waits for the Hub"
+        yield warning("hub", message, advice)
         return
     yield ok("hub", f"{address} answers")
     if date is not None:
         off = time.time() - date
         if abs(off) > CLOCK:
-            said = f"this clock is {abs(off):.0f} s {'ahead' if off > 0 else 'behind'}"
-            yield warning("clock", said, "set it (NTP): certificates and tokens depend on it")
+            message = f"this machine's clock is {abs(off):.0f} s {'ahead' if off > 0 else 'behind'}"
+            yield warning(
+                "clock", message, "set the clock (NTP): certificates and tokens depend on it"
+            )
         else:
-            yield ok("clock", "right within a minute")
+            yield ok("clock", "correct to within a minute")
 
 
 def _date(address: str, timeout: float) -> float | None:
     request = urllib.request.Request(address, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            said = answer.headers.get("Date")
-    except urllib.error.HTTPError as error:  # it answered
-        said = error.headers.get("Date")
-    return parsedate_to_datetime(said).timestamp() if said else None
+            date = answer.headers.get("Date")
+    except urllib.error.HTTPError as error:  # an error status is an answer, too
+        date = error.headers.get("Date")
+    return parsedate_to_datetime(date).timestamp() if date else None
 
 
 def names(timeout: float) -> Iterator[Line]:
-    """Whether names are found, and how fast: streaming looks up hundreds a minute."""
+    """Checks how fast host names resolve: streaming looks up hundreds per minute."""
     seconds, failed = [], []
     for name in NAMES:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             in_time(functools.partial(socket.getaddrinfo, name, 443), timeout)
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - start)
         except (OSError, Late) as error:
             failed.append(f"{name} ({reason(error, timeout)})")
             if not seconds:
                 break
-    own = "a resolver on this machine" if _local_resolver() else "a resolver elsewhere"
+    own = "the resolver on this machine" if _local_resolver() else "the resolver on the network"
     if failed:
-        said = f"not found: {', '.join(failed)}"
-        yield warning("names", said, "nothing can be streamed; training from disk can go on")
+        message = f"not resolved: {', '.join(failed)}"
+        yield warning("names", message, "streaming is not possible, but training from disk is")
     elif max(seconds) > SLOW_NAME:
-        advice = "a caching resolver on this machine (unbound, systemd-resolved, knot-resolver)"
-        yield warning("names", f"{own} takes up to {max(seconds):.1f} s for a name", advice)
+        advice = "install a caching resolver here (unbound, systemd-resolved, knot-resolver)"
+        yield warning("names", f"{own} takes up to {max(seconds):.1f} s per name", advice)
     else:
-        yield ok("names", f"{own} takes up to {max(seconds) * 1000:.0f} ms for a name")
+        yield ok("names", f"{own} takes up to {max(seconds) * 1000:.0f} ms per name")
 
 
 def _local_resolver() -> bool:
@@ -99,44 +104,47 @@ def _local_resolver() -> bool:
 
 
 def in_time(call: Any, seconds: float) -> Any:
-    """What a call returns; raises `Late` after so long (and lets it end by itself)."""
+    """Returns the result of a call; raises `Late` after `seconds` and leaves the call running."""
     answer: Future[Any] = Future()
 
     def work() -> None:
         try:
             answer.set_result(call())
-        except Exception as error:  # handed to the caller, which raises it
+        except Exception as error:  # the caller of in_time raises it
             answer.set_exception(error)
 
-    # a daemon: a look-up that hangs must not keep the program from ending
+    # a daemon, so that a look-up that hangs does not keep the program from ending
     threading.Thread(target=work, name="pinxit-doctor", daemon=True).start()
     return answer.result(seconds)
 
 
 def reason(error: BaseException, timeout: float) -> str:
-    """An error in a few words."""
+    """Describes a network error in a few words."""
     if isinstance(error, Late | TimeoutError):
         return f"no answer within {timeout:g} s"
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def encoders() -> Iterator[Line]:
-    """Which of the encoders with names are in the cache."""
-    here, absent = [], []
+    """Reports which of the named encoders are in the cache."""
+    available, absent = [], []
     for name in ENCODERS:
         folder = cached(name)
         if folder is None:
             absent.append(name)
         else:
-            here.append(f"{name} ({size(bytes_of(folder))})")
-    said = f"here: {', '.join(['tiny', *here])}"
+            available.append(f"{name} ({size(bytes_of(folder))})")
+    message = f"available: {', '.join(['tiny', *available])}"
     if absent:
-        said += f"; to be fetched when they are asked for: {', '.join(absent)}"
-    yield ok("encoders", said)
+        message += f"; downloaded on first use: {', '.join(absent)}"
+    yield ok("encoders", message)
 
 
 def cached(name: str) -> Path | None:
-    """The local directory of an encoder: one by name, a directory, or a repository in the cache."""
+    """Returns the local directory of an encoder, or None if it is not on this machine.
+
+    `name` is a known name, a directory or a repository of the Hub.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -150,8 +158,8 @@ def cached(name: str) -> Path | None:
     if name in TEXT_ENCODERS:
         source = TEXT_ENCODERS[name]
     elif name in AUTOENCODERS:
-        found = AUTOENCODERS[name]
-        source = found.args[0] if isinstance(found, functools.partial) else name
+        loader = AUTOENCODERS[name]
+        source = loader.args[0] if isinstance(loader, functools.partial) else name
     if Path(source).is_dir():
         return Path(source)
     repository, _, revision = str(source).partition("@")
@@ -163,5 +171,5 @@ def cached(name: str) -> Path | None:
 
 
 def bytes_of(folder: Path) -> int:
-    """Size of the files below."""
+    """Returns the total size of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

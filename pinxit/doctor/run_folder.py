@@ -1,6 +1,6 @@
-"""A run's folder: whether it is whole, what its metrics tell, and what comes next.
+"""Checks of a run's folder: its files, its metrics, and the effect of running the command again.
 
-Everything is read and nothing written. Hashing stops after `HASHED` bytes unless all is asked for.
+The checks only read. Hashing stops after `HASHED` bytes unless the report is full.
 """
 
 from __future__ import annotations
@@ -25,35 +25,38 @@ from pinxit.train.settings import TrainConfig
 from pinxit.train.watch.run_health import Finding, RunWatch
 
 HASHED = 2e9
-"""Bytes of checkpoints (and of shards) that are hashed without being asked to."""
+"""Bytes of checkpoints that are hashed without ``--full``."""
 ENCODERS = 1e9
-"""Bytes of encoders that are read without being asked to."""
+"""Bytes of encoders that are read without ``--full``."""
 ENCODER_SECONDS = 120.0
+"""Seconds after which reading the encoders is given up."""
 RECENT = 120.0
-"""Seconds since the last row within which a run is taken to be under way."""
+"""Seconds since the last row within which a run counts as running."""
 
 
 class RunReport:
-    """The lines on one run, in order; each part knows what the ones before it found."""
+    """The report on one run. Later checks use the results of earlier ones."""
 
     def __init__(self, root: Path, *, full: bool = False) -> None:
         self.folder = RunFolder(root)
         self.full = full
         self.valid: Path | None = None
-        """The newest checkpoint that is whole."""
+        """The newest valid checkpoint."""
         self.damaged: list[str] = []
         self.rows: list[dict[str, Any]] = []
 
     def lines(self) -> Iterator[Line]:
-        """All that is to be said."""
+        """Runs all checks and yields their lines in order."""
         if not self.folder.config.is_file():
-            said = f"{self.folder.root} has no config.json"
-            yield problem("run", said, "a run's folder, such as runs/scenes, or its name")
+            message = f"{self.folder.root} has no config.json"
+            yield problem("run", message, "name a run or its folder, such as runs/scenes")
             return
         try:
             config = saved_config(self.folder)
         except ValueError as error:
-            yield problem("config", str(error), "restore config.json, or start under another name")
+            yield problem(
+                "config", str(error), "restore config.json, or start a new run with --name"
+            )
             return
         yield ok("config", f"{config.name}: {config.model.preset} on {config.dataset_name}, "
                  f"{config.max_steps} steps of {config.batch_size}")  # fmt: skip
@@ -68,10 +71,10 @@ class RunReport:
     # --- checkpoints ---
 
     def checkpoints(self) -> Iterator[Line]:
-        """Whether each is what its manifest says."""
-        root, hashed, said = self.folder.checkpoints, 0.0, []
-        found = sorted(root.glob(f"{PREFIX}*"), reverse=True)
-        for path in found:
+        """Checks every checkpoint against its manifest."""
+        root, hashed, valid = self.folder.checkpoints, 0.0, []
+        folders = sorted(root.glob(f"{PREFIX}*"), reverse=True)
+        for path in folders:
             hashed += bytes_of(path)
             whole = self.full or hashed <= HASHED
             try:
@@ -81,29 +84,31 @@ class RunReport:
                     listed(path)
             except CheckpointError as error:
                 self.damaged.append(path.name)
-                advice = "resuming sets it aside and takes the one before"
+                advice = "resuming renames it to damaged_* and uses the checkpoint before it"
                 yield problem("checkpoint", f"{path.name}: {error}", advice)
                 continue
             self.valid = self.valid or path
-            said.append(path.name if whole else f"{path.name} (not hashed: --full)")
-        if said:
-            yield ok("checkpoints", f"whole: {', '.join(said)}")
-        elif not found:
+            valid.append(path.name if whole else f"{path.name} (not hashed: --full)")
+        if valid:
+            yield ok("checkpoints", f"valid: {', '.join(valid)}")
+        elif not folders:
             yield ok("checkpoints", "none yet")
         for path in sorted(root.glob("damaged_*")):
-            advice = f"look at the disk; rm -r {path} when done"
-            yield warning("checkpoint", f"{path.name} was set aside as damaged", advice)
-        if left := sorted(root.glob(f".{PREFIX}*")):
-            said = f"{left[0].name} was left half-written"
-            yield warning("checkpoint", said, "a killed process; the next start sees to it")
+            advice = f"check the disk, then remove the checkpoint: rm -r {path}"
+            yield warning(
+                "checkpoint", f"{path.name} is a damaged checkpoint that a run renamed", advice
+            )
+        if unfinished := sorted(root.glob(f".{PREFIX}*")):
+            message = f"{unfinished[0].name} is incomplete: a process was killed while writing it"
+            yield warning("checkpoint", message, "nothing to do: the next start removes it")
 
     # --- metrics ---
 
     def metrics(self) -> Iterator[Line]:
-        """Whether the rows are readable, in order, and numbers."""
+        """Checks that the rows are readable, in order and finite."""
         path, wrong = self.folder.metrics, []
         if not path.is_file():
-            yield ok("metrics", "no row yet")
+            yield ok("metrics", "no rows yet")
             return
         lines = path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
@@ -122,47 +127,49 @@ class RunReport:
         if bad:
             wrong.append(f"not finite: {', '.join(bad[:3])}")
         if wrong:
-            advice = "do two processes write into this run? Resuming rewrites the rows it repeats"
+            advice = "check that only one process writes into this run. Resuming rewrites the rows "
+            advice += "that it repeats"
             yield problem("metrics", "; ".join(wrong[:4]), advice)
             return
         losses = [row for row in self.rows if "loss" in row]
         empty = [row["step"] for row in losses if row["loss"] is None]
         last = next((row for row in reversed(losses) if row["loss"] is not None), None)
-        said = f"{len(losses)} rows" + (
+        message = f"{len(losses)} rows" + (
             f", the last at step {last['step']} with a loss of {last['loss']:.4f}" if last else ""
         )
         if empty:
-            said += f"; no finite step in the rows to {', '.join(map(str, empty[:3]))}"
-            yield warning("metrics", said, "see docs/trouble.md on losses that are not finite")
+            message += f"; no finite loss in the rows at step {', '.join(map(str, empty[:3]))}"
+            yield warning("metrics", message, "see docs/trouble.md on losses that are not finite")
         else:
-            yield ok("metrics", said)
+            yield ok("metrics", message)
 
     def signs(self, config: TrainConfig) -> Iterator[Line]:
-        """What the watch said while training, and says of the rows now."""
+        """Reports the warnings stored in the rows, and those that the rows give rise to now."""
         watch = RunWatch(config, dtype=config.model.dtype or "float32")
-        found: list[Finding] = []
+        findings: list[Finding] = []
         for row in self.rows:
-            found += [Finding(**one) for one in row.get("warnings", ())]
-            found += watch.observe(row["step"], row)
-        newest = {finding.kind: finding for finding in found}
+            findings += [Finding(**one) for one in row.get("warnings", ())]
+            findings += watch.observe(row["step"], row)
+        newest = {finding.kind: finding for finding in findings}
         for finding in newest.values():
-            times = len({one.step for one in found if one.kind == finding.kind})
-            more = f" (said {times} times)" if times > 1 else ""
-            said, _, advice = finding.text.partition("; ")
-            yield warning(finding.kind.replace("_", " "), said + more, advice)
-        if self.rows and not found:
-            yield ok("signs", "of a diverging loss, starving, unused text or overflow: none")
+            times = len({one.step for one in findings if one.kind == finding.kind})
+            more = f" (reported {times} times)" if times > 1 else ""
+            message, _, advice = finding.text.partition("; ")
+            yield warning(finding.kind.replace("_", " "), message + more, advice)
+        if self.rows and not findings:
+            message = "no diverging loss, no waiting for data, no unused captions, no overflow"
+            yield ok("signs", message)
 
     # --- pictures ---
 
     def samples(self, config: TrainConfig) -> Iterator[Line]:
-        """Whether the sample grids that should be there are, and open."""
+        """Checks that the sample grids exist and can be opened."""
         step = max((row["step"] for row in self.rows), default=0)
         every = config.sample_interval
-        wanted = [f"step_{n:08d}.png" for n in range(every, step + 1, every)] if every else []
+        expected = [f"step_{n:08d}.png" for n in range(every, step + 1, every)] if every else []
         if self.folder.finished():
-            wanted.append("final.png")
-        missing = [name for name in wanted if not (self.folder.samples / name).is_file()]
+            expected.append("final.png")
+        missing = [name for name in expected if not (self.folder.samples / name).is_file()]
         broken = []
         for path in sorted(self.folder.samples.glob("*.png")):
             try:
@@ -172,61 +179,64 @@ class RunReport:
                 broken.append(path.name)
         if broken:
             yield warning("samples", f"cannot be opened: {', '.join(broken[:4])}")
-        # the grid of the newest step may be under way
-        elif [name for name in missing if name != wanted[-1]]:
+        # the newest grid may still be being drawn
+        elif [name for name in missing if name != expected[-1]]:
             yield warning("samples", f"missing: {', '.join(missing[:4])}")
-        elif wanted:
-            yield ok("samples", f"{len(wanted) - len(missing)} grids in {self.folder.samples}")
+        elif expected:
+            yield ok("samples", f"{len(expected) - len(missing)} grids in {self.folder.samples}")
 
     # --- encoders and data ---
 
-    def kept(self) -> dict[str, Any]:
-        """What the newest whole checkpoint knows besides arrays."""
+    def record(self) -> dict[str, Any]:
+        """Returns everything that the newest valid checkpoint stores besides arrays."""
         if self.valid is None:
             return {}
         return json.loads((self.valid / "run.json").read_text())
 
     def encoders(self, config: TrainConfig) -> Iterator[Line]:
-        """Whether the encoders still have the weights that the run was trained with."""
-        wanted: dict[str, str] = self.kept().get("encoders", {})
-        if not wanted:
+        """Checks whether the encoders still have the weights that the run was trained with."""
+        expected: dict[str, str] = self.record().get("encoders", {})
+        if not expected:
             return
         from pinxit.encoders.text_encoder_catalogue import places_of
 
         sources = places_of(config.text_encoder)
         names = [name for name, source in sources.items() if source is not None]
         names += [config.vae] if config.model.use_stable_vae else []
-        places = {name: cached(name) for name in dict.fromkeys(names)}
-        absent = [name for name, place in places.items() if place is None]
+        folders = {name: cached(name) for name in dict.fromkeys(names)}
+        absent = [name for name, folder in folders.items() if folder is None]
         if absent:
-            said = f"{', '.join(absent)}: not on this machine"
-            yield warning("encoders", said, "resuming fetches them, where the hub is reachable")
+            message = f"{', '.join(absent)}: not on this machine"
+            yield warning("encoders", message, "resuming downloads them if the Hub can be reached")
             return
-        names = list(dict.fromkeys([*sources, *places]))  # with those that code makes
-        total = sum(bytes_of(place) for place in places.values() if place is not None)
+        # `sources` also has encoders that are made by code
+        names = list(dict.fromkeys([*sources, *folders]))
+        total = sum(bytes_of(folder) for folder in folders.values() if folder is not None)
         if total > ENCODERS and not self.full:
-            said = f"{', '.join(names)} ({size(total)}): not read; --full reads them"
-            yield ok("encoders", said)
+            message = f"{', '.join(names)} ({size(total)}): not checked; --full checks them"
+            yield ok("encoders", message)
             return
         try:
-            found = ask(
+            current = ask(
                 "pinxit.doctor.encoder_fingerprints",
                 [str(self.folder.config)],
                 timeout=ENCODER_SECONDS,
                 environment={"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"},
             )
         except ChildFailed as error:
-            yield problem("encoders", f"cannot be read: {error}")
+            yield problem("encoders", f"the encoders cannot be read: {error}")
             return
-        other = [name for name, value in wanted.items() if value and found.get(name) != value]
-        if other:
-            advice = "a model is of use with its own encoders only: bring the former weights back"
-            yield problem("encoders", f"not the weights it was trained with: {other[0]}", advice)
+        changed = [name for name, value in expected.items() if value and current.get(name) != value]
+        if changed:
+            message = f"{changed[0]} does not have the weights that the run was trained with"
+            advice = "a model only works with the encoders it was trained with: restore the "
+            advice += "original weights"
+            yield problem("encoders", message, advice)
         else:
-            yield ok("encoders", f"{', '.join(names)}: the weights it was trained with")
+            yield ok("encoders", f"{', '.join(names)}: the weights that the run was trained with")
 
     def dataset(self, config: TrainConfig) -> Iterator[Line]:
-        """Whether a prepared dataset is whole and still the one the run was begun with."""
+        """Checks that a prepared dataset is complete and still the one the run was started on."""
         from pinxit.data.prepared.manifest import Manifest
         from pinxit.data.prepared.shards import DamagedShard, verify_shard
         from pinxit.train.datasets import PREPARED
@@ -237,62 +247,68 @@ class RunReport:
         try:
             manifest = Manifest.read(root)
         except (OSError, ValueError) as error:
-            advice = f"give the same `pinxit prepare --out {root}` again, or --dataset_path"
+            advice = f"run the same `pinxit prepare --out {root}` again, or correct --dataset_path"
             yield problem("dataset", str(error), advice)
             return
-        position = self.kept().get("loader_position")
+        position = self.record().get("loader_position")
         before = position.get("dataset") if isinstance(position, dict) else None
         if before not in (None, manifest.fingerprint()):
-            said = f"{root} is {manifest.fingerprint()}, and the run was begun with {before}"
-            yield problem("dataset", said, "give back the former, or another --name")
+            message = (
+                f"the run was started on dataset {before}, but {root} is {manifest.fingerprint()}"
+            )
+            advice = "restore the original dataset, or start a new run with --name"
+            yield problem("dataset", message, advice)
             return
         kinds: list[str] = [image_column(config.encodes_ahead)]
         kinds += ["text"] if manifest.text else []
         wrong, hashed, count = [], 0.0, 0
-        listed = [(kind, info) for kind in kinds for info in manifest.files.get(kind, ()) if info]
-        for kind, info in listed:
+        shards = [(kind, info) for kind in kinds for info in manifest.files.get(kind, ()) if info]
+        for kind, info in shards:
             path, count = root / kind / info.name, count + 1
             hashed += info.bytes
             if not path.is_file() or path.stat().st_size != info.bytes:
-                wrong.append(f"{kind}/{info.name} is missing or not whole")
+                wrong.append(f"{kind}/{info.name} is missing or has the wrong size")
             elif self.full:
                 try:
                     verify_shard(path, info)
                 except DamagedShard as error:
                     wrong.append(str(error))
         if wrong:
-            said = f"{len(wrong)} of {count} shards: {'; '.join(wrong[:3])}"
-            advice = f"give the same `pinxit prepare --out {root}` again: it makes these anew"
-            yield problem("dataset", said, advice)
+            message = f"{len(wrong)} of {count} shards: {'; '.join(wrong[:3])}"
+            advice = f"run the same `pinxit prepare --out {root}` again: it rewrites these shards"
+            yield problem("dataset", message, advice)
         else:
-            how = "with the right hashes" if self.full else "of the right size (--full hashes them)"
-            yield ok("dataset", f"{root}: {count} shards, {size(hashed)}, all there {how}")
+            how = "the right hashes" if self.full else "the right size (--full hashes them)"
+            yield ok("dataset", f"{root}: {count} shards, {size(hashed)}, all present with {how}")
 
     # --- what comes next ---
 
     def following(self, config: TrainConfig) -> Iterator[Line]:
-        """What the same command would do."""
+        """Reports what running the same command again would do."""
         path = self.folder.metrics
         age = time.time() - path.stat().st_mtime if path.is_file() else math.inf
         done = self.folder.finished()
         if done is not None and done["step"] >= config.max_steps:
-            yield ok("next", f"finished after {done['step']} steps: the same command does nothing; "
-                     f"a larger --max_steps goes on. Report: {self.folder.report}")  # fmt: skip
+            message = f"finished after {done['step']} steps: the same command does nothing, and a "
+            message += f"larger --max_steps continues. Report: {self.folder.report}"
+            yield ok("next", message)
             return
         if age < RECENT:
-            yield ok("next", f"it seems to be running: the last row is {age:.0f} s old")
+            yield ok("next", f"the run seems to be running: its last row is {age:.0f} s old")
         if self.valid is not None:
             step = int(self.valid.name.removeprefix(PREFIX))
             yield ok("next", f"the same command resumes after step {step} of {config.max_steps}")
         elif self.damaged:
-            said = "no checkpoint is whole: the same command stops and says so"
-            yield problem("next", said, "start under another --name; from a copy, if there is one")
+            message = "no checkpoint is valid, so the same command stops with an error"
+            yield problem(
+                "next", message, "restore a copy of a checkpoint, or start a new run with --name"
+            )
         else:
-            yield ok("next", "no checkpoint yet: the same command begins at step 0")
+            yield ok("next", "no checkpoint yet: the same command starts at step 0")
 
 
 def listed(folder: Path) -> None:
-    """Raises `CheckpointError` unless all that the manifest lists is there; nothing is hashed."""
+    """Raises `CheckpointError` unless every file in the manifest exists. Nothing is hashed."""
     try:
         names = json.loads((folder / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:

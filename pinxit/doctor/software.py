@@ -1,4 +1,4 @@
-"""Python and the packages: versions that belong together, and extras that are there."""
+"""Checks of Python and the packages: matching versions, and which extras are installed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from pinxit.doctor.report_line import Line, ok, problem, warning
 
 PYTHONS = ((3, 11), (3, 13))
+"""The oldest and the newest Python that Pinxit is tested with."""
 EXTRAS = {
     "data": "streaming, `pinxit prepare` and training on prepared data",
     "ray": "`pinxit prepare --engine ray`",
@@ -21,24 +22,25 @@ EXTRAS = {
     "cuda13": "NVIDIA GPUs (CUDA 13)",
     "tpu": "TPUs",
 }
-"""What an extra is for; others are told of by name."""
+"""The use of each extra. Other extras are listed by name only."""
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cuda13-pjrt")
 DEVELOPERS = ("dev", "parity")
+"""Extras for developers, which are not listed."""
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Line]:
-    """Whether this Python is one that Pinxit is tested with."""
-    said = ".".join(map(str, version))
+    """Checks whether Pinxit is tested with this version of Python."""
+    message = ".".join(map(str, version))
     low, high = PYTHONS
     if low <= version[:2] <= high:
-        yield ok("python", f"{said} ({sys.executable})")
+        yield ok("python", f"{message} ({sys.executable})")
     else:
         known = f"{'.'.join(map(str, low))} to {'.'.join(map(str, high))}"
-        yield problem("python", f"{said}, and Pinxit needs {known}", f"install Python {known}")
+        yield problem("python", f"{message}, but Pinxit needs {known}", f"install Python {known}")
 
 
 def installed_version(name: str) -> str | None:
-    """Of an installed distribution, or None."""
+    """Returns the version of an installed distribution, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -46,65 +48,71 @@ def installed_version(name: str) -> str | None:
 
 
 def jax_versions() -> Iterator[Line]:
-    """Whether jax, jaxlib and the plugins are of one release."""
+    """Checks whether jax, jaxlib and the plugins are of one release."""
     jax, jaxlib = installed_version("jax"), installed_version("jaxlib")
     if jax is None or jaxlib is None:
         missing = "jax" if jax is None else "jaxlib"
         yield problem("jax", f"{missing} is not installed", "pip install pinxit")
         return
-    plugins = {name: found for name in PLUGINS if (found := installed_version(name))}
-    said = ", ".join([f"jax {jax}", f"jaxlib {jaxlib}", *(f"{k} {v}" for k, v in plugins.items())])
+    plugins = {name: version for name in PLUGINS if (version := installed_version(name))}
+    message = ", ".join(
+        [f"jax {jax}", f"jaxlib {jaxlib}", *(f"{k} {v}" for k, v in plugins.items())]
+    )
     if libtpu := installed_version("libtpu"):
-        said += f", libtpu {libtpu}"
-    wrong = [name for name, found in plugins.items() if found != jaxlib]
-    wanted = [Requirement(text) for text in metadata.requires("jax") or ()]
-    wrong += _unmet([r for r in wanted if r.name == "jaxlib" and r.marker is None])
+        message += f", libtpu {libtpu}"
+    wrong = [name for name, version in plugins.items() if version != jaxlib]
+    required = [Requirement(text) for text in metadata.requires("jax") or ()]
+    wrong += _unmet([r for r in required if r.name == "jaxlib" and r.marker is None])
     if wrong:
         extra = "cuda13" if any("cuda13" in name for name in plugins) else "cuda12"
         named = f"jax[{extra}]" if plugins else "jax"
         fix = f'pip install -U "{named}=={jax}"'
-        yield problem("jax", f"versions that do not belong together: {said}", fix)
+        yield problem("jax", f"versions that do not match: {message}", fix)
     else:
-        yield ok("jax", said)
+        yield ok("jax", message)
     yield from _hardware_without_plugin(bool(plugins), libtpu is not None)
 
 
 def _hardware_without_plugin(gpu: bool, tpu: bool) -> Iterator[Line]:
-    """A card that JAX will not see for want of a package."""
+    """Warns of an accelerator that JAX cannot use because a package is missing."""
     if Path("/dev/nvidia0").exists() and not gpu:
         fix = "pip install 'pinxit[cuda12]' (or cuda13)"
-        yield warning("gpu", "there is an NVIDIA GPU, and JAX has no plugin for it", fix)
+        yield warning("gpu", "this machine has an NVIDIA GPU, but JAX has no plugin for it", fix)
     accelerators = list(Path("/dev").glob("accel*")) + list(Path("/dev/vfio").glob("[0-9]*"))
     if accelerators and not tpu and not gpu:
         fix = "on a TPU machine: pip install 'pinxit[tpu]'"
-        yield warning("tpu", f"there is {accelerators[0]}, and libtpu is not installed", fix)
+        yield warning(
+            "tpu", f"this machine has {accelerators[0]}, but libtpu is not installed", fix
+        )
 
 
 def requirements() -> Iterator[Line]:
-    """Whether what Pinxit needs is there in versions that it takes, and which extras are."""
+    """Checks whether Pinxit's requirements are installed in fitting versions, and which extras."""
     try:
         own = metadata.distribution("pinxit")
     except metadata.PackageNotFoundError:
-        yield warning("packages", "pinxit runs from its source, not installed", "pip install -e .")
+        yield warning(
+            "packages", "pinxit runs from its source and is not installed", "pip install -e ."
+        )
         return
     needed = [Requirement(text) for text in own.requires or ()]
     wrong = _unmet([r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})])
     if wrong:
         yield problem("packages", "; ".join(wrong), "pip install -U pinxit")
     else:
-        yield ok("packages", f"pinxit {own.version}; all that it needs is there")
+        yield ok("packages", f"pinxit {own.version} with all its requirements")
     for extra in own.metadata.get_all("Provides-Extra") or ():
         if extra in DEVELOPERS:
             continue
         mine = [r for r in needed if r.marker and r.marker.evaluate({"extra": extra})]
         mine = [r for r in mine if not r.marker.evaluate({"extra": ""})]  # type: ignore[union-attr]
-        what = EXTRAS.get(extra, "")
+        use = EXTRAS.get(extra, "")
         unmet = _unmet([r for r in mine if _normal(r.name) != "pinxit"], extras=True)
-        named = f" ({what})" if what else ""
+        named = f" ({use})" if use else ""
         if unmet:
-            yield ok("extra", f"{extra}{named}: not there; pip install 'pinxit[{extra}]'")
+            yield ok("extra", f"{extra}{named}: not installed; pip install 'pinxit[{extra}]'")
         else:
-            yield ok("extra", f"{extra}{named}: there")
+            yield ok("extra", f"{extra}{named}: installed")
 
 
 def _normal(name: str) -> str:
@@ -112,19 +120,22 @@ def _normal(name: str) -> str:
 
 
 def _unmet(needed: list[Requirement], *, extras: bool = False) -> list[str]:
-    """Requirements that are missing or of a wrong version; `jax[cuda12]` needs its plugin."""
-    said = []
+    """Returns the requirements that are missing or of a wrong version, as messages.
+
+    With `extras`, ``jax[cuda12]`` also requires its plugin.
+    """
+    messages = []
     for requirement in needed:
-        found = installed_version(requirement.name)
-        if found is None:
-            said.append(f"{requirement.name} is missing")
-        elif not requirement.specifier.contains(found, prereleases=True):
-            said.append(f"{requirement.name} {found} is not {requirement.specifier}")
+        version = installed_version(requirement.name)
+        if version is None:
+            messages.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            messages.append(f"{requirement.name} {version} is not {requirement.specifier}")
         elif extras and _normal(requirement.name) == "jax":
-            said += [
+            messages += [
                 f"{plugin} is missing"
                 for extra in requirement.extras
                 for plugin in (("libtpu",) if extra == "tpu" else (f"jax-{extra}-plugin",))
                 if installed_version(plugin) is None
             ]
-    return said
+    return messages

@@ -78,21 +78,21 @@ def test_versions_that_do_not_belong_together(monkeypatch):
     versions["jaxlib"] = versions["jax-cuda12-plugin"] = "0.9.9"
     assert next(software.jax_versions()).status == "problem"
     del versions["jaxlib"]
-    assert "jaxlib is not installed" in next(software.jax_versions()).said
+    assert "jaxlib is not installed" in next(software.jax_versions()).message
 
 
 def test_packages_that_are_missing(monkeypatch):
     real = software.installed_version
     monkeypatch.setattr(software, "installed_version", lambda n: None if n == "optax" else real(n))
     lines = {line.name: line for line in software.requirements() if line.name != "extra"}
-    assert "optax is missing" in lines["packages"].said
+    assert "optax is missing" in lines["packages"].message
     assert lines["packages"].status == "problem"
     monkeypatch.setattr(
         software, "installed_version", lambda n: None if n == "aiohttp" else real(n)
     )
-    extras = [line.said for line in software.requirements() if line.name == "extra"]
-    assert any(said.startswith("data (streaming") and "not there" in said for said in extras)
-    assert any(said.startswith("cuda12") and "not there" in said for said in extras)
+    extras = [line.message for line in software.requirements() if line.name == "extra"]
+    assert any(said.startswith("data (streaming") and "not installed" in said for said in extras)
+    assert any(said.startswith("cuda12") and "not installed" in said for said in extras)
 
 
 # --- devices ----------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ GPU = {"id": 0, "kind": "Tesla V100", "platform": "gpu", "right": True, "seconds
 
 def test_devices_are_judged():
     lines = list(machine.judged({"backend": "gpu", "devices": [GPU, GPU | {"id": 1}]}))
-    assert "2 x Tesla V100, 12.0 GB each" in lines[0].said
-    assert "float16 with loss scaling" in lines[1].said
+    assert "2 x Tesla V100, 12.0 GB each" in lines[0].message
+    assert "float16 with loss scaling" in lines[1].message
     broken = {"backend": "gpu", "devices": [GPU, GPU | {"id": 1, "right": False}]}
     assert statuses(machine.judged(broken)) == ["problem"]
 
@@ -127,7 +127,7 @@ def test_children_that_fail(monkeypatch, tmp_path: Path):
 
     monkeypatch.setattr(machine, "ask", failing)
     line = next(machine.devices())
-    assert line.status == "problem" and "the device is taken" in line.said
+    assert line.status == "problem" and "the device is taken" in line.message
 
 
 # --- memory, disks, limits --------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_a_containers_limit_counts(monkeypatch):
     assert statuses(machine.memory()) == ["ok"]
     monkeypatch.setattr(machine, "cgroup_number", lambda name: int(2e9))
     (line,) = machine.memory()
-    assert line.status == "warning" and "2.0 GB free of 2.0 GB (a container's limit" in line.said
+    assert line.status == "warning" and "2.0 GB free of 2.0 GB (a container's limit" in line.message
 
 
 def test_disks(tmp_path: Path, monkeypatch):
@@ -149,7 +149,7 @@ def test_disks(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(machine, "write_speed", lambda path: 1e9)
     where = tmp_path / "not" / "there"
     (line,) = machine.disk(where)
-    assert line.status == "ok" and "8.0 TB free, written at 1.0 GB/s" in line.said
+    assert line.status == "ok" and "8.0 TB free, written at 1.0 GB/s" in line.message
     assert not where.exists()
     monkeypatch.setattr(machine, "write_speed", lambda path: 1e6)
     assert statuses(machine.disk(where)) == ["warning"]
@@ -172,7 +172,7 @@ def test_limits(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 4096))
     lines = list(machine.limits())
     assert lines[0].status == "warning" and "ulimit -n 4096" in lines[0].advice
-    assert lines[1].status == "warning" and "address space" in lines[1].said
+    assert lines[1].status == "warning" and "address space" in lines[1].message
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -204,19 +204,19 @@ def test_the_hub_and_the_clock(hub: str, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     lines = list(network.hub(5.0))
     assert statuses(iter(lines)) == ["ok", "warning"]
-    assert lines[1].name == "clock" and " s ahead" in lines[1].said
+    assert lines[1].name == "clock" and " s ahead" in lines[1].message
 
 
 def test_no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "not asked" in next(network.hub(1.0)).said
+    assert "not asked" in next(network.hub(1.0)).message
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with socket.create_server(("127.0.0.1", 0)) as taken:  # accepts, and never answers
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         begun = time.perf_counter()
         (line,) = network.hub(0.3)
-        assert line.status == "warning" and "does not answer" in line.said
+        assert line.status == "warning" and "does not answer" in line.message
         assert time.perf_counter() - begun < 5
 
 
@@ -231,10 +231,10 @@ def test_names(monkeypatch):
 
     monkeypatch.setattr(network.socket, "getaddrinfo", unknown)
     (line,) = network.names(1.0)
-    assert line.status == "warning" and "huggingface.co" in line.said
+    assert line.status == "warning" and "huggingface.co" in line.message
     monkeypatch.setattr(network.socket, "getaddrinfo", lambda *_: time.sleep(5))
     begun = time.perf_counter()
-    assert "no answer within 0.2 s" in next(network.names(0.2)).said
+    assert "no answer within 0.2 s" in next(network.names(0.2)).message
     assert time.perf_counter() - begun < 3
 
 
@@ -245,5 +245,5 @@ def test_encoders_in_the_cache(tmp_path: Path, monkeypatch):
     assert network.cached("nobody/nothing") is None
     monkeypatch.setattr(network, "cached", lambda name: tmp_path if name == "clip" else None)
     (line,) = network.encoders()
-    assert "clip (5 bytes)" in line.said and "t5, sd, sdxl" in line.said
+    assert "clip (5 bytes)" in line.message and "t5, sd, sdxl" in line.message
     assert os.listdir(tmp_path) == ["model.safetensors"]

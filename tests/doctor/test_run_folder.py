@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.manifest import FORMAT, Manifest
 from pinxit.data.prepared.shards import ShardInfo
 from pinxit.doctor import run_folder as folder_module
 from pinxit.doctor.report_line import Line
@@ -78,11 +78,11 @@ def test_a_good_run_has_no_complaint_and_is_not_touched(good: Path):
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*")}
     lines = report(good)
     assert {line.status for line in lines} == {"ok"}, lines
-    assert "whole: step_00000006, step_00000003" in one(lines, "checkpoints").said
-    assert "3 rows, the last at step 6" in one(lines, "metrics").said
-    assert "the weights it was trained with" in one(lines, "encoders").said
-    assert "3 grids" in one(lines, "samples").said
-    assert "finished after 6 steps" in one(lines, "next").said
+    assert "valid: step_00000006, step_00000003" in one(lines, "checkpoints").message
+    assert "3 rows, the last at step 6" in one(lines, "metrics").message
+    assert "the weights that the run was trained with" in one(lines, "encoders").message
+    assert "3 grids" in one(lines, "samples").message
+    assert "finished after 6 steps" in one(lines, "next").message
     assert before == {path: path.stat().st_mtime_ns for path in good.rglob("*")}
 
 
@@ -97,27 +97,27 @@ def test_a_flipped_bit_in_a_checkpoint(copy: Path):
     data[-1] ^= 1
     file.write_bytes(data)
     lines = report(copy)
-    assert "is damaged" in one(lines, "checkpoint").said
+    assert "is damaged" in one(lines, "checkpoint").message
     assert one(lines, "checkpoint").status == "problem"
-    assert "resumes after step 3 of 6" in one(lines, "next").said
+    assert "resumes after step 3 of 6" in one(lines, "next").message
     shutil.rmtree(copy / "checkpoints" / "step_00000003")
     assert one(report(copy), "next").status == "problem"
 
 
 def test_large_checkpoints_are_not_hashed_unless_asked_for(copy: Path, monkeypatch):
     monkeypatch.setattr(folder_module, "HASHED", 0)
-    assert "not hashed: --full" in one(report(copy), "checkpoints").said
-    assert "not hashed" not in one(report(copy, full=True), "checkpoints").said
+    assert "not hashed: --full" in one(report(copy), "checkpoints").message
+    assert "not hashed" not in one(report(copy, full=True), "checkpoints").message
     next((copy / "checkpoints" / "step_00000006" / "state").glob("*")).rename(copy / "elsewhere")
-    assert "is missing" in one(report(copy), "checkpoint").said
+    assert "is missing" in one(report(copy), "checkpoint").message
 
 
 def test_leftovers(copy: Path):
     root = copy / "checkpoints"
     (root / ".step_00000009.77").mkdir()
     (root / "damaged_step_00000002").mkdir()
-    said = [line.said for line in report(copy) if line.name == "checkpoint"]
-    assert len(said) == 2 and "set aside" in said[0] and "half-written" in said[1]
+    said = [line.message for line in report(copy) if line.name == "checkpoint"]
+    assert len(said) == 2 and "damaged checkpoint" in said[0] and "incomplete" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_metrics_that_cannot_be(copy: Path, change, says: str):
     path = copy / "metrics.jsonl"
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
     line = one(report(copy), "metrics")
-    assert line.status == "problem" and says in line.said
+    assert line.status == "problem" and says in line.message
 
 
 def test_rows_without_a_finite_step(copy: Path):
     rows = [{"step": 2, "loss": 1.0}, {"step": 4, "loss": None}]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = one(report(copy), "metrics")
-    assert line.status == "warning" and "no finite step in the rows to 4" in line.said
+    assert line.status == "warning" and "no finite loss in the rows at step 4" in line.message
 
 
 def test_what_the_watch_sees_is_told(copy: Path):
@@ -149,22 +149,22 @@ def test_what_the_watch_sees_is_told(copy: Path):
     rows[19]["warnings"] = [kept]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = report(copy)
-    assert "the loss rises: 1.9" in one(lines, "loss rises").said
+    assert "the loss rises: 1.9" in one(lines, "loss rises").message
     assert "--optimizer.learning_rate" in one(lines, "loss rises").advice
     assert one(lines, "text unused").advice == "do this"
 
 
 def test_pictures(copy: Path):
     (copy / "samples" / "step_00000003.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    assert "cannot be opened" in one(report(copy), "samples").said
+    assert "cannot be opened" in one(report(copy), "samples").message
     (copy / "samples" / "step_00000003.png").unlink()
-    assert "missing: step_00000003.png" in one(report(copy), "samples").said
+    assert "missing: step_00000003.png" in one(report(copy), "samples").message
 
 
 def test_other_weights(copy: Path, monkeypatch):
     monkeypatch.setattr(folder_module, "ask", lambda *a, **k: {"text_encoder": "0", "vae": "1"})
     line = one(report(copy), "encoders")
-    assert line.status == "problem" and "text_encoder" in line.said
+    assert line.status == "problem" and "text_encoder" in line.message
 
 
 def test_encoders_that_are_elsewhere(copy: Path):
@@ -172,13 +172,13 @@ def test_encoders_that_are_elsewhere(copy: Path):
     config["text_encoder"] = "somebody/something"
     (copy / "config.json").write_text(json.dumps(config))
     line = one(report(copy), "encoders")
-    assert line.status == "warning" and "somebody/something" in line.said
+    assert line.status == "warning" and "somebody/something" in line.message
 
 
 def test_a_folder_that_is_no_run_and_a_config_that_cannot_be_read(tmp_path: Path):
     assert [line.status for line in report(tmp_path)] == ["problem"]
     (tmp_path / "config.json").write_text('{"nonsense": 1}')
-    assert "cannot be read" in report(tmp_path)[0].said
+    assert "cannot be read" in report(tmp_path)[0].message
 
 
 # --- prepared data ----------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def prepared(root: Path) -> Manifest:
         (root / "latents" / name).write_bytes(name.encode())
         info = ShardInfo(name=name, count=1, bytes=len(name), sha256="0" * 64)
         infos.append(info)
-    manifest = Manifest({"format": 1}, ("a", "b"), {"latents": tuple(infos)}, {"ok": 2})
+    manifest = Manifest({"format": FORMAT}, ("a", "b"), {"latents": tuple(infos)}, {"ok": 2})
     manifest.write(root)
     return manifest
 
@@ -207,10 +207,10 @@ def test_a_prepared_dataset(copy: Path, tmp_path: Path):
     root = tmp_path / "set"
     prepared(root)
     with_dataset(copy, root)
-    assert "2 shards" in one(report(copy), "dataset").said
+    assert "2 shards" in one(report(copy), "dataset").message
     (root / "latents" / "b.array_record").unlink()
     line = one(report(copy), "dataset")
-    assert line.status == "problem" and "1 of 2 shards: latents/b.array_record" in line.said
+    assert line.status == "problem" and "1 of 2 shards: latents/b.array_record" in line.message
     assert f"pinxit prepare --out {root}" in line.advice
     (root / "manifest.json").unlink()
     assert one(report(copy), "dataset").status == "problem"
@@ -221,6 +221,6 @@ def test_another_dataset_than_the_run_was_begun_with(copy: Path, tmp_path: Path,
     prepared(root)
     with_dataset(copy, root)
     position = {"step": 6, "dataset": "another"}
-    monkeypatch.setattr(RunReport, "kept", lambda self: {"loader_position": position})
+    monkeypatch.setattr(RunReport, "record", lambda self: {"loader_position": position})
     line = one(report(copy), "dataset")
-    assert line.status == "problem" and "begun with another" in line.said
+    assert line.status == "problem" and "started on dataset another" in line.message
