@@ -1,6 +1,6 @@
 """Text to image from scratch on one page: scenes, latents, a transformer, flow matching, pictures.
 
-    python examples/minimal.py              # minimal.png, after some minutes on two CPU cores
+    python examples/minimal.py              # minimal.png, in a few minutes on two CPU cores
     python examples/minimal.py --steps 200  # quicker and worse: the one dial
 
 The network and the encoders are the package's own; the training loop is written out here, and it is

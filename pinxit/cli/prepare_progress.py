@@ -65,7 +65,8 @@ def watching(
 def _complain(console: Console, result: UnitResult | None) -> None:
     if result is not None and result.failed:
         unit = getattr(result.unit, "id", result.unit)
-        console.print(f"warning: unit {unit}: {result.reason}", highlight=False, markup=False)
+        line = f"warning: unit {unit}: {result.reason}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def stage_in_words(progress: StageProgress, what: str) -> str:

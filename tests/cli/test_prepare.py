@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -160,11 +161,8 @@ def test_a_damaged_tar_can_be_left_out(tars: Path, bundle: Path, tmp_path: Path,
     given = of_tars(tars, tmp_path / "set", bundle, "--engine", "inline")
     assert main(given) == 1
     said = capsys.readouterr().err
-    assert (
-        "00002-000 failed: " in said
-        and "00002.tar is damaged" in said
-        and "--skip_failed 1 leaves them out" in said
-    )
+    assert re.search(r"00002-000 failed: \S+\.tar is damaged: ", said)
+    assert "--skip_failed 1 leaves them out" in said
     assert main([*given, "--skip_failed", "1"]) == 0
     said = capsys.readouterr().err
     assert "00002-000 left out: " in said and "done: 9 images of 9 rows" in said
