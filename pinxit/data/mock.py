@@ -48,3 +48,8 @@ class MockImages:
             caption=f"{colour} light from the {side}",
             attributes={"colour": colour, "side": side},
         )
+
+
+def mock_examples(size: int, image_size: int, *, seed: int, split: str) -> MockImages:
+    """Coloured gradients with captions: for tests."""
+    return MockImages(size, image_size, seed=seed + (split == "heldout"))

@@ -51,3 +51,9 @@ class Scenes:
     def caption(self, index: int) -> str:
         """The caption at `index`, without drawing the picture."""
         return caption(self.scene(index), seed=self.seed, index=index, full=self.full_captions)
+
+
+def scene_examples(size: int, image_size: int, *, seed: int, split: str) -> Scenes:
+    """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
+    full = split == "heldout"
+    return Scenes(size, seed=seed, split=split, image_size=image_size, full_captions=full)

@@ -22,7 +22,6 @@ import jax
 import numpy as np
 import PIL
 
-import pinxit.data
 from pinxit.arrays import Autoencoder, Example, to_pixels
 from pinxit.data.image_column import image_column
 from pinxit.data.loader import ArrayRows, Loader
@@ -34,7 +33,7 @@ from pinxit.files import whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 from pinxit.train.build import Parts
-from pinxit.train.datasets import Dataset, Split, load_examples
+from pinxit.train.datasets import Dataset, Split, dataset_fingerprint, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.feed import Feed
@@ -51,11 +50,13 @@ class InMemoryFeed(Feed):
         """Draws and encodes the rows, or reads them from the cache in `folder`."""
         self.config = config
         self.text = parts.text
+        examples = self._examples(config.dataset_size, "train")
         prepare = partial(
             prepare_rows,
-            self._examples(config.dataset_size, "train"),
+            examples,
             about={
                 "dataset": config.dataset_name,
+                "code": dataset_fingerprint(config.dataset_name, examples),
                 "image_size": config.image_size,
                 "seed": config.seed,
             },
@@ -98,8 +99,6 @@ class InMemoryFeed(Feed):
 def cache_name(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
     """Returns the hash that names a set of encoded rows."""
     digest = hashlib.sha256(json.dumps(about | {"pillow": PIL.__version__}).encode())
-    for path in sorted(Path(pinxit.data.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
     if autoencoder is not None:
         digest.update(repr(autoencoder.stats).encode())
         digest.update(fingerprint_of_outputs(autoencoder.params).encode())
