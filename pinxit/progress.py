@@ -44,18 +44,21 @@ def how_far(done: int, total: int, *, unit: str, seconds: float) -> str:
 
 
 class Lines:
-    """Says how far a job is in lines: at its start, now and then, and at its end."""
+    """Says how far a job is in lines: when it is first shown, now and then, and at its end."""
 
     def __init__(self, say: Callable[[str], object], text: str, *, unit: str) -> None:
         self.say = say
         self.text = text
         self.unit = unit
         self._begun = self._last = time.monotonic()
-        say(text)
+        self._silent = True
 
     def show(self, done: int, total: int) -> None:
         """Says how far the job is, unless the last line is younger than `EVERY` seconds."""
         now = time.monotonic()
+        if self._silent:
+            self._silent = False
+            self.say(self.text)
         if now - self._last >= EVERY and done < total:
             self._last = now
             far = how_far(done, total, unit=self.unit, seconds=now - self._begun)

@@ -83,6 +83,7 @@ class Display:
                     show(done, total)
             return
         lines = Lines(self.say, text, unit=unit)
+        lines.show(0, total)
         for done, item in enumerate(items, start=1):
             yield item
             lines.show(done, total)
