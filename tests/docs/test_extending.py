@@ -23,10 +23,11 @@ def blocks(page: str) -> str:
 @pytest.fixture
 def extensions(monkeypatch):
     """The names that docs/extending.md defines; its additions are taken back afterwards."""
+    from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
     from pinxit.flow.solvers import SOLVERS
     from pinxit.train.datasets import DATASETS
 
-    before = [(table, dict(table)) for table in (SOLVERS, DATASETS)]
+    before = [(table, dict(table)) for table in (SOLVERS, DATASETS, TEXT_ENCODERS)]
     names: dict = {}
     exec(compile(blocks("docs/extending.md"), "docs/extending.md", "exec"), names)
     yield names
