@@ -31,12 +31,13 @@ from pinxit import extensions
 from pinxit import stored_model as release
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import UsageError, choice, from_json, positive, to_json
+from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import padded
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
 from pinxit.guidance_warnings import Exposure, out_of_range
-from pinxit.models.transformer import TransformerConfig, abstract, apply, preset
+from pinxit.models.transformer import TransformerConfig, abstract, apply, from_stored
 from pinxit.sampling import OUTPUTS, Order, Sampling, check_prompts, check_seeds
 from pinxit.stored_model import Stored
 
@@ -151,15 +152,15 @@ class TextToImage:
         """(h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
         width, height = (size, size) if isinstance(size, int) else size
         factor = self.autoencoder.stats.downsample
-        unit = factor * self.config.patch_size
+        grid = TokenGrid(factor, self.config.patch_size)
+        unit = grid.unit
         for side in (width, height):
-            if side < unit or side % unit:
+            if grid.misfits([(side, side)]):
                 around = sorted({max(unit, side // unit * unit), (side // unit + 1) * unit})
                 raise UsageError(
                     "size",
                     side,
-                    problem=f"not a multiple of {unit} (vae factor {factor} x patch "
-                    f"{self.config.patch_size})",
+                    problem=f"not a multiple of {grid}",
                     valid=["multiples of it, such as", *around] if unit > 1 else "at least 1",
                 )
         return height // factor, width // factor, self.autoencoder.stats.channels
@@ -319,7 +320,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
     """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
-    from pinxit.encoders.fingerprint import fingerprint
+    from pinxit.encoders.fingerprint import encoder_fingerprints
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
     stored = release.read_model(path, ema=ema)
@@ -329,18 +330,11 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
         max_tokens=stored.text_max_tokens,
         clean=get_cleaner(stored.caption_cleaning),
     )
-    found = {
-        "text_encoder": fingerprint(text_encoder.params),
-        "vae": fingerprint(autoencoder.params),
-    }
+    found = encoder_fingerprints(text_encoder, autoencoder)
     release.check_encoders(stored.encoders, found, where=str(path or stored.name))
-    settings: dict[str, Any] = {
-        "in_channels": autoencoder.stats.channels,
-        "context_dim": text_encoder.width,
-        **stored.model,
-    }
-    name = settings.pop("preset", None)
-    config = preset(name, **settings) if name else from_json(TransformerConfig, settings)
+    config = from_stored(
+        stored.model, in_channels=autoencoder.stats.channels, context_dim=text_encoder.width
+    )
     if problems := release.mismatches(stored.params, abstract(config)[1]):
         raise UsageError(
             "checkpoint",
@@ -373,7 +367,7 @@ def save_release(
     details: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the model as a release that `load_checkpoint` reads."""
-    from pinxit.encoders.fingerprint import fingerprint
+    from pinxit.encoders.fingerprint import encoder_fingerprints
 
     stored = Stored(
         params=model.params,
@@ -387,10 +381,7 @@ def save_release(
         extensions=extensions.loaded(),
         caption_cleaning=caption_cleaning,
         text_max_tokens=text_max_tokens,
-        encoders={
-            "text_encoder": fingerprint(model.text_encoder.params),
-            "vae": fingerprint(model.autoencoder.params),
-        },
+        encoders=encoder_fingerprints(model.text_encoder, model.autoencoder),
         details=dict(details or {}),
     )
     return release.write_release(directory, stored, dtype=dtype)

@@ -14,21 +14,17 @@ def main(config: Path) -> dict[str, str]:
     """Returns the current fingerprints under the names that checkpoints use for them."""
     from pinxit import extensions
     from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.encoders.fingerprint import fingerprint
+    from pinxit.encoders.fingerprint import encoder_fingerprints
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
     from pinxit.train.run_folder import RunFolder, saved_config
 
     extensions.load()
     settings = saved_config(RunFolder(config.parent))
     dtype = settings.encoder_dtype
-    vae = settings.vae if settings.model.use_stable_vae else "none"
     text = load_text_encoder(
         settings.text_encoder, max_tokens=settings.text_max_tokens, dtype=dtype
     )
-    return {
-        "text_encoder": fingerprint(text.params),
-        "vae": fingerprint(load_autoencoder(vae, dtype=dtype).params),
-    }
+    return encoder_fingerprints(text, load_autoencoder(settings.autoencoder, dtype=dtype))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pinxit.arrays import Autoencoder, TextEncoder
+
 SAMPLES = 1024
 
 
@@ -30,6 +32,14 @@ def fingerprint(params: Any) -> str:
         some = flat[:: max(1, flat.size // SAMPLES)]
         digest.update(np.asarray(some.astype(jnp.bfloat16).astype(jnp.float32)).tobytes())
     return digest.hexdigest()[:16]
+
+
+def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) -> dict[str, str]:
+    """Fingerprints of a model's two encoders, by the names that checkpoints keep them under."""
+    return {
+        "text_encoder": fingerprint(text_encoder.params),
+        "vae": fingerprint(autoencoder.params),
+    }
 
 
 def fingerprint_of_outputs(params: Any) -> str:

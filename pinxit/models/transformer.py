@@ -14,7 +14,7 @@ correction per block; `pinxit.models.diffusers_prx` merges them into the form of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from pinxit.arrays import Conditioning
-from pinxit.config import UsageError
+from pinxit.config import UsageError, from_json
 from pinxit.models.attention import Attention, Rotation, rope
 from pinxit.models.layers import (
     TIME_FEATURES,
@@ -144,6 +144,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xlarge": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
 }  # fmt: skip
 """Sizes by name. `debug` is for tests, `tiny` for the CPU demo."""
+
+
+def from_stored(
+    model: Mapping[str, Any], *, in_channels: int, context_dim: int
+) -> TransformerConfig:
+    """The config that a run or a release keeps of its network.
+
+    That is all fields, or a preset's name and what differs from it; what the encoders dictate may
+    be left out.
+    """
+    fields: dict[str, Any] = {"in_channels": in_channels, "context_dim": context_dim, **model}
+    name = fields.pop("preset", None)
+    return preset(name, **fields) if name else from_json(TransformerConfig, fields)
 
 
 def preset(name: str, **overrides: Any) -> TransformerConfig:

@@ -148,9 +148,10 @@ def check_divisible(vae: str, sizes: Iterable[Size], *, field: str, value: Any) 
     """Raises where the autoencoder is not there or cannot take images (width, height) of a size,
     before days of fetching."""
     from pinxit.encoders.autoencoder import downsample_of
+    from pinxit.encoders.token_grid import TokenGrid
 
     factor = downsample_of(vae)
-    if wrong := [size for size in sizes if size[0] % factor or size[1] % factor]:
+    if wrong := TokenGrid(factor, patch=1).misfits(sizes):
         width, height = wrong[0]
         problem = f"not divisible by the autoencoder's factor ({width} x {height})"
         raise UsageError(field, value, problem=problem, valid=f"multiples of {factor}")

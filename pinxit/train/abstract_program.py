@@ -93,7 +93,7 @@ def abstract_program(
     dtype = encoder_dtype(config, mesh)
     parts = assemble(
         config,
-        abstract_autoencoder(config.vae if config.model.use_stable_vae else "none", dtype=dtype),
+        abstract_autoencoder(config.autoencoder, dtype=dtype),
         abstract_text_encoder(config.text_encoder, max_tokens=config.text_max_tokens, dtype=dtype),
         mesh,
     )

@@ -26,9 +26,10 @@ from pinxit.devices.mesh import (
 )
 from pinxit.encoders.autoencoder import load_autoencoder
 from pinxit.encoders.caption_cleaning import get_cleaner
-from pinxit.encoders.fingerprint import fingerprint
+from pinxit.encoders.fingerprint import encoder_fingerprints
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.encoders.text_encoder_catalogue import load_text_encoder
+from pinxit.encoders.token_grid import TokenGrid
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import TextToImage
@@ -72,15 +73,9 @@ class Parts:
 
 def check_sizes(sizes: Sequence[tuple[int, int]], parts: Parts) -> None:
     """Raises unless images of these (width, height) are cut into whole tokens."""
-    factor, patch = parts.autoencoder.stats.downsample, parts.model.patch_size
-    unit = factor * patch
-    if wrong := [f"{w} x {h}" for w, h in sizes if w % unit or h % unit]:
-        raise UsageError(
-            "images.buckets",
-            ", ".join(wrong),
-            problem="not divisible into tokens",
-            valid=f"sides that are multiples of {unit} (vae factor {factor} x patch {patch})",
-        )
+    grid = TokenGrid(parts.autoencoder.stats.downsample, parts.model.patch_size)
+    if wrong := grid.misfits(sizes):
+        raise grid.refuse("images.buckets", ", ".join(f"{w} x {h}" for w, h in wrong))
 
 
 def model_config(
@@ -142,9 +137,8 @@ def _said_of(dtype: str, config: TrainConfig) -> str:
 def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None) -> Parts:
     """The parts of a run with resolved settings; raises for settings that do not fit together."""
     mesh = build_mesh(config, say=say)
-    use_vae = config.model.use_stable_vae
     dtype = encoder_dtype(config, mesh)
-    autoencoder = load_autoencoder(config.vae if use_vae else "none", dtype=dtype)
+    autoencoder = load_autoencoder(config.autoencoder, dtype=dtype)
     text_encoder = load_text_encoder(
         config.text_encoder,
         max_tokens=config.text_max_tokens,
@@ -160,10 +154,7 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
         parts,
         model=model,
         judge=load_judge() if judged else None,
-        encoders={
-            "text_encoder": fingerprint(text_encoder.params),
-            "vae": fingerprint(autoencoder.params),
-        },
+        encoders=encoder_fingerprints(text_encoder, autoencoder),
         notes=tuple(note for note in (said, _said_of(dtype, config)) if note),
     )
 
@@ -177,14 +168,9 @@ def assemble(
     model = model_config(
         config, channels=stats.channels, width=text_encoder.width, hardware=hardware
     )
-    unit = stats.downsample * model.patch_size
-    if config.image_size % unit:
-        raise UsageError(
-            "image_size",
-            config.image_size,
-            problem="not divisible into tokens",
-            valid=f"multiples of {unit} (vae factor {stats.downsample} x patch {model.patch_size})",
-        )
+    grid = TokenGrid(stats.downsample, model.patch_size)
+    if grid.misfits([(config.image_size, config.image_size)]):
+        raise grid.refuse("image_size", config.image_size)
     return Parts(
         model=model,
         autoencoder=autoencoder,

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from pinxit import stored_model as release
-from pinxit.config import UsageError, from_json
-from pinxit.models.transformer import TransformerConfig, abstract, preset
+from pinxit.config import UsageError
+from pinxit.models.transformer import TransformerConfig, abstract, from_stored
 from pinxit.train.build import Parts
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
@@ -54,11 +54,8 @@ def started(
 
 def check_model(stored: release.Stored, wanted: TransformerConfig, where: str) -> None:
     """Raises unless the stored network is the wanted one, however it is computed."""
-    settings: dict[str, Any] = {"in_channels": wanted.in_channels}
-    settings["context_dim"] = wanted.context_dim
-    settings |= {name: v for name, v in stored.model.items() if name not in COMPUTATION}
-    name = settings.pop("preset", None)
-    theirs = preset(name, **settings) if name else from_json(TransformerConfig, settings)
+    kept = {name: value for name, value in stored.model.items() if name not in COMPUTATION}
+    theirs = from_stored(kept, in_channels=wanted.in_channels, context_dim=wanted.context_dim)
     names = [field.name for field in fields(TransformerConfig) if field.name not in COMPUTATION]
     pairs = [(name, getattr(theirs, name), getattr(wanted, name)) for name in names]
     different = [f"{name} (there {a!r}, here {b!r})" for name, a, b in pairs if a != b]

@@ -291,6 +291,11 @@ class TrainConfig:
             problem = f"of no use here: {self.dataset_name} has images of one size"
             raise UsageError(f"images.{name}", getattr(self.images, name), problem=problem)
 
+    @property
+    def autoencoder(self) -> str:
+        """What `load_autoencoder` is asked for: `vae`, or "none" for a model of pixels."""
+        return self.vae if self.model.use_stable_vae else "none"
+
     def resolved(self) -> TrainConfig:
         """These settings with every choice made that was left open; what is saved with the run.
 

@@ -57,7 +57,7 @@ def finish(
         folder.model,
         observer.model(params),
         text_encoder=config.text_encoder,
-        vae=config.vae if config.model.use_stable_vae else "none",
+        vae=config.autoencoder,
         caption_cleaning=config.caption_cleaning,
         text_max_tokens=config.text_max_tokens,
         objective=to_json(config)["objective"],
