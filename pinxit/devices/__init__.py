@@ -1,1 +1,1 @@
-"""Several devices and hosts as one: the mesh, partition rules, transfers and processes."""
+"""Training on several devices and hosts: mesh, partition rules, transfers and processes."""

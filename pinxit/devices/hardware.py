@@ -1,4 +1,4 @@
-"""What a device computes well: the half precision of `use_amp`, and the program for attention."""
+"""Chooses what suits a device: the half precision of `use_amp` and the attention kernel."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pinxit.models.transformer import TransformerConfig
 
 @dataclass(frozen=True)
 class Hardware:
-    """One kind of device, here or elsewhere."""
+    """One kind of device, whether present or not."""
 
     platform: str
-    """cpu, gpu or tpu."""
+    """The JAX platform: cpu, gpu or tpu."""
     kind: str = ""
-    """JAX's name of it, such as "TPU v3"."""
+    """The name that JAX gives it, such as "TPU v3"."""
     capability: float = 0.0
     """Compute capability of a GPU, such as 8.0."""
 
     @property
     def amp_dtype(self) -> str:
-        """bfloat16, or float16 (with loss scaling) on GPUs older than the A100."""
+        """The half precision: bfloat16, or float16 (with loss scaling) on GPUs before the A100."""
         old = self.platform == "gpu" and self.capability < 8.0
         return "float16" if old else "bfloat16"
 
-    def encoder_dtype(self, wanted: str) -> str:
-        """The arithmetic of the encoders: float32 where bfloat16 is asked for and not there."""
-        return wanted if wanted in ("float32", self.amp_dtype) else "float32"
+    def encoder_dtype(self, requested: str) -> str:
+        """Returns the encoders' dtype: float32 if bfloat16 is requested but not available."""
+        return requested if requested in ("float32", self.amp_dtype) else "float32"
 
     def attention(self, dtype: str) -> str:
-        """The program for attention that is made for it."""
+        """Returns the fastest attention kernel for this device."""
         return fastest(self.platform, self.kind, dtype, capability=self.capability)
 
 
 def hardware_of(device: Any) -> Hardware:
-    """Of a JAX device; a GPU that does not say its compute capability counts as a new one."""
+    """Describes a JAX device. A GPU without a stated compute capability counts as 9.0."""
     capability = getattr(device, "compute_capability", None) or 9.0
     gpu = device.platform in ("gpu", "cuda")
     return Hardware(
@@ -49,9 +49,10 @@ def hardware_of(device: Any) -> Hardware:
 def tried_attention(
     config: TransformerConfig, *, tokens: int, text_tokens: int
 ) -> tuple[TransformerConfig, str]:
-    """`config` with attention that works on the device in front of us, and what there is to say.
+    """Tests the attention kernel of `config` on this device.
 
-    A program that cannot run here, or whose numbers are off, gives way to XLA's.
+    Returns the config and an empty message if it works. If it cannot run here or its results are
+    wrong, returns the config with XLA's attention and a message.
     """
     if config.attention == "xla":
         return config, ""
@@ -65,5 +66,7 @@ def tried_attention(
     )
     if not problem:
         return config, ""
-    said = f"attention: {config.attention} does not work here, so xla computes it ({problem})"
-    return replace(config, attention="xla"), said
+    message = (
+        f"attention: {config.attention} does not work on this device, so xla is used ({problem})"
+    )
+    return replace(config, attention="xla"), message

@@ -1,13 +1,14 @@
-"""Which axis of which array is cut over which axis of the mesh: an ordered table of paths.
+"""Partition rules: an ordered table that maps parameter paths to mesh axes.
 
-Kernels are ``(in, out)``; those of the blocks have the depth in front, which is never cut, because
-the blocks run one after the other. Over ``tensor``, maps into heads and hidden units are cut by
-their outputs and the maps back by their inputs (Shoeybi et al. 2019, arXiv:1909.08053), so that two
-maps need one exchange; over ``fsdp`` the other axis of the matrix is cut, which is gathered where
-it is used (Rajbhandari et al. 2019, arXiv:1910.02054). The modulation meets activations that are
-whole, so it is not cut over ``tensor`` (with that, and a batch cut over two axes, XLA's partitioner
-computed another result, jax 0.10.2). What the table does not name, or what does
-not divide, is cut along its longest axis that does; small arrays are copied.
+Kernels are ``(in, out)``. The kernels of the blocks have a leading depth axis, which is never
+sharded because the blocks run one after the other. Over ``tensor``, maps into heads and hidden
+units are sharded by their outputs, and the maps back by their inputs (Shoeybi et al. 2019,
+arXiv:1909.08053), so that two maps need one exchange. Over ``fsdp``, the other axis of the matrix
+is sharded, and gathered where it is used (Rajbhandari et al. 2019, arXiv:1910.02054). The
+modulation acts on whole activations, so it is not sharded over ``tensor``. (If it is and the batch
+is sharded over two axes, XLA's partitioner computes a different result, as of jax 0.10.2.) An array
+that the table does not name, or whose axis does not divide, is sharded over ``fsdp`` along its
+longest axis that divides. Small arrays are replicated.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from jax.sharding import PartitionSpec
 
 FSDP, TENSOR = "fsdp", "tensor"
 BATCH = ("data", FSDP)
-"""The axes of the mesh over which a batch is cut."""
+"""The mesh axes over which a batch is sharded."""
 MINIMUM = 2**14
-"""Arrays with fewer elements are not cut over ``fsdp``."""
+"""Arrays with fewer elements are not sharded over ``fsdp``."""
 
 Axes = tuple[str | None, ...]
 
@@ -41,14 +42,17 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"(text_in|final_out)/kernel", (FSDP, None)),
     (r"(image_in|bottleneck_in)/kernel", (None, FSDP)),
 )
-"""Path of a parameter, from its beginning or from a ``/`` to its end, and the mesh axis of each of
-its dimensions. The first rule that fits is used. Averages and moments are at paths that end alike,
-with the same shape, so they lie as their parameter does."""
+"""The end of a parameter's path (all of it, or the part after a ``/``) and the mesh axis of each of
+its dimensions. The first rule that matches applies. Averages and optimiser moments have the same
+path ending and shape as their parameter, so they have the same sharding."""
 
 
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mapping[str, int]) -> PartitionSpec:
-    """How the array at `path` is cut; `mesh` are the sizes of the axes. Every cut divides."""
-    wanted: Axes = next(
+    """Returns the partition of the array at `path`, in which every sharded dimension divides.
+
+    `mesh` maps the names of the mesh axes to their sizes.
+    """
+    preferred: Axes = next(
         (
             axes
             for pattern, axes in RULES
@@ -58,7 +62,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mapping[str, int]) -> Parti
     )
     large = math.prod(shape) >= MINIMUM
     chosen: list[str | None] = []
-    for size, name in zip(shape, wanted, strict=True):
+    for size, name in zip(shape, preferred, strict=True):
         ways = mesh.get(name, 1) if name else 1
         fits = ways > 1 and size % ways == 0 and (large or name != FSDP)
         chosen.append(name if fits else None)
@@ -74,7 +78,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mapping[str, int]) -> Parti
 def cut_longest(
     shape: tuple[int, ...], mesh: Mapping[str, int], axes: tuple[str, ...]
 ) -> PartitionSpec:
-    """The longest dimension that divides over all these axes is; small arrays are not."""
+    """Shards the longest dimension that divides over all of `axes`; small arrays stay whole."""
     ways = math.prod(mesh[axis] for axis in axes)
     longest = _longest(shape, ways, list(range(len(shape))))
     if ways == 1 or longest is None or math.prod(shape) < MINIMUM:
@@ -83,6 +87,6 @@ def cut_longest(
 
 
 def _longest(shape: tuple[int, ...], ways: int, among: list[int]) -> int | None:
-    """The longest of these dimensions that divides."""
+    """Returns the longest of the dimensions `among` whose size divides by `ways`, or None."""
     dividing = [i for i in among if shape[i] % ways == 0]
     return max(dividing, key=lambda i: shape[i]) if dividing else None

@@ -1,12 +1,12 @@
-"""Several processes, one program: how they find one another, agree, and wait for the first.
+"""Runs one program in several processes: how they connect, agree, and wait for process 0.
 
-Each process (a host of a TPU pod, a task of Slurm, a command with an address) runs the same code on
-its own devices; `jax.distributed` joins these into one mesh. Everything that is computed on the
-mesh is computed by all of them, in the same order. What there should be one of (folders, files,
-lines on the screen) process 0 does alone, and the others learn what came of it (`alone`).
+Each process (a host of a TPU pod, a Slurm task, a command with an address) runs the same code on
+its own devices, and `jax.distributed` joins the devices into one mesh. All processes run every
+computation on the mesh, in the same order. Process 0 alone creates folders, writes files and
+prints, and sends its results to the others (`alone`).
 
-A process that dies is missed: the others end, with an error, once it has given no sign of life for
-`timeout` seconds (sooner where a connection to it breaks), and the same command resumes.
+If a process dies, the others end with an error once it has not sent a heartbeat for `timeout`
+seconds, or as soon as a connection to it breaks. The same command then resumes the run.
 """
 
 from __future__ import annotations
@@ -27,56 +27,56 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed as runtime  # the store of keys has no public door
+from jax._src import distributed as runtime  # the key-value store has no public API
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pinxit.config import UsageError, positive
 
 T = TypeVar("T")
 POLL = 0.2
-"""Seconds between two looks for what process 0 has done."""
+"""Seconds between two reads of the key-value store while waiting."""
 STOP = "pinxit/stop"
-"""The key under which a process that waits tells process 0 of a signal."""
+"""The key under which a waiting process passes a signal on to process 0."""
 METADATA = (
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
     "worker-network-endpoints"
 )
-"""Where a machine of Google's cloud learns of the other hosts of its TPU."""
+"""The URL at which a machine in Google's cloud finds the other hosts of its TPU."""
 DELAY = 2
-"""Steps after which all processes know of a signal: the flag travels with the steps in flight."""
+"""Number of steps after which all processes know of a signal: the flag is summed while they run."""
 
 
 @dataclass(frozen=True)
 class DistributedConfig:
-    """How the processes of one run find one another."""
+    """The settings with which the processes of one run find each other."""
 
     coordinator: str = "auto"
-    """HOST:PORT of process 0, as all others reach it; auto: TPU pods and Slurm are found, anything
-    else is one process; off: one process."""
+    """HOST:PORT at which the other processes reach process 0. With auto, TPU pods and Slurm are
+    detected, and anything else is one process. With off, there is one process."""
     processes: int | None = None
-    """How many there are; with HOST:PORT."""
+    """The number of processes, required with HOST:PORT."""
     process_id: int | None = None
-    """Which one this is, from 0; with HOST:PORT."""
+    """The number of this process, from 0, required with HOST:PORT."""
     timeout: int = 100
-    """Seconds without a sign of life after which a process is given up, and all end."""
+    """Seconds without a heartbeat after which a process counts as dead and all processes end."""
 
     def __post_init__(self) -> None:
-        """Refuses what does not make a group."""
+        """Checks that the settings fit together."""
         positive("distributed.timeout", self.timeout)
-        given = {"processes": self.processes, "process_id": self.process_id}
+        numbers = {"processes": self.processes, "process_id": self.process_id}
         if self.coordinator in ("auto", "off"):
-            for name, value in given.items():
+            for name, value in numbers.items():
                 if value is not None:
-                    problem = f"of no use with --distributed.coordinator {self.coordinator}"
-                    valid = "leave it out, or give HOST:PORT of process 0"
+                    problem = f"not allowed with --distributed.coordinator {self.coordinator}"
+                    valid = "no value, or HOST:PORT of process 0 as the coordinator"
                     raise UsageError(f"distributed.{name}", value, problem=problem, valid=valid)
             return
         if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", self.coordinator):
             valid = "auto, off, or HOST:PORT of process 0"
             raise UsageError("distributed.coordinator", self.coordinator, valid=valid)
-        for name, value in given.items():
+        for name, value in numbers.items():
             if value is None:
-                problem = "missing: with HOST:PORT every process is told which one of how many"
+                problem = "missing: with HOST:PORT, set processes and process_id, too"
                 raise UsageError(f"distributed.{name}", value, problem=problem)
         positive("distributed.processes", self.processes)
         assert self.processes is not None and self.process_id is not None
@@ -88,33 +88,35 @@ class DistributedConfig:
             )
 
 
-# --- finding one another ----------------------------------------------------------------------
+# --- connecting -------------------------------------------------------------------------------
 
 
 def initialise(config: DistributedConfig) -> None:
-    """Joins the other processes of this run, where there are others; must come before anything
-    touches a device. Raises `UsageError` where they do not answer."""
-    found = group(config, os.environ)
-    if found is None or jax.distributed.is_initialized():
+    """Connects to the other processes of this run, if there are any.
+
+    It must be called before any device is used. Raises `UsageError` if they do not answer.
+    """
+    arguments = group(config, os.environ)
+    if arguments is None or jax.distributed.is_initialized():
         return
-    # CPUs: programs run one at a time, as gloo cannot tell apart what two of them send
+    # on CPUs, programs must run one at a time: gloo cannot separate the messages of two programs
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(
-            **found,
+            **arguments,
             heartbeat_timeout_seconds=config.timeout,
             shutdown_timeout_seconds=config.timeout,
         )
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         problem = f"not answering or not usable ({str(error).splitlines()[0]})"
-        valid = "an address of process 0 that all processes reach, with a port that is free there"
-        where = found.get("coordinator_address", config.coordinator)
+        valid = "an address of process 0 that all processes can reach, with a free port"
+        where = arguments.get("coordinator_address", config.coordinator)
         raise UsageError("distributed.coordinator", where, problem=problem, valid=valid) from error
 
 
 def group(config: DistributedConfig, environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be told; None where this process is alone."""
+    """Returns the arguments of `jax.distributed.initialize`, or None for a single process."""
     if config.coordinator == "off":
         return None
     if config.coordinator != "auto":
@@ -128,10 +130,10 @@ def group(config: DistributedConfig, environ: Mapping[str, str]) -> dict[str, An
 
 
 def _slurm(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """The group of a Slurm job step of several tasks.
+    """Returns the arguments for a Slurm job step of several tasks, or None outside of one.
 
-    Each task takes the GPUs that Slurm shows it; where several tasks of a node are shown the same
-    ones, each takes one.
+    Each task uses the GPUs that Slurm makes visible to it. If several tasks of a node see the same
+    GPUs, each uses one.
     """
     tasks = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks == 1:
@@ -139,22 +141,22 @@ def _slurm(environ: Mapping[str, str]) -> dict[str, Any] | None:
     first = re.match(r"([^\[,]+)(?:\[(\d+))?", environ["SLURM_STEP_NODELIST"])
     assert first is not None
     host = first[1] + (first[2] or "")
-    # every step of every job has a port of its own, in the upper part of the free range
+    # every step of every job gets a port of its own, in the upper part of the free range
     step = int(environ["SLURM_JOB_ID"]) * 16 + int(environ.get("SLURM_STEP_ID", "0"))
-    found: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "coordinator_address": f"{host}:{61_440 + step % 4_096}",
         "num_processes": tasks,
         "process_id": int(environ["SLURM_PROCID"]),
         "cluster_detection_method": "deactivate",
     }
-    shown = environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if tasks > int(environ.get("SLURM_STEP_NUM_NODES", "1")) and len(shown) > 1:
-        found["local_device_ids"] = [int(environ["SLURM_LOCALID"])]
-    return found
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if tasks > int(environ.get("SLURM_STEP_NUM_NODES", "1")) and len(visible) > 1:
+        arguments["local_device_ids"] = [int(environ["SLURM_LOCALID"])]
+    return arguments
 
 
 def _tpu_pod(environ: Mapping[str, str]) -> bool:
-    """Whether this host has a part of a TPU whose other parts are elsewhere."""
+    """Returns whether this host has part of a TPU that spans several hosts."""
     platforms = environ.get("JAX_PLATFORMS", "")
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     if (platforms and "tpu" not in platforms) or not chips or find_spec("libtpu") is None:
@@ -166,7 +168,7 @@ def _tpu_pod(environ: Mapping[str, str]) -> bool:
 
 
 def _metadata() -> str:
-    """The hosts of this machine's TPU, as the cloud tells; empty elsewhere."""
+    """Reads the hosts of this machine's TPU from the cloud's metadata; empty elsewhere."""
     request = urllib.request.Request(METADATA, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -175,16 +177,16 @@ def _metadata() -> str:
         return ""
 
 
-# --- who does what ----------------------------------------------------------------------------
+# --- coordinating -----------------------------------------------------------------------------
 
 
 def several() -> bool:
-    """Whether there are other processes."""
+    """Returns whether there are other processes."""
     return jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which does what should be done once."""
+    """Returns whether this is process 0, which does everything that must be done once."""
     return jax.process_index() == 0
 
 
@@ -192,10 +194,11 @@ _numbers = itertools.count()
 
 
 def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: None) -> T:
-    """What `act` returns (plain JSON) on process 0, in all processes; the others wait.
+    """Calls `act` on process 0 and returns its result (plain JSON) in all processes.
 
-    All must come here in the same order. If `act` raises, process 0 raises that, and the others end
-    without a word. `signal` says what a waiting process was sent, which it passes on.
+    All processes must make these calls in the same order. If `act` raises, process 0 raises the
+    exception and the others exit without a message. `signal` returns the name of a signal that this
+    process has received, if any; a waiting process passes it on to process 0.
     """
     if not several():
         return act()
@@ -209,25 +212,26 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
             raise
         _store().key_value_set(key, json.dumps({"value": value}))
         return value
-    told = json.loads(_awaited(key, signal))
-    if "code" in told:
-        raise SystemExit(told["code"])
-    return told["value"]
+    answer = json.loads(_awaited(key, signal))
+    if "code" in answer:
+        raise SystemExit(answer["code"])
+    return answer["value"]
 
 
 def meet(name: str) -> None:
-    """Waits until all processes are here; each name once a run."""
+    """Waits until all processes have called it. Each `name` can be used once per run."""
     _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", "here", allow_overwrite=True)
     for number in range(jax.process_count()):
         _awaited(f"pinxit/{name}/{number}", lambda: None)
 
 
 def asked_to_stop() -> str | None:
-    """The signal that a waiting process passed on, for process 0."""
+    """Returns the signal that a waiting process has passed on to process 0, if any."""
     return _look(STOP) if several() else None
 
 
 def _awaited(key: str, signal: Callable[[], str | None]) -> str:
+    """Waits for the value of a key, and passes a signal of this process on meanwhile."""
     passed_on = False
     while (value := _look(key)) is None:
         if not passed_on and (name := signal()):
@@ -238,7 +242,7 @@ def _awaited(key: str, signal: Callable[[], str | None]) -> str:
 
 
 def _look(key: str) -> str | None:
-    """What a process has put under this key; None: nothing yet."""
+    """Returns the value that a process has stored under this key, or None if there is none yet."""
     try:
         return _store().key_value_try_get(key)
     except jax.errors.JaxRuntimeError as error:
@@ -248,18 +252,20 @@ def _look(key: str) -> str | None:
 
 
 def _store() -> Any:
-    """The keys and values that the processes share."""
+    """Returns the key-value store that the processes share."""
     client = runtime.global_state.client
     if client is None:
-        problem = "needed: there are several processes, which have not been told of one another"
+        problem = "not possible: there are several processes, which are not connected"
         valid = "HOST:PORT of process 0"
         raise UsageError("distributed.coordinator", "off", problem=problem, valid=valid)
     return client
 
 
 def check_same(settings: dict[str, Any], *, apart: str) -> None:
-    """Ends all processes unless they were given the same settings, those `apart` excepted: process
-    0 raises, and the others end without a word."""
+    """Ends all processes unless their settings are equal, apart from the one called `apart`.
+
+    Process 0 raises `UsageError`, and the others exit without a message.
+    """
     first = alone(lambda: settings)
     if not several():
         return
@@ -268,19 +274,19 @@ def check_same(settings: dict[str, Any], *, apart: str) -> None:
     key = f"pinxit/settings/{next(_numbers)}"
     _store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(other))
     for number in range(jax.process_count()):
-        told = json.loads(_awaited(f"{key}/{number}", lambda: None))
-        for name, value in told.items():
+        differences = json.loads(_awaited(f"{key}/{number}", lambda: None))
+        for name, value in differences.items():
             if not is_first():
                 raise SystemExit(2)
-            problem = f"what process {number} was given, and process 0 {first[name]!r}"
-            raise UsageError(name, value, problem=problem, valid="the same for all processes")
+            problem = f"the value on process {number}, but process 0 has {first[name]!r}"
+            raise UsageError(name, value, problem=problem, valid="the same on all processes")
 
 
 class Together:
-    """A jitted step that is first run, at each shape of batch, when all processes have compiled it.
+    """A jitted step that runs on a new batch shape only once all processes have compiled it.
 
-    Compilation takes one longer than another, and what connects processes is less patient than the
-    store of keys.
+    Processes compile at different speeds, and collectives time out sooner than the key-value store,
+    so the processes wait on the store first.
     """
 
     def __init__(self, step: Any) -> None:
@@ -288,7 +294,7 @@ class Together:
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
-        """As the step."""
+        """Runs the step, after waiting for all processes if the batch shape is new."""
         if not several():
             return self._step(state, frozen, raw)
         key = tuple(sorted((name, array.shape) for name, array in raw.items()))
@@ -299,10 +305,11 @@ class Together:
 
 
 class Agreement:
-    """Whether any process wants to stop, known to all at the same step.
+    """Finds out, at the same step in all processes, whether any of them wants to stop.
 
-    Each call starts one small sum over the mesh and returns that of `DELAY` calls before, so
-    nobody waits. All processes must call alike. One process agrees with itself at once.
+    Each call starts a small sum over the mesh and returns the result of `DELAY` calls before, so no
+    process waits. All processes must call it equally often. A single process gets its own flag back
+    at once.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -312,28 +319,28 @@ class Agreement:
         self._sum = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
         self._waiting: deque[jax.Array] = deque()
         self.reached = False
-        """Whether it was agreed to stop."""
+        """Whether the processes have agreed to stop."""
 
-    def __call__(self, wanted: bool) -> bool:
-        """True once the flag of some process has come round."""
+    def __call__(self, stop: bool) -> bool:
+        """Returns True once the flag of any process has arrived."""
         if not self._several:
-            return wanted
-        self._start(wanted)
+            return stop
+        self._start(stop)
         while len(self._waiting) > DELAY:
             self._finish()
         return self.reached
 
-    def now(self, wanted: bool) -> bool:
-        """The same, with every flag up to this call; waits for the others."""
+    def now(self, stop: bool) -> bool:
+        """Returns the same, including all flags up to this call; waits for the other processes."""
         if not self._several:
-            return wanted
-        self._start(wanted)
+            return stop
+        self._start(stop)
         while self._waiting:
             self._finish()
         return self.reached
 
-    def _start(self, wanted: bool) -> None:
-        flags = np.full(self._size, wanted, np.int32)
+    def _start(self, stop: bool) -> None:
+        flags = np.full(self._size, stop, np.int32)
         shape = (self._size,)
         flag = jax.make_array_from_callback(shape, self._cut, lambda index: flags[index])
         self._waiting.append(self._sum(flag))

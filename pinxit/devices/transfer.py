@@ -1,8 +1,8 @@
-"""Arrays between one host's memory and the devices of all.
+"""Transfers arrays between the memory of a host and the devices of all hosts.
 
-With one process these are `jax.device_put` and `np.array`. With several, nobody holds more than a
-part: process 0 gathers a tree leaf by leaf and spreads it leaf by leaf, so that it alone reads and
-writes files, and no folder needs to be shared.
+With one process these are `jax.device_put` and `np.array`. With several, each process holds only
+part of the arrays. Process 0 gathers and distributes them leaf by leaf, so that it alone reads and
+writes files and the hosts need no shared folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pinxit.devices.processes import is_first, several
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """The arrays of `tree`, of which each process has all, where the shardings say."""
+    """Places the arrays of `tree`, which every process has in full, with these shardings."""
     if not several():
         return jax.device_put(tree, shardings)
 
@@ -35,9 +35,9 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def image_encoder(autoencoder: Autoencoder, mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
-    """From images of bytes to latents, which are not waited for.
+    """Returns a function from uint8 images to latents, which it returns before they are computed.
 
-    The devices of `mesh` share the images, if these divide by their number.
+    The images are sharded over the devices of `mesh` if their number divides.
     """
     weights = jax.device_put(autoencoder.params, replicated(mesh))
 
@@ -56,7 +56,7 @@ def image_encoder(autoencoder: Autoencoder, mesh: Mesh) -> Callable[[np.ndarray]
 def place_batch(
     raw: dict[str, np.ndarray], mesh: Mesh, rows: Int[np.ndarray, " b"], batch_size: int
 ) -> dict[str, jax.Array]:
-    """A batch, of which this process has these rows, on the devices that compute them."""
+    """Places a batch, of which this process has `rows`, on the devices that compute them."""
     sharding = batch_sharding(mesh)
     if not several():
         return jax.device_put(raw, sharding)
@@ -74,8 +74,10 @@ def place_batch(
 
 
 def fetch(tree: Any) -> Any:
-    """Copies of the arrays in the host's memory, on process 0; None on the others, which must call
-    it too."""
+    """Copies the arrays into the host's memory on process 0, and returns None on the others.
+
+    All processes must call it.
+    """
     if not several():
         return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
     host = jax.tree.map(_fetched, tree)
@@ -83,19 +85,21 @@ def fetch(tree: Any) -> Any:
 
 
 def spread(tree: Any, like: Any, shardings: Any) -> Any:
-    """The inverse of `fetch`: `tree` is process 0's and ignored elsewhere; `like` has the shapes
-    and types."""
+    """Distributes process 0's `tree` to all devices, as the inverse of `fetch`.
+
+    The other processes' `tree` is ignored. `like` has the shapes and dtypes.
+    """
     if not several():
         return jax.device_put(tree, shardings)
     leaves, treedef = jax.tree.flatten(like)
-    given = jax.tree.leaves(tree) if is_first() else [None] * len(leaves)
-    where = treedef.flatten_up_to(shardings)
-    triples = zip(given, leaves, where, strict=True)
+    values = jax.tree.leaves(tree) if is_first() else [None] * len(leaves)
+    targets = treedef.flatten_up_to(shardings)
+    triples = zip(values, leaves, targets, strict=True)
     return treedef.unflatten([_spread(value, leaf, to) for value, leaf, to in triples])
 
 
 def _fetched(leaf: jax.Array) -> np.ndarray | None:
-    """The whole leaf, on process 0."""
+    """Returns the whole leaf on process 0, else None."""
     sharding = leaf.sharding
     if not sharding.is_fully_replicated:
         assert isinstance(sharding, NamedSharding)
@@ -105,12 +109,12 @@ def _fetched(leaf: jax.Array) -> np.ndarray | None:
 
 @cache
 def _gather(mesh: Any) -> Any:
-    """Copies an array to all devices."""
+    """Returns a function that replicates an array on all devices."""
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _spread(value: Any, like: Any, sharding: Any) -> jax.Array:
-    """One leaf, sent as the bits it has (a sum of floats would lose the sign of a zero)."""
+    """Broadcasts one leaf as bits, because a sum of floats would lose the sign of a zero."""
     dtype = np.dtype(like.dtype)
     whole = np.zeros(like.shape, dtype) if value is None else np.asarray(value, dtype)
     bits = whole.reshape(-1).view(f"u{dtype.itemsize}")

@@ -104,7 +104,7 @@ def test_what_may_be_asked_for(spec: str, count: int, shape: tuple[int, ...]):
         ("data=3,fsdp=*", r"of 8 devices.*product is 8 .*1, 2, 4, 8"),
         ("data=4", "of 8 devices"),
         ("model=8", "'model'; valid: data, fsdp, tensor"),
-        ("data=*,fsdp=*", "two axes open"),
+        ("data=*,fsdp=*", "for two axes"),
         ("data=2,data=4", "twice"),
         ("data", "at 'data'; valid: auto, or sizes"),
         ("fsdp=0", "at 'fsdp=0'"),
@@ -118,12 +118,12 @@ def test_what_may_not(spec: str, says: str):
 @pytest.mark.parametrize(
     ("found", "state", "shape", "why"),
     [
-        (devices(8), 1 * GIB, (8, 1, 1), "copies.*6% of a device's 16"),
-        (devices(8), 10 * GIB, (1, 8, 1), "cut 8 ways"),
-        (devices(32, hosts=4), 10 * GIB, (4, 8, 1), "cut 8 ways"),
-        (devices(32, hosts=4), 100 * GIB, (2, 16, 1), "cut 16 ways"),
-        (devices(32, hosts=4), 900 * GIB, (1, 32, 1), "cut 32 ways"),
-        (devices(8, hosts=8), 10 * GIB, (4, 2, 1), "cut 2 ways"),  # a process for each device
+        (devices(8), 1 * GIB, (8, 1, 1), "replicated.*6% of a device's 16"),
+        (devices(8), 10 * GIB, (1, 8, 1), "sharded 8 ways"),
+        (devices(32, hosts=4), 10 * GIB, (4, 8, 1), "sharded 8 ways"),
+        (devices(32, hosts=4), 100 * GIB, (2, 16, 1), "sharded 16 ways"),
+        (devices(32, hosts=4), 900 * GIB, (1, 32, 1), "sharded 32 ways"),
+        (devices(8, hosts=8), 10 * GIB, (4, 2, 1), "sharded 2 ways"),  # a process for each device
         (devices(8, kind="unknown", platform="gpu"), 1 * GIB, (1, 8, 1), "an unknown share"),
         (devices(8, kind="cpu", platform="cpu"), 99 * GIB, (8, 1, 1), "share their memory"),
         (devices(1), 99 * GIB, (1, 1, 1), ""),
@@ -149,7 +149,7 @@ def test_all_processes_choose_alike(monkeypatch: pytest.MonkeyPatch, process: in
     cards = [Card(i, "gpu", "NVIDIA X", i // 4) for i in range(8)]
     assert (
         choose("auto", cards, state_bytes=GIB).why
-        == "copies: the state is 1.0 GiB, 1% of a device's 75"
+        == "replicated: the state is 1.0 GiB, 1% of a device's 75 GiB"
     )
 
 
@@ -159,7 +159,8 @@ def test_the_choice_is_said_and_the_memory_may_be_given():
     mesh = make_mesh("auto", found, state_bytes=10 * GIB, memory_bytes=80 * GIB, say=said.append)
     assert dict(mesh.shape) == {"data": 4, "fsdp": 1, "tensor": 1}
     assert said == [
-        "mesh: 4 devices (NVIDIA X) as data=4 (copies: the state is 10.0 GiB, 12% of a device's 80)"
+        "mesh: 4 devices (NVIDIA X) as data=4 "
+        "(replicated: the state is 10.0 GiB, 12% of a device's 80 GiB)"
     ]
     assert make_mesh().size == jax.device_count()
 

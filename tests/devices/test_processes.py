@@ -173,7 +173,7 @@ def test_settings_that_differ_end_all(bundle: Path, tmp_path: Path):
     both = Processes("differ", 2, bundle, tmp_path, each={1: ["--learning_rate", "0.5"]})
     codes, said = both.ended()
     assert codes == [2, 2] and time.time() - started < PATIENCE / 2, said
-    assert "optimizer: " in said[0] and "process 1 was given" in said[0] and said[1] == ""
+    assert "optimizer: " in said[0] and "the value on process 1" in said[0] and said[1] == ""
 
 
 def test_addresses_are_checked():
@@ -184,7 +184,7 @@ def test_addresses_are_checked():
         ({"coordinator": "10.0.0.1"}, "coordinator.*HOST:PORT"),
         ({"coordinator": "a:1", "processes": 2}, "process_id.*missing"),
         ({"coordinator": "a:1", "processes": 2, "process_id": 2}, "process_id.*0 to 1"),
-        ({"processes": 2}, "processes.*of no use with --distributed.coordinator auto"),
+        ({"processes": 2}, "processes.*not allowed with --distributed.coordinator auto"),
         ({"timeout": 0}, "timeout"),
     ):
         with pytest.raises(UsageError, match=rf"distributed\.{says}"):
