@@ -6,7 +6,7 @@ was. What can heal within seconds (a broken connection, an overloaded server) is
 a pause that doubles; what cannot is left to a later run over the failed rows. Pinxit says who it
 is, and takes no for an answer: ``X-Robots-Tag`` opt-outs, per-host limits, ``Retry-After``.
 
-`Fetcher` is for asynchronous callers, `fetch_all` for everybody else.
+`fetch_all` is the way in; `Fetcher` fetches one URL, inside an event loop.
 """
 
 from __future__ import annotations
