@@ -1,1 +1,1 @@
-"""The transformer, its attention kernels, and its parameter names in diffusers."""
+"""The transformer, its attention kernels, and the conversion of its parameters to diffusers."""

@@ -1,11 +1,11 @@
 """Image tokens attend to text and image: ``softmax(q k^T / sqrt(f)) v`` with ``k = [text, image]``.
 
-Queries come from the image alone, so text is read but never rewritten. Queries and keys are
-RMS-normalised per head (text keys by a norm of their own), and image queries and keys are rotated
-by their place in the grid (RoPE, Su et al. 2021, arXiv:2104.09864): some pairs of a head's features
-turn with the row, the rest with the column, at ``theta ** (-2 i / width)`` radians per token.
-Inside a head the first members of all pairs come first, then the second ones; scores do not depend
-on this order, and halves are cheaper to slice than interleaved pairs.
+Queries come from the image alone, so the text tokens stay the same in all blocks. Queries and keys
+are RMS-normalised per head, with a separate norm for text keys. Image queries and keys are rotated
+by their position in the grid (RoPE, Su et al. 2021, arXiv:2104.09864): some pairs of a head's
+features turn with the row and the rest with the column, at ``theta ** (-2 i / width)`` radians per
+token. A head holds the first members of all pairs, followed by the second members. Attention scores
+do not depend on this order, and halves are cheaper to slice than interleaved pairs.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pinxit.models.attention_kernels import attend
 from pinxit.models.layers import Linear, RMSNorm
 
 Rotation = tuple[Float[Array, "n f"], Float[Array, "n f"]]
-"""Cosines and signed sines for every image token, each pair's value given twice."""
+"""Cosines and signed sines for every image token, with each pair's value repeated twice."""
 
 
 def head_axes(head_dim: int) -> tuple[int, int]:
-    """How many features of a head turn with the row and with the column; both even."""
+    """Returns the number of head features that turn with the row and with the column, both even."""
     rows = 2 * (head_dim // 4)
     return rows, head_dim - rows
 
 
 def rope(rows: int, columns: int, head_dim: int, theta: float) -> Rotation:
-    """Rotation of each token of a ``rows x columns`` grid, computed in double precision."""
+    """Computes the rotation of each token of a ``rows x columns`` grid in double precision."""
     row_of, column_of = np.divmod(np.arange(rows * columns, dtype=np.float64), columns)
     angles = []
     for position, width in zip((row_of, column_of), head_axes(head_dim), strict=True):
@@ -45,7 +45,7 @@ def rope(rows: int, columns: int, head_dim: int, theta: float) -> Rotation:
 
 
 def rotate(x: Float[Array, "b k n f"], rotation: Rotation) -> Float[Array, "b k n f"]:
-    """`x` with its pairs turned; fp32 inside."""
+    """Rotates the feature pairs of `x`, in fp32."""
     cosine, sine = rotation
     wide = x.astype(jnp.float32)
     first, second = jnp.split(wide, 2, axis=-1)

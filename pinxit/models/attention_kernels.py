@@ -1,9 +1,9 @@
-"""One softmax, three programs: XLA's own, cuDNN's, and a Pallas kernel for TPUs.
+"""Three implementations of attention: XLA's, cuDNN's, and a Pallas kernel for TPUs.
 
-``softmax(q k^T / sqrt(f)) v`` over the keys that are visible. XLA writes the scores to memory;
-cuDNN (NVIDIA GPUs from compute capability 8.0 on, half precision) and Pallas (TPUs from v4 on)
-keep them on the chip (Dao et al. 2022, arXiv:2205.14135). `fastest` says which one a device is made
-for, and `works` tries it there, at the shapes of the run, against XLA's.
+All compute ``softmax(q k^T / sqrt(f)) v`` over the visible keys. XLA writes the scores to memory.
+cuDNN (NVIDIA GPUs from compute capability 8.0 on, half precision) and Pallas (TPUs from v4 on) keep
+them on the chip (Dao et al. 2022, arXiv:2205.14135). `fastest` chooses the implementation for a
+device, and `works` compares it with XLA's there, at the shapes of the run.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 BATCH_AXES = ("data", "fsdp")
-"""Axes of the mesh over which a batch is cut."""
+"""Mesh axes over which a batch is sharded."""
 HEAD_AXIS = "tensor"
-"""The axis of the mesh over which heads are cut."""
+"""The mesh axis over which heads are sharded."""
 LANES = 128
 """Rows and columns of a Pallas block are multiples of this."""
 BLOCK = 512
 """The largest side of a Pallas block."""
 TOLERANCE = 0.05
-"""How far a program may be from XLA's, relative to the largest value, in half precision."""
+"""Largest allowed deviation from XLA's result in half precision, relative to its largest value."""
 
 
 def attend(
@@ -34,7 +34,7 @@ def attend(
     visible: Bool[Array, "b m"],
     implementation: str = "xla",
 ) -> Float[Array, "b k n f"]:
-    """Attention by the program of that name; hidden keys get weight zero."""
+    """Computes attention with the named implementation. Hidden keys get weight zero."""
     return PROGRAMS[implementation](query, key, value, visible)
 
 
@@ -45,9 +45,10 @@ def _xla(
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
 ) -> Float[Array, "b k n f"]:
-    """Softmax in fp32; the sum of the weights divides the output, which is smaller than they.
+    """Computes the softmax in fp32, and divides the output rather than the weights by their sum.
 
-    Of all scores the backward pass keeps the weights alone, in the precision of the values::
+    The output is the smaller array. The backward pass stores only the weights of all scores, in the
+    precision of the values::
 
         dS = W * (dO v^T - sum(dO * O)) / sum(W),   dq = dS k / sqrt(f),   dk = dS^T q / sqrt(f)
     """
@@ -57,7 +58,7 @@ def _xla(
 def _weigh(
     query: Array, key: Array, value: Array, visible: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The output, and what its gradient needs."""
+    """Returns the output and the arrays that the backward pass needs."""
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     scores = _product("bknf,bkmf->bknm", scaled, key)
     hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
@@ -69,9 +70,9 @@ def _weigh(
     return output, (scaled, key, value, weights, total, output)
 
 
-def _weigh_backward(kept: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
-    """Gradients of query, key and value; `change` is the output's."""
-    scaled, key, value, weights, total, output = kept
+def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
+    """Returns the gradients of query, key and value; `change` is the gradient of the output."""
+    scaled, key, value, weights, total, output = saved
     wide = change.astype(jnp.float32) / total
     mean = jnp.sum(wide * output.astype(jnp.float32), axis=-1, keepdims=True)
     narrow = wide.astype(value.dtype)
@@ -93,7 +94,7 @@ _xla.defvjp(_weigh, _weigh_backward)
 def _lengthened(
     query: Array, key: Array, value: Array, visible: Array, multiple: int
 ) -> tuple[Array, Array, Array, Array]:
-    """All with as many rows as the next multiple; the added keys are hidden."""
+    """Pads all arrays to a multiple of `multiple` rows, and hides the added keys."""
 
     def rows(x: Array, axis: int) -> Array:
         widths = [(0, 0)] * x.ndim
@@ -109,23 +110,23 @@ def _cudnn(
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
 ) -> Float[Array, "b k n f"]:
-    """NVIDIA's fused kernel; in training it wants even lengths."""
+    """Computes attention with NVIDIA's fused kernel, padded: it needs even lengths in training."""
     length = query.shape[2]
     query, key, value, visible = _lengthened(query, key, value, visible, 2)
     batch, _, rows, _ = query.shape
     mask = jnp.broadcast_to(visible[:, None, None, :], (batch, 1, rows, visible.shape[1]))
-    turned = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    output = jax.nn.dot_product_attention(*turned, mask=mask, implementation="cudnn")
+    transposed = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    output = jax.nn.dot_product_attention(*transposed, mask=mask, implementation="cudnn")
     return jnp.swapaxes(output, 1, 2)[:, :, :length]
 
 
 def _block(length: int) -> int:
-    """The largest block that divides this many rows."""
+    """Returns the largest block side that divides `length`."""
     return max(side for side in range(LANES, BLOCK + 1, LANES) if length % side == 0)
 
 
 def _flash(query: Array, key: Array, value: Array, visible: Array) -> Array:
-    """The TPU kernel, on one device; tokens of one segment see each other."""
+    """Runs the TPU kernel on one device. Hidden keys are in another segment than the queries."""
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
     length, width = query.shape[2:]
@@ -152,9 +153,10 @@ def _pallas(
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
 ) -> Float[Array, "b k n f"]:
-    """The TPU kernel on each device's part: XLA cannot cut a kernel by itself.
+    """Runs the TPU kernel on each device's part, because XLA cannot shard a kernel by itself.
 
-    The mesh is the one that is set around the step (`jax.set_mesh`); without one, one device.
+    The mesh is the one that is set around the step (`jax.set_mesh`). Without a mesh, the kernel
+    runs on one device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -169,11 +171,11 @@ def _pallas(
 
 
 PROGRAMS: dict[str, Callable[..., Array]] = {"xla": _xla, "cudnn": _cudnn, "pallas": _pallas}
-"""Ways to compute attention, by name."""
+"""Implementations of attention by name."""
 
 
 def fastest(platform: str, kind: str, dtype: str, *, capability: float = 0.0) -> str:
-    """The program made for a device: its JAX platform and kind, and the compute dtype.
+    """Returns the fastest implementation for a JAX platform, device kind and compute dtype.
 
     `capability` is a GPU's compute capability, such as 8.0. TPU v2 and v3 cannot run the Pallas
     kernel.
@@ -188,10 +190,10 @@ def fastest(platform: str, kind: str, dtype: str, *, capability: float = 0.0) ->
 def works(
     implementation: str, *, heads: int, head_dim: int, queries: int, keys: int, dtype: str
 ) -> str:
-    """Empty if the program and its gradient agree with XLA's on this process's first device.
+    """Compares an implementation and its gradient with XLA's on this process's first device.
 
-    Otherwise why not. A kernel that a device, driver or library version cannot run shows here,
-    before training.
+    Returns an empty string if they agree, else the reason. A kernel that the device, the driver or
+    a library version cannot run fails here, before training.
     """
     parts = jax.random.split(jax.random.key(0), 3)
     shapes = ((1, heads, queries, head_dim), *(((1, heads, keys, head_dim),) * 2))
@@ -211,15 +213,15 @@ def works(
         return (output, *gradients)
 
     try:
-        found = both(implementation)
-        jax.block_until_ready(found)
-    except Exception as error:  # whatever a kernel's compiler raises, XLA's program remains
+        results = both(implementation)
+        jax.block_until_ready(results)
+    except Exception as error:  # a kernel's compiler may raise anything
         return " ".join(str(error).split())[:200] or type(error).__name__
-    for ours, reference in zip(found, both("xla"), strict=True):
+    for ours, reference in zip(results, both("xla"), strict=True):
         reference = reference.astype(jnp.float32)
-        far = jnp.max(jnp.abs(ours.astype(jnp.float32) - reference)) / jnp.max(jnp.abs(reference))
-        if not far < TOLERANCE:
-            return f"it differs from XLA's by {float(far):.2g} of the largest value"
+        error = jnp.max(jnp.abs(ours.astype(jnp.float32) - reference)) / jnp.max(jnp.abs(reference))
+        if not error < TOLERANCE:
+            return f"its result differs from XLA's by {float(error):.2g} of the largest value"
     return ""
 
 

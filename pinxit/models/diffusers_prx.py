@@ -1,14 +1,15 @@
-"""Our parameters in the form of diffusers' `PRXTransformer2DModel`, and back; both exact.
+"""Converts our parameters to and from diffusers' `PRXTransformer2DModel`; both are exact.
 
-Three things differ. Linear kernels are transposed. Inside a head, diffusers keeps the two members
-of a rotated pair side by side and we keep them in two halves: the columns of query and key maps and
-their norms are reordered, which changes no score. And diffusers has a whole modulation map per
-block, where we have a shared one with a per-block table and low-rank correction::
+Three things differ. Linear kernels are transposed. Inside a head, diffusers stores the two members
+of a rotated pair side by side, and we store them in two halves, so the columns of query and key
+maps and their norms are reordered, which changes no attention score. And diffusers has a whole
+modulation map per block, where we have a shared map with a per-block table and a low-rank
+correction::
 
     W_i = W_shared + A_i B_i          bias_i = bias_shared + table_i
 
-Back from diffusers, a block's modulation is kept as its difference from the mean over blocks, which
-a correction of full rank always holds.
+When converting from diffusers, the shared map is the mean over blocks, and each block stores its
+difference from it, which a correction of full rank can always represent.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ OUTER = {
     "final_modulation": "final_layer.adaLN_modulation.1",
     "final_out": "final_layer.linear",
 }
-"""Linear layers outside the blocks: our name, diffusers' name."""
+"""Names of the linear layers outside the blocks, from ours to diffusers'."""
 
 MLP = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+"""Names of the MLP's layers inside a block, from ours to diffusers'."""
 NORMS = {"query_norm": "norm_q", "key_norm": "norm_k", "text_key_norm": "norm_added_k"}
-"""Inside a block: our name, diffusers' name."""
+"""Names of the attention norms inside a block, from ours to diffusers'."""
 
 
 def prx_config(config: TransformerConfig) -> dict[str, Any]:
-    """The ``config.json`` of the `PRXTransformer2DModel` of the same shape."""
+    """Returns the ``config.json`` of a `PRXTransformer2DModel` of the same shape."""
     return {
         "_class_name": "PRXTransformer2DModel",
         "in_channels": config.in_channels,
@@ -61,7 +63,7 @@ def prx_config(config: TransformerConfig) -> dict[str, Any]:
 
 
 def to_prx(params: Params, config: TransformerConfig) -> Tensors:
-    """The state dict of the `PRXTransformer2DModel` that computes what `params` compute."""
+    """Converts `params` to the state dict of an equivalent `PRXTransformer2DModel`."""
     tensors: Tensors = {}
     for ours, theirs in _outer(config).items():
         layer = _get(params, ours)
@@ -74,10 +76,10 @@ def to_prx(params: Params, config: TransformerConfig) -> Tensors:
 
 
 def from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig) -> Params:
-    """Parameters that compute what the state dict computes.
+    """Converts a `PRXTransformer2DModel`'s state dict to equivalent parameters.
 
-    ``config.modulation_rank`` must be large enough for the blocks' modulations to differ as they
-    do; `hidden_size` always is.
+    ``config.modulation_rank`` must be large enough to represent the differences between the blocks'
+    modulations; `hidden_size` always is. Raises `UsageError` if it is too small.
     """
     params: Params = {}
     for ours, theirs in _outer(config).items():
@@ -102,7 +104,7 @@ def _outer(config: TransformerConfig) -> dict[str, str]:
 
 
 def _pair_order(head_dim: int) -> np.ndarray:
-    """Position in our head of each feature of diffusers' head."""
+    """Returns the index in our head of each feature of diffusers' head."""
     return np.arange(head_dim).reshape(2, head_dim // 2).T.reshape(-1)
 
 
@@ -172,7 +174,7 @@ def _block_from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig
 def _factorise_modulation(
     tensors: Mapping[str, np.ndarray], config: TransformerConfig
 ) -> tuple[Params, Params]:
-    """Shared map (the mean over blocks), and each block's table and truncated SVD of the rest."""
+    """Returns the shared map (the mean over blocks) and each block's table and truncated SVD."""
     names = [f"blocks.{i}.modulation.lin" for i in range(config.depth)]
     weights = np.stack([_array(tensors[f"{name}.weight"], np.float64).T for name in names])
     biases = np.stack([_array(tensors[f"{name}.bias"], np.float64) for name in names])
@@ -184,7 +186,7 @@ def _factorise_modulation(
     if lost.size and float(lost.max()) > 1e-6 * scale:
         needed = int((size > 1e-6 * scale).sum(axis=1).max())
         raise UsageError(
-            f"modulation_rank: {rank} cannot hold these weights' modulation; it needs {needed} "
+            f"modulation_rank: {rank} cannot hold these weights' modulation, which needs {needed} "
             f"(hidden_size {config.hidden_size} always suffices)"
         )
     if rank:

@@ -1,8 +1,8 @@
-"""The small parts: linear maps, norms, patches, embeddings of scalars, modulation, the gated MLP.
+"""The layers: linear maps, norms, patches, embeddings of scalars, modulation and the gated MLP.
 
-Modules of a block take ``stack``, a leading shape of their parameters: ``()`` for one layer,
-``(depth,)`` for all the blocks of a transformer at once. The forward pass always sees one layer, a
-slice of the stack. Parameters are fp32; each call casts them to the dtype of its input.
+The modules of a block take ``stack``, a leading shape of their parameters: ``()`` for one layer, or
+``(depth,)`` for all blocks of a transformer at once. The forward pass always sees one layer, which
+is a slice of the stack. Parameters are fp32, and each call casts them to the dtype of its input.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 TIME_FEATURES = 256
 """Width of the sinusoidal time embedding."""
 EPSILON = 1e-6
+"""Added to the mean square in the norms."""
 
 
 class Linear(nnx.Module):
-    """``x @ kernel + bias``; a named initialiser, ``zeros`` where the layer must start silent."""
+    """``x @ kernel + bias``, with a named initialiser; ``zeros`` makes the initial output zero."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((*stack, outputs), jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
-        # As one matrix: with more axes, XLA on CPU copies the gradient to transpose it.
+        # One matrix product: with more axes, XLA on CPU copies the gradient to transpose it.
         y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[None, :]
@@ -53,7 +54,7 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """``x / rms(x) * scale`` over the last axis, statistics in fp32."""
+    """``x / rms(x) * scale`` over the last axis, with statistics in fp32."""
 
     def __init__(self, width: int, *, stack: tuple[int, ...] = ()):
         self.scale = nnx.Param(jnp.ones((*stack, width), jnp.float32))
@@ -68,7 +69,10 @@ class RMSNorm(nnx.Module):
 def modulated_norm(
     x: Float[Array, "b n d"], shift: Float[Array, "b d"], scale: Float[Array, "b d"]
 ) -> Float[Array, "b n d"]:
-    """``(1 + scale) * layer_norm(x) + shift``, no affine of its own, statistics in fp32."""
+    """Computes ``(1 + scale) * layer_norm(x) + shift`` with statistics in fp32.
+
+    The norm has no learned scale or bias of its own.
+    """
     wide = x.astype(jnp.float32)
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + EPSILON)
@@ -77,14 +81,17 @@ def modulated_norm(
 
 
 def patchify(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n _"]:
-    """Tokens of ``patch x patch`` cells, row by row; inside one: channel, then row, then column."""
+    """Splits `x` into tokens of ``patch x patch`` cells, row by row.
+
+    The features of a token are ordered by channel, then row, then column.
+    """
     return rearrange(x, "b (h p) (w q) c -> b (h w) (c p q)", p=patch, q=patch)
 
 
 def unpatchify(
     tokens: Float[Array, "b n _"], patch: int, height: int, width: int
 ) -> Float[Array, "b h w c"]:
-    """Inverse of `patchify` for a grid of ``height x width`` cells."""
+    """Inverts `patchify` for a grid of ``height x width`` cells."""
     rows, columns = height // patch, width // patch
     return rearrange(
         tokens, "b (h w) (c p q) -> b (h p) (w q) c", h=rows, w=columns, p=patch, q=patch
@@ -94,9 +101,12 @@ def unpatchify(
 def sinusoids(
     x: Float[Array, " b"], features: int, *, factor: float, max_period: int
 ) -> Float[Array, "b {features}"]:
-    """Cosines, then sines, of ``factor * x``; frequencies fall from 1 to about 1 / max_period."""
+    """Returns the cosines, then the sines, of ``factor * x`` times the frequencies.
+
+    The frequencies fall geometrically from 1 to about ``1 / max_period``.
+    """
     half = features // 2
-    # Angles reach `factor`, so the last bit of a frequency shows: round as diffusers does.
+    # Angles are as large as `factor`, so the last bit matters: round as diffusers does.
     exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32)
     frequencies = np.exp((exponents / np.float32(half)).astype(np.float64)).astype(np.float32)
     angles = (x.astype(jnp.float32)[:, None] * frequencies[None, :]) * factor
@@ -104,7 +114,7 @@ def sinusoids(
 
 
 class Embedder(nnx.Module):
-    """Two linear layers with a SiLU between."""
+    """Two linear layers with a SiLU in between."""
 
     def __init__(self, inputs: int, width: int, *, rngs: nnx.Rngs):
         self.first = Linear(inputs, width, rngs=rngs, init="normal")
@@ -115,11 +125,11 @@ class Embedder(nnx.Module):
 
 
 class BlockModulation(nnx.Module):
-    """What a block adds to the shared modulation: a table row and a low-rank map of the condition.
+    """Adds a block's own table row and low-rank map of the condition to the shared modulation.
 
-    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. It is linear in the condition, so it
-    merges with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does not,
-    so both learn.
+    ``m_i = shared + table_i + (condition @ a_i) @ b_i``. This is linear in the condition, so it can
+    be merged with the shared map into one matrix per block. ``b`` starts at zero and ``a`` does
+    not, so both can learn.
     """
 
     def __init__(self, width: int, rank: int, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):

@@ -1,15 +1,15 @@
-"""The one network: patches of noisy latents, a time and a text go in, a velocity comes out.
+"""The transformer: it predicts the velocity from noisy latents, a time and a text.
 
-A transformer whose image tokens attend to text and image tokens, each block modulated by the time
-(adaLN-zero, Peebles & Xie 2022, arXiv:2212.09748)::
+Its image tokens attend to text and image tokens, and the time modulates each block (adaLN-zero,
+Peebles & Xie 2022, arXiv:2212.09748)::
 
     x = x + gate_a * attention((1 + scale_a) * norm(x) + shift_a, text)
     x = x + gate_m * mlp((1 + scale_m) * norm(x) + shift_m)
 
 The six modulations come from one map shared by all blocks, plus a table row and a low-rank
-correction per block; `pinxit.models.diffusers_prx` merges them into the form of diffusers'
-`PRXTransformer2DModel`, exactly. Parameters are fp32 and those of the blocks stacked over depth;
-`init_params` and `apply` are the functional face, with parameters as a plain nested dict.
+correction per block. `pinxit.models.diffusers_prx` merges them exactly into the form of diffusers'
+`PRXTransformer2DModel`. Parameters are fp32, and the parameters of the blocks are stacked over
+depth. `init_params` and `apply` are the functional API, with parameters in a plain nested dict.
 """
 
 from __future__ import annotations
@@ -40,55 +40,56 @@ from pinxit.models.layers import (
 )
 
 MIN_TIME = 0.05
-"""Below this time a prediction of the latents is divided by this, not by the time."""
+"""Below this time, a prediction of the latents is divided by this value instead of the time."""
 
 Params = dict[str, Any]
-"""Parameters of a `Transformer`: nested dicts of fp32 arrays."""
+"""Parameters of a `Transformer` as nested dicts of fp32 arrays."""
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Everything that fixes the network. `PRESETS` names the usual sizes."""
+    """The settings that determine the network. `PRESETS` has the usual sizes."""
 
     hidden_size: int
     """Width of the model."""
     depth: int
     """Number of blocks."""
     num_heads: int
-    """Attention heads; must divide `hidden_size` into an even head width of at least 4."""
+    """Number of attention heads. They must divide `hidden_size` into even widths of at least 4."""
     patch_size: int = 2
-    """Side of a token in latent cells."""
+    """Side of a patch (one token) in latent cells."""
     in_channels: int = 4
     """Channels of the latents; 3 for pixels."""
     context_dim: int = 768
     """Width of the text encoder's tokens."""
     mlp_ratio: float = 3.5
-    """Hidden width of the gated MLP over `hidden_size`."""
+    """Hidden width of the gated MLP, relative to `hidden_size`."""
     modulation_rank: int = 32
     """Rank of each block's own correction to the shared modulation; 0 for none."""
     rope_theta: float = 10000.0
-    """Base of the rotary frequencies; on small grids a small one keeps more of them useful."""
+    """Base of the rotary frequencies. On small grids, a small base keeps more of them useful."""
     time_factor: float = 1000.0
-    """Scale of the time inside the sinusoids."""
+    """Factor by which the time is multiplied inside the sinusoids."""
     time_max_period: int = 10000
     """Longest period of the sinusoids."""
     bottleneck_size: int | None = None
-    """Width of a bottleneck in the patch embedding, for large pixel patches; none by default."""
+    """Width of a bottleneck in the patch embedding, for large pixel patches. None by default."""
     resolution_embeds: bool = False
     """Whether the modulation also sees the grid's height and width."""
     prediction: Literal["velocity", "latents"] = "velocity"
-    """What the last layer predicts; either way the model returns a velocity."""
+    """The quantity that the last layer predicts. In either case the model returns a velocity."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Dtype of the computation; parameters are always fp32."""
+    """Dtype of the computation. Parameters are always fp32."""
     attention: Literal["xla", "cudnn", "pallas"] = "xla"
-    """The program that computes attention (`pinxit.models.attention_kernels`)."""
+    """The implementation of attention (see `pinxit.models.attention_kernels`)."""
     remat: Literal["none", "dots", "full", "offload"] = "none"
-    """What the backward pass recomputes: nothing, all but matrix products, or whole blocks.
-    "offload" recomputes as "dots" does and keeps the products in the host's memory meanwhile."""
+    """The part of a block that the backward pass recomputes: "none", "dots" (everything except
+    matrix products) or "full". "offload" recomputes like "dots", but stores the products in the
+    host's memory."""
     scan_blocks: bool = True
-    """One block compiled in a loop, or all unrolled: slower to compile, faster on CPU."""
+    """Whether the blocks run in a loop. Unrolled blocks compile slower, but run faster on CPU."""
     scan_unroll: int = 1
-    """Blocks in one turn of that loop."""
+    """Number of blocks in one iteration of that loop."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -143,16 +144,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
     "xlarge": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
 }  # fmt: skip
-"""Sizes by name. `debug` is for tests, `tiny` for the CPU demo."""
+"""Model sizes by name. `debug` is for tests, `tiny` for the CPU demo."""
 
 
 def from_stored(
     model: Mapping[str, Any], *, in_channels: int, context_dim: int
 ) -> TransformerConfig:
-    """The config that a run or a release keeps of its network.
+    """Builds the config from the fields `model` that a run or a release stores.
 
-    That is all fields, or a preset's name and what differs from it; what the encoders dictate may
-    be left out.
+    `model` has all fields, or a preset's name and the fields that differ from the preset. It may
+    lack the fields that the encoders determine, which are the keyword arguments.
     """
     fields: dict[str, Any] = {"in_channels": in_channels, "context_dim": context_dim, **model}
     name = fields.pop("preset", None)
@@ -160,7 +161,7 @@ def from_stored(
 
 
 def preset(name: str, **overrides: Any) -> TransformerConfig:
-    """The config called `name`, with fields overridden."""
+    """Returns the preset called `name`, with the fields in `overrides` replaced."""
     if name not in PRESETS:
         raise UsageError(f"preset: unknown {name!r}; known: {', '.join(PRESETS)}")
     known = [field.name for field in fields(TransformerConfig)]
@@ -170,7 +171,7 @@ def preset(name: str, **overrides: Any) -> TransformerConfig:
 
 
 class Block(nnx.Module):
-    """One block, or a stack of them (see `pinxit.models.layers`)."""
+    """One transformer block, or a stack of them (see `pinxit.models.layers`)."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
         width = config.hidden_size
@@ -197,7 +198,7 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """The network; an instance is a `VelocityFn`."""
+    """The network. An instance is a `VelocityFn`."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -241,7 +242,7 @@ class Transformer(nnx.Module):
         return (x_t.astype(jnp.float32) - output) / floor
 
     def _condition(self, t: Float[Array, " b"], height: int, width: int) -> Float[Array, "b d"]:
-        """SiLU of the embedded time (and resolution): what every modulation is linear in."""
+        """Computes the condition of all modulations: SiLU of the embedded time (and resolution)."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         period = config.time_max_period
         times = sinusoids(t, TIME_FEATURES, factor=config.time_factor, max_period=period)
@@ -282,7 +283,7 @@ class Transformer(nnx.Module):
             turn, unroll = (lambda x, layer: (step(x, layer), None)), config.scan_unroll
             return jax.lax.scan(turn, x, stacked, unroll=unroll)[0]
         leaves, tree = jax.tree.flatten(stacked)
-        # A split's gradient is one concatenation; indexing's would be a padded copy per layer.
+        # The gradient of a split is one concatenation; that of indexing is a padded copy per layer.
         layers = zip(*(jax.lax.split(leaf, [1] * config.depth) for leaf in leaves), strict=True)
         for layer in layers:
             x = step(x, jax.tree.unflatten(tree, [jnp.squeeze(leaf, 0) for leaf in layer]))
@@ -318,14 +319,14 @@ def _rematerialised(step: Callable[..., Array], remat: str) -> Callable[..., Arr
 
 @cache
 def abstract(config: TransformerConfig) -> tuple[nnx.GraphDef, Params]:
-    """The network's static part and the shapes of its parameters; nothing is computed."""
+    """Returns the network's static part and its parameters' shapes, without computing anything."""
     model = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     return graphdef, nnx.to_pure_dict(state)
 
 
 def init_params(config: TransformerConfig, key: Array) -> Params:
-    """Fresh parameters. The gates and the last layer start at zero, so the first output is zero."""
+    """Initialises parameters. Gates and last layer start at zero, so the first output is zero."""
 
     @jax.jit
     def init(key: Array) -> Params:
@@ -341,6 +342,6 @@ def apply(
     t: Float[Array, " b"],
     conditioning: Conditioning,
 ) -> Float[Array, "b h w c"]:
-    """The velocity at `x_t`. Pure; bind `config` and `params` to get a `VelocityFn`."""
+    """Computes the velocity at `x_t`. Bind `config` and `params` to get a `VelocityFn`."""
     graphdef, _ = abstract(config)
     return nnx.merge(graphdef, params)(x_t, t, conditioning)
