@@ -171,20 +171,20 @@ class TextEncoder(Protocol):
         ...
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Token ids on the host, padded or truncated to exactly `max_tokens`."""
+        """Returns token ids on the host, padded or truncated to exactly `max_tokens`."""
         ...
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Which captions have more tokens than are read."""
+        """Tells which captions have more tokens than are read."""
         ...
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """The conditioning of rows of ids, of `max_tokens` or fewer: rows whose masks leave the
-        last columns out are cut. Pure and jittable."""
+        """Returns the conditioning of rows of ids. Rows may be shorter than `max_tokens`, where the
+        masks of all leave out the last columns. Pure and jittable."""
         ...
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
-        """`apply` of the captions' tokens, jitted."""
+        """Returns `apply` of the captions' tokens, jitted."""
         ...
 
 

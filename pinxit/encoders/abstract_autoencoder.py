@@ -26,11 +26,11 @@ VAE_CONFIGS = {
     "sdxl": SDXL_VAE,
     "madebyollin/sdxl-vae-fp16-fix": SDXL_VAE,
 }
-"""By the names of `autoencoder.AUTOENCODERS`, and of the repositories behind them."""
+"""The configs by the names in `autoencoder.AUTOENCODERS` and by their repositories."""
 
 
 def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
-    """The autoencoder that `load_autoencoder` would load, its parameters shapes of `dtype`."""
+    """Makes the autoencoder that `load_autoencoder` would load, its parameters shapes."""
     if source == "none":
         return IdentityAutoencoder()
     if source in VAE_CONFIGS:

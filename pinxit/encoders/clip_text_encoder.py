@@ -46,7 +46,7 @@ class ClipTextEncoder:
         max_tokens: int,
         clean: Clean | None = None,
     ) -> None:
-        """Without a tokenizer only `apply` and `mask` work, which is what a compiler asks for."""
+        """Makes the encoder; without a tokenizer only `apply` and `mask` work, to be traced."""
         tower, longest = text_tower(config), text_tower(config).max_position_embeddings
         self.params = params
         self.max_tokens = max_tokens
@@ -65,20 +65,20 @@ class ClipTextEncoder:
         self._rows = TokenRows(tokenizer, max_tokens, padding=padding, clean=clean)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Token ids, padded or truncated to exactly `max_tokens`."""
+        """Returns token ids, padded or truncated to exactly `max_tokens`."""
         return self._rows.ids(captions)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Which captions lose their tail."""
+        """Tells which captions lose their tail."""
         return self._rows.truncated(captions)
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Last hidden states, the mask from BOS to EOS, and the state at EOS. Pure and jittable."""
+        """Returns last hidden states, the mask from BOS to EOS, the state at EOS. Jittable."""
         output = clip.text_forward(params, self.config, token_ids)
         return Conditioning(output.hidden, self.mask(token_ids), pooled=output.pooled)
 
     def mask(self, token_ids: Int[ArrayLike, "b l"]) -> Bool[Array, "b l"]:
-        """True from BOS to the first EOS; `apply` gives the same."""
+        """Returns the mask of `apply`: true from BOS to the first EOS."""
         last = clip.end_of_text(text_tower(self.config), token_ids)
         return jnp.arange(token_ids.shape[1])[None] <= last[:, None]
 
@@ -94,7 +94,7 @@ def _load_clip(
     clean: Clean | None,
     sharding: Sharding | None,
 ) -> ClipTextEncoder:
-    """The encoder with its weights; `max_tokens` must be the number of its positions."""
+    """Reads the weights; `max_tokens` must be the number of the tower's positions."""
     tokenizer, longest = clip_tokenizer.load_clip_tokenizer(stored.tokenizer)
     params, config = clip.load_clip(
         stored.source, subfolder=stored.folder, only="text", dtype=dtype, sharding=sharding
@@ -108,7 +108,7 @@ def _load_clip(
 def _abstract_clip(
     config: Mapping[str, Any], *, max_tokens: int | None, dtype: str
 ) -> ClipTextEncoder:
-    """The encoder that this config.json describes, its parameters shapes of `dtype`."""
+    """Makes the encoder that this config.json describes; its parameters are shapes of `dtype`."""
     whole = ClipConfig.from_json(config)
     text = ClipConfig(text=text_tower(whole), projection_dim=whole.projection_dim)
     length = text_tower(text).max_position_embeddings

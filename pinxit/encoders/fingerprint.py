@@ -21,7 +21,7 @@ SAMPLES = 1024
 
 
 def fingerprint(params: Any) -> str:
-    """Sixteen hexadecimal digits that change when the weights do; "" where there are none."""
+    """Returns sixteen hexadecimal digits that change when the weights do; "" without weights."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         return ""
@@ -29,13 +29,13 @@ def fingerprint(params: Any) -> str:
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
         digest.update(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}".encode())
         flat = jnp.ravel(jnp.asarray(leaf))
-        some = flat[:: max(1, flat.size // SAMPLES)]
-        digest.update(np.asarray(some.astype(jnp.bfloat16).astype(jnp.float32)).tobytes())
+        samples = flat[:: max(1, flat.size // SAMPLES)]
+        digest.update(np.asarray(samples.astype(jnp.bfloat16).astype(jnp.float32)).tobytes())
     return digest.hexdigest()[:16]
 
 
 def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) -> dict[str, str]:
-    """Fingerprints of a model's two encoders, by the names that checkpoints keep them under."""
+    """Returns the fingerprints of a model's two encoders, by their names in checkpoints."""
     return {
         "text_encoder": fingerprint(text_encoder.params),
         "vae": fingerprint(autoencoder.params),
@@ -43,6 +43,6 @@ def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) ->
 
 
 def fingerprint_of_outputs(params: Any) -> str:
-    """`fingerprint` and the weights' types: what is computed with them differs where one does."""
+    """Returns `fingerprint` with the weights' types: outputs differ where either does."""
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
     return f"{fingerprint(params)} {sorted(dtypes)}"

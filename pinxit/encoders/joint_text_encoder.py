@@ -33,16 +33,16 @@ class JointTextEncoder:
         self._jitted = jax.jit(self.apply)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """The first encoder's row, then the second's."""
+        """Returns the first encoder's row, then the second's."""
         return np.concatenate([part.tokenize(captions) for part in self.parts], axis=1)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Which captions lose their tail in either encoder."""
+        """Tells which captions lose their tail in either encoder."""
         first, second = (part.truncated(captions) for part in self.parts)
         return first | second
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Both encoders' outputs, joined. Pure and jittable.
+        """Returns both encoders' outputs, joined. Pure and jittable.
 
         Rows may be cut at the end, where the second encoder's padding is; the first encoder's
         part is always whole.
@@ -65,7 +65,7 @@ class JointTextEncoder:
 
 
 def join(first: Conditioning, second: Conditioning) -> Conditioning:
-    """The outputs of two encoders as one; `pooled` is the first's, if it has one."""
+    """Joins the outputs of two encoders; `pooled` is the first's, if it has one."""
     before, after = first.tokens.shape[-1], second.tokens.shape[-1]
     left = jnp.pad(first.tokens, ((0, 0), (0, 0), (0, after)))
     right = jnp.pad(second.tokens, ((0, 0), (0, 0), (before, 0)))

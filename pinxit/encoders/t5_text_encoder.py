@@ -19,7 +19,7 @@ from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5_MAX_TOKENS = 77
-"""As many as CLIP reads, and enough for captions; Stable Diffusion 3 gives T5 256."""
+"""The default length of a row: CLIP's, enough for captions (Stable Diffusion 3 has 256)."""
 T5_LONGEST = 512
 """The rows that T5 was trained on."""
 T5_EOS = 1
@@ -46,7 +46,7 @@ class T5TextEncoder:
         max_tokens: int = T5_MAX_TOKENS,
         clean: Clean | None = None,
     ) -> None:
-        """Without a tokenizer only `apply` and `mask` work, which is what a compiler asks for."""
+        """Makes the encoder; without a tokenizer only `apply` and `mask` work, to be traced."""
         self.config = config
         self.params = params
         self.max_tokens = max_tokens
@@ -62,20 +62,20 @@ class T5TextEncoder:
         self._rows = TokenRows(tokenizer, max_tokens, padding=pad, clean=clean)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Token ids, padded or truncated to exactly `max_tokens`."""
+        """Returns token ids, padded or truncated to exactly `max_tokens`."""
         return self._rows.ids(captions)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Which captions lose their tail."""
+        """Tells which captions lose their tail."""
         return self._rows.truncated(captions)
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Last hidden states, and the mask up to the row's last ``</s>``. Pure and jittable."""
+        """Returns last hidden states, and the mask up to a row's last ``</s>``. Jittable."""
         mask = self.mask(token_ids)
         return Conditioning(t5.t5_forward(params, self.config, token_ids, mask), mask)
 
     def mask(self, token_ids: Int[ArrayLike, "b l"]) -> Bool[Array, "b l"]:
-        """True up to the last ``</s>``, which ends every row; `apply` gives the same."""
+        """Returns the mask of `apply`: true up to the last ``</s>``, which ends every row."""
         places = jnp.arange(token_ids.shape[1])[None]
         ends = jnp.where(jnp.asarray(token_ids) == self._eos, places, -1)
         return places <= ends.max(axis=1, keepdims=True)
@@ -92,7 +92,7 @@ def _load_t5(
     clean: Clean | None,
     sharding: Sharding | None,
 ) -> T5TextEncoder:
-    """The encoder with its weights; rows have `max_tokens` entries, by default 77."""
+    """Reads the weights; rows have `max_tokens` entries, by default 77."""
     tokenizer = t5_tokenizer.load_t5_tokenizer(stored.tokenizer)
     config = T5Config.from_json(stored.config)
     length = T5_MAX_TOKENS if max_tokens is None else max_tokens
@@ -105,7 +105,7 @@ def _load_t5(
 
 
 def _abstract_t5(config: Mapping[str, Any], *, max_tokens: int | None, dtype: str) -> T5TextEncoder:
-    """The encoder that this config.json describes, its parameters shapes of `dtype`."""
+    """Makes the encoder that this config.json describes; its parameters are shapes of `dtype`."""
     known = T5Config.from_json(config)
     length = T5_MAX_TOKENS if max_tokens is None else max_tokens
     params = weights.abstract_params(t5.t5_shapes(known), dtype)

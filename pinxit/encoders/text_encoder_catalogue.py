@@ -74,7 +74,7 @@ class MadeEncoder:
         return encoder
 
     def _accepted(self, names: Sequence[str]) -> list[str]:
-        """The keyword arguments of these that `make` takes."""
+        """Returns those of the keyword arguments that `make` takes."""
         parameters = inspect.signature(self.make).parameters
         if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             return list(names)
@@ -82,7 +82,7 @@ class MadeEncoder:
 
 
 def _members() -> list[str]:
-    """The names that a text encoder must have."""
+    """Lists the names that a text encoder must have."""
     methods = (name for name in vars(TextEncoder) if not name.startswith("_"))
     return sorted({*TextEncoder.__annotations__, *methods})
 
@@ -95,7 +95,7 @@ def load_text_encoder(
     clean: Clean | None = None,
     sharding: Sharding | None = None,
 ) -> TextEncoder:
-    """A text encoder by name, from a directory, from the Hub, or two of these (``clip+t5``).
+    """Loads a text encoder by name, from a directory or the Hub, or two of these (``clip+t5``).
 
     A directory or repository (``owner/name``, ``owner/name@revision``) is flat or a pipeline's:
     then the first of ``text_encoder``, ``text_encoder_2`` and ``text_encoder_3`` that is a CLIP is
@@ -121,7 +121,7 @@ def load_text_encoder(
 def abstract_text_encoder(
     source: str | Path, *, max_tokens: int | None = None, dtype: str = "float32"
 ) -> TextEncoder:
-    """The encoder that `load_text_encoder` would load, its parameters shapes of `dtype`.
+    """Makes the encoder that `load_text_encoder` would load, its parameters shapes of `dtype`.
 
     Nothing is fetched: the config.json of well-known repositories is known, and that of a directory
     is read. An encoder that code makes is made, and its parameters are dropped. `apply` can be
@@ -142,7 +142,7 @@ def check_text_encoder(source: str | Path) -> None:
 
 
 def places_of(source: str) -> dict[str, str | Path | None]:
-    """Where the encoders of `source` come from, by the name each has in it.
+    """Returns where the encoders of `source` come from, by the name each has in it.
 
     A place is a directory or a repository id, None for an encoder that code makes.
     """
@@ -154,7 +154,7 @@ def places_of(source: str) -> dict[str, str | Path | None]:
 
 
 def _names(source: str | Path) -> list[str | Path]:
-    """The one or two names, directories or repository ids that `source` consists of."""
+    """Splits `source` into the one or two names, directories or repository ids it consists of."""
     entry = TEXT_ENCODERS.get(source, source) if isinstance(source, str) else source
     if not isinstance(entry, str) or "+" not in entry or Path(entry).is_dir():
         return [source]
@@ -170,7 +170,7 @@ Find = Callable[[str | Path, str | None], StoredEncoder]
 
 
 def _find_all(source: str | Path, find: Find) -> list[Part]:
-    """The encoders of `source`; the second is of another kind than the first, if it can be."""
+    """Finds the encoders of `source`; the second is of another kind than the first if possible."""
     parts: list[Part] = []
     for name in _names(source):
         entry = TEXT_ENCODERS.get(name, name) if isinstance(name, str) else name
@@ -183,7 +183,7 @@ def _find_all(source: str | Path, find: Find) -> list[Part]:
 
 
 def _with_lengths(parts: Sequence[Part], max_tokens: int | None) -> list[tuple[Part, int | None]]:
-    """Each part with its `max_tokens`, which is for those that can choose, if there are any."""
+    """Returns each part with its `max_tokens`: if any can choose, only those that can get it."""
     choosing = [
         part.takes_max_tokens if isinstance(part, MadeEncoder) else part.kind.takes_max_tokens
         for part in parts
@@ -193,7 +193,7 @@ def _with_lengths(parts: Sequence[Part], max_tokens: int | None) -> list[tuple[P
 
 
 def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
-    """The encoder at `source`, of a kind other than `avoid` if there is a choice."""
+    """Finds the encoder at `source`, of a kind other than `avoid` if there is a choice."""
     folders = ["", *(f"tokenizer{suffix}/" for suffix in SUFFIXES)]
     files = sorted({name for kind in KINDS for name in kind.tokenizer_files})
     allow = ["config.json", *(f"text_encoder{suffix}/config.json" for suffix in SUFFIXES)]
@@ -203,7 +203,7 @@ def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
 
 
 def _find_described(source: str | Path, avoid: str | None) -> StoredEncoder:
-    """As `_find`, of what needs no network."""
+    """Finds an encoder as `_find` does, without a network."""
     for kind in KINDS:
         if (config := kind.published.get(str(source))) is not None:
             here = Path()
@@ -216,7 +216,7 @@ def _find_described(source: str | Path, avoid: str | None) -> StoredEncoder:
 
 
 def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEncoder:
-    """The encoder in a flat directory, or the preferred one of a pipeline's."""
+    """Finds the encoder in a flat directory, or the preferred one of a pipeline."""
     folders = [f"text_encoder{suffix}" for suffix in SUFFIXES]
     folders = [folder for folder in folders if (root / folder).is_dir()] or [""]
     configs = {folder: weights.read_config(root / folder / "config.json") for folder in folders}
@@ -242,7 +242,7 @@ def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEn
 
 
 def _tokenizer_directory(root: Path, folder: str) -> Path:
-    """A folder below, the folder beside, or the directory of the weights itself."""
+    """Returns a folder below, the folder beside, or the directory of the weights itself."""
     if folder:
         below = root / folder.replace("text_encoder", "tokenizer")
         return below if below.is_dir() else root

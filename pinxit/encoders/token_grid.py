@@ -20,7 +20,7 @@ class TokenGrid:
 
     @property
     def unit(self) -> int:
-        """Pixels along a side of one token."""
+        """The number of pixels along a side of one token."""
         return self.downsample * self.patch
 
     def __str__(self) -> str:

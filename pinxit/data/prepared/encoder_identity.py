@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 ENCODERS = "encoders"
-"""Where the manifest's identity keeps what `encoder_identity` says."""
+"""The key of `encoder_identity` in a manifest's identity."""
 
 
 def encoder_identity(
     *, vae: str, vae_fingerprint: str, text: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a manifest says of the encoders; `text` is what `text_identity` gives."""
+    """Returns a manifest's entry for the encoders; `text` comes from `text_identity`."""
     return {"vae": {"name": vae, "fingerprint": vae_fingerprint}, "text": text}
 
 
 def text_identity(
     *, name: str, fingerprint: str, part: int, max_tokens: int, cleaning: str
 ) -> dict[str, Any]:
-    """What a manifest says of stored text embeddings: of which part of which encoder they are."""
+    """Returns a manifest's entry for stored embeddings: the encoder and its part."""
     return {
         "name": name,
         "fingerprint": fingerprint,
