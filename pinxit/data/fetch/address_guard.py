@@ -1,14 +1,14 @@
-"""Which addresses a fetch may connect to: those of the public internet, and none other.
+"""Allows connections to public internet addresses only.
 
-A URL of a dataset is a stranger's text. It may name the machine's own services or the cloud's
-metadata server, directly (``http://169.254.169.254/``, ``http://0x7f.1/``), by a name that resolves
-to one, by a redirect, or by a name that resolves to something else at every question (rebinding).
-One rule covers them all: the address that is about to be connected to is judged, at the moment of
-connecting, whatever it was called before. `Guard.socket` makes every socket, so that no connection
-passes it by; the judgements of URLs and of resolved names come earlier only to spare the attempt.
+A URL in a dataset is untrusted. It may point to the machine's own services or to the cloud's
+metadata server: directly (``http://169.254.169.254/``, ``http://0x7f.1/``), by a name that resolves
+to one, by a redirect, or by a name that resolves differently each time (DNS rebinding). One rule
+covers all of these: the address is checked at the moment of connecting, whatever name led to it.
+`Guard.socket` creates every socket, so no connection bypasses the check; URLs and resolved names
+are checked earlier only to save the attempt.
 
 The tables follow the special-purpose address registries of IANA (RFC 6890 and its updates). For
-IPv6 it is the reverse: only global unicast (2000::/3) is public, less what is reserved in it.
+IPv6 the rule is reversed: only global unicast (2000::/3) is public, except for what is reserved.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SPECIAL = {
     "fec0::/10": "site-local",
     "ff00::/8": "multicast",
 }
-"""Networks that are not the public internet, and what they are; the first that fits is told."""
+"""Networks that are not public, and what each is for; the first match is reported."""
 
 PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 _SPECIAL = tuple((ipaddress.ip_network(network), what) for network, what in SPECIAL.items())
@@ -84,7 +84,7 @@ class Refused(OSError):
 
 @lru_cache(maxsize=4096)
 def special_use(address: Address) -> str | None:
-    """What an address is other than public; None for a public one."""
+    """Returns what a special address is for, or None for a public one."""
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return "bound to an interface"
     for network, what in _SPECIAL:
@@ -96,7 +96,7 @@ def special_use(address: Address) -> str | None:
 
 
 def embedded(address: Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, NAT64), if any."""
+    """Returns the IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, NAT64)."""
     if isinstance(address, ipaddress.IPv4Address) or int(address) <= 1:
         return None
     teredo = address.teredo
@@ -119,15 +119,15 @@ class Guard:
         ports: Sequence[int] = (80, 443),
         blocked_domains: Sequence[str] = (),
     ) -> None:
-        """`allow_networks` (CIDR) are let through although not public, on any port; `ports` are
-        those of public addresses (none: all of them); a blocked domain includes its sub-domains.
-        Refuses what is not a network, a port or a domain, and networks wider than /8."""
+        """Allows public addresses on `ports` (empty: on all), and `allow_networks` (CIDR) on any
+        port although they are not public. A blocked domain includes its subdomains. Raises
+        `UsageError` for an invalid network or domain, and for networks wider than /8."""
         self.allowed = tuple(_network(network) for network in allow_networks)
         self.ports = frozenset(ports)
         self.domains = frozenset(_domain(domain) for domain in blocked_domains)
 
     def refusal(self, address: str, port: int) -> str | None:
-        """Why a connection to this address and port is refused, or None if it may be made."""
+        """Returns why a connection to this address and port is refused, or None if allowed."""
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
@@ -143,7 +143,7 @@ class Guard:
         return None
 
     def refuses_url(self, url: URL) -> str | None:
-        """Why nothing is fetched from this URL, as far as the URL itself tells, or None."""
+        """Returns why this URL is refused, judging by its text alone, or None if it is allowed."""
         host, port = str(url.raw_host), int(url.port or 0)
         if url.user is not None or url.password is not None:
             return "credentials in the URL"
@@ -157,7 +157,7 @@ class Guard:
         return None
 
     def socket(self, info: tuple[Any, ...]) -> Socket:
-        """A socket for this address (an entry of `socket.getaddrinfo`), or raises `Refused`."""
+        """Returns a socket for an entry of `socket.getaddrinfo`, or raises `Refused`."""
         family, kind, protocol, _, address = info
         reason = self.refusal(address[0], address[1])
         if reason is not None:
@@ -166,7 +166,7 @@ class Guard:
 
 
 def numeric(host: str) -> bool:
-    """Whether a host is meant as an IPv4 address, in whatever writing: decimal, octal, hex, short.
+    """Returns whether a host is an IPv4 address in any notation: decimal, octal, hex or short.
 
     A resolver would turn ``2130706433``, ``0x7f.1`` and ``0177.0.0.1`` into 127.0.0.1. As in
     browsers (WHATWG URL, "ends in a number"), the last label decides; only the usual four decimal
@@ -177,10 +177,10 @@ def numeric(host: str) -> bool:
 
 
 def parse_url(text: str) -> URL:
-    """A URL that may be asked for: http or https, with a host made of ordinary characters.
+    """Returns the parsed URL: http or https, with a host made of ordinary characters.
 
-    What the client will connect to is read from the value returned, not from the text, so that
-    there are not two readings of one URL. Raises ValueError with the reason.
+    Every check and the client use the returned value, never the text, so that one URL cannot be
+    read in two ways. Raises ValueError with the reason.
     """
     from yarl import URL
 
@@ -208,7 +208,10 @@ def parse_url(text: str) -> URL:
 
 
 def follow(url: URL, location: str) -> str:
-    """Where a ``Location`` header, absolute or relative to `url`, leads. Raises ValueError."""
+    """Returns the target of a ``Location`` header, which may be relative to `url`.
+
+    Raises ValueError for a target that is no URL.
+    """
     from yarl import URL
 
     return str(url.join(URL(location.strip())))

@@ -1,9 +1,9 @@
-"""An asynchronous function mapped over an iterable, for callers that are not asynchronous.
+"""Maps an asynchronous function over an iterable, for callers that are not asynchronous.
 
-The event loop runs in a thread of its own. Items are taken from the iterable in the caller's
-thread, when it asks for results, so that an error of the iterable arises where it belongs; at most
-`window` items are then between the two ends. Results that nobody takes stop the work: above a
-number, or a number of bytes, the worker is paused until the caller has caught up.
+The event loop runs in its own thread. Items are read from the iterable in the caller's thread, when
+it asks for results, so that an error of the iterable is raised there. At most `window` items are in
+progress. If the caller is slow, results accumulate up to a number or a number of bytes; then the
+worker is paused until the caller has caught up.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 AT_ONCE = 4
-"""So many items are taken from the iterable, which may be slow, while a result waits; the window
-fills all the same, since each result that is handed out makes room for one alone."""
+"""Items read from the iterable, which may be slow, while a result is ready. The window fills
+nevertheless, since each result that is handed out makes room for only one item."""
 
 
 class Worker(Protocol[A_contra, R_co]):
-    """What does the work."""
+    """Performs the work, one argument at a time."""
 
     async def __call__(self, argument: A_contra, /) -> R_co: ...
 
     def pause(self) -> None:
-        """Begin nothing new."""
+        """Stops new work."""
         ...
 
     def resume(self) -> None:
-        """Go on."""
+        """Allows new work again."""
         ...
 
 
@@ -50,25 +50,25 @@ def async_map(
     ready: int,
     ready_bytes: int,
     weigh: Callable[[R], int],
-    taken: Callable[[R], object] = lambda result: None,
+    on_take: Callable[[R], object] = lambda result: None,
 ) -> Generator[tuple[K, R], None, None]:
-    """(key, result) for each (key, argument), as they finish.
+    """Yields (key, result) for each (key, argument), in the order in which they finish.
 
-    `ready` results, or `ready_bytes` of them by `weigh`, may wait for the caller; `taken` is called
-    in the event loop with each that waits no more. Whatever the worker or the iterable raises is
-    raised here. Closing the generator cancels what is under way.
+    At most `ready` results, or `ready_bytes` as measured by `weigh`, wait for the caller; `on_take`
+    is called in the event loop with each result that the caller receives. Errors of the worker and
+    of the iterable are raised here. Closing the generator cancels work under way.
     """
-    thread = _LoopThread(open_worker, limits=(ready, ready_bytes), weigh=weigh, taken=taken)
+    thread = _LoopThread(open_worker, limits=(ready, ready_bytes), weigh=weigh, on_take=on_take)
     keys: dict[int, K] = {}
     source: Iterator[tuple[K, A]] = iter(items)
     numbers, exhausted = 0, False
     try:
         while True:
-            begun = 0
+            submitted = 0
             while not exhausted and len(keys) < window:
-                if begun >= AT_ONCE and thread.has_result:
+                if submitted >= AT_ONCE and thread.has_result:
                     break
-                begun += 1
+                submitted += 1
                 try:
                     key, argument = next(source)
                 except StopIteration:
@@ -86,7 +86,7 @@ def async_map(
 
 
 class _LoopThread(Generic[A, R]):
-    """The thread with the event loop, and the results on their way out of it."""
+    """Runs the event loop in a thread and passes its results to the caller's."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class _LoopThread(Generic[A, R]):
         *,
         limits: tuple[int, int],
         weigh: Callable[[R], int],
-        taken: Callable[[R], object],
+        on_take: Callable[[R], object],
     ) -> None:
-        self._open_worker, self._weigh, self._taken = open_worker, weigh, taken
+        self._open_worker, self._weigh, self._on_take = open_worker, weigh, on_take
         self._limits = limits
         self._results: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ class _LoopThread(Generic[A, R]):
             if resume:
                 self._paused = False
         with contextlib.suppress(RuntimeError):  # the loop has ended by itself, with an error
-            self._loop.call_soon_threadsafe(self._taken, result)
+            self._loop.call_soon_threadsafe(self._on_take, result)
             if resume:
                 self._loop.call_soon_threadsafe(self._pause_or_resume)
         return number, result

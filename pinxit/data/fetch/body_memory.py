@@ -1,7 +1,7 @@
-"""Memory for the bodies of responses: a body is read only when there is room for all of it.
+"""Bounds the memory that response bodies occupy.
 
-A long body is read only when memory for all of it is reserved (`BodyMemory`, `BodyShare`), and
-keeps that memory until it is taken.
+A long body is read only when memory for all of it is reserved (`BodyMemory`, `BodyShare`). It
+occupies that memory until the caller has consumed it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 
 class BodyMemory:
-    """Bytes to set aside, given out in the order in which they are asked for."""
+    """A budget of bytes, granted in the order of the requests."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, amount: int) -> int:
-        """Waits for `amount` bytes (at most all there are); returns what is to be given back."""
+        """Waits for `amount` bytes (at most the whole budget) and returns the number granted."""
         amount = min(amount, self._size)
         if not self._waiting and amount <= self._free:
             self._free -= amount
@@ -37,7 +37,7 @@ class BodyMemory:
         return amount
 
     def give(self, amount: int) -> None:
-        """Returns bytes."""
+        """Gives bytes back to the budget."""
         self._free += amount
         self._serve()
 
@@ -53,40 +53,40 @@ class BodyMemory:
 
 
 class BodyShare:
-    """The memory that one body holds, from when it is read until somebody takes it.
+    """The memory that one body occupies, from its first byte until it is consumed.
 
-    A body that does not say how long it is gets the next of a few sizes when it has outgrown the
-    last; each size has memory of its own. Nobody who holds the largest waits for anything but to
-    be taken, so those who wait for it get it some day.
+    A response without Content-Length moves to the next size class when it outgrows its current
+    one. Each class has its own budget. Holders of the largest class never wait for memory, so
+    waiters cannot deadlock.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, BodyMemory]], *, free: int) -> None:
-        """`sizes` are the longest body and the memory of each, in rising order; `free` bytes need
-        no memory."""
+        """Takes size classes in rising order, each with its largest body and its budget; the first
+        `free` bytes of a body need no memory."""
         self._sizes = sizes
         self._held: tuple[BodyMemory, int] | None = None
         self.room = free
-        """So long may the body become before it has to `grow`."""
+        """Bytes that the body may reach before it has to `grow`."""
 
     async def grow(self, size: int, announced: int | None) -> None:
-        """Waits for room for a body of `size` bytes, or of `announced` bytes where it says so."""
+        """Waits for room for a body of `size` bytes, or of `announced` bytes if that is known."""
         needed = max(size, announced or 0)
         limit, memory = next(pair for pair in self._sizes if pair[0] >= needed)
-        taken = await memory.take(announced or limit)
+        granted = await memory.take(announced or limit)
         self.release()
-        self._held, self.room = (memory, taken), limit
+        self._held, self.room = (memory, granted), limit
 
     def shrink(self, size: int) -> None:
-        """Keeps what a body of `size` bytes needs, which is all that there is."""
+        """Gives back what a complete body of `size` bytes does not need."""
         if self._held is not None:
-            memory, taken = self._held
-            kept = min(size, taken)
-            self._held = (memory, kept)
-            memory.give(taken - kept)
+            memory, granted = self._held
+            needed = min(size, granted)
+            self._held = (memory, needed)
+            memory.give(granted - needed)
 
     def release(self) -> None:
-        """Gives all back; again is fine."""
+        """Gives all memory back; may be called more than once."""
         if self._held is not None:
-            memory, taken = self._held
+            memory, granted = self._held
             self._held = None
-            memory.give(taken)
+            memory.give(granted)

@@ -1,9 +1,9 @@
-"""Host names to addresses: asked once, remembered for a while, and never a private one.
+"""Resolves host names to public addresses, with a bounded cache.
 
-A dataset of URLs asks for far more names than a resolver's cache was made for, and a dead name
-takes seconds to fail. So questions run in threads of their own, several askers of one name wait
-for one answer, answers are kept in a bounded table, and so are failures. What comes back has passed
-the guard; the guard judges once more where the connection is made.
+A dataset of URLs contains far more names than a resolver's cache was made for, and a dead name
+takes seconds to fail. So lookups run in threads, concurrent requests for one name share one lookup,
+and results and failures are cached in a bounded table. The guard has checked all addresses that are
+returned, and checks them again when a connection is made.
 
 A caching resolver on the machine (unbound, knot-resolver, systemd-resolved) helps a great deal.
 """
@@ -21,29 +21,29 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from pinxit.data.fetch.address_guard import Guard, Refused
 
 Lookup = Callable[[str], Sequence[str]]
-"""A host name's addresses. It may block; it raises `socket.gaierror` where there are none."""
+"""Returns a host name's addresses. It may block, and raises `socket.gaierror` if there are none."""
 
-KEPT = 300.0
-"""Seconds for which an answer is used again."""
-KEPT_FAILURE = 60.0
-"""Seconds for which a name is taken not to exist."""
+CACHED = 300.0
+"""Seconds for which addresses are cached."""
+FAILURE_CACHED = 60.0
+"""Seconds for which a failed lookup is cached."""
 TEMPORARY = socket.EAI_AGAIN
-"""The error of a lookup that may succeed in a moment; it is not remembered."""
+"""The error of a lookup that may succeed in a moment; it is not cached."""
 
 
 def system_lookup(host: str) -> list[str]:
-    """What the operating system's resolver says, IPv4 and IPv6."""
+    """Returns the IPv4 and IPv6 addresses from the operating system's resolver."""
     infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 class Resolver(AbstractResolver):
-    """aiohttp's resolver: names to addresses that the guard allows."""
+    """Resolves names for aiohttp to addresses that the guard allows."""
 
     def __init__(
         self, guard: Guard, lookup: Lookup, *, threads: int, timeout: float, size: int = 20_000
     ) -> None:
-        """`timeout` in seconds bounds one lookup; `size` is the number of names remembered."""
+        """Bounds one lookup to `timeout` seconds and the cache to `size` names."""
         self._guard, self._lookup, self._timeout, self._size = guard, lookup, timeout, size
         self._known: OrderedDict[str, tuple[float, Sequence[str] | socket.gaierror]] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Sequence[str] | socket.gaierror]] = {}
@@ -52,16 +52,18 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The allowed addresses. Raises `socket.gaierror`, or `Refused` where none is allowed."""
+        """Returns the allowed addresses; raises `gaierror`, or `Refused` if none is allowed."""
         addresses = self._remembered(host)
         if addresses is None:
             task = self._asked.get(host)
             if task is None:
                 task = self._asked[host] = asyncio.create_task(self._ask(host))
-            # Shielded: who gives up waiting does not take the answer from the others.
+            # Shielded, so that a caller that gives up does not cancel the lookup for the others.
             addresses = await asyncio.shield(task)
         if isinstance(addresses, socket.gaierror):
-            raise socket.gaierror(*addresses.args)  # its own: a traceback grows when raised again
+            raise socket.gaierror(
+                *addresses.args
+            )  # a new exception, since the traceback grows each time
         reasons = {address: self._guard.refusal(address, port) for address in addresses}
         allowed = [address for address, reason in reasons.items() if reason is None]
         if not allowed:
@@ -69,7 +71,7 @@ class Resolver(AbstractResolver):
         return [_result(host, address, port) for address in allowed]
 
     async def close(self) -> None:
-        """Forgets all questions; threads that wait for an answer end by themselves."""
+        """Cancels all lookups; threads that wait for an answer end by themselves."""
         for task in list(self._asked.values()):
             task.cancel()
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
@@ -83,30 +85,30 @@ class Resolver(AbstractResolver):
         return addresses
 
     async def _ask(self, host: str) -> Sequence[str] | socket.gaierror:
-        """Asks and remembers. Errors are values here: every asker gets the same."""
+        """Looks a name up and caches the result; errors are returned, so all callers get them."""
         loop = asyncio.get_running_loop()
-        found: Sequence[str] | socket.gaierror
+        result: Sequence[str] | socket.gaierror
         try:
             async with asyncio.timeout(self._timeout):
-                found = await loop.run_in_executor(self._threads, self._lookup, host)
-            if not found:
-                found = socket.gaierror(socket.EAI_NONAME, "the name has no address")
+                result = await loop.run_in_executor(self._threads, self._lookup, host)
+            if not result:
+                result = socket.gaierror(socket.EAI_NONAME, "the name has no address")
         except TimeoutError:
-            found = socket.gaierror(TEMPORARY, f"no answer within {self._timeout:g} s")
+            result = socket.gaierror(TEMPORARY, f"no answer within {self._timeout:g} s")
         except UnicodeError:
-            found = socket.gaierror(socket.EAI_NONAME, "not a name")
+            result = socket.gaierror(socket.EAI_NONAME, "not a name")
         except socket.gaierror as error:
-            found = socket.gaierror(*error.args)
+            result = socket.gaierror(*error.args)
         except OSError as error:
-            found = socket.gaierror(TEMPORARY, str(error))
+            result = socket.gaierror(TEMPORARY, str(error))
         finally:
             del self._asked[host]
-        failed = isinstance(found, socket.gaierror)
-        if not isinstance(found, socket.gaierror) or found.errno != TEMPORARY:
-            self._known[host] = (loop.time() + (KEPT_FAILURE if failed else KEPT), found)
+        failed = isinstance(result, socket.gaierror)
+        if not isinstance(result, socket.gaierror) or result.errno != TEMPORARY:
+            self._known[host] = (loop.time() + (FAILURE_CACHED if failed else CACHED), result)
             while len(self._known) > self._size:
                 self._known.popitem(last=False)
-        return found
+        return result
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:

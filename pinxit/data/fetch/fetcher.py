@@ -1,12 +1,13 @@
-"""URLs to bytes: half of them dead, some hostile, and every one ends in a status.
+"""Fetches URLs, of which half are dead and some hostile; every URL ends in a status.
 
-A URL is tried a few times, each time with one limit on the whole attempt, redirects included.
-Redirects are followed here and not by the HTTP client, so that each is judged as the first URL
-was. What can heal within seconds (a broken connection, an overloaded server) is tried again after
-a pause that doubles; what cannot is left to a later run over the failed rows. Pinxit says who it
-is, and takes no for an answer: ``X-Robots-Tag`` opt-outs, per-host limits, ``Retry-After``.
+A URL is attempted a few times. One time limit covers a whole attempt, redirects included. The
+fetcher follows redirects itself instead of leaving them to the HTTP client, so that each target is
+checked like the first URL. Failures that may pass within seconds (a broken connection, an
+overloaded server) are retried after a pause that doubles; other failures are left to a later run
+over the failed rows. Pinxit identifies itself and respects refusals: ``X-Robots-Tag`` opt-outs,
+per-host limits and ``Retry-After``.
 
-`fetch_all` is the way in; `Fetcher` fetches one URL, inside an event loop.
+Call `fetch_all`; `Fetcher` fetches a single URL inside an event loop.
 """
 
 from __future__ import annotations
@@ -34,45 +35,45 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 READY_BYTES = 64 * 2**20
-"""Bytes of finished bodies that may wait for the caller before nothing new is begun. What is under
-way goes on, in the memory that `exchange` sets aside for bodies until they are taken."""
+"""Bytes of finished bodies that may wait for the caller; above this, no new request begins.
+Requests under way continue, within the memory that `http_request` reserves for bodies."""
 WINDOW = 8
-"""URLs under way, waiting for their host or finished, for each one of `FetchConfig.concurrency`."""
+"""Number of URLs under way, waiting for their host or finished, per `FetchConfig.concurrency`."""
 LONGEST_PAUSE = 30.0
-"""Seconds; a server that asks for a longer pause is not asked again before it is over: until then
-all of its URLs end at once with the status that it answered."""
+"""Longest pause, in seconds, that the fetcher waits for. If a server asks for a longer one, its
+URLs end immediately with the status that it returned, until the pause is over."""
 
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """How URLs are fetched."""
+    """Settings for fetching URLs."""
 
     concurrency: int = 256
-    """Requests at once."""
+    """Number of requests at the same time."""
     per_host: int = 8
-    """Requests to one host at once."""
+    """Number of requests to one host at the same time."""
     timeout: float = 15.0
-    """Seconds for a whole attempt: name, connection, redirects, body."""
+    """Seconds for a whole attempt: name lookup, connection, redirects and body."""
     connect_timeout: float = 5.0
-    """Seconds for a connection, and for the look-up of a name."""
+    """Seconds for one connection, and for one name lookup."""
     max_bytes: int = 20 * 2**20
-    """Longest body."""
+    """Largest body that is accepted, in bytes."""
     max_redirects: int = 5
-    """Redirects followed in one attempt."""
+    """Number of redirects that are followed in one attempt."""
     retries: int = 2
-    """Further attempts for what can heal within seconds; none begins after `timeout` seconds."""
+    """Number of retries for failures that may pass; none begins after `timeout` seconds."""
     backoff: float = 0.5
-    """Seconds before the first further attempt; doubles each time."""
+    """Seconds before the first retry; doubles with each retry."""
     contact: str = ""
-    """Where an owner can reach you (a page or an e-mail address): part of the User-Agent."""
+    """A web page or e-mail address where owners can reach you; part of the User-Agent."""
     honour_opt_out: bool = True
-    """Take no image whose owner asks not to (X-Robots-Tag noai, noimageai, noindex, ...)."""
+    """Skip images whose owner opts out (X-Robots-Tag noai, noimageai, noindex, ...)."""
     allow_networks: tuple[str, ...] = ()
-    """Networks that are not public and may be fetched from all the same, such as 127.0.0.1/32."""
+    """Private networks that may be fetched from nevertheless, such as 127.0.0.1/32."""
     ports: tuple[int, ...] = (80, 443)
-    """Ports that are fetched from; () for any. Networks in allow_networks may use any."""
+    """Ports that may be connected to; () allows all. They do not bind allow_networks."""
     blocked_domains: tuple[str, ...] = ()
-    """Domains that are never asked, with all below them."""
+    """Domains that are never contacted, including their subdomains."""
 
     def __post_init__(self) -> None:
         for field in ("concurrency", "per_host", "max_bytes"):
@@ -90,7 +91,7 @@ class FetchConfig:
         self.guard()
 
     def guard(self) -> Guard:
-        """Refuses wrong networks and domains."""
+        """Returns the guard; raises `UsageError` for invalid networks or domains."""
         return Guard(
             allow_networks=self.allow_networks,
             ports=self.ports,
@@ -99,32 +100,33 @@ class FetchConfig:
 
     @property
     def user_agent(self) -> str:
-        """Who asks, truthfully."""
+        """The User-Agent header, which names Pinxit and the contact."""
         return f"Pinxit/{__version__}" + (f" (+{self.contact})" if self.contact else "")
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of a URL."""
+    """Holds the result of fetching one URL."""
 
     status: str
-    """A word of `outcome.STATUSES`, or http_<code>."""
+    """A status of `outcome.STATUSES`, or http_<code>."""
     data: bytes | None
-    """The body, where the status is ok."""
+    """The body if the status is ok, otherwise None."""
     detail: str = ""
-    """One line for people."""
+    """One line of explanation for people."""
     url: str = ""
-    """The last URL asked for, after redirects."""
+    """The last URL requested, after redirects."""
     attempts: int = 1
+    """Number of attempts made."""
 
 
 class Fetcher:
     """Fetches URLs; an asynchronous context manager."""
 
     def __init__(self, config: FetchConfig, *, lookup: Lookup | None = None) -> None:
-        """`lookup` is asked for the addresses of names instead of the operating system.
+        """Uses `lookup`, if it is passed, instead of the operating system to resolve names.
 
-        Refuses a concurrency above the limit of open files.
+        Raises `UsageError` for a concurrency above the limit of open files.
         """
         self.config = config
         self._guard = config.guard()
@@ -159,17 +161,17 @@ class Fetcher:
         await self._exchange.__aexit__(kind, error, trace)
 
     def pause(self) -> None:
-        """No request begins until `resume`; those under way go on."""
+        """Stops new requests until `resume` is called; requests under way continue."""
         self._turns.pause()
 
     def resume(self) -> None:
-        """Requests begin again."""
+        """Allows new requests again."""
         self._turns.resume()
 
     async def __call__(self, url: str) -> tuple[Fetched, BodyShare | None]:
-        """Returns what came of this URL, and the memory that the body holds until it is released.
+        """Returns the result for this URL, and the memory that its body occupies until released.
 
-        Raises OSError for faults of this machine alone.
+        Raises OSError only for faults of this machine.
         """
         spent, attempt = 0.0, 0
         while True:
@@ -184,7 +186,7 @@ class Fetcher:
             await asyncio.sleep(pause)
 
     async def _attempt(self, url: str) -> tuple[str, Answer, float]:
-        """One attempt, redirects included: the last URL, its answer, and the seconds it took."""
+        """Makes one attempt with redirects; returns the last URL, its answer and the seconds."""
         from pinxit.data.fetch.http_request import Answer
 
         loop, spent = asyncio.get_running_loop(), 0.0
@@ -202,13 +204,13 @@ class Fetcher:
                     detail = "the host could not be reached a moment ago"
                     return url, Answer("connect", detail=detail, lasting=True), spent
                 if (status := self._resting.status(origin)) is not None:
-                    detail = "the server asked to be left alone for longer than is waited"
+                    detail = "the server asked for a longer pause than the fetcher waits"
                     return url, Answer(status, detail=detail, lasting=True), spent
-                begun = loop.time()
+                start = loop.time()
                 answer = await self._exchange.get(
                     target, seconds=self.config.timeout - spent, keep=self._turns.awaited(host)
                 )
-                spent += loop.time() - begun
+                spent += loop.time() - start
                 self._remember(host, origin, answer)
             if answer.location is None:
                 return url, answer, spent
@@ -219,7 +221,7 @@ class Fetcher:
         return url, Answer("redirects", detail=f"more than {self.config.max_redirects}"), spent
 
     def _remember(self, host: str, origin: str, answer: Answer) -> None:
-        """What this answer means for the next request to the host."""
+        """Records what this answer means for the next request to the host."""
         if answer.connected:
             self._unreachable.reached(origin)
         elif answer.status == "connect":
@@ -234,7 +236,7 @@ class Fetcher:
     def _pause_before_retry(
         self, url: str, answer: Answer, attempt: int, spent: float
     ) -> float | None:
-        """Seconds until the next attempt, or None if there is none."""
+        """Returns the seconds until the next attempt, or None if there is none."""
         if attempt > self.config.retries or spent >= self.config.timeout:
             return None
         if not can_heal(answer.status) or answer.lasting:
@@ -251,12 +253,12 @@ def fetch_all(
     *,
     lookup: Lookup | None = None,
 ) -> Generator[tuple[K, Fetched], None, None]:
-    """(key, what came of it) for each (key, URL), as they finish.
+    """Yields (key, result) for each (key, URL), in the order in which they finish.
 
-    Runs in a thread of its own. At most `WINDOW` times `config.concurrency` URLs are taken ahead
-    of what the caller has received, and nothing new begins while finished ones wait to be taken;
-    nor do long bodies under way then grow, while their time stands still. URLs of one host in a row
-    are fetched `config.per_host` at a time, so a list that is not sorted by host is faster.
+    Fetching runs in its own thread. At most `WINDOW` times `config.concurrency` URLs are read ahead
+    of the results that the caller has received. While finished results wait for the caller, no new
+    request begins; long bodies under way stop growing, and their time limit pauses. A host is asked
+    for `config.per_host` URLs at a time, so a list that is not sorted by host is faster.
     """
     results = async_map(
         items,
@@ -265,7 +267,7 @@ def fetch_all(
         ready=config.concurrency,
         ready_bytes=READY_BYTES,
         weigh=lambda result: len(result[0].data or b""),
-        taken=lambda result: result[1].release() if result[1] is not None else None,
+        on_take=lambda result: result[1].release() if result[1] is not None else None,
     )
     try:
         for key, (fetched, _) in results:
@@ -275,12 +277,12 @@ def fetch_all(
 
 
 def _jitter(url: str, attempt: int) -> float:
-    """Between 0.5 and 1.5, the same for the same URL and attempt."""
+    """Returns a factor between 0.5 and 1.5 that depends on the URL and the attempt alone."""
     digest = hashlib.blake2b(f"{attempt} {url}".encode(errors="replace"), digest_size=4).digest()
     return 0.5 + int.from_bytes(digest, "big") / 2**32
 
 
 def _one_line(text: str, longest: int = 200) -> str:
-    """A stranger's text, fit for a table."""
+    """Returns untrusted text as one printable line of at most `longest` characters."""
     text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:longest]

@@ -1,9 +1,9 @@
-"""One HTTP request and its answer, with a stranger on the other side.
+"""Makes one HTTP request to an untrusted server and returns its answer.
 
-What a hostile or broken server can do is bounded here: the address (`Guard`), the time (the
-caller's deadline), the bytes of the body and of the headers, and what they may claim to be. Bodies
-are taken as they are sent: a compressed one is refused, since a few hundred kilobytes of gzip may
-be a thousand times that. Whatever goes wrong comes back as an `Answer`, never as an exception.
+This module bounds what a hostile or broken server can do: the address it connects to (`Guard`), the
+time (the caller's deadline), and the size of headers and body. Compressed bodies are refused,
+because a few hundred kilobytes of gzip may expand a thousandfold. Every failure is returned as an
+`Answer`; only faults of this machine raise.
 """
 
 from __future__ import annotations
@@ -32,42 +32,44 @@ from pinxit.data.retry_after import seconds_of
 
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif;q=0.9,image/*;q=0.8,*/*;q=0.5"
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-"""Words of ``X-Robots-Tag`` by which an owner keeps an image out of training or indexing; "none"
-stands for noindex and nofollow."""
+"""Words of ``X-Robots-Tag`` with which an owner opts out of training or indexing; "none" means
+noindex and nofollow."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 OWN_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of this machine: no row may be charged with them, so they are raised."""
+"""Errors of this machine. They are raised, because no row may be blamed for them."""
 FREE = 128 * 1024
-"""Bytes of a body that need no memory set aside."""
+"""Bytes of a body for which no memory is reserved."""
 MIDDLE = 2 * 2**20
-"""Longest body of the middle size, which few images exceed."""
+"""Largest body of the middle size class, in bytes; few images exceed it."""
 MEMORY = 48 * 2**20
-"""Bytes for bodies of the middle size, all together, and again for longer ones: for those on their
-way in and for those that wait to be taken."""
+"""Bytes reserved for all bodies of the middle size class, and as many for longer bodies. They cover
+bodies that are being read and bodies that wait for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a request ended."""
+    """Holds the result of one request."""
 
     status: str
-    """A word of `outcome.STATUSES`, or http_<code>."""
+    """A status of `outcome.STATUSES`, or http_<code>."""
     data: bytes | None = None
+    """The body if the status is ok, otherwise None."""
     detail: str = ""
+    """One line of explanation for people."""
     location: str | None = None
-    """Where a redirect leads."""
+    """The target of a redirect."""
     retry_after: float | None = None
-    """Seconds for which the server asks to be left alone."""
+    """The pause that the server asks for, in seconds."""
     lasting: bool = False
-    """Whether the status, though it may heal one day, will not within seconds."""
+    """Whether the failure will not pass within seconds, so that a retry is pointless."""
     connected: bool = True
-    """False where no connection came about."""
+    """Whether a connection was made."""
     share: BodyShare | None = None
-    """What `data` holds of the memory for bodies, to be released when it is taken."""
+    """The memory that `data` occupies; the consumer of the body releases it."""
 
 
 class Exchange:
-    """A client with one pool of connections; an asynchronous context manager."""
+    """An HTTP client with one pool of connections; an asynchronous context manager."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Exchange:
         max_bytes: int,
         honour_opt_out: bool,
     ) -> None:
-        """`max_bytes` bounds a body."""
+        """Bounds every body to `max_bytes`."""
         self._guard, self._max_bytes = guard, max_bytes
         self._memories = (
             (min(MIDDLE, max_bytes), BodyMemory(MEMORY)),
@@ -134,9 +136,9 @@ class Exchange:
         await self._resolver.close()
 
     async def get(self, url: URL, *, seconds: float, keep: bool) -> Answer:
-        """Asks for a URL, within so many seconds; `keep` leaves the connection open for the next.
+        """Requests a URL within `seconds`; `keep` leaves the connection open for the next request.
 
-        Raises OSError for faults of this machine alone (such as too many open files).
+        Raises OSError only for faults of this machine, such as too many open files.
         """
         headers = {} if keep else {"Connection": "close"}
         with contextlib.ExitStack() as held:
@@ -151,11 +153,11 @@ class Exchange:
             except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
                 return _failure(error, seconds)
             if answer.share is not None:
-                held.pop_all()  # whoever takes the body releases it
+                held.pop_all()  # the consumer of the body releases it
             return answer
 
     def _judge(self, response: aiohttp.ClientResponse) -> Answer | None:
-        """The answer as far as status and headers decide it."""
+        """Returns the answer if status and headers decide it, otherwise None."""
         headers, code = response.headers, response.status
         redirect = code in REDIRECTS and "Location" in headers
         if code != 200 and not redirect:
@@ -178,7 +180,7 @@ class Exchange:
     async def _body(
         self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, share: BodyShare
     ) -> Answer:
-        """Reads until the end, the limit or the deadline."""
+        """Reads the body until its end, the size limit or the deadline."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
@@ -188,7 +190,7 @@ class Exchange:
                 return Answer("too_big", detail=f"more than {self._max_bytes} bytes")
             if size > share.room:
                 left = (deadline.when() or math.inf) - self._loop.time()
-                deadline.reschedule(None)  # the clock stands still
+                deadline.reschedule(None)  # waiting for memory does not count
                 await share.grow(size, response.content_length)
                 deadline.reschedule(self._loop.time() + left)
         share.shrink(size)
@@ -197,31 +199,31 @@ class Exchange:
 
 @functools.cache
 def _trusted() -> ssl.SSLContext:
-    """The certificates that are trusted; reading them takes a while, so all clients share them."""
+    """Returns the trusted certificates. All clients share them, because loading them is slow."""
     return ssl.create_default_context()
 
 
 def opts_out(headers: CIMultiDictProxy[str] | Mapping[str, str]) -> str | None:
-    """The header by which an owner asks not to be used, if there is one.
+    """Returns the header with which the owner opts out, or None.
 
-    ``X-Robots-Tag`` may be sent several times, with several words, and with a robot's name before
-    them ("otherbot: noai"); whichever robot is meant, the wish is plain. ``TDM-Reservation: 1``
-    reserves the right to mine (TDM Reservation Protocol).
+    ``X-Robots-Tag`` may occur several times, with several words, and with a robot's name before
+    them ("otherbot: noai"); an opt-out for any robot counts. ``TDM-Reservation: 1`` reserves the
+    right of text and data mining (TDM Reservation Protocol).
     """
     getall = getattr(headers, "getall", None)
     name = "X-Robots-Tag"
     values: Sequence[str] = getall(name, ()) if getall else [headers.get(name, "")]
     for value in values:
         words = {word.strip().lower() for part in value.split(",") for word in part.split(":")}
-        if found := words & OPT_OUTS:
-            return f"{name}: {min(found)}"
+        if matches := words & OPT_OUTS:
+            return f"{name}: {min(matches)}"
     if headers.get("TDM-Reservation", "").strip() == "1":
         return "TDM-Reservation: 1"
     return None
 
 
 def _failure(error: Exception, seconds: float) -> Answer:
-    """What an exception of the client means for the row."""
+    """Returns the answer for an exception of the HTTP client."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     lookup = isinstance(cause, socket.gaierror)  # whose numbers are not those of errno
     if isinstance(cause, OSError) and cause.errno in OWN_FAULT and not lookup:

@@ -1,12 +1,12 @@
-"""Whose turn it is: limits on requests at once, per host and in all.
+"""Limits the number of simultaneous requests, per host and in total.
 
-A few rules keep thousands of strangers' servers from holding one another up:
+Three rules keep slow servers from delaying the others:
 
-- A request takes its host's place first and only then one of the common places, so that those who
-  wait for a slow host keep no place from the rest.
-- A request that takes longer than `PATIENCE` moves to one of the spare places, as long as there
-  are any: a connection that hangs costs next to nothing, so it need not cost a place either.
-- A host that asks for quiet (429, Retry-After) gets it, for all of its URLs.
+- A request takes a slot of its host first and a common slot second, so that requests waiting for a
+  slow host occupy no common slot.
+- A request that takes longer than `PATIENCE` moves to a spare slot, as long as there is one. A
+  hanging connection costs next to nothing, so it need not cost a common slot.
+- A pause that a host asks for (429, Retry-After) holds for all of its URLs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pinxit.config import UsageError
 
 PATIENCE = 1.0
-"""Seconds for which a request may keep a common place."""
+"""Seconds for which a request may occupy a common slot."""
 LATE = 0.25
-"""Seconds; when a timer is later than this, the machine is overloaded."""
+"""Delay of a timer, in seconds, above which this machine counts as overloaded."""
 SPARE = 4
-"""Spare places for each common one, where the limit of open files allows."""
+"""Number of spare slots per common slot, if the limit of open files allows."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class _Host:
 
 
 class Turns:
-    """Places for requests. To be used inside one event loop."""
+    """Grants slots for requests. All calls must come from one event loop."""
 
     def __init__(self, concurrency: int, per_host: int, *, spare: int) -> None:
         self._per_host = per_host
@@ -46,28 +46,28 @@ class Turns:
         self._open.set()
 
     def pause(self) -> None:
-        """From now on nobody gets a turn; turns that were given go on."""
+        """Grants no further turns until `resume`; requests under way continue."""
         self._open.clear()
 
     def resume(self) -> None:
-        """Turns are given again."""
+        """Grants turns again."""
         self._open.set()
 
     def quiet(self, host: str, seconds: float) -> None:
-        """Gives no turn for this host for a while."""
+        """Grants no turn for this host for `seconds`."""
         record = self._hosts.get(host)
         if record is not None:
             until = asyncio.get_running_loop().time() + seconds
             record.quiet_until = max(record.quiet_until, until)
 
     def awaited(self, host: str) -> bool:
-        """Whether somebody waits for a turn for this host: its connection is worth keeping."""
+        """Returns whether further requests wait for this host, so that its connection is kept."""
         record = self._hosts.get(host)
         return record is not None and record.users > self._per_host
 
     @asynccontextmanager
     async def turn(self, host: str) -> AsyncIterator[None]:
-        """A turn to send one request to this host."""
+        """Waits for a turn to send one request to this host, and holds it."""
         record = self._hosts.get(host)
         if record is None:
             record = self._hosts[host] = _Host(asyncio.Semaphore(self._per_host))
@@ -100,7 +100,7 @@ class Turns:
             place.leave()
 
     def _forget(self, host: str) -> None:
-        """Drops the record of a host that nobody uses, when its quiet time is over."""
+        """Drops the record of an idle host once its pause is over."""
         record = self._hosts.get(host)
         if record is None or record.users or record.timer is not None:
             return
@@ -116,7 +116,7 @@ class Turns:
 
 
 class _Place:
-    """A common place, until it is exchanged for a spare one."""
+    """A common slot that is exchanged for a spare one if the request is slow."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -128,7 +128,7 @@ class _Place:
         self._timer = self._loop.call_later(PATIENCE, self._move, self._loop.time() + PATIENCE)
 
     def _move(self, due: float) -> None:
-        if self._loop.time() - due > LATE:  # we are slow, not the server: more would not help
+        if self._loop.time() - due > LATE:  # this machine is slow, not the server
             self._wait()
         elif self._turns._spare > 0:
             self._turns._spare -= 1
@@ -144,9 +144,9 @@ class _Place:
 
 
 def spare_places(concurrency: int) -> int:
-    """How many requests more than `concurrency` the limit of open files leaves room for.
+    """Returns how many requests beyond `concurrency` the limit of open files leaves room for.
 
-    Refuses a concurrency that the limit does not allow at all.
+    Raises `UsageError` if the limit does not even allow `concurrency`.
     """
     try:
         import resource

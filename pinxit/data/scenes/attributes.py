@@ -1,12 +1,11 @@
-"""What a scene is: its attributes, which combinations exist, and which are held out of training.
+"""Defines a scene by its attributes, and the combinations that are held out of training.
 
 A scene is a landscape with a time of day, a backdrop, a weather, perhaps a sun or a moon, and up
 to two coloured objects, each of a size and in one of three places. Every scene is a pure function
 of ``(seed, index, split)``.
 
-Held out are *combinations*, never single values: some colour-object pairs and some triples of
-time, backdrop and object. A model that scores well on them has learned to compose, not to
-remember.
+*Combinations* are held out, never single values: some colour-object pairs and some triples of time,
+backdrop and object. A model that scores well on them has learned to compose, not to remember.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ HELD_OUT_TRIPLES = frozenset(
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured object standing (a balloon: hanging) somewhere in the scene."""
+    """A coloured object that stands (a balloon: hangs) somewhere in the scene."""
 
     kind: str
     colour: str
@@ -57,7 +56,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Every fact about one landscape, apart from the drawing's own jitter."""
+    """The facts about one landscape, apart from the random variation of the drawing."""
 
     time: str
     backdrop: str
@@ -67,7 +66,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the scene shows a combination that training never does."""
+        """Whether the scene contains a combination that training never shows."""
         return any(
             (thing.colour, thing.kind) in HELD_OUT_PAIRS
             or (self.time, self.backdrop, thing.kind) in HELD_OUT_TRIPLES
@@ -75,8 +74,9 @@ class Scene:
         )
 
     def labels(self) -> dict[str, str]:
-        """One value per head of the attribute judge (`HEADS`); colour and size only where a thing
-        stands.
+        """Returns one value per head of the attribute judge (`HEADS`).
+
+        Colour and size are given only for places with a thing.
         """
         labels = {
             "time": self.time,
@@ -105,14 +105,14 @@ HEADS: dict[str, tuple[str, ...]] = {
     "celestial": CELESTIALS,
     **{f"{place}.{name}": values for place in PLACES for name, values in _OF_A_PLACE.items()},
 }
-"""What the attribute judge answers about a picture: head -> possible values."""
+"""The heads of the attribute judge, each with its possible values."""
 
 ATTRIBUTES = ("time", "backdrop", "weather", "celestial", "object", "colour", "size", "place")
-"""What is reported, in this order."""
+"""Attributes whose accuracy is reported, in this order."""
 
 
 def score(scene: Scene, predicted: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Yields (attribute, right or wrong) for a picture that should show `scene`.
+    """Yields (attribute, whether it is right) for a picture that should show `scene`.
 
     `predicted` holds the judge's answer for every head. An object, its colour and its size must
     be right *at the place the prompt names*; ``place`` is right when exactly the named places are
@@ -129,7 +129,7 @@ def score(scene: Scene, predicted: Mapping[str, str]) -> Iterator[tuple[str, boo
 
 
 def sample_scene(seed: int, index: int, *, split: str = "train") -> Scene:
-    """The scene at `index`: drawn anew until it belongs to `split` ("any" takes the first)."""
+    """Returns the scene at `index`, the first sample in `split` ("any" takes every sample)."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     rng = np.random.default_rng([seed, index, 0])

@@ -1,9 +1,8 @@
-"""Writes varied natural captions for a `Scene`: templates, synonyms, and facts sometimes left
-unsaid.
+"""Writes varied captions for a `Scene` from templates and synonyms.
 
-A *full* caption states every fact that the picture shows; it is what a model is judged on. A free
-one, used for training, sometimes leaves out the weather, the sun or moon, an object's size or
-place, or when and where the scene is.
+A *full* caption states every fact that the picture shows; evaluation uses these. Training captions
+sometimes omit facts: the weather, the sun or moon, an object's size or
+place, or the time and the backdrop.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ _MEDIUM = ("a picture of", "a painting of", "a drawing of", "an image of", "a vi
 
 
 def caption(scene: Scene, *, seed: int, index: int = 0, full: bool = False) -> str:
-    """One caption of `scene`, a pure function of its arguments."""
+    """Returns one caption of `scene`, as a pure function of the arguments."""
     return _Writer(np.random.default_rng([seed, index, 2]), full).write(scene)
 
 
@@ -78,7 +77,7 @@ class _Writer:
         if not things or form == 0:
             text = self._landscape(scene, " with " + things if things else "")
         elif not self.full and self._sometimes(0.3 if "moon" in scene.celestial else 0.08):
-            where = self._near(scene) if self._sometimes(0.7) else ""  # a moon says: at night
+            where = self._near(scene) if self._sometimes(0.7) else ""  # a moon implies night
             text = f"{things} {where}".rstrip()
         elif form == 1:
             text = f"{things} {self._near(scene)} {self._one(_TIME[scene.time])}"
@@ -102,13 +101,13 @@ class _Writer:
     def _sometimes(self, chance: float) -> bool:
         return bool(self.rng.random() < chance)
 
-    def _said(self, chance: float) -> bool:
+    def _states(self, chance: float) -> bool:
         return self._sometimes(chance) or self.full
 
     def _thing(self, thing: Thing) -> str:
-        size = self._one(_SIZE[thing.size]) + " " if self._said(0.85) else ""
+        size = self._one(_SIZE[thing.size]) + " " if self._states(0.85) else ""
         kind = self._one(_KIND.get(thing.kind, (thing.kind,)))
-        place = " " + self._one(_PLACE[thing.place]) if self._said(0.92) else ""
+        place = " " + self._one(_PLACE[thing.place]) if self._states(0.92) else ""
         return f"a {size}{thing.colour} {kind}{place}"
 
     def _near(self, scene: Scene) -> str:
@@ -127,8 +126,8 @@ class _Writer:
 
     def _details(self, scene: Scene) -> list[str]:
         details = []
-        if scene.celestial != "none" and self._said(0.85):
+        if scene.celestial != "none" and self._states(0.85):
             details.append(self._one(_CELESTIAL[scene.celestial]))
-        if self._said(0.35 if scene.weather == "clear" else 0.92):
+        if self._states(0.35 if scene.weather == "clear" else 0.92):
             details.append(self._one(_WEATHER[scene.weather]))
         return [details[i] for i in self.rng.permutation(len(details))]

@@ -1,6 +1,4 @@
-"""The embedded dataset: unlimited, deterministic pictures of landscapes with captions and every
-fact known.
-"""
+"""The embedded dataset: unlimited, deterministic landscapes with captions and labels."""
 
 from __future__ import annotations
 
@@ -15,15 +13,15 @@ from pinxit.data.scenes.drawing import render
 
 @dataclass(frozen=True)
 class Scenes:
-    """A random-access source: ``scenes[i]`` is a pure function of ``(seed, split, i)``."""
+    """A dataset with random access: ``scenes[i]`` is a pure function of ``(seed, split, i)``."""
 
     length: int = 1_000_000
     seed: int = 0
     split: str = "train"
-    """train, heldout, or any."""
+    """One of train, heldout and any."""
     image_size: int = 64
     full_captions: bool = False
-    """Captions state every fact (for evaluation) instead of sometimes leaving one out."""
+    """Whether captions state every fact (for evaluation) instead of sometimes leaving one out."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -43,17 +41,17 @@ class Scenes:
         )
 
     def scene(self, index: int) -> Scene:
-        """What is to be seen at `index`."""
+        """Returns the facts of the scene at `index`."""
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
         return sample_scene(self.seed, index, split=self.split)
 
     def caption(self, index: int) -> str:
-        """The caption at `index`, without drawing the picture."""
+        """Returns the caption at `index` without drawing the picture."""
         return caption(self.scene(index), seed=self.seed, index=index, full=self.full_captions)
 
 
 def scene_examples(size: int, image_size: int, *, seed: int, split: str) -> Scenes:
-    """Procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
+    """Returns procedurally drawn landscapes; ``heldout`` has combinations that ``train`` lacks."""
     full = split == "heldout"
     return Scenes(size, seed=seed, split=split, image_size=image_size, full_captions=full)

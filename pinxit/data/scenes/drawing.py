@@ -1,7 +1,6 @@
-"""Draws a `Scene` as an antialiased picture: everything is painted at three times the size, then
-averaged.
+"""Draws a `Scene` as an antialiased picture: paints at three times the size, then averages.
 
-Positions, sizes and outlines jitter with ``(seed, index)``; what the scene states never does.
+Positions, sizes and outlines vary with ``(seed, index)``; the facts of the scene do not.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SKY: dict[str, tuple[RGB, RGB]] = {
     "sunset": ((110, 60, 120), (253, 150, 60)),
     "night": ((8, 12, 40), (34, 44, 92)),
 }
-"""Colour of the sky: (zenith, horizon)."""
+"""Colours of the sky at the zenith and at the horizon, by time of day."""
 GROUND: dict[str, RGB] = {
     "mountains": (118, 150, 92),
     "hills": (112, 178, 84),
@@ -47,7 +46,7 @@ TINT: dict[str, tuple[float, float, float]] = {
     "sunset": (0.96, 0.78, 0.70),
     "night": (0.50, 0.54, 0.72),
 }
-"""How the light of each hour colours the land."""
+"""Colour of the light on the land, by time of day."""
 PAINT: dict[str, RGB] = {
     "red": (222, 46, 40),
     "yellow": (250, 214, 52),
@@ -60,7 +59,7 @@ X_OF = dict(zip(PLACES, (13.0, 32.0, 51.0), strict=True))
 
 
 def render(scene: Scene, *, seed: int, index: int = 0, size: int = 64) -> np.ndarray:
-    """The picture of `scene`: uint8, (size, size, 3)."""
+    """Returns the picture of `scene`: uint8, (size, size, 3)."""
     if size < 16:
         raise UsageError(f"image size {size} is too small to draw a scene; at least 16")
     rng = np.random.default_rng([seed, index, 1])
@@ -79,7 +78,7 @@ def render(scene: Scene, *, seed: int, index: int = 0, size: int = 64) -> np.nda
 
 
 class _Canvas:
-    """Painting in units of 1/64 of the picture's side."""
+    """A canvas whose unit is 1/64 of the picture's side."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -83,7 +83,7 @@ def test_the_worker_s_thread_hears_what_was_taken():
         assert threading.current_thread().name == "pinxit-async-map"
         heard.append(result)
 
-    results = run(numbers(50), taken=taken)
+    results = run(numbers(50), on_take=taken)
     for _, result in results:
         assert set(heard) <= {*seen, result}  # nothing before it is taken
         seen.append(result)

@@ -79,7 +79,7 @@ def test_a_server_that_asks_for_a_long_pause_is_left_alone(server):
     assert found.pop(100).status == "ok"
     assert {(f.status, f.attempts) for f in found.values()} == {("http_503", 1)}
     assert server.state.hosts["resting.test"] - before <= 2  # those that were under way
-    assert sum("left alone" in f.detail for f in found.values()) >= 18
+    assert sum("asked for a longer pause" in f.detail for f in found.values()) >= 18
 
 
 def test_who_we_say_we_are(server):
