@@ -28,17 +28,3 @@ def velocity(
 ) -> Float[Array, "b h w c"]:
     """The path's constant velocity, pointing from data to noise."""
     return noise - latents
-
-
-def latents_from(
-    x_t: Float[Array, "b h w c"], velocity: Float[Array, "b h w c"], t: Float[Array, " b"]
-) -> Float[Array, "b h w c"]:
-    """The latents that `velocity` at `x_t` points away from."""
-    return x_t - _over(t) * velocity
-
-
-def noise_from(
-    x_t: Float[Array, "b h w c"], velocity: Float[Array, "b h w c"], t: Float[Array, " b"]
-) -> Float[Array, "b h w c"]:
-    """The noise that `velocity` at `x_t` points to."""
-    return x_t + (1 - _over(t)) * velocity

@@ -53,7 +53,7 @@ def test_both_stages_a_second_time_and_a_retry(table: Path, bundle: Path, tmp_pa
     given = words(table, out, bundle, "--engine", "inline")
     assert main(given) == 0
     said = capsys.readouterr().err
-    assert "images: 3/3 units" in said and "done: 36 images of 60 rows" in said
+    assert "preparing images: unit 3 of 3" in said and "done: 36 images of 60 rows" in said
     assert f"pinxit train --dataset_path {out}" in said.replace("\n", "")
     manifest = Manifest.read(out)
     ends = {"ok": 36, "http_404": 6, "http_500": 6, "not_image": 6, "opt_out": 6}
