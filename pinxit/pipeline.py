@@ -300,9 +300,11 @@ class TextToImage:
             some = order.prompts[start : start + group]
             numbers = [*order.seeds[start : start + group], *([0] * (group - len(some)))]
             encoded = self.encode([*padded(some, group), order.negative_prompt])
+            seeds = jnp.asarray(np.array(numbers, np.uint32))
+            noise = _noise(seeds, shape=shape)
             latents = _solve(
                 self.params,
-                _noise(jnp.asarray(np.array(numbers, np.uint32)), shape=shape),
+                noise,
                 times,
                 jax.tree.map(lambda leaf: leaf[:-1], encoded),
                 jax.tree.map(lambda leaf: leaf[-1:], encoded),

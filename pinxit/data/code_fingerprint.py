@@ -31,6 +31,8 @@ def code_fingerprint(*objects: Any) -> str:
     digest = hashlib.sha256()
     for item in objects:
         definition = _definition(item)
+        if definition.__module__ == "builtins":
+            continue
         module = sys.modules.get(definition.__module__)
         path = getattr(module, "__file__", None)
         if path is None:

@@ -80,5 +80,7 @@ def recipe_for(dataset: str | None, path: str | None = None) -> str:
     if path and is_prepared(path):
         identity = Ledger(Path(path).expanduser(), "images").identity() or {}
         dataset = identity.get("source", {}).get("name", dataset)
+    if dataset in SOURCES:  # an extension may have added it after this file was read
+        RECIPES.setdefault(f"{dataset}_256", partial(source_256, dataset))
     names = (dataset, f"{dataset}_256", "scenes")
     return next(name for name in names if name in RECIPES)
