@@ -35,12 +35,13 @@ def step_function() -> Any:
     import numpy as np
 
     from pinxit.recipes.scenes import scenes
-    from pinxit.train.build import build, build_state, build_step
+    from pinxit.train.build import build, build_state, build_step, text_columns_for
 
     config = scenes().resolved()
     parts = build(config)
     state = build_state(config, parts)
-    step = build_step(config, parts, state)
+    text = text_columns_for(config, parts)
+    step = build_step(config, parts, state, text)
     ids = parts.text_encoder.tokenize(["a small red house on the left under a full moon"] * BATCH)
     ids = ids[:, :48]
     side = config.image_size // parts.autoencoder.stats.downsample
@@ -51,7 +52,7 @@ def step_function() -> Any:
         "token_ids": ids,
         "index": np.arange(BATCH),
     }
-    frozen = parts.text.frozen(raw)
+    frozen = text.frozen(raw)
     carry = [state]
 
     def run() -> None:

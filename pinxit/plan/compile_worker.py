@@ -113,7 +113,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
         "flops": operations("none"),
         "flops_run": flops.count(traced.jaxpr) if countable else operations(config.model.remat),
-        "stored_width": program.parts.text.stored_width,
+        "stored_width": program.text.stored_width,
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - start,
     }

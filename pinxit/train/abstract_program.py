@@ -23,7 +23,14 @@ from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.train import build
-from pinxit.train.build import Parts, assemble, build_mesh, build_step, encoder_dtype
+from pinxit.train.build import (
+    Parts,
+    assemble,
+    build_mesh,
+    build_step,
+    encoder_dtype,
+    text_columns_for,
+)
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
@@ -37,6 +44,8 @@ class AbstractProgram:
     """Resolved."""
     parts: Parts
     """Their encoders have shapes for parameters."""
+    text: TextColumns
+    """The reader of the text columns inside the step."""
     step: StepFn
     """Jitted."""
     state: TrainState
@@ -98,14 +107,16 @@ def abstract_program(
         mesh,
     )
     state = placed_abstract_state(config, parts)
-    rows = dict(columns) if columns is not None else text_columns(parts.text)
-    frozen = abstract_frozen(parts.text, rows)
+    text = text_columns_for(config, parts)
+    rows = dict(columns) if columns is not None else text_columns(text)
+    frozen = abstract_frozen(text, rows)
     if (autoencoder := parts.encoder_in_step(config)) is not None:
         frozen |= {"vae": autoencoder.params}
     return AbstractProgram(
         config=config,
         parts=parts,
-        step=build_step(config, parts, state),
+        text=text,
+        step=build_step(config, parts, state, text),
         state=state,
         frozen=_placed(frozen, frozen_shardings(frozen, mesh)),
         columns=_placed(_batch(config, parts, rows), batch_sharding(mesh)),

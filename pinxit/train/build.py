@@ -51,8 +51,6 @@ class Parts:
     """Frozen; the identity for pixel models."""
     text_encoder: TextEncoder
     """Frozen."""
-    text: TextColumns
-    """How captions are stored, and read inside the step."""
     optimizer: optax.GradientTransformation
     """With its schedule."""
     mesh: Mesh
@@ -175,7 +173,6 @@ def assemble(
         model=model,
         autoencoder=autoencoder,
         text_encoder=text_encoder,
-        text=TextColumns(text_encoder, cache=_cached(config, mesh)),
         optimizer=build_optimizer(config.optimizer, config.max_steps, num_heads=model.num_heads),
         mesh=mesh,
         judge=None,
@@ -184,18 +181,20 @@ def assemble(
     )
 
 
-def _cached(config: TrainConfig, mesh: Mesh) -> bool | None:
-    """Whether embeddings are columns of the data.
+def text_columns_for(config: TrainConfig, parts: Parts) -> TextColumns:
+    """Returns how a run stores captions, as token ids or embeddings; a feed may refine it.
 
-    Not where they would be computed by a second thread on several devices: programs that wait for
-    one another must be started in one order on all of them. Refuses settings that ask for it.
+    A stream on several devices stores no embeddings, because a second thread would compute them:
+    all devices must start programs that communicate in the same order. Raises `UsageError` for
+    settings that ask for it.
     """
-    if config.dataset_name in (*DATASETS, PREPARED) or mesh.size == 1:
-        return config.cache_text
-    if config.cache_text:
-        problem = f"not possible: on {mesh.size} devices a stream's captions are read in the step"
+    cache, devices = config.cache_text, parts.mesh.size
+    if config.dataset_name in (*DATASETS, PREPARED) or devices == 1:
+        return TextColumns(parts.text_encoder, cache=cache)
+    if cache:
+        problem = f"not possible: on {devices} devices a stream's captions are read in the step"
         raise UsageError("cache_text", True, problem=problem, valid="0, or a prepared dataset")
-    return False
+    return TextColumns(parts.text_encoder, cache=False)
 
 
 def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:
@@ -243,15 +242,18 @@ def _cut_by_samples(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
     return pinned
 
 
-def build_step(config: TrainConfig, parts: Parts, state: TrainState) -> StepFn:
-    """The jitted step of this run. `state` may be shapes."""
+def build_step(config: TrainConfig, parts: Parts, state: TrainState, text: TextColumns) -> StepFn:
+    """Returns the jitted step of this run, which reads captions as `text` stores them.
+
+    `state` may be shapes.
+    """
     shardings = state_shardings(state, parts.mesh)
     return make_train_step(
         config.objective,
         network(parts.model, parts.mesh),
         parts.optimizer,
         encode=_cut_by_samples(
-            make_encode(parts.text, parts.encoder_in_step(config), chunk=config.encoder_chunk),
+            make_encode(text, parts.encoder_in_step(config), chunk=config.encoder_chunk),
             parts.mesh,
         ),
         seed=config.seed,

@@ -201,7 +201,6 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
         problem = f"less than the {step} steps the run has taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
     feed = open_feed(config, parts, folder, display, source=source, position=position)
-    parts = replace(parts, text=feed.text)
     alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
     feed.begin()
     writers = open_writers(folder, config, resume_at=step) if is_first() else []
@@ -297,12 +296,12 @@ def _train_and_finish(
     config, parts, feed = moving.config, moving.parts, moving.feed
     observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
     rows = local_rows(parts.mesh, config.batch_size)
-    frozen = frozen_arrays(parts.text, feed.text_columns, parts.encoder_in_step(config))
+    frozen = frozen_arrays(feed.text, feed.text_columns, parts.encoder_in_step(config))
     feed.watch(lambda: interruption.requested is not None)
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
     state, window = train(
-        Together(build_step(config, parts, state)),
+        Together(build_step(config, parts, state, feed.text)),
         state,
         feed.loader,
         frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),

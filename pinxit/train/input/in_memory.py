@@ -32,7 +32,7 @@ from pinxit.encoders.text_columns import TextColumns, Track
 from pinxit.files import whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
-from pinxit.train.build import Parts
+from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, Split, dataset_fingerprint, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.encode_chunk import chunk_size
@@ -49,7 +49,7 @@ class InMemoryFeed(Feed):
     ) -> None:
         """Draws and encodes the rows, or reads them from the cache in `folder`."""
         self.config = config
-        self.text = parts.text
+        self.text = text_columns_for(config, parts)
         examples = self._examples(config.dataset_size, "train")
         prepare = partial(
             prepare_rows,
@@ -61,7 +61,7 @@ class InMemoryFeed(Feed):
                 "seed": config.seed,
             },
             autoencoder=parts.autoencoder if config.encodes_ahead else None,
-            text=parts.text,
+            text=self.text,
             cache=folder.cache,
             track=display.track,
             say=display.say,

@@ -26,7 +26,7 @@ from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
 from pinxit.devices.mesh import local_rows
 from pinxit.encoders.text_columns import TextColumns, name_of
-from pinxit.train.build import Parts, check_sizes
+from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed
 from pinxit.train.settings import TrainConfig
@@ -168,7 +168,7 @@ def stored_text(
 ) -> tuple[TextColumns, int | None]:
     """Returns how text is read, and which part's embeddings are stored; the others run inside the
     step."""
-    text = parts.text
+    text = text_columns_for(config, parts)
     stored_of = manifest.identity.get(ENCODERS, {}).get("text") if manifest.text else None
     stored: int | None = None
     if stored_of is not None:

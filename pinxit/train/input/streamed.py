@@ -11,7 +11,7 @@ from pinxit.config import UsageError
 from pinxit.data.outcome import is_dropped
 from pinxit.data.row import Source
 from pinxit.progress import counted
-from pinxit.train.build import Parts, check_sizes
+from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Position
 from pinxit.train.input.encode_chunk import CHUNK, chunk_size
@@ -58,13 +58,13 @@ class StreamedFeed(Feed):
         )
         self.duplicates = check_duplicates(self.stream, position)
         chunk = encode_chunk(config, parts)
+        self.text = text_columns_for(config, parts)
         autoencoder = parts.autoencoder if config.encodes_ahead else None
-        encode = make_row_encoder(autoencoder, parts.text, chunk=chunk, mesh=parts.mesh)
+        encode = make_row_encoder(autoencoder, self.text, chunk=chunk, mesh=parts.mesh)
         self.loader = self._loader = StreamedLoader(
             self.stream, encode, batch_size=config.batch_size, chunk=chunk
         )
-        self.text = parts.text
-        self.text_columns = parts.text.whole([""], chunk=chunk)
+        self.text_columns = self.text.whole([""], chunk=chunk)
 
     def begin(self) -> None:
         """Fetches the held-out rows, unless an earlier part of the run has done so."""
