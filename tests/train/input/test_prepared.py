@@ -190,7 +190,7 @@ def test_an_unfinished_dataset_is_refused(
         train(dataclasses.replace(config, dataset_path=str(out)))
     (out / "manifest.json").unlink()
     with pytest.raises(
-        ValueError, match="not finished: run the same `prepare_command` command again"
+        ValueError, match="not finished: run the same `prepare` command again"
     ):
         train(dataclasses.replace(config, dataset_path=str(out)))
 
