@@ -1,1 +1,1 @@
-"""What training and preparing both read: sources, fetching, decoding, shards and the loader."""
+"""Data code that training and preparing share: sources, fetching, decoding, shards, loaders."""

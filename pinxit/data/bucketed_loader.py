@@ -1,15 +1,15 @@
-"""Batches of one shape each, from rows of several: aspect-ratio buckets.
+"""Serves rows of several shapes in batches of one shape each (aspect-ratio buckets).
 
-A bucket is a run of rows of one shape. Each has an order of its own: epoch after epoch, a new
-permutation of its rows. Its batch ``k`` holds the samples ``k * batch_size`` and following of that
-order, so that what does not fill a batch at the end of an epoch begins the first batch of the
-next one: nothing is dropped, nothing comes twice.
+A bucket is a run of rows of one shape. Each bucket has its own order: a new permutation of its rows
+for every epoch, one after the other. Its batch ``k`` holds the samples from ``k * batch_size`` on
+in that order. Rows that do not fill a batch at the end of an epoch open the first batch of the next
+epoch, so that no row is dropped or repeated.
 
-Which bucket a step takes follows from the step. In epoch ``e`` a bucket of ``n`` rows gives its
-batches from ``floor(e n / batch_size)`` to ``floor((e + 1) n / batch_size) - 1``, as many as there
-are rows for, and the batches of all buckets are shuffled together. After each epoch fewer than a
-batch of each bucket's rows wait for the next, however many epochs have gone. All of it is
-arithmetic on (seed, step): no state, and no table that grows with the dataset.
+The step determines the bucket. In epoch ``e`` a bucket of ``n`` rows contributes its batches from
+``floor(e n / batch_size)`` to ``floor((e + 1) n / batch_size) - 1``, which is every batch that it
+has enough rows for. The batches of all buckets are shuffled together. After each epoch, fewer than
+`batch_size` rows of each bucket carry over to the next; the number does not grow. The schedule is
+arithmetic on (seed, step): it has no state and no table that grows with the dataset.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from pinxit.data.prepared.row_layout import Bucket
 
 
 class Schedule:
-    """The buckets' turns: from a step to a bucket and the number of its batch."""
+    """Assigns to each step a bucket and one of its batches."""
 
     def __init__(self, counts: Sequence[int], *, batch_size: int, seed: int) -> None:
-        """Plans batches of buckets with `counts` rows each, together at least one."""
+        """Plans the batches of buckets with these `counts` of rows. At least one row is needed."""
         self.counts = tuple(counts)
         self.batch_size = batch_size
         self.seed = seed
         self._epoch: tuple[int, grain.MapDataset | None] = (-1, None)
 
     def before(self, epoch: int) -> list[int]:
-        """Returns the batches that each bucket has given before an epoch begins."""
+        """Returns how many batches each bucket has contributed before an epoch begins."""
         return [epoch * count // self.batch_size for count in self.counts]
 
     def epoch(self, step: int) -> int:
-        """Returns the epoch that a step is in; one too small for a single batch has no steps."""
+        """Returns the epoch of a step. An epoch with too few rows for one batch has no steps."""
         rows, buckets = sum(self.counts), len(self.counts)
         low = step * self.batch_size // rows
         high = (step + buckets) * self.batch_size // rows + 1
@@ -50,26 +50,26 @@ class Schedule:
         return low + bisect.bisect_right(epochs, step, key=lambda e: sum(self.before(e))) - 1
 
     def turn(self, step: int) -> tuple[int, int]:
-        """Returns the bucket that step `step` takes, and which of its batches."""
+        """Returns the bucket of a step, and the number of the batch within the bucket."""
         epoch = self.epoch(step)
         starts, stops = self.before(epoch), self.before(epoch + 1)
         ends = list(itertools.accumulate(b - a for a, b in zip(starts, stops, strict=True)))
-        place = self._shuffled(epoch, ends[-1])[step - sum(starts)]
-        assert place is not None  # nothing is filtered
-        bucket = bisect.bisect_right(ends, place)
-        return bucket, stops[bucket] - ends[bucket] + place
+        slot = self._shuffled(epoch, ends[-1])[step - sum(starts)]
+        assert slot is not None  # Grain returns None only for filtered items
+        bucket = bisect.bisect_right(ends, slot)
+        return bucket, stops[bucket] - ends[bucket] + slot
 
     def _shuffled(self, epoch: int, count: int) -> grain.MapDataset:
-        """Returns the epoch's batches in their order."""
-        known, order = self._epoch
-        if order is None or known != epoch:
+        """Returns the shuffled order of an epoch's batches, numbered across all buckets."""
+        cached, order = self._epoch
+        if order is None or cached != epoch:
             order = grain.MapDataset.range(count).shuffle(seed=derived(self.seed, 0, epoch))
             self._epoch = epoch, order
         return order
 
 
 class BucketedLoader(Loader):
-    """Shuffled batches of `rows`, each from one of `buckets`, addressed by step."""
+    """Serves shuffled batches of `rows` by step. Each batch comes from one of `buckets`."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class BucketedLoader(Loader):
         seed: int = 0,
         part: Int[np.ndarray, " p"] | None = None,
     ) -> None:
-        """Takes `part` as `Loader` does. Refuses a dataset whose buckets are all empty."""
+        """Takes the same `part` as `Loader`. Refuses a dataset whose buckets are all empty."""
         super().__init__(rows, batch_size=batch_size, seed=seed, part=part)
         self.buckets = tuple(bucket for bucket in buckets if len(bucket))
         if not self.buckets:
-            raise UsageError("buckets: none of them has a row")
+            raise UsageError("buckets: all of them are empty")
         counts = [len(bucket) for bucket in self.buckets]
         self.schedule = Schedule(counts, batch_size=batch_size, seed=seed)
         self._orders = [
@@ -93,13 +93,13 @@ class BucketedLoader(Loader):
         ]
 
     def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Returns which rows this reader's part of batch `step` holds."""
+        """Returns the row numbers of this reader's part of batch `step`."""
         bucket, batch = self.schedule.turn(step)
         order, first = self._orders[bucket], batch * self.batch_size
-        places = [order[first + int(i)] for i in self.part]
-        return np.asarray(places, np.int64) + self.buckets[bucket].start
+        offsets = [order[first + int(i)] for i in self.part]
+        return np.asarray(offsets, np.int64) + self.buckets[bucket].start
 
 
 def derived(*numbers: int) -> int:
-    """Returns a 32-bit seed that follows from several numbers."""
+    """Returns a 32-bit seed derived from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

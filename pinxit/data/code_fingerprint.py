@@ -1,8 +1,8 @@
-"""The hash of the code that makes a dataset, so that what is computed from it can be kept.
+"""Hashes the code that makes a dataset, so that results computed from it can be cached.
 
-Hashed are the files of the modules that define some functions and classes, and the files that these
-import, directly or not: those of the same package, or, for a file that belongs to no package, those
-that lie beside it. Other packages are not looked into.
+The hash covers the files of the modules that define the functions and classes, and all files that
+these import directly or indirectly from the same package. For a file outside any package, it covers
+the imported files next to it. Other packages are not followed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 OWN = __name__.partition(".")[0]
-"""This package, which the files of other people import but do not own."""
+"""The name of this package. Imports of it from user code are not followed."""
 
 
 def code_fingerprint(*objects: Any) -> str:
     """Returns the hash of the code behind functions, classes and instances.
 
-    Code that has no file (typed into a notebook) counts by its source; where that is not to be had
-    either, the result is another one each time.
+    Code without a file (typed into a notebook) is hashed by its source text. Where the source is
+    not available either, every call returns a different hash.
     """
     files: dict[str, Path] = {}
     digest = hashlib.sha256()
@@ -38,7 +38,7 @@ def code_fingerprint(*objects: Any) -> str:
         if path is None:
             digest.update(_source(definition).encode())
             continue
-        # What is run as a script is called __main__, whatever its file is called.
+        # The module of a script is called __main__, whatever its file is called.
         name = module.__spec__.name if module and module.__spec__ else Path(path).stem
         _collect(name, Path(path), files)
     for name in sorted(files):
@@ -47,12 +47,12 @@ def code_fingerprint(*objects: Any) -> str:
 
 
 def _definition(item: Any) -> Any:
-    """The function or class behind an object."""
+    """Returns the function or class behind an object."""
     while isinstance(item, functools.partial):
         item = item.func
     item = inspect.unwrap(item) if callable(item) else item
-    known = isinstance(item, type) or inspect.isfunction(item)
-    return item if known else type(item)
+    is_definition = isinstance(item, type) or inspect.isfunction(item)
+    return item if is_definition else type(item)
 
 
 def _source(definition: Any) -> str:
@@ -63,7 +63,7 @@ def _source(definition: Any) -> str:
 
 
 def _collect(name: str, path: Path, files: dict[str, Path]) -> None:
-    """Adds a module's file and those that it imports, by their names."""
+    """Adds a module's file and the files that it imports to `files`, by module name."""
     if name in files:
         return
     files[name] = path
@@ -75,13 +75,13 @@ def _collect(name: str, path: Path, files: dict[str, Path]) -> None:
         first = imported.partition(".")[0]
         if first != top if top is not None else first == OWN:
             continue
-        found = _file_of(imported, root)
-        if found is not None:
-            _collect(imported, found, files)
+        file = _file_of(imported, root)
+        if file is not None:
+            _collect(imported, file, files)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Yields the full names of what a module may import, wherever the import stands."""
+    """Yields the full names that a module may import, at its top level or anywhere inside."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -95,7 +95,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _file_of(name: str, root: Path) -> Path | None:
-    """The file of a module below the folder that its name begins in."""
+    """Returns the file of a module whose top-level package lies in `root`, or None."""
     path = root.joinpath(*name.split("."))
     for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
         if file.is_file():

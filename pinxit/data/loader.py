@@ -1,10 +1,10 @@
-"""Batches as a pure function of the step, so that the position in the data is one integer.
+"""Serves batches as a pure function of the step, so that a position in the data is one integer.
 
-The order of samples is a global shuffle by index (Grain): epoch after epoch, each a new permutation
-of all rows, each row once. Batch ``s`` holds samples ``s * batch_size`` and following of that
-order, whatever was read before; resuming at a step reads exactly what an uninterrupted run would
-have read. A reader may take a part of each batch: the parts of several readers, put together, are
-the batches of one.
+The samples are in a global shuffled order (Grain's index shuffle): each epoch is a new permutation
+of all rows and contains every row once. Batch ``s`` holds the samples from ``s * batch_size`` on in
+that order, whatever was read before. A resumed run therefore reads exactly what an uninterrupted
+run would have read. A reader may take only a part of each batch. The parts of several readers add
+up to the batches that a single reader would get.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pinxit.data.read_ahead import read_ahead
 
 @runtime_checkable
 class Rows(Protocol):
-    """A dataset that gives many rows at once."""
+    """A dataset from which many rows can be read at once."""
 
     def __len__(self) -> int: ...
 
@@ -32,10 +32,10 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """Rows held in memory: named arrays with one leading axis."""
+    """Rows in memory: named arrays that share their leading axis."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Refuses arrays of different lengths."""
+        """Takes arrays of one length. Raises ValueError if their lengths differ."""
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays: their lengths differ: {lengths}")
@@ -50,7 +50,7 @@ class ArrayRows:
 
 
 class Loader:
-    """Shuffled batches of `rows`, addressed by step."""
+    """Serves shuffled batches of `rows` by step."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Loader:
         part: Int[np.ndarray, " p"] | None = None,
         count: int | None = None,
     ) -> None:
-        """Shuffles the first `count` rows (none: all). `part` are the indices in each batch that
-        this reader takes, in order (none: all).
+        """Shuffles the first `count` rows (None: all).
 
-        Refuses an empty dataset, and indices beyond the batch.
+        `part` holds the indices within each batch that this reader takes, in order (None: all). An
+        empty dataset and indices beyond the batch are refused.
         """
         count = len(rows) if count is None else count
         if count == 0:
@@ -73,34 +73,36 @@ class Loader:
             raise UsageError(f"batch_size: {batch_size} must be at least 1")
         self.part = np.arange(batch_size) if part is None else np.asarray(part)
         if not len(self.part) or self.part.min() < 0 or self.part.max() >= batch_size:
-            raise ValueError(f"part: {self.part} must be places in a batch of {batch_size}")
+            raise ValueError(f"part: {self.part} must be indices in a batch of {batch_size}")
         self.rows = rows
         self.batch_size = batch_size
-        """Samples of a whole batch."""
+        """The number of samples in a whole batch, over all parts."""
         order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
         self._order = order
         self.wait_seconds = 0.0
-        """Time that `batches` has waited for data, in all."""
+        """Total time that consumers of `batches` have waited for data, in seconds."""
 
     def row_numbers(self, step: int) -> Int[np.ndarray, " b"]:
-        """Returns which rows this reader's part of batch `step` holds."""
+        """Returns the row numbers of this reader's part of batch `step`."""
         first = step * self.batch_size
         return np.asarray([self._order[first + int(i)] for i in self.part], np.int64)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Returns this part of batch `step`: the rows' arrays, and `index`, the samples' positions
-        in the order."""
+        """Returns this reader's part of batch `step`: the arrays of its rows, and ``index``, the
+        positions of the samples in the shuffled order (int32, modulo 2**31)."""
         index = (step * self.batch_size + self.part.astype(np.int64)) % 2**31
         return {**self.rows.take(self.row_numbers(step)), "index": index.astype(np.int32)}
 
     def batches(
         self, start: int, stop: int, *, prefetch: int = 4
     ) -> Generator[dict[str, np.ndarray], None, None]:
-        """Yields batches `start` to `stop - 1`, read ahead by a thread; close the generator to end
-        the thread."""
+        """Yields batches `start` to `stop - 1`, which a thread reads up to `prefetch` ahead.
+
+        Closing the generator ends the thread.
+        """
         batches = (self.batch(step) for step in range(start, stop))
         return read_ahead(batches, ahead=prefetch, name="pinxit-loader", waited=self._waited)
 
     def _waited(self, seconds: float) -> None:
-        """Counts time spent waiting for data."""
+        """Adds to the time spent waiting for data."""
         self.wait_seconds += seconds

@@ -1,4 +1,4 @@
-"""A dataset of nothing: coloured gradients with captions, deterministic by row, for tests."""
+"""Generates coloured gradients with captions, deterministic by row, as a dataset for tests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WHERE = ("left", "right", "top", "bottom")
 
 @dataclass(frozen=True)
 class MockImages:
-    """`length` images of a colour that fades in from one side."""
+    """A dataset of `length` images, each of a colour that fades out from one side."""
 
     length: int
-    """Number of rows."""
+    """The number of rows."""
     image_size: int = 64
-    """Side in pixels."""
+    """The side of the square images, in pixels."""
     seed: int = 0
-    """Another seed, other images."""
+    """The seed that determines the images."""
 
     def __len__(self) -> int:
         return self.length
@@ -51,5 +51,5 @@ class MockImages:
 
 
 def mock_examples(size: int, image_size: int, *, seed: int, split: str) -> MockImages:
-    """Coloured gradients with captions: for tests."""
+    """Returns coloured gradients with captions, for tests."""
     return MockImages(size, image_size, seed=seed + (split == "heldout"))

@@ -1,9 +1,8 @@
-"""What became of a row: one word of `STATUSES` or ``http_<code>`` for every row of a source.
+"""Records the outcome of each row of a source: a word of `STATUSES`, or ``http_<code>``.
 
-Nothing is lost silently: every row of a source ends in exactly one `Outcome`. Some outcomes are
-final (the server says 404, the image is too small). Others may heal by themselves (a time-out, an
-overloaded server), and `can_heal` tells them apart, so that a second attempt costs only what can
-still be won.
+No row is lost silently: every row of a source gets exactly one `Outcome`. Some outcomes are final
+(the server answers 404, the image is too small). Others are temporary (a timeout, an overloaded
+server). `can_heal` separates the two, so that a retry covers only rows that may still succeed.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a row. Refuses a status that is not a word of `STATUSES`."""
+    """The outcome of one row. A status outside `STATUSES` and ``http_<code>`` is refused."""
 
     key: str
-    """The row's."""
+    """The key of the row."""
     status: str
+    """A word of `STATUSES`, or ``http_<code>``."""
     detail: str = ""
-    """One line for people: which limit, which address, what the decoder said."""
+    """One line of explanation, such as the limit, the address or the decoder's error."""
 
     def __post_init__(self) -> None:
         if not is_status(self.status):
@@ -29,58 +29,58 @@ class Outcome:
 
 STATUSES: dict[str, str] = {
     "ok": "kept",
-    # filters, on what the source says of the row
+    # filters, which see only the values that the source states
     "filtered_side": "the shorter side is below the minimum",
-    "filtered_aspect": "the longer side is too many times the shorter",
+    "filtered_aspect": "the aspect ratio is too extreme",
     "filtered_watermark": "probably watermarked",
     "filtered_nsfw": "probably not safe for work",
     "filtered_aesthetic": "the aesthetic score is below the minimum",
-    "filtered_clip_similarity": "caption and image agree too little",
+    "filtered_clip_similarity": "the caption matches the image too poorly",
     "filtered_words": "the caption has too few words",
     "filtered_characters": "the caption is too long",
     "filtered_phash": "an image with this perceptual hash was seen before",
     "filtered_url": "this URL was seen before",
     "filtered_domain": "the URL's domain is blocked",
-    "filtered_missing": "the row lacks a figure that a filter needs",
+    "filtered_missing": "the row lacks a value that a filter needs",
     # the source
     "no_url": "the row has neither an image nor a URL, or is unreadable",
     "no_caption": "the row has no caption",
     # fetching
     "timeout": "the whole attempt took too long",
     "dns": "the host's name does not resolve",
-    "connect": "no connection, or it broke",
+    "connect": "the connection failed or broke off",
     "tls": "the server's certificate or the TLS handshake failed",
-    "protocol": "the answer is not understandable HTTP",
+    "protocol": "the response is not valid HTTP",
     "blocked": "the address or the domain is refused (private network, block list)",
-    "scheme": "neither http nor https, or no URL at all",
-    "redirects": "redirected too often, or to nowhere",
+    "scheme": "not an http or https URL, or no URL at all",
+    "redirects": "too many redirects, or a redirect without a valid target",
     "too_big": "the body is longer than the limit",
     "encoded": "the body has a Content-Encoding",
     "empty": "the body is empty",
     "opt_out": "the owner asked not to be used for training (X-Robots-Tag)",
     # decoding
-    "not_image": "the bytes are no image of an accepted format",
-    "too_many_pixels": "the header announces more pixels than the limit",
+    "not_image": "the bytes are not an image in an accepted format",
+    "too_many_pixels": "the image header states more pixels than the limit",
     "too_small": "the image itself is smaller than the minimum",
-    "decode_error": "the decoder gave up (corrupt, truncated, out of memory)",
+    "decode_error": "decoding failed (corrupt, truncated, out of memory)",
     "decode_timeout": "the decoder took too long",
 }
-"""Status to its meaning. An HTTP answer other than 200 is ``http_<code>``, such as http_404."""
+"""Maps each status to its meaning. HTTP responses other than 200 are ``http_<code>``: http_404."""
 HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol"})
-"""Ends of a fetch that may be different another day."""
+"""The statuses of failed fetches that may succeed later."""
 HEALABLE_CODES = frozenset({408, 425, 429})
-"""As `HEALABLE`, for HTTP codes; all of 500 to 599 besides."""
+"""The HTTP codes of responses that may succeed later, in addition to 500 to 599."""
 
 
 def http_status(code: int) -> str:
-    """The status of an HTTP answer with this code (100 to 999, as the web sends them)."""
+    """Returns the status of an HTTP response. Real servers send codes from 100 to 999."""
     if not 100 <= code <= 999:
-        raise ValueError(f"code: {code} is no HTTP status code; valid: 100 to 999")
+        raise ValueError(f"code: {code} is not an HTTP status code; valid: 100 to 999")
     return f"http_{code}"
 
 
 def http_code(status: str) -> int | None:
-    """The code of an ``http_<code>`` status; None for every other word."""
+    """Returns the code of an ``http_<code>`` status, or None for all other statuses."""
     digits = status.removeprefix("http_")
     if digits == status or len(digits) != 3 or not (digits.isascii() and digits.isdigit()):
         return None
@@ -88,12 +88,12 @@ def http_code(status: str) -> int | None:
 
 
 def is_status(status: str) -> bool:
-    """Whether this is a word of `STATUSES` or an ``http_<code>``."""
+    """Returns whether this is a word of `STATUSES` or an ``http_<code>``."""
     return status in STATUSES or http_code(status) is not None
 
 
 def meaning(status: str) -> str:
-    """A status in words."""
+    """Returns the meaning of a status in words."""
     code = http_code(status)
     if code is not None:
         return f"the server answered {code}"
@@ -104,7 +104,7 @@ def meaning(status: str) -> str:
 
 
 def can_heal(status: str) -> bool:
-    """Whether another attempt may end differently: what a retry of the failed rows takes."""
+    """Returns whether another attempt may succeed. Retries cover exactly these rows."""
     code = http_code(status)
     if code is not None:
         return code in HEALABLE_CODES or 500 <= code <= 599
@@ -112,5 +112,5 @@ def can_heal(status: str) -> bool:
 
 
 def is_dropped(status: str) -> bool:
-    """Returns whether a row with this status was dropped before its image was asked for."""
+    """Returns whether a row with this status was dropped before its image was requested."""
     return status.startswith("filtered_") or status in ("no_url", "no_caption")

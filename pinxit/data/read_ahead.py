@@ -1,4 +1,4 @@
-"""Items that a thread takes from an iterator, a few ahead of their use."""
+"""Reads items from a generator in a thread, a few ahead of their use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
-"""The pause between two looks at `interrupted` while the consumer waits."""
+"""Seconds between two calls of `interrupted` while the consumer waits."""
 _END = object()
 
 
@@ -27,11 +27,12 @@ def read_ahead(
 ) -> Generator[T, None, None]:
     """Yields the items of a generator, which runs in a thread called `name`.
 
-    At most `ahead` items wait to be used; `waited` receives the seconds spent waiting for each. An
-    exception of the generator is raised here, behind the items before it. If `interrupted` returns
-    True while there is nothing to yield, this generator ends. Closing it sets `closed`, which
-    `items` may look at, closes `items` in the thread, and waits for the thread, at most `patience`
-    seconds.
+    The thread stays at most `ahead` items ahead. `waited` receives the seconds that the consumer
+    waited for each item. An exception in `items` is raised here after all earlier items. This
+    generator ends early if `interrupted` returns True while no item is ready.
+
+    Closing this generator sets `closed`, which `items` may check, makes the thread close `items`,
+    and waits for the thread for at most `patience` seconds (None: until it ends).
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=ahead)
     closed = closed or threading.Event()
@@ -69,7 +70,7 @@ def read_ahead(
 def _next(
     ready: queue.Queue[Any], waited: Callable[[float], None], interrupted: Callable[[], bool]
 ) -> Any:
-    """Returns what the thread has put next, or `_END` when interrupted."""
+    """Returns the next object that the thread put, or `_END` when interrupted."""
     start = time.perf_counter()
     try:
         while True:

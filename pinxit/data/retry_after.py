@@ -1,4 +1,4 @@
-"""The ``Retry-After`` header: how long a server asks to be left alone."""
+"""Parses the ``Retry-After`` header, in which a server asks clients to wait."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from email.utils import parsedate_to_datetime
 
 
 def seconds_of(retry_after: str) -> float | None:
-    """Returns a ``Retry-After`` header, seconds or a date, as seconds from now; None if it is
-    neither."""
+    """Returns the wait in seconds that a ``Retry-After`` header asks for, as a number or as a date.
+
+    Returns None if the header is neither.
+    """
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

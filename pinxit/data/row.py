@@ -1,7 +1,7 @@
-"""The records of the data path: a row before anything is spent on it, its unit and its source.
+"""Defines rows, units and sources: the records that preparing and streaming work on.
 
-A `Source` is a list of units of work, each a run of rows: the unit is what a worker takes, what is
-done again after a crash, and what a row's key begins with.
+A `Source` is a list of units, and a unit is a run of rows. Workers take one unit at a time, a crash
+repeats at most the current unit, and the key of every row begins with the id of its unit.
 """
 
 from __future__ import annotations
@@ -13,52 +13,60 @@ from typing import Any, Protocol, runtime_checkable
 from pinxit.config import plain
 
 SCORES = ("watermark", "nsfw", "aesthetic", "clip_similarity")
-"""The scores a row may bear, by name: watermark and nsfw are probabilities in [0, 1] (nsfw: the
-larger where a source has several), aesthetic is the LAION predictor's figure, about 1 to 10 (its
-versions 1 and 2 are not comparable), clip_similarity a cosine."""
+"""The names of the scores that a row may have.
+
+``watermark`` and ``nsfw`` are probabilities in [0, 1]; if a source has several NSFW scores, the
+largest counts. ``aesthetic`` is the output of the LAION predictor, about 1 to 10 (its versions 1
+and 2 are not comparable). ``clip_similarity`` is a cosine.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source, before anything is spent on it."""
+    """One row of a source, before its image is fetched or decoded."""
 
     key: str
-    """Unique in the source and stable from run to run: "<unit id>/<row number, 8 digits>"."""
+    """Unique in the source and the same in every run: "<unit id>/<row number, 8 digits>"."""
     url: str | None
-    """Where the image is; None where the source bears it."""
+    """The URL of the image; None if the source holds the image itself."""
     caption: str
     width: int | None = None
-    """In pixels, as the source states it: not to be trusted."""
+    """Width in pixels, as stated by the source. The image may differ."""
     height: int | None = None
+    """Height in pixels, as stated by the source. The image may differ."""
     phash: str | None = None
-    """64-bit perceptual hash of the image, 16 lower-case hex digits."""
+    """The 64-bit perceptual hash of the image, as 16 lower-case hex digits."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Any of `SCORES`."""
+    """Values of any of the `SCORES`, by name."""
     image: bytes | None = None
-    """The encoded image, where the source bears it."""
+    """The encoded image, if the source holds it."""
     origin: str | None = None
-    """Where an image that the source bears came from: for filters and reports, never fetched."""
+    """The URL that an image held by the source came from. Filters and reports use it; it is never
+    fetched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A run of rows of one source: what one worker takes, and what a crash costs at most."""
+    """A run of rows of one source. Workers take whole units; a crash repeats at most one each."""
 
     id: str
-    """Unique in the source, stable from run to run, and safe as a file name: "00012-003"."""
+    """Unique in the source, the same in every run, and safe as a file name: "00012-003"."""
     path: str
-    """The file or folder that holds the rows, as the source opens it."""
+    """The file or folder that holds the rows, in the form in which the source opens it."""
     part: int = 0
-    """Which part of it: a run of row groups or of lines; 0 where the unit is the whole file."""
+    """The index of the part (a run of row groups or lines); 0 if the unit is the whole file."""
     rows: int | None = None
-    """How many, where that is known before reading."""
+    """The number of rows; None if it is not known before reading."""
     offset: int = 0
-    """Where the part begins, in bytes (sources of lines only)."""
+    """The byte offset at which the part begins (text files only)."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows by units. Small, and the same after pickling: workers get a copy."""
+    """A list of units and a way to read their rows.
+
+    Workers get a pickled copy, so that a source must be small and work the same after pickling.
+    """
 
     @property
     def name(self) -> str:
@@ -67,47 +75,52 @@ class Source(Protocol):
 
     @property
     def revision(self) -> str | None:
-        """What is read, exactly: a commit of the hub, or a fingerprint of the files."""
+        """The exact version of the data: a commit of the hub, or a fingerprint of the files."""
         ...
 
     @property
     def bears_images(self) -> bool:
-        """Whether the rows bear encoded images; then none has a URL to fetch."""
+        """Whether the rows hold encoded images. If so, no row has a URL to fetch."""
         ...
 
     @property
     def unit_rows(self) -> int | None:
-        """How many rows a unit has at most; None where every file is one unit."""
+        """The most rows that a unit may have; None if every file is one unit."""
         ...
 
     @property
     def columns(self) -> Any:
-        """The columns that the rows are made from, as a dataclass; None where there are none."""
+        """The columns that the rows are made from, as a dataclass; None if there are none."""
         ...
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """Every unit, in an order that never changes; only the first `limit`, where given."""
+        """Returns all units, or only the first `limit`, always in the same order."""
         ...
 
     def read(self, unit: Unit) -> Iterator[Row]:
-        """The rows of a unit, every one of them, always in the same order."""
+        """Yields all rows of a unit, always in the same order."""
         ...
 
     def count(self, unit: Unit) -> int:
-        """How many rows a unit has, found out at the least cost. ValueError if it is damaged."""
+        """Returns the number of rows of a unit, as cheaply as possible.
+
+        Raises ValueError if the unit is damaged.
+        """
         ...
 
 
 def source_identity(source: Source) -> dict[str, Any]:
-    """Returns the settings of a source that decide its rows and their keys, as plain JSON."""
+    """Returns the settings that determine a source's rows and their keys, as plain JSON."""
     identity = {"name": source.name, "revision": source.revision}
-    ways = {"unit_rows": source.unit_rows, "columns": source.columns}
-    return identity | {name: plain(value) for name, value in ways.items() if value is not None}
+    optional = {"unit_rows": source.unit_rows, "columns": source.columns}
+    return identity | {name: plain(value) for name, value in optional.items() if value is not None}
 
 
 def unusable(row: Row) -> str | None:
-    """Returns the status of a row that cannot become a training example, whatever the filters are:
-    "no_url" or "no_caption". Returns None for all others."""
+    """Returns "no_url" or "no_caption" for a row that can never become a training example.
+
+    Returns None for all other rows, which the filters may still drop.
+    """
     if row.url is None and row.image is None:
         return "no_url"
     return None if row.caption.strip() else "no_caption"

@@ -1,4 +1,4 @@
-"""From rows to decoded images: the way that preparing and streaming share.
+"""Turns rows into decoded images, for preparing and for streaming alike.
 
 ::
 
@@ -7,9 +7,9 @@
                                     v
                                failures
 
-`reason_to_drop` asks the filters, `row_images` does the rest. Preparing writes the images into
-shards, in the order of the rows; a stream trains on them as they come. Both count every row once:
-a row is dropped, fails to be fetched, or comes out with its decoder's status.
+`reason_to_drop` applies the filters, and `row_images` fetches and decodes. Preparing writes the
+images into shards in the order of the rows. Streaming trains on them in the order of their arrival.
+Both count every row exactly once: it is dropped, its fetch fails, or it has the decoder's status.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from pinxit.data.row import Row, unusable
 
 K = TypeVar("K")
 FetchFn = Callable[[Iterable[tuple[Any, str]]], Iterator[tuple[Any, Fetched]]]
-"""(key, result) for each (key, URL), in any order: `fetch_all` with its settings."""
+"""Yields (key, result) for each (key, URL), in any order, as `fetch_all` does."""
 DecodeFn = Callable[[Iterable[tuple[Any, bytes]]], Iterator[tuple[Any, Decoded]]]
-"""(key, result) for each (key, encoded image); ``str(key)`` seeds its crop: `DecodePool.map`."""
+"""Yields (key, result) for each (key, encoded image), as `DecodePool.map` does. ``str(key)`` seeds
+the random crop."""
 
 
 def reason_to_drop(row: Row, row_filter: Filter) -> str | None:
-    """Returns the status of a row whose image is not wanted, or None if it is."""
+    """Returns the status of a row that is dropped before fetching, or None if it is kept."""
     return unusable(row) or row_filter.check(row)
 
 
@@ -44,13 +45,13 @@ def row_images(
     failed: Callable[[K, str, str], None],
     share_urls: bool = False,
 ) -> Generator[tuple[K, Decoded], None, None]:
-    """Yields (key, decoder's result) for each (key, row) whose image arrives.
+    """Yields (key, decoded image) for each (key, row) whose image could be fetched.
 
     ``str(key)`` must be the row's key. `failed` receives the key, status and detail of every other
-    row. `rows` are read as they are needed; with `share_urls` all are read first, and a URL that
-    several rows link to is fetched once. Closing the generator ends fetching and decoding.
+    row. `rows` is consumed lazily. With `share_urls` it is read to its end first, and a URL that
+    several rows share is fetched once. Closing the generator ends fetching and decoding.
     """
-    bodies = _borne(rows) if bears_images else _fetched(rows, fetch, failed, share_urls)
+    bodies = _embedded(rows) if bears_images else _fetched(rows, fetch, failed, share_urls)
     with closing(bodies):
         images = decode(bodies)
         try:
@@ -59,7 +60,7 @@ def row_images(
             _close(images)
 
 
-def _borne(rows: Iterable[tuple[K, Row]]) -> Generator[tuple[K, bytes], None, None]:
+def _embedded(rows: Iterable[tuple[K, Row]]) -> Generator[tuple[K, bytes], None, None]:
     """Yields the encoded images that the rows hold."""
     for key, row in rows:
         assert row.image is not None
@@ -72,7 +73,7 @@ def _fetched(
     failed: Callable[[K, str, str], None],
     share_urls: bool,
 ) -> Generator[tuple[K, bytes], None, None]:
-    """Yields the encoded images that the rows link to."""
+    """Yields the encoded images that the rows' URLs lead to."""
     links = ((key, row.url or "") for key, row in rows)
     requests = _by_url(links) if share_urls else (((key,), url) for key, url in links)
     results = fetch(requests)
@@ -88,7 +89,7 @@ def _fetched(
 
 
 def _by_url(links: Iterable[tuple[K, str]]) -> list[tuple[tuple[K, ...], str]]:
-    """Returns the keys of each URL, in the order in which the URLs first occur."""
+    """Groups the keys by URL, in the order in which the URLs first occur."""
     keys: dict[str, list[K]] = {}
     for key, url in links:
         keys.setdefault(url, []).append(key)

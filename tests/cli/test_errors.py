@@ -23,7 +23,7 @@ INTERNAL = {
     "pinxit/data/images/decode.py": "caught by the decoder: the reason of one row",
     "pinxit/data/images/decode_pool.py": "the protocol between two processes of ours",
     "pinxit/data/filters/histograms.py": "the figures' names are the package's own",
-    "pinxit/data/loader.py": "arrays and places in a batch are made by the package",
+    "pinxit/data/loader.py": "arrays and indices in a batch are made by the package",
     "pinxit/data/prepared/prepared_rows.py": "the loader takes the rows of one bucket together",
     "pinxit/data/prepared/shards.py": "arrays to store are the package's own; reading is caught",
     "pinxit/data/outcome.py": "statuses are the package's own",

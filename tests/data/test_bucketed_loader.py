@@ -140,5 +140,5 @@ def test_empty_buckets_are_left_out():
         rows, buckets=[Bucket(None, 0, 0), Bucket(None, 0, 4)], batch_size=2, seed=0
     )
     assert len(one.buckets) == 1 and set(one.row_numbers(0)) < set(range(4))
-    with pytest.raises(ValueError, match="none of them has a row"):
+    with pytest.raises(ValueError, match="buckets: all of them are empty"):
         BucketedLoader(rows, buckets=[Bucket(None, 2, 2)], batch_size=2)

@@ -77,7 +77,7 @@ def test_wrong_input_is_named():
         loader(batch_size=0)
     with pytest.raises(ValueError, match="empty"):
         loader(rows=0)
-    with pytest.raises(ValueError, match="places in a batch of 4"):
+    with pytest.raises(ValueError, match="indices in a batch of 4"):
         Loader(ArrayRows({"a": np.zeros(3)}), batch_size=4, part=np.array([3, 4]))
     with pytest.raises(ValueError, match="differ"):
         ArrayRows({"a": np.zeros(3), "b": np.zeros(4)})
