@@ -1,1 +1,1 @@
-"""Turns image bytes into arrays of the training size, in processes that may be killed."""
+"""Turns image bytes into arrays of the training size, in processes that can be killed."""

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the few sizes that pictures become, so that a batch has one shape.
+"""Chooses aspect-ratio buckets: a few image sizes, so that all images of a batch have one shape.
 
 All pairs of sizes are (width, height).
 """
@@ -16,10 +16,10 @@ Size = tuple[int, int]
 
 @functools.lru_cache
 def make_buckets(size: int, *, max_ratio: float = 2.0, step: int = 64) -> tuple[Size, ...]:
-    """Sizes (width, height), the narrowest first, of at most ``size**2`` pixels.
+    """Returns bucket sizes (width, height) of at most ``size**2`` pixels, the narrowest first.
 
-    Sides are multiples of `step`, the longer one at most `max_ratio` times the shorter. Of a
-    shorter side the longest fitting one is taken, so that no bucket costs more than the square.
+    Sides are multiples of `step`, and the longer side is at most `max_ratio` times the shorter.
+    Each shorter side gets the longest side that fits, so no bucket costs more than the square.
     """
     positive("step", step)
     positive("max_ratio", max_ratio)
@@ -34,6 +34,6 @@ def make_buckets(size: int, *, max_ratio: float = 2.0, step: int = 64) -> tuple[
 
 
 def nearest_bucket(original: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket whose aspect ratio is nearest, by factor; the first of equals."""
+    """Returns the bucket whose aspect ratio differs by the smallest factor; the first of a tie."""
     ratio = math.log(original[0] / original[1])
     return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1]) - ratio))

@@ -1,19 +1,21 @@
-"""From an encoded image to the pixels that are trained on: checked, turned, on white, cropped.
+"""Decodes an image from untrusted bytes into the RGB pixels of one training example.
 
-Nothing about the bytes is believed. Their first bytes must be those of an accepted format, the
-size in the header is checked before a pixel is decoded, only the first frame is read, and whatever
-the decoder says of broken bytes ends in a status of `pinxit.data.row`, never in an exception.
+The first bytes must be those of an accepted format, and the size in the header is checked before
+any pixel is decoded. Only the first frame is read. Every error of the decoder becomes a status of
+`pinxit.data.outcome`, never an exception.
 
-A picture of W x H pixels, turned as its EXIF says, is cropped to the aspect ratio of its target
-w x h, losing as little as possible, and scaled by ``max(w / W, h / H)`` with a bicubic filter that
-widens with the scale (antialiasing). The crop is given in whole pixels of the original, so that a
-model can be told of it. A JPEG that is to shrink much is decoded at 1/2, 1/4 or 1/8 of its size
-right away, from a part of its cosine coefficients: two to three times faster, and less than one
-grey level (of 255) away from the long way on average.
+An image of W x H pixels is turned upright according to its EXIF orientation. It is then cropped to
+the aspect ratio of its target w x h, losing as little as possible, and scaled by
+``max(w / W, h / H)`` with a bicubic filter that widens with the scale (antialiasing). The crop box
+is in whole pixels of the original, so that a model can be conditioned on it. A JPEG that will
+shrink a lot is decoded directly at 1/2, 1/4 or 1/8 of its size, from a part of its cosine
+coefficients. This is two to three times faster, and its pixels differ from those of a full decode
+by less than one grey level (of 255) on average.
 
-Colours become RGB as the decoder has them: transparency on white, palettes resolved, CMYK by the
-plain formula, of 16 bits the upper 8. Colour profiles are not applied. All pairs of sizes in this
-file are (width, height), all boxes (left, upper, right, lower) with the last two exclusive.
+Colours become RGB as the decoder returns them: transparent pixels are composited on white,
+palettes are resolved, CMYK is converted by the plain formula, and 16-bit values keep their upper 8
+bits. Colour profiles are not applied. All sizes in this file are (width, height), and all boxes are
+(left, upper, right, lower) with right and lower exclusive.
 """
 
 from __future__ import annotations
@@ -56,10 +58,10 @@ FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
     "BMP": (rb"BM", BmpImagePlugin.BmpImageFile),
     "TIFF": (rb"II\*\x00|MM\x00\*", TiffImagePlugin.TiffImageFile),
 }
-"""Format to the pattern of its first bytes and its reader. The reader is called by itself, so that
-no other one, and no limit of the process, has a say."""
+"""Format to the pattern of its first bytes and its reader. The reader is called directly, so that
+neither Pillow's choice of a reader nor its process-wide pixel limit applies."""
 
-STRANGERS = {
+OTHER_DATA = {
     "HTML": rb"(?is)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
     "SVG or XML": rb"(?is)(\xef\xbb\xbf)?\s*<(\?xml|svg)",
     "JSON": rb"\s*[{\[]",
@@ -70,14 +72,14 @@ STRANGERS = {
     "PDF": rb"%PDF",
     "gzip": rb"\x1f\x8b",
 }
-"""What servers send in place of an image, to be named in the reason."""
+"""Name to pattern of other data that servers send instead of an image, for `Decoded.detail`."""
 
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
     *(MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
     *(struct.error, zlib.error),
 )
-"""What Pillow raises for broken bytes, by experience: most built-in exceptions."""
+"""Exceptions that Pillow was seen to raise for broken bytes: most of the built-in ones."""
 
 ORIENTATION = 0x0112
 TURNS: dict[int, Image.Transpose | None] = {
@@ -90,40 +92,40 @@ TURNS: dict[int, Image.Transpose | None] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to the turn that shows the picture upright."""
+"""EXIF orientation to the transposition that makes the image upright."""
 
 SCALED_DECODE_GAP = 1.5
-"""How much larger than its target a JPEG decoded at a part of its size must remain. At 1 the loss
-of detail is visible in the figures (2.5 grey levels), at 1.5 it is not (0.7), at 2 no better."""
+"""Factor by which a JPEG decoded at a fraction of its size must still exceed its target. At 1 the
+loss of detail is measurable (2.5 grey levels), at 1.5 it is not (0.7), and 2 is no better."""
 REDUCING_GAP = 3.0
-"""The same for the averaging of whole pixels before the filter, which any format may get."""
+"""The same factor for averaging blocks of pixels before the filter, which applies to any format."""
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Which images are accepted, and what is made of them."""
+    """Settings for which images are accepted and how they are cropped and scaled."""
 
     size: int = 256
-    """Side of the square that a picture becomes, in pixels, unless there are `buckets`."""
+    """Side of the square that an image is scaled to, in pixels, unless `buckets` are set."""
     crop: Literal["center", "random"] = "center"
-    """Which part remains where the aspect ratio differs; random depends on the key alone."""
+    """Part of the image to keep if its aspect ratio differs; random depends on the key alone."""
     max_pixels: int = 64 * 2**20
-    """A header that announces more is not followed."""
+    """Largest number of pixels; an image whose header announces more is not decoded."""
     min_side: int = 0
-    """A picture whose shorter side is below this is refused; 0 takes all, enlarging them."""
+    """Smallest shorter side, in pixels; smaller images are refused. 0 accepts and enlarges all."""
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-    """Accepted formats; TIFF is the one more that is known."""
+    """Accepted formats; TIFF is also supported but not accepted by default."""
     bucket_step: int = 0
-    """Above 0, pictures keep about their aspect ratio: sides are multiples of this, areas at most
-    size x size (see `make_buckets`); 0: squares."""
+    """Above 0, images roughly keep their aspect ratio: sides are multiples of this, and areas at
+    most size x size (see `make_buckets`). 0 makes squares."""
     buckets: tuple[tuple[int, int], ...] = ()
-    """Target sizes (width, height) to choose from by aspect ratio, in place of `bucket_step`."""
+    """Target sizes (width, height) to choose from by aspect ratio; they replace `bucket_step`."""
     timeout: float = 20.0
-    """Seconds after which a `DecodePool` kills the process that decodes."""
+    """Seconds for one image, after which a `DecodePool` kills the decoding process."""
     workers: int | None = None
-    """Processes of a `DecodePool`; none means one per available core."""
+    """Number of processes of a `DecodePool`; none means one per available core."""
     memory_mb: int = 1024
-    """What one image may take in a `DecodePool`'s process, in MiB (Linux)."""
+    """Memory that one image may take in a process of a `DecodePool`, in MiB (Linux only)."""
 
     def __post_init__(self) -> None:
         for field in ("size", "max_pixels", "workers", "memory_mb"):
@@ -142,80 +144,83 @@ class ImageConfig:
 
     @property
     def targets(self) -> tuple[Size, ...]:
-        """The sizes that a picture may become."""
+        """The sizes that an image may be scaled to."""
         if self.bucket_step and not self.buckets:
             return make_buckets(self.size, step=self.bucket_step)
         return self.buckets or ((self.size, self.size),)
 
     @property
     def bucketed(self) -> bool:
-        """Whether pictures become of several sizes."""
+        """Whether images are scaled to more than one size."""
         return bool(self.buckets or self.bucket_step)
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What became of an encoded image."""
+    """Holds the result of decoding one image."""
 
     status: str
-    """ok, not_image, too_many_pixels, too_small, decode_error or decode_timeout."""
+    """One of ok, not_image, too_many_pixels, too_small, decode_error or decode_timeout."""
     image: UInt8[np.ndarray, "h w 3"] | None = None
-    """The picture at its target size; None unless ok."""
+    """The image at its target size; None unless the status is ok."""
     detail: str = ""
-    """Why not, in one line; the same bytes give the same words."""
+    """The reason for a failure in one line; the same bytes give the same text."""
     original: Size = (0, 0)
-    """Size of the picture, upright; (0, 0) where it was not read."""
+    """Size of the upright image before cropping; (0, 0) if it was not read."""
     crop: Box = (0, 0, 0, 0)
-    """The part of the original that the image shows, in its pixels."""
+    """The part of the original that `image` shows, in pixels of the original."""
 
 
 def decode(data: bytes, config: ImageConfig, *, key: str = "") -> Decoded:
-    """The picture in `data`, at its target size, or why there is none. Never raises for `data`.
+    """Decodes `data` to its target size, or returns the reason for a failure.
 
-    A pure function: a random crop depends on `key` alone. It bounds neither its time nor the
-    memory below the pixels' limit: bytes from the web go through a `DecodePool`.
+    Never raises for invalid `data`. The function is pure: a random crop depends on `key` alone. It
+    limits neither its time nor, apart from the number of pixels, its memory, so bytes from the web
+    belong in a `DecodePool`.
     """
-    found = sniff(data)
-    if found not in config.formats:
-        return Decoded("not_image", detail=f"{found or _stranger(data)} is not accepted")
+    announced = sniff(data)
+    if announced not in config.formats:
+        return Decoded("not_image", detail=f"{announced or _name(data)} is not accepted")
     try:
         with _without_warnings():
-            return _decode(data, found, config, key)
+            return _decode(data, announced, config, key)
     except Image.DecompressionBombError as error:
-        return Decoded("too_many_pixels", detail=_said(error))
+        return Decoded("too_many_pixels", detail=_one_line(error))
     except FAULTS as error:
-        return Decoded("decode_error", detail=_said(error))
+        return Decoded("decode_error", detail=_one_line(error))
 
 
 def sniff(data: bytes) -> str:
-    """The format of `FORMATS` that the first bytes announce; "" for any other."""
+    """Returns the format of `FORMATS` that the first bytes announce, or "" for any other."""
     for name, (pattern, _) in FORMATS.items():
         if re.match(pattern, data[:16], re.DOTALL):
             return name
     return ""
 
 
-def _stranger(data: bytes) -> str:
+def _name(data: bytes) -> str:
+    """Returns a name for data that is not an image of a known format."""
     if not data:
         return "an empty body"
-    for name, pattern in STRANGERS.items():
+    for name, pattern in OTHER_DATA.items():
         if re.match(pattern, data[:256]):
             return name
     return f"something that begins with {data[:8].hex(' ')}"
 
 
-def _decode(data: bytes, found: str, config: ImageConfig, key: str) -> Decoded:
-    """`decode` without the net."""
-    announced = _webp_size(data) if found == "WEBP" else (0, 0)
-    if math.prod(announced) > config.max_pixels:
-        return _too_many(announced)
-    with FORMATS[found][1](io.BytesIO(data)) as picture:
+def _decode(data: bytes, image_format: str, config: ImageConfig, key: str) -> Decoded:
+    """Does the work of `decode`, but lets Pillow's exceptions through."""
+    canvas = _webp_size(data) if image_format == "WEBP" else (0, 0)
+    if math.prod(canvas) > config.max_pixels:
+        return _too_many(canvas)
+    with FORMATS[image_format][1](io.BytesIO(data)) as picture:
         if math.prod(picture.size) > config.max_pixels:
             return _too_many(picture.size)
-        if found == "PNG":
-            picture.load()  # its EXIF may follow the pixels, whose faults are not the EXIF's
-        # the reader of TIFF turns the picture itself
-        turn = 1 if found == "TIFF" else _orientation(picture)
+        if image_format == "PNG":
+            # EXIF may follow the pixels: load them here, where their faults are not ignored
+            picture.load()
+        # Pillow's TIFF reader turns the image upright itself
+        turn = 1 if image_format == "TIFF" else _orientation(picture)
         stored = picture.size
         original = _swapped(stored, turn)
         if min(original) < config.min_side:
@@ -236,20 +241,20 @@ def _too_many(size: Size) -> Decoded:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow's remarks about broken metadata are of no use to anyone here."""
+    """Suppresses Pillow's warnings about broken metadata, which no caller can act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
-def _said(error: BaseException) -> str:
-    """One line of what an exception says, without addresses in memory."""
+def _one_line(error: BaseException) -> str:
+    """Returns an exception's text as one line, without memory addresses."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
 
 
 def _webp_size(data: bytes) -> Size:
-    """The canvas that a WebP's header announces, which its reader would allocate on opening."""
+    """Returns the canvas size in a WebP header, which its reader would allocate on opening."""
     kind, head = data[12:16], data[16:30]
     if kind == b"VP8X":
         return int.from_bytes(head[8:11], "little") + 1, int.from_bytes(head[11:14], "little") + 1
@@ -264,7 +269,7 @@ def _webp_size(data: bytes) -> Size:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) where it is absent or makes no sense."""
+    """Returns the EXIF orientation, or 1 (upright) if it is absent or invalid."""
     try:
         value = picture.getexif().get(ORIENTATION, 1)
     except FAULTS:
@@ -273,14 +278,14 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _swapped(size: Size, turn: int) -> Size:
-    """A size on the other side of the turn."""
+    """Returns the size with its sides swapped if the turn swaps width and height."""
     return (size[1], size[0]) if turn >= 5 else size
 
 
 def crop_box(original: Size, target: Size, *, place: str, key: str = "") -> Box:
-    """The largest part of a picture with the target's aspect ratio, to the nearest pixel.
+    """Returns the largest box with the target's aspect ratio, to the nearest pixel.
 
-    `place` is "center", or "random": a function of `key`.
+    `place` is "center" or "random"; the position of a random box depends on `key` alone.
     """
     (width, height), (wide, high) = original, target
     if width * high > height * wide:
@@ -297,7 +302,7 @@ def crop_box(original: Size, target: Size, *, place: str, key: str = "") -> Box:
 
 
 def _stored_box(box: Box, turn: int, stored: Size) -> Box:
-    """Where a box of the upright picture lies in the picture as it is stored."""
+    """Converts a box of the upright image to coordinates of the image as stored."""
     left, upper, right, lower = box
     if turn >= 5:
         left, upper, right, lower = upper, left, lower, right
@@ -309,6 +314,7 @@ def _stored_box(box: Box, turn: int, stored: Size) -> Box:
 
 
 def _turned(picture: Image.Image, turn: int) -> Image.Image:
+    """Returns the image turned upright."""
     method = TURNS[turn]
     return picture if method is None else picture.transpose(method)
 
@@ -317,7 +323,10 @@ def _turned(picture: Image.Image, turn: int) -> Image.Image:
 
 
 def _shrink(picture: ImageFile.ImageFile, target: Size, box: Box) -> float:
-    """Asks for a JPEG decoded at a part of its size; by how much it will be smaller."""
+    """Tells the JPEG reader to decode at a fraction of the size; returns the factor it shrinks by.
+
+    Returns 1 for other formats.
+    """
     if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         return 1.0
     width = picture.size[0]
@@ -328,7 +337,7 @@ def _shrink(picture: ImageFile.ImageFile, target: Size, box: Box) -> float:
 
 
 def _resized(picture: Image.Image, target: Size, box: tuple[float, ...]) -> Image.Image:
-    """The box of the picture at the target's size, on white, as RGB."""
+    """Scales a box of the image to the target size and composites it on white, as RGB."""
     left, upper, right, lower = box
     small = picture.resize(
         target, Image.Resampling.BICUBIC, (left, upper, right, lower), REDUCING_GAP
@@ -339,7 +348,7 @@ def _resized(picture: Image.Image, target: Size, box: tuple[float, ...]) -> Imag
 
 
 def _plain(picture: Image.Image) -> Image.Image:
-    """The picture as L, RGB, or RGBA where something is transparent."""
+    """Converts the image to RGBA if it has transparency, otherwise to L or RGB."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
@@ -351,13 +360,14 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
 
 
-# --- what the shards need ---------------------------------------------------------------------
+# --- JPEGs of prepared datasets ---------------------------------------------------------------
 
 
 def encode_image(image: UInt8[np.ndarray, "h w 3"], *, quality: int = 95) -> bytes:
-    """A JPEG: the same bytes for the same pixels, given one version of the JPEG library.
+    """Encodes an image as a JPEG with full colour resolution (4:4:4) and no metadata.
 
-    Full colour resolution (4:4:4) and no metadata; `quality` runs from 1 to 100.
+    `quality` ranges from 1 to 100. One version of the JPEG library gives the same bytes for the
+    same pixels.
     """
     if not 1 <= quality <= 100:
         raise UsageError("quality", quality, problem="out of range", valid="1 to 100")
@@ -367,6 +377,6 @@ def encode_image(image: UInt8[np.ndarray, "h w 3"], *, quality: int = 95) -> byt
 
 
 def decode_jpeg(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of what `encode_image` made."""
+    """Returns the pixels of a JPEG that `encode_image` wrote."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
         return np.asarray(picture.convert("RGB"))

@@ -1,15 +1,16 @@
-"""Decoding in processes that may be killed.
+"""Decodes images in separate processes, so that a hang or a crash costs one image only.
 
-A decoder fed with the web's bytes will one day hang, eat all memory or crash. So each worker is a
-process of its own that holds one image at a time: over time it is killed, over memory it is refused
-more, and either way a new one takes its place and no other image is touched. An image in whose
-hands a process dies gets a second try in a new one, since the killer may have come from outside;
-a second death is the image's own end.
+A decoder that reads bytes from the web will sooner or later hang, use up the memory or crash. So
+each worker is a process that decodes one image at a time. It is killed if it exceeds its time
+limit, and cannot allocate more than its memory limit. A killed or crashed process is replaced, and
+no other image is affected. If a process dies while it decodes an image, a new process tries this
+image once more, since the cause may have been outside; if that process dies too, the image gets the
+status decode_error.
 
-The processes are fresh interpreters that import the decoder and nothing of the program around it
-(no JAX, no ``__main__``: a script needs no guard). What crosses the pipes is a line of JSON and
-plain bytes, never a pickle, so that a decoder that was taken over cannot hand back a program. A
-worker ends when its pipe closes; should its parent vanish amidst a hang, an alarm ends it.
+The processes are fresh interpreters that import only the decoder (no JAX, no ``__main__``, so
+scripts need no guard). Only JSON lines and plain bytes cross the pipes, never a pickle, so that a
+compromised decoder cannot send code back. A worker exits when its pipe closes. If its parent dies
+while the decoder hangs, an alarm ends the worker.
 """
 
 from __future__ import annotations
@@ -42,25 +43,27 @@ START = (
 )
 READY = b"ready\n"
 START_SECONDS = 120.0
-"""A worker that has not started by then never will."""
+"""Seconds after which a worker that has not started counts as failed."""
 TRIES = 2
-"""Processes that an image may take with it."""
+"""Number of processes that may die while decoding one image."""
 AHEAD = 16
-"""Images in flight, per worker: what hides an image that takes its time."""
+"""Number of images in flight per worker, so that one slow image does not hold up the others."""
 AHEAD_BYTES = 16 * 2**20
-"""Bytes of them, per worker, each counted encoded or decoded, whichever is more."""
+"""Bytes in flight per worker; each image counts encoded or decoded, whichever is more."""
 WATCH_SECONDS = 0.05
+"""Seconds between two checks for workers past their time limit."""
 LONGEST_LINE = 2**16
+"""Longest line, in bytes, that is read from a pipe."""
 
 
 class DecodePool:
-    """`decode` for a stream of images, in as many processes as the config has workers."""
+    """Runs `decode` on a stream of images, in `ImageConfig.workers` processes."""
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
         self.workers = config.workers or _cores()
         self.window = AHEAD * self.workers
-        """Most images that are in the pool at any time, per `map`."""
+        """Largest number of images in the pool at a time, per `map`."""
         self._finished_bytes = max(3 * width * height for width, height in config.targets)
         self._all = [_Worker(config) for _ in range(self.workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -69,7 +72,7 @@ class DecodePool:
 
     def __enter__(self) -> DecodePool:
         if self._threads is not None:
-            raise RuntimeError("a DecodePool is entered once; make another")
+            raise RuntimeError("a DecodePool can be entered only once; create another one")
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pinxit-decode")
         for worker in self._all:
             worker.start()
@@ -81,7 +84,7 @@ class DecodePool:
         self.close()
 
     def close(self) -> None:
-        """Ends all processes, whatever they do; again is fine."""
+        """Kills all processes immediately; may be called more than once."""
         self._closed.set()
         for worker in self._all:
             worker.close()
@@ -89,26 +92,27 @@ class DecodePool:
             self._threads.shutdown(cancel_futures=True)
 
     def map(self, items: Iterable[tuple[K, bytes]]) -> Generator[tuple[K, Decoded], None, None]:
-        """Each image decoded, in the order given; ``str(key)`` is the key of its random crop.
+        """Yields each key with its decoded image, in the order of `items`.
 
-        `items` is read in the thread that asks for results, at most `window` and `AHEAD_BYTES` for
-        each worker ahead of them. What it raises is raised here. Several maps may run at a time.
+        ``str(key)`` is the key of a random crop. `items` is read in the caller's thread, at most
+        `window` images and `AHEAD_BYTES` per worker ahead of the results. An exception raised by
+        `items` is raised here. Several maps may run at the same time.
         """
         if self._threads is None or self._closed.is_set():
             raise RuntimeError("the DecodePool is not open; use it in a with statement")
         waiting: deque[tuple[K, Future[Decoded], int]] = deque()
-        held, most = 0, AHEAD_BYTES * self.workers
+        in_flight, limit = 0, AHEAD_BYTES * self.workers
         try:
             for key, data in items:
                 size = max(len(data), self._finished_bytes)
                 waiting.append((key, self._threads.submit(self._decode, str(key), data), size))
-                held += size
-                del data  # so that the pool alone holds it
+                in_flight += size
+                del data  # so that the only reference is the pool's
                 while waiting and (
-                    len(waiting) >= self.window or held > most or waiting[0][1].done()
+                    len(waiting) >= self.window or in_flight > limit or waiting[0][1].done()
                 ):
                     first, decoded, size = waiting.popleft()
-                    held -= size
+                    in_flight -= size
                     yield first, decoded.result()
             while waiting:
                 first, decoded, _ = waiting.popleft()
@@ -118,7 +122,7 @@ class DecodePool:
                 decoded.cancel()
 
     def _decode(self, key: str, data: bytes) -> Decoded:
-        worker = self._idle.get()  # as many threads as workers: there is one
+        worker = self._idle.get()  # never waits: there are as many threads as workers
         try:
             return worker.decode(key, data)
         finally:
@@ -131,7 +135,7 @@ class DecodePool:
 
 
 class _Worker:
-    """One process at a time, and the thread-safe means to end it."""
+    """Runs one process at a time, which any thread may end."""
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
@@ -140,7 +144,7 @@ class _Worker:
         self._closed = False
         self._deadline = float("inf")
         self._lock = threading.Lock()
-        """Held to change the process or the deadline: a late kill never hits the next image."""
+        """Guards the process and the deadline, so that a late kill never hits the next image."""
 
     def start(self) -> None:
         """Starts the process without waiting for it."""
@@ -155,50 +159,51 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # an interrupt at the terminal is its parent's business
+                start_new_session=True,  # Ctrl-C reaches the parent only
             )
 
     def decode(self, key: str, data: bytes) -> Decoded:
-        """What the process makes of an image, or how the image ended it."""
-        ended = ""
+        """Decodes an image in the process; returns an error if the process hangs or dies."""
+        ending = ""
         for _ in range(TRIES):
             process = self._running()
-            with self._within(self.config.timeout) as begun:
+            with self._within(self.config.timeout) as start:
                 with contextlib.suppress(OSError, EOFError):
                     return self._ask(process, key, data)
-                late = time.monotonic() - begun >= self.config.timeout
-            ended = self._stop()
+                late = time.monotonic() - start >= self.config.timeout
+            ending = self._stop()
             if late:
                 return Decoded("decode_timeout", detail=f"over {self.config.timeout:g} s")
-        return Decoded("decode_error", detail=f"the decoder's process ended: {ended}")
+        return Decoded("decode_error", detail=f"the decoder's process ended: {ending}")
 
     def kill_if_late(self) -> None:
-        """Ends the process if what it does has taken too long."""
+        """Kills the process if it is past its deadline."""
         with self._lock:
             if time.monotonic() >= self._deadline and self._process is not None:
                 self._process.kill()
 
     def close(self) -> None:
-        """Ends the process, and lets no other start."""
+        """Kills the process, and prevents another one from starting."""
         with self._lock:
             self._closed = True
         self._stop()
 
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Generator[float, None, None]:
-        begun = time.monotonic()
+        """Sets a deadline for the code in the context; yields the start time."""
+        start = time.monotonic()
         with self._lock:
-            self._deadline = begun + seconds
+            self._deadline = start + seconds
         try:
-            yield begun
+            yield start
         finally:
             with self._lock:
                 self._deadline = float("inf")
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process, once it says that it is ready."""
+        """Returns the process once it is ready; starts a new one if it died."""
         if self._process is None or self._process.poll() is not None:
-            self._stop()  # it died idle, which is nobody's fault
+            self._stop()  # it died between two images, so no image is to blame
             self.start()
         process = self._process
         assert process is not None and process.stdout is not None
@@ -207,27 +212,27 @@ class _Worker:
                 self._ready = process.stdout.readline(LONGEST_LINE) == READY
             if not self._ready:
                 raise RuntimeError(
-                    f"a decoding process could not start ({self._stop()}); what it said is above"
+                    f"a decoding process could not start ({self._stop()}); its errors are above"
                 )
         return process
 
     def _ask(self, process: subprocess.Popen[bytes], key: str, data: bytes) -> Decoded:
-        """One image there, one answer back; OSError or EOFError where the process is gone."""
+        """Sends an image and returns the result; raises OSError or EOFError if the process died."""
         assert process.stdin is not None and process.stdout is not None
         _send(process.stdin, {"key": key, "bytes": len(data)}, data)
         try:
             return self._answer(process.stdout)
         except (KeyError, TypeError, ValueError) as error:
-            raise EOFError("the answer makes no sense") from error
+            raise EOFError("the answer is invalid") from error
 
     def _answer(self, pipe: IO[bytes]) -> Decoded:
-        """The other side's `_tell`; only what can be true is believed."""
+        """Reads a result from the worker; raises ValueError for a size that is not a target."""
         head = _receive(pipe)
         image = None
         if head["status"] == "ok":
             width, height = head["size"]
             if (width, height) not in self.config.targets:
-                raise ValueError(f"{width} x {height} is no target size")
+                raise ValueError(f"{width} x {height} is not a target size")
             image = _exactly(pipe, width * height * 3).reshape(height, width, 3)
         left, upper, right, lower = head["crop"]
         return Decoded(
@@ -239,7 +244,7 @@ class _Worker:
         )
 
     def _stop(self) -> str:
-        """Ends the process for good; how it ended."""
+        """Kills the process and waits for it; returns its signal or exit code as text."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
@@ -247,29 +252,31 @@ class _Worker:
         process.kill()
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # what was still to be written
+            with contextlib.suppress(OSError):  # unwritten bytes cannot be flushed any more
                 if pipe is not None:
                     pipe.close()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# --- the wire ---------------------------------------------------------------------------------
+# --- messages over the pipes ------------------------------------------------------------------
 
 
 def _send(pipe: IO[bytes], head: dict, body: bytes | memoryview = b"") -> None:
+    """Writes a line of JSON and then plain bytes."""
     pipe.write(json.dumps(head).encode("ascii") + b"\n")
     pipe.write(body)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> dict:
+    """Reads a line of JSON; raises EOFError if the pipe is closed."""
     line = pipe.readline(LONGEST_LINE)
     if not line.endswith(b"\n"):
         raise EOFError("the pipe is closed")
@@ -277,6 +284,7 @@ def _receive(pipe: IO[bytes]) -> dict:
 
 
 def _exactly(pipe: IO[bytes], count: int) -> UInt8[np.ndarray, " n"]:
+    """Reads exactly `count` bytes; raises EOFError if the pipe closes before."""
     body = bytearray(count)
     if pipe.readinto(body) < count:  # type: ignore[attr-defined]  # a buffered reader's
         raise EOFError("the pipe is closed")
@@ -287,10 +295,10 @@ def _exactly(pipe: IO[bytes], count: int) -> UInt8[np.ndarray, " n"]:
 
 
 def serve(setting: str) -> None:
-    """Decodes what comes in by standard input until it closes."""
+    """Decodes the images that arrive on standard input until it closes."""
     config = from_json(ImageConfig, json.loads(setting))
     images = sys.stdin.buffer
-    answers = _silenced()
+    answers = _claim_stdout()
     _limit_memory(config.memory_mb)
     answers.write(READY)
     answers.flush()
@@ -300,10 +308,11 @@ def serve(setting: str) -> None:
             _alarm(2 * config.timeout + 1)
             decoded = decode(_exactly(images, head["bytes"]).tobytes(), config, key=head["key"])
             _alarm(0)
-            _tell(answers, decoded)
+            _send_result(answers, decoded)
 
 
-def _tell(pipe: IO[bytes], decoded: Decoded) -> None:
+def _send_result(pipe: IO[bytes], decoded: Decoded) -> None:
+    """Writes a result for `_Worker._answer`."""
     image = decoded.image
     head = {
         "status": decoded.status,
@@ -315,31 +324,31 @@ def _tell(pipe: IO[bytes], decoded: Decoded) -> None:
     _send(pipe, head, b"" if image is None else np.ascontiguousarray(image).data)
 
 
-def _silenced() -> IO[bytes]:
-    """Standard output for the answers alone; what the libraries in C print goes nowhere."""
+def _claim_stdout() -> IO[bytes]:
+    """Returns standard output for results only, and discards the output of C libraries."""
     answers, sys.stderr = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(2), "w")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
+        os.dup2(devnull, descriptor)
     return answers
 
 
 def _alarm(seconds: float) -> None:
-    """Ends this process in so many seconds, even inside a decoder; 0 takes it back."""
+    """Ends this process after `seconds`, even inside a decoder; 0 cancels the alarm."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _limit_memory(mebibytes: int) -> None:
-    """Allows this process so much more address space than it has now, and no core dump (Linux)."""
+    """Allows this process `mebibytes` more address space than now, and no core dump (Linux)."""
     if sys.platform != "linux":
         return
     import resource
 
     with open("/proc/self/statm", encoding="ascii") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    limit, highest = now + mebibytes * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]
-    if highest != resource.RLIM_INFINITY:
-        limit = min(limit, highest)
+    limit, hard_limit = now + mebibytes * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard_limit != resource.RLIM_INFINITY:
+        limit = min(limit, hard_limit)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
