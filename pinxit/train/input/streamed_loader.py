@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder
+from pinxit.config import UsageError
 from pinxit.data.image_column import image_column, images_in
 from pinxit.data.read_ahead import read_ahead
 from pinxit.devices.transfer import image_encoder
@@ -133,7 +134,7 @@ class StreamedLoader:
         the data."""
         try:
             yield from self._batches(start, stop)
-        except (OSError, ValueError) as error:
+        except (OSError, UsageError) as error:
             raise Ended(str(error)) from error
         finally:
             self.images.close()
