@@ -154,8 +154,7 @@ class RunReport:
         for finding in newest.values():
             times = len({one.step for one in findings if one.kind == finding.kind})
             more = f" (reported {times} times)" if times > 1 else ""
-            message, _, advice = finding.text.partition("; ")
-            yield warning(finding.kind.replace("_", " "), message + more, advice)
+            yield warning(finding.kind.replace("_", " "), finding.text + more, finding.advice)
         if self.rows and not findings:
             message = "no diverging loss, no waiting for data, no unused captions, no overflow"
             yield ok("signs", message)

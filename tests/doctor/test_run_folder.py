@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pinxit.doctor.report_line import Line
 from pinxit.doctor.run_folder import RunReport
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
+from pinxit.train.watch.run_health import Finding
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +147,8 @@ def test_rows_without_a_finite_step(copy: Path):
 def test_what_the_watch_sees_is_told(copy: Path):
     losses = [*np.linspace(2, 0.5, 60), *[1.9] * 10]
     rows = [{"step": 20 * (i + 1), "loss": float(loss)} for i, loss in enumerate(losses)]
-    kept = {"kind": "text_unused", "step": 400, "text": "the text does nothing: so; do this"}
-    rows[19]["warnings"] = [kept]
+    finding = Finding("text_unused", 400, "the captions have no effect", "do this")
+    rows[19]["warnings"] = [asdict(finding)]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = report(copy)
     assert "the loss rises: 1.9" in one(lines, "loss rises").message

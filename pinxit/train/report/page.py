@@ -49,6 +49,12 @@ def _rows(counts: Mapping[str, int]) -> Html:
     return table(("end", "rows", "share", "meaning"), rows)
 
 
+def _warning(finding: Mapping[str, Any]) -> str:
+    """Returns a finding's text and advice as sentences."""
+    advice = finding.get("advice", "")
+    return f"{finding['text']}. {advice[0].upper()}{advice[1:]}." if advice else finding["text"]
+
+
 def write_run_report(
     path: Path,
     *,
@@ -65,7 +71,7 @@ def write_run_report(
         if path_of_picture.is_file():
             parts += [heading(label), picture(path_of_picture.read_bytes(), label)]
     if warnings := results.get("warnings"):
-        parts += [heading("What was noticed"), bullets(one["text"] for one in warnings)]
+        parts += [heading("What was noticed"), bullets(map(_warning, warnings))]
     parts += _evaluation(results.get("evaluation", {}), results.get("ema"))
     if counts := (results.get("data") or {}).get("rows"):
         parts += [heading("What became of the rows"), _rows(counts)]

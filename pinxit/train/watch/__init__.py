@@ -1,1 +1,1 @@
-"""Notices what goes wrong during a run, and says what to do."""
+"""Detects problems during a run and reports advice."""

@@ -1,8 +1,9 @@
-"""Out of memory becomes advice with numbers: what was needed, what there is, and what fits.
+"""Turns an out-of-memory error into advice: the memory needed, the memory available, what fits.
 
-When the compiler or a device refuses for want of memory, the same step is compiled with other
-settings on the same devices (nothing is allocated: see `abstract.py`), those that cost the least
-speed first, until some fit. What each takes is the compiler's own figure, its peak.
+When the compiler or a device runs out of memory, the same step is compiled with other settings on
+the same devices, until some settings fit. Settings that cost the least speed come first. Nothing is
+allocated (see `abstract_program.py`). The memory of each candidate is the peak that the compiler
+reports.
 """
 
 from __future__ import annotations
@@ -21,95 +22,95 @@ from pinxit import config as configuration
 from pinxit.models.transformer import preset
 from pinxit.train.settings import ModelConfig, TrainConfig
 
-WANTED = 2
-"""Settings that fit after which no more are compiled."""
+SUGGESTIONS = 2
+"""Number of fitting settings after which the search stops."""
 ROOM = 0.97
-"""Share of a device's memory that a step may plan for; the rest is the allocator's own."""
+"""Fraction of a device's memory that a step may use. The allocator needs the rest."""
 UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SIZE = r"(\d+(?:\.\d+)?)\s*(bytes|[KMGT]i?B?\b|B\b)"
 
 MeasureFn = Callable[[TrainConfig], int]
-"""Peak bytes of the step with these settings on each device; raises what the compiler raises."""
+"""Returns the step's peak bytes on each device. Raises the compiler's errors."""
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """What an error says of memory, in bytes; None where it does not."""
+    """The memory figures in an error, in bytes. A figure that the error does not give is None."""
 
     needed: int | None = None
     available: int | None = None
     asked: int | None = None
-    """The one allocation that failed."""
+    """Size of the single allocation that failed."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Settings to try, and what they cost."""
+    """Settings to try, and their cost."""
 
     settings: dict[str, Any]
     cost: str
     same_run: bool = True
-    """Whether a run may go on with them; otherwise it needs another name."""
+    """Whether the same run can resume with these settings. Otherwise it needs a new name."""
 
     @property
     def flags(self) -> str:
-        """As words of the command line."""
+        """The settings as command-line options."""
         return " ".join(f"--{name} {_word(value)}" for name, value in self.settings.items())
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A change that was compiled."""
+class Trial:
+    """The result of compiling the step with a change."""
 
     change: Change
     peak: int | None
-    """Bytes on each device; None where the compiler itself ran out of memory."""
+    """Bytes on each device, or None if the compiler itself ran out of memory."""
     fits: bool
 
 
 @dataclass(frozen=True)
 class Advice:
-    """All that can be said of a run that ran out of memory."""
+    """The diagnosis of a run that ran out of memory."""
 
     shortage: Shortage
     limit: int | None
-    """Bytes that each device has."""
+    """Memory of each device, in bytes."""
     device: str
     count: int
     peak: int | None
-    """Of the step as it was; None where it could not be compiled."""
+    """Peak bytes of the step with the run's settings, or None if it could not be compiled."""
     where: str
-    """What the run was doing."""
-    tried: tuple[Tried, ...] = field(default=())
+    """Activity at the time: training, encoding data, or sampling or evaluating."""
+    trials: tuple[Trial, ...] = field(default=())
 
     @property
-    def fitting(self) -> list[Tried]:
-        """Those that fit, in the order of `ladder`."""
-        return [one for one in self.tried if one.fits]
+    def fitting(self) -> list[Trial]:
+        """The trials that fit, in the order of `ladder`."""
+        return [trial for trial in self.trials if trial.fits]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a want of memory, of the host or of a device."""
+    """Returns whether an error means that the host or a device ran out of memory."""
     if isinstance(error, MemoryError):
         return True
-    said = str(error)
-    known = "RESOURCE_EXHAUSTED" in said or "out of memory" in said.lower()
+    text = str(error)
+    known = "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
     return isinstance(error, jax.errors.JaxRuntimeError) and known
 
 
-def shortage(said: str) -> Shortage:
-    """The figures in an error's text, as XLA words it for TPUs, GPUs and CPUs."""
+def shortage(text: str) -> Shortage:
+    """Reads the figures from an error's text, in the wordings of XLA for TPUs, GPUs and CPUs."""
     forms = (
         rf"\({SIZE}\) exceeds available \w+ \({SIZE}\)",
         rf"Used {SIZE} of {SIZE} \w+",
         rf"requires {SIZE}.*?only {SIZE}",
     )
     for form in forms:
-        if found := re.search(form, said, re.IGNORECASE | re.DOTALL):
-            return Shortage(needed=_bytes(*found.group(1, 2)), available=_bytes(*found.group(3, 4)))
+        if match := re.search(form, text, re.IGNORECASE | re.DOTALL):
+            return Shortage(needed=_bytes(*match.group(1, 2)), available=_bytes(*match.group(3, 4)))
     form = rf"(?:allocat\w*|request for)\s+(?:of\s+)?{SIZE}"
-    found = re.search(form, said, re.IGNORECASE)
-    return Shortage(asked=_bytes(*found.group(1, 2)) if found else None)
+    match = re.search(form, text, re.IGNORECASE)
+    return Shortage(asked=_bytes(*match.group(1, 2)) if match else None)
 
 
 def _bytes(number: str, unit: str) -> int:
@@ -118,7 +119,10 @@ def _bytes(number: str, unit: str) -> int:
 
 
 def device_limit() -> int | None:
-    """Bytes that a device lets programs have: the allocator's limit, or the host's memory."""
+    """Returns the bytes that programs may use on a device, or None if unknown.
+
+    This is the allocator's limit. On the CPU it is the host's memory, divided by the device count.
+    """
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if limit := stats.get("bytes_limit"):
@@ -128,13 +132,14 @@ def device_limit() -> int | None:
     return None
 
 
-# --- what to try ------------------------------------------------------------------------------
+# --- candidates -------------------------------------------------------------------------------
 
 
 def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterator[Change]:
-    """Changes to try, the cheapest for speed first; `remat` is the network's as it is.
+    """Yields changes to try, those that cost the least speed first.
 
-    Accumulation adds no arithmetic, rematerialisation does; a smaller batch is another run.
+    `remat` is the network's current policy. Gradient accumulation adds no arithmetic,
+    rematerialisation does. A smaller batch changes the training and needs a new run.
     """
     known = [name for name in _remats() if name != "offload"]
     policies = known[known.index(remat) :] if remat in known else [remat]
@@ -145,7 +150,7 @@ def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterato
     if "offload" in _remats() and remat != "offload" and jax.default_backend() != "cpu":
         order.append(("offload", pieces[-1]))
     for chunk in _chunks(config, devices):
-        yield Change({"encoder_chunk": chunk}, f"encoders take {chunk} rows at once")
+        yield Change({"encoder_chunk": chunk}, f"the encoders process {chunk} rows at once")
     for policy, count in order:
         settings: dict[str, Any] = {}
         if policy != remat:
@@ -158,41 +163,47 @@ def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterato
 
 
 def _other(config: TrainConfig, devices: int, policy: str, count: int) -> Iterator[Change]:
-    """What is left when recomputing and accumulating do not do."""
+    """Yields the changes to try when recomputing and accumulating are not enough."""
     least = {"model.remat": policy, "gradient_accumulation_steps": count}
     least = {k: v for k, v in least.items() if v != 1}
-    cut = f"fsdp={devices}"
+    mesh = f"fsdp={devices}"
     if devices > 1 and config.mesh in ("auto", f"data={devices}"):
-        yield Change({"mesh": cut}, "the state is cut over the devices, and gathered")
-        both = _divided(config, {**least, "mesh": cut})
-        yield Change(both, "and all is recomputed, in pieces")
+        yield Change(
+            {"mesh": mesh}, "the state is sharded over the devices and gathered when needed"
+        )
+        both = _divided(config, {**least, "mesh": mesh})
+        yield Change(both, "also recomputes everything and splits the batch")
     if not config.use_amp and config.model.dtype is None:
-        yield Change({"use_amp": True}, "half the activations, and faster", same_run=False)
+        yield Change(
+            {"use_amp": True}, "halves the memory of activations and is faster", same_run=False
+        )
         both = _divided(config, {**least, "use_amp": True})
-        yield Change(both, "and all is recomputed", same_run=False)
+        yield Change(both, "also recomputes everything", same_run=False)
     if len(config.ema.lengths) > 1:
         middle = sorted(config.ema.lengths)[len(config.ema.lengths) // 2]
         fewer = _divided(config, {**least, "ema.lengths": (middle,)})
-        yield Change(fewer, "one average of the parameters in place of several", same_run=False)
+        yield Change(
+            fewer, "keeps one average of the parameters instead of several", same_run=False
+        )
     batch = config.batch_size
     while batch % (2 * devices) == 0:
         batch //= 2
         changes = {"model.remat": policy, "batch_size": batch, "gradient_accumulation_steps": 1}
         changes = _divided(config, changes)
-        yield Change(changes, f"a batch of {batch} in place of {config.batch_size}", same_run=False)
+        yield Change(changes, f"a batch of {batch} instead of {config.batch_size}", same_run=False)
 
 
 def _pieces(config: TrainConfig, devices: int) -> list[int]:
-    """Numbers of pieces that the batch can be cut in: as it is, twice, four times, ..."""
-    found = [config.gradient_accumulation_steps]
-    while config.batch_size % (2 * found[-1] * devices) == 0:
-        found.append(2 * found[-1])
-    return found
+    """Returns possible values of gradient_accumulation_steps: the current one, twice that, ..."""
+    counts = [config.gradient_accumulation_steps]
+    while config.batch_size % (2 * counts[-1] * devices) == 0:
+        counts.append(2 * counts[-1])
+    return counts
 
 
 def _chunks(config: TrainConfig, devices: int) -> list[int]:
-    """Rows at once for encoders that run in the step: a quarter of them, and as few as there are
-    devices."""
+    """Returns smaller values of encoder_chunk, for encoders that run inside the step: a quarter of
+    the current one, and one row per device."""
     if not config.encode_in_step:
         return []
     piece = config.encoder_chunk or config.batch_size // config.gradient_accumulation_steps
@@ -201,7 +212,7 @@ def _chunks(config: TrainConfig, devices: int) -> list[int]:
 
 
 def _divided(config: TrainConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings`, with a chunk of the encoders that still divides what is encoded together."""
+    """Returns `settings`, with an encoder_chunk that divides the accumulated piece of the batch."""
     batch = settings.get("batch_size", config.batch_size)
     count = settings.get("gradient_accumulation_steps", config.gradient_accumulation_steps)
     fits = not config.encoder_chunk or batch // count % config.encoder_chunk == 0
@@ -213,42 +224,43 @@ def _cost(pair: tuple[str, int], policies: Sequence[str]) -> tuple[int, int]:
 
 
 def _costs(settings: dict[str, Any]) -> str:
-    said = {
-        "dots": "computes again what is between matrix products",
-        "full": "computes each block twice",
-        "offload": "keeps matrix products in the host's memory",
+    costs = {
+        "dots": "recomputes everything between matrix products",
+        "full": "recomputes each block",
+        "offload": "stores matrix products in the host's memory",
     }
     parts = []
     if "model.remat" in settings:
-        parts.append(said.get(settings["model.remat"], settings["model.remat"]))
+        parts.append(costs.get(settings["model.remat"], settings["model.remat"]))
     if "gradient_accumulation_steps" in settings:
-        parts.append(f"the batch in {settings['gradient_accumulation_steps']} pieces")
+        parts.append(f"splits the batch into {settings['gradient_accumulation_steps']} pieces")
     return ", ".join(parts)
 
 
 def _remats() -> tuple[str, ...]:
-    """The policies that there are."""
+    """Returns the names of all rematerialisation policies."""
     literal = configuration.options(configuration.hints(ModelConfig)["remat"])[0]
     return get_args(literal)
 
 
-# --- trying -----------------------------------------------------------------------------------
+# --- trials -----------------------------------------------------------------------------------
 
 
 def step_measure(config: TrainConfig) -> int:
-    """Compiles the step for the devices that are here; nothing is loaded or allocated."""
+    """Compiles the step for the local devices and returns its peak bytes on each device. Nothing is
+    loaded or allocated."""
     from pinxit.train.abstract_program import abstract_program
 
     return peak_bytes(abstract_program(config).lower().compile())
 
 
 def peak_bytes(compiled: Any) -> int:
-    """What a compiled program takes at its peak on each device, arguments included."""
+    """Returns a compiled program's peak bytes on each device, including its arguments."""
     stats = compiled.memory_analysis()
     peak = getattr(stats, "peak_memory_in_bytes", 0)
     parts = stats.argument_size_in_bytes + stats.temp_size_in_bytes
     parts += stats.output_size_in_bytes - stats.alias_size_in_bytes
-    # the CPU's peak leaves out the temporaries; elsewhere the sum of all overstates
+    # on the CPU the peak excludes temporaries; on other devices the sum is too large
     return int(parts if jax.default_backend() == "cpu" else peak or parts)
 
 
@@ -260,29 +272,33 @@ def advise(
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Advice:
-    """What to do about `error`; `say` is told of each compilation. `limit` in bytes a device."""
-    devices, said = jax.devices(), shortage(str(error))
-    limit = limit or said.available or device_limit()
-    about = (said, limit, str(devices[0].device_kind), len(devices))
+    """Returns a diagnosis of `error`, with settings that fit.
+
+    `limit` is the memory of a device in bytes (default: as in the error, or as the device reports).
+    `say` receives a line for each compilation.
+    """
+    devices, reported = jax.devices(), shortage(str(error))
+    limit = limit or reported.available or device_limit()
+    about = (reported, limit, str(devices[0].device_kind), len(devices))
     where = _where(error)
-    say("out of memory; compiling the step with other settings to see what fits")
+    say("out of memory: compiling the step with other settings to find some that fit")
     peak = _measured(measure, config)
     if where != "training" and peak is not None and _fits(peak, limit):
         return Advice(*about, peak, where)
-    if peak is not None and said.asked is not None and _fits(peak, limit):
-        # the compiler's figure was too small once: from now on it is held against less
+    if peak is not None and reported.asked is not None and _fits(peak, limit):
+        # the compiler underestimated this program, so compare candidates against a lower limit
         limit = min(limit or peak, peak)
-    tried: list[Tried] = []
+    trials: list[Trial] = []
     remat = config.model.remat or preset(config.model.preset).remat
     for change in ladder(config, devices=len(devices), remat=remat):
         changed = configuration.replace(config, change.settings)
-        found = _measured(measure, changed)
-        fits = found is not None and _fits(found, limit)
-        tried.append(Tried(change, found, fits))
-        say(f"  {change.flags}: {_size(found)} ({'fits' if fits else 'too much'})")
-        if sum(one.fits for one in tried) >= WANTED:
+        needed = _measured(measure, changed)
+        fits = needed is not None and _fits(needed, limit)
+        trials.append(Trial(change, needed, fits))
+        say(f"  {change.flags}: {_size(needed)} ({'fits' if fits else 'too much'})")
+        if sum(trial.fits for trial in trials) >= SUGGESTIONS:
             break
-    return Advice(*about, peak, where, tuple(tried))
+    return Advice(*about, peak, where, tuple(trials))
 
 
 def _measured(measure: MeasureFn, config: TrainConfig) -> int | None:
@@ -299,10 +315,10 @@ def _fits(peak: int, limit: int | None) -> bool:
 
 
 def _where(error: BaseException) -> str:
-    """What the run was doing when the error was raised."""
+    """Returns what the run was doing when the error was raised."""
     names = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
     if any(name.startswith(("pinxit.train.report.", "pinxit.pipeline")) for name in names):
-        return "drawing or measuring"
+        return "sampling or evaluating"
     if names & {"pinxit.train.input.streamed_loader", "pinxit.train.input.in_memory"}:
         return "encoding data"
     return "training"
@@ -316,69 +332,69 @@ def memory_advice(
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """The advice on an error, in words. What its frames hold is let go of first: the state may
-    still fill the device."""
+    """Returns the advice on an error as text. Clears the error's frames first, because they may
+    hold a state that still fills the device."""
     clear_frames(error.__traceback__)
     try:
-        found = advise(error, config, measure=measure or step_measure, limit=limit, say=say)
+        advice = advise(error, config, measure=measure or step_measure, limit=limit, say=say)
     except ValueError as problem:
-        said = " ".join(str(error).split())[:400]
-        return f"out of memory: {said}\nwhat would fit cannot be told: {problem}"
-    return message(found)
+        text = " ".join(str(error).split())[:400]
+        return f"out of memory: {text}\ncannot determine which settings would fit: {problem}"
+    return message(advice)
 
 
-# --- saying -----------------------------------------------------------------------------------
+# --- report -----------------------------------------------------------------------------------
 
 
 def message(advice: Advice) -> str:
-    """The advice in words: one line each for what was, what fits, and what else there is."""
+    """Returns the advice as lines of text: the shortage, the settings that fit, and hints."""
     lines = [_headline(advice)]
     fitting = advice.fitting
-    if advice.where != "training" and not advice.tried:
-        what = (
-            "another program may hold the device's memory; --encoder_dtype bfloat16 halves what "
-            "the encoders take"
+    if advice.where != "training" and not advice.trials:
+        hint = (
+            "another program may be using the device's memory. --encoder_dtype bfloat16 halves the "
+            "memory of the encoders"
             if advice.where == "encoding data"
             else "try smaller --evaluation.batch_size, fewer --samples.prompts or "
             "--samples.seeds, or --evaluation.images 0"
         )
-        lines.append(f"the step itself fits; it was {advice.where}: {what}")
-    for one in fitting:
-        name = "" if one.change.same_run else "; another run: --name OTHER"
-        about = f"{_size(one.peak)} on each device; {one.change.cost}{name}"
-        lines.append(f"  add {one.change.flags}   ({about})")
-    if advice.tried and not fitting:
-        least = min((one.peak for one in advice.tried if one.peak), default=None)
+        lines.append(f"the training step fits. Memory ran out while {advice.where}: {hint}")
+    for trial in fitting:
+        name = "" if trial.change.same_run else ", needs a new run: --name NEW"
+        about = f"{_size(trial.peak)} on each device, {trial.change.cost}{name}"
+        lines.append(f"  add {trial.change.flags}   ({about})")
+    if advice.trials and not fitting:
+        least = min((trial.peak for trial in advice.trials if trial.peak), default=None)
         lines.append(
-            f"nothing that was tried fits (the least took {_size(least)}): more devices with "
-            "--mesh fsdp=*, a smaller --model.preset, or a smaller --image_size"
+            f"no settings that were compiled fit (the smallest needs {_size(least)}). Use more "
+            "devices with --mesh fsdp=*, a smaller --model.preset, or a smaller --image_size"
         )
     if advice.device and jax.default_backend() == "gpu":
         lines.append(
-            "JAX takes three quarters of a GPU's memory unless told otherwise: "
-            "XLA_PYTHON_CLIENT_MEM_FRACTION=.92 gives more, if nothing else uses the card"
+            "By default JAX uses three quarters of a GPU's memory. If nothing else uses the GPU, "
+            "set XLA_PYTHON_CLIENT_MEM_FRACTION=.92"
         )
-    lines.append("pinxit plan tells what fits before anything is started")
+    lines.append("`pinxit plan` shows before a run which settings fit")
     return "\n".join(lines)
 
 
 def _headline(advice: Advice) -> str:
-    said, peak = advice.shortage, advice.peak
-    needed = said.needed or peak
+    reported, peak = advice.shortage, advice.peak
+    needed = reported.needed or peak
     parts = ["out of memory"]
     if needed:
         parts.append(f"the step needs {_size(needed)} on each device")
-    if said.asked:
-        parts.append(f"an allocation of {_size(said.asked)} failed")
+    if reported.asked:
+        parts.append(f"an allocation of {_size(reported.asked)} failed")
     if advice.limit:
         devices = f"{advice.count} x {advice.device}" if advice.count > 1 else advice.device
-        parts.append(f"there are {_size(said.available or advice.limit)} ({devices})")
+        parts.append(f"{_size(reported.available or advice.limit)} are available ({devices})")
     return f"{parts[0]}: {', '.join(parts[1:])}" if parts[1:] else parts[0]
 
 
 def _size(count: int | None) -> str:
     if count is None:
-        return "more than there is"
+        return "more than is available"
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= unit:
             return f"{count / unit:.2f} {name}"

@@ -1,13 +1,13 @@
-"""What goes wrong in a run, told from its rows of metrics while it happens.
+"""Detects problems in a run from its rows of metrics, while it runs.
 
-A `RunWatch` is given every row and answers with findings: what was seen, with its figures, and
-what to try. Each is said once an episode, which begins when its condition holds and ends when it is
-clearly gone. No figure is judged against a fixed number that depends on the data: a loss is held
-against the run's own best and its own noise, a gradient against the median of those before, the
-speed of the data against what the step was measured to take.
+A `RunWatch` receives every row and returns findings: the observation with its figures, and advice.
+A finding is reported once per episode. An episode begins when its condition holds and ends when the
+condition is clearly over. No threshold is a fixed number that depends on the data: a loss is
+compared with the run's own best and its own noise, a gradient with the median of earlier ones, and
+the speed of the data with the measured time of a step.
 
-All but the speed follows from the rows alone: a resumed run gives its watch the rows of before
-(`replay`) and goes on to say what an uninterrupted one would have said.
+Everything except the speed depends on the rows alone. A resumed run passes the earlier rows to its
+watch (`before`), which then reports what the watch of an uninterrupted run would have reported.
 """
 
 from __future__ import annotations
@@ -26,42 +26,45 @@ from pinxit.train.watch.data_advice import faster_data
 MetricsRow = Mapping[str, Any]
 
 RECENT = 3
-"""Rows whose median is the loss of now."""
+"""Number of newest rows whose median counts as the current loss."""
 HISTORY = 50
-"""Rows that tell the noise of a figure and its usual size."""
+"""Number of rows from which the noise and the usual size of a figure are estimated."""
 FEWEST = 8
-"""Rows before anything is said of a loss or a gradient."""
+"""Number of rows before the loss and the gradient are checked."""
 LOST = 0.1
-"""Share of what was learned whose loss is a divergence, if it also stands out of the noise."""
+"""Fraction of the loss improvement that must be lost before a rise counts as divergence (the rise
+must also exceed the noise)."""
 STARVED, FED = 0.2, 0.1
-"""Shares of the time lost to waiting for data at which an episode begins and ends."""
+"""Fractions of the time spent waiting for data above and below which an episode begins and ends."""
 STARVED_SECONDS = 30.0
-"""Seconds of training over which waiting is measured."""
+"""Seconds of training over which the waiting time is measured."""
 COLLAPSED, RECOVERED = 64.0, 512.0
-"""Loss scales at which an episode begins and ends; a run begins at 32,768."""
+"""Loss scales at which an episode begins and ends. A run starts at 32,768."""
 EFFECT = 0.002
-"""Share by which captions lower the loss under which they do nothing."""
+"""Relative loss reduction below which captions are considered to have no effect."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was noticed, for people."""
+    """A problem that was noticed, as text for the user."""
 
     kind: str
-    """loss_rises, nothing_learned, gradient, data_wait, loss_scale, skipped or text_unused."""
+    """One of loss_rises, nothing_learned, gradient, data_wait, loss_scale, skipped, text_unused."""
     step: int
     text: str
-    """What was seen, with figures, and what to try."""
+    """The observation, with its figures."""
+    advice: str = ""
+    """Advice on what to try. Empty in rows written before this field existed."""
 
 
 @dataclass
 class Episode:
-    """Says something once while a condition lasts."""
+    """Turns a condition that lasts into a single report at its beginning."""
 
     open: bool = False
 
     def begins(self, bad: bool, *, over: bool) -> bool:
-        """True where the condition has come to hold; `over` closes the episode."""
+        """Returns True if the condition `bad` begins to hold now. `over` ends an open episode."""
         if self.open:
             self.open = not over
             return False
@@ -70,7 +73,7 @@ class Episode:
 
 
 class LossCheck:
-    """A loss that rises far above the run's best, or that never got below a zero prediction's."""
+    """Detects a loss that rises far above the run's best, or stays near that of predicting zero."""
 
     def __init__(self, config: TrainConfig, dtype: str) -> None:
         self.config = config
@@ -99,13 +102,13 @@ class LossCheck:
             yield from self._stuck(step)
 
     def noise(self) -> float:
-        """How much rows differ from one to the next: a robust standard deviation."""
+        """Returns the noise between neighbouring rows, as a robust standard deviation."""
         values = [value for _, value in self.rows[:-RECENT]]
         steps = [abs(b - a) for a, b in pairwise(values)]
         return 1.4826 * median(steps) / math.sqrt(2) if steps else 0.0
 
     def start(self) -> float:
-        """The loss of a model that has learned nothing."""
+        """Returns the loss of an untrained model."""
         return median(self.zeros) if self.zeros else median(self.first[:RECENT])
 
     def _rises(self, step: int) -> Iterator[Finding]:
@@ -118,18 +121,20 @@ class LossCheck:
         if not self.rising.begins(bad, over=max(recent, last) < best + margin / 2):
             return
         optimizer = self.config.optimizer
-        advice = f"a lower learning rate (--optimizer.learning_rate {optimizer.learning_rate / 3:g}"
-        advice += f"), a longer warm-up (--optimizer.warmup_steps {max(100, 3 * _warmup(self))})"
+        advice = "try one or more of these in a new run (--name NEW): a lower learning rate ("
+        advice += f"--optimizer.learning_rate {optimizer.learning_rate / 3:g}), a longer warm-up "
+        advice += f"(--optimizer.warmup_steps {max(100, 3 * _warmup(self))})"
         if optimizer.clip_norm is None:
-            advice += ", clipped gradients (--optimizer.clip_norm 1)"
+            advice += ", gradient clipping (--optimizer.clip_norm 1)"
         if self.dtype != "float32":
-            advice += f", or float32 in place of {self.dtype} (--use_amp 0)"
+            advice += f", float32 instead of {self.dtype} (--use_amp 0)"
         yield Finding(
             "loss_rises",
             step,
-            f"the loss rises: {max(recent, last):.4g} at step {step}, after {best:.4g} around step "
-            f"{at} (a model that knows nothing has {start:.4g}; rows differ by {noise:.2g}); try, "
-            f"under another --name, {advice}",
+            f"the loss rises: {max(recent, last):.4g} at step {step}, up from {best:.4g} around "
+            f"step {at} (an untrained model has a loss of {start:.4g}, and the noise between rows "
+            f"is {noise:.2g})",
+            advice,
         )
 
     def _stuck(self, step: int) -> Iterator[Finding]:
@@ -141,10 +146,11 @@ class LossCheck:
             yield Finding(
                 "nothing_learned",
                 step,
-                f"nothing is learned: after {step} steps the loss is {loss:.4g}, and predicting "
-                f"zero has {zero:.4g}; try another learning rate ({rate / 10:g} and {rate * 3:g}; "
-                f"it is {rate:g}), and look at the latents (their deviation should be near 1) and "
-                "at a few images of the data",
+                f"the model learns nothing: after {step} steps the loss is {loss:.4g}, and a model "
+                f"that always predicts zero has {zero:.4g}",
+                f"try other learning rates ({rate / 10:g} and {rate * 3:g}; it is {rate:g} now). "
+                "Check the latents (their standard deviation should be near 1) and a few images "
+                "of the data",
             )
 
 
@@ -154,7 +160,7 @@ def _warmup(check: LossCheck) -> int:
 
 
 class GradientCheck:
-    """A gradient many times longer than those before."""
+    """Detects a gradient whose norm is many times its usual value."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.clip = config.optimizer.clip_norm
@@ -171,27 +177,27 @@ class GradientCheck:
             spread = 1.4826 * median(abs(math.log(n / usual)) for n in self.norms)
             bad = norm > 10 * usual and math.log(norm / usual) > 6 * spread
             if self.episode.begins(bad, over=norm < 3 * usual):
-                yield Finding("gradient", step, self._said(step, norm, usual))
+                text = (
+                    f"the gradient explodes: its norm is {norm:.3g} in the row of step {step}, "
+                    f"{norm / usual:.0f} times its median of {usual:.3g}"
+                )
+                yield Finding("gradient", step, text, self._advice())
         self.inside = self.inside + 1 if self.episode.open else 0
         if not 0 < self.inside <= HISTORY // 2:
-            # while it lasts the memory stays as it was, but not for ever
+            # rows of an episode do not enter the history, unless the episode lasts too long
             self.norms.append(norm)
 
-    def _said(self, step: int, norm: float, usual: float) -> str:
-        said = (
-            f"the gradient explodes: its norm is {norm:.3g} in the rows to step {step}, "
-            f"{norm / usual:.0f} times its median of {usual:.3g}; "
-        )
+    def _advice(self) -> str:
         if self.clip is None:
-            return said + "it is not clipped: --optimizer.clip_norm 1, under another --name"
-        return said + (
-            f"updates are clipped to {self.clip:g}; if the loss follows, try a lower "
+            return "start a new run (--name NEW) with gradient clipping: --optimizer.clip_norm 1"
+        return (
+            f"updates are clipped to {self.clip:g}. If the loss rises as well, try a lower "
             "--optimizer.learning_rate or a longer --optimizer.warmup_steps"
         )
 
 
 class DataCheck:
-    """A step that waits for its data."""
+    """Detects training steps that wait for their data."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -199,10 +205,11 @@ class DataCheck:
         self.begin()
 
     def begin(self) -> None:
-        """A process starts: its first rows fill queues and caches, and do not count."""
+        """Starts measuring in a new process. Its first rows fill queues and caches and do not
+        count."""
         self.rows: list[tuple[float, float, float, float]] = []
         self.last: int | None = None
-        self.left_out = 2
+        self.ignored = 2
         self.step_seconds: float | None = None
 
     def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
@@ -211,8 +218,8 @@ class DataCheck:
             return
         steps, self.last = step - (self.last or step), step
         self.step_seconds = row.get("step_seconds") or self.step_seconds
-        self.left_out -= 1
-        if self.left_out >= 0 or steps <= 0:
+        self.ignored -= 1
+        if self.ignored >= 0 or steps <= 0:
             return
         alone = seconds
         if share > 0.1 and self.step_seconds is not None:
@@ -224,18 +231,19 @@ class DataCheck:
         lost = 1 - sum(r[1] for r in self.rows) / total
         bad = lost > STARVED and total >= STARVED_SECONDS and len(self.rows) >= 3
         if self.episode.begins(bad, over=lost < FED):
-            given = fmean(r[2] for r in self.rows)
-            could = self.config.batch_size / fmean(r[3] for r in self.rows)
+            received = fmean(r[2] for r in self.rows)
+            possible = self.config.batch_size / fmean(r[3] for r in self.rows)
             yield Finding(
                 "data_wait",
                 step,
-                f"the step waits for data {lost:.0%} of the time: {given:.3g} images/s come and "
-                f"the step could take {could:.3g}; {faster_data(self.config, row)}",
+                f"the step waits for data {lost:.0%} of the time: it receives {received:.3g} "
+                f"images/s and could process {possible:.3g}",
+                faster_data(self.config, row),
             )
 
 
 class ScaleCheck:
-    """In float16, a loss scale so small that gradients vanish; anywhere, many skipped steps."""
+    """Detects many skipped steps and, in float16, a loss scale so small that gradients vanish."""
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
@@ -249,9 +257,10 @@ class ScaleCheck:
             yield Finding(
                 "loss_scale",
                 step,
-                f"float16's loss scale has fallen to {scale:g} (it begins at 32768): gradients or "
-                "activations overflow, and small gradients become zero; try --model.dtype bfloat16 "
-                "(where the hardware has it) or float32, or a lower --optimizer.learning_rate",
+                f"the float16 loss scale has fallen to {scale:g} (it starts at 32768): gradients "
+                "or activations overflow, and small gradients become zero",
+                "try --model.dtype bfloat16 (if the hardware supports it) or float32, or a lower "
+                "--optimizer.learning_rate",
             )
         if row.get("skipped") is None:
             return
@@ -264,13 +273,14 @@ class ScaleCheck:
             yield Finding(
                 "skipped",
                 step,
-                f"{count} of the last {last - first} steps were skipped ({share:.0%}): their loss "
-                f"or gradient was not finite; try a lower --optimizer.learning_rate or {other}",
+                f"{count} of the last {last - first} steps were skipped ({share:.0%}) because "
+                "their loss or gradient was not finite",
+                f"try a lower --optimizer.learning_rate or {other}",
             )
 
 
 class TextCheck:
-    """Captions that make no difference to the loss (see `evaluate.conditioning`)."""
+    """Detects captions that do not change the loss (see `evaluate.conditioning`)."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -281,50 +291,53 @@ class TextCheck:
         gain, error = row.get("conditioning/gain"), row.get("conditioning/gain_error")
         if gain is None or error is None or step < self.patience:
             return
-        # a wide error says nothing: what is told is that the effect is small, and surely so
+        # report only if the effect is small with certainty: a large error proves nothing
         if self.episode.begins(gain + 2 * error < EFFECT, over=effective(row)):
-            yield Finding("text_unused", step, self._said(step, row, gain, error))
+            own, other = row["conditioning/loss"], row["conditioning/loss_shuffled"]
+            text = (
+                f"the captions have no effect: at step {step} the loss is {own:.4g} with each "
+                f"row's own caption and {other:.4g} with another row's (a reduction of {gain:.2%} "
+                f"± {error:.2%})"
+            )
+            yield Finding("text_unused", step, text, self._advice(row))
 
-    def _said(self, step: int, row: MetricsRow, gain: float, error: float) -> str:
-        own, other = row["conditioning/loss"], row["conditioning/loss_shuffled"]
-        said = (
-            f"the text does nothing: at step {step} the loss is {own:.4g} with the rows' own "
-            f"captions and {other:.4g} with other rows' (a gain of {gain:.2%}, give or take "
-            f"{error:.2%}); "
-        )
+    def _advice(self, row: MetricsRow) -> str:
         if row.get("conditioning/changed", 1.0) < 0.5:
             share = 1 - row["conditioning/changed"]
-            return said + (
-                f"the text encoder sees the same text in {share:.0%} of the rows: look at the "
-                f"column that captions are read from (--columns caption=NAME), at "
-                f"--caption_cleaning and at --text_max_tokens ({self.config.text_max_tokens or 77})"
+            return (
+                f"the text encoder sees the same text in {share:.0%} of the rows. Check the column "
+                f"that captions are read from (--columns caption=NAME), --caption_cleaning and "
+                f"--text_max_tokens ({self.config.text_max_tokens or 77})"
             )
         share = self.config.objective.caption_dropout
         if share > 0.5:
-            return said + f"objective.caption_dropout is {share:g}: that share is trained without"
-        return said + (
-            "either the captions do not tell of their images (a wrong column, rows that were mixed "
-            "up), or the model is not there yet: look at a few rows, and at the next such figure"
+            return (
+                f"objective.caption_dropout is {share:g}: lower it, because that fraction of the "
+                "rows is trained without captions"
+            )
+        return (
+            "either the captions do not describe their images (a wrong column, mixed-up rows), or "
+            "the model needs more training. Check a few rows, and wait for the next measurement"
         )
 
 
 def effective(row: MetricsRow) -> bool:
-    """Whether captions were surely found to lower the loss."""
+    """Returns whether captions reduce the loss with certainty (by more than three errors)."""
     return row["conditioning/gain"] > max(EFFECT, 3 * row["conditioning/gain_error"])
 
 
 @dataclass
 class RunWatch:
-    """Looks at every row of a run; `dtype` is that of the network's arithmetic."""
+    """Checks every row of a run. `dtype` is the dtype that the network computes in."""
 
     config: TrainConfig
     dtype: str = "float32"
     before: Sequence[MetricsRow] = ()
-    """Rows of an earlier part of the run, whose findings have been said."""
+    """Rows from before a resume. Their findings have already been reported."""
     findings: list[Finding] = field(default_factory=list)
-    """All so far, those of `before` included."""
+    """The findings so far, including those stored in `before`."""
     text_works: bool = False
-    """Whether captions were found to lower the loss."""
+    """Whether captions have been shown to reduce the loss."""
 
     def __post_init__(self) -> None:
         self._data = DataCheck(self.config)
@@ -336,23 +349,24 @@ class RunWatch:
             TextCheck(self.config),
         )
         for row in self.before:
-            # what was said is kept with the rows: what depends on time is not judged again
+            # use the findings stored in the rows: those that depend on time cannot be recomputed
             self._observe(row["step"], row)
             self.findings += [Finding(**one) for one in row.get("warnings", ())]
         self._data.begin()
 
     def observe(self, step: int, row: MetricsRow) -> list[Finding]:
-        """What there is to say of a row."""
-        found = self._observe(step, row)
-        self.findings += found
-        return found
+        """Returns the new findings that a row gives rise to."""
+        findings = self._observe(step, row)
+        self.findings += findings
+        return findings
 
     def note(self, step: int, row: MetricsRow, say: Callable[[str], None]) -> dict[str, Any]:
-        """Says what there is to say of a row; what the row is to keep of it."""
-        found = self.observe(step, row)
-        for finding in found:
-            say(f"warning: {finding.text}")
-        return {"warnings": [asdict(finding) for finding in found]} if found else {}
+        """Reports a row's findings, and returns the fields to add to the row so that they are
+        stored with it."""
+        findings = self.observe(step, row)
+        for finding in findings:
+            say(f"warning: {finding.text}\n  {finding.advice}")
+        return {"warnings": [asdict(finding) for finding in findings]} if findings else {}
 
     def _observe(self, step: int, row: MetricsRow) -> list[Finding]:
         if "conditioning/gain" in row:

@@ -61,8 +61,8 @@ def test_a_loss_that_rises_is_told_once_an_episode():
     assert [f.kind for f in found] == ["loss_rises", "loss_rises"]
     first = found[0]
     assert 20 * 100 < first.step <= 20 * 116, "within the rise, not at its end"
-    assert "after 0.4" in first.text and "2" in first.text
-    assert f"--optimizer.learning_rate {1e-3 / 3:g}" in first.text and "--name" in first.text
+    assert "up from 0.4" in first.text and "2" in first.text
+    assert f"--optimizer.learning_rate {1e-3 / 3:g}" in first.advice and "--name" in first.advice
 
 
 def test_a_slow_rise_of_a_quiet_loss_is_told():
@@ -75,14 +75,14 @@ def test_a_slow_rise_of_a_quiet_loss_is_told():
 def test_an_explosion_is_told_at_once_and_names_half_precision():
     found = said(rows([*learning(60), 50.0]), dtype="float16")
     assert [f.step for f in found] == [20 * 61]
-    assert "float16" in found[0].text and "--use_amp 0" in found[0].text
+    assert "float16" in found[0].advice and "--use_amp 0" in found[0].advice
 
 
 def test_a_model_that_learns_nothing():
     stuck = rows([1.98] * 40, loss_of_zero=lambda i: 2.0)
     found = said(stuck)
     assert [f.kind for f in found] == ["nothing_learned"] and found[0].step == 300
-    assert "1.98" in found[0].text and "predicting zero has 2" in found[0].text
+    assert "1.98" in found[0].text and "predicts zero has 2" in found[0].text
     assert said(rows([1.7] * 40, loss_of_zero=lambda i: 2.0)) == []
 
 
@@ -102,10 +102,10 @@ def test_gradients_that_explode():
     norms[150] = 300.0
     found = said(rows(learning(200), grad_norm=lambda i: float(norms[i])))
     assert [(f.kind, f.step) for f in found] == [("gradient", 2020), ("gradient", 3020)]
-    assert "80" in found[0].text and "clipped to 1" in found[0].text
+    assert "80" in found[0].text and "clipped to 1" in found[0].advice
     free = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(clip_norm=None))
     found = said(rows(learning(200), grad_norm=lambda i: float(norms[i])), free)
-    assert "--optimizer.clip_norm 1" in found[0].text
+    assert "--optimizer.clip_norm 1" in found[0].advice
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -134,10 +134,10 @@ def waiting(count: int, *, seconds: float, alone: float, **more: Any) -> list[di
 def test_a_starved_step_is_named_with_figures_and_advice():
     found = said(waiting(20, seconds=1.0, alone=0.4, alive_share=0.5), STREAMED)
     assert [f.kind for f in found] == ["data_wait"] and found[0].step > 60, "not in the first rows"
-    text = found[0].text
-    assert "60%" in text and "64 images/s come" in text and "could take 160" in text
-    assert "--fetch.concurrency 256" in text and "pinxit prepare coyo" in text
-    assert "50% of the rows tried give an image" in text
+    text, advice = found[0].text, found[0].advice
+    assert "60%" in text and "receives 64 images/s" in text and "could process 160" in text
+    assert "--fetch.concurrency 256" in advice and "pinxit prepare coyo" in advice
+    assert "50% of the attempted rows yield an image" in advice
 
 
 def test_data_that_keep_up_with_the_device_are_no_starving():
@@ -177,7 +177,7 @@ def test_a_collapsing_loss_scale():
 
 def test_skipped_steps():
     found = said(rows(learning(60), skipped=lambda i: 5 * max(0, i - 20)), dtype="float16")
-    assert [f.kind for f in found] == ["skipped"] and "--use_amp 0" in found[0].text
+    assert [f.kind for f in found] == ["skipped"] and "--use_amp 0" in found[0].advice
     assert said(rows(learning(60), skipped=lambda i: i // 20), dtype="float16") == []
     assert said(rows(learning(60), skipped=lambda i: min(i, 4)), dtype="float16") == [], "at first"
 
@@ -203,9 +203,9 @@ def test_text_that_does_nothing():
     assert said([probe(2000, 0.004, 0.0005)]) == []
     assert said([probe(2000, 0.0, 0.004)]) == [], "too few rows to tell"
     same = said([probe(2000, 0.0, 0.0, changed=0.0)])
-    assert "the same text in 100% of the rows" in same[0].text
+    assert "the same text in 100% of the rows" in same[0].advice
     dropped = dataclasses.replace(CONFIG, objective=FlowMatching(caption_dropout=1.0))
-    assert "caption_dropout is 1" in said([probe(2000, 0.0, 0.0)], dropped)[0].text
+    assert "caption_dropout is 1" in said([probe(2000, 0.0, 0.0)], dropped)[0].advice
 
 
 def test_settings_that_forbid_text():
