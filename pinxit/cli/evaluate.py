@@ -21,7 +21,7 @@ from pinxit.evaluate.prompt_accuracy import SEED
 from pinxit.evaluate.tables import tables
 from pinxit.extensions import explained
 from pinxit.files import write_json
-from pinxit.pipeline import TextToImage, load_checkpoint
+from pinxit.pipeline import TextToImage
 from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES
 from pinxit.train.settings import TrainConfig
@@ -62,6 +62,8 @@ def evaluate_command(argv: Sequence[str]) -> int:
     positive("images", options.images, minimum=0)
     positive("batch_size", options.batch_size)
     chosen = evaluators(options.evaluators)
+    from pinxit.pipeline import load_checkpoint
+
     model = load_checkpoint(options.checkpoint, ema=options.ema)
     model.sampling.override(**sampling_options(options))
     values: dict[str, float] = {}

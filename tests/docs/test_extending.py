@@ -51,8 +51,10 @@ ADDED = {
     "metric": "brightness",
     "recipe": "mock_long",
 }
-# Names of modules that nothing else has: they are imported into the tests' own process.
-FILES = {kind: f"extending_{kind}" for kind in ADDED}
+# The page's command names two of the files: --extensions huber.py,discs.py
+FILES = {"objective": "huber", "dataset": "discs"}
+# The others have names that nothing else has: they are imported into the tests' own process.
+FILES |= {kind: f"extending_{kind}" for kind in ADDED if kind not in FILES}
 
 
 def blocks_of(section: str) -> list[str]:
@@ -270,7 +272,7 @@ def test_without_its_extensions_a_run_says_which_are_missing(trained: Path, adde
     monkeypatch.delitem(OBJECTIVES, "huber")
     monkeypatch.delitem(extensions._loaded, trained.parents[1] / f"{FILES['objective']}.py")
     message = r"objective: 'huber' is unknown; valid: flow_matching; this run was made with "
-    message += r"--extensions extending_objective\.py: give it"
+    message += r"--extensions huber\.py: give it"
     with pytest.raises(UsageError, match=message):
         saved_config(RunFolder(trained))
 

@@ -189,9 +189,7 @@ def test_an_unfinished_dataset_is_refused(
     with pytest.raises(ValueError, match=r"dataset_path: .* is without latents"):
         train(dataclasses.replace(config, dataset_path=str(out)))
     (out / "manifest.json").unlink()
-    with pytest.raises(
-        ValueError, match="not finished: run the same `prepare` command again"
-    ):
+    with pytest.raises(ValueError, match="not finished: run the same `prepare` command again"):
         train(dataclasses.replace(config, dataset_path=str(out)))
 
 
