@@ -10,7 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pinxit.evaluate.tables import TITLES
 from pinxit.files import whole
+
+SHOWN_ELSEWHERE = ("validation_loss", "conditioning", "latents")
+"""Groups of values that have a place of their own, or that tables show better."""
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -51,11 +55,26 @@ def _validation(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         axes.legend(fontsize=7)
 
 
+def _others(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The names of other evaluators' values that were measured at several steps, by group."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted({name for row in rows for name in row if "/" in name}):
+        group = name.partition("/")[0]
+        if group not in SHOWN_ELSEWHERE and len(_series(rows, name)[0]) > 1:
+            groups.setdefault(group, []).append(name)
+    return groups
+
+
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes the curves of these rows of metrics.jsonl as a PNG."""
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    """Writes the curves of these rows of metrics.jsonl as a PNG.
+
+    Below the curves that every run has comes one for each group of other evaluators' values.
+    """
+    groups = _others(rows)
+    height = 2 + -(-len(groups) // 3)
+    figure = Figure(figsize=(12, 3.25 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 3)
+    axes = figure.subplots(height, 3)
     titles = {"loss": "training loss", "grad_norm": "gradient norm",
               "learning_rate": "learning rate", "images_per_second": "images / s"}  # fmt: skip
     for name, place in zip(titles, (axes[0, 0], axes[1, 0], axes[1, 1], axes[1, 2]), strict=True):
@@ -63,7 +82,13 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         place.set(title=titles[name], xlabel="step")
     _by_time(axes[0, 1], rows)
     _validation(axes[0, 2], rows)
+    for place, (group, names) in zip(axes[2:].flat, groups.items(), strict=False):
+        for name in names:
+            place.plot(*_series(rows, name), "o-", label=name.partition("/")[2], markersize=3)
+        place.set(title=TITLES.get(group, group.replace("_", " ")), xlabel="step")
+        place.legend(fontsize=7)
     for place in axes.flat:
         place.grid(alpha=0.3)
+        place.set_visible(place.has_data() or place in axes[:2].flat)
     with whole(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

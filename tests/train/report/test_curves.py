@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pinxit.train.report.curves import _validation, draw_curves
+from pinxit.train.report.curves import _others, _validation, draw_curves
 
 
 def row(step: int, raw: float, average: float) -> dict[str, float]:
@@ -35,3 +35,14 @@ def test_a_run_that_has_hardly_begun_has_curves(rows, tmp_path: Path):
     draw_curves(rows, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1200, 650)
+
+
+def test_values_of_an_added_metric_have_a_curve(tmp_path: Path):
+    rows = [row(10, 0.5, 0.6), row(20, 0.4, 0.4)]
+    draw_curves(rows, tmp_path / "before.png")
+    added = [old | {"brightness/mean": 0.1 * old["step"]} for old in rows]
+    assert _others(added) == {"brightness": ["brightness/mean"]} and not _others(added[:1])
+    draw_curves(added, tmp_path / "after.png")
+    for name, height in (("before.png", 650), ("after.png", 975)):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.height == height
