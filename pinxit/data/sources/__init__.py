@@ -1,1 +1,1 @@
-"""Captions and image URLs, or images, from tables, folders, tar files and the Hugging Face hub."""
+"""Reads captions with image URLs or images from tables, folders, tars and the Hugging Face hub."""

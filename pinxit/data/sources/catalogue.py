@@ -1,10 +1,11 @@
-"""Sources: where captions and images come from, by name.
+"""Opens sources of captions and images by name.
 
-A source is a list of units of work and a way to read each (`Source`, in schema.py). `open_source`
-takes a name of `SOURCES` and a place: a file, a folder, a glob, an fsspec URL, or a dataset of the
-Hugging Face hub (``owner/name``), which is pinned to a commit. The released sets know their own
-column names; the formats (`parquet`, `csv`, `tsv`, `jsonl`) know the usual ones; either can be told
-others. To add a source, write a function like those below and give it a name in `SOURCES`.
+A source is a list of units and a way to read each unit (`pinxit.data.row.Source`). `open_source`
+takes a name of `SOURCES` and a path: a file, a folder, a glob, an fsspec URL, or a dataset on the
+Hugging Face hub (``owner/name``), which is pinned to a commit. The published datasets have known
+column names. The formats (`parquet`, `csv`, `tsv`, `jsonl`) look for the usual ones. Both accept
+explicit column names instead. To add a source, write a function like those below and add it to
+`SOURCES`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ COYO = Columns(
         *("watermark", "nsfw", "aesthetic", "clip_similarity"),
     ),
 )
-"""The release's names. (Its owner's preparation script spells some otherwise; no file does.)"""
+"""The column names of the COYO release. Its authors' preparation script spells some differently,
+but no file does."""
 
 LAION = Columns(
     {
@@ -57,8 +59,11 @@ LAION = Columns(
     },
     required=("url", "caption"),
 )
-"""Re-LAION (url, caption, lower case) and the older sets (URL, TEXT). Their `hash` is of the words,
-not of the image; their aesthetic score is the predictor's first version, 0 to 10 but not COYO's."""
+"""The column names of Re-LAION (url, caption, in lower case) and of the older sets (URL, TEXT).
+
+Their ``hash`` column is a hash of the text, not of the image. Their aesthetic score comes from
+version 1 of the predictor (0 to 10), which is not comparable with COYO's version 2.
+"""
 
 USUAL = Columns(
     {
@@ -74,10 +79,10 @@ USUAL = Columns(
         "clip_similarity": ("clip_similarity", "similarity", "clip_similarity_vitl14"),
     },
 )
-"""The names that columns usually have; only a caption and a URL or an image are needed."""
+"""The usual column names. Only a caption and either a URL or an image are required."""
 
 POSITIONS = {"url": "0", "caption": "1"}
-"""CC12M's TSV has no header: the URL, a tab, the caption."""
+"""The columns of CC12M's TSV, which has no header: each line is a URL, a tab and a caption."""
 
 COYO_REPO = "kakaobrain/coyo-700m"
 LAION_REPO = "laion/relaion2B-en-research-safe"
@@ -88,7 +93,7 @@ MONET_REPO = "jasperai/monet"
 
 @dataclasses.dataclass(frozen=True)
 class SourceRequest:
-    """What `open_source` was asked for."""
+    """The arguments of `open_source`."""
 
     name: str
     path: str | None = None
@@ -97,15 +102,15 @@ class SourceRequest:
     unit_rows: int = 10_000
 
     def needed_path(self) -> str:
-        """The path, of a source that has no home of its own."""
+        """Returns the path, or raises UsageError if none is set."""
         if self.path is None:
             raise UsageError(
-                "dataset_path", None, problem="missing", valid=f"where the {self.name} data are"
+                "dataset_path", None, problem="missing", valid=f"the path of the {self.name} data"
             )
         return self.path
 
     def find(self, home: str, *, suffixes: Sequence[str], form: str) -> Listing:
-        """The files at the path, or at `home` on the hub; held-out splits are left out."""
+        """Lists the files at the path (default: `home`, on the hub), without held-out splits."""
         listing = list_files(
             self.path or home, suffixes=suffixes, form=form, revision=self.revision
         )
@@ -120,11 +125,12 @@ def open_source(
     columns: Mapping[str, str] | None = None,
     unit_rows: int = 10_000,
 ) -> Source:
-    """The source of this name at `path` (default: the released set, on the hub).
+    """Opens the source of this name at `path` (default: the published dataset on the hub).
 
-    `revision` pins a hub dataset; a branch becomes the commit it is at now. `columns` maps meanings
-    (url, caption, image, width, ...) to the source's own names. Lists files and looks into the
-    first; raises ValueError, in one message, where nothing is there or a column lacks.
+    `revision` pins a dataset on the hub; a branch is resolved to its current commit. `columns` maps
+    fields (url, caption, image, width, ...) to the names of the source's columns. Opening lists the
+    files and reads the columns of the first one. Raises one ValueError if no files are there or
+    columns are missing, which it lists.
     """
     choice("dataset_name", name, SOURCES)
     positive("unit_rows", unit_rows)
@@ -132,28 +138,28 @@ def open_source(
 
 
 def coyo(request: SourceRequest) -> Source:
-    """COYO-700M: 747 M English alt texts with URLs, hashes and scores; CC-BY-4.0 for the index."""
+    """Opens COYO-700M: 747 M English alt texts with URLs, hashes and scores (index: CC-BY-4.0)."""
     return _urls(
         request, COYO_REPO, COYO, form="COYO-format parquet (columns url, text, width, ...)"
     )
 
 
 def laion2b(request: SourceRequest) -> Source:
-    """Re-LAION-2B-en research-safe (gated), which replaces LAION-2B-en, gone since 2023."""
+    """Opens Re-LAION-2B-en research-safe (gated), which replaces LAION-2B-en, withdrawn in 2023."""
     return _urls(
         request, LAION_REPO, LAION, form="LAION-format parquet (columns url, caption, ...)"
     )
 
 
 def laion_art(request: SourceRequest) -> Source:
-    """Re-LAION-Art (gated): about 8 M images of the highest aesthetic scores."""
+    """Opens Re-LAION-Art (gated): about 8 M images with the highest aesthetic scores."""
     return _urls(
         request, LAION_ART_REPO, LAION, form="LAION-format parquet (columns URL, TEXT, ...)"
     )
 
 
 def cc12m(request: SourceRequest) -> Source:
-    """CC12M: with images, as WebDataset tars (default), or the official TSV of URLs."""
+    """Opens CC12M: WebDataset tars with images (default), or the official TSV of URLs."""
     listing = request.find(
         CC12M_REPO,
         suffixes=(".tar", ".tsv", ".tsv.gz", ".parquet"),
@@ -170,7 +176,10 @@ def cc12m(request: SourceRequest) -> Source:
 
 
 def monet(request: SourceRequest) -> Source:
-    """MONET: 104.9 M captioned images, hosted, Apache-2.0. The newest version folder is read."""
+    """Opens MONET: 104.9 M captioned images (Apache-2.0), hosted on the hub.
+
+    The folder of the newest version is read.
+    """
     listing = request.find(
         MONET_REPO,
         suffixes=(".tar", ".parquet"),
@@ -180,28 +189,28 @@ def monet(request: SourceRequest) -> Source:
 
 
 def parquet(request: SourceRequest) -> Source:
-    """Any parquet with captions and URLs or encoded images."""
+    """Opens any parquet files that have captions and either URLs or encoded images."""
     request.needed_path()
     return _urls(request, "", USUAL, form="parquet files")
 
 
 def csv(request: SourceRequest) -> Source:
-    """CSV with a header; columns given as numbers (0, 1 ...) mean that there is none."""
+    """Opens CSV with a header, or without one if all columns are set by number (0, 1 ...)."""
     return _text(request, ".csv", ".csv.gz")
 
 
 def tsv(request: SourceRequest) -> Source:
-    """TSV without quotes, with a header; columns given as numbers mean that there is none."""
+    """Opens TSV without quoting, with a header, or without one if all columns are set by number."""
     return _text(request, ".tsv", ".tsv.gz")
 
 
 def jsonl(request: SourceRequest) -> Source:
-    """One JSON object per line."""
+    """Opens files with one JSON object per line."""
     return _text(request, ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
 def folder(request: SourceRequest) -> Source:
-    """A folder of images with captions beside, in metadata files, or as folder names."""
+    """Opens a folder of images with captions in text files, metadata files or folder names."""
     path = request.needed_path()
     listing = list_folder(path, revision=request.revision)
     columns = USUAL.override(request.columns)
@@ -214,17 +223,17 @@ def folder(request: SourceRequest) -> Source:
 
 
 def webdataset(request: SourceRequest) -> Source:
-    """WebDataset tars, as img2dataset writes them."""
+    """Opens WebDataset tars, in the form that img2dataset writes."""
     listing = request.find(request.needed_path(), suffixes=(".tar",), form="WebDataset .tar files")
     return _archives(request, listing.revision, listing.files)
 
 
 def hf(request: SourceRequest) -> Source:
-    """A dataset of the hub (or a copy of it) that bears its images: parquet, or tars."""
+    """Opens a dataset on the hub (or a copy of one) that holds its images, in parquet or tars."""
     listing = request.find(
         request.needed_path(),
         suffixes=(".parquet", ".tar"),
-        form="parquet files with a column of images, or WebDataset .tar files",
+        form="parquet files with an image column, or WebDataset .tar files",
     )
     return _images(request, listing)
 
@@ -246,7 +255,7 @@ SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
 
 
 def newest_version(files: Sequence[File]) -> tuple[File, ...]:
-    """The files below the highest folder ``v1.2.3``; all of them where there is no such folder."""
+    """Returns the files in the highest version folder (``v1.2.3``), or all if there is none."""
 
     def version(file: File) -> tuple[int, ...]:
         match = re.search(r"(?:^|/)v(\d+)\.(\d+)\.(\d+)/", file.name)
@@ -276,9 +285,9 @@ def _table(
     columns = columns.override(request.columns)
     path = files[0].path
     with open_table(path) as table:
-        found = match(columns, table, where=f"{request.name}: {path}")
+        by_field = match(columns, table, where=f"{request.name}: {path}")
     return ParquetSource(
-        request.name, revision, files, columns, "image" in found, unit_rows=request.unit_rows
+        request.name, revision, files, columns, "image" in by_field, unit_rows=request.unit_rows
     )
 
 
@@ -295,7 +304,7 @@ def _text(request: SourceRequest, *suffixes: str) -> Source:
 
 def _lines(request: SourceRequest, revision: str, files: tuple[File, ...]) -> Source:
     kind = "tsv" if request.name == "cc12m" else request.name
-    names = [name for given in request.columns.values() for name in given.split(",")]
+    names = [name for value in request.columns.values() for name in value.split(",")]
     header = not names or not all(name.strip().isdecimal() for name in names)
     columns = dataclasses.replace(USUAL, required=("url", "caption")).override(request.columns)
     source = LinesSource(

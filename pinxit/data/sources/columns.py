@@ -1,8 +1,8 @@
-"""Which column means what, and a row from their values.
+"""Maps the columns of a file to the fields of a row, and builds rows from records.
 
-Every release spells its columns differently, and types wander (a width is int32 here, float64 with
-NaN there, text in a CSV). Names are therefore matched without regard to case, and values are cast
-by what they mean: a value that cannot be cast counts as absent, never as an error.
+Every dataset spells its columns differently, and types vary (a width is int32 in one file, float64
+with NaN in another, text in a CSV). Names are therefore matched regardless of case, and values are
+cast to the type of their field. A value that cannot be cast counts as missing, never as an error.
 """
 
 from __future__ import annotations
@@ -17,133 +17,141 @@ from pinxit.config import UsageError
 from pinxit.data.row import SCORES, Row
 
 FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
-"""What a column can mean."""
+"""The fields that a column can be mapped to."""
 NONE = ("", "none")
-"""As the name of a column: the source has none of this meaning."""
+"""Column names which state that the source has no column for the field."""
 
-Found = dict[str, tuple[str, ...]]
-"""Meaning to the columns that bear it, as a file spells them."""
+FieldColumns = dict[str, tuple[str, ...]]
+"""Maps each field to the file's columns that hold it, spelled as in the file."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names by meaning, the preferred one first."""
+    """The possible column names of each field, the preferred one first."""
 
     names: Mapping[str, tuple[str, ...]]
+    """Maps each field to its possible column names."""
     required: tuple[str, ...] = ("url|image", "caption")
-    """Meanings that must be there; "a|b" asks for one of the two."""
+    """Fields that must have a column; "a|b" requires one of the two."""
     combined: frozenset[str] = field(default=frozenset({"nsfw"}))
-    """Meanings that take every column of theirs, not the first that is there alone."""
+    """Fields that use all of their columns that a file has, not only the first."""
     by_hand: frozenset[str] = frozenset()
-    """Meanings whose names were given by hand: every one of those must be there."""
+    """Fields whose column names the user set. All of these columns must exist."""
 
     def override(self, columns: Mapping[str, str]) -> Columns:
-        """With some meanings named by hand: "URL", "a,b" (the first that has a value), "none"."""
-        unknown = [meaning for meaning in columns if meaning not in FIELDS]
+        """Returns a copy in which the user's `columns` replace the names of some fields.
+
+        A value is a name ("URL"), several ("a,b": the first one with a value counts) or "none".
+        """
+        unknown = [name for name in columns if name not in FIELDS]
         if unknown:
             raise UsageError(f"columns: {unknown} are unknown; valid: {', '.join(FIELDS)}")
         names = dict(self.names)
-        for meaning, given in columns.items():
-            absent = given.lower() in NONE
-            names[meaning] = () if absent else tuple(name.strip() for name in given.split(","))
-        left = ("|".join(m for m in one.split("|") if names.get(m)) for one in self.required)
-        combined = self.combined | {meaning for meaning in columns if len(names[meaning]) > 1}
-        by_hand = frozenset(meaning for meaning in columns if names[meaning])
-        return Columns(names, tuple(one for one in left if one), combined, by_hand | self.by_hand)
+        for key, value in columns.items():
+            absent = value.lower() in NONE
+            names[key] = () if absent else tuple(name.strip() for name in value.split(","))
+        required = ("|".join(f for f in one.split("|") if names.get(f)) for one in self.required)
+        combined = self.combined | {key for key in columns if len(names[key]) > 1}
+        by_hand = frozenset(key for key in columns if names[key])
+        return Columns(
+            names, tuple(one for one in required if one), combined, by_hand | self.by_hand
+        )
 
     def optional(self) -> Columns:
-        """The same names, of which none must be there: for records that differ in their keys."""
+        """Returns a copy that requires no column, for records with differing keys."""
         return Columns(self.names, (), self.combined)
 
     def match(
         self, existing: Sequence[str], *, where: str, binary: Collection[str] | None = None
-    ) -> Found:
-        """The columns of a file that has `existing`; ValueError for all that lack, at once.
+    ) -> FieldColumns:
+        """Returns the columns of each field in a file whose columns are `existing`.
 
-        `binary`: those that can hold encoded images (default: all); no other is taken for one.
+        Only the columns in `binary` can hold encoded images (default: all). Raises one ValueError
+        that lists all missing columns. `where` names the file in the message.
         """
-        found: Found = {}
-        lacking = []
-        bearing = [name for name in existing if binary is None or name in binary]
-        for meaning, names in self.names.items():
-            usable = bearing if meaning == "image" else existing
-            spelt = {name: _spelling(name, usable) for name in names}
-            hits = tuple(dict.fromkeys(hit for hit in spelt.values() if hit is not None))
+        by_field: FieldColumns = {}
+        missing = []
+        can_hold_images = [name for name in existing if binary is None or name in binary]
+        for key, names in self.names.items():
+            usable = can_hold_images if key == "image" else existing
+            spelling = {name: _spelling(name, usable) for name in names}
+            hits = tuple(dict.fromkeys(hit for hit in spelling.values() if hit is not None))
             if hits:
-                found[meaning] = hits if meaning in self.combined else hits[:1]
-            if meaning in self.by_hand:
-                lacking += [f"{meaning} ({name})" for name, hit in spelt.items() if hit is None]
+                by_field[key] = hits if key in self.combined else hits[:1]
+            if key in self.by_hand:
+                missing += [f"{key} ({name})" for name, hit in spelling.items() if hit is None]
         for one in self.required:
-            if not any(m in found or m in self.by_hand for m in one.split("|")):
-                lacking.append(f"{one.replace('|', ' or ')} ({self._candidates(one)})")
-        if lacking:
+            if not any(f in by_field or f in self.by_hand for f in one.split("|")):
+                missing.append(f"{one.replace('|', ' or ')} ({self._candidates(one)})")
+        if missing:
             raise UsageError(
-                f"{where} has no column for {'; '.join(lacking)}; it has: "
-                f"{', '.join(existing) or 'none'}. {self._textual(existing, bearing)}"
-                "What means what can be said by hand, as in "
+                f"{where} has no column for {'; '.join(missing)}; it has: "
+                f"{', '.join(existing) or 'none'}. {self._image_hint(existing, can_hold_images)}"
+                "Set the column names explicitly, for example "
                 "columns={'url': 'LINK', 'phash': 'none'}"
             )
-        return found
+        return by_field
 
-    def _textual(self, existing: Sequence[str], bearing: Sequence[str]) -> str:
-        """A sentence on the columns that are called like images and can hold none."""
-        rest = [name for name in existing if name not in bearing]
-        called = {_spelling(name, rest) for name in self.names.get("image", ())} - {None}
-        if not called:
+    def _image_hint(self, existing: Sequence[str], can_hold_images: Sequence[str]) -> str:
+        """Returns a hint about columns that are named like images but cannot hold any, or ""."""
+        others = [name for name in existing if name not in can_hold_images]
+        suspects = {_spelling(name, others) for name in self.names.get("image", ())} - {None}
+        if not suspects:
             return ""
-        names = ", ".join(name for name in rest if name in called)
-        return f"({names}: no encoded images; if it is their URLs, say so.) "
+        names = ", ".join(name for name in others if name in suspects)
+        return f"({names}: no encoded images; if these are URLs, set it as the url column.) "
 
-    def _candidates(self, meanings: str) -> str:
-        names = [name for one in meanings.split("|") for name in self.names.get(one, ())]
+    def _candidates(self, keys: str) -> str:
+        names = [name for one in keys.split("|") for name in self.names.get(one, ())]
         return ", ".join(names) or "no known name"
 
 
 def named_columns(pairs: Sequence[str]) -> dict[str, str]:
-    """ "caption=long_caption" and the like, by meaning."""
+    """Parses pairs such as "caption=long_caption" into column names by field."""
     columns = {}
     for pair in pairs:
-        meaning, equals, name = pair.partition("=")
-        if not equals or not meaning or not name:
-            valid = "meaning=name, such as caption=long_caption"
+        key, equals, name = pair.partition("=")
+        if not equals or not key or not name:
+            valid = "field=name, such as caption=long_caption"
             raise UsageError("columns", pair, problem="not understood", valid=valid)
-        columns[meaning] = name
+        columns[key] = name
     return columns
 
 
-def make_row(key: str, values: Mapping[str, Any], found: Found) -> Row:
-    """The row of one record: `values` by column, as the file spells them.
+def make_row(key: str, values: Mapping[str, Any], by_field: FieldColumns) -> Row:
+    """Returns the row of one record, whose `values` are keyed by the file's column names.
 
-    Where there is a column of images, a row's URL is only its origin, even if its image is absent.
+    In a file with an image column, a row's URL is only the origin of the image, even if the image
+    is missing.
     """
-    image = _first(found, "image", values, image_bytes)
-    url = _first(found, "url", values, text)
+    image = _first(by_field, "image", values, image_bytes)
+    url = _first(by_field, "url", values, text)
     scores = {}
     for name in SCORES:
-        given = [number(values.get(column)) for column in found.get(name, ())]
-        known = [value for value in given if value is not None]
+        numbers = [number(values.get(column)) for column in by_field.get(name, ())]
+        known = [value for value in numbers if value is not None]
         if known:
             scores[name] = max(known) if name == "nsfw" else known[0]
     return Row(
         key=key,
-        url=None if "image" in found else url,
-        caption=_first(found, "caption", values, text) or "",
-        width=_first(found, "width", values, whole_number),
-        height=_first(found, "height", values, whole_number),
-        phash=_first(found, "phash", values, hash_digits),
+        url=None if "image" in by_field else url,
+        caption=_first(by_field, "caption", values, text) or "",
+        width=_first(by_field, "width", values, whole_number),
+        height=_first(by_field, "height", values, whole_number),
+        phash=_first(by_field, "phash", values, hash_digits),
         scores=scores,
         image=image,
-        origin=url if "image" in found else None,
+        origin=url if "image" in by_field else None,
     )
 
 
 def unreadable(key: str) -> Row:
-    """The row of a record that cannot be read: neither URL nor image, so it ends in no_url."""
+    """Returns the row of an unreadable record. Without URL and image, its status is no_url."""
     return Row(key=key, url=None, caption="")
 
 
 def text(value: Any) -> str | None:
-    """Text without white space around, always valid Unicode; None where there is none."""
+    """Returns a value as valid Unicode text, stripped of surrounding white space; None if empty."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
@@ -156,7 +164,7 @@ def text(value: Any) -> str | None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
+    """Returns a value as a finite number, or None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -167,13 +175,13 @@ def number(value: Any) -> float | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number of at least 1; None for anything else (0 means unknown in several sets)."""
+    """Returns a value as a whole number of at least 1, or None (several sets use 0 for unknown)."""
     cast = number(value)
     return int(cast) if cast is not None and cast >= 1 else None
 
 
 def hash_digits(value: Any) -> str | None:
-    """A 64-bit hash as 16 lower-case hex digits, from such digits or from an integer."""
+    """Returns a 64-bit hash, stored as hex digits or as an integer, as 16 lower-case hex digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value % 2**64:016x}"
     digits = (text(value) or "").lower()
@@ -181,14 +189,17 @@ def hash_digits(value: Any) -> str | None:
 
 
 def image_bytes(value: Any) -> bytes | None:
-    """An encoded image: bytes, or the hub's {"bytes": ..., "path": ...}, whose path is ignored."""
+    """Returns the bytes of an encoded image, or None.
+
+    A value is bytes, or the hub's {"bytes": ..., "path": ...}, whose path is ignored.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes")
     return value or None if isinstance(value, bytes) else None
 
 
-def _first(found: Found, meaning: str, values: Mapping[str, Any], cast: Any) -> Any:
-    for column in found.get(meaning, ()):
+def _first(by_field: FieldColumns, key: str, values: Mapping[str, Any], cast: Any) -> Any:
+    for column in by_field.get(key, ()):
         value = cast(values.get(column))
         if value is not None:
             return value
@@ -196,7 +207,7 @@ def _first(found: Found, meaning: str, values: Mapping[str, Any], cast: Any) -> 
 
 
 def _spelling(name: str, existing: Sequence[str]) -> str | None:
-    """How a file spells a name: exactly so, else the first that differs by case alone."""
+    """Returns a name as the file spells it: an exact match, else the first that differs in case."""
     if name in existing:
         return name
-    return next((have for have in existing if have.lower() == name.lower()), None)
+    return next((other for other in existing if other.lower() == name.lower()), None)

@@ -1,7 +1,7 @@
-"""Where the files of a source are: a file, a folder, a glob, an fsspec URL, or the hub.
+"""Lists and opens the files of a source: a file, a folder, a glob, an fsspec URL or the hub.
 
-A listing is sorted by name and has a revision: the hub's commit, or a fingerprint of all names and
-sizes, so that a dataset that changed between two runs is noticed.
+A listing is sorted by name and has a revision: the commit on the hub, or a fingerprint of all names
+and sizes. A dataset that changes between two runs is detected by its revision.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "eval", "dev"})
 SHOWN = 8
-"""How many names an error lists."""
+"""The most file names that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a source."""
+    """One file of a source: its name, path and size."""
 
     name: str
-    """Below what was asked for, with slashes: what the order and the fingerprint go by."""
+    """The path relative to the requested one, with slashes. Order and fingerprint depend on it."""
     path: str
-    """As `open_file` takes it."""
+    """The path or URL in the form that `open_file` takes."""
     size: int | None
-    """Bytes; None where the server does not tell."""
+    """The size in bytes; None if the server does not report it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +44,42 @@ class Listing:
 
     files: tuple[File, ...]
     revision: str
-    """A commit of the hub, or "files-" and 16 hex digits of names and sizes."""
+    """A commit on the hub, or the result of `files_fingerprint`."""
 
 
 def list_files(
     path: str, *, suffixes: Sequence[str], form: str, revision: str | None = None
 ) -> Listing:
-    """The files at `path` that end in one of `suffixes`.
+    """Returns the files at `path` whose names end in one of `suffixes`.
 
-    `form` says in words what the files must be, for messages. Raises ValueError where there is
-    nothing to list, with what is there instead.
+    `form` describes the expected files, for error messages. Raises ValueError if there are none;
+    the message names the files that are there instead.
     """
     local = os.path.exists(os.path.expanduser(path))
     if not local and (path.startswith("pipe:") or "::" in path):
-        raise UsageError(f"path: {path!r} names a command or a chain of file systems: refused")
+        raise UsageError(f"path: {path!r} is refused: it names a command or a chain of filesystems")
     if path.startswith(SCHEME) or (not local and _is_hub_name(path, suffixes)):
         return _list_hub(path, revision, suffixes=suffixes, form=form)
     if revision is not None:
-        raise UsageError(f"revision: {revision!r} is for datasets of the hub, not for {path!r}")
-    found = _list_local(path) if local or "://" not in path else _list_remote(path)
-    if not found:
-        raise UsageError(f"path: there is no {path!r}; it takes {form}, or a hub dataset's name")
-    files = _wanted(found, suffixes, path, form)
+        raise UsageError(f"revision: {revision!r} applies to datasets on the hub, not to {path!r}")
+    listed = _list_local(path) if local or "://" not in path else _list_remote(path)
+    if not listed:
+        raise UsageError(f"path: {path!r} does not exist; valid: {form}, or a dataset on the hub")
+    files = _select(listed, suffixes, path, form)
     return Listing(tuple(files), files_fingerprint(files))
 
 
 def files_fingerprint(files: Sequence[File]) -> str:
-    """ "files-" and 16 hex digits, the same for the same names and sizes wherever they are."""
+    """Returns "files-" and 16 hex digits, a hash of all names and sizes but not of the location."""
     text = "".join(f"{file.name}\t{file.size}\n" for file in files)
     return f"files-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def without_held_out(files: Sequence[File], *, folders: bool = False) -> tuple[File, ...]:
-    """All but the test and validation splits, where some file is of a training split.
+    """Returns all files except test and validation splits, if any file is of a training split.
 
-    A split shows as a word of the name (``train-00000.parquet``, ``test/0.parquet``), or, with
-    `folders`, as the name of the first folder alone.
+    A split is recognised by a word in the name (``train-00000.parquet``, ``test/0.parquet``) or,
+    with `folders`, only by the name of the first folder.
     """
     words = {
         file.name: {file.name.partition("/")[0].lower()}
@@ -95,20 +95,23 @@ def without_held_out(files: Sequence[File], *, folders: bool = False) -> tuple[F
 
 
 def open_file(path: str, *, stream: bool = False) -> io.IOBase:
-    """A file for reading bytes; `stream` promises to read it once, from beginning to end."""
+    """Opens a file for reading bytes.
+
+    With `stream`, the caller promises to read it once, from beginning to end.
+    """
     if path.startswith(SCHEME):
         return open_hub(path, stream=stream)
     if "://" in path:
         import fsspec
 
-        fs, place = fsspec.core.url_to_fs(path)
-        return fs.open(place, "rb")
+        fs, location = fsspec.core.url_to_fs(path)
+        return fs.open(location, "rb")
     return open(path, "rb")
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Makes every network fault inside an OSError, and has each name `path`."""
+    """Converts every network error inside to an OSError whose message names `path`."""
     try:
         yield
     except network_faults(path) as error:
@@ -120,7 +123,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 def network_faults(path: str) -> tuple[type[Exception], ...]:
-    """What the clients that read `path` may raise and that is no OSError."""
+    """Returns the exceptions besides OSError that the clients that read `path` may raise."""
     if "://" not in path:
         return ()
     from aiohttp import ClientError
@@ -130,9 +133,9 @@ def network_faults(path: str) -> tuple[type[Exception], ...]:
 
 
 def _is_hub_name(path: str, suffixes: Sequence[str]) -> bool:
-    """Whether a path that does not exist can be meant as a dataset of the hub."""
-    misspelt = path.lower().endswith(tuple(suffixes)) or os.path.isdir(path.partition("/")[0])
-    return is_hub_name(path) and not misspelt
+    """Returns whether a path that does not exist locally may be a dataset on the hub."""
+    looks_local = path.lower().endswith(tuple(suffixes)) or os.path.isdir(path.partition("/")[0])
+    return is_hub_name(path) and not looks_local
 
 
 def _is_hidden(name: str) -> bool:
@@ -140,19 +143,20 @@ def _is_hidden(name: str) -> bool:
 
 
 def _folder_of_glob(pattern: str) -> str:
-    """The part of a pattern before the first folder that has a wildcard."""
+    """Returns the part of a pattern before the first folder with a wildcard."""
     plain = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     return plain.rpartition("/")[0]
 
 
-def _wanted(found: list[File], suffixes: Sequence[str], path: str, form: str) -> list[File]:
-    if len(found) == 1 and found[0].name == os.path.basename(path.rstrip("/")):
-        return found  # named by hand: its name may be anything
+def _select(listed: list[File], suffixes: Sequence[str], path: str, form: str) -> list[File]:
+    """Returns the files with one of the suffixes, sorted by name. Raises if there are none."""
+    if len(listed) == 1 and listed[0].name == os.path.basename(path.rstrip("/")):
+        return listed  # the path is this file, so that any suffix is accepted
     ends = tuple(suffix.lower() for suffix in suffixes)
-    files = [file for file in found if file.name.lower().endswith(ends)]
+    files = [file for file in listed if file.name.lower().endswith(ends)]
     if not files:
-        names = ", ".join(file.name for file in found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        names = ", ".join(file.name for file in listed[:SHOWN])
+        more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
         raise UsageError(
             f"path: {path!r} holds no {' or '.join(suffixes)} file ({form}); it holds {names}{more}"
         )
@@ -162,13 +166,13 @@ def _wanted(found: list[File], suffixes: Sequence[str], path: str, form: str) ->
 def _list_hub(path: str, revision: str | None, *, suffixes: Sequence[str], form: str) -> Listing:
     where = parse_hub_path(path, revision)
     if where is None:
-        raise UsageError(f"path: {path!r} is no hub path; valid: hf://datasets/owner/name")
-    commit, found = list_hub(where, form=form)
+        raise UsageError(f"path: {path!r} is not a hub path; valid: hf://datasets/owner/name")
+    commit, entries = list_hub(where, form=form)
     root = f"{SCHEME}datasets/{where.repo}@{commit}/"
-    files = [File(name, root + name, size) for name, size in found if not _is_hidden(name)]
+    files = [File(name, root + name, size) for name, size in entries if not _is_hidden(name)]
     if not files:
         raise UsageError(f"path: {path!r} at commit {commit} holds no files")
-    return Listing(tuple(_wanted(files, suffixes, path, form)), commit)
+    return Listing(tuple(_select(files, suffixes, path, form)), commit)
 
 
 def _list_local(path: str) -> list[File]:
@@ -176,10 +180,10 @@ def _list_local(path: str) -> list[File]:
     if os.path.isfile(full):
         return [_local(full, os.path.dirname(full))]
     if os.path.isdir(full):
-        return [_local(found, full) for found in _walk(full)]
+        return [_local(file, full) for file in _walk(full)]
     names = glob.glob(full, recursive=True)
     root = _folder_of_glob(full)
-    return [_local(found, root) for found in sorted(names) if os.path.isfile(found)]
+    return [_local(name, root) for name in sorted(names) if os.path.isfile(name)]
 
 
 def _local(path: str, root: str) -> File:
@@ -187,7 +191,7 @@ def _local(path: str, root: str) -> File:
 
 
 def _walk(root: str) -> Iterator[str]:
-    """Files below a folder: not the hidden ones, and not through linked folders."""
+    """Yields the files below a folder, except hidden ones and those in linked folders."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -200,13 +204,13 @@ def _list_remote(url: str) -> list[File]:
     import fsspec
 
     try:
-        fs, place = fsspec.core.url_to_fs(url)
-        if not MAGIC.isdisjoint(place):
-            entries, root = fs.glob(place, detail=True), _folder_of_glob(place)
-        elif fs.isfile(place):
-            entries, root = {place: fs.info(place)}, place.rpartition("/")[0]
+        fs, location = fsspec.core.url_to_fs(url)
+        if not MAGIC.isdisjoint(location):
+            entries, root = fs.glob(location, detail=True), _folder_of_glob(location)
+        elif fs.isfile(location):
+            entries, root = {location: fs.info(location)}, location.rpartition("/")[0]
         else:
-            entries, root = fs.find(place, detail=True), place
+            entries, root = fs.find(location, detail=True), location
     except (OSError, ImportError, ValueError, *network_faults(url)) as error:
         raise UsageError(f"path: {url!r} cannot be listed: {error}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]

@@ -1,8 +1,8 @@
-"""Datasets on the Hugging Face hub: listed once, pinned to a commit, streamed by range.
+"""Lists and opens datasets on the Hugging Face hub, pinned to a commit.
 
-A branch moves and a commit does not, so whatever revision is asked for becomes a commit when a
-source is opened, and every path carries it: ``hf://datasets/owner/name@<commit>/data/0.parquet``.
-The hub limits rates; what it says of waiting (``Retry-After``) is obeyed.
+A branch moves and a commit does not. Opening a source therefore resolves its revision to a commit,
+and every path contains it: ``hf://datasets/owner/name@<commit>/data/0.parquet``. Files are streamed
+by byte ranges. The hub limits request rates; its ``Retry-After`` headers are respected.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ T = TypeVar("T")
 SCHEME = "hf://"
 RETRIES = 5
 LONGEST_WAIT = 300.0
-"""Seconds; a server that asks for more is asked again after this long."""
+"""The longest wait between two attempts in seconds, even if the server asks for more."""
 REPO = r"[\w][\w.-]*/[\w][\w.-]*"
 REVISION = r"refs/(?:convert|pr)/[^/]+|[^/@]+"
 
 
 @dataclass(frozen=True, slots=True)
 class HubPath:
-    """A dataset repository, a revision of it, and what is wanted inside."""
+    """A dataset repository, its revision, and a path inside it."""
 
     repo: str
-    """owner/name."""
+    """The repository id, owner/name."""
     revision: str | None
     inside: str
-    """A file, a folder or a glob; "" is everything."""
+    """A file, a folder or a glob within the repository; "" means everything."""
 
 
 def is_hub_name(path: str) -> bool:
-    """Whether this is ``owner/name`` or ``owner/name@revision`` and nothing more."""
+    """Returns whether a path is exactly ``owner/name`` or ``owner/name@revision``."""
     return re.fullmatch(rf"{REPO}(?:@(?:{REVISION}))?", path) is not None
 
 
 def parse_hub_path(path: str, revision: str | None = None) -> HubPath | None:
-    """Reads ``[hf://datasets/]owner/name[@revision][/inside]``; None where it is not one.
+    """Parses ``[hf://datasets/]owner/name[@revision][/inside]``. Returns None if it is not one.
 
-    `revision` is taken where the path names none; two that differ are an error.
+    `revision` applies if the path names none. Two different revisions raise UsageError.
     """
     plain = path.removeprefix(SCHEME).removeprefix("datasets/").rstrip("/")
     match = re.fullmatch(rf"({REPO})(?:@({REVISION}))?(?:/(.*))?", plain)
@@ -55,14 +55,14 @@ def parse_hub_path(path: str, revision: str | None = None) -> HubPath | None:
         return None
     repo, named, inside = match.groups()
     if named and revision and named != revision:
-        raise UsageError(f"revision: {revision!r}, but the path says {named!r}: {path}")
+        raise UsageError(f"revision: {revision!r} contradicts {named!r} in the path {path}")
     return HubPath(repo, named or revision, inside or "")
 
 
 def list_hub(where: HubPath, *, form: str) -> tuple[str, list[tuple[str, int | None]]]:
-    """The commit, and the files under `where` at it: (path within the repository, size).
+    """Returns the commit, and the files of `where` at it as (path in the repository, bytes).
 
-    `form` names the format that a local copy must have, for the message when there is no network.
+    `form` describes the files of a local copy, for the error message when the hub is unreachable.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
@@ -70,15 +70,15 @@ def list_hub(where: HubPath, *, form: str) -> tuple[str, list[tuple[str, int | N
     try:
         info = politely(lambda: HfApi().dataset_info(where.repo, revision=where.revision))
         commit = str(info.sha)
-        found = politely(lambda: _find(f"datasets/{where.repo}@{commit}", where.inside))
+        entries = politely(lambda: _find(f"datasets/{where.repo}@{commit}", where.inside))
     except (HTTPError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UsageError(_refusal(where, error, form)) from error
     start = f"datasets/{where.repo}@{commit}/"
-    return commit, [(name.removeprefix(start), size) for name, size in found]
+    return commit, [(name.removeprefix(start), size) for name, size in entries]
 
 
 def open_hub(path: str, *, stream: bool = False) -> io.IOBase:
-    """A file by its full ``hf://`` path: seekable, or one `stream` from beginning to end."""
+    """Opens a file by its full ``hf://`` path, seekable or as one `stream` from start to end."""
     from huggingface_hub import HfFileSystem
 
     options: dict[str, Any] = {"block_size": 0} if stream else {}
@@ -87,7 +87,7 @@ def open_hub(path: str, *, stream: bool = False) -> io.IOBase:
 
 
 def politely(call: Callable[[], T]) -> T:
-    """What `call` returns, asked again as the server wishes when it is busy (429, 5xx)."""
+    """Returns the result of `call`, and retries when the server is busy (429, 5xx), as it asks."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(RETRIES):
@@ -102,12 +102,15 @@ def politely(call: Callable[[], T]) -> T:
 
 
 def wait_of(header: str | None, attempt: int) -> float:
-    """Seconds to wait before attempt + 1: a Retry-After header, else 1, 2, 4 ...; bounded."""
+    """Returns the seconds to wait after an attempt, from a Retry-After header or 1, 2, 4 ...
+
+    The wait is at most `LONGEST_WAIT`.
+    """
     wait = float(2**attempt)
     if header is not None:
         asked = seconds_of(header)
         wait = wait if asked is None else asked
-        with contextlib.suppress(ValueError):  # fractions, too
+        with contextlib.suppress(ValueError):  # accept fractions as well
             wait = float(header)
     return min(max(0.0, wait), LONGEST_WAIT)
 
@@ -116,14 +119,14 @@ def _find(root: str, inside: str) -> list[tuple[str, int | None]]:
     from huggingface_hub import HfFileSystem
 
     fs = HfFileSystem()
-    place = f"{root}/{inside}".rstrip("/")
-    wild = any(mark in inside for mark in "*?[")
-    found: Any = fs.glob(place, detail=True) if wild else fs.find(place, detail=True)
-    return [(name, entry.get("size")) for name, entry in found.items() if entry["type"] == "file"]
+    path = f"{root}/{inside}".rstrip("/")
+    is_glob = any(mark in inside for mark in "*?[")
+    entries: Any = fs.glob(path, detail=True) if is_glob else fs.find(path, detail=True)
+    return [(name, entry.get("size")) for name, entry in entries.items() if entry["type"] == "file"]
 
 
 def _refusal(where: HubPath, error: Exception, form: str) -> str:
-    """Why the hub did not give a dataset, and what to do, in one message."""
+    """Returns one message that explains why a dataset is unavailable, and what to do about it."""
     from huggingface_hub.errors import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -131,20 +134,20 @@ def _refusal(where: HubPath, error: Exception, form: str) -> str:
     )
 
     page = f"https://huggingface.co/datasets/{where.repo}"
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    what = f"the dataset {where.repo} on the Hugging Face hub"
+    message = " ".join(str(error).split())[:300] or type(error).__name__
+    dataset = f"the dataset {where.repo} on the Hugging Face hub"
     if isinstance(error, GatedRepoError):
-        why = f"{what} is gated: accept its conditions at {page} and log in (hf auth login)"
+        why = f"{dataset} is gated: accept its conditions at {page} and log in (hf auth login)"
     elif isinstance(error, RevisionNotFoundError):
-        why = f"{what} has no revision {where.revision!r}"
+        why = f"{dataset} has no revision {where.revision!r}"
     elif isinstance(error, RepositoryNotFoundError):
-        why = f"{what} does not exist, or is private: then log in (hf auth login)"
+        why = f"{dataset} does not exist, or is private and needs a login (hf auth login)"
     elif isinstance(error, FileNotFoundError):
-        why = f"{what} has no {where.inside!r}"
+        why = f"{dataset} has no {where.inside!r}"
     else:
-        why = f"{what} cannot be reached ({said})"
+        why = f"{dataset} cannot be reached ({message})"
     return (
-        f"{why}. Without the hub, --dataset_path takes a local file, folder or glob: {form}. "
-        f"Where there is a network, this fetches it: "
+        f"{why}. Without the hub, set --dataset_path to a local file, folder or glob: {form}. "
+        f"On a machine with network access, this command downloads the dataset: "
         f"hf download {where.repo} --repo-type dataset --local-dir DIR"
     )

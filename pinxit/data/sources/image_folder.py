@@ -1,13 +1,13 @@
-"""A folder of images, with captions in any of the usual layouts.
+"""Reads a folder of images with captions in any of the usual layouts.
 
-- ``cat.jpg`` and ``cat.txt`` (or ``cat.caption``) side by side;
-- ``metadata.jsonl`` or ``metadata.csv`` with a column ``file_name``, in the folder or in folders
-  below (the hub's imagefolder);
-- where there is neither, the name of the image's own folder is its caption (an imagefolder of
-  classes); an image at the top has none then.
+- ``cat.jpg`` has its caption in ``cat.txt`` (or ``cat.caption``) next to it.
+- ``metadata.jsonl`` or ``metadata.csv`` has a column ``file_name``, in the folder or in folders
+  below it (the imagefolder layout of the hub).
+- If there is neither, the name of the folder that holds an image is its caption (an imagefolder of
+  classes). Images at the top level then have no caption.
 
-A name in the metadata without an image becomes a row without one: nothing is lost, and a name that
-leads out of the folder finds nothing.
+If the metadata names an image that does not exist, its row has no image; no row is lost. A name
+that points outside the folder matches no file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pinxit.data.sources.webdataset import IMAGES, LARGEST, row_of_files
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 NAMED = ("file_name", "filename", "file", "image")
-"""Where a metadata record may name its image."""
+"""The columns in which a metadata record may name its image."""
 BESIDE = (".txt", ".caption")
 FORM = "a folder of images with captions (.txt beside, metadata.jsonl, or a folder for each class)"
 SUFFIXES = (*(f".{suffix}" for suffix in sorted(IMAGES)), *BESIDE, *METADATA)
@@ -42,19 +42,23 @@ SUFFIXES = (*(f".{suffix}" for suffix in sorted(IMAGES)), *BESIDE, *METADATA)
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a folder, and where its caption is."""
+    """One image of a folder, and the possible sources of its caption."""
 
     name: str
+    """The path of the image relative to the folder."""
     image: File | None
-    """None where the metadata names an image that is not there."""
+    """The image file; None if the metadata names an image that does not exist."""
     about: Mapping[str, Any]
+    """The metadata record of the image, empty if there is none."""
     beside: File | None = None
+    """The text file next to the image."""
     label: str | None = None
+    """The name of the image's own folder, if folder names are the captions."""
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Rows of a folder of images, in runs of `unit_rows`."""
+    """A source that reads a folder of images, in units of `unit_rows` rows."""
 
     name: str
     path: str
@@ -64,7 +68,7 @@ class FolderSource:
     bears_images: bool = True
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """Every unit; the folder is listed once."""
+        """Returns all units. The folder is listed once."""
         total = len(self._entries())
         starts = range(0, total, self.unit_rows)[:limit]
         return [
@@ -73,14 +77,14 @@ class FolderSource:
         ]
 
     def read(self, unit: Unit) -> Iterator[Row]:
-        """The rows of a unit. ValueError where the folder is not what it was when opened."""
+        """Yields the rows of a unit. Raises ValueError if the folder has changed since opening."""
         start = unit.part * self.unit_rows
         entries = self._entries()[start : start + self.unit_rows]
         for number, entry in enumerate(entries, start=start):
             yield self._row(f"{unit.id}/{number:08d}", entry)
 
     def count(self, unit: Unit) -> int:
-        """The rows of a unit, read only where it does not state them."""
+        """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
         return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
 
     def _entries(self) -> tuple[Entry, ...]:
@@ -98,19 +102,19 @@ class FolderSource:
 
 
 def list_folder(path: str, *, revision: str | None = None) -> Listing:
-    """The images, captions and metadata below a folder, of the training split where it has one."""
+    """Lists the images, captions and metadata in a folder, of the training split if it has one."""
     listing = list_files(path, suffixes=SUFFIXES, form=FORM, revision=revision)
     return Listing(without_held_out(listing.files, folders=True), listing.revision)
 
 
 @functools.lru_cache(maxsize=4)
 def read_folder(path: str, revision: str) -> tuple[Entry, ...]:
-    """The entries of a folder, sorted by name; ValueError where its revision is another."""
+    """Returns the entries of a folder by name. Raises ValueError if its revision differs."""
     listing = list_folder(path)
     if listing.revision != revision:
         raise UsageError(
             f"{path} has changed since it was opened ({revision}, now {listing.revision}); "
-            "start again with a new output folder, or bring the old files back"
+            "restore the old files, or start again with a new output folder"
         )
     files = {file.name: file for file in listing.files}
     about = _metadata(files)
@@ -134,7 +138,7 @@ def read_folder(path: str, revision: str) -> tuple[Entry, ...]:
 
 
 def _metadata(files: Mapping[str, File]) -> dict[str, dict[str, Any]]:
-    """What the metadata files say, by the name of the image."""
+    """Returns the records of the metadata files, by the name of the image."""
     about: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
         folder, base = posixpath.split(name)
@@ -162,7 +166,9 @@ def _records(path: str) -> Iterator[dict[str, Any]]:
             elif names is not None and fields is not None:
                 yield dict(zip(names, fields, strict=False))
             else:
-                raise UsageError(f"{path} has a record that is no JSON object")
+                raise UsageError(
+                    f"{path} has an unreadable record; valid: JSON objects (.jsonl) or CSV (.csv)"
+                )
 
 
 def _bytes(file: File | None, *, limit: int) -> bytes | None:

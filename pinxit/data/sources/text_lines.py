@@ -1,11 +1,11 @@
-"""Tables of text: CSV, TSV and JSONL, plain or gzipped, in runs of `unit_rows` records.
+"""Reads text tables: CSV, TSV and JSONL, plain or gzipped, in units of `unit_rows` records.
 
-A unit knows where it begins in bytes, so a worker seeks there and reads no line that is not its
-own. Finding these places takes one pass over each file when the units are listed; the pass and the
-reading go through the same parser, so that a line break inside a quoted CSV field is no surprise.
-TSV has no quotes (the form of CC12M's release). A record that cannot be read becomes a row without
-a URL, which ends as ``no_url``: nothing is lost. Text holds no images: a column that is called
-``image`` is not taken for one.
+A unit stores its byte offset, so that a worker seeks there and reads only its own lines. Listing
+the units finds the offsets in one pass over each file. The pass and the reading use the same
+parser, so that line breaks inside quoted CSV fields are handled. TSV has no quoting (the format of
+the CC12M release). A record that cannot be read becomes a row without a URL, whose status is
+``no_url``; no row is lost. Text tables hold no images, so that a column called ``image`` is not
+read as one.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import Columns, Found, make_row, unreadable
+from pinxit.data.sources.columns import Columns, FieldColumns, make_row, unreadable
 from pinxit.data.sources.files import File, open_file, reading
 
 FORMATS = ("csv", "tsv", "jsonl")
 LONGEST_FIELD = 2**24
-"""Characters of one CSV field; a longer one makes its record unreadable."""
+"""The most characters of one CSV field. A longer field makes its record unreadable."""
 
 Record = tuple[int, list[str] | dict[str, Any] | None]
-"""Where the next record begins (bytes), and the fields of this one; None: unreadable."""
+"""The byte offset of the next record, and the fields of this one (None if unreadable)."""
 
 
 @dataclass(frozen=True)
 class LinesSource:
-    """Rows of text files."""
+    """A source that reads text files in one of the `FORMATS`."""
 
     name: str
     revision: str | None
@@ -43,12 +43,12 @@ class LinesSource:
     columns: Columns
     format: str
     header: bool = True
-    """Whether the first record names the columns; otherwise they are called 0, 1, 2 ..."""
+    """Whether the first record names the columns. Otherwise they are called 0, 1, 2 ..."""
     unit_rows: int = 10_000
     bears_images: bool = False
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """Every unit; passes once over every file, or over as much as `limit` needs."""
+        """Returns all units, or the first `limit`. Reads each file once, as far as needed."""
         units: list[Unit] = []
         for index, file in enumerate(self.files):
             for part, (offset, rows) in enumerate(self._parts(file)):
@@ -58,9 +58,9 @@ class LinesSource:
         return units
 
     def read(self, unit: Unit) -> Iterator[Row]:
-        """The rows of a unit, numbered as in their file, without the header."""
+        """Yields the rows of a unit, numbered by their position in the file without the header."""
         first = unit.part * self.unit_rows
-        matched: dict[tuple[str, ...], Found] = {}
+        matched: dict[tuple[str, ...], FieldColumns] = {}
         with open_lines(unit.path) as stream:
             names = self._names(records(stream, self.format), unit.path)
         with open_lines(unit.path) as stream:
@@ -80,27 +80,27 @@ class LinesSource:
                 yield make_row(key, values, matched[shape])
 
     def check(self) -> None:
-        """Raises ValueError where the first file lacks a column."""
+        """Raises ValueError if the first file lacks a required column."""
         path = self.files[0].path
         with open_lines(path) as stream:
-            found = records(stream, self.format)
-            names = self._names(found, path)
-            _, fields = next(found, (0, None)) if self.format == "jsonl" else (0, names)
+            lines = records(stream, self.format)
+            names = self._names(lines, path)
+            _, fields = next(lines, (0, None)) if self.format == "jsonl" else (0, names)
         if fields:
             self.columns.match(list(fields), where=f"{self.name}: {path}", binary=())
 
     def count(self, unit: Unit) -> int:
-        """The rows of a unit, read only where it does not state them."""
+        """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
         return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
 
     def _parts(self, file: File) -> Iterator[tuple[int, int]]:
-        """(first byte, records) of each unit of a file."""
+        """Yields (byte offset, number of records) of each unit of a file."""
         with open_lines(file.path) as stream:
-            found = records(stream, self.format)
+            lines = records(stream, self.format)
             start, rows = 0, 0
             if self.header and self.format != "jsonl":
-                start, _ = next(found, (0, None))
-            for after, _ in found:
+                start, _ = next(lines, (0, None))
+            for after, _ in lines:
                 rows += 1
                 if rows == self.unit_rows:
                     yield start, rows
@@ -108,15 +108,15 @@ class LinesSource:
             if rows:
                 yield start, rows
 
-    def _names(self, found: Iterator[Record], path: str) -> list[str]:
+    def _names(self, lines: Iterator[Record], path: str) -> list[str]:
         if self.format == "jsonl":
             return []
-        _, fields = next(found, (0, None))
+        _, fields = next(lines, (0, None))
         if not isinstance(fields, list):
             raise UsageError(f"{path} has no readable first line")
         return fields if self.header else [str(i) for i in range(len(fields))]
 
-    def _match(self, names: tuple[str, ...], path: str) -> Found:
+    def _match(self, names: tuple[str, ...], path: str) -> FieldColumns:
         if self.format == "jsonl":  # keys may differ from line to line
             return self.columns.optional().match(names, where=path, binary=())
         return self.columns.match(names, where=f"{self.name}: {path}", binary=())
@@ -124,7 +124,10 @@ class LinesSource:
 
 @contextmanager
 def open_lines(path: str) -> Iterator[io.IOBase]:
-    """A text file as bytes, unpacked where its name ends in .gz; seeks backwards are for plain."""
+    """Opens a text file as bytes, decompressed if its name ends in .gz.
+
+    Only plain files are meant to be read backwards.
+    """
     with reading(path), open_file(path) as stream:
         if not path.lower().endswith(".gz"):
             yield stream
@@ -137,37 +140,37 @@ def open_lines(path: str) -> Iterator[io.IOBase]:
 
 
 def records(stream: io.IOBase, format: str) -> Iterator[Record]:
-    """The records from here on; blank lines are none."""
-    place = [stream.tell()]
+    """Yields the records from the current position of the stream on, and skips blank lines."""
+    offset = [stream.tell()]
     if format == "csv":
-        yield from _csv_records(stream, place)
+        yield from _csv_records(stream, offset)
         return
-    for line in _lines(stream, place):
+    for line in _lines(stream, offset):
         bare = line.rstrip("\r\n")
         if bare.strip():
-            yield place[0], bare.split("\t") if format == "tsv" else _json_object(bare)
+            yield offset[0], bare.split("\t") if format == "tsv" else _json_object(bare)
 
 
-def _csv_records(stream: io.IOBase, place: list[int]) -> Iterator[Record]:
+def _csv_records(stream: io.IOBase, offset: list[int]) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_lines(stream, place))
+    reader = csv.reader(_lines(stream, offset))
     while True:
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error:
-            yield place[0], None
+            yield offset[0], None
             continue
         if fields:
-            yield place[0], fields
+            yield offset[0], fields
 
 
-def _lines(stream: io.IOBase, place: list[int]) -> Iterator[str]:
-    """Lines as text; `place` holds the bytes up to the end of the last one given."""
+def _lines(stream: io.IOBase, offset: list[int]) -> Iterator[str]:
+    """Yields lines as text, and sets `offset[0]` to the byte offset of the end of the last one."""
     for line in stream:
-        start = place[0]
-        place[0] += len(line)
+        start = offset[0]
+        offset[0] += len(line)
         yield line.decode("utf-8-sig" if start == 0 else "utf-8", errors="replace")
 
 

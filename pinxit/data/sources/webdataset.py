@@ -1,9 +1,9 @@
-"""WebDataset tars: an image and its texts under one name, as img2dataset writes them.
+"""Reads WebDataset tars, in the form that img2dataset writes: an image and its texts share a name.
 
-``000000017.jpg``, ``000000017.txt`` and ``000000017.json`` are one sample; the caption is the text
-file's, else the JSON's. Archives come from strangers, so they are read by `tar_stream` alone: no
-command is run (``pipe:``), nothing is unpickled (tensors and pickles are skipped unread), and no
-member larger than a limit is held in memory.
+``000000017.jpg``, ``000000017.txt`` and ``000000017.json`` form one sample. The caption comes from
+the text file, or else from the JSON. Archives come from the web, so that only `tar_stream` reads
+them: no command is run (``pipe:``), nothing is unpickled (tensors and pickles are skipped unread),
+and no member larger than a limit is held in memory.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import Columns, Found, make_row, text, unreadable
+from pinxit.data.sources.columns import Columns, FieldColumns, make_row, text, unreadable
 from pinxit.data.sources.files import File, open_file, reading
 from pinxit.data.sources.tar_stream import members
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 TEXTS = frozenset({"txt", "caption", "json"})
 LARGEST = {"image": 2**26, "text": 2**20}
-"""Bytes of one member. A larger image leaves its sample unreadable; a larger text is left out."""
+"""The largest accepted members, in bytes. A larger image makes its sample unreadable; a larger text
+is ignored."""
 IMAGE = "\0image"
-"""The image among a sample's values; no JSON of a sample can be mistaken for it."""
+"""The key of the image among a sample's values, which no JSON key equals."""
 CAPTION = "\0caption"
-"""The text file's content among a sample's values."""
+"""The key of the text file's content among a sample's values."""
 
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """Samples of tar files; every tar is a unit."""
+    """A source that reads the samples of tar files. Each tar is one unit."""
 
     name: str
     revision: str | None
@@ -41,18 +42,18 @@ class ArchiveSource:
     unit_rows: None = None
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """One unit per tar; how many samples it has shows when it is read."""
+        """Returns one unit per tar. Its number of samples is only known after reading it."""
         files = self.files[:limit]
         return [Unit(f"{index:05d}-000", file.path) for index, file in enumerate(files)]
 
     def read(self, unit: Unit) -> Iterator[Row]:
-        """The samples of a tar in its order. ValueError where the archive is damaged."""
+        """Yields the samples of a tar in order. Raises ValueError if the archive is damaged."""
         with reading(unit.path), open_file(unit.path, stream=True) as stream:
             for number, sample in enumerate(tar_samples(stream, unit.path)):
                 yield self._row(f"{unit.id}/{number:08d}", sample)
 
     def count(self, unit: Unit) -> int:
-        """The samples of a tar, by its headers alone where what is between can be passed over."""
+        """Counts the samples of a tar, and reads only the headers where the file allows seeking."""
         with reading(unit.path), open_file(unit.path) as stream:
             return sum(1 for _ in tar_samples(stream, unit.path, bodies=False))
 
@@ -67,30 +68,34 @@ class ArchiveSource:
 def row_of_files(
     key: str, columns: Columns, *, image: bytes, caption: str | None, about: Mapping[str, Any]
 ) -> Row:
-    """The row of an image file, the text beside it, and what is said `about` it.
+    """Returns the row of an image file, the text next to it and its metadata `about`.
 
-    The text is the caption, unless `columns` names by hand where in `about` the caption is.
+    The text is the caption, unless the user has set a caption column for the metadata.
     """
-    found: Found = columns.optional().match(list(about), where=key)
-    found["image"] = (IMAGE,)
+    by_field: FieldColumns = columns.optional().match(list(about), where=key)
+    by_field["image"] = (IMAGE,)
     if caption is not None and "caption" not in columns.by_hand:
-        found["caption"] = (CAPTION,)
-    return make_row(key, {**about, IMAGE: image, CAPTION: caption}, found)
+        by_field["caption"] = (CAPTION,)
+    return make_row(key, {**about, IMAGE: image, CAPTION: caption}, by_field)
 
 
 @dataclass
 class TarSample:
-    """What an archive holds under one name."""
+    """The members of an archive that share one name."""
 
     name: str
+    """The common part of the members' names, up to the first dot."""
     image: bytes | None = None
+    """The encoded image."""
     caption: str | None = None
+    """The content of the text file."""
     about: dict[str, Any] = field(default_factory=dict)
+    """The content of the JSON file."""
     plain: set[str] = field(default_factory=set)
-    """What came from a member without a second dot: "1.jpg" is more the image than "1.mask.jpg"."""
+    """The fields set by a member without a second dot: "1.jpg" wins over "1.mask.jpg"."""
 
     def take(self, suffix: str, data: bytes) -> None:
-        """Adds a member by all that follows its name's first dot; the first of a kind counts."""
+        """Adds a member by its `suffix`, all after the first dot. The first of each kind counts."""
         last = suffix.rpartition(".")[2]
         kind = "image" if last in IMAGES else "about" if last == "json" else "caption"
         is_plain = last == suffix
@@ -102,10 +107,10 @@ class TarSample:
 
 
 def tar_samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterator[TarSample]:
-    """The samples of a tar: members that follow one another and share a name up to its dot; their
-    names alone without `bodies`.
+    """Yields the samples of a tar: runs of members whose names agree up to the first dot.
 
-    Names that hold no image, text or JSON at all are no samples.
+    Without `bodies`, only the names are read. Members that are not an image, text or JSON file are
+    ignored.
     """
     sample: TarSample | None = None
     for name, size, body in members(stream, path, seek=not bodies):
@@ -127,7 +132,7 @@ def tar_samples(stream: io.IOBase, path: str, *, bodies: bool = True) -> Iterato
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`; an empty one where there is none."""
+    """Returns the JSON object in `data`, or an empty one if there is none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -117,14 +117,14 @@ def test_wrong_input_is_named(tmp_path: Path):
         with pytest.raises(ValueError, match="dataset_path: None is missing"):
             open_source(name)
     for path in (tmp_path / "no.parquet", tmp_path / "no" / "*.parquet", "no/such.parquet"):
-        with pytest.raises(ValueError, match=r"there is no '.*parquet'; it takes COYO-format"):
+        with pytest.raises(ValueError, match=r"'.*parquet' does not exist; valid: COYO-format"):
             open_source("coyo", path=str(path))
-    with pytest.raises(ValueError, match="revision: 'v1' is for datasets of the hub"):
+    with pytest.raises(ValueError, match="revision: 'v1' applies to datasets on the hub"):
         open_source("coyo", path=make("coyo", tmp_path), revision="v1")
     with pytest.raises(ValueError, match=r"holds no \.tar file .*it holds a\.parquet"):
         open_source("webdataset", path=str(tmp_path))
     for url in ("nosuch://bucket/a.parquet", "memory://nowhere/a.parquet"):
-        with pytest.raises(ValueError, match=r"path: .*(cannot be listed|there is no)"):
+        with pytest.raises(ValueError, match=r"path: .*(cannot be listed|does not exist)"):
             open_source("coyo", path=url)
 
 

@@ -94,7 +94,9 @@ def test_a_folder_that_changes_is_noticed(tmp_path: Path):
 def test_what_is_not_there_is_said(tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds no .*\.png.* file .*it holds a\.pdf, b\.pdf"):
         open_source("folder", path=fill(tmp_path, {"a.pdf": "", "b.pdf": ""}))
-    with pytest.raises(ValueError, match="dataset_path: None is missing; valid: where the folder"):
+    with pytest.raises(
+        ValueError, match="dataset_path: None is missing; valid: the path of the folder data"
+    ):
         open_source("folder")
     with pytest.raises(ValueError, match=r"columns: .* valid: caption, for a folder"):
         open_source("folder", path=fill(tmp_path, {"0.png": PNG}), columns={"url": "x"})
@@ -104,7 +106,7 @@ def test_what_is_not_there_is_said(tmp_path: Path):
         fill(tmp_path, {"metadata.csv": "name,text\n0.png,x\n"})
         open_source("folder", path=str(tmp_path)).units()
     with pytest.raises(
-        ValueError, match=r"metadata\.csv has a record that is no JSON|no JSON object"
+        ValueError, match=r"metadata\.(csv|jsonl) has an unreadable record; valid: JSON objects"
     ):
         fill(tmp_path, {"metadata.csv": "file_name,text\n", "metadata.jsonl": "[1]\n"})
         open_source("folder", path=str(tmp_path)).units()

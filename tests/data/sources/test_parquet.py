@@ -153,10 +153,10 @@ def test_damaged_files_are_named(tmp_path: Path):
     path = write_coyo(tmp_path / "part.parquet", 2000)
     data = bytearray(path.read_bytes())
     (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"cut\.parquet is no readable parquet file"):
+    with pytest.raises(ValueError, match=r"cut\.parquet is not a readable parquet file"):
         open_source("coyo", path=str(tmp_path / "cut.parquet"))
     (tmp_path / "words.parquet").write_text("not parquet at all")
-    with pytest.raises(ValueError, match=r"words\.parquet is no readable parquet file"):
+    with pytest.raises(ValueError, match=r"words\.parquet is not a readable parquet file"):
         open_source("coyo", path=str(tmp_path / "words.parquet"))
     start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
     data[start : start + 1000] = bytes(1000)  # the URLs
@@ -219,7 +219,7 @@ class Counted(MemoryFileSystem):
 @pytest.mark.parametrize("most", [2**28, 0])
 def test_a_remote_row_group_is_downloaded_once(tmp_path: Path, monkeypatch, most: int):
     fsspec.register_implementation("counted", Counted, clobber=True)
-    monkeypatch.setattr(source_parquet, "KEPT_BYTES", most)
+    monkeypatch.setattr(source_parquet, "CACHED_BYTES", most)
     path = write_coyo(tmp_path / f"{most}.parquet", 6000, group=2000)
     fsspec.filesystem("counted").store.clear()
     MemoryFileSystem().pipe(f"/set/{most}.parquet", path.read_bytes())
@@ -237,4 +237,4 @@ def test_a_remote_row_group_is_downloaded_once(tmp_path: Path, monkeypatch, most
         "coyo", path=f"counted://set/{most}.parquet", unit_rows=100, columns={"watermark": "none"}
     )
     assert "watermark" not in next(other.read(other.units()[-1])).scores
-    assert len(source_parquet._KEPT) <= 1
+    assert len(source_parquet._CACHE) <= 1

@@ -211,7 +211,7 @@ def test_without_a_network_the_stream_pauses_and_then_ends(config: TrainConfig, 
     [
         ({"dataset_name": "scenes"}, "dataset_name: 'scenes' is not read from dataset_path"),
         ({"dataset_name": "mock", "dataset_path": "no"}, "dataset_path: 'no' is not there; valid"),
-        ({"dataset_path": "nowhere.parquet"}, "there is no 'nowhere.parquet'; it takes COYO"),
+        ({"dataset_path": "nowhere.parquet"}, "'nowhere.parquet' does not exist; valid: COYO"),
         ({"columns": ("caption",)}, "columns: 'caption' is not understood"),
         ({"images": ImageConfig(buckets=((18, 14),))}, "images.buckets: '18 x 14' is not div"),
         ({"dataset_name": "prepared"}, "dataset_path: .* is not made by `pinxit prepare`"),
