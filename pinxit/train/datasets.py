@@ -1,8 +1,8 @@
-"""Datasets by name: each a function ``(size, image_size, seed, split)`` to a sequence of `Example`.
+"""Datasets by name. Each is a function ``(size, image_size, seed, split)`` that returns `Example`s.
 
-To add one: such a function, and one line in `DATASETS`. The names of `data.sources.SOURCES`, whose
-images are fetched or read from files, are datasets too, and so is a folder that `pinxit prepare`
-made, whatever its name.
+To add a dataset, write such a function and add a line to `DATASETS`. The names in
+`data.sources.SOURCES`, whose images are fetched or read from files, are datasets as well. So is
+every folder that `pinxit prepare` wrote.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Split = Literal["train", "heldout"]
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Rows by number, deterministic: row i is always the same.
+    """A deterministic sequence of rows: row i is always the same.
 
-    It may also have a method ``fingerprint() -> str``, which changes when the rows do; otherwise
-    they are taken to change with the code that makes them.
+    It may also have a method ``fingerprint() -> str``, whose result must change when the rows
+    change. Without it, the rows are assumed to change only with the code that makes them.
     """
 
     def __len__(self) -> int: ...
@@ -36,24 +36,24 @@ class Dataset(Protocol):
 DATASETS: dict[str, Callable[..., Dataset]] = {"scenes": scene_examples, "mock": mock_examples}
 
 PREPARED = "prepared"
-"""The name of every dataset that `pinxit prepare` made."""
+"""The name of every dataset that `pinxit prepare` wrote."""
 
 
 def dataset_names() -> tuple[str, ...]:
-    """What a run may train on."""
+    """Returns the names of all datasets."""
     return (*DATASETS, *SOURCES, PREPARED)
 
 
 def load_examples(
     name: str, size: int, *, image_size: int, seed: int = 0, split: Split = "train"
 ) -> Dataset:
-    """`size` rows of the dataset called `name`."""
+    """Returns `size` rows of the dataset called `name`."""
     if name not in DATASETS:
         raise UsageError(f"dataset_name: unknown dataset {name!r}; known: {', '.join(DATASETS)}")
     return DATASETS[name](size, image_size, seed=seed, split=split)
 
 
 def dataset_fingerprint(name: str, examples: Dataset) -> str:
-    """What the rows of a dataset depend on besides its settings: its own word, or its code."""
+    """Returns the dataset's own fingerprint, or one of the code that makes its rows."""
     own = getattr(examples, "fingerprint", None)
     return own() if callable(own) else code_fingerprint(DATASETS[name], type(examples))

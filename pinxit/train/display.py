@@ -1,4 +1,4 @@
-"""What the terminal shows: a live panel, or one line a row where there is no terminal."""
+"""The terminal output of a run: a live panel, or one line per row if there is no terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 class Display:
-    """Shows a run while it trains."""
+    """Displays a run while it trains."""
 
     def __init__(self, name: str, *, max_steps: int, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
@@ -31,7 +31,7 @@ class Display:
         self.max_steps = max_steps
         self.step = 0
         self.row: dict[str, Any] = {}
-        self.last_event = "starting: the first step compiles, which takes a while"
+        self.last_event = "starting: the first step takes longer, because it compiles"
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
         )
@@ -40,7 +40,7 @@ class Display:
 
     @contextmanager
     def live(self) -> Iterator[Display]:
-        """Keeps the panel on the screen, where there is one."""
+        """Shows the panel, if the console is a terminal."""
         if not self.console.is_terminal:
             yield self
             return
@@ -52,17 +52,17 @@ class Display:
                 self._live = None
 
     def say(self, text: str) -> None:
-        """Prints one line: an event, a warning."""
+        """Prints a message, such as an event or a warning."""
         self.last_event = text
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def on_step(self, step: int) -> None:
-        """Moves the bar."""
+        """Updates the progress bar."""
         self.step = step
         self._bar.update(self._task, completed=step)
 
     def on_row(self, step: int, row: dict[str, Any]) -> None:
-        """Shows a new row of metrics."""
+        """Displays a new row of metrics."""
         self.step, self.row = step, row
         if not self.console.is_terminal:
             line = "  ".join(f"{name} {value}" for name, value in self._facts().items())
@@ -73,8 +73,8 @@ class Display:
     def track(
         self, items: Iterable[T], text: str, total: int, *, unit: str = "batch"
     ) -> Iterator[T]:
-        """The items, with what is done in words: a bar, or lines where there is no terminal or the
-        panel is on the screen."""
+        """Yields the items and shows the progress of `text`: as a bar, or as lines if there is no
+        terminal or the panel is shown."""
         if self._live is None:
             with showing(self.console, text, unit=unit) as show:
                 show(0, total)
@@ -91,11 +91,11 @@ class Display:
 
     def _facts(self) -> dict[str, str]:
         row = self.row
-        left = (self.max_steps - self.step) * (row.get("seconds_per_step") or 0.0)
+        seconds = (self.max_steps - self.step) * (row.get("seconds_per_step") or 0.0)
         facts = {
             "loss": _number(row.get("loss"), ".4f"),
             "images/s": _number(row.get("images_per_second"), ".1f"),
-            "time left": duration(left),
+            "time left": duration(seconds),
             "data wait": _number(row.get("data_wait_share"), ".1%"),
             "memory": _number(row.get("memory_gb"), ".2f") + " GB",
         }

@@ -1,8 +1,9 @@
-"""Where a run begins: fresh parameters, or those of a model that was trained before.
+"""Initial parameters of a run: random, or those of a trained model.
 
-The network has no parameter that knows the image's size (places are rotations), so a model trained
-at 256 pixels goes on at 512 as it is. Taken are the parameters that the model draws with, a run's
-best average; the new run's parameters and averages all begin with them, its optimiser anew.
+No parameter of the network depends on the image size (positions are rotations), so a model trained
+at 256 pixels can continue at 512. A run starts from the parameters that the model samples with,
+which are the best average of its run. The new run's parameters and averages all start from them.
+Its optimiser starts from zero.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
 COMPUTATION = ("dtype", "attention", "remat", "scan_blocks", "scan_unroll")
-"""Fields of the network's config that say how it is computed, not what it is."""
+"""Fields of the network's config that change how it is computed, but not the network itself."""
 
 
 def started(
@@ -32,9 +33,9 @@ def started(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> TrainState:
-    """`state` with the parameters and averages of `config.init_from`; as it is without one.
+    """Returns `state` with the parameters of `config.init_from`, or unchanged if it is None.
 
-    Raises `UsageError` for a model of another shape, or trained with other encoders.
+    Raises `UsageError` if that model has another shape or was trained with other encoders.
     """
     if config.init_from is None:
         return state
@@ -52,12 +53,14 @@ def started(
     return replace(state, params=params, ema=ema)
 
 
-def check_model(stored: release.Stored, wanted: TransformerConfig, where: str) -> None:
-    """Raises unless the stored network is the wanted one, however it is computed."""
-    kept = {name: value for name, value in stored.model.items() if name not in COMPUTATION}
-    theirs = from_stored(kept, in_channels=wanted.in_channels, context_dim=wanted.context_dim)
+def check_model(stored: release.Stored, expected: TransformerConfig, where: str) -> None:
+    """Raises unless the stored network is the expected one. `COMPUTATION` may differ."""
+    values = {name: value for name, value in stored.model.items() if name not in COMPUTATION}
+    theirs = from_stored(values, in_channels=expected.in_channels, context_dim=expected.context_dim)
     names = [field.name for field in fields(TransformerConfig) if field.name not in COMPUTATION]
-    pairs = [(name, getattr(theirs, name), getattr(wanted, name)) for name in names]
-    different = [f"{name} (there {a!r}, here {b!r})" for name, a, b in pairs if a != b]
-    if what := "; ".join(different) or release.mismatches(stored.params, abstract(wanted)[1]):
-        raise UsageError("init_from", where, problem=f"of another network: {what}")
+    pairs = [(name, getattr(theirs, name), getattr(expected, name)) for name in names]
+    different = [f"{name} ({a!r} instead of {b!r})" for name, a, b in pairs if a != b]
+    if differences := "; ".join(different) or release.mismatches(
+        stored.params, abstract(expected)[1]
+    ):
+        raise UsageError("init_from", where, problem=f"a different network: {differences}")

@@ -1,8 +1,8 @@
-"""The loop: a batch, a step, and every so often something more.
+"""The training loop: takes a batch, runs a step, and calls hooks at intervals.
 
-The host hands steps to the device without waiting for their results (at most `IN_FLIGHT` ahead); it
-waits when a row of the log or a hook is due. A signal only sets a flag: the step in progress ends,
-the state is handed back, and the caller writes a checkpoint.
+The host starts steps on the device without waiting for their results, at most `IN_FLIGHT` ahead. It
+waits only when a row of metrics or a hook is due. A signal only sets a flag: the current step
+completes, the loop returns the state, and the caller writes a checkpoint.
 """
 
 from __future__ import annotations
@@ -25,36 +25,37 @@ from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
 
 IN_FLIGHT = 2
-"""Steps the host may be ahead of the device."""
+"""Number of steps that the host may be ahead of the device."""
 WAITS = 0.1
-"""Share of a row spent waiting for data from which on a step is timed by itself."""
+"""If more than this fraction of a row was spent waiting for data, one step of the next is timed."""
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """The seam between data and loop; `Loader` is one."""
+    """The interface between data and loop. `Loader` implements it."""
 
     batch_size: int
     wait_seconds: float
-    """Time that `batches` has waited for data, in all."""
+    """Total time that `batches` has waited for data, in seconds."""
 
     def batches(self, start: int, stop: int) -> Generator[dict[str, Any], None, None]:
-        """The batches of the steps `start` to `stop - 1`; fewer where the data end."""
+        """Yields the batches of the steps `start` to `stop - 1`, or fewer if the data end."""
         ...
 
 
 class NotFinite(RuntimeError):
-    """Too many steps in a row had a loss or gradient that was not finite."""
+    """Raised when the loss or gradient was not finite in too many consecutive steps."""
 
 
 class Interruption:
-    """Makes the first SIGINT or SIGTERM a request to stop, the second a KeyboardInterrupt."""
+    """Turns the first SIGINT or SIGTERM into a request to stop, the second into
+    KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested: str | None = None
-        """The signal's name, once there was one."""
+        """Name of the signal, or None before any."""
         self.agree: Callable[[bool], bool] = bool
-        """From whether this process should stop to whether all do, at this step."""
+        """Maps this process's wish to stop to the common decision of all processes at this step."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -68,7 +69,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def due(self) -> bool:
-        """Whether to stop after this step. To be asked once a step."""
+        """Returns whether to stop after this step. Must be called once per step."""
         return self.agree(self.requested is not None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
@@ -79,12 +80,12 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Hook:
-    """Something to do every `every` steps (0: never)."""
+    """A function to call every `every` steps (0: never)."""
 
     every: int
     """Interval in steps."""
     call: Callable[[int, TrainState, Window], None]
-    """Receives the step, the state after it, and the metrics not yet written."""
+    """The function. It receives the step, the state after it, and the metrics not yet written."""
 
 
 OnRow = Callable[[int, dict[str, Any]], None]
@@ -92,8 +93,10 @@ OnStep = Callable[[int], None]
 
 
 class _Clock:
-    """Seconds of training since the last row, without the hooks' and without those of compiling:
-    the first step's, and that of the first batch of any other shape."""
+    """Measures the seconds of training since the last row.
+
+    Hooks do not count, nor do steps that compile: the first one, and the first one with a batch of
+    another shape."""
 
     def __init__(self, loader: Batches) -> None:
         self.loader = loader
@@ -101,43 +104,43 @@ class _Clock:
         self.compiles = False
         self.restart()
         self.steps = -1
-        self.given = 0.0
+        self.started = 0.0
         self.waits = False
         self.alone: float | None = None
 
     def restart(self) -> None:
-        """Begins a new row."""
+        """Starts measuring a new row."""
         self.steps, self.paused = 0, 0.0
-        self.begun, self.waited = time.perf_counter(), self.loader.wait_seconds
+        self.row_start, self.waited = time.perf_counter(), self.loader.wait_seconds
 
     def begin(self, columns: dict[str, Any]) -> None:
-        """A step is about to be given to the device; it compiles if its shapes are new."""
+        """Notes that a step starts on the device. It compiles if its shapes are new."""
         shapes = frozenset((name, np.shape(array)) for name, array in columns.items())
         self.compiles = shapes not in self.known
         self.known.add(shapes)
-        self.given = time.perf_counter()
+        self.started = time.perf_counter()
 
     def tick(self, result: jax.Array) -> None:
-        """Counts a step. One that compiles is waited for and left out.
+        """Counts a step, unless it compiles: then waits for it and excludes its time.
 
-        Where the row before waited for data, the first step of a row, which finds an idle device,
-        is waited for and timed: what a step takes by itself.
+        If the previous row waited for data, the first step of this row finds an idle device. It is
+        waited for and timed, which gives the time of a step alone.
         """
         if self.compiles:
             result.block_until_ready()
             if self.steps < 0:
                 self.restart()
             else:
-                self.paused += time.perf_counter() - self.given
+                self.paused += time.perf_counter() - self.started
             return
         if self.steps == 0 and self.waits:
             result.block_until_ready()
-            self.alone = time.perf_counter() - self.given
+            self.alone = time.perf_counter() - self.started
         self.steps += 1
 
     def row(self) -> dict[str, float | None]:
-        """Speed, share of time spent waiting for data, and memory."""
-        seconds = max(time.perf_counter() - self.begun - self.paused, 1e-9)
+        """Returns the speed, the fraction of time spent waiting for data, and the memory used."""
+        seconds = max(time.perf_counter() - self.row_start - self.paused, 1e-9)
         steps, waited = self.steps, self.loader.wait_seconds - self.waited
         share = min(1.0, waited / seconds)
         self.waits = share > WAITS
@@ -167,10 +170,11 @@ def train(
     interruption: Interruption | None = None,
     max_skipped: int = 20,
 ) -> tuple[TrainState, Window]:
-    """The state after `max_steps`, or at an interruption, and the metrics not yet written.
+    """Trains until `max_steps` or an interruption. Returns the state and the metrics not yet
+    written.
 
-    Training goes on from ``state.step``, which is also the position in the data. Raises `NotFinite`
-    when more than `max_skipped` steps in a row were skipped. `state` is consumed.
+    Training continues from ``state.step``, which is also the position in the data. Raises
+    `NotFinite` after more than `max_skipped` consecutive skipped steps. `state` is consumed.
     """
     window = window or Window()
     step = int(state.step)
@@ -196,11 +200,11 @@ def train(
                 clock.restart()
                 if streak > max_skipped:
                     raise NotFinite(_not_finite(step, streak, max_skipped))
-            begun = time.perf_counter()
+            before = time.perf_counter()
             for hook in hooks:
                 if hook.every and step % hook.every == 0:
                     hook.call(step, state, window)
-            clock.paused += time.perf_counter() - begun
+            clock.paused += time.perf_counter() - before
             if interruption is not None and interruption.due():
                 break
     finally:
@@ -210,7 +214,7 @@ def train(
 
 def _not_finite(step: int, streak: int, max_skipped: int) -> str:
     return (
-        f"stopped at step {step}: loss or gradient was not finite in {streak} steps in a row "
-        f"(max_skipped {max_skipped}); try a lower optimizer.learning_rate, a longer "
-        "optimizer.warmup_steps, or use_amp 0"
+        f"stopped at step {step}: loss or gradient was not finite in {streak} consecutive steps "
+        f"(max_skipped is {max_skipped}). Try a lower --optimizer.learning_rate, a longer "
+        "--optimizer.warmup_steps, or --use_amp 0"
     )

@@ -1,8 +1,8 @@
-"""Metrics between two rows of the log: kept on the device until a row is due.
+"""The metrics of the steps since the last row, which stay on the device until a row is due.
 
-A step's metrics are small arrays whose values the host does not need at once; fetching them every
-step would make the device wait. The window keeps them, and is part of the checkpoint, so that a
-resumed run writes the very rows an uninterrupted one would have written.
+A step's metrics are small arrays whose values the host does not need immediately. Fetching them in
+every step would make the device wait. The window is part of the checkpoint, so that a resumed run
+writes the same rows as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import jax
 import numpy as np
 
 LAST = ("skipped", "consecutive", "loss_scale")
-"""Counters: the row holds their last value, not a mean."""
+"""Names of counters. A row contains their last value, not a mean."""
 
 
 class Window:
-    """The steps since the last row."""
+    """The metrics of the steps since the last row."""
 
     def __init__(self, steps: Sequence[Mapping[str, Any]] = ()) -> None:
         self._steps: list[Mapping[str, Any]] = list(steps)
@@ -28,11 +28,11 @@ class Window:
         return len(self._steps)
 
     def add(self, metrics: Mapping[str, Any]) -> None:
-        """Keeps one step's metrics, on the device."""
+        """Adds one step's metrics, which stay on the device."""
         self._steps.append(metrics)
 
     def fetch(self) -> list[dict[str, Any]]:
-        """The steps as plain numbers and lists. Waits for the device."""
+        """Returns the steps' metrics as plain numbers and lists. Waits for the device."""
         self._steps = [
             {name: np.asarray(value).tolist() for name, value in step.items()}
             for step in jax.device_get(self._steps)
@@ -40,7 +40,8 @@ class Window:
         return [dict(step) for step in self._steps]
 
     def row(self) -> dict[str, Any]:
-        """Means over the finite steps, last values of counters; the window is empty afterwards."""
+        """Returns means over the finite steps and last values of counters, and empties the
+        window."""
         steps = self.fetch()
         self._steps = []
         row: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class Window:
 
 
 def _combine(values: list[Any]) -> Any:
-    """The mean of scalars, the sum of histograms; None where there is no value."""
+    """Returns the mean of scalars or the sum of histograms, or None if there are no values."""
     if not values:
         return None
     if isinstance(values[0], list):
@@ -64,7 +65,8 @@ def _combine(values: list[Any]) -> Any:
 
 
 def _by_time(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the pairs ``x_sum``, ``x_count`` divided into ``x``; None in empty bins."""
+    """Replaces each pair ``x_sum``, ``x_count`` by the quotient ``x``, which is None in empty
+    bins."""
     names = [key.removesuffix("_sum") for key in row if key.endswith("_sum")]
     for name in [name for name in names if f"{name}_count" in row]:
         sums, counts = row.pop(f"{name}_sum"), row.pop(f"{name}_count")

@@ -1,4 +1,4 @@
-"""Where metrics go: anything with ``write(step, values)``. JSON lines, TensorBoard, W&B."""
+"""Writers of metrics: JSON lines, TensorBoard and W&B. A writer has ``write(step, values)``."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
 
-def check_wandb(wanted: bool) -> None:
-    """Raises `UsageError` where Weights & Biases is wanted and not there."""
-    if wanted and find_spec("wandb") is None:
-        valid = "0, or first: pip install 'pinxit[wandb]'"
+def check_wandb(enabled: bool) -> None:
+    """Raises `UsageError` if Weights & Biases is enabled but not installed."""
+    if enabled and find_spec("wandb") is None:
+        valid = "0, or 1 after: pip install 'pinxit[wandb]'"
         raise UsageError("wandb", True, problem="not possible: wandb is not installed", valid=valid)
 
 
 @runtime_checkable
 class Writer(Protocol):
-    """A destination of metrics."""
+    """A destination for metrics."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Records what was measured after `step`: numbers, or lists of numbers."""
+        """Records the metrics after `step`. Values are numbers, or lists of numbers."""
         ...
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The complete rows of a metrics file, without a line that a killed process left unfinished,
-    or that something else damaged."""
+    """Reads the complete rows of a metrics file. Skips lines that are damaged, or incomplete
+    because a process was killed."""
     rows: list[dict[str, Any]] = []
     if not path.is_file():
         return rows
@@ -46,14 +46,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class JsonLines:
-    """One JSON object a line, on the disk as soon as it is written."""
+    """Writes each row as one line of JSON, to the disk immediately."""
 
     def __init__(self, path: Path, *, resume_at: int = 0) -> None:
-        """Drops the rows after step `resume_at`: the resumed run writes them again."""
+        """Removes the rows after step `resume_at`, because the resumed run writes them again."""
         self.path = path
-        kept = [row for row in read_rows(path) if row["step"] <= resume_at]
+        rows = [row for row in read_rows(path) if row["step"] <= resume_at]
         with whole(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a row."""
@@ -62,7 +62,7 @@ class JsonLines:
 
 
 def _scalars(values: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers by name; lists give one number for each entry."""
+    """Returns the numbers by name. A list yields one number per entry."""
     flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Sequence) and not isinstance(value, str):
@@ -74,7 +74,7 @@ def _scalars(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Event files that TensorBoard reads."""
+    """Writes event files for TensorBoard."""
 
     def __init__(self, folder: Path, *, resume_at: int = 0) -> None:
         from tensorboardX import SummaryWriter
@@ -90,7 +90,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run on wandb.ai (extra: wandb)."""
+    """Sends metrics to a run on wandb.ai (requires the extra wandb)."""
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
         import wandb  # pyrefly: ignore[missing-import]
@@ -105,7 +105,7 @@ class WeightsAndBiases:
 
 
 def open_writers(folder: RunFolder, config: TrainConfig, *, resume_at: int) -> list[Writer]:
-    """Where the metrics of a run go, from step `resume_at` on."""
+    """Opens the writers of a run, which continues from step `resume_at`."""
     writers: list[Writer] = [
         JsonLines(folder.metrics, resume_at=resume_at),
         TensorBoard(folder.root, resume_at=resume_at),

@@ -1,7 +1,7 @@
 """The optimiser: AdamW or Muon, with warm-up, a schedule, clipping and decoupled weight decay.
 
-Muon (`pinxit.train.muon`) takes the matrices of the blocks; everything else (embeddings, first and
-last layers, norms, biases) is left to Adam. One learning rate serves both.
+Muon (`pinxit.train.muon`) updates the matrices of the blocks. AdamW updates everything else
+(embeddings, first and last layers, norms, biases). Both use the same learning rate.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the gradient moves the parameters."""
+    """The settings of the optimiser."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """Muon takes the blocks' matrices and leaves the rest to AdamW."""
+    """Name of the optimiser. muon updates the matrices of the blocks and uses AdamW for the
+    rest."""
     learning_rate: float = 1e-3
-    """Peak, reached at the end of the warm-up."""
+    """Peak learning rate, which is reached at the end of the warm-up."""
     b1: float = 0.9
-    """Momentum of Adam."""
+    """Decay rate of Adam's first moment (momentum)."""
     b2: float = 0.99
-    """Second-moment decay of Adam."""
+    """Decay rate of Adam's second moment."""
     eps: float = 1e-8
-    """Added to the root of Adam's second moment."""
+    """Constant that is added to the root of Adam's second moment."""
     momentum: float = 0.95
-    """Momentum of Muon."""
+    """Momentum of Muon (Nesterov)."""
     weight_decay: float = 0.01
-    """Decoupled; matrices only."""
+    """Decoupled weight decay, which applies to matrices only."""
     warmup_steps: int = 100
-    """Steps over which the learning rate rises linearly; at most a fifth of the run."""
+    """Number of steps in which the learning rate rises linearly (at most a fifth of the run)."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """What follows the warm-up."""
+    """Shape of the learning rate after the warm-up."""
     final_fraction: float = 0.0
-    """Learning rate at the last step, as a fraction of the peak."""
+    """Learning rate of the last step, as a fraction of the peak."""
     clip_norm: float | None = 1.0
-    """Gradients longer than this are scaled down to it; none: never."""
+    """Largest gradient norm. Larger gradients are scaled down to it. none disables clipping."""
 
     def __post_init__(self) -> None:
         """Refuses unknown names and numbers out of range."""
@@ -72,7 +73,7 @@ class OptimizerConfig:
 
 
 def build_schedule(config: OptimizerConfig, max_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the number of updates made."""
+    """Returns the learning rate as a function of the number of updates so far."""
     peak, final = config.learning_rate, config.learning_rate * config.final_fraction
     warmup = min(config.warmup_steps, max_steps // 5)
     rest = max(1, max_steps - warmup)
@@ -90,7 +91,8 @@ def build_schedule(config: OptimizerConfig, max_steps: int) -> optax.Schedule:
 
 
 def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
-    """True for weights of linear maps, stacked or not; false for norms, biases and tables."""
+    """Returns True for weights of linear maps (also stacked), False for norms, biases and
+    tables."""
     name = str(getattr(path[-1], "key", path[-1])) if path else ""
     if leaf.ndim >= 3:
         return True
@@ -98,12 +100,12 @@ def _is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
 
 
 def decayed(params: Any) -> Any:
-    """Which leaves weight decay shrinks."""
+    """Returns a tree of booleans: True for leaves that weight decay applies to."""
     return jax.tree_util.tree_map_with_path(_is_matrix, params)
 
 
 def _labels(params: Any) -> Any:
-    """Which of the two optimisers each leaf belongs to, under Muon."""
+    """Returns a tree with the optimiser of each leaf, "muon" or "adam"."""
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         modulation = any("modulation" in str(key) for key in path)
@@ -115,7 +117,7 @@ def _labels(params: Any) -> Any:
 def build_optimizer(
     config: OptimizerConfig, max_steps: int, *, num_heads: int
 ) -> optax.GradientTransformation:
-    """The optimiser of a run of `max_steps` updates of a network with `num_heads` heads."""
+    """Builds the optimiser for `max_steps` updates of a network with `num_heads` heads."""
     rate = build_schedule(config, max_steps)
     core = optax.chain(
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),

@@ -1,4 +1,4 @@
-"""Everything a run is told: one frozen dataclass, checked when made, saved with the run."""
+"""The settings of a run: one frozen dataclass, checked on construction and saved with the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
 
 PIXEL_PATCH = 8
-"""Side of a token of a pixel model, where the settings leave it open."""
+"""Default side of a token in a pixel model, in pixels."""
 
 __all__ = [
     "EmaConfig",
@@ -47,7 +47,7 @@ __all__ = [
 def _require(
     prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]
 ) -> None:
-    """Raises for the first field that is not above 0 (`positive`) or is below 0 (`natural`)."""
+    """Raises for the first field that is below 1 (`positive`) or below 0 (`natural`)."""
     for names, least in ((positive, 1), (natural, 0)):
         for name in names:
             value = getattr(config, name)
@@ -56,50 +56,51 @@ def _require(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: a preset, and what differs from it (none: as the preset says)."""
+    """The network: a preset, and fields that override it. None keeps the preset's value."""
 
     preset: str = "tiny"
-    """Named size: debug, tiny, small, base, large or xlarge."""
+    """Named network size: debug, tiny, small, base, large or xlarge."""
     use_stable_vae: bool = True
-    """Train on the autoencoder's latents; off: on pixels."""
+    """Train on the autoencoder's latents. 0 trains on pixels."""
     patch_size: int | None = None
-    """Side of a token, in latent cells (pixels, without the autoencoder)."""
+    """Side of a token, in latent cells, or in pixels without the autoencoder."""
     hidden_size: int | None = None
-    """Width of the model."""
+    """Width of the model's hidden layers."""
     depth: int | None = None
-    """Number of blocks."""
+    """Number of transformer blocks."""
     num_heads: int | None = None
-    """Attention heads; must divide hidden_size."""
+    """Number of attention heads. It must divide hidden_size."""
     mlp_ratio: float | None = None
-    """Width of the MLP over hidden_size."""
+    """Width of the MLP divided by hidden_size."""
     modulation_rank: int | None = None
-    """Rank of the modulation that each block adds to the shared one; 0 for none."""
+    """Rank of each block's own modulation, which is added to the shared one. 0 disables it."""
     rope_theta: float | None = None
-    """Base of the rotary frequencies."""
+    """Base of the rotary position frequencies."""
     bottleneck_size: int | None = None
-    """Width of the patch embedding's bottleneck (pixel models)."""
+    """Width of the bottleneck in the patch embedding (pixel models)."""
     prediction: Literal["velocity", "latents"] | None = None
-    """What the last layer outputs; "latents" is converted to a velocity."""
+    """Output of the last layer. latents are converted to a velocity."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Arithmetic of the forward pass; none: float32, or what use_amp picks for the device."""
+    """Dtype of the forward pass. none means float32, or the one that use_amp selects."""
     attention: Literal["xla", "cudnn", "pallas"] | None = None
-    """The program that computes attention; none: the one made for the device, if it works there."""
+    """Implementation of attention. none selects the one for the device, if it works there."""
     remat: Literal["none", "dots", "full", "offload"] | None = None
-    """What the backward pass computes again instead of storing: nothing, all but matrix products,
-    whole blocks; or as dots, with the products kept in the host's memory."""
+    """Rematerialisation, which saves memory: none stores all activations, dots recomputes
+    everything except matrix products, full recomputes whole blocks, offload is like dots but stores
+    the products in the host's memory."""
     scan_blocks: bool | None = None
-    """Compile one block and loop over it; off: unroll."""
+    """Compile one block and loop over it. 0 unrolls the blocks."""
     scan_unroll: int | None = None
-    """Blocks in one turn of that loop."""
+    """Number of blocks in one iteration of the loop of scan_blocks."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes that are not positive; the transformer's own config checks the rest."""
+        """Refuses sizes that are not positive. `TransformerConfig` checks the rest."""
         names = ("patch_size", "hidden_size", "depth", "num_heads")
         names += ("bottleneck_size", "scan_unroll")
         _require("model.", self, positive=names, natural=("modulation_rank",))
 
     def overrides(self) -> dict[str, Any]:
-        """The fields that differ from the preset, named as in `TransformerConfig`."""
+        """Returns the fields that override the preset, with their names in `TransformerConfig`."""
         own = ("preset", "use_stable_vae")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         return {name: value for name, value in values.items() if value is not None}
@@ -107,7 +108,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SampleGridConfig:
-    """The pictures of the sample grids, the same all run long."""
+    """The prompts and seeds of the sample grids, which stay the same during a run."""
 
     prompts: tuple[str, ...] = (
         "A beautiful sunset over mountains",
@@ -115,9 +116,9 @@ class SampleGridConfig:
         "a large yellow tree on a foggy beach at dawn",
         "a purple castle in the middle of a desert at noon",
     )
-    """A row of pictures for each prompt."""
+    """Prompts of the grid. Each prompt has a row of images."""
     seeds: tuple[int, ...] = (0, 1)
-    """One picture of each prompt for each seed."""
+    """Seeds of the grid. Each prompt has one image per seed."""
 
     def __post_init__(self) -> None:
         """Refuses empty lists."""
@@ -128,14 +129,14 @@ class SampleGridConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """The held-out evaluation at the end of a run (and on the way, every eval_interval steps)."""
+    """The held-out evaluation at the end of a run, and every eval_interval steps."""
 
     prompts: int = 256
-    """Held-out prompts drawn and judged at the end; 0: none."""
+    """Number of held-out prompts to generate and judge at the end. 0 skips this."""
     batch_size: int = 32
-    """Pictures or rows computed together."""
+    """Number of images or rows to process at once."""
     images: int = 512
-    """Held-out rows for the validation loss; 0: none."""
+    """Number of held-out rows for the validation loss. 0 skips it."""
 
     def __post_init__(self) -> None:
         """Refuses negative counts."""
@@ -148,108 +149,110 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run."""
+    """The settings of a training run."""
 
     name: str = "scenes"
-    """The run's folder inside output_dir."""
+    """Name of the run, which is also its folder inside output_dir."""
     dataset_name: str = "scenes"
-    """Where images and captions come from: scenes or mock are drawn; coyo, laion2b, laion-art,
-    cc12m, monet, parquet, csv, tsv, jsonl, folder, webdataset and hf are streamed; prepared is read
+    """Source of images and captions. scenes and mock are generated. coyo, laion2b, laion-art,
+    cc12m, monet, parquet, csv, tsv, jsonl, folder, webdataset and hf are streamed. prepared is read
     from dataset_path."""
     dataset_path: str | None = None
-    """A file, folder, glob, URL or dataset of the Hugging Face hub, in place of the released one;
-    or a folder that `pinxit prepare` made."""
+    """A file, folder, glob, URL or Hugging Face dataset to read instead of the published one, or a
+    folder that `pinxit prepare` wrote."""
     dataset_revision: str | None = None
-    """Commit or branch of a dataset on the hub; none: the newest."""
+    """Commit or branch of a Hugging Face dataset. none uses the newest."""
     columns: tuple[str, ...] = ()
-    """Names of a dataset's columns, where they are unusual: caption=long_caption url=link."""
+    """Names of the dataset's columns if they are unusual, such as caption=long_caption url=link."""
     dataset_size: int = 20_000
-    """Rows that are drawn and encoded once, at the start, and kept in memory (scenes, mock)."""
+    """Number of rows to generate and encode at the start, and keep in memory (scenes, mock)."""
     image_size: int = 0
-    """Side of the images, in pixels; 0: 64 for the debug and tiny presets, else 256."""
+    """Side of the images, in pixels. 0 means 64 for the debug and tiny presets, else 256."""
     batch_size: int = 16
-    """Samples per update, over all devices and accumulation steps."""
+    """Number of samples per update, over all devices and accumulation steps."""
     max_steps: int = 2_000
-    """Updates."""
+    """Number of training steps (updates)."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Random seed, which determines everything that is random in a run."""
     gradient_accumulation_steps: int = 1
-    """Cut the batch in this many pieces, to save memory; the result is the same."""
+    """Number of pieces to split the batch into, to save memory. The result is the same."""
     use_amp: bool = False
-    """Mixed precision: bfloat16 where the hardware has it, else float16 with loss scaling."""
+    """Mixed precision: bfloat16 if the hardware supports it, else float16 with loss scaling."""
     text_encoder: str = "auto"
-    """tiny, clip, t5, clip+t5, a Hugging Face directory or a repository id; auto: tiny for the
-    debug and tiny presets, else clip (ViT-L/14)."""
+    """Text encoder: tiny, clip, t5, clip+t5, a Hugging Face directory or a repository id. auto
+    means tiny for the debug and tiny presets, else clip (ViT-L/14)."""
     text_max_tokens: int | None = None
-    """Tokens of a caption that are read; none: 77, or as many as the text encoder has."""
+    """Maximum length of a caption, in tokens, for T5 (2 to 512; none means 77). The length of CLIP
+    is fixed."""
     cache_text: bool | None = None
-    """Encode captions once, before training, and keep the result; off: encode them in each step.
-    None: T5 is kept, CLIP is not."""
+    """Encode captions once, before training, and store the result. 0 encodes them in each step.
+    none stores the result of T5 but not of CLIP."""
     caption_cleaning: Literal["stock", "light", "none"] = "stock"
-    """What is done to captions and prompts: stock is what stock diffusers pipelines do."""
+    """Cleaning of captions and prompts. stock does the same as stock diffusers pipelines."""
     vae: str = "auto"
-    """tiny, sd, sdxl, a Hugging Face directory or a repository id; auto: tiny for the debug and
-    tiny presets, else sd."""
+    """Autoencoder: tiny, sd, sdxl, a Hugging Face directory or a repository id. auto means tiny for
+    the debug and tiny presets, else sd."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic and memory of the frozen encoders; bfloat16 is float32 on GPUs before the A100."""
+    """Dtype of the frozen encoders. On GPUs older than the A100, bfloat16 becomes float32."""
     encode_in_step: bool = False
-    """Read images and run the autoencoder inside the training step; off: train on latents that
-    were encoded before, or, of streams, meanwhile."""
+    """Read images and run the autoencoder inside the training step. 0 trains on latents that are
+    encoded beforehand, or, for streams, in the background."""
     encoder_chunk: int = 0
-    """Rows that the encoders inside the step take at once, over all devices; 0: a whole batch (or
-    piece of it)."""
+    """Number of rows that encoders inside the step process at once, over all devices. 0 means the
+    whole batch (or accumulated piece)."""
     log_interval: int = 20
-    """Steps between rows of metrics."""
+    """Number of steps between rows of metrics."""
     save_interval: int = 500
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     sample_interval: int = 500
-    """Steps between sample grids; 0: only at the end."""
+    """Number of steps between sample grids. 0 makes only one, at the end."""
     eval_interval: int = 0
-    """Steps between validation losses; 0: only at the end."""
+    """Number of steps between validation losses. 0 computes only one, at the end."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     max_skipped: int = 20
-    """Non-finite steps in a row after which the run stops."""
+    """Number of consecutive non-finite steps that are tolerated. One more stops the run."""
     output_dir: str = "runs"
-    """Where runs are written."""
+    """Folder that contains the folders of all runs."""
     init_from: str | None = None
-    """A run, checkpoint or release whose parameters this run begins with (its best average), such
-    as a run at a smaller image size; none: fresh ones."""
+    """A run, checkpoint or release that provides the initial parameters (its best average), such as
+    a run at a smaller image size. none initialises them randomly."""
     resume: bool = True
-    """Continue the run of this name if there is one; off: refuse to touch it."""
+    """Resume the run of this name if it exists. 0 refuses to touch it."""
     mesh: str = "auto"
-    """How the devices share the work: sizes of the axes data, fsdp and tensor, such as
-    data=2,fsdp=4, one of which may be *; auto: copies of a small state, else fsdp."""
+    """Distribution over devices: sizes of the axes data, fsdp and tensor, such as data=2,fsdp=4,
+    one of which may be *. auto copies a small state to every device and shards a large one
+    (fsdp)."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
-    """How several processes (hosts) that train together find one another."""
+    """Discovery of the processes (hosts) that train together."""
     wandb: bool = False
-    """Also send metrics to Weights & Biases (extra: wandb)."""
+    """Also send metrics to Weights & Biases (requires the extra wandb)."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Which rows are worth fetching (streamed datasets)."""
+    """Filters that decide which rows are fetched (streamed datasets)."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
-    """How images are fetched (streamed datasets)."""
+    """Fetching of images over the network (streamed datasets)."""
     images: ImageConfig = field(default_factory=ImageConfig)
-    """How images are decoded and cropped (streamed datasets); their size is image_size."""
+    """Decoding and cropping of images (streamed datasets). Their size is image_size."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The network."""
+    """Size and options of the network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How the gradient moves the parameters."""
+    """The optimiser and its schedule."""
     objective: Any = field(
         default_factory=FlowMatching,
         metadata=one_of(OBJECTIVES, wiring="pinxit.flow.objective.OBJECTIVES"),
     )
-    """The loss: an `Objective` of a class in OBJECTIVES."""
+    """The loss, an `Objective` of a class in OBJECTIVES."""
     ema: EmaConfig = field(default_factory=EmaConfig)
-    """Averages of the parameters."""
+    """Moving averages of the parameters."""
     sampling: Sampling = field(default_factory=lambda: Sampling(steps=16))
-    """How sample grids and evaluation pictures are drawn. Training never reads it."""
+    """Sampling of grids and evaluation images. It does not affect training."""
     samples: SampleGridConfig = field(default_factory=SampleGridConfig)
-    """What sample grids show."""
+    """Prompts and seeds of the sample grids."""
     evaluation: EvalConfig = field(default_factory=EvalConfig)
-    """The held-out evaluation."""
+    """Size of the held-out evaluation."""
 
     def __post_init__(self) -> None:
-        """Refuses what can be known to be wrong before anything is loaded."""
+        """Refuses settings that are known to be wrong before anything is loaded."""
         positive = ("dataset_size", "batch_size", "max_steps", "log_interval")
         positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
         positive += ("text_max_tokens",)
@@ -266,7 +269,7 @@ class TrainConfig:
             )
         piece = self.batch_size // self.gradient_accumulation_steps
         if self.encoder_chunk and piece % self.encoder_chunk:
-            problem = "not a divisor of the rows that are encoded together"
+            problem = "not a divisor of batch_size / gradient_accumulation_steps"
             raise UsageError(
                 "encoder_chunk", self.encoder_chunk, problem=problem, valid=f"divisors of {piece}"
             )
@@ -274,34 +277,34 @@ class TrainConfig:
             problem = "nothing to encode: the model is trained on pixels"
             raise UsageError("encode_in_step", True, problem=problem, valid="0")
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
-            raise UsageError("name", self.name, problem="not the name of a folder")
+            raise UsageError("name", self.name, problem="not a valid folder name")
 
     @property
     def encodes_ahead(self) -> bool:
-        """Whether the step gets latents, rather than images."""
+        """Whether the step receives latents, rather than images."""
         return self.model.use_stable_vae and not self.encode_in_step
 
     def _check_dataset(self) -> None:
-        """Refuses what cannot be read, wherever it is."""
+        """Refuses dataset settings that are wrong for any path."""
         choice("dataset_name", self.dataset_name, dataset_names())
         named_columns(self.columns)
-        drawn = self.dataset_name in DATASETS and self.dataset_path is None
-        if drawn and self.images.bucketed:
+        generated = self.dataset_name in DATASETS and self.dataset_path is None
+        if generated and self.images.bucketed:
             name = "buckets" if self.images.buckets else "bucket_step"
-            problem = f"of no use here: {self.dataset_name} has images of one size"
+            problem = f"not applicable: {self.dataset_name} has images of one size"
             raise UsageError(f"images.{name}", getattr(self.images, name), problem=problem)
 
     @property
     def autoencoder(self) -> str:
-        """What `load_autoencoder` is asked for: `vae`, or "none" for a model of pixels."""
+        """The name to pass to `load_autoencoder`: `vae`, or "none" for a pixel model."""
         return self.vae if self.model.use_stable_vae else "none"
 
     def resolved(self) -> TrainConfig:
-        """These settings with every choice made that was left open; what is saved with the run.
+        """Returns these settings with every automatic choice made, as they are saved with the run.
 
-        The debug and tiny presets are made for the bundled encoders and 64 pixels, the others for
-        the Stable Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of
-        8 x 8 pixels.
+        The debug and tiny presets use the bundled encoders and 64 pixels, the others the Stable
+        Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8
+        pixels.
         """
         small = self.model.preset in ("debug", "tiny")
         model = self.model
@@ -310,8 +313,8 @@ class TrainConfig:
         clip, vae = ("tiny", "tiny") if small else ("clip", "sd")
         image_size = self.image_size or (64 if small else 256)
         if self.images.size not in (ImageConfig.size, image_size):
-            problem = "not the size of this run's images"
-            valid = f"image_size, which is {image_size} here"
+            problem = "different from image_size"
+            valid = f"{image_size}, or leave it out"
             raise UsageError("images.size", self.images.size, problem=problem, valid=valid)
         images = replace(self.images, size=image_size)
         _ = images.targets  # raises for a step that does not divide the size
@@ -326,34 +329,37 @@ class TrainConfig:
         )
 
     def _dataset(self) -> str:
-        """The dataset's name: "prepared" where dataset_path is. Refuses what does not fit."""
+        """Returns the dataset's name, which is "prepared" if dataset_path is a prepared folder.
+        Refuses names and paths that do not fit together."""
         path, name = self.dataset_path, self.dataset_name
         if path is None:
             if name == PREPARED:
-                valid = "a folder that `pinxit prepare` made"
+                valid = "a folder that `pinxit prepare` wrote"
                 raise UsageError("dataset_path", None, problem="missing", valid=valid)
             return name
         if is_prepared(path):
             return PREPARED
         if name == PREPARED:
-            raise UsageError("dataset_path", path, problem="not made by `pinxit prepare`")
+            raise UsageError(
+                "dataset_path", path, problem="not a folder that `pinxit prepare` wrote"
+            )
         if name in DATASETS:
             names = [other for other in dataset_names() if other not in (*DATASETS, PREPARED)]
             if not Path(path).expanduser().exists():
-                valid = "a folder that `pinxit prepare` made, or also a --dataset_name of: "
+                valid = "a prepared folder, or any path together with a --dataset_name of "
                 valid += ", ".join(names)
-                raise UsageError("dataset_path", path, problem="not there", valid=valid)
-            problem = "not read from dataset_path"
+                raise UsageError("dataset_path", path, problem="missing", valid=valid)
+            problem = "not a kind of data that can be read from dataset_path"
             raise UsageError("dataset_name", name, problem=problem, valid=names)
         return name
 
 
 RENAMED = {("sampling", "prompts"): "samples", ("sampling", "seeds"): "samples"}
-"""Settings of older versions: (record, field) to the record that has the field now."""
+"""Settings of older versions: maps (record, field) to the record that now has the field."""
 
 
 def config_from_json(data: Mapping[str, Any]) -> TrainConfig:
-    """The settings in a run's config.json, also in one that an older version wrote."""
+    """Returns the settings in a run's config.json, including one that an older version wrote."""
     values = {n: dict(v) if isinstance(v, Mapping) else v for n, v in data.items()}
     for (record, name), now in RENAMED.items():
         if isinstance(values.get(record), dict) and name in values[record]:

@@ -1,4 +1,4 @@
-"""The state of a run on the devices: all the next step depends on, besides data and seed."""
+"""The state of a run on the devices: everything that the next step needs, besides data and seed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pinxit.train.ema import EmaConfig, init_ema
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """A pytree; each step takes one and returns the next.
+    """The state of training, as a pytree. Each step takes a state and returns the next one.
 
-    Its leaves are arrays, or whatever `jax.tree.map` makes of them (shapes, shardings).
+    Its leaves are arrays, or the results of `jax.tree.map` on them (shapes, shardings).
     """
 
     step: Any
-    """int32: steps taken, skipped ones included; the loader's position, too."""
+    """Number of steps taken, including skipped ones (int32). Also the loader's position."""
     params: Any
-    """Parameters, fp32."""
+    """Parameters of the network (float32)."""
     ema: dict[str, Any]
-    """Averages of the parameters by name (`EmaConfig.names`)."""
+    """Averages of the parameters, by name (`EmaConfig.names`)."""
     opt_state: Any
-    """The optimiser's moments and its own count of updates."""
+    """Moments of the optimiser and its own count of updates."""
     skipped: Any
-    """int32: steps whose loss or gradient was not finite, so far."""
+    """Number of steps so far whose loss or gradient was not finite (int32)."""
     consecutive: Any
-    """int32: the same, in a row, up to now."""
+    """Number of consecutive such steps up to now (int32)."""
     loss_scale: Any
-    """float32: factor on the loss in float16; 1 otherwise."""
+    """Factor on the loss in float16, 1 otherwise (float32)."""
     good_steps: Any
-    """int32: finite steps since the loss scale last changed."""
+    """Number of finite steps since the loss scale last changed (int32)."""
 
 
 def init_state(
@@ -45,7 +45,7 @@ def init_state(
     ema: EmaConfig | None = None,
     loss_scale: float = 1.0,
 ) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

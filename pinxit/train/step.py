@@ -1,8 +1,8 @@
-"""One update: encode, loss, gradient, optimiser and averages, compiled as one program.
+"""The training step: encoding, loss, gradient, optimiser and averages, compiled as one program.
 
-The batch is cut into `accumulation` pieces whose gradients are averaged. Each sample's randomness
-is folded with its index, so the cut changes nothing but rounding. A step whose loss or gradient is
-not finite leaves parameters, averages and optimiser as they were, and is counted.
+The batch is split into `accumulation` pieces whose gradients are averaged. Each sample's random key
+is folded with its index, so splitting changes nothing except rounding. A step whose loss or
+gradient is not finite leaves parameters, averages and optimiser unchanged, and is counted.
 """
 
 from __future__ import annotations
@@ -21,50 +21,51 @@ from pinxit.train.ema import EmaConfig, update_ema
 from pinxit.train.state import TrainState
 
 ApplyFn = Callable[[Any, Array, Array, Conditioning], Array]
-"""(params, x_t, t, conditioning) -> velocity."""
+"""Maps (params, x_t, t, conditioning) to a velocity."""
 EncodeFn = Callable[[Any, dict[str, Array]], Batch]
-"""(frozen weights, a batch's columns) -> batch. Pure; it runs inside the step."""
+"""Maps (frozen weights, a batch's columns) to a batch. It is pure and runs inside the step."""
 StepFn = Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
 class LossScaling:
-    """Dynamic loss scaling, for float16: halve on overflow, double after a calm stretch."""
+    """Dynamic loss scaling for float16: halves on overflow, doubles after many finite steps."""
 
     initial: float = 2.0**15
-    """Scale at the first step."""
+    """Scale of the first step."""
     growth_interval: int = 1000
-    """Finite steps in a row before the scale doubles."""
+    """Number of consecutive finite steps after which the scale doubles."""
     maximum: float = 2.0**24
-    """The scale never exceeds it."""
+    """Largest value of the scale."""
 
 
 def cut(columns: Any, pieces: int) -> Any:
-    """Arrays ``(b, ...)`` to ``(pieces, b / pieces, ...)``; neighbours stay on their device."""
+    """Reshapes arrays ``(b, ...)`` to ``(pieces, b / pieces, ...)``, without moving rows between
+    devices."""
     return jax.tree.map(
         lambda x: jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1), columns
     )
 
 
 def uncut(columns: Any) -> Any:
-    """The inverse of `cut`."""
+    """Reverses `cut`."""
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), columns)
 
 
 def _merge(metrics: dict[str, Array]) -> dict[str, Array]:
-    """Metrics of the pieces to metrics of the batch: scalars are averaged, histograms added."""
+    """Merges the metrics of the pieces: averages scalars and adds histograms."""
     return {name: jnp.mean(m, 0) if m.ndim == 1 else jnp.sum(m, 0) for name, m in metrics.items()}
 
 
 def _select(finite: Array, new: Any, old: Any) -> Any:
-    """`new` where the step was finite, else `old`, leaf by leaf."""
+    """Selects `new` if the step was finite, else `old`, leaf by leaf."""
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
 
 def _next_scale(
     scaling: LossScaling | None, state: TrainState, finite: Array
 ) -> tuple[Array, Array]:
-    """Loss scale and calm steps after this one."""
+    """Returns the loss scale and the number of finite steps after this step."""
     if scaling is None:
         return state.loss_scale, state.good_steps
     calm = jnp.where(finite, state.good_steps + 1, 0)
@@ -78,7 +79,8 @@ def _next_scale(
 def _make_gradient(
     objective: Objective, apply_fn: ApplyFn, encode: EncodeFn, accumulation: int
 ) -> Callable[..., tuple[Any, dict[str, Array]]]:
-    """``gradient(state, frozen, columns, key)``: the batch's mean gradient, and its metrics."""
+    """Makes ``gradient(state, frozen, columns, key)``, which returns the batch's mean gradient and
+    its metrics."""
 
     def piece(
         state: TrainState, frozen: Any, columns: dict[str, Array], key: Array
@@ -126,9 +128,10 @@ def make_train_step(
     loss_scaling: LossScaling | None = None,
     out_shardings: Any = None,
 ) -> StepFn:
-    """The jitted ``step(state, frozen, columns) -> (state, metrics)``; it consumes `state`.
+    """Makes the jitted ``step(state, frozen, columns) -> (state, metrics)``, which consumes
+    `state`.
 
-    `metrics` stay on the device. Scalars are means over the batch; arrays are sums over it.
+    The metrics stay on the device. Scalars are means over the batch, arrays are sums over it.
     """
     gradient = _make_gradient(objective, apply_fn, encode, accumulation)
 

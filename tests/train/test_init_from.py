@@ -75,8 +75,11 @@ def test_a_run_at_a_larger_size_goes_on_from_a_smaller(first: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": ModelConfig(preset="debug", depth=3)}, r"depth \(there 2, here 3\)"),
-        ({"model": ModelConfig(preset="debug", rope_theta=9.0)}, r"rope_theta \(there 10000"),
+        ({"model": ModelConfig(preset="debug", depth=3)}, r"depth \(2 instead of 3\)"),
+        (
+            {"model": ModelConfig(preset="debug", rope_theta=9.0)},
+            r"rope_theta \(10000.0 instead of 9",
+        ),
         ({"init_from": "nowhere"}, "checkpoint: 'nowhere' is missing"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_stop_and_resume_writes_the_same_rows():
 
 
 def test_too_many_bad_steps_stop_with_a_reason():
-    with pytest.raises(NotFinite, match=r"step 8.* 3 steps in a row .max_skipped 2."):
+    with pytest.raises(NotFinite, match=r"step 8.* 3 consecutive steps .max_skipped is 2."):
         loop(*make(objective=poisoned(2, 4, 5, 6)), max_skipped=2)
     _, _, rows = loop(*make(objective=poisoned(2, 4, 5, 6)), max_skipped=3)
     assert [row["skipped"] for row in rows] == [1, 4, 4]

@@ -154,7 +154,7 @@ def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Pa
     """Raises unless the images were made for the run's size."""
     if config.images.bucketed:
         name = "buckets" if config.images.buckets else "bucket_step"
-        problem = f"of no use here: {root} has the image sizes that it was prepared with"
+        problem = f"not applicable: {root} has the image sizes that it was prepared with"
         raise UsageError(f"images.{name}", getattr(config.images, name), problem=problem)
     size = manifest.identity.get("image", {}).get("size")
     if size != config.image_size:

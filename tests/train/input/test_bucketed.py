@@ -290,7 +290,7 @@ def test_a_stream_of_sizes_loses_no_row_over_stops():
     [
         (
             {"images": ImageConfig(bucket_step=4)},
-            "images.bucket_step: 4 is of no use here: .* has the image sizes that it was prepared",
+            "images.bucket_step: 4 is not applicable: .* has the image sizes that it was prepared",
         ),
         ({"image_size": 32}, "image_size: 32 is not that of .*; valid: 16"),
         (
@@ -299,7 +299,7 @@ def test_a_stream_of_sizes_loses_no_row_over_stops():
                 "dataset_name": "mock",
                 "images": ImageConfig(buckets=((8, 8),)),
             },
-            "images.buckets: .* of no use here: mock has images of one size",
+            "images.buckets: .* not applicable: mock has images of one size",
         ),
     ],
 )

@@ -209,13 +209,16 @@ def test_without_a_network_the_stream_pauses_and_then_ends(config: TrainConfig, 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"dataset_name": "scenes"}, "dataset_name: 'scenes' is not read from dataset_path"),
-        ({"dataset_name": "mock", "dataset_path": "no"}, "dataset_path: 'no' is not there; valid"),
+        ({"dataset_name": "scenes"}, "dataset_name: 'scenes' is not a kind of data"),
+        ({"dataset_name": "mock", "dataset_path": "no"}, "dataset_path: 'no' is missing; valid"),
         ({"dataset_path": "nowhere.parquet"}, "'nowhere.parquet' does not exist; valid: COYO"),
         ({"columns": ("caption",)}, "columns: 'caption' is not understood"),
         ({"images": ImageConfig(buckets=((18, 14),))}, "images.buckets: '18 x 14' is not div"),
-        ({"dataset_name": "prepared"}, "dataset_path: .* is not made by `pinxit prepare`"),
-        ({"images": ImageConfig(size=32)}, "images.size: 32 is not the size .* image_size, which"),
+        (
+            {"dataset_name": "prepared"},
+            "dataset_path: .* is not a folder that `pinxit prepare` wrote",
+        ),
+        ({"images": ImageConfig(size=32)}, "images.size: 32 is different from image_size; valid: "),
     ],
 )
 def test_refusals_write_nothing(config: TrainConfig, changes: dict[str, Any], says: str):
