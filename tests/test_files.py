@@ -263,7 +263,7 @@ def test_a_writer_that_is_stopped_leaves_the_old_or_the_new_or_nothing(
 WRITES = {"write_text", "write_bytes", "save_file", "savefig", "write_table", "open_memmap"}
 MOVES = {"os.replace", "os.rename", "shutil.move", "os.getpid"}
 ALLOWED = {
-    ("data/prepared/shards.py", "set_aside"),  # moves a damaged shard away
+    ("data/prepared/shards.py", "quarantine"),  # moves a damaged shard away
     ("train/checkpoint.py", "restore"),  # moves a damaged checkpoint away
     ("encoders/text_columns.py", "_encode"),  # into the folder of a whole_folder
     ("plan/compile_cache.py", "compile_step"),  # the job is read by its own child process only

@@ -41,7 +41,7 @@ from pinxit.data.prepared.shards import (
     ShardInfo,
     ShardReader,
     pack,
-    set_aside,
+    quarantine,
     shape_name,
     unpack,
     verify_shard,
@@ -302,7 +302,7 @@ def _sound(ledger: Ledger, record: UnitRecord) -> bool:
         try:
             verify_shard(path, info)
         except DamagedShard:
-            set_aside(path)
+            quarantine(path)
             sound = False
     return sound
 

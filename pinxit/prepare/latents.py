@@ -33,7 +33,7 @@ from pinxit.data.prepared.shards import (
     ShardInfo,
     ShardReader,
     pack,
-    set_aside,
+    quarantine,
     shape_name,
     unpack,
     verify_shard,
@@ -135,7 +135,7 @@ def prepare_latents(
             try:
                 verify_shard(path, info)
             except DamagedShard:
-                set_aside(path)
+                quarantine(path)
                 raise
             encoding.run(path, encoders, batch_size)
         for folder, spool in (("latents", latents), ("text", texts)):

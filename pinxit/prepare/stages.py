@@ -20,7 +20,7 @@ from typing import Any
 
 from pinxit.data.outcome import can_heal
 from pinxit.data.prepared.manifest import MANIFEST, STAGES, Manifest, Stage, Unfinished
-from pinxit.data.prepared.shards import aside
+from pinxit.data.prepared.shards import quarantine_path
 from pinxit.data.row import Unit
 from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, UnitResult
@@ -138,7 +138,7 @@ def is_spent(root: Path, unit: str) -> bool:
     if info is None:
         return False
     path = root / "images" / info.name
-    if path.exists() or aside(path).exists():
+    if path.exists() or quarantine_path(path).exists():
         return False
     return Ledger(root, "latents").done(unit, source=info.sha256) is not None
 

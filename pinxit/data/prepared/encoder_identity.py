@@ -1,4 +1,4 @@
-"""The encoders in the identity of a prepared dataset: their names and fingerprints."""
+"""Describes the encoders in the identity of a prepared dataset by name and fingerprint."""
 
 from __future__ import annotations
 

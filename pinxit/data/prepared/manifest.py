@@ -1,14 +1,14 @@
-"""What a prepared dataset says of itself, and the layout of its folder.
+"""Reads and writes the manifest of a prepared dataset, and defines the layout of its folder.
 
 ::
 
-    DIR/  images.json  latents.json      what each stage was begun with; another setting is refused
-          units/images/<unit>.json       one commit a unit and stage, written last: many workers
-          units/latents/<unit>.json      never touch the same file, and no record means not done
-          units/skipped/<unit>.json      why a unit was left out, where that was asked for
+    DIR/  images.json  latents.json      the settings of each stage; other settings are refused
+          units/images/<unit>.json       one commit per unit and stage, written last: workers never
+          units/latents/<unit>.json      share a file, and a unit without a commit is not done
+          units/skipped/<unit>.json      the reason why a unit was skipped (--skip_failed)
           images/<unit>.array_record     JPEG images, captions          outcomes/<unit>.parquet
           latents/<unit>.array_record    latents, captions     text/<unit>.array_record
-          manifest.json                  all of it, written when every unit is done
+          manifest.json                  the whole dataset, written when every unit is done
 
 The commits, and the manifest gathered from them, are written by `pinxit.prepare.ledger`.
 """
@@ -27,66 +27,75 @@ from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
 FORMAT = 2
-"""The layout of the folder and of its files. No other is read."""
+"""The version of the layout of the folder and its files. Other versions are refused."""
 MANIFEST = "manifest.json"
 Stage = Literal["images", "latents"]
 STAGES: dict[Stage, dict[str, str]] = {
     "images": {"images": SUFFIX, "outcomes": ".parquet"},
     "latents": {"latents": SUFFIX, "text": SUFFIX},
 }
-"""Stage to the folders it writes, with how the names of the files in them end."""
+"""Maps each stage to the folders that it writes, with the suffix of the files in each."""
 
 
 def is_prepared(path: str) -> bool:
-    """Whether this is a folder that `pinxit prepare` made, or has begun to make."""
+    """Returns whether `pinxit prepare` has written this folder, or has begun to."""
     names = (MANIFEST, *(f"{stage}.json" for stage in STAGES))
     return any((Path(path).expanduser() / name).is_file() for name in names)
 
 
 class Unfinished(UsageError):
-    """The dataset is not prepared to the end."""
+    """Raised when the preparation of a dataset is not finished."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A prepared dataset as a whole."""
+    """The description of a whole prepared dataset."""
 
     identity: Mapping[str, Any]
-    """What decided its content: source and revision, filters, image settings, encoders."""
+    """The settings that determine the content: source and revision, filters, images, encoders."""
     units: tuple[str, ...]
-    """Ids in the source's order."""
+    """The ids of the units, in the order of the source."""
     files: Mapping[str, tuple[ShardInfo | None, ...]]
-    """Folder to one file a unit, in the order of `units`."""
+    """Maps each folder to one file per unit, in the order of `units`."""
     counts: Mapping[str, int]
-    """Rows of the source by status."""
+    """The number of rows of the source by status."""
     latents: Mapping[str, Any] | None = None
-    """``count``, ``shapes`` (of each unit, by "h x w x c", as written), ``mean`` and ``std`` of
-    each channel, ``not_finite``; None before the latents are made."""
+    """Statistics of the latents; None before they are made.
+
+    ``count``, ``shapes`` (for each unit, the count by "h x w x c", in the order written), ``mean``
+    and ``std`` of each channel, and ``not_finite``.
+    """
     text: Mapping[str, Any] | None = None
-    """``width``, ``max_tokens``, ``pooled`` (a width, or none) and ``longest`` (tokens) of the text
-    embeddings, where they are stored; ``wide`` captions needed more range than float16 has."""
+    """Statistics of the text embeddings; None if none are stored.
+
+    ``width``, ``max_tokens``, ``pooled`` (a width, or None), ``longest`` (in tokens), and ``wide``,
+    the number of captions that needed more range than float16 has.
+    """
     images: Mapping[str, Any] | None = None
-    """``shapes`` of each unit, by "h x w x 3", as written; None where they were not recorded."""
+    """``shapes`` as in `latents`, by "h x w x 3"; None if they were not recorded."""
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Units of the source that were left out, with the reason."""
+    """Maps each skipped unit of the source to the reason."""
 
     @property
     def rows(self) -> int:
-        """Rows of the source."""
+        """The number of rows of the source."""
         return sum(self.counts.values())
 
     @property
     def kept(self) -> int:
-        """Images."""
+        """The number of images."""
         return self.counts.get("ok", 0)
 
     def bytes(self, folder: str) -> int:
-        """Size of all files in a folder."""
+        """Returns the size of all files in a folder, in bytes."""
         return sum(info.bytes for info in self.files.get(folder, ()) if info)
 
     def fingerprint(self) -> str:
-        """Hash of all that is trained on: equal for equal data, whoever prepared it, how often, and
-        however the web failed. Outcomes are no part of it: their words differ from run to run."""
+        """Returns a hash of all training data, which is equal for equal data.
+
+        Retries and different failures on the web do not change it, because it excludes the outcomes
+        (their details differ from run to run).
+        """
         content = {
             folder: [info and info.sha256 for info in infos]
             for folder, infos in self.files.items()
@@ -96,7 +105,7 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def summary(self) -> dict[str, Any]:
-        """The figures that people ask for first."""
+        """Returns the most important figures of the dataset."""
         return {
             "source": self.identity.get("source"),
             "units": len(self.units),
@@ -117,12 +126,17 @@ class Manifest:
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
-        """As `write` wrote it. `Unfinished` if it is not there, ValueError if it is not valid."""
+        """Reads the manifest in `root`.
+
+        Raises `Unfinished` if there is none, and ValueError if it is not valid.
+        """
         path = root / MANIFEST
         if not path.is_file():
-            begun = any((root / f"{stage}.json").is_file() for stage in STAGES)
-            said = "its preparation is not finished: run the same `prepare` command again"
-            raise Unfinished(f"{root} has no {MANIFEST}; {said if begun else 'nothing is there'}")
+            is_started = any((root / f"{stage}.json").is_file() for stage in STAGES)
+            hint = "its preparation is not finished: run the same `prepare` command again"
+            raise Unfinished(
+                f"{root} has no {MANIFEST}; {hint if is_started else 'not a prepared dataset'}"
+            )
         try:
             raw = json.loads(path.read_text())
             fingerprint = raw.pop("fingerprint")
@@ -134,8 +148,8 @@ class Manifest:
             manifest = cls(**raw)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} cannot be read ({error!r})") from error
-        if (found := manifest.identity.get("format")) != FORMAT:
-            raise UsageError(f"{path}: format {found!r} is unknown; valid: {FORMAT}")
+        if (version := manifest.identity.get("format")) != FORMAT:
+            raise UsageError(f"{path}: format {version!r} is unknown; valid: {FORMAT}")
         if manifest.fingerprint() != fingerprint:
             raise UsageError(f"{path} is damaged: its fingerprint differs")
         return manifest

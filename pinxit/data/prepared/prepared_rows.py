@@ -1,17 +1,17 @@
-"""Prepared data as rows for the `Loader`: any row at any time, from verified shards only.
+"""Serves a prepared dataset as rows for the `Loader`, in any order and only from verified shards.
 
-What a row number means follows from the manifest alone, never from what happens to be on the disk,
-so that all hosts and all restarts agree on the order: batch ``s`` is a function of the seed and of
-``s``, and a host among several takes its places in it (`Loader`'s `part`).
+The manifest alone determines which sample a row number refers to, never the state of the disk. All
+hosts and all restarts therefore agree on the order: batch ``s`` is a function of the seed and of
+``s``, and each of several hosts takes its part of it (see `Loader`).
 
-Rows of one shape (there are several with aspect-ratio buckets) follow one another: a bucket. Within
-it they are in the order of the units.
+Rows of one shape are consecutive and form a bucket. (Aspect-ratio buckets give several shapes.)
+Within a bucket, rows are in the order of the units.
 
-A shard is read only after its SHA-256 was found to be the manifest's. A damaged or missing one is
-set aside (``<name>.corrupt``), named and counted; each of its rows is replaced by another one of
-its bucket, chosen by a hash of the row, so that batches keep their size and the order of all others
-stands. Rows that are held out neither replace others nor are replaced. Running the preparation
-again makes the shard anew.
+A shard is read only after its SHA-256 has been checked against the manifest. A damaged or missing
+shard is reported, counted and quarantined (renamed to ``<name>.corrupt``). Each of its rows is
+replaced by another row of its bucket, chosen by a hash of the row number, so that batches keep
+their size and all other rows keep their positions. Held-out rows neither replace others nor are
+replaced. Running the preparation again recreates the shard.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
-    set_aside,
+    quarantine,
     shape_name,
     unpack,
     verify_shard,
 )
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
-"""Captions to arrays with one row each, such as ``token_ids``."""
+"""Converts captions to arrays with one row per caption, such as ``token_ids``."""
 MULTIPLE = 8
 """Stored text is padded to a multiple of this many tokens."""
 BLOCK = 64
-"""Rows looked at together when a key is searched for."""
+"""The number of rows that are read together when searching for a key."""
 TOLERANCE = 0.05
-"""Share of the shards that may be damaged; one may be in any case."""
+"""The fraction of the shards that may be damaged. One damaged shard is always accepted."""
 
 
 class PreparedRows:
-    """A prepared dataset, as `loader.Rows`.
+    """The rows of a prepared dataset, as `loader.Rows`.
 
-    Columns: ``latents`` (float32, or `dtype`) or ``images`` (uint8); what `columns` makes of the
-    captions; and, with `text`, ``text_tokens`` and ``text_mask`` (``text_pooled`` where there is
-    one), their names ending in `suffix`.
+    The columns are ``latents`` (float32, or `dtype`) or ``images`` (uint8), and the arrays that
+    `columns` makes from the captions. With `text`, there are also ``text_tokens`` and ``text_mask``
+    (and ``text_pooled``, if it is stored), with `suffix` appended to their names.
     """
 
     def __init__(
@@ -77,37 +77,39 @@ class PreparedRows:
         open_shards: int = 128,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`kind` is "latents" or "images"; `shape` (h, w, c) chooses one of several; `say` is told
-        of damage.
+        """Opens the dataset in `root`.
 
-        Raises `Unfinished` if the preparation is not at its end, and ValueError if the dataset has
-        not what is asked for.
+        `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape. `say`
+        receives warnings about damage. Raises `Unfinished` if the preparation is not finished, and
+        ValueError if the dataset lacks the requested data.
         """
         choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
         self.kind = kind
         self.manifest = Manifest.read(root)
         if kind == LATENTS and self.manifest.latents is None:
-            raise Unfinished("the dataset has images and no latents: run the second stage")
+            raise Unfinished(
+                "the dataset has images but no latents yet: run the second stage of `prepare`"
+            )
         self.columns = columns
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
         self.say = say
         self.quarantined: dict[str, str] = {}
-        """Shard to why it is not used."""
+        """Maps each quarantined shard to the reason."""
         self.replaced = 0
-        """Rows given in place of unusable ones, so far."""
+        """The number of rows that have been replaced so far."""
         folders = (kind, "text") if text else (kind,)
         if absent := [folder for folder in folders if folder not in self.manifest.files]:
             valid = ", ".join(self.manifest.files) or "none"
-            raise UsageError(f"{root}: holds no {absent[0]}; it holds: {valid}")
+            raise UsageError(f"{root} holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
         self._files = shards_of(self.manifest, folders)
-        """Unit to folder to shard; all are verified before one is read."""
+        """The shards of each unit by folder. All are verified before one of them is read."""
         self._parts, self.buckets = parts_of(self.manifest, kind, self._files, shape)
         self._ends = np.cumsum([part.count for part in self._parts], dtype=np.int64)
-        self._apart = [bucket.stop for bucket in self.buckets]
-        """Rows replace one another between these only."""
+        self._borders = [bucket.stop for bucket in self.buckets]
+        """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
         self._bad: set[int] = set()
         self._verified: set[int] = set()
         self._open: OrderedDict[int, dict[str, ShardReader]] = OrderedDict()
@@ -118,21 +120,22 @@ class PreparedRows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def hold_out(self, count: int) -> Int[np.ndarray, " n"]:
-        """The last rows of each bucket, `count` together, each bucket its share.
+        """Holds out `count` rows and returns them.
 
-        From now on they are no part of `buckets`, and none of them stands in for another row.
+        They are the last rows of each bucket, in proportion to the sizes of the buckets. They are
+        removed from `buckets` and no longer replace other rows.
         """
         sizes = np.array([len(bucket) for bucket in self.buckets], np.int64)
         ends = np.cumsum(sizes) * count // max(1, int(sizes.sum()))
         shares = np.minimum(np.diff(ends, prepend=0), np.maximum(sizes - 1, 0)).tolist()
         pairs = list(zip(self.buckets, shares, strict=True))
         self.buckets = tuple(replace(b, stop=b.stop - share) for b, share in pairs)
-        self._apart = [edge for b, share in pairs for edge in (b.stop - share, b.stop)]
-        apart = [np.arange(b.stop - share, b.stop) for b, share in pairs]
-        return np.concatenate([np.empty(0, np.int64), *apart])
+        self._borders = [edge for b, share in pairs for edge in (b.stop - share, b.stop)]
+        held_out = [np.arange(b.stop - share, b.stop) for b, share in pairs]
+        return np.concatenate([np.empty(0, np.int64), *held_out])
 
     def sound(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " n"]:
-        """Those of these rows whose shards are what the manifest says."""
+        """Returns the rows whose shards match the manifest."""
         with self._lock:
             numbers = [self._parts[self._part(int(row))].unit for row in rows]
             for number in sorted(set(numbers) - self._bad):
@@ -142,27 +145,30 @@ class PreparedRows:
             return rows[[number not in self._bad for number in numbers]]
 
     def find(self, keys: Sequence[str]) -> dict[str, int]:
-        """Key to row, of those that are there; looks from the end of each key's unit."""
-        wanted: dict[str, set[str]] = {}
+        """Returns the row numbers of those keys that exist, by key.
+
+        The search starts at the end of each key's unit.
+        """
+        keys_of_unit: dict[str, set[str]] = {}
         for key in keys:
-            wanted.setdefault(key.rpartition("/")[0], set()).add(key)
-        found: dict[str, int] = {}
+            keys_of_unit.setdefault(key.rpartition("/")[0], set()).add(key)
+        row_of_key: dict[str, int] = {}
         for part, end in zip(self._parts, self._ends.tolist(), strict=True):
-            left = wanted.get(self.manifest.units[part.unit], set())
+            remaining = keys_of_unit.get(self.manifest.units[part.unit], set())
             for stop in range(end, end - part.count, -BLOCK):
-                if not left:
+                if not remaining:
                     break
-                some = self.sound(np.arange(max(end - part.count, stop - BLOCK), stop))
-                metas = self.meta(some) if len(some) else []
-                hits = {m["key"]: int(n) for m, n in zip(metas, some, strict=True)}
-                found |= {key: hits[key] for key in left & hits.keys()}
-                left -= hits.keys()
-        return found
+                rows = self.sound(np.arange(max(end - part.count, stop - BLOCK), stop))
+                metas = self.meta(rows) if len(rows) else []
+                hits = {m["key"]: int(n) for m, n in zip(metas, rows, strict=True)}
+                row_of_key |= {key: hits[key] for key in remaining & hits.keys()}
+                remaining -= hits.keys()
+        return row_of_key
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """The arrays of these rows, which must be of one bucket.
+        """Returns the arrays of these rows, which must be of one bucket.
 
-        `DamagedShard` when too many shards are damaged.
+        Raises `DamagedShard` if too many shards are damaged.
         """
         records = self._records(rows)
         main = [unpack(record[self.kind]) for record in records]
@@ -178,18 +184,18 @@ class PreparedRows:
         return arrays
 
     def captions(self, rows: Int[np.ndarray, " b"]) -> list[str]:
-        """The captions of these rows."""
+        """Returns the captions of these rows."""
         return [meta["caption"] for meta in self.meta(rows)]
 
     def meta(self, rows: Int[np.ndarray, " b"]) -> list[dict[str, Any]]:
-        """What is known of these rows: key, caption, original (width, height), crop (a box)."""
+        """Returns each row's metadata: key, caption, original (width, height) and crop (a box)."""
         return [unpack(record[self.kind])[1] for record in self._records(rows)]
 
     def verify_all(self, *, workers: int = 4) -> dict[str, str]:
-        """Verifies every shard now rather than at its first use; those that are set aside."""
-        left = [i for i in self._files if i not in self._verified | self._bad]
+        """Verifies every shard now instead of at its first use. Returns the quarantined ones."""
+        remaining = [i for i in self._files if i not in self._verified | self._bad]
         with ThreadPoolExecutor(workers) as pool:
-            for number, reason in zip(left, pool.map(self._damage, left), strict=True):
+            for number, reason in zip(remaining, pool.map(self._damage, remaining), strict=True):
                 with self._lock:
                     if reason is None:
                         self._verified.add(number)
@@ -206,37 +212,40 @@ class PreparedRows:
     # --- from rows to records ---
 
     def _records(self, rows: Int[np.ndarray, " b"]) -> list[dict[str, bytes]]:
-        """Folder to record, for each of the rows or what replaces it."""
+        """Returns the records of each row, or of its replacement, by folder."""
         with self._lock:
             while True:
                 self._check()
                 usable = [self._usable(int(row)) for row in rows]
                 parts = [self._part(row) for row in usable]
-                found: list[dict[str, bytes]] = [{} for _ in usable]
+                records: list[dict[str, bytes]] = [{} for _ in usable]
                 damaged = False
                 for part in sorted(set(parts)):
-                    places = [i for i, other in enumerate(parts) if other == part]
-                    damaged |= not self._read(part, places, usable, found)
+                    slots = [i for i, other in enumerate(parts) if other == part]
+                    damaged |= not self._read(part, slots, usable, records)
                 if not damaged:
                     self.replaced += sum(a != b for a, b in zip(rows, usable, strict=True))
-                    return found
+                    return records
 
     def _part(self, row: int) -> int:
-        """The number of the part that a row is in."""
+        """Returns the index of the part that holds a row."""
         return int(np.searchsorted(self._ends, row, side="right"))
 
     def _read(
-        self, place: int, places: list[int], rows: list[int], found: list[dict[str, bytes]]
+        self, index: int, slots: list[int], rows: list[int], records: list[dict[str, bytes]]
     ) -> bool:
-        """Reads the rows at `places` from one part into `found`; False if its unit is damaged."""
-        part = self._parts[place]
-        start = int(self._ends[place]) - part.count - part.first
+        """Reads the rows at `slots` from part `index` into `records`.
+
+        Returns False if the unit of the part is damaged.
+        """
+        part = self._parts[index]
+        start = int(self._ends[index]) - part.count - part.first
         folder, number = "", part.unit
         try:
             for folder, reader in self._readers(number).items():
-                records = reader.read([rows[place] - start for place in places])
-                for place, record in zip(places, records, strict=True):
-                    found[place][folder] = record
+                contents = reader.read([rows[slot] - start for slot in slots])
+                for slot, content in zip(slots, contents, strict=True):
+                    records[slot][folder] = content
         except DamagedShard as error:
             if number not in self._bad:
                 self._quarantine(number, folder or self.kind, str(error))
@@ -244,7 +253,7 @@ class PreparedRows:
         return True
 
     def _readers(self, number: int) -> dict[str, ShardReader]:
-        """The open shards of a unit, verified."""
+        """Opens and verifies the shards of a unit, and returns their readers by folder."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
@@ -267,9 +276,9 @@ class PreparedRows:
     # --- damage ---
 
     def _damage(self, number: int) -> tuple[str, str] | None:
-        """(folder, reason) if a shard of the unit is not what the manifest says.
+        """Returns (folder, reason) if a shard of the unit does not match the manifest, or None.
 
-        A disk that cannot be read is not a damaged shard: its OSError passes.
+        An unreadable disk does not count as a damaged shard; its OSError is passed on.
         """
         for folder, info in self._files[number].items():
             try:
@@ -279,18 +288,18 @@ class PreparedRows:
         return None
 
     def _quarantine(self, number: int, folder: str, reason: str) -> None:
-        """Takes a unit out of use and sets its damaged shard aside."""
+        """Stops using a unit and quarantines its damaged shard."""
         self._bad.add(number)
         if number in self._open:
             _close(self._open.pop(number))
         info = self._files[number][folder]
-        done = set_aside(self._path(folder, info))
+        action = quarantine(self._path(folder, info))
         self.quarantined[f"{folder}/{info.name}"] = reason
-        self.say(f"warning: {folder}: {reason}; {done}; its rows are replaced by others")
+        self.say(f"warning: {folder}: {reason}; {action}; other rows replace its rows")
         self._check()
 
     def _check(self) -> None:
-        """Refuses to go on with what is left if that is too little."""
+        """Raises `DamagedShard` if too many shards are damaged."""
         allowed = max(1, int(TOLERANCE * len(self._files)))
         if len(self._bad) > min(allowed, len(self._files) - 1):
             raise DamagedShard(
@@ -299,16 +308,19 @@ class PreparedRows:
             )
 
     def _usable(self, row: int) -> int:
-        """The row, or if its shard is unusable another one: the same for the same damage."""
+        """Returns the row, or a replacement if its shard is damaged.
+
+        The replacement depends only on the row and on which shards are damaged.
+        """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         if not self._is_bad(row):
             return row
-        end = bisect.bisect_right(self._apart, row)
-        start, stop = self._apart[end - 1] if end else 0, self._apart[end]
+        end = bisect.bisect_right(self._borders, row)
+        start, stop = self._borders[end - 1] if end else 0, self._borders[end]
         if all(self._parts[i].unit in self._bad for i in self._between(start, stop)):
             raise DamagedShard(
-                f"{self.root}: damage has left no row to stand in for row {row}; run the "
+                f"{self.root}: all rows that could replace row {row} are damaged; run the "
                 "preparation again"
             )
         for attempt in itertools.count():
@@ -322,13 +334,13 @@ class PreparedRows:
         return bool(self._bad) and self._parts[self._part(row)].unit in self._bad
 
     def _between(self, start: int, stop: int) -> range:
-        """The parts that have rows from `start` to `stop - 1`."""
+        """Returns the indices of the parts that hold rows `start` to `stop - 1`."""
         return range(self._part(start), self._part(stop - 1) + 1)
 
     # --- text ---
 
     def _texts(self, stored: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Stored tokens at their positions, padded to the dataset's longest."""
+        """Puts stored tokens at their positions, padded to the longest text of the dataset."""
         assert self._text is not None
         longest = -(-max(1, self._text["longest"]) // MULTIPLE) * MULTIPLE
         length = min(longest, self._text["max_tokens"])
@@ -345,10 +357,12 @@ class PreparedRows:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays of one shape as one."""
+    """Stacks arrays, which must have one shape."""
     if len(shapes := {array.shape for array in arrays}) > 1:
         names = ", ".join(sorted(map(shape_name, shapes)))
-        raise ValueError(f"rows: of several shapes ({names}); take those of one bucket together")
+        raise ValueError(
+            f"rows: they have several shapes ({names}); take rows of one bucket at a time"
+        )
     return np.stack(arrays)
 
 

@@ -1,6 +1,6 @@
-"""Where the rows of a prepared dataset lie: what a row number means follows from its manifest.
+"""Maps the row numbers of a prepared dataset to records, based on the manifest alone.
 
-The rows of one shape follow one another (a bucket), unit by unit, each unit's in their order.
+The rows of one shape are consecutive (a bucket), unit by unit, and in the order of the unit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pinxit.data.prepared.shards import ShardInfo, parse_shape, shape_name
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Rows of one shape, which follow one another."""
+    """A run of consecutive rows of one shape."""
 
     shape: tuple[int, ...] | None
-    """Of each row: (h, w, c); None where there is one shape and nobody has said which."""
+    """The shape (h, w, c) of each row; None if all rows have one shape that was not recorded."""
     start: int
-    """The first row."""
+    """The first row of the bucket."""
     stop: int
-    """The row behind the last."""
+    """The row after the last one."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -32,17 +32,18 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class ShardPart:
-    """The rows of one shape in one unit."""
+    """The consecutive rows of one shape in one unit."""
 
     unit: int
-    """Its number in the manifest."""
+    """The index of the unit in the manifest."""
     first: int
-    """Record of the first row; records of other shapes may be before and behind."""
+    """The record of the first row. Records of other shapes may precede and follow the part."""
     count: int
+    """The number of rows."""
 
 
 def shards_of(manifest: Manifest, folders: Sequence[str]) -> dict[int, dict[str, ShardInfo]]:
-    """Unit to folder to shard, of the units that have them all and a row in them."""
+    """Returns the shards of each unit by folder, for units that have all `folders` and any rows."""
     files = {}
     for number in range(len(manifest.units)):
         infos = {folder: manifest.files[folder][number] for folder in folders}
@@ -58,7 +59,7 @@ def parts_of(
     files: Mapping[int, Mapping[str, ShardInfo]],
     shape: tuple[int, ...] | None,
 ) -> tuple[list[ShardPart], tuple[Bucket, ...]]:
-    """The rows of each shape in each unit, shape by shape, and where each shape's rows are."""
+    """Returns the parts (shape by shape, then by unit) and the bucket of each shape."""
     about = manifest.latents if kind == LATENTS else manifest.images
     shapes: dict[int, dict[str, int]] = {
         number: about["shapes"][number] if about else {"": infos[kind].count}

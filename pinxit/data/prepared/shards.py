@@ -1,12 +1,12 @@
-"""Shards: many records in one file, read at random, and verified by checksum before use.
+"""Writes and reads shards: files of many records with random access and a checksum.
 
-A record is one sample in the safetensors format: named arrays, and a JSON text under the one
-metadata key ``json``. It says its own shapes and types, and equal content gives equal bytes. A
-shard is an ArrayRecord file of such records, one record a chunk, uncompressed (latents and JPEG
-images do not compress), so that any record costs one read.
+A record is one sample in the safetensors format: named arrays, and a JSON text under the only
+metadata key, ``json``. It contains its own shapes and types, and equal content gives equal bytes. A
+shard is an ArrayRecord file of such records. Each record is an uncompressed chunk of its own
+(latents and JPEG images do not compress), so that reading a record takes one read.
 
-ArrayRecord notices a flipped bit, but opens a missing or truncated file as an empty one. Therefore
-nothing reads a shard before its size and SHA-256 are what `write_shard` said they were.
+ArrayRecord detects a flipped bit, but opens a missing or truncated file as an empty one. A shard is
+therefore only read after its size and SHA-256 match the values that `write_shard` returned.
 """
 
 from __future__ import annotations
@@ -39,32 +39,34 @@ DTYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F32": np.dtype(np.float32),
 }
-"""The types a record may hold, by their safetensors names."""
+"""The array types that a record may hold, by their safetensors names."""
 FULL_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
-"""How the writer, which loses the error's number, says that the disk is full."""
+"""Messages of the writer for a full disk. It does not report the error number."""
 
 
 class DamagedShard(UsageError):
-    """Why a shard cannot be used."""
+    """Raised when a shard cannot be used. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a shard's file must be."""
+    """The expected properties of a shard's file."""
 
     name: str
-    """File name, without folder."""
+    """The file name without its folder."""
     count: int
-    """Records."""
+    """The number of records."""
     bytes: int
+    """The size of the file."""
     sha256: str
+    """The SHA-256 of the file, in hex digits."""
 
 
 # --- records ----------------------------------------------------------------------------------
 
 
 def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
-    """One record: arrays of the `DTYPES`, and anything that JSON can say."""
+    """Returns the bytes of one record: arrays of any of the `DTYPES`, and JSON metadata."""
     from safetensors.numpy import save
 
     for name, array in arrays.items():
@@ -77,9 +79,10 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
 
 
 def unpack(record: bytes | mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays (views into the record, read-only) and the metadata; `DamagedShard` if malformed.
+    """Returns the arrays (read-only views into the record) and the metadata of a record.
 
-    A record's arrays keep the shapes and types they were packed with.
+    The arrays have the shapes and types with which they were packed. Raises `DamagedShard` if the
+    record is malformed.
     """
     try:
         start = 8 + int.from_bytes(record[:8], "little")
@@ -91,7 +94,7 @@ def unpack(record: bytes | mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def _array(record: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> np.ndarray:
-    """One array of a record whose data begin at `start`."""
+    """Returns one array of a record whose data begin at `start`."""
     dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
@@ -102,12 +105,12 @@ def _array(record: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> n
 
 
 def shape_name(shape: Sequence[int]) -> str:
-    """ "32x32x4" of (32, 32, 4)."""
+    """Returns the name of a shape: "32x32x4" for (32, 32, 4)."""
     return "x".join(str(side) for side in shape)
 
 
 def parse_shape(name: str) -> tuple[int, ...]:
-    """(32, 32, 4) of "32x32x4"."""
+    """Parses the name of a shape: "32x32x4" gives (32, 32, 4)."""
     return tuple(int(side) for side in name.split("x"))
 
 
@@ -115,9 +118,9 @@ def parse_shape(name: str) -> tuple[int, ...]:
 
 
 def write_shard(path: Path, records: Iterable[bytes]) -> ShardInfo:
-    """Writes the records in their order, whole or not at all, and says what the file must be.
+    """Writes the records in order, atomically, and returns the properties of the file.
 
-    Equal records give equal bytes. Raises `files.DiskFull` where there is no room.
+    Equal records give equal bytes. Raises `files.DiskFull` if the disk is full.
     """
     with whole(path) as temporary:
         count = _write(path, temporary, records)
@@ -128,14 +131,14 @@ def write_shard(path: Path, records: Iterable[bytes]) -> ShardInfo:
 
 
 def describe(path: Path, *, name: str, count: int) -> ShardInfo:
-    """What a file is, as found on the disk, under the `name` it is going to have."""
+    """Returns the properties of the file at `path`, under the `name` that it will get."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ShardInfo(name=name, count=count, bytes=path.stat().st_size, sha256=digest)
 
 
 def _write(path: Path, temporary: Path, records: Iterable[bytes]) -> int:
-    """Writes the records to `temporary`; returns their number. `path` is for the message."""
+    """Writes the records to `temporary` and returns their number. Errors name `path`."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
@@ -154,7 +157,7 @@ def _write(path: Path, temporary: Path, records: Iterable[bytes]) -> int:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns the writer's errors into `OSError`. It buffers, so that most come from closing."""
+    """Converts the writer's errors to OSError. Most occur on closing, because it buffers."""
     try:
         yield
     except RuntimeError as error:
@@ -164,28 +167,28 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def verify_shard(path: Path, info: ShardInfo) -> None:
-    """Raises `DamagedShard` unless the file is there and is exactly what `info` says."""
+    """Raises `DamagedShard` unless the file exists and matches `info`."""
     try:
         size = path.stat().st_size
         if size != info.bytes:
             raise DamagedShard(f"{path.name} has {size} bytes instead of {info.bytes}")
-        found = describe(path, name=info.name, count=info.count)
+        actual = describe(path, name=info.name, count=info.count)
     except FileNotFoundError as error:
         raise DamagedShard(f"{path.name} is missing") from error
-    if found.sha256 != info.sha256:
+    if actual.sha256 != info.sha256:
         raise DamagedShard(f"{path.name} is damaged (its SHA-256 differs)")
 
 
-def aside(path: Path) -> Path:
-    """Where a damaged file goes."""
+def quarantine_path(path: Path) -> Path:
+    """Returns the path that `quarantine` moves a damaged file to."""
     return path.with_name(f"{path.name}.corrupt")
 
 
-def set_aside(path: Path) -> str:
-    """Renames a damaged file to ``<name>.corrupt``; what was done, in words."""
+def quarantine(path: Path) -> str:
+    """Renames a damaged file to ``<name>.corrupt`` and returns what was done, in words."""
     try:
-        os.replace(path, aside(path))
-        return "set aside"
+        os.replace(path, quarantine_path(path))
+        return "quarantined"
     except FileNotFoundError:
         return "missing"
     except OSError as error:
@@ -193,7 +196,7 @@ def set_aside(path: Path) -> str:
 
 
 class ShardReader:
-    """Records of one shard by number. `DamagedShard` when it, or one of its records, is damaged."""
+    """Reads records of one shard by number. Damage of any kind raises `DamagedShard`."""
 
     def __init__(self, path: Path) -> None:
         from array_record.python.array_record_module import ArrayRecordReader
@@ -204,24 +207,24 @@ class ShardReader:
         with _reading(self.path):
             self._reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
             if not self._reader.ok():
-                raise DamagedShard(f"{path.name} is no ArrayRecord file, or is truncated")
+                raise DamagedShard(f"{path.name} is truncated or not an ArrayRecord file")
             self._count = self._reader.num_records()
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
-        """The records with these numbers."""
+        """Returns the records with these numbers."""
         with _reading(self.path):
             return self._reader.read([int(row) for row in rows])
 
     def __iter__(self) -> Iterator[bytes]:
-        """All records in order, 64 at a time in memory."""
+        """Yields all records in order, and holds 64 at a time in memory."""
         for start in range(0, self._count, 64):
             yield from self.read(range(start, min(start + 64, self._count)))
 
     def close(self) -> None:
-        """Frees the file."""
+        """Closes the file."""
         with _reading(self.path):
             self._reader.close()
 
@@ -234,7 +237,7 @@ class ShardReader:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns the reader's errors into `DamagedShard`."""
+    """Converts the reader's errors to `DamagedShard`."""
     try:
         yield
     except (RuntimeError, IndexError) as error:

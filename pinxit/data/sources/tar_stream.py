@@ -36,7 +36,7 @@ class Body:
         return read_exactly(self._stream, count, self._path)
 
     def skip(self, *, seek: bool = False) -> None:
-        """Skips the rest of the member. If a `seek` passes the end of the file, the next read fails."""
+        """Skips the rest of the member. If a `seek` passes the file's end, the next read fails."""
         if seek and self.left > BLOCK:
             self._stream.seek(self.left, io.SEEK_CUR)
             self.left = 0

@@ -126,7 +126,7 @@ def test_a_damaged_shard_is_set_aside_named_and_never_used(root):
     assert not set(used) & set(range(12, 20)) and set(used) == {*range(12), *range(20, 30)}
     assert list(found.quarantined) == ["latents/00002-000.array_record"]
     assert "SHA-256" in found.quarantined["latents/00002-000.array_record"]
-    assert len(said) == 1 and "set aside" in said[0]
+    assert len(said) == 1 and "quarantined" in said[0]
     assert not victim.exists() and victim.with_name(f"{victim.name}.corrupt").exists()
     # Two epochs of 30 rows: 16 of the 60 samples were others in the damaged shard's place.
     assert found.replaced == 16
@@ -241,12 +241,12 @@ def test_a_bucket_that_is_all_damaged_is_an_error(tmp_path):
     flip(tmp_path / "latents" / "00002-000.array_record")
     found = rows(tmp_path)
     found.take(np.arange(20))
-    with pytest.raises(DamagedShard, match="no row to stand in for row 28"):
+    with pytest.raises(DamagedShard, match="all rows that could replace row 28 are damaged"):
         found.take(np.array([28]))
 
 
 def test_what_is_not_there_is_named(made, tmp_path):
-    with pytest.raises(Unfinished, match="nothing is there"):
+    with pytest.raises(Unfinished, match="not a prepared dataset"):
         rows(tmp_path)
     (tmp_path / "images.json").write_text("{}")
     with pytest.raises(Unfinished, match="not finished: run the same"):
