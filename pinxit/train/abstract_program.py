@@ -1,9 +1,9 @@
-"""The training step as shapes: the program of a run, with nothing loaded and nothing allocated.
+"""The training step of a run as shapes, with nothing loaded and nothing allocated.
 
-`abstract_program` makes, from settings and a list of devices, the very step that `run` compiles,
-and the shapes and shardings of what it is called with. The devices may be present, or only
-described (`jax.experimental.topologies`): ``program.lower().compile()`` asks the compiler of
-hardware that is not there. Encoders are shapes too.
+`abstract_program` builds the same step that `run` compiles, from settings and a list of devices,
+and the shapes and shardings of its arguments. The devices may be present or only described
+(`jax.experimental.topologies`), so ``program.lower().compile()`` can compile for hardware that is
+absent. Encoders are shapes too.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ from pinxit.train.step import StepFn
 
 @dataclass(frozen=True)
 class AbstractProgram:
-    """A step and what it takes, as `jax.ShapeDtypeStruct`s with shardings."""
+    """A step and its arguments, as `jax.ShapeDtypeStruct`s with shardings."""
 
     config: TrainConfig
-    """Resolved."""
+    """The resolved settings."""
     parts: Parts
-    """Their encoders have shapes for parameters."""
+    """Parts whose encoders have shapes instead of parameters."""
     text: TextColumns
-    """The reader of the text columns inside the step."""
+    """Reader of the text columns inside the step."""
     step: StepFn
-    """Jitted."""
+    """The jitted step."""
     state: TrainState
     frozen: Any
     """Weights of the encoders that run in the step, and the encoded empty prompt."""
     columns: dict[str, Any]
-    """The batch's columns."""
+    """Columns of a batch."""
 
     def trace(self) -> jax.stages.Traced:
-        """The step's program as JAX sees it."""
+        """Traces the step."""
         step: Any = self.step
         return step.trace(self.state, self.frozen, self.columns)
 
     def lower(self) -> jax.stages.Lowered:
-        """The step's program, ready to compile."""
+        """Lowers the step, ready to compile."""
         return self.trace().lower()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """What the step is called with, in bytes on each device."""
+        """Returns the size of the step's arguments on each device, in bytes."""
         moments = self.state.opt_state
         return {
             "parameters": device_bytes(self.state.params),
@@ -76,7 +76,7 @@ class AbstractProgram:
 
 
 def device_bytes(tree: Any) -> int:
-    """Bytes that the arrays of `tree` take on one device, by their shardings."""
+    """Returns the size of the arrays of `tree` on one device, in bytes, from their shardings."""
 
     def of(leaf: Any) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
@@ -91,12 +91,12 @@ def abstract_program(
     columns: Mapping[str, Any] | None = None,
     memory_bytes: int | None = None,
 ) -> AbstractProgram:
-    """The step of a run with these resolved settings on `devices` (none: those present).
+    """Builds the step of a run with these resolved settings on `devices` (default: those present).
 
-    `columns` are one row's text columns, where they are known (shapes suffice); otherwise captions
-    are as long as the text encoder reads, as in prepared and streamed data. `memory_bytes` is a
-    device's memory, where it cannot tell: ``--mesh auto`` goes by it. Raises `UsageError` for
-    settings that do not fit together.
+    `columns` are one row's text columns, if they are known (shapes suffice). Otherwise captions
+    have the text encoder's maximum length, as in prepared and streamed data. `memory_bytes` is a
+    device's memory if the device cannot report it; ``--mesh auto`` depends on it. Raises
+    `UsageError` if the settings do not fit together.
     """
     mesh = build_mesh(config, devices, memory_bytes=memory_bytes)
     dtype = encoder_dtype(config, mesh)
@@ -124,13 +124,13 @@ def abstract_program(
 
 
 def placed_abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
-    """The shapes of `build_state`, with their shardings."""
+    """Returns the shapes of `build_state`, with their shardings."""
     state = build.abstract_state(config, parts)
     return _placed(state, state_shardings(state, parts.mesh))
 
 
 def text_columns(text: TextColumns) -> dict[str, Any]:
-    """One row's text columns, as `TextColumns.whole` makes them."""
+    """Returns the shapes of one row's text columns, as `TextColumns.whole` makes them."""
     rows: dict[str, Any] = {}
     for i, (part, cached) in enumerate(zip(text.parts, text.cached, strict=True)):
         length = part.max_tokens
@@ -143,12 +143,12 @@ def text_columns(text: TextColumns) -> dict[str, Any]:
 
 
 def abstract_frozen(text: TextColumns, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The shapes of `TextColumns.frozen`, for rows like these."""
+    """Returns the shapes of `TextColumns.frozen` for rows like these."""
     weights, empty = {}, {}
     for i, (part, cached) in enumerate(zip(text.parts, text.cached, strict=True)):
         if cached:
             tokens, mask = rows[name_of("text_tokens", i)], rows[name_of("text_mask", i)]
-            # the encoder's own output, not what is stored of it
+            # the encoder's own output, not the stored float16
             empty[name_of("text_tokens", i)] = _struct(1, *tokens.shape[1:], dtype=jnp.float32)
             empty[name_of("text_mask", i)] = _struct(1, *mask.shape[1:], dtype=jnp.bool_)
         else:
@@ -160,7 +160,8 @@ def abstract_frozen(text: TextColumns, rows: Mapping[str, Any]) -> dict[str, Any
 
 
 def _batch(config: TrainConfig, parts: Parts, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a batch: latents or images, the text's, and the samples' numbers."""
+    """Returns the columns of a batch: latents or images, the text columns, and the sample
+    indices."""
     size, stats = config.batch_size, parts.autoencoder.stats
     side, image = config.image_size // stats.downsample, config.image_size
     columns = {name: _struct(size, *row.shape[1:], dtype=row.dtype) for name, row in rows.items()}
@@ -177,7 +178,7 @@ def _struct(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
 
 
 def _placed(tree: Any, shardings: Any) -> Any:
-    """The shapes of `tree` with shardings: one for all, or a tree of them."""
+    """Returns the shapes of `tree` with shardings: either one for all leaves, or a tree of them."""
     if isinstance(shardings, jax.sharding.Sharding):
         one = shardings
         shardings = jax.tree.map(lambda _: one, tree)

@@ -1,4 +1,4 @@
-"""From settings to parts: encoders, network, optimiser, step; checked, not yet run."""
+"""Builds the parts of a run from its settings: encoders, network, optimiser and step."""
 
 from __future__ import annotations
 
@@ -43,34 +43,34 @@ from pinxit.train.step import ApplyFn, EncodeFn, LossScaling, StepFn, make_train
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     model: TransformerConfig
-    """The network."""
+    """Configuration of the network."""
     autoencoder: Autoencoder
-    """Frozen; the identity for pixel models."""
+    """Frozen autoencoder, which is the identity for pixel models."""
     text_encoder: TextEncoder
-    """Frozen."""
+    """Frozen text encoder."""
     optimizer: optax.GradientTransformation
-    """With its schedule."""
+    """Optimiser with its learning-rate schedule."""
     mesh: Mesh
-    """All devices."""
+    """Mesh of all devices."""
     judge: Judge | None
-    """Reads scenes' attributes; None for other datasets."""
+    """Network that reads the attributes of scenes, or None for other datasets."""
     loss_scaling: LossScaling | None
-    """For float16."""
+    """Loss scaling for float16, else None."""
     encoders: dict[str, str]
-    """Fingerprints of the frozen weights, kept with every checkpoint."""
+    """Fingerprints of the frozen weights, which every checkpoint stores."""
     notes: tuple[str, ...] = ()
-    """What was found while building and should be said."""
+    """Messages to show to the user."""
 
     def encoder_in_step(self, config: TrainConfig) -> Autoencoder | None:
-        """The autoencoder where it runs in the step."""
+        """Returns the autoencoder if it runs in the step, else None."""
         return self.autoencoder if config.encode_in_step else None
 
 
 def check_sizes(sizes: Sequence[tuple[int, int]], parts: Parts) -> None:
-    """Raises unless images of these (width, height) are cut into whole tokens."""
+    """Raises unless images of these sizes (width, height) divide into whole tokens."""
     grid = TokenGrid(parts.autoencoder.stats.downsample, parts.model.patch_size)
     if wrong := grid.misfits(sizes):
         raise grid.refuse("images.buckets", ", ".join(f"{w} x {h}" for w, h in wrong))
@@ -79,12 +79,13 @@ def check_sizes(sizes: Sequence[tuple[int, int]], parts: Parts) -> None:
 def model_config(
     config: TrainConfig, *, channels: int, width: int, hardware: Hardware
 ) -> TransformerConfig:
-    """The network's shape: the preset, what encoders and hardware dictate, the overrides."""
-    given = config.model.overrides()
-    dtype = given.get("dtype", hardware.amp_dtype if config.use_amp else "float32")
-    dictated = {"in_channels": channels, "context_dim": width, "dtype": dtype}
-    dictated["attention"] = hardware.attention(dtype)
-    return preset(config.model.preset, **dictated | given)
+    """Returns the network's configuration: the preset, values from encoders and hardware,
+    overrides."""
+    overrides = config.model.overrides()
+    dtype = overrides.get("dtype", hardware.amp_dtype if config.use_amp else "float32")
+    required = {"in_channels": channels, "context_dim": width, "dtype": dtype}
+    required["attention"] = hardware.attention(dtype)
+    return preset(config.model.preset, **required | overrides)
 
 
 def build_mesh(
@@ -94,9 +95,9 @@ def build_mesh(
     memory_bytes: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Mesh:
-    """The mesh of a run, before its encoders are known: `make_mesh` with the size of its state.
+    """Makes the mesh of a run before its encoders are known: `make_mesh` with the state's size.
 
-    The text encoder's width is taken to be CLIP's; another one changes the size by a percent.
+    It assumes the width of CLIP for the text encoder. Another width changes the size by a percent.
     """
     model = preset(config.model.preset, **config.model.overrides())
     mesh = make_mesh(
@@ -112,7 +113,7 @@ def build_mesh(
 
 
 def state_bytes(config: TrainConfig, model: TransformerConfig) -> int:
-    """What parameters, averages and optimiser take together, by their shapes."""
+    """Returns the total size of parameters, averages and optimiser, in bytes, from their shapes."""
     optimizer = build_optimizer(config.optimizer, config.max_steps, num_heads=model.num_heads)
     state = jax.eval_shape(
         partial(init_state, optimizer=optimizer, ema=config.ema), abstract(model)[1]
@@ -121,19 +122,20 @@ def state_bytes(config: TrainConfig, model: TransformerConfig) -> int:
 
 
 def encoder_dtype(config: TrainConfig, mesh: Mesh) -> str:
-    """The encoders' arithmetic on the devices of `mesh`."""
+    """Returns the dtype in which the encoders compute on the devices of `mesh`."""
     return hardware_of(mesh.devices.flat[0]).encoder_dtype(config.encoder_dtype)
 
 
-def _said_of(dtype: str, config: TrainConfig) -> str:
+def _dtype_note(dtype: str, config: TrainConfig) -> str:
     same = dtype == config.encoder_dtype
     return (
-        "" if same else f"the encoders compute in {dtype}: this card has no {config.encoder_dtype}"
+        "" if same else f"the encoders compute in {dtype}: this GPU has no {config.encoder_dtype}"
     )
 
 
 def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None) -> Parts:
-    """The parts of a run with resolved settings; raises for settings that do not fit together."""
+    """Builds the parts of a run from resolved settings. Raises if the settings do not fit
+    together."""
     mesh = build_mesh(config, say=say)
     dtype = encoder_dtype(config, mesh)
     autoencoder = load_autoencoder(config.autoencoder, dtype=dtype)
@@ -146,21 +148,22 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
     )
     parts = assemble(config, autoencoder, text_encoder, mesh)
     side = config.image_size // autoencoder.stats.downsample // parts.model.patch_size
-    model, said = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)
-    judged = config.dataset_name == "scenes" and config.evaluation.prompts > 0
+    model, note = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)
+    judges = config.dataset_name == "scenes" and config.evaluation.prompts > 0
     return replace(
         parts,
         model=model,
-        judge=load_judge() if judged else None,
+        judge=load_judge() if judges else None,
         encoders=encoder_fingerprints(text_encoder, autoencoder),
-        notes=tuple(note for note in (said, _said_of(dtype, config)) if note),
+        notes=tuple(note for note in (note, _dtype_note(dtype, config)) if note),
     )
 
 
 def assemble(
     config: TrainConfig, autoencoder: Autoencoder, text_encoder: TextEncoder, mesh: Mesh
 ) -> Parts:
-    """The parts around two encoders, whose parameters may be shapes; no judge, no fingerprints."""
+    """Builds the parts around two encoders, whose parameters may be shapes. Omits judge and
+    fingerprints."""
     stats = autoencoder.stats
     hardware = hardware_of(mesh.devices.flat[0])
     model = model_config(
@@ -192,44 +195,47 @@ def text_columns_for(config: TrainConfig, parts: Parts) -> TextColumns:
     if config.dataset_name in (*DATASETS, PREPARED) or devices == 1:
         return TextColumns(parts.text_encoder, cache=cache)
     if cache:
-        problem = f"not possible: on {devices} devices a stream's captions are read in the step"
+        problem = f"not possible: on {devices} devices a stream encodes captions in the step"
         raise UsageError("cache_text", True, problem=problem, valid="0, or a prepared dataset")
     return TextColumns(parts.text_encoder, cache=False)
 
 
 def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:
-    """The network as the step applies it. A kernel that XLA cannot cut is told of the mesh."""
+    """Returns the network's function for the step. Pallas kernels, which XLA cannot shard, get the
+    mesh."""
     plain = partial(apply, model)
     if model.attention != "pallas":
         return plain
 
-    def told(*args: Any) -> Any:
+    def with_mesh(*args: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return plain(*args)
 
-    return told
+    return with_mesh
 
 
 def _fresh(config: TrainConfig, parts: Parts) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     params = init_params(parts.model, jax.random.key(config.seed))
     scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
     return init_state(params, parts.optimizer, ema=config.ema, loss_scale=scale)
 
 
 def abstract_state(config: TrainConfig, parts: Parts) -> TrainState:
-    """The shapes of the state."""
+    """Returns the shapes of the state."""
     return jax.eval_shape(partial(_fresh, config, parts))
 
 
 def build_state(config: TrainConfig, parts: Parts) -> TrainState:
-    """The state before the first step, made where it lies: no device ever holds all of it."""
+    """Creates the state before the first step, sharded from the start: no device holds all of
+    it."""
     shardings = state_shardings(abstract_state(config, parts), parts.mesh)
     return jax.jit(partial(_fresh, config, parts), out_shardings=shardings)()
 
 
 def _cut_by_samples(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
-    """`encode`, whose outputs lie as the batch does, however its weights are cut."""
+    """Returns `encode` with outputs sharded like the batch, independently of its weights'
+    sharding."""
     if mesh.size == 1:
         return encode
     pin = partial(jax.lax.with_sharding_constraint, shardings=batch_sharding(mesh))
@@ -265,7 +271,7 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState, text: TextC
 
 
 def build_pipeline(config: TrainConfig, parts: Parts, params: Any) -> TextToImage:
-    """The pipeline that draws with `params`."""
+    """Builds the pipeline that samples with `params`."""
     return TextToImage(
         params,
         parts.model,

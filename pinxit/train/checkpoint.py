@@ -1,11 +1,11 @@
-"""Checkpoints that are whole, or are not used.
+"""Checkpoints: written atomically, and used only if every file has the right hash.
 
-One checkpoint is a folder ``step_00000500`` with the arrays (Orbax, ``state/``), what the host
-knows (``run.json``: step, seed, resolved config, metrics not yet written) and, written last,
+A checkpoint is a folder ``step_00000500``. It contains the arrays (Orbax, ``state/``), the state of
+the host (``run.json``: step, seed, resolved config, metrics not yet written) and, written last,
 ``manifest.json`` with the SHA-256 of every file. The folder is built under another name and renamed
-when complete, so a process killed at any moment leaves either the whole of it or nothing. Reading
-checks the manifest first (Orbax and safetensors both return wrong numbers for a flipped bit without
-a word) and falls back to the newest checkpoint that is valid.
+when complete, so a process that is killed leaves either the whole checkpoint or none. Reading
+checks the manifest first, because Orbax and safetensors both return wrong numbers for a flipped bit
+without an error. If it does not match, the next older valid checkpoint is used.
 """
 
 from __future__ import annotations
@@ -37,36 +37,37 @@ FREE_FIELDS = (
     *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),
 )
-"""Settings that may differ when a run is resumed, with all that is below them. Devices are among
-them: arrays are whole in a checkpoint, so any mesh and any number of processes goes on from it."""
+"""Settings that may change when a run is resumed, including all their subfields. The devices may
+change too: arrays are stored whole, so any mesh and any number of processes can resume."""
 
 
 class CheckpointError(UsageError):
-    """Why a checkpoint cannot be used."""
+    """The reason why a checkpoint cannot be used."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A run as it was after `step`."""
+    """A run that was restored from a checkpoint."""
 
     step: int
-    """Steps taken."""
+    """Number of steps taken."""
     state: TrainState
-    """Arrays on the host."""
+    """State, with its arrays on the host."""
     run: dict[str, Any]
-    """What `Checkpoints.save` was given as `run`."""
+    """The `run` argument of `Checkpoints.save`."""
     problems: tuple[str, ...] = field(default=())
-    """Newer checkpoints that could not be used, and why."""
+    """A message for each newer checkpoint that could not be used."""
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """Leaves by their path in the tree."""
+    """Returns the leaves by their path in the tree."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:
-    """The state as nested dicts: the parameters keep their nesting, the optimiser is flat."""
+    """Converts the state to nested dicts. Parameters keep their nesting, the optimiser becomes
+    flat."""
     counters = ("step", "skipped", "consecutive", "loss_scale", "good_steps")
     return {
         "params": state.params,
@@ -77,21 +78,20 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
 
 
 def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
-    """The inverse, checked against a state of the expected shapes; mismatches are named."""
-    found, wanted = _named(tree), _named(_as_tree(like))
-    if problems := mismatches(found, wanted):
+    """Reverses `_as_tree`. Raises if the tree differs in names or shapes from the state `like`."""
+    stored, expected = _named(tree), _named(_as_tree(like))
+    if problems := mismatches(stored, expected):
         raise CheckpointError(
-            "the checkpoint holds another state than these settings make in this version: "
-            + problems
+            "the checkpoint's state does not match these settings in this version: " + problems
         )
 
     def fill(part: Any, prefix: str, separator: str = "/") -> Any:
         names = [prefix + name.replace("/", separator) for name in _named(part)]
-        leaves = [np.asarray(found[name], wanted[name].dtype) for name in names]
+        leaves = [np.asarray(stored[name], expected[name].dtype) for name in names]
         return jax.tree.unflatten(jax.tree.structure(part), leaves)
 
     counters = {
-        name: np.asarray(found[f"counters/{name}"], wanted[f"counters/{name}"].dtype)
+        name: np.asarray(stored[f"counters/{name}"], expected[f"counters/{name}"].dtype)
         for name in ("step", "skipped", "consecutive", "loss_scale", "good_steps")
     }
     return TrainState(
@@ -103,13 +103,14 @@ def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Raises `CheckpointError` unless every file is what the manifest says."""
-    if (found := damage(folder)) is not None:
-        raise CheckpointError(found)
+    """Raises `CheckpointError` unless every file matches the manifest."""
+    if (problem := damage(folder)) is not None:
+        raise CheckpointError(problem)
 
 
 def _orbax() -> ocp.Checkpointer:
-    """Orbax for this process alone: it would have the others come along, who have no part in it."""
+    """Returns an Orbax checkpointer for this process alone. By default Orbax would wait for the
+    other processes, which do not take part."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix="pinxit"
@@ -121,7 +122,7 @@ def _orbax() -> ocp.Checkpointer:
 def write_checkpoint(
     folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Writes one checkpoint, atomically, unless it exists. `state` must be on the host."""
+    """Writes a checkpoint atomically, unless it exists. `state` must be on the host."""
     if folder.exists() and not overwrite:
         return
     with whole_folder(folder) as temporary:
@@ -139,7 +140,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
-    """Reads one checkpoint; raises `CheckpointError` if anything about it is wrong."""
+    """Reads a checkpoint. Raises `CheckpointError` if anything is wrong with it."""
     if not verified:
         verify_checkpoint(folder)
     with _orbax() as reader:
@@ -149,22 +150,22 @@ def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -
     return Restored(step=int(state.step), state=state, run=run)
 
 
-def check_config(saved: Any, given: Any) -> None:
-    """Raises unless the run that is resumed has the same settings, `FREE_FIELDS` aside."""
+def check_config(saved: Any, current: Any) -> None:
+    """Raises if a resumed run's settings changed, apart from `FREE_FIELDS`."""
     changed = [
         f"{name} (was {old!r}, is {new!r})"
-        for name, old, new in diff(saved, given)
+        for name, old, new in diff(saved, current)
         if name not in FREE_FIELDS and name.partition(".")[0] not in FREE_FIELDS
     ]
     if changed:
         raise UsageError(
-            f"resume: the settings differ from the run's: {'; '.join(changed)}; "
-            "give the run's own settings, or another --name"
+            f"resume: the settings differ from the run's: {'; '.join(changed)}. Use the run's "
+            "settings, or start a new run with --name"
         )
 
 
 class Checkpoints:
-    """The checkpoints of one run; writes in the background, one at a time."""
+    """The checkpoints of a run. Writes them in the background, one at a time."""
 
     def __init__(self, root: Path, *, keep: int = 2) -> None:
         self.root = root
@@ -173,16 +174,16 @@ class Checkpoints:
         self._error: Exception | None = None
 
     def folders(self) -> list[Path]:
-        """Finished checkpoints, newest first."""
+        """Returns the folders of complete checkpoints, newest first."""
         if not self.root.is_dir():
             return []
-        found = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
-        return sorted(found, reverse=True)
+        complete = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
+        return sorted(complete, reverse=True)
 
     def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
-        """Copies the state to the host, and writes it in the background: see `wait`.
+        """Copies the state to the host, and writes it in the background. `wait` waits for that.
 
-        Of several processes all must come here: the first one gathers the state and writes.
+        All processes must call this. Process 0 gathers the state and writes it.
         """
         self.wait()
         host = fetch(state)
@@ -199,11 +200,12 @@ class Checkpoints:
             write_checkpoint(folder, state, run, overwrite=overwrite)
             for old in self.folders()[self.keep :]:
                 shutil.rmtree(old, ignore_errors=True)
-        except Exception as error:  # told to whoever waits: a thread's own end is silent
+        except Exception as error:  # `wait` raises it: exceptions in threads are silent
             self._error = error
 
     def wait(self) -> None:
-        """Until the last checkpoint is on the disk; raises what its writing raised."""
+        """Waits until the last checkpoint is on the disk. Raises the error of its writing, if
+        any."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -212,7 +214,8 @@ class Checkpoints:
             raise error
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written, and puts back what it was replacing."""
+        """Removes incomplete checkpoints of a killed process, and restores the one it was
+        replacing."""
         if not self.root.is_dir():
             return
         for before in self.root.glob(f".{PREFIX}*{BEFORE}"):
@@ -221,16 +224,16 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, like: TrainState) -> Restored | None:
-        """The newest valid checkpoint, or None. Damaged ones are set aside and reported."""
+        """Returns the newest valid checkpoint, or None. Renames damaged ones and reports them."""
         problems: list[str] = []
         for folder in self.folders():
             try:
                 verify_checkpoint(folder)
             except CheckpointError as error:
-                aside = folder.with_name(f"damaged_{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                problems.append(f"{folder.name} is set aside: {error}")
+                damaged = folder.with_name(f"damaged_{folder.name}")
+                shutil.rmtree(damaged, ignore_errors=True)
+                folder.rename(damaged)
+                problems.append(f"{folder.name} was renamed to {damaged.name}: {error}")
                 continue
             return replace(read_checkpoint(folder, like, verified=True), problems=tuple(problems))
         if problems:

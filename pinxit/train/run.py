@@ -1,7 +1,7 @@
-"""A whole training run, from settings to report. `run` reads from top to bottom as it happens.
+"""A complete training run, from settings to report. `_run` lists its phases in order.
 
-With several processes all run this code. What lies on the devices is computed, gathered and saved
-by all of them in step; what is inside `alone` happens on process 0 only, while the others wait.
+All processes of a run execute this code. They compute, gather and save arrays on the devices
+together. Code inside `alone` runs on process 0 only, while the others wait.
 """
 
 from __future__ import annotations
@@ -59,36 +59,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended."""
+    """The outcome of a run."""
 
     status: Literal["finished", "stopped", "failed"]
-    """Stopped: by a signal, to be resumed. Failed: see `reason`."""
+    """Status of the run. A stopped run got a signal and can be resumed. A failed run has a
+    `reason`."""
     folder: Path
-    """Everything it wrote."""
+    """Folder with everything that the run wrote."""
     step: int
-    """Steps taken."""
+    """Number of steps taken."""
     results: dict[str, Any] = field(default_factory=dict)
-    """Final figures, as in results.json."""
+    """Final results, as in results.json."""
     reason: str = ""
-    """Why it ended, if not because it was done."""
+    """Reason why the run stopped or failed."""
 
     @property
     def exit_code(self) -> int:
-        """0 unless it failed."""
+        """The exit code of the command: 1 if the run failed, else 0."""
         return 1 if self.status == "failed" else 0
 
 
 class _Stop(Exception):
-    """A signal came after the last step."""
+    """Raised when a signal arrives after the last step."""
 
 
 class _NotWritten(OSError):
-    """The last checkpoint is not on the disk."""
+    """Raised when the last checkpoint could not be written."""
 
 
 @dataclass
 class _Run:
-    """The moving parts of one run."""
+    """The objects of a running run."""
 
     config: TrainConfig
     parts: Parts
@@ -99,18 +100,18 @@ class _Run:
     feed: Feed
     watch: RunWatch
     seconds: float = 0.0
-    """Training time before this process."""
-    begun: float = field(default_factory=time.perf_counter)
+    """Training time before this process, in seconds."""
+    start_time: float = field(default_factory=time.perf_counter)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         for writer in self.writers:
             writer.write(step, values)
 
     def train_seconds(self) -> float:
-        return self.seconds + time.perf_counter() - self.begun
+        return self.seconds + time.perf_counter() - self.start_time
 
     def evaluated(self, step: int, row: dict[str, float]) -> None:
-        """Writes a row of evaluators' values, once for a step."""
+        """Writes a row of evaluators' values, unless that step has them already."""
         known = read_rows(self.folder.metrics)
         if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
             self.write(step, row | self.watch.note(step, row, self.display.say))
@@ -124,7 +125,7 @@ class _Run:
         self.display.on_row(step, row)
 
     def save(self, state: TrainState, window: Window, **more: Any) -> None:
-        """Begins a checkpoint; if the one before could not be written, says so and goes on."""
+        """Starts writing a checkpoint. Only warns if the previous one could not be written."""
         run = {
             "config": to_json(self.config),
             "seed": self.config.seed,
@@ -140,17 +141,17 @@ class _Run:
         self.checkpoints.save(state, run, overwrite=bool(more))
 
     def save_now(self, state: TrainState, window: Window, **more: Any) -> None:
-        """The same, and waits for it. Raises `_NotWritten`, on all processes."""
+        """Writes a checkpoint and waits for it. On failure, all processes raise `_NotWritten`."""
         self.save(state, window, **more)
         if problem := alone(self.written):
             step = int(state.step)
             raise _NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
 
     def written(self) -> str:
-        """Waits for the last checkpoint; why it could not be written."""
+        """Waits for the last checkpoint. Returns why it could not be written, or ""."""
         try:
             self.checkpoints.wait()
-        except Exception as error:  # whatever the writer met, training goes on or says so
+        except Exception as error:  # any failure of the writer: the caller reports it
             return str(error) or type(error).__name__
         return ""
 
@@ -158,23 +159,24 @@ class _Run:
 def run(
     config: TrainConfig, argv: Sequence[str] | None = None, *, console: Console | None = None
 ) -> RunResult:
-    """Trains as `config` says, or goes on with a run of the same name; `argv` is for the report."""
+    """Trains with the settings `config`, or resumes the run of that name. `argv` is the command for
+    the report."""
     try:
         return _run(config, argv, console)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        ended = error
+        caught = error
     display = _display(config, console)
-    reason = memory_advice(ended, config.resolved(), say=display.say)
+    reason = memory_advice(caught, config.resolved(), say=display.say)
     display.say(reason)
     return RunResult("failed", Path(config.output_dir) / config.name, 0, reason=reason)
 
 
 def _display(config: TrainConfig, console: Console | None) -> Display:
-    """What process 0 shows; the others show nothing."""
-    shown = console if is_first() else Console(quiet=True)
-    return Display(config.name, max_steps=config.max_steps, console=shown)
+    """Returns the display. It is quiet on all processes except process 0."""
+    own = console if is_first() else Console(quiet=True)
+    return Display(config.name, max_steps=config.max_steps, console=own)
 
 
 def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | None) -> RunResult:
@@ -186,10 +188,10 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     folder = folder_of(config)
     done = alone(lambda: claim(config).finished())
     if done is not None and done["step"] >= config.max_steps:
-        display.say(f"{folder.root} is finished ({done['step']} steps): see {folder.report}")
+        display.say(f"{folder.root} is finished ({done['step']} steps). Report: {folder.report}")
         return RunResult("finished", folder.root, done["step"], done)
     for name in alone(lambda: changed_extensions(folder)):
-        display.say(f"warning: {name} has changed since this run was last started with it")
+        display.say(f"warning: {name} has changed since the last start of this run")
     source = open_source_of(config)
     parts = build(config, say=display.say)
     for note in parts.notes:
@@ -198,7 +200,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     state, window, seconds, position = _begin(config, parts, checkpoints, display)
     step = int(state.step)
     if step > config.max_steps:
-        problem = f"less than the {step} steps the run has taken"
+        problem = f"less than the {step} steps that the run has already taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
     feed = open_feed(config, parts, folder, display, source=source, position=position)
     alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
@@ -221,10 +223,10 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
 def _begin(
     config: TrainConfig, parts: Parts, checkpoints: Checkpoints, display: Display
 ) -> tuple[TrainState, Window, float, Any]:
-    """The run as its newest valid checkpoint has it, or as it begins: with its seconds so far and
-    its position in the data."""
+    """Restores the newest valid checkpoint, or starts a new run. Returns the state, the window, the
+    training time so far in seconds, and the position in the data."""
     like = abstract_state(config, parts)
-    found: list[Restored] = []
+    checkpoint: list[Restored] = []
 
     def read() -> dict[str, Any] | None:
         checkpoints.clean()
@@ -233,7 +235,7 @@ def _begin(
             return None
         for problem in restored.problems:
             display.say(f"warning: {problem}")
-        found.append(restored)
+        checkpoint.append(restored)
         return restored.run
 
     run = alone(read)
@@ -242,14 +244,15 @@ def _begin(
         return started(config, parts, state, say=display.say), Window(), 0.0, None
     where = f"the run {config.name}"
     check_encoders(run.get("encoders", {}), parts.encoders, where=where)
-    given = found.pop().state if found else None
-    state = spread(given, like, state_shardings(like, parts.mesh))
+    restored_state = checkpoint.pop().state if checkpoint else None
+    state = spread(restored_state, like, state_shardings(like, parts.mesh))
     display.say(f"resuming after step {int(state.step)}")
     return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
 
 
 def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
-    """What happens on the way. Saving comes last: what a checkpoint has seen is on the disk."""
+    """Returns the hooks of the loop. Saving comes last, so that a checkpoint never precedes the
+    rows and grids of its step."""
 
     config = moving.config
 
@@ -279,7 +282,7 @@ def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
 
 
 def _to_first(state: TrainState) -> TrainState:
-    """The state with parameters and averages that process 0 can use by itself."""
+    """Returns the state with parameters and averages that process 0 can use without the others."""
     if not several():
         return state
     return replace(state, params=fetch(state.params), ema=fetch(state.ema))
@@ -292,7 +295,7 @@ def _train_and_finish(
     interruption: Interruption,
     command: Sequence[str],
 ) -> RunResult:
-    """The loop, then the last checkpoint and the report."""
+    """Runs the loop, then writes the last checkpoint and the report."""
     config, parts, feed = moving.config, moving.parts, moving.feed
     observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
     rows = local_rows(parts.mesh, config.batch_size)
@@ -322,13 +325,13 @@ def _train_and_finish(
     step = int(state.step)
     moving.save_now(state, window)
     if feed.ended() and step < config.max_steps and not stop:
-        reason = f"the data ended after step {step}: {feed.ended()}; the same command resumes"
+        reason = f"the data ended after step {step}: {feed.ended()} (the same command resumes)"
         moving.display.say(f"stopped: {reason}")
         return RunResult("failed", moving.folder.root, step, reason=reason)
     results = None if stop else _finish(moving, observer, state, window, interruption, command)
     if results is None:
         signal = interruption.requested or "a signal to another process"
-        reason = f"{signal} after step {step}; the same command resumes"
+        reason = f"{signal} after step {step} (the same command resumes)"
         moving.display.say(f"stopped: {reason}")
         return RunResult("stopped", moving.folder.root, step, reason=reason)
     moving.display.say(f"finished: {summary(results)}")
@@ -344,8 +347,10 @@ def _finish(
     interruption: Interruption,
     command: Sequence[str],
 ) -> dict[str, Any] | None:
-    """Chooses the average to keep, records it in the last checkpoint, and reports: the results.
-    None if a signal came."""
+    """Chooses the best average, records it in the last checkpoint, and writes the report.
+
+    Returns the results, or None if a signal arrived.
+    """
     seconds, held = moving.train_seconds(), _to_first(state)
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, and whether this command may write there.
+"""A run's folder: its files, and the checks before a command may write there.
 
 ::
 
@@ -27,10 +27,10 @@ from pinxit.train.settings import TrainConfig, config_from_json
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """The paths of a run."""
 
     root: Path
-    """``<output_dir>/<name>``."""
+    """The run's folder, ``<output_dir>/<name>``."""
 
     @property
     def config(self) -> Path:
@@ -39,62 +39,62 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One row of metrics a line."""
+        """The metrics, one row per line."""
         return self.root / "metrics.jsonl"
 
     @property
     def samples(self) -> Path:
-        """Sample grids."""
+        """The folder of sample grids."""
         return self.root / "samples"
 
     @property
     def curves(self) -> Path:
-        """The curves."""
+        """The plot of the curves."""
         return self.root / "curves.png"
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints, and those set aside."""
+        """The folder of checkpoints, including damaged ones that were renamed."""
         return self.root / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """The release."""
+        """The folder of the released model."""
         return self.root / "model"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The report page."""
         return self.root / "report.html"
 
     @property
     def results(self) -> Path:
-        """Final figures; written last."""
+        """The final results, which are written last."""
         return self.root / "results.json"
 
     @property
     def cache(self) -> Path:
-        """Encoded datasets, shared by the runs beside this one."""
+        """The folder of encoded datasets, which the runs in the same output_dir share."""
         return self.root.parent / ".cache"
 
     def finished(self) -> dict[str, Any] | None:
-        """The results of a finished run."""
+        """Returns the results if the run is finished, else None."""
         return read_json(self.results) if self.results.is_file() else None
 
 
 def write_values(path: Path, value: Any) -> None:
-    """Writes a run's settings or results as JSON, in their own order, whole or not at all. Figures
-    of a run that diverged may be NaN."""
+    """Writes a run's settings or results as JSON, atomically and in their own order. Values may be
+    NaN if the run diverged."""
     write_json(path, value, sort_keys=False, indent=2, allow_nan=True)
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
-    """The folder of this run, whatever is there."""
+    """Returns the folder of this run, without checks."""
     return RunFolder(Path(config.output_dir) / config.name)
 
 
 def claim(config: TrainConfig) -> RunFolder:
-    """The folder of this run. Raises, having written nothing, if the run may not go there."""
+    """Returns the folder of this run. Raises, without writing anything, if it cannot be used."""
     folder = folder_of(config)
     _check_writable(config)
     if not folder.config.is_file():
@@ -105,7 +105,7 @@ def claim(config: TrainConfig) -> RunFolder:
         raise UsageError(
             "name",
             config.name,
-            problem=f"taken: {folder.root} exists and is not a run",
+            problem=f"not available: {folder.root} exists and is not a run",
             valid="another --name or --output_dir",
         )
     if not folder.config.is_file():
@@ -115,22 +115,22 @@ def claim(config: TrainConfig) -> RunFolder:
             "resume",
             config.resume,
             problem=f"not possible: the run {folder.root} exists and would be overwritten",
-            valid="--resume 1 to continue it, another --name, or remove the folder",
+            valid="--resume 1 to continue it, or another --name (or remove the folder)",
         )
     check_config(saved_config(folder), config)
     return folder
 
 
 def _check_writable(config: TrainConfig) -> None:
-    """Raises unless the run's folder can be made, or written into where it is there."""
+    """Raises unless the run's folder can be created, or can be written to if it exists."""
     root = folder_of(config).root
     if root.exists() and not root.is_dir():
-        return  # it is taken, as `claim` says
+        return  # `claim` reports it
     check_writable("output_dir", config.output_dir, root)
 
 
 def _check_start(config: TrainConfig) -> None:
-    """Raises unless what a new run begins with is there."""
+    """Raises unless the model that a new run starts from exists."""
     before = config.init_from
     if before is not None and not Path(before).exists():
         valid = "a run, a checkpoint or a release"
@@ -138,12 +138,13 @@ def _check_start(config: TrainConfig) -> None:
 
 
 def _foreign(root: Path) -> bool:
-    """Whether anything is in a folder without settings that a run being made did not put there."""
+    """Returns whether a folder without settings contains files that no starting run has put
+    there."""
     return any(not path.name.startswith(".") for path in root.iterdir())
 
 
 def saved_config(folder: RunFolder) -> TrainConfig:
-    """The settings a run was started with."""
+    """Returns the settings that a run was started with."""
     try:
         value = json.loads(folder.config.read_text())
         with extensions.explained(value.pop("extensions", {})):
@@ -153,14 +154,14 @@ def saved_config(folder: RunFolder) -> TrainConfig:
 
 
 def changed_extensions(folder: RunFolder) -> list[str]:
-    """The names of extensions whose files differ from those the run was last started with."""
+    """Returns the names of extensions whose files changed since the run was last started."""
     if not folder.config.is_file():
         return []
     return extensions.changed(json.loads(folder.config.read_text()).get("extensions", {}))
 
 
 def environment() -> dict[str, Any]:
-    """The software and hardware of this process."""
+    """Returns the software and hardware of this process."""
     import jax
 
     import pinxit

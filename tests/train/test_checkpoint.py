@@ -109,7 +109,7 @@ def test_the_newest_valid_checkpoint_is_used(damage, state, tmp_path: Path):
     damage(tmp_path / "step_00000002")
     restored = checkpoints.restore(start)
     assert restored.step == 0
-    assert "step_00000002 is set aside" in restored.problems[0]
+    assert "step_00000002 was renamed to damaged_step_00000002" in restored.problems[0]
     assert (tmp_path / "damaged_step_00000002").is_dir()
     checkpoints.save(state, {})
     checkpoints.wait()

@@ -1,1 +1,1 @@
-"""What a run shows people: sample grids, curves and the one-page report."""
+"""Output of a run for people: sample grids, curves and the one-page report."""

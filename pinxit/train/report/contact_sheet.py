@@ -1,4 +1,4 @@
-"""Sheets of pictures: a row for each prompt, a column for each set of parameters, all labelled."""
+"""Contact sheets: a labelled row for each prompt, a labelled column for each set of parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def contact_sheet(
     title: str = "",
     cell: int = 128,
 ) -> Image.Image:
-    """One sheet; ``columns[label][i]`` are the pictures of prompt i, drawn side by side."""
+    """Draws a contact sheet. ``columns[label][i]`` are the images of prompt i, shown side by
+    side."""
     font = ImageFont.load_default(size=12)
     groups = {label: max(len(pictures) for pictures in rows) for label, rows in columns.items()}
     lines = [textwrap.wrap(prompt, 30) or [""] for prompt in prompts]
@@ -48,6 +49,7 @@ def contact_sheet(
 
 
 def _filter(picture: Image.Image, cell: int) -> Image.Resampling:
-    """Whole multiples keep their pixels; everything else is interpolated."""
+    """Returns the scaling filter: pixels are repeated for whole multiples, otherwise
+    interpolated."""
     whole = cell % picture.width == 0
     return Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""Curves of a run as one picture: loss, loss by time, validation, gradient, rate, speed."""
+"""Curves of a run in one image: loss, loss by time, validation, gradient, rate, speed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pinxit.evaluate.tables import TITLES
 from pinxit.files import whole
 
 SHOWN_ELSEWHERE = ("validation_loss", "conditioning", "latents")
-"""Groups of values that have a place of their own, or that tables show better."""
+"""Groups of values that have their own plot, or that tables show better."""
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows that have one."""
+    """Returns the steps and values of the rows that have a value called `name`."""
     pairs = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
 def _by_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Loss over t, early to late in the run."""
+    """Plots the loss over t, for five rows from early to late in the run."""
     rows = [row for row in rows if row.get("loss_by_t")]
     chosen = [rows[i * (len(rows) - 1) // 4] for i in range(5)] if rows else []
     for i, row in enumerate(chosen):
@@ -39,7 +39,8 @@ def _by_time(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _validation(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Validation loss of each average over the steps; bars where it was measured once."""
+    """Plots the validation loss of each average over the steps, or as bars if there is only one
+    step."""
     names = sorted({name for row in rows for name in row if name.startswith("validation_loss/")})
     axes.set(title="validation loss", xlabel="step")
     series = {name.partition("/")[2]: _series(rows, name) for name in names}
@@ -56,7 +57,7 @@ def _validation(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _others(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """The names of other evaluators' values that were measured at several steps, by group."""
+    """Returns the names of other evaluators' values that have several steps, by group."""
     groups: dict[str, list[str]] = {}
     for name in sorted({name for row in rows for name in row if "/" in name}):
         group = name.partition("/")[0]
@@ -68,7 +69,7 @@ def _others(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes the curves of these rows of metrics.jsonl as a PNG.
 
-    Below the curves that every run has comes one for each group of other evaluators' values.
+    The last plots are one for each group of other evaluators' values.
     """
     groups = _others(rows)
     height = 2 + -(-len(groups) // 3)

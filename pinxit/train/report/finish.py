@@ -1,4 +1,4 @@
-"""What follows the last step of a run: final grid, evaluation, curves, release and report."""
+"""The end of a run: final grid, evaluation, curves, release and report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def finish(
 ) -> dict[str, Any]:
     """Writes the final grid, curves, release and report of a run, and returns its results.
 
-    `values` are what the evaluators measured, `chosen` names the parameters to keep.
+    `values` are the evaluators' results. `chosen` is the name of the parameters to release.
     """
     config, folder = observer.config, observer.folder
     params = observer.candidates(state)[chosen]
@@ -80,5 +80,5 @@ def finish(
 
 
 def _of(values: Mapping[str, float], *groups: str) -> dict[str, float]:
-    """The values of some groups, under their full names."""
+    """Returns the values of some groups, under their full names."""
     return {name: value for name, value in values.items() if name.partition("/")[0] in groups}

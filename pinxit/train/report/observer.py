@@ -1,4 +1,4 @@
-"""Looking at a run: sample grids, and the values of the evaluators."""
+"""Observation of a run: sample grids and the values of the evaluators."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
 RAW = "raw"
-"""The name of the parameters themselves, among their averages."""
+"""The name of the parameters themselves, next to the names of their averages."""
 
 
 @dataclass
 class Observer:
-    """Draws and measures with the parameters of a run."""
+    """Samples images and evaluates with the parameters of a run."""
 
     config: TrainConfig
     parts: Parts
     folder: RunFolder
     display: Display
     held_out: Callable[[], Sequence[Example]]
-    """Gives the rows for the validation loss."""
+    """Returns the rows for the validation loss."""
     check: Callable[[], None] = lambda: None
-    """Called between pictures; raises to stop."""
+    """A function that is called between images and raises to stop."""
 
     @cached_property
     def _pipeline(self) -> TextToImage:
@@ -46,52 +46,54 @@ class Observer:
 
     @cached_property
     def heldout(self) -> Sequence[Example]:
-        """Held-out rows, drawn once."""
+        """The held-out rows, which are created once."""
         return self.held_out()
 
     def candidates(self, state: TrainState) -> dict[str, Any]:
-        """The parameters and their averages, by name."""
+        """Returns the parameters and their averages, by name."""
         return {RAW: state.params, **state.ema}
 
     def model(self, params: Any) -> TextToImage:
-        """The pipeline with these parameters, on one device."""
+        """Returns the pipeline with these parameters, on one device."""
         local = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.local_devices()[0]), params)
         return self._pipeline.with_params(local)
 
     def pictures(self, params: Any) -> list[list[Image.Image]]:
-        """A row for each prompt, a picture for each seed."""
+        """Returns a row of images for each prompt, with one image per seed."""
         prompts, seeds = self.config.samples.prompts, self.config.samples.seeds
-        drawn = self.model(params).generate(
+        images = self.model(params).generate(
             [prompt for prompt in prompts for _ in seeds],
             seed=list(seeds) * len(prompts),
             batch_size=len(prompts) * len(seeds),
         )
-        return [drawn[i : i + len(seeds)] for i in range(0, len(drawn), len(seeds))]
+        return [images[i : i + len(seeds)] for i in range(0, len(images), len(seeds))]
 
     def sheet(self, state: TrainState, path: Path, names: Sequence[str]) -> None:
-        """Draws the fixed prompts with each of the named parameters, and writes the sheet."""
+        """Samples the fixed prompts with each of the named parameters, and writes the contact
+        sheet."""
         columns = {}
         for name in names:
             self.check()
             columns[name] = self.pictures(self.candidates(state)[name])
-        chosen = self.config.sampling
+        sampling = self.config.sampling
         title = (
-            f"{self.config.name}, step {int(state.step)}: {chosen.solver}, {chosen.steps} steps, "
-            f"guidance {chosen.guidance_scale:g}"
+            f"{self.config.name}, step {int(state.step)}: {sampling.solver}, {sampling.steps} "
+            f"steps, guidance {sampling.guidance_scale:g}"
         )
         sheet = contact_sheet(self.config.samples.prompts, columns, title=title)
         with whole(path) as temporary:
             sheet.save(temporary, "PNG")
 
     def sample(self, step: int, state: TrainState) -> None:
-        """The sample grid of a step: the parameters, and the middle one of their averages."""
+        """Writes the sample grid of a step: the parameters, and the middle one of their
+        averages."""
         names = [RAW, *sorted(state.ema)[len(state.ema) // 2 :][:1]]
         path = self.folder.samples / f"step_{step:08d}.png"
         self.sheet(state, path, names)
         self.display.say(f"samples: {path}")
 
     def context(self, params: Any) -> EvaluationContext:
-        """What evaluators measure these parameters on."""
+        """Returns the evaluators' context with these parameters."""
         settings = self.config.evaluation
         return EvaluationContext(
             model=self.model(params),
@@ -106,10 +108,10 @@ class Observer:
     def measure(
         self, state: TrainState, names: Sequence[str], *, chosen: str | None = None
     ) -> dict[str, float]:
-        """The values of the named evaluators, said as they come.
+        """Returns the values of the named evaluators, and displays each when it is ready.
 
-        `chosen` names the parameters of those that measure the best ones; without it the best is
-        found among the losses just measured.
+        Evaluators of the best parameters use those that `chosen` names. Without `chosen` they use
+        the ones with the lowest of the losses just measured.
         """
         values: dict[str, float] = {}
         for evaluator in evaluators(names).values() if names else ():
@@ -126,7 +128,8 @@ class Observer:
         return values
 
     def _of_each(self, evaluator: Evaluator, state: TrainState) -> dict[str, float]:
-        """The first value with each of the parameters: ``group/name`` is ``group_name/average``."""
+        """Returns the first value for each set of parameters: ``group/name`` becomes
+        ``group_name/average``."""
         values: dict[str, float] = {}
         for label, params in self.candidates(state).items():
             self.check()
@@ -136,7 +139,8 @@ class Observer:
 
 
 def names_of(*, mid_run: bool | None = None, best: bool | None = None) -> list[str]:
-    """The names of the evaluators that a run measures on the way, or with the best parameters."""
+    """Returns the names of evaluators, filtered by `mid_run` (measured during the run) and `best`
+    (measured with the best parameters). None does not filter."""
     return [
         name
         for name, evaluator in EVALUATORS.items()
@@ -146,13 +150,14 @@ def names_of(*, mid_run: bool | None = None, best: bool | None = None) -> list[s
 
 
 def losses_in(values: Mapping[str, float]) -> dict[str, float]:
-    """The validation loss of each average among measured values, by the average's name."""
+    """Returns the validation loss of each average, by the average's name."""
     prefix = "validation_loss/"
     return {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
 
 
 def best_of(losses: Mapping[str, float], state: TrainState) -> str:
-    """Which parameters to keep: of lowest validation loss; unmeasured, the middle average."""
+    """Returns the name of the parameters with the lowest validation loss, or of the middle average
+    if there are no losses."""
     if losses:
         return min(losses, key=lambda name: losses[name])
     names = sorted(state.ema)

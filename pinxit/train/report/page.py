@@ -1,4 +1,4 @@
-"""One self-contained page that tells a run: figures, pictures, command, settings, machine."""
+"""The self-contained report page of a run: figures, images, command, settings, machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE = "h1 { margin-bottom: 0 }"
 
 
 def _evaluation(values: Mapping[str, float], chosen: str | None) -> list[Html]:
-    """A heading and a table for each group of values; `chosen` names the run's best average."""
+    """Returns a heading and a table for each group of values. `chosen` names the best average."""
     parts: list[Html] = []
     for group in tables(values):
         names = [row[0] for row in group.rows]
@@ -40,13 +40,13 @@ def _evaluation(values: Mapping[str, float], chosen: str | None) -> list[Html]:
 
 
 def _rows(counts: Mapping[str, int]) -> Html:
-    """Rows of the dataset by how they ended, the most frequent end first."""
+    """Returns a table of the dataset's rows by outcome, the most frequent first."""
     total = sum(counts.values())
     rows = [
         [status, f"{count:,}", f"{count / total:.2%}", meaning(status)]
         for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    return table(("end", "rows", "share", "meaning"), rows)
+    return table(("outcome", "rows", "share", "meaning"), rows)
 
 
 def _warning(finding: Mapping[str, Any]) -> str:
@@ -71,10 +71,10 @@ def write_run_report(
         if path_of_picture.is_file():
             parts += [heading(label), picture(path_of_picture.read_bytes(), label)]
     if warnings := results.get("warnings"):
-        parts += [heading("What was noticed"), bullets(map(_warning, warnings))]
+        parts += [heading("Warnings"), bullets(map(_warning, warnings))]
     parts += _evaluation(results.get("evaluation", {}), results.get("ema"))
     if counts := (results.get("data") or {}).get("rows"):
-        parts += [heading("What became of the rows"), _rows(counts)]
+        parts += [heading("Outcome of the rows"), _rows(counts)]
     parts += [heading("Command"), command_line(command), heading("Settings and machine")]
     parts += [folded_json("config.json", config), folded_json("environment", environment)]
     with whole(path) as temporary:
@@ -83,14 +83,14 @@ def write_run_report(
 
 def summary(results: Mapping[str, Any]) -> str:
     """Returns the run in one sentence: steps, time, size, accuracy."""
-    said = [f"{results['step']} steps, {results['images']} images"]
+    parts = [f"{results['step']} steps, {results['images']} images"]
     if results.get("train_seconds"):
-        said.append(f"{results['train_seconds'] / 60:.1f} minutes of training")
-    said.append(f"{results['parameters'] / 1e6:.2f} M parameters")
+        parts.append(f"{results['train_seconds'] / 60:.1f} minutes of training")
+    parts.append(f"{results['parameters'] / 1e6:.2f} M parameters")
     if results.get("skipped"):
-        said.append(f"{results['skipped']} steps skipped (not finite)")
+        parts.append(f"{results['skipped']} steps skipped (not finite)")
     if results.get("ema"):
-        said.append(f"drawn with {results['ema']}, the best of its averages on validation")
+        parts.append(f"images from {results['ema']} (lowest validation loss)")
     if mean := (results.get("accuracy") or {}).get("prompts/accuracy/mean"):
-        said.append(f"held-out prompt accuracy {mean:.3f}")
-    return "; ".join(said) + "."
+        parts.append(f"held-out prompt accuracy {mean:.3f}")
+    return ", ".join(parts) + "."

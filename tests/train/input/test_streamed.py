@@ -125,7 +125,7 @@ def test_a_stopped_run_goes_on_where_it_was(config: TrainConfig):
     assert 0.5 < rows[-1]["alive_share"] < 0.9 and 0 < rows[-1]["filtered_share"] < 0.2
     assert "alive" in said and "tried" in said
     report = (result.folder / "report.html").read_text()
-    assert "What became of the rows" in report and "the server answered 404" in report
+    assert "Outcome of the rows" in report and "the server answered 404" in report
 
 
 def test_small_sets_are_gone_through_again(config: TrainConfig, server: HostileServer, tmp_path):

@@ -42,7 +42,7 @@ def test_it_opens_with_pictures_then_figures_then_settings(tmp_path: Path):
     )
     page = (tmp_path / "report.html").read_text()
     order = ["demo</h1>", "held-out prompt accuracy 0.812", "Sample grid</h2>", "Curves</h2>",
-             "What was noticed", "Held-out prompts", "Validation loss", "Command</h2>",
+             "Warnings", "Held-out prompts", "Validation loss", "Command</h2>",
              "config.json"]  # fmt: skip
     places = [page.find(words) for words in order]
     assert -1 not in places and places == sorted(places)
