@@ -13,7 +13,7 @@ __all__ = ["TextToImage", "__version__", "load_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:
-    # JAX is imported when a model is asked for, not when the package is.
+    # JAX is imported when a model is first used, not when the package is imported.
     if name in ("TextToImage", "load_checkpoint"):
         from pinxit import pipeline
 

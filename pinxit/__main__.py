@@ -1,4 +1,4 @@
-"""`python -m pinxit`."""
+"""Runs the command line as `python -m pinxit`."""
 
 from pinxit.cli.main import main
 

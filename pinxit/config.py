@@ -1,9 +1,9 @@
 """Configuration: frozen dataclasses, their JSON, and the errors for wrong settings.
 
-A setting has one name everywhere, its dotted path: ``--model.patch_size 4`` on the command line and
-``{"model": {"patch_size": 4}}`` in a run's ``config.json`` are ``config.model.patch_size``. Short
-names (``--learning_rate``) are aliases of a dotted path. Whatever is wrong with an input ends in
-one `UsageError`: the field, the value, and what would be valid.
+A setting has the same name everywhere, its dotted path: ``config.model.patch_size`` is
+``--model.patch_size 4`` on the command line and ``{"model": {"patch_size": 4}}`` in a run's
+``config.json``. Short names (``--learning_rate``) are aliases of a dotted path. Every wrong input
+raises a `UsageError`, which states the field, the value, and the valid values.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Number = int | float
-"""A number that need not be whole; 7 is as good as 7.0."""
+"""A number that need not be an integer: 7 and 7.0 are equivalent."""
 
 SENTENCE: Any = object()
-"""Given as a `UsageError`'s value: its first argument is the whole message."""
+"""The default value of a `UsageError`: its first argument is then the whole message."""
 
 
 class UsageError(ValueError):
-    """A mistake that a person can mend: a setting, a prompt, a file, a folder, a checkpoint.
+    """A mistake that the user can fix, in a setting, a prompt, a file, a folder or a checkpoint.
 
-    On the command line it becomes one line and exit code 2; every other exception is a bug. It is
-    made of its parts, ``UsageError("steps", 0, problem="too small", valid="at least 1")``, or of
-    one sentence that says what is wrong with what: ``UsageError(f"{path} is damaged")``.
+    On the command line it is shown as one line and gives exit code 2. Every other exception is a
+    bug. The message is composed of parts, as in
+    ``UsageError("steps", 0, problem="too small", valid="at least 1")``, or is one sentence that
+    names the thing and its problem, as in ``UsageError(f"{path} is damaged")``.
     """
 
     def __init__(
@@ -50,26 +51,26 @@ class UsageError(ValueError):
 
 
 def check_writable(field: str, value: str, folder: Path) -> None:
-    """Raises unless files can be written to the folder; it is made later, so it need not exist."""
+    """Raises unless files can be written to the folder, which need not exist yet."""
     import tempfile
 
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    why = "" if place.is_dir() else "a file"
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    reason = "" if existing.is_dir() else "a file"
     try:
-        if not why:
-            tempfile.TemporaryDirectory(prefix=".pinxit-", dir=place).cleanup()
+        if not reason:
+            tempfile.TemporaryDirectory(prefix=".pinxit-", dir=existing).cleanup()
     except OSError as error:
-        why = f"read-only ({error.strerror})"
-    if why:
-        problem = f"not a place to write to: {place} is {why}"
-        valid = "a folder, there or not, that may be written to"
+        reason = f"read-only ({error.strerror})"
+    if reason:
+        problem = f"not writable: {existing} is {reason}"
+        valid = "a new or existing folder with write permission"
         raise UsageError(field, value, problem=problem, valid=valid)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; a `UsageError` where the file holds none."""
+    """Returns the JSON object in a file. Raises `UsageError` if the file does not hold one."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -80,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def positive(field: str, value: Number | None, *, minimum: Number = 1) -> None:
-    """Raises unless `value` is at least `minimum` (None passes: the setting is absent)."""
+    """Raises unless `value` is at least `minimum`. None, an absent setting, is accepted."""
     if value is not None and not value >= minimum:
         raise UsageError(field, value, problem="too small", valid=f"at least {minimum}")
 
@@ -92,7 +93,7 @@ def choice(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> 
 
 
 def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageError:
-    """The error for a setting that does not exist, with the nearest that do."""
+    """Returns the error for a setting that does not exist, with the most similar known names."""
     tail = name.rpartition(".")[2]
     near = [full for full in known if full.rpartition(".")[2] == tail]
     near += [full for full in known if full.startswith(name)]
@@ -106,14 +107,15 @@ def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageEr
 
 
 KIND = "kind"
-"""In JSON and in differences: the name of a setting's class, where there are several to choose."""
+"""The key of a setting's class name, in JSON and in differences, if it may have several classes."""
 
 
 def one_of(table: Mapping[str, type], *, wiring: str) -> dict[str, Any]:
-    """The metadata of a dataclass field that holds an instance of one of the table's classes.
+    """Returns the metadata of a dataclass field that holds an instance of one of several classes.
 
-    JSON has the class's name in the table as `KIND`; without it (older files) it is the default's.
-    `wiring` is the table's full name, for the message that tells how to add a class.
+    `table` names the classes. JSON has the class's name as `KIND`; older files lack it and mean the
+    default class. `wiring` is the table's full name, which the error message for a class without a
+    name shows.
     """
     return {"kinds": table, "wiring": wiring}
 
@@ -124,7 +126,7 @@ def kinds_of(cls: Any) -> dict[str, dataclasses.Field[Any]]:
 
 
 def kind_of(field: dataclasses.Field[Any], value: Any) -> str:
-    """The name of a value's class in its field's table; a `UsageError` where it has none."""
+    """Returns the name of a value's class in its field's table, or raises `UsageError`."""
     table = field.metadata["kinds"]
     for kind, cls in table.items():
         if type(value) is cls:
@@ -132,12 +134,15 @@ def kind_of(field: dataclasses.Field[Any], value: Any) -> str:
     cls = type(value).__name__
     module, _, name = field.metadata["wiring"].rpartition(".")
     add = f"{name}[{cls.lower()!r}] = {cls} ({name} is in {module})"
-    problem = "a class without a name in the table"
+    problem = "a class that is not in the table"
     raise UsageError(field.name, cls, problem=problem, valid=f"{', '.join(table)}; or add {add}")
 
 
 def as_kind(config: T, name: str, kind: str) -> T:
-    """The config with a field of another kind; settings that both kinds have keep their values."""
+    """Returns the config with one field of another kind.
+
+    Settings that both kinds have keep their values.
+    """
     table = kinds_of(config)[name].metadata["kinds"]
     choice(name, kind, table)
     old, new = getattr(config, name), table[kind]()
@@ -150,33 +155,33 @@ def as_kind(config: T, name: str, kind: str) -> T:
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """Field to its resolved type."""
+    """Returns the resolved type of each field."""
     resolved = typing.get_type_hints(cls)
     return {f.name: resolved[f.name] for f in dataclasses.fields(cls) if f.init}
 
 
 def leaves(cls: type, default: Any = None) -> dict[str, Any]:
-    """Dotted field to its type, for every setting below a dataclass."""
-    found: dict[str, Any] = {}
+    """Returns the type of every setting of a dataclass and those nested in it, by dotted name."""
+    types_of: dict[str, Any] = {}
     for name, hint in hints(cls).items():
         value = getattr(default, name, None)
         nested = type(value) if dataclasses.is_dataclass(value) else hint
         if dataclasses.is_dataclass(nested) and isinstance(nested, type):
-            found |= {f"{name}.{rest}": leaf for rest, leaf in leaves(nested, value).items()}
+            types_of |= {f"{name}.{rest}": leaf for rest, leaf in leaves(nested, value).items()}
         else:
-            found[name] = hint
-    return found
+            types_of[name] = hint
+    return types_of
 
 
 def options(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of a type: members of a union, otherwise the type alone."""
+    """Returns the members of a union type, or the type alone."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return tuple(part for member in typing.get_args(hint) for part in options(member))
     return (hint,)
 
 
 def flattened(settings: Any) -> dict[str, Any]:
-    """Returns dotted name to value, for a dataclass or a mapping and all that is nested in it."""
+    """Returns the values of a dataclass or mapping, and of those nested in it, by dotted name."""
     named, kinds = settings, {}
     if not isinstance(settings, Mapping):
         named = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
@@ -193,7 +198,7 @@ def flattened(settings: Any) -> dict[str, Any]:
 
 
 def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
-    """The config with some dotted fields changed; an unknown one is a `UsageError`."""
+    """Returns the config with some dotted fields changed. Raises `UsageError` for unknown ones."""
     direct: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
@@ -212,7 +217,7 @@ def replace(config: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
 
 
 def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """Returns the settings that differ: (dotted name, old value, new value)."""
+    """Returns the settings that differ, as (dotted name, old value, new value)."""
     before, after = flattened(old), flattened(new)
     return [
         (name, before.get(name), after.get(name))
@@ -239,8 +244,10 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting as JSON has it. Sets, which have no order of their own, become sorted
-    lists, so that the result is the same in every process."""
+    """Returns a setting as plain JSON values.
+
+    Sets become sorted lists, so that the result is the same in every process.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, Mapping):
@@ -253,12 +260,12 @@ def plain(value: Any) -> Any:
 
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The inverse of `to_json`. Absent fields take their defaults; unknown ones are an error."""
+    """Inverts `to_json`. Absent fields take their defaults, and unknown ones raise `UsageError`."""
     return cls(**typed(cls, data))
 
 
 def typed(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the fields of `cls` have them: whole numbers to floats, lists to tuples."""
+    """Converts JSON values to the types of the fields of `cls`: int to float, list to tuple."""
     types_of = hints(cls)
     for name in data:
         if name not in types_of:
@@ -271,7 +278,7 @@ def typed(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_kind(field: dataclasses.Field[Any], data: Mapping[str, Any]) -> Any:
-    """The instance that JSON describes, of the class that its `KIND` names."""
+    """Returns the instance that JSON describes, of the class that its `KIND` names."""
     default: Any = field.default_factory
     table, kind = field.metadata["kinds"], data.get(KIND) or kind_of(field, default())
     choice(field.name, kind, table)

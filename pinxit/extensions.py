@@ -1,10 +1,10 @@
-"""Extensions: Python files of the user's that add solvers, objectives, datasets, metrics and so on.
+"""Extensions: the user's Python files that add solvers, objectives, datasets, metrics and so on.
 
-``pinxit --extensions huber.py train ...`` (also after the command; several files are separated by
-commas) imports each file once, before settings are parsed, so that the names the file puts into the
-package's tables are valid settings. The absolute paths stand in the environment variable
-`VARIABLE`, and every process that Pinxit starts calls `load` at its entry. Nothing is ever imported
-because a run's or a checkpoint's files name it: they only record what was loaded.
+``pinxit --extensions huber.py train ...`` imports each file once, before settings are parsed, so
+that names that the file adds to the package's tables are valid settings. The option may also follow
+the command, and commas separate several files. The environment variable `VARIABLE` holds the
+absolute paths, and every process that Pinxit starts calls `load` first. The files of a run or a
+checkpoint only record which extensions were loaded: they never cause an import.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from pinxit.config import UsageError
 
 VARIABLE = "PINXIT_EXTENSIONS"
-"""Environment variable with the absolute paths of the files, separated as in ``PATH``."""
+"""The environment variable with the absolute paths of the files, separated as in ``PATH``."""
 OPTION = "--extensions"
 
 _loaded: dict[Path, str] = {}
@@ -30,10 +30,10 @@ _loaded: dict[Path, str] = {}
 
 
 class ExtensionError(UsageError):
-    """An extension's own code raised; `trace` is the traceback from there."""
+    """An extension's own code raised an exception; `trace` is the traceback from there on."""
 
     def __init__(self, path: Path, error: BaseException) -> None:
-        problem = f"an extension that does not load: {type(error).__name__}: {error}"
+        problem = f"an extension that cannot be imported: {type(error).__name__}: {error}"
         super().__init__("extensions", str(path), problem=problem)
         own = error.__traceback__
         while own is not None and own.tb_frame.f_code.co_filename != str(path):
@@ -42,9 +42,9 @@ class ExtensionError(UsageError):
 
 
 def take(argv: Sequence[str]) -> list[str]:
-    """Returns the words of a command line without ``--extensions``, whose files go to `VARIABLE`.
+    """Moves the files of ``--extensions`` to `VARIABLE`, and returns the other words.
 
-    Raises `UsageError` for a file that is not there. Nothing is imported yet.
+    Raises `UsageError` if a file does not exist. Nothing is imported yet.
     """
     rest: list[str] = []
     paths = [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
@@ -68,9 +68,9 @@ def take(argv: Sequence[str]) -> list[str]:
 
 
 def load() -> None:
-    """Imports the files that `VARIABLE` names, those that were not imported before.
+    """Imports the files in `VARIABLE` that were not imported before.
 
-    A file is imported as the module of its name, and may import what lies beside it.
+    A file is imported as a module of the same name, and may import modules from its own folder.
     """
     for name in os.environ.get(VARIABLE, "").split(os.pathsep):
         if name and (path := _absolute(name)) not in _loaded:
@@ -79,26 +79,26 @@ def load() -> None:
 
 
 def loaded() -> dict[str, str]:
-    """Returns the names of the files that this process has imported, with their SHA-256."""
+    """Returns the SHA-256 of each file that this process has imported, by file name."""
     return {path.name: digest for path, digest in _loaded.items()}
 
 
 def changed(recorded: Mapping[str, str]) -> list[str]:
-    """Returns the recorded files that are loaded now with another content."""
+    """Returns the recorded files that are loaded now but whose content has changed."""
     return [name for name, digest in loaded().items() if recorded.get(name, digest) != digest]
 
 
 @contextmanager
 def explained(recorded: Mapping[str, str]) -> Iterator[None]:
-    """Adds to a `UsageError` raised inside which of the recorded files were not given."""
+    """Appends the recorded files that are not loaded to a `UsageError` raised inside."""
     try:
         yield
     except UsageError as error:
         missing = [name for name in recorded if name not in loaded()]
         if not missing:
             raise
-        more = f"this run was made with {OPTION} {','.join(missing)}: give it"
-        raise UsageError(f"{error}; {more}") from error
+        advice = f"this run used {OPTION} {','.join(missing)}: add it to the command"
+        raise UsageError(f"{error}; {advice}") from error
 
 
 def _absolute(name: str) -> Path:
@@ -122,7 +122,7 @@ def _import(path: Path) -> None:
     if spec is None or spec.origin is None or not os.path.samefile(spec.origin, path):
         other = spec.origin if spec is not None else None
         problem = f"the name of another module ({other})"
-        raise UsageError("extensions", str(path), problem=problem, valid="a name of its own")
+        raise UsageError("extensions", str(path), problem=problem, valid="a unique module name")
     try:
         importlib.import_module(path.stem)
     except Exception as error:

@@ -1,9 +1,9 @@
-"""Files and folders that are whole or absent, whatever interrupts their writing.
+"""Atomic writing: an interrupted write never leaves an incomplete file or folder under its name.
 
-A file is written under another name in the same folder, synced to the disk, and renamed; then the
-folder is synced. A process killed at any moment leaves the old file, the new one, or none, and at
-worst a leftover called ``.<name>.<digits>.partial``, which `sweep` removes. The digits are random:
-processes of several containers share a folder and may have one number.
+A file is written under a temporary name in the same folder, synced to the disk, and renamed. Then
+the folder is synced. A process killed at any moment leaves the old file, the new one, or none, and
+at worst a leftover called ``.<name>.<digits>.partial``, which `sweep` removes. The digits are
+random, because processes in several containers may share both a folder and a process id.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors that freeing space, or a larger quota, heals."""
+"""Error numbers that mean a full disk, an exceeded quota, or a file above the size limit."""
 PARTIAL = ".partial"
-"""How the name of an unfinished file or folder ends."""
+"""The suffix of an unfinished file or folder."""
 BEFORE = ".before"
-"""How the name of a folder ends while its successor takes its place."""
+"""The suffix of an old folder while a new one replaces it."""
 
 
 class DiskFull(OSError):
-    """There is no room for a file; nothing of it was left behind."""
+    """The disk or a quota has no room for a file, whose incomplete part was removed."""
 
 
 def disk_full(path: Path, error: OSError | str) -> DiskFull:
-    """The error for a file that did not fit."""
+    """Returns the error for a file that did not fit on the disk."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     free = shutil.disk_usage(path.parent).free / 2**30
     return DiskFull(
         f"{path} could not be written: {reason} ({free:.2f} GiB free); "
-        "make room and run the same command again"
+        "free some space and run the same command again"
     )
 
 
@@ -64,7 +64,7 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _unfinished(path: Path, temporary: Path) -> Iterator[None]:
-    """Removes the unfinished file or folder after an error; a full disk becomes `DiskFull`."""
+    """Removes the unfinished file or folder after an error, and raises `DiskFull` if it applies."""
     try:
         yield
     except OSError as error:
@@ -79,11 +79,11 @@ def _unfinished(path: Path, temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yields the name to write to; the file gets its own name when the block ends well.
+    """Yields a temporary path to write to, which is renamed to `path` if the block succeeds.
 
-    Raises `DiskFull` where the disk or a quota is full; the unfinished file is removed then, as
-    after any other error. Without `replace`, raises FileExistsError if the file exists by then.
-    What is no regular file (``/dev/stdout``) is written directly.
+    Raises `DiskFull` if the disk or a quota is full. The unfinished file is removed after any
+    error. Without `replace`, raises FileExistsError if `path` exists by the time of the rename.
+    A `path` that is not a regular file (``/dev/stdout``) is written directly.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -101,12 +101,12 @@ def whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _rename_to_free(temporary: Path, path: Path) -> None:
-    """Gives the file its name unless that is taken: FileExistsError then."""
+    """Renames the file unless `path` exists, which raises FileExistsError."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: the name is taken first
+    except OSError:  # this file system has no links: create the name first, then replace it
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.replace(temporary, path)
     else:
@@ -115,11 +115,11 @@ def _rename_to_free(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_set(folder: Path, *names: str) -> Iterator[list[Path]]:
-    """Yields the names to write several files to that are valid only together.
+    """Yields temporary paths for several files that are valid only together.
 
-    The last of them is what makes the set valid to its readers. It is removed before the first
-    file changes and gets its name after all others, so that no reader takes files of two sets for
-    one. The folder's other files stay as they are.
+    Readers accept the set if the last file exists. That file is removed before the first one
+    changes and renamed after all others, so that no reader combines files of two sets. The folder's
+    other files stay as they are.
     """
     with contextlib.ExitStack() as stack:
         paths = [folder / name for name in names]
@@ -140,10 +140,10 @@ def whole_set(folder: Path, *names: str) -> Iterator[list[Path]]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder to fill; it takes the place of `path` when the block ends well.
+    """Yields a new folder to fill, which replaces `path` if the block succeeds.
 
-    A process killed between the two renames leaves the former folder under another name:
-    `restore_folder` puts it back. Raises as `whole` does.
+    A process killed between the two renames leaves the old folder under another name, and
+    `restore_folder` puts it back. Raises the same errors as `whole`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
@@ -175,7 +175,7 @@ def restore_folder(path: Path) -> None:
 def write_json(
     path: Path, value: Any, *, sort_keys: bool = True, indent: int = 1, allow_nan: bool = False
 ) -> None:
-    """Writes a value as JSON, whole or not at all; equal values give equal bytes."""
+    """Writes a value as JSON atomically. Equal values give equal bytes."""
     text = json.dumps(
         value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
     )
@@ -184,7 +184,7 @@ def write_json(
 
 
 def unfinished(name: str) -> str | None:
-    """The name that a leftover would have got; None for any other file."""
+    """Returns the final name of an unfinished file, or None for any other file."""
     if not (name.startswith(".") and name.endswith(PARTIAL)):
         return None
     stem, _, digits = name[1 : -len(PARTIAL)].rpartition(".")
@@ -192,9 +192,9 @@ def unfinished(name: str) -> str | None:
 
 
 def sweep(folder: Path, mine: Callable[[str], bool] = lambda name: True) -> int:
-    """Removes the leftovers whose final name is `mine` to remove; returns how many there were.
+    """Removes unfinished files whose final name `mine` accepts, and returns their number.
 
-    Only for files that no running process is writing.
+    `mine` must not accept files that a running process is writing.
     """
     removed = 0
     if folder.is_dir():

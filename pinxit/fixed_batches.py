@@ -1,4 +1,4 @@
-"""Batches of one size and one shape: JAX compiles a program for each shape that it sees."""
+"""Batches of a fixed size and shape, because JAX compiles a program for each new shape."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def padded(rows: np.ndarray, size: int) -> np.ndarray: ...
 @overload
 def padded(rows: list[T], size: int) -> list[T]: ...
 def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
-    """Returns `size` rows: the given ones (at least one, at most `size`), then copies of the last.
+    """Appends copies of the last row until there are `size` rows.
 
-    The rows of an array are along its first axis.
+    There must be at least one row and at most `size`. The rows of an array are along its first
+    axis.
     """
     missing = size - len(rows)
     if missing < 0 or not len(rows):
@@ -30,8 +31,10 @@ def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
 def batches_by_shape(
     items: Iterable[T], size: int, *, shape: Callable[[T], Hashable]
 ) -> Iterator[list[T]]:
-    """Yields `size` items of one shape at a time, as soon as there are enough; behind the last item
-    the remaining ones of each shape, in the order in which these batches were started."""
+    """Yields batches of `size` items of one shape, each as soon as it is full.
+
+    After the last item it yields the incomplete batches, in the order in which they were started.
+    """
     pending: dict[Hashable, list[T]] = {}
     for item in items:
         batch = pending.setdefault(shape(item), [])

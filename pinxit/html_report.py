@@ -1,7 +1,7 @@
-"""The skeleton of the HTML reports: one page with its style and pictures inside, and no scripts.
+"""The parts of the HTML reports: one page with embedded style and pictures, and without scripts.
 
-Every function escapes the text it is given, because captions and error messages come from
-strangers. Text that is already HTML has the type `Html` and stays as it is.
+Every function escapes its text, because captions and error messages come from untrusted sources.
+Text that is already HTML has the type `Html` and is not escaped.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ td:first-child, th:first-child { text-align: left }
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def escaped(value: object) -> Html:
-    """Returns a value as text of the page; what is `Html` stays as it is."""
+    """Returns a value as escaped text, or unchanged if it is `Html`."""
     return value if isinstance(value, Html) else Html(html.escape(str(value)))
 
 
 def page(title: str, parts: Iterable[Html], *, style: str = "") -> str:
-    """Returns the whole page: a heading, then the parts. `style` follows the common style."""
+    """Returns the page: a heading, then the parts. `style` is CSS that follows the common style."""
     head = f"<meta charset='utf-8'><title>{escaped(title)}</title><style>{STYLE}{style}</style>"
     body = "".join([Html(f"<h1>{escaped(title)}</h1>"), *parts])
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body>"
@@ -55,12 +55,12 @@ def paragraph(text: object) -> Html:
 
 
 def note(text: object) -> Html:
-    """Returns a paragraph that stands out."""
+    """Returns a highlighted paragraph."""
     return Html(f"<p class='note'>{escaped(text)}</p>")
 
 
 def command_line(words: Sequence[str]) -> Html:
-    """Returns a command as a shell reads it."""
+    """Returns a command in shell syntax."""
     return Html(f"<pre>{escaped(shlex.join(words))}</pre>")
 
 
@@ -70,13 +70,13 @@ def bullets(items: Iterable[object]) -> Html:
 
 
 def folded_json(summary: str, value: Any) -> Html:
-    """Returns a value as JSON that is shown once its `summary` is clicked."""
+    """Returns a value as JSON that unfolds when its `summary` is clicked."""
     text = escaped(json.dumps(value, indent=2, ensure_ascii=False))
     return Html(f"<details><summary>{escaped(summary)}</summary><pre>{text}</pre></details>")
 
 
 def picture(png: bytes, caption: str) -> Html:
-    """Returns a PNG, embedded in the page."""
+    """Returns a PNG that is embedded in the page."""
     data = base64.b64encode(png).decode()
     return Html(
         f'<figure><img alt="{escaped(caption)}" src="data:image/png;base64,{data}"></figure>'
@@ -86,7 +86,7 @@ def picture(png: bytes, caption: str) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, best: int | None = None
 ) -> Html:
-    """Returns a table; row `best` stands out. Floats are shown with three decimals."""
+    """Returns a table with row `best` highlighted. Floats are shown with three decimals."""
     lines = ["<tr>" + "".join(f"<th>{escaped(name)}</th>" for name in head) + "</tr>"]
     for number, row in enumerate(rows):
         mark = ' class="best"' if number == best else ""

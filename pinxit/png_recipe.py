@@ -1,9 +1,9 @@
-"""Pictures that carry their recipe: two text chunks in the PNG.
+"""Stores the recipe of a picture in two text chunks of its PNG.
 
-``parameters`` is the text that image viewers and web interfaces of the field read (prompt, negative
-prompt, then ``Steps: 32, Sampler: euler, CFG scale: 4, Seed: 7, Size: 64x64, ...``); ``pinxit`` is
-JSON with everything `TextToImage.generate` needs to draw the same bytes again on the same kind of
-device, the number of pictures that are computed together (`batch_size`) included.
+``parameters`` is the text that image viewers and web interfaces of the field read: prompt, negative
+prompt, then ``Steps: 32, Sampler: euler, CFG scale: 4, Seed: 7, Size: 64x64, ...``. ``pinxit`` is
+JSON with every argument that `TextToImage.generate` needs to draw the same bytes again on the same
+kind of device, including the number of pictures that are computed together (`batch_size`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JSON_KEY = "pinxit"
 
 
 def parameters_text(recipe: Mapping[str, Any]) -> str:
-    """The recipe as the `parameters` text."""
+    """Returns the recipe as the text of the chunk ``parameters``."""
     width, height = recipe["size"]
     settings = {
         "Steps": recipe["steps"],
@@ -49,7 +49,7 @@ def parameters_text(recipe: Mapping[str, Any]) -> str:
 
 
 def png_bytes(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
-    """The image as a PNG with its recipe. The same image and recipe give the same bytes."""
+    """Encodes the image as a PNG with its recipe. Equal images and recipes give equal bytes."""
     info = PngInfo()
     info.add_itxt(TEXT_KEY, parameters_text(recipe))
     info.add_itxt(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False, sort_keys=True))
@@ -59,17 +59,17 @@ def png_bytes(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe inside a PNG that Pinxit wrote."""
+    """Returns the recipe in a PNG that Pinxit wrote. Raises `UsageError` if it has none."""
     with Image.open(path) as image:
         image.load()
         text = getattr(image, "text", {})
     if JSON_KEY not in text:
-        raise UsageError(f"{path}: no recipe inside; valid: a PNG written by pinxit generate")
+        raise UsageError(f"{path} contains no recipe; valid: a PNG written by pinxit generate")
     return json.loads(text[JSON_KEY])
 
 
 def slug(prompt: str, *, length: int = 48) -> str:
-    """The prompt as a part of a file name: words of plain letters and digits, joined by hyphens."""
+    """Returns the prompt for use in a file name: ASCII letters and digits, joined by hyphens."""
     words = re.findall(r"[a-z0-9]+", prompt.lower())
     cut = "-".join(words)[:length].strip("-")
     return cut or "image"
@@ -80,13 +80,13 @@ def save_png(
 ) -> Path:
     """Writes `<number>-<seed>-<slug>.png` under the next free number and returns its path.
 
-    An existing file is never overwritten, also when two programs write into one directory.
+    Never overwrites an existing file, even when two programs write to the same directory.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     data = png_bytes(image, recipe)
-    found = (re.match(r"(\d+)-", entry.name) for entry in os.scandir(directory))
-    number = max((int(match[1]) for match in found if match), default=0)
+    matches = (re.match(r"(\d+)-", entry.name) for entry in os.scandir(directory))
+    number = max((int(match[1]) for match in matches if match), default=0)
     for _ in range(max_tries):
         number += 1
         path = directory / f"{number:05d}-{recipe['seed']}-{slug(recipe['prompt'])}.png"

@@ -1,7 +1,7 @@
-"""Progress in words: what is being done, how far it is, and how long it will still take.
+"""Displays the progress of a job in words: its name, the units done, and the time left.
 
-On a terminal that is a line with a bar, ``encoding 16,000 images: batch 62 of 250, 1m03s left``;
-anywhere else (a log, a pipe) it is such a line without the bar, at most one in `EVERY` seconds.
+On a terminal this is a line with a bar, ``encoding 16,000 images: batch 62 of 250, 1m03s left``.
+Elsewhere (a log, a pipe) it is the same line without the bar, at most once every `EVERY` seconds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EVERY = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""The minimum number of seconds between two lines if the output is not a terminal."""
 
 
 def duration(seconds: float) -> str:
-    """Returns days and hours, hours and minutes, minutes and seconds, or seconds."""
+    """Formats a duration in its two largest units, for example "2d03h", "1m03s" or "7s"."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -44,37 +44,39 @@ def how_far(done: int, total: int, *, unit: str, seconds: float) -> str:
 
 
 class Lines:
-    """Says how far a job is in lines: when it is first shown, now and then, and at its end."""
+    """Reports a job's progress in lines: at its start, every `EVERY` seconds, and at its end."""
 
     def __init__(self, say: Callable[[str], object], text: str, *, unit: str) -> None:
         self.say = say
         self.text = text
         self.unit = unit
-        self._begun = self._last = time.monotonic()
+        self._started = self._last = time.monotonic()
         self._silent = True
 
     def show(self, done: int, total: int) -> None:
-        """Says how far the job is, unless the last line is younger than `EVERY` seconds."""
+        """Writes a progress line, unless the last one is less than `EVERY` seconds old."""
         now = time.monotonic()
         if self._silent:
             self._silent = False
             self.say(self.text)
         if now - self._last >= EVERY and done < total:
             self._last = now
-            far = how_far(done, total, unit=self.unit, seconds=now - self._begun)
+            far = how_far(done, total, unit=self.unit, seconds=now - self._started)
             self.say(f"{self.text}: {far}")
 
     def end(self) -> None:
-        """Says how long the job took."""
-        self.say(f"{self.text}: done in {duration(time.monotonic() - self._begun)}")
+        """Writes how long the job took."""
+        self.say(f"{self.text}: done in {duration(time.monotonic() - self._started)}")
 
 
 @contextmanager
 def showing(
     console: Console, text: str, *, unit: str = "batch"
 ) -> Iterator[Callable[[int, int], None]]:
-    """Shows one job: a bar on a terminal, `Lines` elsewhere. Yields the function that is called
-    with how many units are done, and of how many."""
+    """Shows the progress of one job: a bar on a terminal, `Lines` elsewhere.
+
+    Yields a function that takes the number of units done and their total.
+    """
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -86,14 +88,14 @@ def showing(
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
-    begun = time.monotonic()
+    started = time.monotonic()
     columns = (TextColumn("{task.description}", markup=False), BarColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
 
         def show(done: int, total: int) -> None:
-            far = how_far(done, total, unit=unit, seconds=time.monotonic() - begun)
+            far = how_far(done, total, unit=unit, seconds=time.monotonic() - started)
             bar.update(task, description=f"{text}: {far}", completed=done, total=total)
 
         yield show
-    say(f"{text}: done in {duration(time.monotonic() - begun)}")
+    say(f"{text}: done in {duration(time.monotonic() - started)}")

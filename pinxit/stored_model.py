@@ -1,10 +1,10 @@
-"""Trained models on disk: what is read, whole and checked, and what is written.
+"""Reads and writes trained models on disk.
 
-Two kinds of directory hold a model. A *release* is ``model.safetensors`` and ``config.json``: the
-parameters, the network's shape, the names of the text encoder and of the autoencoder, and how to
-draw. A *run* holds checkpoints ``checkpoints/step_*``, each with its arrays (Orbax), the run's
-config in ``run.json``, and ``manifest.json`` with the SHA-256 of every file; nothing is taken from
-a checkpoint whose files are not what its manifest says.
+Two kinds of directory hold a model. A *release* consists of ``model.safetensors`` and
+``config.json``: the parameters, the network's configuration, the names of the text encoder and of
+the autoencoder, and the sampling settings. A *run* holds checkpoints ``checkpoints/step_*``, each
+with its arrays (Orbax), the run's config in ``run.json``, and ``manifest.json`` with the SHA-256 of
+every file. A checkpoint whose files do not match its manifest is never read.
 """
 
 from __future__ import annotations
@@ -24,49 +24,53 @@ from pinxit.files import whole_set
 
 FORMAT = "pinxit-release"
 SHOWN = 5
-"""How many differences a refusal names."""
+"""The number of differences that an error message lists."""
 MANIFEST = "manifest.json"
 """The file of a checkpoint that lists its files with their hashes."""
 OF_GRIDS = ("prompts", "seeds")
-"""Older versions kept the sample grids' prompts and seeds among the sampling settings."""
+"""Settings of the sample grids that older versions stored among the sampling settings."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
-"""The checkpoint that comes with the package."""
+"""The release that ships with the package."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A model as it was on disk."""
+    """A model as stored on disk."""
 
     params: dict[str, Any]
     """Nested dict of float32 arrays."""
     model: dict[str, Any]
-    """Fields of the transformer's config; `preset` may name the rest."""
+    """Fields of the transformer's config. Fields that are absent come from `preset`, if present."""
     text_encoder: str
     """Name or directory of the text encoder."""
     vae: str
-    """Name or directory of the autoencoder; "none" for a pixel model."""
+    """Name or directory of the autoencoder, or "none" for a pixel model."""
     image_size: int
     """Side of the images, in pixels."""
     name: str
-    """What to call the model."""
+    """The model's display name."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """How to draw, where that was stored."""
+    """Sampling settings; empty if not stored."""
     objective: dict[str, Any] = field(default_factory=dict)
-    """The loss that the model was trained with, as in a run's config; empty where not stored."""
+    """The training objective, as in a run's config; empty if not stored."""
     extensions: dict[str, str] = field(default_factory=dict)
-    """Files that the run was given by --extensions, with their SHA-256."""
+    """SHA-256 of the files that the run loaded with --extensions, by name."""
     caption_cleaning: str = "none"
-    """How captions were cleaned in training, and so prompts are now."""
+    """The cleaning of captions in training, which prompts need as well."""
     text_max_tokens: int | None = None
-    """Tokens of a prompt that are read; None: as the text encoder says."""
+    """Maximum number of prompt tokens; None means the text encoder's own limit."""
     encoders: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of the weights of ``text_encoder`` and ``vae``; empty where not stored."""
+    """Fingerprints of the weights of ``text_encoder`` and ``vae``; empty if not stored."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Where it comes from: step, EMA, measured figures."""
+    """The model's origin: step, EMA, measured figures."""
 
 
 def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
-    """The model in a release, a checkpoint, or a run (its newest valid checkpoint)."""
+    """Reads a release, a checkpoint, or the newest valid checkpoint of a run.
+
+    Without `path`, reads the model that ships with the package. `ema` is one of the stored averages
+    or "raw" (see `choose_ema`). Raises `UsageError` if there is no valid model.
+    """
     directory = SHIPPED if path is None else Path(path)
     if not directory.is_dir():
         problem = "not a directory" if directory.exists() else "missing"
@@ -77,9 +81,9 @@ def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
         return _read_release(directory)
     if (directory / "manifest.json").is_file() and (directory / "state").is_dir():
         return _read_checkpoint(directory, ema=ema)
-    found = sorted(directory.glob("checkpoints/step_*")) or sorted(directory.glob("step_*"))
+    checkpoints = sorted(directory.glob("checkpoints/step_*")) or sorted(directory.glob("step_*"))
     problems = []
-    for folder in reversed(found):
+    for folder in reversed(checkpoints):
         try:
             _verify(folder)
         except UsageError as error:
@@ -90,9 +94,7 @@ def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
         raise UsageError(
             "checkpoint", str(directory), problem=f"damaged ({'; '.join(problems)})", valid=_kinds()
         )
-    raise UsageError(
-        "checkpoint", str(directory), problem="not a model of Pinxit's", valid=_kinds()
-    )
+    raise UsageError("checkpoint", str(directory), problem="not a Pinxit model", valid=_kinds())
 
 
 def _kinds() -> str:
@@ -100,7 +102,7 @@ def _kinds() -> str:
 
 
 def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
-    """Writes a release, whole or not at all; `dtype` is that of the file ("float16" halves it)."""
+    """Writes a release atomically. `dtype` is the dtype in the file; "float16" halves its size."""
     from safetensors.numpy import save_file
 
     directory = Path(directory)
@@ -133,9 +135,7 @@ def _read_release(directory: Path) -> Stored:
 
     config = _json(directory / "config.json")
     if config.get("format") != FORMAT:
-        raise UsageError(
-            "checkpoint", str(directory), problem="not a model of Pinxit's", valid=_kinds()
-        )
+        raise UsageError("checkpoint", str(directory), problem="not a Pinxit model", valid=_kinds())
     try:
         tensors = load_file(str(directory / "model.safetensors"))
     except SafetensorError as error:
@@ -186,34 +186,41 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
     )
 
 
-def check_encoders(stored: Mapping[str, str], found: Mapping[str, str], *, where: str) -> None:
-    """Raises if an encoder's weights are not those that the model was trained with."""
-    for name, wanted in stored.items():
-        if name in found and found[name] != wanted:
+def check_encoders(stored: Mapping[str, str], loaded: Mapping[str, str], *, where: str) -> None:
+    """Raises if an encoder's weights are not those that the model was trained with.
+
+    `stored` and `loaded` are fingerprints by encoder, and `where` names the model in the message.
+    """
+    for name, expected in stored.items():
+        if name in loaded and loaded[name] != expected:
             raise UsageError(
                 name,
-                found[name],
+                loaded[name],
                 problem=f"not the weights that {where} was trained with",
-                valid=f"those with the fingerprint {wanted}",
+                valid=f"weights with the fingerprint {expected}",
             )
 
 
-def choose_ema(wanted: str | None, averages: list[str], best: str | None = None) -> str:
-    """The parameters to draw with: those asked for, the run's best, or the middle average."""
-    if wanted is not None:
-        named = [wanted, f"ema_{wanted}"]
-        for name in named:
+def choose_ema(requested: str | None, averages: list[str], best: str | None = None) -> str:
+    """Returns the name of the parameters to sample with.
+
+    They are the requested ones, else the run's best, else the middle one of the averages, or "raw"
+    if there are no averages.
+    """
+    if requested is not None:
+        names = [requested, f"ema_{requested}"]
+        for name in names:
             if name in averages or name == "raw":
                 return name
-        raise UsageError("ema", wanted, valid=["raw", *averages])
+        raise UsageError("ema", requested, valid=["raw", *averages])
     if best in averages or best == "raw":
         return str(best)
-    # names sort by length
+    # the names sort by the averages' length
     return sorted(averages)[len(averages) // 2] if averages else "raw"
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, by its manifest; None where nothing is."""
+    """Compares a checkpoint's files with its manifest; returns the first problem, or None."""
     try:
         listed: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -229,22 +236,22 @@ def damage(folder: Path) -> str | None:
 
 
 def files_of_checkpoint(folder: Path) -> Iterator[Path]:
-    """All files of a checkpoint, in a fixed order, the manifest excepted."""
+    """Yields all files of a checkpoint except the manifest, in a fixed order."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path
 
 
 def sha256_of(path: Path) -> str:
-    """A file's hash."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _verify(folder: Path) -> None:
-    """Raises unless every file of a checkpoint is what its manifest says."""
-    if (found := damage(folder)) is not None:
-        problem = f"damaged ({found})"
+    """Raises unless a checkpoint's files match its manifest."""
+    if (problem := damage(folder)) is not None:
+        problem = f"damaged ({problem})"
         raise UsageError("checkpoint", str(folder), problem=problem, valid=_kinds())
 
 
@@ -256,28 +263,29 @@ def _json(path: Path) -> dict[str, Any]:
             "checkpoint", str(path), problem=f"not readable ({error})", valid=_kinds()
         ) from error
     if not isinstance(value, dict):
-        raise UsageError("checkpoint", str(path), problem="not an object", valid=_kinds())
+        raise UsageError("checkpoint", str(path), problem="not a JSON object", valid=_kinds())
     return value
 
 
 def _map(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree as nested dicts of NumPy float32."""
+    """Converts a tree to nested dicts of NumPy float32 arrays."""
     flat = {name: np.asarray(leaf, np.float32) for name, leaf in flatten(tree).items()}
     return unflatten(flat)
 
 
-def mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What is missing, extra or of another shape, in a line; empty if nothing is.
+def mismatches(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Describes in one line the arrays that are missing, unexpected or of another shape.
 
-    Both are arrays by name, nested or not. `SHOWN` are told of, the others counted.
+    Both arguments are arrays by name, nested or not. The line lists `SHOWN` differences and counts
+    the others. It is empty if there are none.
     """
-    found, wanted = flatten(found), flatten(wanted)
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is unexpected" for name in found if name not in wanted]
+    stored, expected = flatten(stored), flatten(expected)
+    problems = [f"{name} is missing" for name in expected if name not in stored]
+    problems += [f"{name} is unexpected" for name in stored if name not in expected]
     problems += [
-        f"{name} is {np.shape(found[name])}, not {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in found and np.shape(found[name]) != tuple(wanted[name].shape)
+        f"{name} is {np.shape(stored[name])}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in stored and np.shape(stored[name]) != tuple(expected[name].shape)
     ]
     more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
     return "; ".join(problems[:SHOWN] + more)

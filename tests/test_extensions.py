@@ -84,7 +84,7 @@ def test_its_own_mistake_is_shown_with_its_traceback(tmp_path: Path, capsys):
     path = written(tmp_path, "added_broken", "def f():\n    return {}['x']\n\nf()\n")
     assert main(["--extensions", str(path), "doctor", "--network", "0"]) == 2
     said = capsys.readouterr().err
-    assert f"extensions: '{path}' is an extension that does not load: KeyError: 'x'" in said
+    assert f"extensions: '{path}' is an extension that cannot be imported: KeyError: 'x'" in said
     assert 'added_broken.py", line 2, in f' in said and "importlib" not in said
 
 

@@ -24,7 +24,8 @@ def test_usual_scales_are_left_in_peace(scale: float):
 
 
 @pytest.mark.parametrize(
-    ("scale", "says"), [(0, "the prompt is ignored"), (0.5, "below 1"), (30, "burns colours")]
+    ("scale", "says"),
+    [(0, "the prompt is ignored"), (0.5, "below 1"), (30, "oversaturates colours")],
 )
 def test_unusual_scales_are_told_of(scale: float, says: str):
     assert says in (out_of_range(scale) or "")

@@ -120,7 +120,7 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--guidance_interval", "0.9", "0.1"], "interval"),
         (["a", "--stps", "3"], "'stps' is unknown; valid: steps"),
         (["a", "--checkpoint", "nowhere"], "checkpoint: 'nowhere' is missing; valid: a run"),
-        (["a", "--checkpoint", str(ROOT / "tests")], "is not a model of Pinxit's"),
+        (["a", "--checkpoint", str(ROOT / "tests")], "is not a Pinxit model"),
         (["--prompts_file", "nowhere.txt"], "prompts_file: 'nowhere.txt' is not a file"),
     ],
 )
