@@ -1,1 +1,1 @@
-"""The command line: one file per command of `pinxit`."""
+"""The command line, with one file for each command of `pinxit`."""

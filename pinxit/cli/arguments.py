@@ -1,8 +1,8 @@
-"""Settings from the command line: ``--name value`` arguments become a config dataclass.
+"""Parses ``--name value`` arguments of the command line into a config dataclass.
 
-Tyro reads the values and prints the help. This module comes first: it resolves short names and `-`
-for `_`, separates the words that belong to no option, and refuses wrong values with a `UsageError`
-that names the field, the value and what is valid.
+Tyro converts the values and prints the help. Before that, this module resolves short names and `-`
+for `_`, separates the words that belong to no option, and rejects wrong values with a `UsageError`
+that states the field, the value and the valid values.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def parse(
     description: str | None = None,
     positional: str | None = None,
 ) -> T:
-    """A config from `--name value` arguments over `default`.
+    """Returns `default` with the settings changed that `--name value` arguments name.
 
-    Names may be dotted or aliases, with `-` or `_`; booleans take 0, 1, true, false or nothing.
-    Words that belong to no option go to the field `positional`. Prints help and exits on `--help`.
+    Names may be dotted or aliases, with `-` or `_`. Booleans take 0, 1, true, false or no value.
+    Words that belong to no option go to the field `positional`. `--help` prints help and exits.
     """
     import tyro
 
@@ -50,16 +50,16 @@ def parse(
     if default is not None:
         default, argv = _with_kinds(default, argv)
     types_of = leaves(cls, default)
-    given, words = _read(argv, types_of, aliases)
+    values_of, words = _read(argv, types_of, aliases)
     if words and positional is None:
         problem = "not an option (options start with --)"
         raise UsageError("argument", words[0], problem=problem)
-    arguments = [part for name, values in given.items() for part in (f"--{name}", *values)]
+    arguments = [part for name, values in values_of.items() for part in (f"--{name}", *values)]
     if any(word in ("-h", "--help") for word in argv):
         arguments = ["--help"]
-    said = io.StringIO()
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(box):
             config = tyro.cli(
                 cls,
                 args=arguments,
@@ -72,14 +72,17 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(said.getvalue())) from None
+        raise UsageError(_one_line(box.getvalue())) from None
     if positional is not None and words:
         config = replace(config, {positional: tuple(words)})
     return config
 
 
 def _with_kinds(default: T, argv: Sequence[str]) -> tuple[T, list[str]]:
-    """The default with the kinds that the words name (``--objective huber``), and the others."""
+    """Applies the words that choose a kind (``--objective huber``) to the default.
+
+    Returns the changed default and the other words.
+    """
     kinds = kinds_of(default)
     rest: list[str] = []
     words = iter(argv)
@@ -98,8 +101,11 @@ def _with_kinds(default: T, argv: Sequence[str]) -> tuple[T, list[str]]:
 def _read(
     argv: Sequence[str], types_of: Mapping[str, Any], aliases: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Options by dotted name (the last one wins), and the words that are no option's value."""
-    given: dict[str, list[str]] = {}
+    """Splits arguments into options and words that belong to no option.
+
+    Returns the options' values by dotted name, of which the last occurrence counts, and the words.
+    """
+    values_of: dict[str, list[str]] = {}
     words: list[str] = []
     rest = list(argv)
     while rest:
@@ -114,20 +120,20 @@ def _read(
         name, equals, value = word[2:].partition("=")
         if name == "help":
             continue
-        shown = name.replace("-", "_")
-        dotted = aliases.get(shown, shown)
+        written = name.replace("-", "_")
+        dotted = aliases.get(written, written)
         if dotted not in types_of:
-            raise unknown_name(shown, [*types_of, *aliases])
+            raise unknown_name(written, [*types_of, *aliases])
         if equals:
             values = [value]
         else:
-            values, rest = _take(rest, types_of[dotted], shown)
-        given[dotted] = [_checked(shown, item, types_of[dotted]) for item in values]
-    return given, words
+            values, rest = _take(rest, types_of[dotted], written)
+        values_of[dotted] = [_checked(written, item, types_of[dotted]) for item in values]
+    return values_of, words
 
 
 def _take(rest: list[str], hint: Any, name: str) -> tuple[list[str], list[str]]:
-    """The words that belong to an option of this type, and what remains."""
+    """Splits `rest` into the values of the option `name`, whose type is `hint`, and the others."""
     kinds = options(hint)
     until = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
     none = bool(until) and type(None) in kinds and rest[0].lower() == "none"
@@ -151,7 +157,7 @@ def _is_choice(word: str, kinds: Sequence[Any]) -> bool:
 
 
 def _checked(name: str, word: str, hint: Any) -> str:
-    """The word as tyro spells it; a `UsageError` when it cannot be of this type."""
+    """Returns the word in tyro's spelling, or raises `UsageError` if it is not of this type."""
     kinds = options(hint)
     low = word.lower()
     if type(None) in kinds and low in ("none", "null"):
@@ -166,7 +172,7 @@ def _checked(name: str, word: str, hint: Any) -> str:
             return word
         if element in (int, float):
             with contextlib.suppress(ValueError):
-                # "1e4" and "2000.0" are whole numbers too
+                # "1e4" and "2000.0" are integers too
                 number = float(word)
                 if element is float:
                     return word
@@ -176,22 +182,22 @@ def _checked(name: str, word: str, hint: Any) -> str:
 
 
 def _is_open(kind: Any) -> bool:
-    """Whether only tyro knows how to read a type."""
+    """Returns whether tyro alone can parse a type."""
     return kind is not type(None) and typing.get_origin(kind) is not Literal
 
 
 def _expected(hint: Any) -> str:
-    """The type in words."""
+    """Describes a type in words, for error messages."""
     words = {int: "an integer", float: "a number", bool: "0, 1, true, false", str: "text"}
-    said = []
+    choices = []
     for kind in options(hint):
         if typing.get_origin(kind) is Literal:
-            said += [str(item) for item in typing.get_args(kind)]
+            choices += [str(item) for item in typing.get_args(kind)]
         elif typing.get_origin(kind) is tuple:
-            said.append(f"{words.get(typing.get_args(kind)[0], 'value')}, one or more")
+            choices.append(f"{words.get(typing.get_args(kind)[0], 'value')}, one or more")
         else:
-            said.append("none" if kind is type(None) else words.get(kind, str(kind)))
-    return ", ".join(said)
+            choices.append("none" if kind is type(None) else words.get(kind, str(kind)))
+    return ", ".join(choices)
 
 
 def _described(cls: Any, description: str | None, aliases: Mapping[str, str]) -> str:
@@ -205,7 +211,7 @@ def _described(cls: Any, description: str | None, aliases: Mapping[str, str]) ->
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's error box, which is drawn in ASCII where the output is."""
+    """Returns the message inside tyro's error box, which has ASCII borders for ASCII output."""
     lines = [line.strip("│ ") for line in box.splitlines()]
     sections: list[list[str]] = [[]]
     for line in lines:
@@ -213,10 +219,10 @@ def _one_line(box: str) -> str:
             sections.append([])
         elif line and not line.startswith(("╭", "╰")):
             sections[-1].append(line)
-    titled = "╭" not in box and len(sections) > 1  # in ASCII the title has a section of its own
+    titled = "╭" not in box and len(sections) > 1  # in ASCII the title is a separate section
     text = " ".join(sections[1 if titled else 0])
     if text.startswith("Error parsing ") and not text.startswith("Error parsing --"):
-        # A dataclass refused its values, and its own message says everything but where it stands.
+        # A dataclass rejected its values: prefix its message with the path of the dataclass.
         where, _, text = text.removeprefix("Error parsing ").partition(": ")
         if re.match(r"[a-z_]+: ", text) and re.fullmatch(r"[a-z_.]+", where):
             text = f"{where}.{text}"

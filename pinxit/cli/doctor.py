@@ -1,4 +1,4 @@
-"""The command: options, the order of the checks, and how they are shown."""
+"""`pinxit doctor`: examines this machine and a run, and prints problems with their solutions."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class DoctorOptions:
     """Options of `pinxit doctor`."""
 
     run: tuple[str, ...] = ()
-    """A run's folder, or its name in output_dir; also as a plain word: pinxit doctor scenes."""
+    """A run's folder or its name in output_dir, with or without --run: pinxit doctor scenes."""
     output_dir: str = "runs"
-    """Where runs are written."""
+    """The folder that contains the runs."""
     full: bool = False
-    """Hash and read everything, whatever its size."""
+    """Hash and read every file, whatever its size."""
     machine: bool = True
-    """Look at the machine; off: at the run alone."""
+    """Check the machine; if off, only the run is checked."""
     network: bool = True
-    """Ask the hub and the resolver; off: nothing leaves this machine."""
+    """Check the connections to the Hub and to the DNS resolver; if off, no request is sent."""
     timeout: float = 3.0
-    """Seconds to wait for an answer from the network."""
+    """Seconds to wait for a reply from the network."""
     json: bool = False
-    """Print JSON."""
+    """Print the results as JSON."""
 
     def folder(self) -> Path | None:
-        """The run that is looked at."""
+        """Returns the folder of the run to check, or None. Raises `UsageError` if it is missing."""
         if not self.run:
             return None
         if len(self.run) > 1:
@@ -54,11 +54,11 @@ class DoctorOptions:
 
 
 def machine_checks(options: DoctorOptions) -> list[Check]:
-    """What is looked at on a machine, in the order of the report."""
+    """Returns the checks of the machine, in the order of the report."""
     from pinxit.doctor import machine, network, software
 
     folder = options.folder()
-    where = folder.parent if folder is not None else Path(options.output_dir)
+    directory = folder.parent if folder is not None else Path(options.output_dir)
     checks: list[Check] = [
         software.python,
         software.jax_versions,
@@ -66,7 +66,7 @@ def machine_checks(options: DoctorOptions) -> list[Check]:
         machine.devices,
         machine.processors,
         machine.memory,
-        partial(machine.disk, where),
+        partial(machine.disk, directory),
         machine.caches,
         machine.limits,
         machine.huge_pages,
@@ -78,7 +78,7 @@ def machine_checks(options: DoctorOptions) -> list[Check]:
 
 
 def examine(options: DoctorOptions) -> Iterator[Line]:
-    """All lines; the machine's checks run side by side, and are told in their order."""
+    """Yields all lines of the report in a fixed order. The machine's checks run concurrently."""
     checks = machine_checks(options) if options.machine else []
     with ThreadPoolExecutor(max(1, len(checks))) as pool:
         waiting = [pool.submit(lambda check=check: list(check())) for check in checks]
@@ -92,18 +92,18 @@ def examine(options: DoctorOptions) -> Iterator[Line]:
 
 
 def doctor_command(argv: Sequence[str]) -> int:
-    """Looks at a machine and a run; 0 where there is no problem, else 1."""
+    """Checks a machine and a run; returns 0 if there is no problem, else 1."""
     options = parse(
         DoctorOptions,
         argv,
         prog="pinxit doctor",
-        description="Looks at this machine, and at a run: pinxit doctor, pinxit doctor scenes. "
-        "Ends with 0 where there is no problem.",
+        description="Checks this machine and, if one is named, a run: pinxit doctor, "
+        "pinxit doctor scenes. The exit code is 0 if there is no problem.",
         positional="run",
     )
     positive("timeout", options.timeout, minimum=0.01)
     options.folder()
-    begun, lines = time.perf_counter(), []
+    started, lines = time.perf_counter(), []
     for line in examine(options):
         lines.append(line)
         if not options.json:
@@ -115,13 +115,13 @@ def doctor_command(argv: Sequence[str]) -> int:
         counts = {"problems": problems, "warnings": warnings}
         print(json.dumps({**counts, "lines": [line.to_json() for line in lines]}, indent=2))
     else:
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         print(f"{problems} problems, {warnings} warnings ({seconds:.1f} s)", flush=True)
     return 1 if problems else 0
 
 
 def show_lines(line: Line) -> None:
-    """Prints a line, and what to do below it."""
+    """Prints a line, with its advice below it."""
     from rich.console import Console
     from rich.text import Text
 

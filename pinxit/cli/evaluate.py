@@ -1,4 +1,4 @@
-"""`pinxit evaluate`: accuracy on held-out prompts, and validation loss by time."""
+"""`pinxit evaluate`: measures the accuracy on held-out prompts and the validation loss by time."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ class EvaluateOptions(SamplingOptions):
     """Options of `pinxit evaluate`."""
 
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release; none: the model that ships with Pinxit."""
+    """A run, one of its checkpoints, or a release. Default: the model that ships with Pinxit."""
     prompts: int = 256
-    """Held-out prompts to draw and judge; 0: none."""
+    """Number of held-out prompts to draw and judge; 0 skips this measurement."""
     images: int = 512
-    """Held-out scenes for the validation loss; 0: none."""
+    """Number of held-out scenes for the validation loss; 0 skips this measurement."""
     evaluators: tuple[str, ...] = ()
-    """Names of what to measure, such as validation_loss; none: everything."""
+    """Names of the evaluators to run, such as validation_loss. Default: all."""
     batch_size: int = 32
-    """Pictures or scenes computed together."""
+    """Number of pictures or scenes computed together."""
     ema: str | None = None
-    """Which average of a run to evaluate, or raw; none: the run's best."""
+    """The run's average to evaluate, or raw. Default: the run's best."""
     out: str | None = None
-    """Where to write the figures as JSON; none: evaluation.json in the run or release given."""
+    """JSON file for the results. Default: evaluation.json in the evaluated run or release."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
-    """Prints accuracy by attribute and loss by time, and writes evaluation.json."""
+    """Prints accuracy by attribute and loss by time, and writes them to evaluation.json."""
     options = parse(
         EvaluateOptions,
         argv,
         aliases=ALIASES,
         prog="pinxit evaluate",
-        description="Accuracy on held-out prompts by attribute, validation loss by time, and every "
-        f"other evaluator: {', '.join(EVALUATORS)}.",
+        description="Measures the accuracy on held-out prompts by attribute and the validation "
+        f"loss by time. Evaluators: {', '.join(EVALUATORS)}.",
         positional=None,
     )
     positive("prompts", options.prompts, minimum=0)
@@ -97,7 +97,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
 def _context(
     model: TextToImage, options: EvaluateOptions, report: Callable[[int, int], None]
 ) -> EvaluationContext:
-    """Held-out scenes, and the objective that the model was trained with."""
+    """Builds the evaluators' context from held-out scenes and the model's training objective."""
     rows = Scenes(length=options.images, seed=SEED, split="heldout", image_size=model.image_size)
     stored = model.stored
     with explained(stored.extensions if stored else {}):
@@ -117,7 +117,10 @@ def _context(
 
 
 def _evaluation_path(options: EvaluateOptions) -> Path | None:
-    """Where the figures go; never inside a checkpoint, whose manifest lists every file."""
+    """Returns the path of the results, or None if they are not written.
+
+    It is never inside a checkpoint, because a checkpoint's manifest lists every file.
+    """
     if options.out is not None:
         return Path(options.out)
     if options.checkpoint is None:

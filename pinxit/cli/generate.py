@@ -1,4 +1,4 @@
-"""`pinxit generate`: pictures for prompts."""
+"""`pinxit generate`: draws pictures for prompts."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class GenerateOptions(SamplingOptions):
     """Options of `pinxit generate`."""
 
     prompt: tuple[str, ...] = ()
-    """What to draw; also as plain words: pinxit generate "a red house" "a blue tent"."""
+    """Prompts to draw, with or without --prompt: pinxit generate "a red house" "a blue tent"."""
     prompts_file: str | None = None
     """A text file with one prompt on each line."""
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release; none: the model that ships with Pinxit."""
+    """A run, one of its checkpoints, or a release. Default: the model that ships with Pinxit."""
     out: str = "outputs"
     """Directory for the PNG files; existing files are never overwritten."""
     seed: int = 0
-    """Picture i is drawn from seed + i."""
+    """Seed of the first picture; picture i is drawn from seed + i."""
     n: int = 1
-    """Pictures of each prompt."""
+    """Number of pictures for each prompt."""
     size: int | None = None
-    """Side of the picture in pixels; none: as trained."""
+    """Side of the pictures in pixels. Default: the size that the model was trained on."""
     negative_prompt: str = ""
-    """What to steer away from."""
+    """Text that guidance steers away from."""
     ema: str | None = None
-    """Which average of a run to draw with, or raw; none: the run's best."""
+    """The run's average to draw with, or raw. Default: the run's best."""
     batch_size: int | None = None
-    """Pictures computed together; the same picture may differ in its last bits between sizes."""
+    """Number of pictures computed together. The last bits of a picture may depend on it."""
 
 
 def generate_command(argv: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
 """The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
 
-Each command has a file of its own: a dataclass of options and a function. Heavy imports happen
-inside functions, so help appears at once. A mistake that a person can mend ends in one line on
-stderr and exit code 2 (``PINXIT_DEBUG=1`` shows where it was raised); a bug in its traceback and 1.
+Each command has its own file with a dataclass of options and a function. Heavy imports happen
+inside functions, so that help appears at once. A mistake that the user can fix ends with one line
+on stderr and exit code 2 (``PINXIT_DEBUG=1`` adds the traceback). A bug ends with its traceback and
+exit code 1.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ USAGE = """usage: pinxit [--extensions FILE[,FILE...]] COMMAND [OPTIONS]
 Train text-to-image models from scratch, end to end.
 
 commands:
-  train      train a model (without options: the scenes recipe, made for two CPU cores)
-  plan       what a run takes on a machine: memory, time, money; before anything is spent
-  prepare    make a dataset to train on: fetch images, encode them, write shards
+  train      train a model (by default the scenes recipe, which is made for two CPU cores)
+  plan       estimate the memory, time and cost of a run on any machine before starting it
+  prepare    prepare a dataset for training: fetch images, encode them, write shards
   generate   draw pictures for prompts
-  evaluate   accuracy on held-out prompts, and validation loss by time
-  doctor     look at this machine, and at a run: what is wrong, and what to do
+  evaluate   measure the accuracy on held-out prompts and the validation loss by time
+  doctor     check this machine and a run for problems, and suggest solutions
 
 pinxit COMMAND --help lists a command's options; pinxit --version prints the version.
---extensions imports Python files of yours first: see docs/extending.md."""
+--extensions imports your own Python files first: see docs/extending.md."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Exit code of a command; what ends it becomes the lines that a person needs.
+    """Runs a command, reports its exceptions on stderr, and returns the exit code.
 
-    A mistake that a person can mend (`UsageError`) is one line and exit code 2. What the operating
-    system refuses (a full disk, a missing permission) is one line. Everything else is a bug: its
-    traceback, a line that says where to report it, and exit code 1.
+    A mistake that the user can fix (`UsageError`) is one line and exit code 2. An error of the
+    operating system (a full disk, a missing permission) is one line and exit code 1 or 2. Any other
+    exception is a bug: its traceback, a line that says where to report it, and exit code 1.
     """
     xla_environment.prepare_environment()
     shown, warnings.showwarning = warnings.showwarning, _show_warning
@@ -57,7 +58,7 @@ def guarded(command: Callable[[], int]) -> int:
         print("pinxit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # the reader of a pipe (head, less) has seen enough
+        # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -76,7 +77,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def error_line(error: Exception) -> tuple[str | None, int]:
-    """An exception in one line, and the exit code; no line for a bug."""
+    """Returns an exception as one line, or None for a bug, and the exit code."""
     if isinstance(error, UsageError):
         return str(error), 2
     exhausted = isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
@@ -90,12 +91,12 @@ def error_line(error: Exception) -> tuple[str | None, int]:
 
 WRONG_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 WRONG_PATH += (PermissionError,)
-"""What the operating system says of a path that was given wrongly; the rest (a full disk, a network
-that is down) is not the user's doing."""
+"""Errors that mean a wrong path and so exit code 2. Others (a full disk, a network that is down)
+are not the user's mistake and give exit code 1."""
 
 
 def _refusal(error: OSError) -> str:
-    """What the operating system refused, and for which path."""
+    """Formats an error of the operating system as "path: reason"."""
     if error.strerror is None:
         return str(error) or type(error).__name__
     paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
@@ -103,7 +104,7 @@ def _refusal(error: OSError) -> str:
 
 
 def _where_to_report() -> str:
-    """Where bugs are reported; the project's metadata name the address, where there is one."""
+    """Says where to report bugs. The address comes from the package's metadata, if it is there."""
     import importlib.metadata
 
     try:
@@ -123,7 +124,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Ours as one line; what the libraries warn of is for developers."""
+    """Prints Pinxit's own warnings as one line, and hides those of libraries."""
     if category is UserWarning and "pinxit" in filename:
         print(f"pinxit: warning: {message}", file=sys.stderr)
 
@@ -142,7 +143,7 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
 
 
 def prepare(argv: Sequence[str]) -> int:
-    """Makes a dataset to train on."""
+    """Prepares a dataset for training."""
     from pinxit.cli.prepare import prepare_command
 
     return prepare_command(argv)
@@ -163,14 +164,14 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Says what a run takes."""
+    """Estimates the memory, time and cost of a run."""
     from pinxit.cli.plan import plan_command
 
     return plan_command(argv)
 
 
 def doctor(argv: Sequence[str]) -> int:
-    """Looks at a machine and a run."""
+    """Checks a machine and a run."""
     from pinxit.cli.doctor import doctor_command
 
     return doctor_command(argv)
@@ -184,4 +185,4 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate,
     "doctor": doctor,
 }
-"""Commands by name."""
+"""The functions of the commands, by name."""

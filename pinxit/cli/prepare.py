@@ -1,8 +1,8 @@
-"""`pinxit prepare`: a source becomes shards of images, then shards of latents.
+"""`pinxit prepare`: converts a source to shards of images, then to shards of latents.
 
-The command can be given again at any time: it does what is left, and with the same settings it
-makes the same bytes. It ends with 0 when all units that it sees to are done, with 1 and the reasons
-when some are not.
+The command can be run again at any time. It does the remaining work, and the same settings give the
+same bytes. Its exit code is 0 if all of its units are done. Otherwise it is 1, and the reasons are
+printed.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 
 def prepare_command(argv: Sequence[str]) -> int:
-    """Prepares a dataset; the exit code."""
+    """Prepares a dataset, and returns the exit code."""
     options = parse(
         PrepareOptions,
         argv,
         aliases={"revision": "dataset_revision"},
         prog="pinxit prepare",
-        description="Makes a dataset to train on: pinxit prepare coyo --out DIR. Sources: "
+        description="Prepares a dataset for training: pinxit prepare coyo --out DIR. Sources: "
         f"{', '.join(SOURCES)}.",
         positional="source",
     )
@@ -58,13 +58,13 @@ def prepare_command(argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     try:
         return _prepare(options, argv, console)
-    except OSError as error:  # a full disk, a folder that cannot be written, a source out of reach
+    except OSError as error:  # a full disk, a read-only folder, an unreachable source
         console.print(f"stopped: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
 
 
 def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> int:
-    """Both stages and the report."""
+    """Runs the requested stages and writes the report."""
     if options.find_duplicates is not None:
         return _find_duplicates(options, options.find_duplicates, console)
     folder = options.folder
@@ -79,17 +79,17 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         _check_sizes(options, folder)
         if options.store_text:
             check_text(options.text_encoder)
-    ended: list[StageResult] = []
+    results: list[StageResult] = []
     if source is not None:
         images = _images(options, source, folder, engine, console)
         if options.encodes and not images.exit_code:
             images = _await_images(images, folder, engine, console)
-        ended.append(images)
-    if options.encodes and not any(end.exit_code for end in ended):
-        ended.append(_latents(options, folder, engine, console))
-    failed = [result for end in ended for result in end.failed]
+        results.append(images)
+    if options.encodes and not any(result.exit_code for result in results):
+        results.append(_latents(options, folder, engine, console))
+    failed = [failure for result in results for failure in result.failed]
     report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    return _say_how_it_ended(ended, report, folder, console)
+    return _print_results(results, report, folder, console)
 
 
 def _source(options: PrepareOptions) -> Source:
@@ -103,11 +103,11 @@ def _source(options: PrepareOptions) -> Source:
 
 
 def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> int:
-    """The list of duplicates."""
+    """Writes the list of duplicates to `path`, and returns the exit code."""
     from pinxit.prepare.find_duplicates import find_duplicates
 
     if options.engine == "rank":
-        problem = "of no use here: the passes follow one another"
+        problem = "not supported here, because each pass needs all results of the previous one"
         raise UsageError("engine", "rank", problem=problem, valid="local, inline, ray")
     source, file = _source(options), Path(path).expanduser()
     with watching(console, "rows") as watch:
@@ -120,14 +120,14 @@ def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> in
             limit=None if options.limit is None else units_for(source, options.limit),
             watch=watch,
         )
-    rows, left = sum(counts.values()), counts.get("ok", 0)
-    doubled = " and ".join(
+    rows, remaining = sum(counts.values()), counts.get("ok", 0)
+    duplicates = " and ".join(
         f"{counts.get(f'filtered_{kind}', 0):,} by {name}"
         for kind, name in (("url", "URL"), ("phash", "perceptual hash"))
     )
     console.print(
-        f"{file}: of {rows:,} rows {left:,} are left; {doubled} are duplicates\n"
-        f"use it: --filters.duplicates {file}",
+        f"{file}: {remaining:,} of {rows:,} rows remain; {duplicates} are duplicates\n"
+        f"to use the list: --filters.duplicates {file}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -136,11 +136,11 @@ def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> in
 
 
 def _check_sizes(options: PrepareOptions, folder: Path) -> None:
-    """Raises unless the autoencoder is there and takes the images."""
+    """Raises unless the autoencoder exists and accepts the size of the images."""
     if options.stage == "latents":
-        made = (Ledger(folder, "images").identity() or {}).get("image", {})
-        side = made.get("size", options.image_size)
-        sizes = [(width, height) for width, height in made.get("buckets") or [(side, side)]]
+        stored = (Ledger(folder, "images").identity() or {}).get("image", {})
+        side = stored.get("size", options.image_size)
+        sizes = [(width, height) for width, height in stored.get("buckets") or [(side, side)]]
         check_divisible(options.vae, sizes, field="out", value=str(folder))
         return
     image = dataclasses.replace(options.images, size=options.image_size)
@@ -154,17 +154,17 @@ def _check_sizes(options: PrepareOptions, folder: Path) -> None:
 def _images(
     options: PrepareOptions, source: Source, folder: Path, engine: Engine, console: Console
 ) -> StageResult:
-    """The first stage. What ends it before its end is told to the other ranks."""
+    """Runs the first stage, and notifies the other ranks if it cannot finish."""
     begin(folder, engine)
     try:
-        ended = _run_images(options, source, folder, engine, console)
+        result = _run_images(options, source, folder, engine, console)
     except OSError as error:
         give_up(folder, engine, str(error))
         raise
-    if ended.exit_code:
-        count = len(ended.failed)
-        give_up(folder, engine, ended.stopped or f"{count} units failed")
-    return ended
+    if result.exit_code:
+        count = len(result.failed)
+        give_up(folder, engine, result.stopped or f"{count} units failed")
+    return result
 
 
 def _run_images(
@@ -206,7 +206,10 @@ def _run_images(
 def _await_images(
     images: StageResult, folder: Path, engine: Engine, console: Console
 ) -> StageResult:
-    """Until the first stage is done by all ranks; stopped where that will not be."""
+    """Waits until all ranks have finished the first stage.
+
+    The result says why it was stopped if another rank cannot finish.
+    """
     if not images.waiting or engine.name != "rank":
         return images
     console.print("waiting for the images of the other ranks", highlight=False)
@@ -216,7 +219,7 @@ def _await_images(
 def _latents(
     options: PrepareOptions, folder: Path, engine: Engine, console: Console
 ) -> StageResult:
-    """The second stage. Its first encoders are loaded here, to tell what they are."""
+    """Runs the second stage. The encoders are loaded here first, to determine their identity."""
     make = MakeEncoders(
         vae=options.vae,
         dtype=options.encoder_dtype,
@@ -239,31 +242,31 @@ def _latents(
         )
 
 
-def _say_how_it_ended(
-    ended: Sequence[StageResult], report: Path, folder: Path, console: Console
+def _print_results(
+    results: Sequence[StageResult], report: Path, folder: Path, console: Console
 ) -> int:
-    """What is done, what is not and why; the exit code."""
+    """Prints the units that are done and those that are not, and returns the exit code."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    for end in ended:
-        say(f"{end.stage}: {end.done} of {end.units} units done")
-        for word, results in (("failed", end.failed), ("left out", end.skipped)):
-            for result in results[:10]:
-                say(f"  {getattr(result.unit, 'id', result.unit)} {word}: {result.reason}")
-            if len(results) > 10:
-                say(f"  and {len(results) - 10} more")
-        if end.stage == "images" and not end.stopped and any(map(can_skip, end.failed)):
-            say("  if that is so every time, --skip_failed 1 leaves them out and does the rest")
-        if end.stopped:
-            say(f"stopped: {end.stopped}")
-    if not any(end.exit_code for end in ended) and ended and ended[-1].manifest is not None:
-        say(f"done: {ended[-1].manifest.kept:,} images of {ended[-1].manifest.rows:,} rows")
-        whole = ended[-1].manifest.latents is not None
-        then = f"pinxit train --dataset_path {folder}"
-        say(f"train on it: {then}" if whole else f"on its pixels: {then} --use_stable_vae 0")
-    elif ended and ended[-1].waiting:
-        say(f"not yet whole: {ended[-1].waiting}; give the same command again to go on")
+    for result in results:
+        say(f"{result.stage}: {result.done} of {result.units} units done")
+        for word, failures in (("failed", result.failed), ("left out", result.skipped)):
+            for failure in failures[:10]:
+                say(f"  {getattr(failure.unit, 'id', failure.unit)} {word}: {failure.reason}")
+            if len(failures) > 10:
+                say(f"  and {len(failures) - 10} more")
+        if result.stage == "images" and not result.stopped and any(map(can_skip, result.failed)):
+            say("  if these units fail every time, rerun with --skip_failed 1 to leave them out")
+        if result.stopped:
+            say(f"stopped: {result.stopped}")
+    if not any(one.exit_code for one in results) and results and results[-1].manifest is not None:
+        say(f"done: {results[-1].manifest.kept:,} images of {results[-1].manifest.rows:,} rows")
+        encoded = results[-1].manifest.latents is not None
+        command = f"pinxit train --dataset_path {folder}"
+        say(f"to train: {command}" if encoded else f"to train: {command} --use_stable_vae 0")
+    elif results and results[-1].waiting:
+        say(f"not finished: {results[-1].waiting}; run the same command again to continue")
     say(f"report: {report}")
-    return max((end.exit_code for end in ended), default=0)
+    return max((result.exit_code for result in results), default=0)

@@ -1,4 +1,4 @@
-"""What the terminal shows of a preparation: a bar, or a line now and then where there is none."""
+"""Displays the progress of a preparation: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ JOBS = {
     "urls": "looking for duplicates: comparing URLs",
     "phash": "looking for duplicates: comparing perceptual hashes",
 }
-"""A stage in words, by its name."""
+"""The description of each stage, by its name."""
 
 
 @contextlib.contextmanager
 def watching(
     console: Console, what: str
 ) -> Iterator[Callable[[StageProgress, UnitResult | None], None]]:
-    """A bar where there is a terminal, otherwise a line now and then."""
+    """Yields the function that shows progress: a bar on a terminal, otherwise occasional lines.
+
+    `what` names the things that are counted, for example "rows".
+    """
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
@@ -51,7 +54,7 @@ def watching(
         return
     last = -math.inf
 
-    def tell(progress: StageProgress, result: UnitResult | None) -> None:
+    def report(progress: StageProgress, result: UnitResult | None) -> None:
         nonlocal last
         _complain(console, result)
         finished = progress.done + progress.failed == progress.units
@@ -59,7 +62,7 @@ def watching(
             last = time.monotonic()
             console.print(stage_in_words(progress, what), highlight=False, soft_wrap=True)
 
-    yield tell
+    yield report
 
 
 def _complain(console: Console, result: UnitResult | None) -> None:
@@ -70,12 +73,12 @@ def _complain(console: Console, result: UnitResult | None) -> None:
 
 
 def stage_in_words(progress: StageProgress, what: str) -> str:
-    """Returns the stage, how far it is, its speed, the share that is kept, and the time left."""
+    """Describes a stage's units done, its speed, the fraction of rows kept, and the time left."""
     job = JOBS.get(progress.stage, progress.stage)
     facts = [f"{job}: unit {progress.done:,} of {progress.units:,}"]
     if progress.rows:
-        kept = progress.counts.get("ok", 0) / progress.rows
-        facts += [f"{progress.rate:,.0f} {what}/s", f"{kept:.1%} kept"]
+        share = progress.counts.get("ok", 0) / progress.rows
+        facts += [f"{progress.rate:,.0f} {what}/s", f"{share:.1%} kept"]
         if progress.eta is not None and progress.done < progress.units:
             facts.append(f"{duration(progress.eta)} left")
     return ", ".join(facts)

@@ -1,4 +1,4 @@
-"""The fields of `Sampling` as options of a command, each left open unless it is given."""
+"""Makes the fields of `Sampling` options of a command; options not set on it are None."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pinxit.sampling import Sampling
 def _docs(cls: type) -> dict[str, str]:
     """Returns the string under each field of a dataclass."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     name = ""
     for node in body.body if isinstance(body, ast.ClassDef) else ():
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
         elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found[name], name = inspect.cleandoc(str(node.value.value)), ""
-    return found
+            docs[name], name = inspect.cleandoc(str(node.value.value)), ""
+    return docs
 
 
 def _options() -> type:
-    """A dataclass with the fields of `Sampling`, each None by default."""
+    """Makes a dataclass with the fields of `Sampling`, each None by default."""
     from tyro.conf import arg
 
     docs, types_of = _docs(Sampling), hints(Sampling)
@@ -38,10 +38,10 @@ def _options() -> type:
 
 
 SamplingOptions: Any = _options()
-"""The base of the options of commands that draw."""
+"""The base class for the options of commands that draw pictures."""
 
 
 def sampling_options(options: object) -> dict[str, Any]:
-    """The sampling settings among a command's options, those not given left out."""
+    """Returns the sampling settings among a command's options, without those that are None."""
     values = {field.name: getattr(options, field.name) for field in fields(Sampling)}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""`pinxit train`: a recipe with settings changed on the command line."""
+"""`pinxit train`: trains a recipe, whose settings the command line may change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ TRAIN_ALIASES = {
 
 
 def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
-    """Trains a model; `restart` allows the process to start over in a tuned environment."""
+    """Trains a model, and returns the exit code.
+
+    `restart` allows the process to restart itself in a tuned environment.
+    """
     if restart and not {"-h", "--help"} & set(argv):
         xla_environment.restart_tuned()
     extensions.load()
@@ -39,8 +42,8 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         default=recipes.RECIPES[recipe](),
         aliases=TRAIN_ALIASES,
         prog=prog,
-        description=f"Trains a model, starting from a recipe (--recipe "
-        f"{'|'.join(recipes.RECIPES)}; here: {recipe}).",
+        description=f"Trains a model with the settings of a recipe (--recipe "
+        f"{'|'.join(recipes.RECIPES)}; selected: {recipe}), which options change.",
     )
     from pinxit.train.run import run
 

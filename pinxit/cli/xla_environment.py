@@ -1,10 +1,10 @@
-"""Start-up: the environment that XLA wants, set before anything heavy is imported.
+"""Sets environment variables that make XLA faster, before anything heavy is imported.
 
-XLA on CPU allocates and frees large temporaries in every step; with glibc's defaults their pages go
-back to the kernel and fault in again. Huge pages and no trimming make that cheaper, but glibc reads
-these settings only when a process starts, so the launcher sets them and starts the same command
-over, once. It also leaves matrix products and convolutions to Eigen, which fusions for the YNN
-library would take. `benchmarks/cpu_environment.py` measures what each of these is worth.
+XLA on CPU allocates and frees large temporaries in every step. With glibc's defaults their pages
+return to the kernel and must be faulted in again. Huge pages and no trimming make this cheaper. But
+glibc reads these settings only when a process starts, so they are set and the same command is
+restarted once. Fusions for the YNN library are turned off too, so that Eigen computes matrix
+products and convolutions. `benchmarks/cpu_environment.py` measures the effect of each setting.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 GUARD = "PINXIT_STARTED"
-"""Set in the environment of the second start, so that there is no third."""
+"""The variable that is set for the restarted process, so that it does not restart again."""
 OFF = "PINXIT_NO_REEXEC"
-"""`PINXIT_NO_REEXEC=1` keeps the process as it is."""
+"""The variable that prevents the restart: `PINXIT_NO_REEXEC=1`."""
 
 CPU_MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -25,12 +25,12 @@ CPU_MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
 }
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
-"""Of `XLA_FLAGS`: the kinds of operations that are fused for YNN, none. XLA refuses flags that it
-does not know, so this is for the versions of JAX that the package allows."""
+"""The flag in `XLA_FLAGS` with an empty list of operations to fuse for YNN. XLA rejects unknown
+flags, so this flag must exist in all versions of JAX that the package allows."""
 
 
 def prepare_environment() -> None:
-    """Compiled programs are kept between runs, and XLA's start-up chatter is off."""
+    """Turns on JAX's persistent compilation cache, and turns off XLA's log lines at start-up."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
@@ -38,19 +38,19 @@ def prepare_environment() -> None:
 
 
 def tuned(environ: Mapping[str, str], *, platform: str, libc: str) -> dict[str, str] | None:
-    """The environment to start over with, or None to go on as we are."""
+    """Returns the environment to restart with, or None if no restart is needed."""
     if platform != "linux" or libc != "glibc" or environ.get(OFF, "0") not in ("", "0"):
         return None
     if GUARD in environ or any(name in environ for name in CPU_MALLOC):
         return None
     flags = environ.get("XLA_FLAGS", "")
-    if NO_YNN not in flags:  # where the user gave it a value, that stays
+    if NO_YNN not in flags:  # a value that the user has set stays
         flags = f"{flags} {NO_YNN}".strip()
     return {**environ, **CPU_MALLOC, "XLA_FLAGS": flags, GUARD: "1"}
 
 
 def restart_tuned() -> None:
-    """Starts this program over in the `tuned` environment, where that helps, or returns."""
+    """Restarts this program in the `tuned` environment if that helps, otherwise returns."""
     import platform
 
     environ = tuned(os.environ, platform=sys.platform, libc=platform.libc_ver()[0])
@@ -62,11 +62,11 @@ def restart_tuned() -> None:
 
 
 def _cpu_only() -> bool:
-    """Whether JAX will run on the CPU, judged without importing it."""
+    """Returns whether JAX will run on the CPU, without importing it."""
     from importlib.util import find_spec
 
-    wanted = os.environ.get("JAX_PLATFORMS", "")
-    if wanted:
-        return wanted.split(",")[0] == "cpu"
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms:
+        return platforms.split(",")[0] == "cpu"
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "libtpu")
     return not any(find_spec(name) for name in plugins)

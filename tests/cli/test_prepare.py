@@ -121,7 +121,7 @@ def test_units_that_fail_are_named_and_end_with_1(
     said = capsys.readouterr().err
     assert "00000-001 failed: RuntimeError: a bug, say" in said and "images: 2 of 3" in said
     assert (
-        "give the same command again" in said and "a bug, say" in (out / "report.html").read_text()
+        "run the same command again" in said and "a bug, say" in (out / "report.html").read_text()
     )
     monkeypatch.undo()
     assert main(given) == 0 and Manifest.read(out).kept == 36

@@ -252,5 +252,5 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(folder: Path, tmp_path: Pa
 
 def test_ranks_cannot_search(folder: Path, tmp_path: Path):
     words = ["coyo", "--dataset_path", str(folder), "--find_duplicates", str(tmp_path / "x")]
-    with pytest.raises(UsageError, match="engine: 'rank' is of no use here"):
+    with pytest.raises(UsageError, match="engine: 'rank' is not supported here"):
         prepare_command([*words, "--engine", "rank", "--rank", "0", "--world", "2"])
