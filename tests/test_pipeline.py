@@ -195,7 +195,7 @@ def test_half_precision_files_are_half_the_size(model, tmp_path, toy_encoders):
 def test_what_is_not_a_model_is_named(model, tmp_path, toy_encoders):
     with pytest.raises(UsageError, match=r"checkpoint: .*missing.* is missing; valid: a run"):
         load_checkpoint(tmp_path / "missing")
-    with pytest.raises(UsageError, match="not a model"):
+    with pytest.raises(UsageError, match="not a Pinxit model"):
         load_checkpoint(tmp_path)
     save_release(tmp_path, model, text_encoder="words", vae="doubler")
     config = json.loads((tmp_path / "config.json").read_text())
@@ -205,7 +205,7 @@ def test_what_is_not_a_model_is_named(model, tmp_path, toy_encoders):
         load_checkpoint(tmp_path)
     config["format"] = "other"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="not a model"):
+    with pytest.raises(UsageError, match="not a Pinxit model"):
         load_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"junk")
     config["format"] = release.FORMAT

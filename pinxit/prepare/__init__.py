@@ -1,1 +1,1 @@
-"""`pinxit prepare`: fetches, filters, decodes and encodes a dataset once, and may be stopped."""
+"""Prepares a dataset: fetches, filters, decodes and encodes it once. It may be interrupted."""

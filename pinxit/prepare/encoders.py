@@ -1,4 +1,4 @@
-"""The frozen encoders of `pinxit prepare`: what is seen to beforehand, and how they are run."""
+"""The frozen encoders of `pinxit prepare`: checks of their settings, loading, and running them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pinxit.prepare.latents import Encoders
 
 @dataclass(frozen=True)
 class MakeEncoders:
-    """The encoders of the second stage, loaded where they are used."""
+    """The settings of the second stage's encoders; calling it loads the encoders."""
 
     vae: str
     dtype: str
@@ -29,13 +29,16 @@ class MakeEncoders:
         return self.load().ready()
 
     def load(self) -> LoadedEncoders:
-        """Reads the weights; those of the text encoder are cut over this process's devices."""
+        """Loads the weights. Those of the text encoder are sharded over this process's devices."""
         from pinxit.encoders.autoencoder import load_autoencoder
 
         return LoadedEncoders(self, load_autoencoder(self.vae, dtype=self.dtype), self._text())
 
     def _text(self) -> tuple[int, Any] | None:
-        """The text encoder whose embeddings are stored, with its place among joined ones."""
+        """Loads the text encoder whose embeddings are stored.
+
+        Returns it with its index among the joined text encoders, or None if no text is stored.
+        """
         if self.text_encoder is None:
             return None
         from pinxit.devices.mesh import weight_sharding
@@ -51,38 +54,38 @@ class MakeEncoders:
             sharding=weight_sharding(own_devices()),
         )
         columns = TextColumns(encoder)
-        place = columns.cached.index(True) if True in columns.cached else 0
-        return place, columns.parts[place]
+        index = columns.cached.index(True) if True in columns.cached else 0
+        return index, columns.parts[index]
 
 
 @dataclass(frozen=True)
 class LoadedEncoders:
     """The encoders with their weights."""
 
-    made_by: MakeEncoders
+    settings: MakeEncoders
     autoencoder: Any
     text: tuple[int, Any] | None
-    """The text encoder whose embeddings are stored, with its place among joined ones."""
+    """The text encoder whose embeddings are stored, after its index among the joined encoders."""
 
     def identity(self) -> dict[str, Any]:
-        """What tells these encoders from others."""
+        """Returns the names, fingerprints and text settings that identify these encoders."""
         from pinxit.encoders.fingerprint import fingerprint
 
         text = None
         if self.text is not None:
-            place, part = self.text
+            index, part = self.text
             text = text_identity(
-                name=self.made_by.text_encoder or "",
+                name=self.settings.text_encoder or "",
                 fingerprint=fingerprint(part.params),
-                part=place,
+                part=index,
                 max_tokens=part.max_tokens,
-                cleaning=self.made_by.cleaning,
+                cleaning=self.settings.cleaning,
             )
         vae = fingerprint(self.autoencoder.params)
-        return encoder_identity(vae=self.made_by.vae, vae_fingerprint=vae, text=text)
+        return encoder_identity(vae=self.settings.vae, vae_fingerprint=vae, text=text)
 
     def ready(self) -> Encoders:
-        """The encoders as the stage calls them, on all devices of this process."""
+        """Returns the functions that the stage calls, which use all devices of this process."""
         from pinxit.devices.transfer import image_encoder
 
         run = image_encoder(self.autoencoder, own_devices())
@@ -94,7 +97,7 @@ class LoadedEncoders:
 
 
 def own_devices() -> Any:
-    """A mesh of this process's devices: each rank encodes by itself."""
+    """Makes a mesh of this process's devices, since each rank encodes independently."""
     import jax
 
     from pinxit.devices.mesh import make_mesh
@@ -103,12 +106,12 @@ def own_devices() -> Any:
 
 
 def encodes_here(engine: Engine, workers: int) -> bool:
-    """Whether this process does the encoding itself, and so loads the encoders once."""
+    """Returns whether this process encodes, instead of worker processes."""
     return engine.name == "inline" or (engine.name != "ray" and workers == 1)
 
 
 def check_devices(engine: Engine, workers: int) -> None:
-    """Raises where several processes would want one TPU or GPU: the first takes all of it."""
+    """Raises if several processes would share one TPU or GPU, since one process takes all of it."""
     if encodes_here(engine, workers):
         return
     import jax
@@ -117,14 +120,19 @@ def check_devices(engine: Engine, workers: int) -> None:
     if kind == "cpu":
         return
     if engine.name == "ray":
-        valid = "--stage images on Ray; then --stage latents with engine local, or rank for several"
-        raise UsageError("engine", "ray", problem=f"not for latents on a {kind}", valid=valid)
-    problem = f"too many for a {kind}: one process takes all devices"
-    raise UsageError("latent_workers", workers, problem=problem, valid="1, or one rank a machine")
+        valid = (
+            "--stage images on Ray, then --stage latents with engine local, "
+            "or with engine rank for several machines"
+        )
+        problem = f"not supported for latents on a {kind}"
+        raise UsageError("engine", "ray", problem=problem, valid=valid)
+    problem = f"too many for a {kind}, because one process takes all devices"
+    valid = "1, or one rank for each machine"
+    raise UsageError("latent_workers", workers, problem=problem, valid=valid)
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises where the device that encodes has no such arithmetic."""
+    """Raises if the device that encodes does not support the dtype."""
     if dtype == "float32":
         return
     import jax
@@ -133,20 +141,22 @@ def check_dtype(dtype: str) -> None:
 
     device = jax.local_devices()[0]
     if hardware_of(device).encoder_dtype(dtype) != dtype:
-        problem = f"not for a {device.device_kind}"
+        problem = f"not supported on a {device.device_kind}"
         raise UsageError("encoder_dtype", dtype, problem=problem, valid="float32")
 
 
 def check_text(text_encoder: str) -> None:
-    """Raises where there is no such text encoder, before days of fetching."""
+    """Raises if the text encoder does not exist, before days are spent on fetching."""
     from pinxit.encoders.text_encoder_catalogue import check_text_encoder
 
     check_text_encoder(text_encoder)
 
 
 def check_divisible(vae: str, sizes: Iterable[Size], *, field: str, value: Any) -> None:
-    """Raises where the autoencoder is not there or cannot take images (width, height) of a size,
-    before days of fetching."""
+    """Raises if the autoencoder does not exist or cannot encode images of one of these sizes.
+
+    A size is (width, height) in pixels. This is checked before days are spent on fetching.
+    """
     from pinxit.encoders.autoencoder import downsample_of
     from pinxit.encoders.token_grid import TokenGrid
 

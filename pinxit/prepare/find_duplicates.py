@@ -1,17 +1,17 @@
-"""Finding the duplicates of a set of any size: three passes over parts that fit into memory.
+"""Finds the duplicates of a dataset of any size, in three passes over parts that fit in memory.
 
 ::
 
-    read    units -> (URL's hash, perceptual hash, row) of the rows that pass the filters
-    urls    by the URL's hash, one partition at a time: all but the first row of each are dropped
-    phash   the others by perceptual hash, in the same way
-    merge   the dropped rows as bits: the list (duplicates.py)
+    read    units -> (hash of the URL, perceptual hash, row) of the rows that pass the filters
+    urls    for each partition of URL hashes: drops all but the first row with the same hash
+    phash   for each partition of perceptual hashes: the same for the remaining rows
+    merge   writes the dropped rows as bits, which are the list (duplicate_list.py)
 
-Partitions are by the hashes' first bits, and each holds about `PARTITION_ROWS` rows, so that the
-memory is the same for a thousand rows and for a billion. What a pass writes stays in ``FILE.work``
-until the list is there; each part is whole or absent and depends on nothing but what it reads, so
-that a killed search goes on where it was, on any engine, to the same bytes. A URL's hash has 128
-bits: that two URLs of a billion share one has a probability of 1.5e-21.
+The first bits of a hash determine its partition. A partition holds about `PARTITION_ROWS` rows, so
+that a billion rows need no more memory than a thousand. The passes write to ``FILE.work``, which
+exists until the list is written. Each part is written atomically and depends only on its inputs, so
+that a killed search can continue on any engine and gives the same bytes. The hash of a URL has 128
+bits: the probability that any two of a billion URLs have the same hash is 1.5e-21.
 """
 
 from __future__ import annotations
@@ -39,62 +39,62 @@ from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 
 GROUP = 32
-"""Units that are read as one piece of work: what a kill costs at most, for each worker."""
+"""Number of units in one task of the first pass; a killed worker loses at most this much work."""
 PARTITION_ROWS = 2**22
-"""Rows of a partition, about: 128 MB, and four times that while it is sorted."""
+"""Approximate rows of a partition: 128 MB, and four times that while it is sorted."""
 MARK = np.dtype([("high", "<u8"), ("low", "<u8"), ("phash", "<u8"), ("row", "<u8")])
-"""One row in the pass over URLs. `row` is the unit's number, the row's in it, and whether it has a
-perceptual hash, in 31, 32 and 1 bits: sorting by it is the order of the rows."""
+"""One row in the pass over URLs. `row` packs the unit's number (31 bits), the row's number in the
+unit (32 bits) and whether it has a perceptual hash (1 bit), and so sorts in the dataset's order."""
 HASH = np.dtype([("phash", "<u8"), ("row", "<u8")])
-"""One row in the pass over perceptual hashes."""
+"""One row in the pass over perceptual hashes; `row` is the same as in `MARK`."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where a search works, and on what."""
+    """The input and the working files of a search for duplicates."""
 
     source: Source
     filters: FilterConfig
     folder: Path
-    """``FILE.work``."""
+    """The working folder, ``FILE.work``."""
     units: tuple[Unit, ...]
     partitions: int
-    """A power of two."""
+    """Number of partitions, a power of two."""
     group: int
-    """Units that are read as one piece of work."""
+    """Number of units in one task of the first pass."""
 
     @property
     def groups(self) -> list[int]:
-        """The pieces of work of the first pass."""
+        """The numbers of the tasks of the first pass."""
         return list(range(-(-len(self.units) // self.group)))
 
     def array(self, step: str, number: int, name: str) -> Path:
-        """An array that a piece of work writes."""
+        """Returns the path of an array that a task writes."""
         return self.folder / step / f"{number:05d}.{name}.npy"
 
     def record(self, step: str, number: int) -> Path:
-        """Its commit, written last."""
+        """Returns the path of a task's commit record, which is written last."""
         return self.folder / step / f"{number:05d}.json"
 
     def read_record(self, step: str, number: int) -> dict[str, Any] | None:
-        """The commit, if the piece is done."""
+        """Reads a task's commit record. Returns None if the task is not done."""
         try:
             return json.loads(self.record(step, number).read_text())
         except (FileNotFoundError, ValueError):
             return None
 
     def write(self, step: str, number: int, arrays: Mapping[str, np.ndarray], **about: Any) -> None:
-        """Writes what a piece of work gives."""
+        """Writes the arrays of a task, then its commit record with `about`."""
         for name, array in arrays.items():
             with whole(self.array(step, number, name)) as temporary, temporary.open("wb") as file:
                 np.save(file, array)
         write_json(self.record(step, number), about)
 
     def part(self, step: str, number: int, name: str, partition: int) -> np.ndarray:
-        """One partition of an array that is sorted by partition."""
+        """Reads one partition of an array that is sorted by partition."""
         about = self.read_record(step, number)
         if about is None:
-            raise OSError(f"{self.record(step, number)} is gone")
+            raise OSError(f"{self.record(step, number)} is missing")
         low, high = about[name][partition : partition + 2]
         if low == high:
             return np.empty(0, MARK if name == "marks" else HASH)
@@ -102,21 +102,24 @@ class Search:
         return np.array(mapped[low:high])
 
     def partitioned(self, records: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """Records sorted by their hashes' partition, and where each partition begins."""
+        """Sorts records by the partition partition their hashes.
+
+        Returns them and the index at which each partition begins, with the end as the last index.
+        """
         bits = self.partitions.bit_length() - 1
-        of = (
+        partition = (
             (hashes >> np.uint64(64 - bits)).astype(np.int64)
             if bits
             else np.zeros(len(hashes), int)
         )
-        order = np.argsort(of, kind="stable")
-        edges = np.searchsorted(of[order], np.arange(self.partitions + 1)).tolist()
+        order = np.argsort(partition, kind="stable")
+        edges = np.searchsorted(partition[order], np.arange(self.partitions + 1)).tolist()
         return records[order], edges
 
 
 @dataclass
 class ReadMarks:
-    """The first pass: a group of units, as marks."""
+    """The first pass: reads a group of units and writes their hashes."""
 
     search: Search
     _plain: Filter | None = field(default=None, init=False, repr=False)
@@ -124,15 +127,15 @@ class ReadMarks:
     def __call__(self, group: int) -> dict[str, int]:
         self._plain = self._plain or Filter(self.search.filters)
         search, counts = self.search, Counter[str]()
-        found = {"marks": [np.empty(0, MARK)], "hashes": [np.empty(0, HASH)]}
+        parts = {"marks": [np.empty(0, MARK)], "hashes": [np.empty(0, HASH)]}
         ranges = []
         start = group * search.group
         for number, unit in enumerate(search.units[start : start + search.group], start):
             marks, hashes, rows = self._unit(number, unit, counts)
-            found["marks"].append(marks)
-            found["hashes"].append(hashes)
+            parts["marks"].append(marks)
+            parts["hashes"].append(hashes)
             ranges.append(rows)
-        marks, hashes = (np.concatenate(some) for some in found.values())
+        marks, hashes = (np.concatenate(arrays) for arrays in parts.values())
         marks, mark_edges = search.partitioned(marks, marks["high"])
         hashes, hash_edges = search.partitioned(hashes, mixed(hashes["phash"]))
         edges = {"marks": mark_edges, "hashes": hash_edges}
@@ -143,22 +146,25 @@ class ReadMarks:
     def _unit(
         self, number: int, unit: Unit, counts: Counter[str]
     ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Marks by URL, those by perceptual hash alone, and the number of the first row and how
-        many there are."""
+        """Reads one unit.
+
+        Returns the rows with a URL as `MARK`, those with only a perceptual hash as `HASH`, and the
+        number of the first row with the count of rows.
+        """
         assert self._plain is not None
         marks: list[tuple[int, int, int, int]] = []
         lone: list[tuple[int, int]] = []
         first = last = -1
         for row in self.search.source.read(unit):
-            at = int(row.key.rpartition("/")[2])
-            first = at if first < 0 else first
-            if at <= last:
+            row_number = int(row.key.rpartition("/")[2])
+            first = row_number if first < 0 else first
+            if row_number <= last:
                 raise UsageError(f"the rows of unit {unit.id} are not in the order of their keys")
-            last = at
+            last = row_number
             reason = unusable(row) or self._plain.alone(row)
             counts[reason or "ok"] += 1
             if reason is None:
-                self._mark(row, number << 33 | (at - first) << 1, marks, lone)
+                self._mark(row, number << 33 | (row_number - first) << 1, marks, lone)
         count = last - first + 1 if first >= 0 else 0
         return np.array(marks, MARK), np.array(lone, HASH), [max(first, 0), count]
 
@@ -169,7 +175,7 @@ class ReadMarks:
         marks: list[tuple[int, int, int, int]],
         lone: list[tuple[int, int]],
     ) -> None:
-        """Sorts a row in: by its URL, or, where that does not matter, by its perceptual hash."""
+        """Appends a row to `marks` if its URL is compared, else to `lone` if its hash is."""
         config = self.search.filters
         phash = int(row.phash, 16) if config.unique_phash and row.phash is not None else None
         url = (row.url or row.origin) if config.unique_url else None
@@ -183,7 +189,7 @@ class ReadMarks:
 
 @dataclass
 class FirstOfUrls:
-    """The second pass: a partition of the URLs."""
+    """The second pass: finds the rows of one partition whose URL occurs in an earlier row."""
 
     search: Search
 
@@ -193,22 +199,22 @@ class FirstOfUrls:
         marks = np.concatenate([np.empty(0, MARK), *parts])
         del parts
         marks = marks[np.lexsort((marks["row"], marks["low"], marks["high"]))]
-        again = np.zeros(len(marks), bool)
-        again[1:] = (marks["high"][1:] == marks["high"][:-1]) & (
+        repeated = np.zeros(len(marks), bool)
+        repeated[1:] = (marks["high"][1:] == marks["high"][:-1]) & (
             marks["low"][1:] == marks["low"][:-1]
         )
-        kept = marks[~again & (marks["row"] & 1 == 1)]
-        hashes = np.empty(len(kept), HASH)
-        hashes["phash"], hashes["row"] = kept["phash"], kept["row"]
+        hashed = marks[~repeated & (marks["row"] & 1 == 1)]
+        hashes = np.empty(len(hashed), HASH)
+        hashes["phash"], hashes["row"] = hashed["phash"], hashed["row"]
         hashes, edges = search.partitioned(hashes, mixed(hashes["phash"]))
-        arrays = {"dropped": np.sort(marks["row"][again]), "hashes": hashes}
+        arrays = {"dropped": np.sort(marks["row"][repeated]), "hashes": hashes}
         search.write("urls", partition, arrays, hashes=edges)
-        return {"ok": int((~again).sum()), "filtered_url": int(again.sum())}
+        return {"ok": int((~repeated).sum()), "filtered_url": int(repeated.sum())}
 
 
 @dataclass
 class FirstOfHashes:
-    """The third pass: a partition of the perceptual hashes."""
+    """The third pass: finds the rows of one partition whose perceptual hash occurs earlier."""
 
     search: Search
 
@@ -219,20 +225,22 @@ class FirstOfHashes:
         hashes = np.concatenate([np.empty(0, HASH), *parts])
         del parts
         hashes = hashes[np.lexsort((hashes["row"], hashes["phash"]))]
-        again = np.zeros(len(hashes), bool)
-        again[1:] = hashes["phash"][1:] == hashes["phash"][:-1]
-        search.write("phash", partition, {"dropped": np.sort(hashes["row"][again])})
-        return {"ok": int((~again).sum()), "filtered_phash": int(again.sum())}
+        repeated = np.zeros(len(hashes), bool)
+        repeated[1:] = hashes["phash"][1:] == hashes["phash"][:-1]
+        search.write("phash", partition, {"dropped": np.sort(hashes["row"][repeated])})
+        return {"ok": int((~repeated).sum()), "filtered_phash": int(repeated.sum())}
 
 
 def mixed(hashes: np.ndarray) -> np.ndarray:
-    """Perceptual hashes with their bits mixed (Fibonacci hashing): their first bits are no good at
-    telling pictures apart."""
+    """Mixes the bits of perceptual hashes (Fibonacci hashing).
+
+    The first bits of a perceptual hash differ too little between pictures to partition by them.
+    """
     return np.asarray(hashes, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
 class Incomplete(OSError):
-    """A piece of work failed; the same command goes on."""
+    """A task of the search failed; the same command continues the search."""
 
 
 def find_duplicates(
@@ -245,10 +253,11 @@ def find_duplicates(
     limit: int | None = None,
     watch: WatchFn = no_watch,
 ) -> dict[str, int]:
-    """Writes the list of the source's duplicates (of its first `limit` units) to `path`.
+    """Writes the list of duplicates of the source, or of its first `limit` units, to `path`.
 
-    Returns the rows by status; at once if the list is there. Raises `Incomplete` with what failed;
-    ValueError where `path` is something else, or the search was begun with other settings.
+    Returns the number of rows by status, at once if the list already exists. Raises `Incomplete` if
+    a task fails, and ValueError if `path` is another file or the search was started with other
+    settings.
     """
     identity = list_identity(source, filters)
     units = tuple(source.units(limit=limit))
@@ -259,7 +268,7 @@ def find_duplicates(
         if known.about["units"] != [unit.id for unit in units]:
             problem = f"a list of {len(known.about['units'])} units, not of {len(units)}"
             raise UsageError("find_duplicates", str(path), problem=problem, valid="another file")
-        shutil.rmtree(work, ignore_errors=True)  # of a command that was killed at its very end
+        shutil.rmtree(work, ignore_errors=True)  # left by a command that was killed at its end
         return dict(known.about["counts"])
     rows = sum(unit.rows or source.unit_rows or 10_000 for unit in units)
     partitions = 2 ** max(0, (-(-rows // PARTITION_ROWS) - 1).bit_length())
@@ -279,13 +288,13 @@ def find_duplicates(
 
 
 def _begin(search: Search, identity: Mapping[str, Any]) -> None:
-    """Raises if the work that lies there is of another search."""
+    """Records the search's settings, or raises if the folder belongs to a different search."""
     about = search.folder / "search.json"
     before = read_json(about) if about.is_file() else None
     if before is not None and (changed := differences(before, plain(identity))):
         raise UsageError(
-            f"{search.folder} was begun with other settings: {'; '.join(changed)}; "
-            "give the same ones, or remove the folder"
+            f"{search.folder} was started with other settings: {'; '.join(changed)}; "
+            "use the same settings, or remove the folder"
         )
     write_json(about, identity)
 
@@ -299,14 +308,14 @@ def _run(
     workers: int,
     watch: WatchFn,
 ) -> None:
-    """One pass, over the pieces that are not done."""
+    """Runs the unfinished tasks (`pieces`) of one pass."""
     sweep(search.folder / name)
     todo = [piece for piece in pieces if search.read_record(name, piece) is None]
-    begun, fresh = time.monotonic(), 0
+    started, fresh = time.monotonic(), 0
     counts: Counter[str] = Counter()
 
     def show(result: UnitResult | None) -> None:
-        done, seconds = len(pieces) - len(todo) + fresh, time.monotonic() - begun
+        done, seconds = len(pieces) - len(todo) + fresh, time.monotonic() - started
         rows = counts.total()
         watch(StageProgress(name, len(pieces), done, 0, rows, dict(counts), seconds, fresh), result)
 
@@ -314,15 +323,15 @@ def _run(
     with contextlib.closing(engine.map(work, todo, workers=workers)) as results:
         for result in results:
             if result.failed:
-                said = "the same command goes on from here"
-                raise Incomplete(f"{name} {result.unit}: {result.reason}; {said}")
+                advice = "run the same command again to continue"
+                raise Incomplete(f"{name} {result.unit}: {result.reason}; {advice}")
             fresh += 1
             counts.update(result.value)
             show(result)
 
 
 def _merge(path: Path, search: Search, identity: Mapping[str, Any]) -> dict[str, int]:
-    """The dropped rows as bits, written as a list; all rows by status."""
+    """Writes the dropped rows as a list of bits, and returns the number of rows by status."""
     counts, ranges = Counter[str](), []
     for group in search.groups:
         about = search.read_record("read", group) or {}

@@ -1,4 +1,4 @@
-"""The lock on an output folder: one command at a time, or the ranks of one world."""
+"""Locks an output folder for one command at a time, or for the ranks of one world."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from pinxit.prepare.engines.ranks import RankEngine
 
 @contextlib.contextmanager
 def locked(root: Path, engine: Engine) -> Iterator[None]:
-    """Keeps other commands out of the folder, other ranks of the same world excepted. Ends with
-    the process."""
+    """Locks the folder against other commands, except other ranks of the same world.
+
+    Raises `UsageError` if the folder is locked. The lock is also released when the process ends.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as open_files:
 
         def lock(path: Path, how: int) -> bool:
-            file = held.enter_context(path.open("a+"))  # NFS asks for reading and writing
+            file = open_files.enter_context(path.open("a+"))  # NFS requires reading and writing
             try:
                 fcntl.flock(file, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # this file system has none
                     raise
             return True
 
@@ -38,7 +40,7 @@ def locked(root: Path, engine: Engine) -> Iterator[None]:
             for path in sorted(root.glob(".lock-*-of-*")) if free else ():
                 world = path.name.rpartition("-")[2]
                 if world != str(ranked.world) and not lock(path, fcntl.LOCK_SH):
-                    raise UsageError(f"{root}: ranks of a world of {world} are at work there")
+                    raise UsageError(f"{root} is in use by ranks of a world of {world}")
         if not free:
-            raise UsageError(f"{root}: another preparation is at work there")
+            raise UsageError(f"{root} is in use by another preparation")
         yield

@@ -1,18 +1,18 @@
-"""The first stage of preparation: from a unit of a source to a shard of images.
+"""The first stage of preparation: converts a unit of a source to a shard of images.
 
 ::
 
-    rows -> filter -> fetch -> decode, crop -> images/<unit>.array_record   kept, as JPEG
-                                               outcomes/<unit>.parquet      an end for every row
-                                               units/images/<unit>.json     the commit
+    rows -> filter -> fetch -> decode, crop -> images/<unit>.array_record   kept images, as JPEG
+                                               outcomes/<unit>.parquet      an outcome for every row
+                                               units/images/<unit>.json     the commit record
 
-A unit depends on nothing but itself, and its files are in the order of its rows, however the web
-answered: the same input gives the same bytes whatever the engine, the number of workers, and how
-often it was killed. The record is written last; a unit without one is done again. Images of one
-size (there are several with aspect-ratio buckets) follow one another in a shard, each in order.
+A unit depends only on itself, and its files are in the order of its rows, not of the web's replies.
+So the same input gives the same bytes for every engine and number of workers, and however often the
+work was killed. The commit record is written last, and a unit without one is done again. A shard
+holds the images of one size together, in order. There are several sizes with aspect-ratio buckets.
 
-A retry takes up the rows whose end can heal, and leaves all others as they were. The unit's new
-files stand beside the old ones until the record changes from these to those.
+A retry tries the rows again whose failure may be temporary, and leaves all others unchanged. The
+unit's new files exist beside the old ones until the record switches to them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ QUALITY = 95
 
 
 class Offline(OSError):
-    """No host can be reached: nothing is learnt of the rows, so nothing is recorded."""
+    """No host can be reached, which says nothing about the rows, so no outcome is recorded."""
 
 
 def prepare_images(
@@ -77,28 +77,28 @@ def prepare_images(
 ) -> UnitRecord:
     """Does a unit, unless it is done, and returns its record.
 
-    With `retry`, a unit that is done is taken up again if rows of it failed in a way that can heal:
-    all of its rows, if a file of it turns out to be damaged (which is quarantined). `previews`
-    rejected images for each reason are kept for the report, of a few units; rows with a status in
-    `duplicates` are dropped. Raises `files.DiskFull`, and `Offline`.
+    With `retry`, a unit that is done is tried again if rows of it failed for a reason that may be
+    temporary. If a file of it is damaged, the file is quarantined and all rows are done again. Up
+    to `previews` rejected images for each reason are stored for the report, from the first units.
+    Rows that are listed in `duplicates` are dropped. Raises `files.DiskFull` and `Offline`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
     if before is not None and not (retry and any(can_heal(status) for status in before.counts)):
         return before
     start = time.monotonic()
-    if before is not None and not _sound(ledger, before):
+    if before is not None and not _is_intact(ledger, before):
         before = None
     with Spool(out / "images") as spool:
-        former, sizes = _former(ledger, before, spool) if before is not None else ({}, {})
+        final, sizes = _final(ledger, before, spool) if before is not None else ({}, {})
         row_filter = Filter(filters, duplicates=duplicates)
-        work = _Work(unit, spool, row_filter, former, sizes, Previews(out, previews))
+        work = _Work(unit, spool, row_filter, final, sizes, Previews(out, previews))
         images = row_images(
-            ((row.key, row) for row in source.read(unit) if work.wanted(row)),
+            ((row.key, row) for row in source.read(unit) if work.needs_image(row)),
             bears_images=source.bears_images,
             fetch=fetch,
             decode=decode,
-            failed=work.end,
+            failed=work.record,
             share_urls=True,
         )
         for key, decoded in images:
@@ -106,7 +106,7 @@ def prepare_images(
         work.check()
         counts = work.counts()
         if before is not None and counts == before.counts:
-            return before  # nothing has healed
+            return before  # every retry failed as before
         work.previews.write(unit.id, fetch=fetch, decode=decode)
         generation = before.generation + 1 if before is not None else 0
         record = UnitRecord(
@@ -123,7 +123,7 @@ def prepare_images(
 
 @dataclass
 class ImageStage:
-    """`prepare_images` with all it needs, made in the process that does the work: for engines."""
+    """`prepare_images` as an engine calls it: each process opens what it needs once."""
 
     source: Source
     out: Path
@@ -131,9 +131,9 @@ class ImageStage:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     retry: bool = False
-    """Takes up the rows of finished units that failed in a way that can heal."""
+    """Retries the rows of finished units that failed for a reason that may be temporary."""
     previews: int = 2
-    """Rejected images kept for the report, for each reason and unit."""
+    """Number of rejected images stored for the report, for each reason and unit."""
     _pool: DecodePool | None = field(default=None, init=False, repr=False)
     _dropped: Duplicates | None = field(default=None, init=False, repr=False)
 
@@ -160,12 +160,14 @@ class ImageStage:
             self._pool = None
 
     def identity(self) -> dict[str, Any]:
-        """Returns the settings that decide the content of the images, as plain JSON: a folder holds
-        images of one identity."""
+        """Returns the settings that determine the images' content, as plain JSON.
+
+        All images in a folder have the same identity.
+        """
         free = ("timeout", "workers", "memory_mb", "bucket_step")
         image = {name: x for name, x in plain(self.image).items() if name not in free}
         image |= {"buckets": plain(self.image.targets) if self.image.bucketed else []}
-        open_duplicates(self.source, self.filters)  # raises for a list of other rows
+        open_duplicates(self.source, self.filters)  # raises if the list is of another source
         return {
             "source": source_identity(self.source),
             "filters": filters_identity(self.filters),
@@ -178,14 +180,14 @@ class ImageStage:
 
 
 class _Work:
-    """The rows of one unit on their way."""
+    """The rows of one unit, their images and outcomes, while the unit is done."""
 
     def __init__(
         self,
         unit: Unit,
         spool: Spool,
         row_filter: Filter,
-        former: Mapping[str, Outcome],
+        final: Mapping[str, Outcome],
         sizes: dict[str, str],
         previews: Previews,
     ) -> None:
@@ -193,44 +195,45 @@ class _Work:
         self.spool = spool
         """Finished records by key."""
         self.filter = row_filter
-        self.former = former
-        """Ends that stay as they are."""
+        self.final = final
+        """Outcomes of a retried unit that stay unchanged, by key."""
         self.previews = previews
         self.rows: dict[str, Row] = {}
-        """All rows by key, in their order, without what they bear."""
+        """All rows by key, in their order, without images."""
         self.sizes = sizes
         """Shapes of the finished images by key, as `shape_name` writes them."""
         self.outcomes: dict[str, Outcome] = {}
         self.reachability = Reachability("dns", "connect")
 
-    def end(self, key: str, status: str, detail: str) -> None:
-        """Records the outcome of a row whose image was asked for."""
-        self._end(key, status, detail)
+    def record(self, key: str, status: str, detail: str) -> None:
+        """Records the outcome of a row whose image was requested."""
+        self._record(key, status, detail)
         self.reachability.note(self.rows[key].url, status)
 
-    def _end(self, key: str, status: str, detail: str = "") -> None:
-        """Records the one outcome of a row."""
+    def _record(self, key: str, status: str, detail: str = "") -> None:
+        """Records the outcome of a row, which must not have one yet."""
         if key in self.outcomes:
-            raise RuntimeError(f"row {key} ends twice: {self.outcomes[key].status}, {status}")
+            before = self.outcomes[key].status
+            raise RuntimeError(f"row {key} has two outcomes: {before}, {status}")
         self.outcomes[key] = Outcome(key, status, _utf8(detail))
 
-    def wanted(self, row: Row) -> bool:
-        """Notes the row, and returns whether its image is wanted."""
+    def needs_image(self, row: Row) -> bool:
+        """Registers a row, and returns whether its image is needed."""
         if row.key in self.rows:
             raise UsageError(f"the source has two rows with the key {row.key}")
-        self.rows[row.key] = _bare(row)
-        if row.key in self.former:
-            self.outcomes[row.key] = self.former[row.key]
+        self.rows[row.key] = _without_image(row)
+        if row.key in self.final:
+            self.outcomes[row.key] = self.final[row.key]
             return False
         reason = reason_to_drop(row, self.filter)
         if reason is not None:
-            self._end(row.key, reason)
+            self._record(row.key, reason)
             self.previews.reject(reason, row)
         return reason is None
 
     def decoded(self, key: str, decoded: Decoded) -> None:
         """Records the row's outcome, and puts a finished image into the spool."""
-        self.end(key, decoded.status, decoded.detail)
+        self.record(key, decoded.status, decoded.detail)
         if decoded.image is not None:
             meta = {
                 "key": key,
@@ -244,10 +247,11 @@ class _Work:
 
     def counts(self) -> dict[str, int]:
         """Returns the number of rows by status."""
-        return dict(sorted(Counter(end.status for end in self.outcomes.values()).items()))
+        statuses = Counter(outcome.status for outcome in self.outcomes.values())
+        return dict(sorted(statuses.items()))
 
     def measured(self) -> dict[str, Any]:
-        """Returns the figures that the report draws."""
+        """Returns the score histograms for the report."""
         return {
             "histograms": self.filter.histograms.to_json(),
             "missing": dict(sorted(self.filter.missing.items())),
@@ -258,7 +262,10 @@ class _Work:
         return {"shapes": dict(sorted(Counter(self.sizes.values()).items()))}
 
     def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
-        """Writes the unit's files, and returns what they are; no shard if no image is kept."""
+        """Writes the unit's files, and returns their descriptions by folder.
+
+        There is no shard if no image is kept.
+        """
         unit, spool = self.unit.id, self.spool
         path = ledger.path("outcomes", unit, generation=generation)
         files = {"outcomes": write_outcomes(path, self.rows, self.outcomes)}
@@ -269,10 +276,10 @@ class _Work:
         return files
 
     def check(self) -> None:
-        """Raises `Offline` if not one host was reached, and RuntimeError if a row is lost."""
-        if self.reachability.is_offline() and not (self.reachability.ever or self.former):
+        """Raises `Offline` if no host was reached, and RuntimeError if a row is lost."""
+        if self.reachability.is_offline() and not (self.reachability.ever or self.final):
             count = len(self.reachability.hosts)
-            raise Offline(f"unit {self.unit.id}: not one of {count} hosts could be reached")
+            raise Offline(f"unit {self.unit.id}: none of {count} hosts could be reached")
         images = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
         lost = [key for key in self.rows if key not in self.outcomes]
         lost += [key for key in images if key not in self.spool]
@@ -280,38 +287,40 @@ class _Work:
             raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
 
 
-def _bare(row: Row) -> Row:
-    """Returns the row without its image, its words as every file can hold them."""
+def _without_image(row: Row) -> Row:
+    """Returns the row without its image, and with text that can be encoded as UTF-8."""
     url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
     return Row(row.key, url, _utf8(row.caption), row.width, row.height, origin=origin)
 
 
 def _utf8(text: str) -> str:
-    """Returns the text, with "?" for what is no character (JSON can spell halves of one)."""
+    """Replaces lone surrogates, which JSON can contain, with "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 # --- a retry ----------------------------------------------------------------------------------
 
 
-def _sound(ledger: Ledger, record: UnitRecord) -> bool:
-    """Returns whether the unit's files are what its record says; damaged ones are quarantined."""
-    sound = True
+def _is_intact(ledger: Ledger, record: UnitRecord) -> bool:
+    """Returns whether the unit's files match its record, and quarantines those that do not."""
+    intact = True
     for folder, info in record.files.items():
         path = ledger.root / folder / info.name
         try:
             verify_shard(path, info)
         except DamagedShard:
             quarantine(path)
-            sound = False
-    return sound
+            intact = False
+    return intact
 
 
-def _former(
+def _final(
     ledger: Ledger, before: UnitRecord, spool: Spool
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """Returns the outcomes that a retry keeps, and the images' shapes, by key; puts the images into
-    the spool."""
+    """Returns the outcomes that a retry keeps and the shapes of the existing images, by key.
+
+    Puts the existing images into the spool.
+    """
     sizes: dict[str, str] = {}
     paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
     outcomes = read_outcomes(paths["outcomes"])

@@ -1,13 +1,16 @@
-"""The second stage of preparation: a shard of images to a shard of latents.
+"""The second stage of preparation: encodes a shard of images to a shard of latents.
 
-A latent is 4 to 8 kB where the image is 30, and what the frozen encoder makes of it never changes,
-so it is computed once and stored in float16 (the posterior's mean: its spread is negligible). Text
-embeddings are many times larger than latents; a small text encoder runs inside the training step,
-and only a large one is worth storing, in shards of its own beside the latents: the tokens that the
-mask keeps, with their positions, in float16, or in bfloat16 where a value is beyond its range.
+A latent takes 4 to 8 kB where the image takes 30, and the encoder is frozen, so latents are
+computed once and stored in float16. They are the posterior's mean, since its spread is negligible.
 
-Latents of one shape (there are several if the images were put into aspect-ratio buckets) follow one
-another in a shard, in the order of the images. A latent that is not finite is counted and left out.
+Text embeddings are many times larger than latents. A small text encoder therefore runs inside the
+training step, and only a large one's embeddings are worth storing. They have their own shards
+beside the latents: the tokens that the mask keeps and their positions, in float16, or in bfloat16
+if a value is beyond its range.
+
+A shard holds the latents of one shape together, in the order of the images. There are several
+shapes if the images were put into aspect-ratio buckets. Latents that are not finite are counted and
+left out.
 """
 
 from __future__ import annotations
@@ -44,15 +47,16 @@ from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.spool import Spool
 
 EncodeImagesFn = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
-"""Images to latents, float16. It sees batches of one size, and every shape that images have."""
+"""Encodes images to latents. All batches have one size. A batch's images have one
+shape, which may differ between batches."""
 EncodeTextFn = Callable[[Sequence[str]], Conditioning]
-"""Captions to tokens, mask and pooled vector, on the host."""
+"""Encodes captions to tokens, mask and pooled vector, on the host."""
 NOT_FINITE = "not_finite"
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """What the stage needs, made where it is used."""
+    """The encoders that the stage calls, in the process that uses them."""
 
     encode: EncodeImagesFn
     encode_text: EncodeTextFn | None = None
@@ -60,10 +64,10 @@ class Encoders:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One image of a shard, decoded."""
+    """One decoded image of a shard."""
 
     row: int
-    """Its number in the shard."""
+    """The image's number in the shard."""
     key: str
     caption: str
     meta: dict[str, Any]
@@ -72,7 +76,7 @@ class StoredImage:
 
 @dataclass
 class _Measured:
-    """Sums over what is kept."""
+    """Statistics of the latents and texts that are kept."""
 
     shapes: dict[str, int] = field(default_factory=dict)
     cells: int = 0
@@ -82,7 +86,7 @@ class _Measured:
     text: dict[str, Any] | None = None
 
     def add(self, latents: Float[np.ndarray, "h w c"]) -> None:
-        """Counts one latent."""
+        """Adds one latent to the sums."""
         exact = latents.astype(np.float64).reshape(-1, latents.shape[-1])
         sums, squares = exact.sum(axis=0).tolist(), np.square(exact).sum(axis=0).tolist()
         self.sum = [a + b for a, b in zip(self.sum or [0.0] * len(sums), sums, strict=True)]
@@ -94,7 +98,7 @@ class _Measured:
         self.shapes[name] = self.shapes.get(name, 0) + 1
 
     def plain(self) -> dict[str, Any]:
-        """For the unit's record."""
+        """Returns the statistics as plain JSON values, for the unit's record."""
         return {
             "shapes": dict(sorted(self.shapes.items())),
             "cells": self.cells,
@@ -112,21 +116,22 @@ def prepare_latents(
     encoders: Encoders,
     batch_size: int = 64,
 ) -> UnitRecord:
-    """Does a unit, unless it is done from the very same images, and returns its record.
+    """Encodes a unit, unless its latents exist and were images from the same images.
 
-    Raises `Unfinished` if the first stage is not done, `DamagedShard` if its shard is damaged (the
-    shard is set aside then, and the first stage makes it again), and `files.DiskFull`.
+    Returns the unit's record. Raises `Unfinished` if the first stage is not done, and
+    `files.DiskFull`. Raises `DamagedShard` if the images' shard is damaged, which is then
+    quarantined and which the first stage makes again.
     """
     first, ledger = Ledger(out, "images"), Ledger(out, "latents")
-    made = first.read(unit)
-    if made is None:
+    images = first.read(unit)
+    if images is None:
         raise Unfinished(f"unit {unit}: its images are not prepared in {first.root}")
-    info = made.files.get("images")
+    info = images.files.get("images")
     source = info.sha256 if info else ""
     before = ledger.done(unit, source=source)
     if before is not None:
         return before
-    begun = time.monotonic()
+    started = time.monotonic()
     files: dict[str, ShardInfo] = {}
     with Spool(out / "latents") as latents, Spool(out / "latents") as texts:
         encoding = _Encoding(latents, texts)
@@ -140,17 +145,17 @@ def prepare_latents(
             encoding.run(path, encoders, batch_size)
         for folder, spool in (("latents", latents), ("text", texts)):
             if len(spool):
-                shard = ledger.path(folder, unit, generation=made.generation)
-                files[folder] = write_shard(shard, (spool[key] for *_, key in encoding.kept))
-    counts = {"ok": len(encoding.kept), NOT_FINITE: len(encoding.measured.dropped)}
+                shard = ledger.path(folder, unit, generation=images.generation)
+                files[folder] = write_shard(shard, (spool[key] for *_, key in encoding.entries))
+    counts = {"ok": len(encoding.entries), NOT_FINITE: len(encoding.measured.dropped)}
     record = UnitRecord(
         unit=unit,
         files=files,
         counts={name: count for name, count in counts.items() if count},
-        generation=made.generation,
+        generation=images.generation,
         source=source,
         measured=encoding.measured.plain(),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
     )
     ledger.commit(record)
     return record
@@ -158,11 +163,11 @@ def prepare_latents(
 
 @dataclass
 class LatentStage:
-    """`prepare_latents` with encoders that are made once, in the process that does the work."""
+    """`prepare_latents` as an engine calls it: each process makes the encoders once."""
 
     out: Path
     make: Callable[[], Encoders]
-    """Loads the encoders; must pickle."""
+    """The function that loads the encoders; it must be picklable."""
     batch_size: int = 64
     _encoders: Encoders | None = field(default=None, init=False, repr=False)
 
@@ -178,7 +183,7 @@ class LatentStage:
 
 
 def stored_images(path: Path, *, ahead: int = 256) -> Iterator[StoredImage]:
-    """The images of a shard in order, decoded by threads up to `ahead` images in advance."""
+    """Yields the images of a shard in order. Threads decode up to `ahead` images in advance."""
 
     def decode(row: int, record: bytes) -> StoredImage:
         arrays, meta = unpack(record)
@@ -197,52 +202,54 @@ def stored_images(path: Path, *, ahead: int = 256) -> Iterator[StoredImage]:
 
 @dataclass
 class _Encoding:
-    """What comes of the images of one shard."""
+    """The latents and texts of one shard of images, while it is encoded."""
 
     latents: Spool
     texts: Spool
     measured: _Measured = field(default_factory=_Measured)
-    kept: list[tuple[str, int, str]] = field(default_factory=list)
-    """Shape, row and key of what is kept; sorted, it is the order of the new shards."""
+    entries: list[tuple[str, int, str]] = field(default_factory=list)
+    """Shape, row and key of each kept image. Sorted, this is the order of the new shards."""
 
     def add(
         self, sample: StoredImage, latent: Float[np.ndarray, "h w c"], text: bytes | None
     ) -> None:
-        """Keeps one latent, with its text if that is stored."""
+        """Adds one latent, and its text if texts are stored."""
         meta = {"key": sample.key, "caption": sample.caption, **sample.meta}
         self.latents[sample.key] = pack({"latents": latent}, meta)
         if text is not None:
             self.texts[sample.key] = text
         self.measured.add(latent)
-        self.kept.append((shape_name(latent.shape), sample.row, sample.key))
+        self.entries.append((shape_name(latent.shape), sample.row, sample.key))
 
     def run(self, path: Path, encoders: Encoders, batch_size: int) -> None:
-        """Encodes the shard."""
+        """Encodes the shard in batches of `batch_size` images."""
         images = stored_images(path, ahead=4 * batch_size)
         for batch in batches_by_shape(images, batch_size, shape=lambda one: one.image.shape):
             full = padded(batch, batch_size)
             raw = np.asarray(encoders.encode(np.stack([sample.image for sample in full])))
             with np.errstate(over="ignore"):
                 latents = raw[: len(batch)].astype(np.float16)
-            good = [bool(np.isfinite(latent).all()) for latent in latents]
+            finite = [bool(np.isfinite(latent).all()) for latent in latents]
             texts: list[bytes | None] = [None] * len(batch)
             if encoders.encode_text is not None:
                 encoded = encoders.encode_text([sample.caption for sample in full])
                 texts = _texts(encoded, batch, self.measured)
-                good = [fine and text is not None for fine, text in zip(good, texts, strict=True)]
-            for sample, latent, text, fine in zip(batch, latents, texts, good, strict=True):
-                if fine:
+                finite = [
+                    fine and text is not None for fine, text in zip(finite, texts, strict=True)
+                ]
+            for sample, latent, text, is_finite in zip(batch, latents, texts, finite, strict=True):
+                if is_finite:
                     self.add(sample, latent, text)
                 else:
                     self.measured.dropped.append(sample.key)
         self.measured.dropped.sort()
-        self.kept.sort()
+        self.entries.sort()
 
 
 def _texts(
     conditioning: Conditioning, batch: Sequence[StoredImage], measured: _Measured
 ) -> list[bytes | None]:
-    """One record a caption; None where a value is not finite."""
+    """Returns one record for each caption, or None if a value is not finite."""
     tokens = np.asarray(conditioning.tokens)
     mask = np.asarray(conditioning.mask)
     pooled = None if conditioning.pooled is None else np.asarray(conditioning.pooled)
@@ -270,7 +277,7 @@ def _texts(
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:
-    """In float16, or in bfloat16 where a value is beyond its range."""
+    """Converts an array to float16, or to bfloat16 if a value is beyond float16's range."""
     exact = array.astype(np.float32)
     with np.errstate(over="ignore"):
         half = exact.astype(np.float16)

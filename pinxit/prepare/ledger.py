@@ -1,8 +1,8 @@
-"""The commit records that a prepared dataset grows from, and the manifest gathered from them.
+"""Writes the commit records of a prepared dataset's units, and gathers them into the manifest.
 
-A unit that is done again (a retry of failed rows) gets files of a new name, ``<unit>~1…``; its
-record changes from the old files to the new ones in one rename, and the old ones go afterwards.
-The folder's layout is drawn in `pinxit.data.prepared.manifest`.
+When a unit is done again (a retry of failed rows), its files get new names, ``<unit>~1…``. One
+rename of its record switches from the old files to the new ones, and then the old ones are removed.
+`pinxit.data.prepared.manifest` shows the folder's layout.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
 SKIPPED = "skipped"
-"""The folder beside those of the commits that says which units were left out."""
+"""The folder with the units that were left out, beside the folders of commit records."""
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
 class UnitRecord:
-    """The commit of one unit in one stage: what was written, and what became of its rows."""
+    """The commit record of one unit in one stage: the files written and the rows by status."""
 
     unit: str
     files: Mapping[str, ShardInfo]
-    """Folder to the file in it. A stage leaves out a file that it has no use for."""
+    """The unit's file in each folder. A folder is absent if the unit has no file in it."""
     counts: Mapping[str, int]
-    """Rows by status; in the stage of the latents, records by "ok" and "not_finite"."""
+    """Number of rows by status; in the latents stage, of records by "ok" and "not_finite"."""
     generation: int = 0
-    """How often its failed rows were tried again."""
+    """Number of times that the failed rows were retried."""
     source: str = ""
-    """SHA-256 of the image shard that was encoded (stage of the latents)."""
+    """SHA-256 of the image shard that was encoded (latents stage only)."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """Score histograms (images); shapes and sums over the latents' channels (latents)."""
+    """Score histograms (images stage), or shapes and sums over the channels (latents stage)."""
     seconds: float = 0.0
-    """How long it took; the only part that differs from run to run."""
+    """The time it took, the only value that differs between equal runs."""
 
 
 class Ledger:
@@ -55,52 +55,53 @@ class Ledger:
 
     @property
     def about(self) -> Path:
-        """What the stage was begun with."""
+        """The path of the stage's settings."""
         return self.root / f"{self.stage}.json"
 
     def begin(self, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None) -> None:
-        """Records what decides the content (`identity`) and what does not (`notes`).
+        """Records the settings that determine the content (`identity`) and the others (`notes`).
 
-        Raises if the stage was begun with another identity: a dataset is made in one way.
+        Raises `UsageError` if the stage was started with another identity, because all units of a
+        dataset must be made with the same settings.
         """
-        given = plain({"format": FORMAT, **identity})
+        current = plain({"format": FORMAT, **identity})
         before = self.identity()
-        if before is not None and before != given:
-            changed = differences(before, given)
+        if before is not None and before != current:
+            changed = differences(before, current)
             raise UsageError(
-                f"{self.root} was begun with other settings: {'; '.join(changed)}; "
-                "give the same ones, or another folder"
+                f"{self.root} was started with other settings: {'; '.join(changed)}; "
+                "use the same settings, or another folder"
             )
-        write_json(self.about, {"identity": given, "notes": plain(notes or {})})
+        write_json(self.about, {"identity": current, "notes": plain(notes or {})})
 
     def identity(self) -> dict[str, Any] | None:
-        """What the stage was begun with; None before that."""
-        return self._begun("identity")
+        """Returns the identity that the stage was started with, or None if it was not started."""
+        return self._read_about("identity")
 
     def notes(self) -> dict[str, Any]:
-        """What the last `begin` noted."""
-        return self._begun("notes") or {}
+        """Returns the notes of the last `begin`."""
+        return self._read_about("notes") or {}
 
-    def _begun(self, part: str) -> dict[str, Any] | None:
-        """One part of what `begin` wrote; None before that."""
+    def _read_about(self, part: str) -> dict[str, Any] | None:
+        """Reads one part of the file that `begin` wrote, or returns None if there is no file."""
         if not self.about.is_file():
             return None
         about = read_json(self.about)
         if not isinstance(about.get(part), dict):
-            raise UsageError(f"{self.about} is damaged: it lacks {part!r}")
+            raise UsageError(f"{self.about} is damaged: {part!r} is missing")
         return about[part]
 
     def path(self, folder: str, unit: str, *, generation: int = 0) -> Path:
-        """Where a unit's file in one of the stage's folders lies."""
+        """Returns the path of a unit's file in one of the stage's folders."""
         mark = f"~{generation}" if generation else ""
         return self.root / folder / f"{safe(unit)}{mark}{STAGES[self.stage][folder]}"
 
     def record_path(self, unit: str) -> Path:
-        """Where the commit of a unit lies."""
+        """Returns the path of a unit's commit record."""
         return self.root / "units" / self.stage / f"{safe(unit)}.json"
 
     def read(self, unit: str) -> UnitRecord | None:
-        """The commit of a unit, or None."""
+        """Reads a unit's commit record. Returns None if it is absent or unreadable."""
         try:
             raw = json.loads(self.record_path(unit).read_text())
             files = {folder: ShardInfo(**info) for folder, info in raw.pop("files").items()}
@@ -109,27 +110,30 @@ class Ledger:
             return None  # absent or unreadable: the unit is done again
 
     def skip(self, unit: str, reason: str) -> None:
-        """Leaves a unit out of the manifest, until it is done after all."""
+        """Leaves a unit out of the manifest until it is done."""
         write_json(self._skip_path(unit), {"unit": unit, "reason": reason})
 
     def unskip(self, unit: str) -> None:
-        """Takes `skip` back."""
+        """Undoes `skip`."""
         self._skip_path(unit).unlink(missing_ok=True)
 
     def skipped(self) -> dict[str, str]:
-        """The units that are left out, with the reason."""
-        found = {}
+        """Returns the reason for each unit that is left out."""
+        reasons = {}
         for path in sorted((self.root / "units" / SKIPPED).glob("*.json")):
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                said = json.loads(path.read_text())
-                found[str(said["unit"])] = str(said["reason"])
-        return found
+                record = json.loads(path.read_text())
+                reasons[str(record["unit"])] = str(record["reason"])
+        return reasons
 
     def _skip_path(self, unit: str) -> Path:
         return self.root / "units" / SKIPPED / f"{safe(unit)}.json"
 
     def done(self, unit: str, *, source: str = "") -> UnitRecord | None:
-        """The commit of a unit whose files are there, made from `source`; otherwise None."""
+        """Returns a unit's record if the unit is done, else None.
+
+        A unit is done if its record has this `source` and its files exist in the recorded sizes.
+        """
         record = self.read(unit)
         if record is None or record.source != source:
             return None
@@ -140,7 +144,7 @@ class Ledger:
         return record
 
     def commit(self, record: UnitRecord) -> None:
-        """Makes the unit done, in one rename; then removes the files of the commit before."""
+        """Writes the record in one rename, then removes the files of the previous record."""
         before = self.read(record.unit)
         write_json(self.record_path(record.unit), asdict(record))
         for folder, info in (before.files if before else {}).items():
@@ -149,14 +153,14 @@ class Ledger:
 
 
 def safe(unit: str) -> str:
-    """The id, if it may be part of a file's name."""
+    """Returns the id, or raises `UsageError` if it cannot be part of a file name."""
     if not SAFE.fullmatch(unit):
-        raise UsageError(f"unit: {unit!r} is no valid id; valid: letters, digits, '.', '_', '-'")
+        raise UsageError(f"unit: {unit!r} is not a valid id; valid: letters, digits, '.', '_', '-'")
     return unit
 
 
 def unit_of(name: str) -> str | None:
-    """The unit that a file's name belongs to."""
+    """Returns the unit that a file of this name belongs to, or None for other files."""
     for suffix in (SUFFIX, ".parquet", ".json"):
         if name.endswith(suffix):
             return name[: -len(suffix)].partition("~")[0]
@@ -170,10 +174,11 @@ def gather(
     *,
     skipped: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The manifest of these units from their commits; `Unfinished` if one lacks in `stage`.
+    """Gathers the commit records of these units into a manifest.
 
-    Latents that are there are part of it if they are complete and of these images. Units that the
-    first stage left out are only named, as are those `skipped` before.
+    Raises `Unfinished` if a unit is not done in `stage`. Existing latents are included if they are
+    complete and were made from these images. Units in `skipped` and those that the first stage left
+    out are only listed as skipped.
     """
     records: dict[Stage, list[UnitRecord]] = {}
     skipped = {**(skipped or {}), **_left_out(root, units)}
@@ -188,12 +193,12 @@ def gather(
                     raise
     identity = Ledger(root, "latents" if "latents" in records else "images").identity()
     if identity is None:
-        raise Unfinished(f"{root}: the stage {stage!r} was not begun")
+        raise Unfinished(f"{root}: the stage {stage!r} was not started")
     files = {
-        folder: tuple(record.files.get(folder) for record in found)
-        for name, found in records.items()
+        folder: tuple(record.files.get(folder) for record in of_stage)
+        for name, of_stage in records.items()
         for folder in STAGES[name]
-        if any(folder in record.files for record in found)
+        if any(folder in record.files for record in of_stage)
     }
     total: Counter[str] = Counter()
     for record in records.get("images", ()):
@@ -201,22 +206,25 @@ def gather(
     latents, text = _measure(records["latents"]) if "latents" in records else (None, None)
     shapes = [record.measured.get("shapes") for record in records.get("images", ())]
     images = {"shapes": shapes} if shapes and None not in shapes else None
-    ends = dict(sorted(total.items()))
-    return Manifest(identity, tuple(units), files, ends, latents, text, images, skipped)
+    counts = dict(sorted(total.items()))
+    return Manifest(identity, tuple(units), files, counts, latents, text, images, skipped)
 
 
 def _left_out(root: Path, units: Sequence[str]) -> dict[str, str]:
-    """The units that the first stage left out, with the reason."""
+    """Returns the reason for each unit that the first stage left out."""
     ledger = Ledger(root, "images")
-    said = ledger.skipped()
-    return {unit: said[unit] for unit in units if unit in said and ledger.read(unit) is None}
+    reasons = ledger.skipped()
+    return {unit: reasons[unit] for unit in units if unit in reasons and ledger.read(unit) is None}
 
 
 def _all(
     ledger: Ledger, units: Sequence[str], images: Sequence[UnitRecord] | None
 ) -> list[UnitRecord]:
-    """The commits of all units, in their order; of latents, those made from these images."""
-    found: list[UnitRecord] = []
+    """Reads the commit records of all units, in order. Raises `Unfinished` if one is missing.
+
+    With `images`, the records of the first stage, a record must have been made from these images.
+    """
+    records: list[UnitRecord] = []
     missing: list[str] = []
     for number, unit in enumerate(units):
         record = ledger.read(unit)
@@ -226,17 +234,17 @@ def _all(
         if record is None:
             missing.append(unit)
         else:
-            found.append(record)
+            records.append(record)
     if missing:
         raise Unfinished(
             f"{ledger.root}: {len(missing)} of {len(units)} units are not done in the stage "
             f"{ledger.stage!r} (the first: {missing[0]})"
         )
-    return found
+    return records
 
 
 def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What the manifest says of latents and text: the units' sums, put together."""
+    """Returns the statistics of all latents and of all texts, from the sums of the units."""
     measured = [record.measured for record in records]
     cells = sum(unit["cells"] for unit in measured)
     channels = range(max((len(unit["sum"]) for unit in measured), default=0))

@@ -1,4 +1,4 @@
-"""The settings of `pinxit prepare`, and what is refused before anything is fetched."""
+"""The settings of `pinxit prepare`, and their checks before anything is fetched."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pinxit.data.sources.columns import named_columns
 from pinxit.prepare.engines.choose import ENGINES
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
-"""Settings of the text that `store_text` stores."""
+"""The settings that only `store_text` uses."""
 FETCHING = ("limit", "retry_failed", "skip_failed")
-"""Settings of the first stage that change what it does with the source."""
+"""The settings that only the first stage uses."""
 
 
 @dataclass(frozen=True)
@@ -25,63 +25,65 @@ class PrepareOptions:
     """Options of `pinxit prepare`."""
 
     source: tuple[str, ...] = ()
-    """Name of the source, also as a plain word: pinxit prepare coyo --out DIR."""
+    """Name of the source, with or without --source: pinxit prepare coyo --out DIR."""
     out: str | None = None
     """The folder of the prepared dataset."""
     find_duplicates: str | None = None
-    """Prepare nothing, but write the list of the whole set's duplicates to this file, to be named
-    in filters.duplicates then."""
+    """Only write the list of the whole source's duplicates to this file, for a later preparation
+    with filters.duplicates; no dataset is prepared."""
     dataset_path: str | None = None
-    """A file, folder, glob, URL or dataset of the hub, in place of the released one."""
+    """A file, folder, glob, URL or Hub dataset to read instead of the source's default."""
     dataset_revision: str | None = None
-    """Commit or branch of a dataset on the hub."""
+    """Commit or branch of a dataset on the Hub."""
     columns: tuple[str, ...] = ()
-    """Names of columns, where they are unusual: caption=long_caption url=link."""
+    """Names of columns that differ from the usual ones: caption=long_caption url=link."""
     unit_rows: int = 10_000
-    """Rows of a unit of work, about: what a crash costs at most."""
+    """Approximate rows in a unit of work, which is the most that a crash can lose."""
     limit: int | None = None
-    """Rows of the source to look at, rounded up to whole units; none: all."""
+    """Number of the source's rows to process, rounded up to whole units. Default: all."""
     stage: Literal["all", "images", "latents"] = "all"
-    """What to do: fetch images, encode those that are there, or one after the other."""
+    """The stages to run: images (fetch them), latents (encode the existing images), or all."""
     retry_failed: bool = False
-    """Take up the rows again that failed in a way that may heal."""
+    """Retry the rows that failed for a reason that may be temporary."""
     skip_failed: bool = False
-    """Leave out units of the source that fail by themselves, such as a damaged file, and finish the
-    others; the manifest names them, and the next run tries them again."""
+    """Leave out units that fail because of their own data, such as a damaged file, and finish the
+    others. The manifest lists the units left out, and the next run tries them again."""
     engine: str = "local"
-    """local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
+    """The engine: local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
     address: str | None = None
-    """Address of a Ray cluster; none: one on this machine."""
+    """Address of a Ray cluster. Default: a new cluster on this machine."""
     rank: int | None = None
-    """This command's number among `world`; none: as Slurm says."""
+    """This command's number among `world`, from 0. Default: Slurm's."""
     world: int | None = None
-    """Commands that share the units."""
+    """Number of commands that share the units. Default: Slurm's."""
     workers: int = 2
-    """Units fetched at the same time, each with `images.workers` decoding processes."""
+    """Number of units done at the same time, each with `images.workers` decoding processes."""
     latent_workers: int = 1
-    """Processes that encode, each on all devices it sees: 1 (this process) on TPUs and GPUs."""
+    """Number of processes that encode, each on all devices that it sees. On TPUs and GPUs this
+    must be 1, which is this process."""
     image_size: int = 256
     """Side of the images, in pixels."""
     vae: str = "sd"
-    """tiny, sd, sdxl, none (keep images alone), a directory or a repository id."""
+    """The autoencoder: tiny, sd, sdxl, a directory, a repository id, or none (store only images).
+    """
     store_text: bool = False
-    """Also store text embeddings (worth it for T5; CLIP is cheaper to run in each step)."""
+    """Also store text embeddings. This pays off for T5; CLIP is cheaper to run in each step."""
     text_encoder: str = "t5"
-    """Whose embeddings `store_text` stores; of two joined by +, those of the T5."""
+    """The text encoder for `store_text`; of two joined by +, the T5's embeddings are stored."""
     text_max_tokens: int | None = None
-    """Tokens of a caption that are read; none: as many as the text encoder's own default."""
+    """Maximum number of tokens of a caption. Default: the text encoder's own."""
     caption_cleaning: Literal["stock", "light", "none"] = "stock"
-    """What is done to captions before they are encoded; the shards keep them as they are."""
+    """The cleaning of captions before they are encoded; the shards hold the original captions."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the encoders."""
+    """The dtype in which the encoders compute."""
     encode_batch: int = 64
-    """Images encoded together."""
+    """Number of images encoded together."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Which rows are worth fetching."""
+    """Settings that select the rows to fetch."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
-    """How images are fetched."""
+    """Settings for fetching images."""
     images: ImageConfig = field(default_factory=ImageConfig)
-    """How images are decoded and cropped; their size is image_size."""
+    """Settings for decoding and cropping images; image_size sets their size."""
 
     def __post_init__(self) -> None:
         choice("engine", self.engine, ENGINES)
@@ -92,42 +94,42 @@ class PrepareOptions:
         self._check_use()
 
     def _check_use(self) -> None:
-        """Raises for a setting that would do nothing."""
-        nothing: list[tuple[str, object, str]] = []
+        """Raises for a setting that would have no effect."""
+        unused: list[tuple[str, object, str]] = []
         if not self.store_text:
-            why = "of no use without store_text"
-            nothing += [(name, getattr(PrepareOptions, name), why) for name in TEXT]
+            reason = "not used without --store_text 1"
+            unused += [(name, getattr(PrepareOptions, name), reason) for name in TEXT]
         if self.stage == "latents":
-            why = "of no use to stage latents, which takes the images that are there"
-            nothing += [(name, getattr(PrepareOptions, name), why) for name in FETCHING]
+            reason = "not used by --stage latents, which encodes all existing images"
+            unused += [(name, getattr(PrepareOptions, name), reason) for name in FETCHING]
         if self.vae == "none":
-            nothing.append(("store_text", False, "of no use with vae none, which encodes nothing"))
-        for name, default, problem in nothing:
+            unused.append(("store_text", False, "not used with --vae none, which encodes nothing"))
+        for name, default, problem in unused:
             if getattr(self, name) != default:
                 raise UsageError(name, getattr(self, name), problem=problem)
         if self.images.size not in (ImageConfig.size, self.image_size):
-            problem = "of no use here: the size is image_size"
+            problem = "not used here: set image_size instead"
             raise UsageError("images.size", self.images.size, problem=problem)
         if self.stage == "latents" and self.vae == "none":
-            raise UsageError("vae", "none", problem="without latents to make")
+            raise UsageError("vae", "none", problem="not possible with --stage latents")
 
     @property
     def encodes(self) -> bool:
-        """Whether there is a second stage."""
+        """Whether this command runs the second stage."""
         return self.stage != "images" and self.vae != "none"
 
     @property
     def name(self) -> str:
         """The source's name."""
         if len(self.source) != 1:
-            given = " ".join(self.source) or None
-            raise UsageError("source", given, problem="not one name", valid=list(SOURCES))
+            names = " ".join(self.source) or None
+            raise UsageError("source", names, problem="not one name", valid=list(SOURCES))
         choice("source", self.source[0], SOURCES)
         return self.source[0]
 
     @property
     def folder(self) -> Path:
-        """Where to."""
+        """The output folder."""
         if self.out is None:
             raise UsageError("out", None, problem="missing", valid="a folder: --out DIR")
         folder = Path(self.out).expanduser()

@@ -1,6 +1,7 @@
-"""The outcomes of a unit's rows, one line a row, as a Parquet file.
+"""Reads and writes the outcomes of a unit's rows as a Parquet file.
 
-``outcomes/<unit>.parquet`` holds, in the order of the unit's rows: key, url, status, detail.
+``outcomes/<unit>.parquet`` has the columns key, url, status and detail, and one line for each row,
+in the order of the unit's rows.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pinxit.files import whole
 def write_outcomes(
     path: Path, rows: Mapping[str, Row], outcomes: Mapping[str, Outcome]
 ) -> ShardInfo:
-    """Writes one line a row, in their order: key, url, status, detail."""
+    """Writes the outcomes of `rows` in their order, and returns the file's description."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ends = [outcomes[key] for key in rows]
+    ordered = [outcomes[key] for key in rows]
     table = pa.table(
         {
             "key": pa.array(list(rows), pa.string()),
             "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
-            "status": pa.array([end.status for end in ends], pa.string()),
-            "detail": pa.array([end.detail for end in ends], pa.string()),
+            "status": pa.array([outcome.status for outcome in ordered], pa.string()),
+            "detail": pa.array([outcome.detail for outcome in ordered], pa.string()),
         }
     )
     with whole(path) as temporary:
@@ -39,7 +40,7 @@ def write_outcomes(
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """What `write_outcomes` wrote."""
+    """Reads the outcomes that `write_outcomes` wrote, in the order of the rows."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["key", "status", "detail"])

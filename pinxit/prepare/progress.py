@@ -1,4 +1,4 @@
-"""How far a stage of a preparation is, and the function that is told of it."""
+"""The progress of a stage of a preparation, and the type of the function that observes it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from pinxit.prepare.engines.base import UnitResult
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a stage is."""
+    """The progress of a stage."""
 
     stage: str
-    """A `manifest.Stage`, or another part of a long job."""
+    """The name of a `manifest.Stage`, or of another part of a long job."""
     units: int
-    """Units that this command sees to."""
+    """Number of units that this command is responsible for."""
     done: int
-    """Of them, those that are done."""
+    """Number of these units that are done."""
     failed: int
+    """Number of these units that failed."""
     rows: int
-    """Rows done since the start of this command."""
+    """Rows done since this command started."""
     counts: Mapping[str, int]
-    """These rows by status."""
+    """The same rows by status."""
     seconds: float
-    """Since the start of this command."""
+    """Seconds since this command started."""
     fresh: int
-    """Units done since then."""
+    """Units done since this command started."""
 
     @property
     def rate(self) -> float:
-        """Rows per second."""
+        """The speed in rows per second."""
         return self.rows / self.seconds if self.seconds else 0.0
 
     @property
     def eta(self) -> float | None:
-        """Seconds until the stage is done, at the rate so far; None before the first unit."""
+        """The seconds until the stage is done, at the rate so far; None before the first unit."""
         left = self.units - self.done - self.failed
         return self.seconds / self.fresh * left if self.fresh else None
 
 
 WatchFn = Callable[[StageProgress, UnitResult | None], None]
-"""Told of the state at the start, and of every unit as it ends."""
+"""Called at the start with no result, and then with the result of each unit."""
 
 
 def no_watch(progress: StageProgress, result: UnitResult | None) -> None:
-    """Nobody watches."""
+    """Ignores the progress."""

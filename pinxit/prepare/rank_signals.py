@@ -1,7 +1,7 @@
-"""What ranks tell one another in the folder that they share.
+"""Signals between ranks, as files in the folder that they share.
 
-A rank whose images are done waits for those of the others. One that ends with failures leaves
-``failed-<rank>.json``, so that the others stop waiting; its next start takes that away.
+A rank whose images are done waits for the images of the others. A rank that ends with failures
+leaves ``failed-<rank>.json``, so that the others stop waiting. Its next start removes the file.
 """
 
 from __future__ import annotations
@@ -18,49 +18,50 @@ from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.ranks import RankEngine
 
 POLL = 10.0
-"""Seconds between looks at what other ranks have done."""
+"""Seconds between two checks of the other ranks' progress."""
 
 
 def begin(root: Path, engine: Engine) -> None:
-    """Takes back what this rank said when it ended last."""
+    """Removes the signal that this rank may have left when it last ended."""
     if isinstance(engine, RankEngine):
-        _note(root, engine.rank).unlink(missing_ok=True)
+        _signal_path(root, engine.rank).unlink(missing_ok=True)
 
 
 def give_up(root: Path, engine: Engine, reason: str) -> None:
-    """Tells the other ranks that this one has ended, with units undone."""
+    """Tells the other ranks that this one has ended without finishing its units."""
     if isinstance(engine, RankEngine) and root.is_dir():
-        write_json(_note(root, engine.rank), {"rank": engine.rank, "reason": reason})
+        write_json(_signal_path(root, engine.rank), {"rank": engine.rank, "reason": reason})
 
 
 def given_up(root: Path) -> dict[int, str]:
-    """The ranks that have ended with units undone, with the reason."""
-    found = {}
+    """Returns the reason of each rank that has ended without finishing its units."""
+    reasons = {}
     for path in sorted(root.glob("failed-*.json")):
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            said = json.loads(path.read_text())
-            found[int(said["rank"])] = str(said["reason"])
-    return found
+            signal = json.loads(path.read_text())
+            reasons[int(signal["rank"])] = str(signal["reason"])
+    return reasons
 
 
 def await_units(root: Path, units: Iterable[str], *, poll: float | None = None) -> str:
-    """Waits until the manifest lists all of these units; otherwise why that will not be. `poll` is
-    in seconds, by default `POLL`.
+    """Waits until the manifest lists all of these units, and returns an empty string.
 
-    What a rank said counts at the second look: one that has only just started takes it back.
+    If other ranks end without finishing their units, returns a description of the reasons. `poll`
+    is the time between checks in seconds, by default `POLL`. A signal counts if it is still there
+    at the next check, because a rank that has just restarted removes its old one.
     """
-    wanted, before = set(units), dict[int, str]()
+    expected, before = set(units), dict[int, str]()
     while True:
         with contextlib.suppress(Unfinished):
             manifest = Manifest.read(root)
-            if wanted <= {*manifest.units, *manifest.skipped}:
+            if expected <= {*manifest.units, *manifest.skipped}:
                 return ""
         now = given_up(root)
-        if said := [f"rank {rank}: {why}" for rank, why in now.items() if before.get(rank) == why]:
-            return f"other ranks have ended with units undone ({'; '.join(said)})"
+        if ended := [f"rank {n}: {reason}" for n, reason in now.items() if before.get(n) == reason]:
+            return f"other ranks have ended without finishing their units ({'; '.join(ended)})"
         before = now
         time.sleep(POLL if poll is None else poll)
 
 
-def _note(root: Path, rank: int) -> Path:
+def _signal_path(root: Path, rank: int) -> Path:
     return root / f"failed-{rank}.json"

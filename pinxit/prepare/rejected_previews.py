@@ -1,8 +1,8 @@
-"""A few small pictures of what the filters turn away, so that thresholds can be judged by eye.
+"""Thumbnails of images that the filters reject, so that thresholds can be judged by eye.
 
-Of the first units prepared, a handful of rejected images for each reason is fetched (or taken from
-the source) and kept as thumbnails, beside the dataset and not part of it. What was rejected as
-unsafe or is on a block list is never fetched, let alone shown.
+For the first units prepared, a few rejected images for each reason are fetched, or taken from the
+source, and stored as thumbnails beside the dataset, of which they are not part. Images that were
+rejected as unsafe or because of a block list are never fetched or shown.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pinxit.data.row import Row
 
 FOLDER = "previews"
 UNITS = 40
-"""Units that contribute."""
+"""The number of units from which thumbnails are made."""
 SIDE = 128
 """Longer side of a thumbnail, in pixels."""
 HIDDEN = frozenset({"filtered_nsfw", "filtered_domain"})
-"""Reasons whose images are not looked at."""
+"""The reasons for which no thumbnails are made."""
 Lazy = Callable[[Iterable[tuple[str, Any]]], Iterator[tuple[str, Any]]]
 
 
 class Previews:
-    """Collects rejected rows of one unit, at most `each` for a reason, and keeps their pictures."""
+    """Collects rejected rows of one unit, at most `each` for a reason, and stores thumbnails."""
 
     def __init__(self, root: Path, each: int) -> None:
         folder = root / FOLDER
@@ -41,14 +41,14 @@ class Previews:
         self._rows: dict[str, list[Row]] = {}
 
     def reject(self, reason: str, row: Row) -> None:
-        """Takes note of a row that a filter turned away."""
+        """Notes a row that a filter rejected, if a thumbnail of it may be stored."""
         if reason.startswith("filtered_") and reason not in HIDDEN:
             rows = self._rows.setdefault(reason, [])
             if len(rows) < self.each:
                 rows.append(row)
 
     def write(self, unit: str, *, fetch: Lazy, decode: Lazy) -> None:
-        """Fetches and decodes what was noted, and writes the thumbnails that this gave."""
+        """Fetches and decodes the noted rows, and writes the thumbnails of the successes."""
         noted = {row.key: (reason, row) for reason, rows in self._rows.items() for row in rows}
         if not noted:
             return
@@ -73,14 +73,14 @@ class Previews:
 
 
 def thumbnail(image: UInt8[np.ndarray, "h w 3"], *, side: int = SIDE) -> UInt8[np.ndarray, "a b 3"]:
-    """The image with a longer side of at most `side` pixels."""
+    """Returns the image reduced so that its longer side is at most `side` pixels."""
     picture = Image.fromarray(image)
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return np.asarray(picture)
 
 
 def read_previews(root: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(reason, caption, JPEG) of every thumbnail there is."""
+    """Yields (reason, caption, JPEG) of every stored thumbnail."""
     for path in sorted((root / FOLDER).glob(f"*{SUFFIX}")):
         with contextlib.suppress(DamagedShard), ShardReader(path) as reader:
             for record in reader:

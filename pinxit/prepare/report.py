@@ -1,7 +1,7 @@
-"""One self-contained page that tells a preparation: figures, ends of all rows, pictures, settings.
+"""Writes the HTML report of a preparation: figures, outcomes of all rows, pictures and settings.
 
-Captions and details come from strangers; nothing of theirs gets into the page unescaped, and the
-page has no scripts.
+The page is self-contained and has no scripts. Captions and error details come from untrusted
+sources, so all text is escaped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pinxit.prepare.report_pictures import (
 
 REPORT = "report.html"
 PICTURES = "report"
-"""The folder of the pictures, beside the page, which bears them as well."""
+"""The folder beside the page with the pictures, which the page also embeds."""
 STYLE = """
 body { max-width: 84rem }
 figure { margin: 0 }
@@ -55,7 +55,10 @@ td:first-child, td:nth-child(2), th { text-align: left }
 def write_preparation_report(
     root: Path, *, command: Sequence[str] = (), failed: Sequence[UnitResult] = ()
 ) -> Path:
-    """Writes ``report.html`` and its pictures for what is done so far; returns its path."""
+    """Writes ``report.html`` and its pictures for the units done so far, and returns its path.
+
+    `command` is the command line, and `failed` are the units that failed in it.
+    """
     records = all_records(root)
     counts: Counter[str] = Counter()
     for record in records:
@@ -70,13 +73,16 @@ def write_preparation_report(
     for label, units in (("Units that failed", reasons), ("Units left out", skipped)):
         if units:
             parts += [heading(label), *_reasons(units)]
-    parts += [heading("What became of every row"), _ends(counts)]
+    parts += [heading("Outcomes of all rows"), _outcomes(counts)]
     for label, name, png in _pictures(root, records, identity):
         with whole(root / PICTURES / name) as temporary:
             temporary.write_bytes(png)
         parts += [heading(label), picture(png, label)]
     parts += [*_manifest(root), heading("Settings")]
-    parts += [folded_json("decide the content", identity), folded_json("do not", notes)]
+    parts += [
+        folded_json("settings that determine the content", identity),
+        folded_json("other settings", notes),
+    ]
     path = root / REPORT
     with whole(path) as temporary:
         temporary.write_text(page(root.name, parts, style=STYLE), encoding="utf-8")
@@ -86,66 +92,66 @@ def write_preparation_report(
 def _sentence(
     records: Sequence[UnitRecord], counts: Counter[str], identity: Mapping[str, Any]
 ) -> str:
-    """The preparation in a sentence or two."""
+    """Describes the preparation in a few sentences."""
     source = identity.get("source", {})
-    said = f"Source {source.get('name')}, revision {source.get('revision')}: "
-    said += f"{counts.total():,} rows in {len(records):,} units, {counts['ok']:,} images kept"
+    text = f"Source {source.get('name')}, revision {source.get('revision')}: "
+    text += f"{counts.total():,} rows in {len(records):,} units, {counts['ok']:,} images kept"
     if counts.total():
-        said += f" ({counts['ok'] / counts.total():.1%})"
+        text += f" ({counts['ok'] / counts.total():.1%} of the rows)"
     tried = sum(n for status, n in counts.items() if not is_dropped(status))
     if tried:
-        said += f"; of the {tried:,} that passed the filters, {counts['ok'] / tried:.1%}"
+        text += f", which are {counts['ok'] / tried:.1%} of the {tried:,} that passed the filters"
     healable = sum(n for status, n in counts.items() if can_heal(status))
     if healable:
-        said += f"; {healable:,} failed in a way that may heal (retry the failed rows)"
-    return f"{said}. {sum(record.seconds for record in records):,.0f} seconds of work."
+        text += f". {healable:,} rows failed for a reason that may be temporary (--retry_failed 1)"
+    return f"{text}. {sum(record.seconds for record in records):,.0f} seconds of work."
 
 
 def _networks(notes: Mapping[str, Any]) -> list[Html]:
-    """A remark where private networks were opened, or opt-outs not honoured."""
+    """Returns a note if private networks were allowed or opt-outs were ignored."""
     fetch = notes.get("fetch", {})
     remarks = []
     if fetch.get("allow_networks"):
         networks = ", ".join(fetch["allow_networks"])
-        remarks.append(f"Fetched from networks that are not public, as asked for: {networks}.")
+        remarks.append(f"Networks that are not public were allowed on request: {networks}.")
     if fetch.get("honour_opt_out") is False:
-        remarks.append("Opt-outs of the owners (X-Robots-Tag) were not honoured.")
+        remarks.append("Opt-outs (X-Robots-Tag) were not respected.")
     return [note(remark) for remark in remarks]
 
 
 def _reasons(units: Sequence[tuple[object, str]]) -> list[Html]:
-    """Returns a table of units and reasons, of the first fifty."""
+    """Returns a table of the first fifty units with their reasons."""
     rest = len(units) - 50
     more = [paragraph(f"and {rest} more")] if rest > 0 else []
     return [table(("unit", "reason"), units[:50]), *more]
 
 
-def _ends(counts: Counter[str]) -> Html:
-    """Returns a table of statuses, the most frequent first."""
+def _outcomes(counts: Counter[str]) -> Html:
+    """Returns a table of the rows by status, the most frequent status first."""
     rows = []
     for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         share = count / counts.total()
         bar = Html(f"<div class='bar' style='width:{max(1, round(300 * share))}px'></div>")
         rows.append((status, meaning(status), f"{count:,}", f"{share:.2%}", bar))
-    return table(("end", "meaning", "rows", "share", ""), rows)
+    return table(("status", "meaning", "rows", "share", ""), rows)
 
 
 def _pictures(
     root: Path, records: Sequence[UnitRecord], identity: Mapping[str, Any]
 ) -> list[tuple[str, str, bytes]]:
-    """(heading, file name, PNG) of the pictures that there are."""
+    """Returns (heading, file name, PNG) for each picture that can be drawn."""
     filters = {k: v for k, v in identity.get("filters", {}).items() if k != "duplicates"}
     histograms = merged_histograms(records)
-    found = [
+    pictures = [
         (
-            "Scores of all rows, and the limits set on them",
+            "Scores of all rows, with the filters' limits",
             "scores.png",
             score_histograms(histograms, from_json(FilterConfig, filters)),
         ),
-        ("Kept", "kept.png", _png(kept_images(root, records))),
-        ("Turned away by the filters", "rejected.png", _png(rejected_images(root))),
+        ("Images kept", "kept.png", _png(kept_images(root, records))),
+        ("Images rejected by the filters", "rejected.png", _png(rejected_images(root))),
     ]
-    return [(heading, name, data) for heading, name, data in found if data is not None]
+    return [(heading, name, data) for heading, name, data in pictures if data is not None]
 
 
 def _png(picture: Image.Image | None) -> bytes | None:
@@ -157,18 +163,21 @@ def _png(picture: Image.Image | None) -> bytes | None:
 
 
 def _manifest(root: Path) -> list[Html]:
-    """Sizes and the latents' statistics; a remark where the dataset is not finished."""
+    """Returns the sizes and the latents' statistics, or a note if the dataset is not finished."""
     try:
         manifest = Manifest.read(root)
     except Unfinished as error:
         return [note(error)]
     sizes = ", ".join(f"{name} {manifest.bytes(name) / 1e9:.3f} GB" for name in manifest.files)
-    parts = [heading("On the disk"), paragraph(f"{sizes}; {manifest.fingerprint()}")]
+    parts = [
+        heading("Size on disk"),
+        paragraph(f"{sizes}. Fingerprint: {manifest.fingerprint()}."),
+    ]
     if manifest.latents is None:
         return parts
     count, lost = manifest.latents["count"], manifest.latents["not_finite"]
     statistics = zip(manifest.latents["mean"], manifest.latents["std"], strict=True)
     rows = [(i, f"{mean:.4f}", f"{std:.4f}") for i, (mean, std) in enumerate(statistics)]
     parts += [heading("Latents")]
-    parts += [paragraph(f"{count:,} latents, {lost:,} left out as not finite.")]
+    parts += [paragraph(f"{count:,} latents, {lost:,} left out because they were not finite.")]
     return [*parts, table(("channel", "mean", "standard deviation"), rows)]

@@ -1,6 +1,6 @@
-"""The pictures of a preparation's report: what was kept, what was turned away, and the scores.
+"""Draws the pictures of a preparation's report: images kept and rejected, and score histograms.
 
-Each function returns the picture, or None where there is nothing to show.
+Each function returns the picture, or None if there is nothing to show.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 
 KEPT = 60
-"""Kept images shown."""
+"""The maximum number of kept images to show."""
 EACH = 8
-"""Rejected images shown for each reason."""
+"""The maximum number of rejected images to show for each reason."""
 COLUMNS = 10
 TEXT = 34
-"""Height of the lines below a thumbnail, in pixels."""
+"""Height of the text below a thumbnail, in pixels."""
 TITLES = {
     "watermark": "watermark (probability)",
     "nsfw": "NSFW (probability)",
@@ -41,8 +41,10 @@ TITLES = {
 
 
 def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None:
-    """Kept images with their captions, from all over the dataset, of the shards that can be read:
-    images may be deleted once their latents are there."""
+    """Draws kept images with their captions, sampled evenly from the dataset.
+
+    Only shards that can be read are used, since images may be deleted once their latents exist.
+    """
     named = [record.files["images"].name for record in records if "images" in record.files]
     shards = [path for path in (root / "images" / name for name in named) if path.is_file()]
     chosen = _spread(len(shards), min(len(shards), KEPT // 4))
@@ -57,19 +59,19 @@ def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None
 
 
 def rejected_images(root: Path) -> Image.Image | None:
-    """Images that the filters turned away, by reason."""
-    found: dict[str, list[tuple[bytes, str]]] = {}
+    """Draws images that the filters rejected, grouped by reason."""
+    groups: dict[str, list[tuple[bytes, str]]] = {}
     for reason, caption, jpeg in read_previews(root):
-        cells = found.setdefault(reason, [])
+        cells = groups.setdefault(reason, [])
         if len(cells) < EACH:
             cells.append((jpeg, caption))
-    if not found:
+    if not groups:
         return None
-    return _sheet([(f"{name}: {meaning(name)}", cells) for name, cells in sorted(found.items())])
+    return _sheet([(f"{name}: {meaning(name)}", cells) for name, cells in sorted(groups.items())])
 
 
 def score_histograms(histograms: Histograms, filters: FilterConfig) -> bytes | None:
-    """A PNG of every figure that rows have, with the filters' limits."""
+    """Draws a histogram of each score that rows have, with the filters' limits, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,25 +82,25 @@ def score_histograms(histograms: Histograms, filters: FilterConfig) -> bytes | N
     FigureCanvasAgg(figure)
     axes = figure.subplots(-(-len(known) // 4), 4, squeeze=False).ravel()
     limits: Mapping[str, float] = filters.thresholds()
-    for name, place in zip(known, axes, strict=False):
+    for name, plot in zip(known, axes, strict=False):
         histogram = histograms.by_name[name]
-        place.stairs(histogram.counts, histogram.edges, fill=True, color="#7aa6d8")
+        plot.stairs(histogram.counts, histogram.edges, fill=True, color="#7aa6d8")
         if name in limits:
-            place.axvline(limits[name], color="#c0392b", label=f"limit {limits[name]:g}")
-            place.legend(fontsize=8)
-        lacking = f", {histogram.missing:,} lack it" if histogram.missing else ""
-        place.set(title=f"{TITLES[name]}{lacking}", ylabel="rows")
-        place.title.set_fontsize(9)
-        place.tick_params(labelsize=8)
-    for place in axes[len(known) :]:
-        place.set_axis_off()
+            plot.axvline(limits[name], color="#c0392b", label=f"limit {limits[name]:g}")
+            plot.legend(fontsize=8)
+        missing = f", missing in {histogram.missing:,}" if histogram.missing else ""
+        plot.set(title=f"{TITLES[name]}{missing}", ylabel="rows")
+        plot.title.set_fontsize(9)
+        plot.tick_params(labelsize=8)
+    for plot in axes[len(known) :]:
+        plot.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     return buffer.getvalue()
 
 
 def merged_histograms(records: Iterable[UnitRecord]) -> Histograms:
-    """The figures of all rows."""
+    """Merges the score histograms of all units."""
     return Histograms.total(
         Histograms.from_json(record.measured["histograms"])
         for record in records
@@ -107,20 +109,20 @@ def merged_histograms(records: Iterable[UnitRecord]) -> Histograms:
 
 
 def all_records(root: Path) -> list[UnitRecord]:
-    """The commits of the first stage that there are, by unit."""
+    """Reads all commit records of the first stage, sorted by unit."""
     ledger = Ledger(root, "images")
     paths = sorted(ledger.record_path("x").parent.glob("*.json"))
-    found = (ledger.read(path.stem) for path in paths)
-    return [record for record in found if record is not None]
+    records = (ledger.read(path.stem) for path in paths)
+    return [record for record in records if record is not None]
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """So many numbers below `count`, evenly."""
-    return [number * count // wanted for number in range(wanted)]
+def _spread(count: int, amount: int) -> list[int]:
+    """Returns `amount` evenly spaced integers below `count`."""
+    return [number * count // amount for number in range(amount)]
 
 
 def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.Image:
-    """Thumbnails with captions, group after group below its title."""
+    """Draws groups of thumbnails with captions, each group below its title."""
     title = 22 if any(name for name, _ in groups) else 0
     lines = [-(-len(cells) // COLUMNS) for _, cells in groups]
     height = sum(title + n * (SIDE + TEXT) for n in lines)
@@ -129,9 +131,9 @@ def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.I
     for (name, cells), count in zip(groups, lines, strict=True):
         draw.text((2, top + 3), name, fill="black", font=large)
         top += title
-        for place, (jpeg, caption) in enumerate(cells):
-            left = place % COLUMNS * (SIDE + 6)
-            upper = top + place // COLUMNS * (SIDE + TEXT)
+        for index, (jpeg, caption) in enumerate(cells):
+            left = index % COLUMNS * (SIDE + 6)
+            upper = top + index // COLUMNS * (SIDE + TEXT)
             sheet.paste(Image.fromarray(thumbnail(decode_jpeg(jpeg))), (left, upper))
             text = "\n".join(textwrap.wrap(caption[:200], 24)[:2])
             draw.multiline_text((left, upper + SIDE + 2), text, fill="#444444", font=small)
@@ -140,7 +142,7 @@ def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.I
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font that knows most of the world's letters; it comes with matplotlib."""
+    """Loads DejaVu Sans, which covers many scripts and comes with matplotlib."""
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,4 +1,4 @@
-"""How many units a number of rows is, whatever a source says of its units beforehand."""
+"""Computes the number of units for a number of rows, even if a source cannot count its rows."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from pinxit.data.row import Source, Unit
 def units_for(
     source: Source, rows: int, *, known: Callable[[Unit], int | None] = lambda unit: None
 ) -> int:
-    """The least number of units, from the first on, that hold so many rows; all where they hold
-    fewer.
+    """Returns the smallest number of units, from the first on, that hold at least `rows` rows.
 
-    Where a unit does not say how many rows it has, `known` is asked, and then the source.
+    If the source has fewer rows, returns the number of all units. For a unit that does not state
+    its number of rows, `known` is asked, and if it returns None, the source.
     """
-    wanted, counted = 1, []
+    limit, counted = 1, []
     while True:
-        units = source.units(limit=wanted)
+        units = source.units(limit=limit)
         for unit in units[len(counted) :]:
             counted.append(_rows(source, unit, known))
             if sum(counted) >= rows:
                 return len(counted)
-        if len(units) < wanted:
+        if len(units) < limit:
             return max(1, len(units))
         total = max(1, sum(counted))
-        wanted += max(1, math.ceil((rows - total) / total * wanted))
+        limit += max(1, math.ceil((rows - total) / total * limit))
 
 
 def _rows(source: Source, unit: Unit, known: Callable[[Unit], int | None]) -> int:
-    """Rows of a unit: of a damaged one none, since nothing can be read of it."""
+    """Returns the number of rows of a unit, or 0 if the unit is damaged and cannot be read."""
     if unit.rows is not None:
         return unit.rows
-    if (told := known(unit)) is not None:
-        return told
+    if (count := known(unit)) is not None:
+        return count
     with contextlib.suppress(ValueError):
         return source.count(unit)
     return 0

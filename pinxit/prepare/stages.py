@@ -1,10 +1,10 @@
-"""A whole preparation: both stages, over all units, on any engine, as often as it takes.
+"""Runs the two stages of a preparation over all units, on any engine.
 
-Run again, it does what is left. A unit that fails is named with its reason and the others go on;
-a full disk stops the run at once. When every unit is done, the manifest is written. Units whose
-source is damaged can be left out of it.
+A stage that is run again does only the remaining work. A unit that fails is reported with its
+reason and the others continue. A full disk stops the stage at once. The manifest is written once
+every unit is done. Units whose source is damaged can be left out of it.
 
-Images may be deleted once their latents are there: such a unit is done.
+Images may be deleted once their latents exist: such a unit counts as done.
 """
 
 from __future__ import annotations
@@ -34,31 +34,33 @@ from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended."""
+    """The result of a stage."""
 
     stage: Stage
     units: int
+    """Number of units that this command is responsible for."""
     done: int
+    """Number of these units that are done."""
     failed: tuple[UnitResult, ...] = ()
     skipped: tuple[UnitResult, ...] = ()
-    """Those that failed and were left out."""
+    """The units that failed and were left out of the manifest."""
     stopped: str = ""
-    """Why it stopped before its end."""
+    """The reason why the stage stopped early; empty if it did not."""
     manifest: Manifest | None = None
-    """Of the whole dataset, if every unit of it is done."""
+    """The manifest of the whole dataset, if every unit is done."""
     waiting: str = ""
-    """What is still to be done elsewhere before there is a manifest."""
+    """A description of the unfinished units that prevent a manifest; empty if there are none."""
     ids: tuple[str, ...] = ()
-    """All units of the dataset, whoever sees to them."""
+    """The ids of all units of the dataset, including those of other ranks."""
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing failed."""
+        """The exit code: 0 if no unit failed and the stage was not stopped, else 1."""
         return 1 if self.failed or self.stopped else 0
 
 
 OFFLINE_LIMIT = 3
-"""So many units in a row that reach no host stop the stage."""
+"""The stage stops after this many units in a row that reach no host."""
 
 
 def run_images(
@@ -70,10 +72,11 @@ def run_images(
     skip_failed: bool = False,
     watch: WatchFn = no_watch,
 ) -> StageResult:
-    """The first stage over the source's units (the first `limit`). With `skip_failed`, units that
-    fail by themselves (`can_skip`) are left out of the manifest, and tried again in the next run.
+    """Runs the first stage over the source's units, or over the first `limit` of them.
 
-    ValueError if the folder holds a dataset of another identity, or another command is at work.
+    With `skip_failed`, units that `can_skip` accepts are left out of the manifest when they fail,
+    and are tried again in the next run. Raises ValueError if the folder holds a dataset with other
+    settings, or if another command is using it.
     """
     ledger = Ledger(stage.out, "images")
     with locked(stage.out, engine):
@@ -94,10 +97,10 @@ def run_images(
 
         todo = [unit for unit in mine if not is_done(unit)]
         _withdraw(ledger, [unit.id for unit in todo])
-        ended = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
+        result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
         if skip_failed:
-            ended = _skip(ended, ledger)
-        return _finish(ended, ledger, [unit.id for unit in units])
+            result = _skip(result, ledger)
+        return _finish(result, ledger, [unit.id for unit in units])
 
 
 def run_latents(
@@ -108,10 +111,10 @@ def run_latents(
     workers: int = 1,
     watch: WatchFn = no_watch,
 ) -> StageResult:
-    """The second stage over all units of the first. `identity` tells the encoders apart: their
-    names and fingerprints, and what captions went through.
+    """Runs the second stage over all units of the first.
 
-    `Unfinished` before the first stage is done; ValueError as for `run_images`.
+    `identity` identifies the encoders: their names, their fingerprints and the caption cleaning.
+    Raises `Unfinished` if the first stage is not done, and ValueError as `run_images` does.
     """
     first = Manifest.read(stage.out)
     ledger = Ledger(stage.out, "latents")
@@ -126,13 +129,15 @@ def run_latents(
         clean(ledger, mine)
         todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
         _withdraw(ledger, todo)
-        ended = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
-        return _finish(ended, ledger, first.units, skipped=dict(first.skipped))
+        result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
+        return _finish(result, ledger, first.units, skipped=dict(first.skipped))
 
 
 def is_spent(root: Path, unit: str) -> bool:
-    """Whether the unit's images are gone because their latents are there. A damaged shard that was
-    set aside is another matter: it is made again."""
+    """Returns whether a unit's images were deleted after its latents were made.
+
+    A damaged shard that was quarantined does not count as deleted: it is made again.
+    """
     record = Ledger(root, "images").read(unit)
     info = record.files.get("images") if record is not None else None
     if info is None:
@@ -144,8 +149,10 @@ def is_spent(root: Path, unit: str) -> bool:
 
 
 def can_skip(result: UnitResult) -> bool:
-    """Whether a unit of a source failed by itself, so that it would fail again: not for want of
-    room, of a network, or of the server that has it."""
+    """Returns whether a unit failed because of its own data, so that it would fail again.
+
+    A full disk, a missing network and an unreachable server are not such failures.
+    """
     if result.kind in (Offline.__name__, DiskFull.__name__):
         return False
     return not (result.os_error and "://" in result.unit.path)
@@ -161,8 +168,11 @@ def _run(
     workers: int,
     watch: WatchFn,
 ) -> StageResult:
-    """Does the units, and counts."""
-    begun = time.monotonic()
+    """Runs `fn` on the units of `todo`, and counts results and rows.
+
+    `total` is the number of units that this command is responsible for.
+    """
+    started = time.monotonic()
     counts: Counter[str] = Counter()
     failed: list[UnitResult] = []
     fresh, offline, stopped = 0, 0, ""
@@ -175,7 +185,7 @@ def _run(
             failed=len(failed),
             rows=counts.total(),
             counts=dict(counts),
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - started,
             fresh=fresh,
         )
 
@@ -197,37 +207,37 @@ def _run(
     )
 
 
-def _skip(ended: StageResult, ledger: Ledger) -> StageResult:
-    """Leaves out the units that would fail again."""
-    skipped = tuple(result for result in ended.failed if can_skip(result))
+def _skip(stage_result: StageResult, ledger: Ledger) -> StageResult:
+    """Marks the failed units that `can_skip` accepts as left out."""
+    skipped = tuple(result for result in stage_result.failed if can_skip(result))
     for result in skipped:
         ledger.skip(result.unit.id, result.reason)
-    failed = tuple(result for result in ended.failed if not can_skip(result))
-    return dataclasses.replace(ended, failed=failed, skipped=skipped)
+    failed = tuple(result for result in stage_result.failed if not can_skip(result))
+    return dataclasses.replace(stage_result, failed=failed, skipped=skipped)
 
 
 def _finish(
-    ended: StageResult,
+    result: StageResult,
     ledger: Ledger,
     units: Sequence[str],
     *,
     skipped: Mapping[str, str] | None = None,
 ) -> StageResult:
-    """Writes the manifest, if every unit of every worker is done."""
-    ended = dataclasses.replace(ended, ids=tuple(units))
+    """Writes the manifest, if every unit of the dataset is done."""
+    result = dataclasses.replace(result, ids=tuple(units))
     try:
         manifest = gather(ledger.root, units, ledger.stage, skipped=skipped)
     except Unfinished as error:
-        return dataclasses.replace(ended, waiting=str(error))
+        return dataclasses.replace(result, waiting=str(error))
     manifest.write(ledger.root)
-    return dataclasses.replace(ended, manifest=manifest)
+    return dataclasses.replace(result, manifest=manifest)
 
 
-# --- order in the folder ----------------------------------------------------------------------
+# --- cleaning up the folder -------------------------------------------------------------------
 
 
 def clean(ledger: Ledger, units: Sequence[str]) -> int:
-    """Removes what killed workers left of these units; returns how many files that were."""
+    """Removes the files that killed workers left of these units, and returns their number."""
     named = {
         unit: {folder: info.name for folder, info in record.files.items()} if record else {}
         for unit, record in ((unit, ledger.read(unit)) for unit in units)
@@ -245,6 +255,6 @@ def clean(ledger: Ledger, units: Sequence[str]) -> int:
 
 
 def _withdraw(ledger: Ledger, todo: Sequence[str]) -> None:
-    """Takes the manifest away before a unit that it lists is done again."""
+    """Removes the manifest if a unit that it may list is to be done again."""
     if any(ledger.read(unit) is not None for unit in todo):
         (ledger.root / MANIFEST).unlink(missing_ok=True)

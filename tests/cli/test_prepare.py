@@ -69,7 +69,7 @@ def test_both_stages_a_second_time_and_a_retry(table: Path, bundle: Path, tmp_pa
     assert main([*given, "--retry_failed", "1"]) == 0  # 500 may heal, and has not
     assert Manifest.read(out).fingerprint() == manifest.fingerprint()
     assert main([*given, "--filters.min_aesthetic", "6"]) == 2
-    assert "begun with other settings: filters.min_aesthetic" in capsys.readouterr().err
+    assert "started with other settings: filters.min_aesthetic" in capsys.readouterr().err
 
 
 def test_a_limit_is_in_rows_and_can_be_raised(table: Path, bundle: Path, tmp_path: Path):
@@ -162,7 +162,7 @@ def test_a_damaged_tar_can_be_left_out(tars: Path, bundle: Path, tmp_path: Path,
     assert main(given) == 1
     said = capsys.readouterr().err
     assert re.search(r"00002-000 failed: \S+\.tar is damaged: ", said)
-    assert "--skip_failed 1 leaves them out" in said
+    assert "--skip_failed 1 to leave them out" in said
     assert main([*given, "--skip_failed", "1"]) == 0
     said = capsys.readouterr().err
     assert "00002-000 left out: " in said and "done: 9 images of 9 rows" in said
@@ -185,7 +185,7 @@ def test_ranks_wait_for_one_another_and_not_for_ever(
     assert main(second) == 1
     said = capsys.readouterr().err
     assert "images: 2 of 2 units done" in said and "waiting for the images of the other" in said
-    assert "ended with units undone (rank 0: 1 units failed)" in said
+    assert "ended without finishing their units (rank 0: 1 units failed)" in said
     assert not (out / "latents").exists() and not (out / "failed-1.json").exists()
     assert main([*first, "--skip_failed", "1"]) == 0 and not (out / "failed-0.json").exists()
     assert main(second) == 0
@@ -213,15 +213,24 @@ def test_a_folder_that_cannot_be_used_ends_with_1(
         (["prepare", "coyo", "--out", "x", "--limit", "0"], "limit: 0 is too small"),
         (["prepare", "coyo", "--out", "x", "--fetch.allow_networks", "all"], "allow_networks"),
         (["prepare", "csv", "--out", "x"], "dataset_path: None is missing"),
-        (["prepare", "coyo", "--out", "x", "--images.size", "64"], "images.size: 64 is of no use"),
-        (["prepare", "coyo", "--out", "x", "--text_encoder", "clip"], "use without store_text"),
+        (["prepare", "coyo", "--out", "x", "--images.size", "64"], "images.size: 64 is not used"),
+        (
+            ["prepare", "coyo", "--out", "x", "--text_encoder", "clip"],
+            "not used without --store_text 1",
+        ),
         (
             ["prepare", "coyo", "--out", "x", "--text_max_tokens", "9"],
             "text_max_tokens: 9 is",
         ),
-        (["prepare", "coyo", "--out", "x", "--caption_cleaning", "none"], "use without store_text"),
+        (
+            ["prepare", "coyo", "--out", "x", "--caption_cleaning", "none"],
+            "not used without --store_text 1",
+        ),
         (["prepare", "coyo", "--out", "x", "--store_text", "1", "--vae", "none"], "store_text: "),
-        (["prepare", "coyo", "--out", "x", "--stage", "latents", "--limit", "5"], "limit: 5 is of"),
+        (
+            ["prepare", "coyo", "--out", "x", "--stage", "latents", "--limit", "5"],
+            "limit: 5 is not used",
+        ),
         (["prepare", "coyo", "--out", "x", "--stage", "latents", "--retry_failed"], "retry_failed"),
         (["prepare", "coyo", "--out", "x", "--stage", "latents", "--skip_failed"], "skip_failed: "),
         (

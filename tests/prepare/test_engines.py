@@ -117,13 +117,13 @@ def test_wrong_settings_are_named(monkeypatch):
         UsageError, match="engine: 'rat' is unknown; valid: local, inline, rank, ray"
     ):
         get_engine("rat")
-    with pytest.raises(UsageError, match="rank: None is absent, as is SLURM_PROCID"):
+    with pytest.raises(UsageError, match="rank: None is missing, and SLURM_PROCID is not set"):
         get_engine("rank")
     with pytest.raises(UsageError, match="rank: 4 is impossible; valid: 0 to 3"):
         get_engine("rank", rank=4, world=4)
-    with pytest.raises(UsageError, match="address: 'auto' is of no use"):
+    with pytest.raises(UsageError, match="address: 'auto' is not used"):
         get_engine("local", address="auto")
-    with pytest.raises(UsageError, match="rank: 0 is of no use"):
+    with pytest.raises(UsageError, match="rank: 0 is not used"):
         get_engine("local", rank=0)
     with pytest.raises(UsageError, match="workers: 0"):
         list(LocalEngine().map(engine_work.square, [1], workers=0))

@@ -68,7 +68,7 @@ def test_names_belong_to_units():
     assert unit_of("00012-003~2.array_record") == unit_of("00012-003.parquet") == "00012-003"
     assert unit_of("a.json") == "a" and unit_of("a.array_record.corrupt") is None
     for bad in ("", "../a", "a/b", ".a", "a~1", "a b", "a" * 300):
-        with pytest.raises(ValueError, match="no valid id"):
+        with pytest.raises(ValueError, match="not a valid id"):
             safe(bad)
 
 

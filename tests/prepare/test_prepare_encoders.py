@@ -102,7 +102,9 @@ def test_an_accelerator_is_for_one_process(monkeypatch):
         if here:
             check_devices(engine, workers)
             continue
-        with pytest.raises(UsageError, match=r"on a gpu|for a gpu: one process takes all devices"):
+        with pytest.raises(
+            UsageError, match=r"on a gpu|for a gpu, because one process takes all devices"
+        ):
             check_devices(engine, workers)
 
 
@@ -114,7 +116,9 @@ def test_bfloat16_is_not_for_old_cards(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Card()])
     check_dtype("float32")
-    with pytest.raises(UsageError, match=r"encoder_dtype.*not for a Tesla V100; valid: float32"):
+    with pytest.raises(
+        UsageError, match=r"encoder_dtype.*not supported on a Tesla V100; valid: float32"
+    ):
         check_dtype("bfloat16")
     Card.compute_capability = "8.0"
     check_dtype("bfloat16")

@@ -155,7 +155,7 @@ def test_lost_rows_and_equal_keys_are_faults(tmp_path):
 
 
 def test_without_a_network_nothing_is_recorded(tmp_path):
-    with pytest.raises(Offline, match=r"not one of 2\d hosts could be reached"):
+    with pytest.raises(Offline, match=r"none of 2\d hosts could be reached"):
         prepare(tmp_path, fetch=work.ToyWeb(offline=True))
     assert Ledger(tmp_path, "images").read(UNIT.id) is None
     # A few dead hosts are no proof.

@@ -75,7 +75,7 @@ def test_what_the_network_settings_opened_is_remarked_on(tmp_path):
     notes = {"fetch": {"allow_networks": ["10.0.0.0/8"], "honour_opt_out": False}}
     ledger.begin({k: v for k, v in ledger.identity().items() if k != "format"}, notes=notes)
     text = " ".join(Page(write_preparation_report(tmp_path)).words)
-    assert "not public, as asked for: 10.0.0.0/8" in text and "were not honoured" in text
+    assert "not public were allowed on request: 10.0.0.0/8" in text and "were not respected" in text
 
 
 @pytest.mark.parametrize("begun", [True, False])

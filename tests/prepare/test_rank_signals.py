@@ -37,7 +37,7 @@ def test_a_rank_that_gave_up_ends_the_waiting(tmp_path):
     begin(tmp_path, RankEngine(1, 2))
     give_up(tmp_path, RankEngine(1, 2), "1 units failed")
     said = await_units(tmp_path, ["00000-000"], poll=0.01)
-    assert said == "other ranks have ended with units undone (rank 1: 1 units failed)"
+    assert said == "other ranks have ended without finishing their units (rank 1: 1 units failed)"
     begin(tmp_path, RankEngine(0, 2))
     assert given_up(tmp_path) == {1: "1 units failed"}
     begin(tmp_path, RankEngine(1, 2))
@@ -69,7 +69,10 @@ def test_ranks_of_one_world_share_the_folder_and_nobody_else(tmp_path):
             with pytest.raises(ValueError, match="another preparation"), locked(tmp_path, engine):
                 pass
         other = RankEngine(2, 3)
-        with pytest.raises(ValueError, match="a world of 2 are at work"), locked(tmp_path, other):
+        with (
+            pytest.raises(ValueError, match="in use by ranks of a world of 2"),
+            locked(tmp_path, other),
+        ):
             pass
     with (
         locked(tmp_path, InlineEngine()),

@@ -127,7 +127,7 @@ def test_other_settings_and_other_commands_are_kept_out(tmp_path):
         run_images(work.stage(tmp_path, filters=filters), InlineEngine())
     with (
         locked(tmp_path, InlineEngine()),
-        pytest.raises(ValueError, match="another preparation is at work"),
+        pytest.raises(ValueError, match="in use by another preparation"),
     ):
         run_images(work.stage(tmp_path), InlineEngine())
     # More of the same is fine.

@@ -1,1 +1,1 @@
-"""Runs units of work: in this process, in local processes, by static rank, or on Ray."""
+"""Runs units of work in this process, in local processes, by static rank, or on Ray."""

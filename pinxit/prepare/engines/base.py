@@ -1,15 +1,15 @@
-"""Engines: where units of work are done. The same function, the same units, the same results.
+"""Engines determine where units of work run; the results are the same on every engine.
 
-An engine maps a function over units in any order and survives what happens to single units: an
-exception, or the death of the process that was at work, becomes a `UnitResult` with its reason, and
-the others go on. What makes the outcome independent of the engine is the function: it depends on
-its unit alone, and writes files that are whole or absent.
+An engine maps a function over units in any order. Failures of single units do not stop it: if the
+function raises an exception or the worker's process dies, the unit's `UnitResult` has the reason,
+and the other units continue. The results do not depend on the engine because the function depends
+only on its unit and writes files atomically.
 
 ======== =================================================================================
-``local`` processes of this machine, replaced when they die (the default)
+``local`` processes on this machine, which are replaced when they die (the default)
 ``inline`` this process, one unit after another
-``rank``  every world-th unit, done as by ``local``: static shares for Slurm or a pod's hosts
-``ray``   actors of a Ray cluster, or of one started on this machine (extra ``ray``)
+``rank``  like ``local``, but only every world-th unit: static shares for Slurm or a pod's hosts
+``ray``   actors on a Ray cluster, or on one started on this machine (extra ``ray``)
 ======== =================================================================================
 """
 
@@ -24,82 +24,82 @@ from typing import Any, Protocol, runtime_checkable
 from pinxit.config import UsageError
 
 DIED = "Died"
-"""`UnitResult.kind` when the process at work ended."""
+"""The `UnitResult.kind` of a unit whose worker's process died."""
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """One unit, done or failed."""
+    """The result of one unit, which is done or has failed."""
 
     unit: Any
     value: Any = None
-    """What the function returned."""
+    """The function's return value."""
     kind: str = ""
-    """Empty if done; otherwise the exception's class, or `DIED`."""
+    """The class of the exception, or `DIED`; empty if the unit is done."""
     reason: str = ""
-    """One line: why it failed."""
+    """The reason for the failure, in one line."""
     trace: str = ""
     """The exception's traceback."""
     os_error: bool = False
-    """Whether the exception was an OSError: of the machine or the network, not of the unit."""
+    """Whether the exception was an OSError, caused by the machine or network, not by the unit."""
     seconds: float = 0.0
 
     @property
     def failed(self) -> bool:
-        """Whether there is no value."""
+        """Whether the unit failed, so that there is no value."""
         return bool(self.kind)
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Does units of work somewhere."""
+    """The interface of an engine, which runs units of work."""
 
     name: str
 
     def share(self, units: Sequence[Any]) -> list[Any]:
-        """Of all units, those that this command is to see to; the same in every run."""
+        """Returns the units that this command is responsible for; they are the same in each run."""
         ...
 
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """Does all of `units`, `workers` at a time, and yields each as it ends, in any order.
+        """Runs all of `units`, `workers` at a time, and yields results as they come, in any order.
 
-        `fn` and units must pickle. Each worker keeps its own copy of `fn` for its whole life, so
-        that what `fn` keeps (a pool, a compiled encoder) is made once; `fn.close()`, where there is
-        one, is called at the end. Closing the iterator ends the workers.
+        `fn` and the units must be picklable. Each worker has one copy of `fn` for its whole life,
+        so that state in `fn` (a pool, a compiled encoder) is created once. `fn.close()` is called
+        at the end if it exists. Closing the iterator ends the workers.
         """
         ...
 
 
 def attempt(fn: Callable[[Any], Any], unit: Any) -> UnitResult:
-    """One unit, with its exception caught: a failure is a result."""
-    begun = time.perf_counter()
+    """Runs one unit, and returns an exception as a failed result."""
+    started = time.perf_counter()
     try:
         result = UnitResult(unit, value=fn(unit))
-    except BaseException as error:  # handed on as a result, and the run goes on
+    except BaseException as error:  # reported as a result, so that the other units continue
         if not isinstance(error, Exception):
             raise
-        said = str(error).strip().partition("\n")[0]
+        message = str(error).strip().partition("\n")[0]
         result = UnitResult(
             unit,
             kind=type(error).__name__,
-            reason=_reason(error, said),
+            reason=_reason(error, message),
             trace=traceback.format_exc(),
             os_error=isinstance(error, OSError),
         )
-    return replace(result, seconds=time.perf_counter() - begun)
+    return replace(result, seconds=time.perf_counter() - started)
 
 
-def _reason(error: Exception, said: str) -> str:
-    """Why a unit failed, in a line; a mistake that a person can mend needs no name of a class."""
+def _reason(error: Exception, message: str) -> str:
+    """Formats the reason of a failure in one line, without the class name for a `UsageError`."""
     name = type(error).__name__
-    if not said or isinstance(error, UsageError):
-        return said or name
-    return f"{name}: {said}"
+    if not message or isinstance(error, UsageError):
+        return message or name
+    return f"{name}: {message}"
 
 
 def close(fn: Any) -> None:
-    """Lets the function give back what it holds."""
+    """Calls `fn.close()`, if it exists, to release resources."""
     if callable(getattr(fn, "close", None)):
         fn.close()

@@ -1,4 +1,4 @@
-"""The choice of an engine, by the name given on the command line."""
+"""Chooses an engine by its name on the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ ENGINES = ("local", "inline", "rank", "ray")
 
 
 def in_this_process(engine: Engine) -> Engine:
-    """The same share, done here: what takes all of the machine's devices is to be in one process,
-    and this one may hold them already. Not for Ray."""
+    """Returns an engine that does the same share in this process; a Ray engine is unchanged.
+
+    Work that uses all of the machine's devices must run in one process, and this one may hold them
+    already.
+    """
     if isinstance(engine, RankEngine):
         return RankEngine(engine.rank, engine.world, inside=InlineEngine())
     return InlineEngine() if isinstance(engine, LocalEngine) else engine
@@ -25,13 +28,14 @@ def get_engine(
     rank: int | None = None,
     world: int | None = None,
 ) -> Engine:
-    """An engine by name; `address` is for ``ray``, `rank` and `world` are for ``rank``."""
+    """Returns an engine by name. `address` is for ``ray``, `rank` and `world` are for ``rank``."""
     choice("engine", name, ENGINES)
     if address is not None and name != "ray":
-        raise UsageError("address", address, problem=f"of no use to engine {name!r}", valid="ray")
+        problem, valid = f"not used by engine {name!r}", "--engine ray"
+        raise UsageError("address", address, problem=problem, valid=valid)
     if name != "rank" and not (rank is None and world is None):
-        problem = f"of no use to engine {name!r}"
-        raise UsageError("rank", rank if rank is not None else world, problem=problem, valid="rank")
+        problem, valid = f"not used by engine {name!r}", "--engine rank"
+        raise UsageError("rank", rank if rank is not None else world, problem=problem, valid=valid)
     if name == "ray":
         from pinxit.prepare.engines.ray_cluster import RayEngine
 

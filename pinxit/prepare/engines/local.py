@@ -1,4 +1,4 @@
-"""Engines of this machine: ``inline`` is this process, ``local`` is a pool of processes."""
+"""The engines of this machine: ``inline`` is this process, ``local`` is a pool of processes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
 class InlineEngine:
-    """In this process, in order."""
+    """Runs units in this process, in order."""
 
     name = "inline"
 
     def share(self, units: Sequence[Any]) -> list[Any]:
-        """All."""
+        """Returns all units."""
         return list(units)
 
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """One after another; `workers` is not used."""
+        """Runs the units one after another; `workers` has no effect."""
         try:
             for unit in units:
                 yield attempt(fn, unit)
@@ -40,14 +40,14 @@ class InlineEngine:
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's life: the function first, then units until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    """Runs a worker: receives the function, then units until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
             wait([parent.sentinel])
-            os._exit(1)  # nobody is left to take the result
+            os._exit(1)  # the parent is dead, so the result is lost
 
     threading.Thread(target=watch, name="pinxit-parent-watch", daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -61,40 +61,40 @@ def _serve(pipe: Connection) -> None:
 
 
 class _Worker:
-    """One process, and the unit it is at."""
+    """One process, and the unit that it is working on."""
 
     def __init__(self, fn: bytes) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        # Not a daemon: the function may have processes of its own.
+        # Not a daemon, because a daemon may not start processes, and the function may.
         self.process = context.Process(target=_serve, args=(theirs,), name="pinxit-worker")
         self.process.start()
         theirs.close()
         self.unit: Any = None
-        self.begun = 0.0
+        self.started = 0.0
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send_bytes(fn)  # a worker that died meanwhile is found by `result`
+            self.pipe.send_bytes(fn)  # if the worker died meanwhile, `result` notices
 
     def give(self, unit: Any) -> None:
-        """Starts on a unit."""
-        self.unit, self.begun = unit, time.perf_counter()
+        """Sends a unit to the process."""
+        self.unit, self.started = unit, time.perf_counter()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(unit)
 
     def result(self) -> UnitResult | None:
-        """Returns the result that it sent; None if it died instead."""
+        """Receives the unit's result. Returns None if the process died."""
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError, OSError):
             return None
 
-    def lost(self, why: str) -> UnitResult:
-        """Returns the result of a unit whose worker died."""
-        seconds = time.perf_counter() - self.begun
-        return UnitResult(self.unit, kind=DIED, reason=why, seconds=seconds)
+    def lost(self, reason: str) -> UnitResult:
+        """Returns the failed result of the current unit, whose worker died."""
+        seconds = time.perf_counter() - self.started
+        return UnitResult(self.unit, kind=DIED, reason=reason, seconds=seconds)
 
     def end(self, *, kill: bool) -> int | None:
-        """Ends the process, at once if `kill`, else after what it is at; returns its exit code."""
+        """Ends the process, at once if `kill`, else after its unit. Returns its exit code."""
         self.pipe.close()
         if kill:
             self.process.kill()
@@ -108,22 +108,22 @@ class _Worker:
 
 
 class LocalEngine:
-    """Processes of this machine, started afresh (spawn), each replaced when it dies."""
+    """Runs units in spawned processes of this machine, and replaces those that die."""
 
     name = "local"
 
     def __init__(self, *, attempts: int = 2) -> None:
-        """A unit whose process dies is given to `attempts` processes."""
+        """Sets how many processes may die on a unit before it fails."""
         self.attempts = attempts
 
     def share(self, units: Sequence[Any]) -> list[Any]:
-        """All."""
+        """Returns all units."""
         return list(units)
 
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """See `Engine.map`."""
+        """Implements `Engine.map`."""
         if workers < 1:
             raise UsageError("workers", workers, problem="too small", valid="at least 1")
         pickled = pickle.dumps(fn)
@@ -158,7 +158,7 @@ class LocalEngine:
 
 
 def _exit(code: int | None) -> str:
-    """An exit code in words."""
+    """Describes an exit code, by the signal's name if the process was killed."""
     if code is None or code >= 0:
         return f"exit code {code}"
     with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The engine ``rank``: each command does a fixed share of the units (Slurm, the hosts of a pod)."""
+"""The engine ``rank``: each command does a fixed share of the units, on Slurm or a pod's hosts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from pinxit.prepare.engines.local import LocalEngine
 
 
 class RankEngine:
-    """A static share of the units: those whose number leaves `rank` when divided by `world`."""
+    """Runs a static share of the units: those whose index modulo `world` is `rank`."""
 
     name = "rank"
 
     def __init__(
         self, rank: int | None = None, world: int | None = None, *, inside: Engine | None = None
     ) -> None:
-        """Without numbers, as Slurm says (``SLURM_PROCID``, ``SLURM_NTASKS``); the share is done
-        by `inside`, by default a `LocalEngine`."""
+        """Sets the share and the engine `inside` that does it, by default a `LocalEngine`.
+
+        If `rank` or `world` is None, Slurm's variable ``SLURM_PROCID`` or ``SLURM_NTASKS`` is used.
+        """
         self.rank = _from_slurm("rank", rank, "SLURM_PROCID")
         self.world = _from_slurm("world", world, "SLURM_NTASKS")
         if not 0 <= self.rank < self.world:
@@ -30,24 +32,26 @@ class RankEngine:
         self._engine = inside or LocalEngine()
 
     def share(self, units: Sequence[Any]) -> list[Any]:
-        """Every `world`-th, from `rank` on."""
+        """Returns every `world`-th unit, starting at `rank`."""
         return list(units[self.rank :: self.world])
 
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """As `LocalEngine.map`, or that of the engine inside: give it a `share`."""
+        """Runs `units`, which must be this rank's `share`, on the engine inside."""
         return self._engine.map(fn, units, workers=workers)
 
 
 def _from_slurm(name: str, value: int | None, variable: str) -> int:
-    """The number given, or that of the environment."""
+    """Returns `value`, or the number in the environment variable if `value` is None."""
     if value is not None:
         return value
     text = os.environ.get(variable, "")
     if not text.isdigit():
-        problem = f"absent, and {variable} is {text!r}" if text else f"absent, as is {variable}"
-        raise UsageError(
-            name, value, problem=problem, valid="a number from 0, given by the command"
+        problem = (
+            f"missing, and {variable} is {text!r}"
+            if text
+            else f"missing, and {variable} is not set"
         )
+        raise UsageError(name, value, problem=problem, valid=f"a number from 0: --{name} N")
     return int(text)

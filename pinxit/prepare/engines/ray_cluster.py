@@ -1,9 +1,8 @@
-"""Units of work on a Ray cluster: the engine ``ray``.
+"""The engine ``ray``, which runs units of work on a Ray cluster.
 
-Each worker is an actor that holds its own copy of the function, as in the other engines. The output
-folder must be one that all machines see, and Pinxit must be installed on each. Without an address,
-a cluster of this machine alone is started, and ended with the map; Ray's usage reports and its
-dashboard stay off then.
+Each worker is an actor with its own copy of the function, as in the other engines. All machines
+must share the output folder and have Pinxit installed. Without an address, a cluster on this
+machine alone is started, without Ray's usage reports and dashboard, and stopped after the map.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
 class _Actor:
-    """A worker: runs in a process that Ray started."""
+    """A worker, which runs in a process that Ray started."""
 
     def __init__(self, fn: bytes, paths: str) -> None:
         os.environ[extensions.VARIABLE] = paths
@@ -29,38 +28,41 @@ class _Actor:
         self.fn = pickle.loads(fn)
 
     def run(self, unit: Any) -> UnitResult:
-        """One unit."""
+        """Runs one unit."""
         return attempt(self.fn, unit)
 
     def close(self) -> None:
-        """Frees what the function holds."""
+        """Calls the function's `close`, if it exists."""
         close(self.fn)
 
 
 class RayEngine:
-    """Actors of a Ray cluster; one that dies is replaced."""
+    """Runs units in actors on a Ray cluster, and replaces those that die."""
 
     name = "ray"
 
     def __init__(
         self, address: str | None = None, *, cpus: float = 1, attempts: int = 2, **options: Any
     ) -> None:
-        """`cpus` and `options` are what each actor asks of Ray (``num_gpus``, ``resources``)."""
+        """Sets the cluster's address and the resources of each actor.
+
+        `cpus` and `options` (``num_gpus``, ``resources``) are what each actor requests from Ray.
+        """
         self.address = address
         self.options = {"num_cpus": cpus, **options}
         self.attempts = attempts
 
     def share(self, units: Sequence[Any]) -> list[Any]:
-        """All."""
+        """Returns all units."""
         return list(units)
 
     def map(
         self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """See `Engine.map`."""
+        """Implements `Engine.map`."""
         ray, started = self._connect(workers)
         actor = ray.remote(_Actor).options(**self.options)
-        kept = ray.put(ray.cloudpickle.dumps(fn))
+        function = ray.put(ray.cloudpickle.dumps(fn))
         paths = os.environ.get(extensions.VARIABLE, "")
         waiting = deque((unit, 1) for unit in units)
         busy: dict[Any, tuple[Any, Any, int]] = {}
@@ -69,7 +71,7 @@ class RayEngine:
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     unit, count = waiting.popleft()
-                    worker = idle.pop() if idle else actor.remote(kept, paths)
+                    worker = idle.pop() if idle else actor.remote(function, paths)
                     busy[worker.run.remote(unit)] = worker, unit, count
                 for ready in ray.wait(list(busy), num_returns=1)[0]:
                     worker, unit, count = busy.pop(ready)
@@ -92,7 +94,7 @@ class RayEngine:
                 ray.shutdown()
 
     def _connect(self, workers: int) -> tuple[Any, bool]:
-        """The module, connected; and whether that is ours to undo."""
+        """Connects to a cluster. Returns the module `ray`, and whether to shut it down later."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray

@@ -201,9 +201,11 @@ def test_another_search_in_the_same_place_is_refused(folder: Path, tmp_path: Pat
 
     with monkeypatch.context() as patch:
         patch.setattr(search.FirstOfHashes, "__call__", broken)
-        with pytest.raises(Incomplete, match=r"phash 0: OSError: the disk .* goes on from here"):
+        with pytest.raises(
+            Incomplete, match=r"phash 0: OSError: the disk .*; run the same command again"
+        ):
             find_duplicates(path, source, CONFIG, InlineEngine())
-    with pytest.raises(ValueError, match=r"begun with other settings: filters.min_words \(was 3"):
+    with pytest.raises(ValueError, match=r"started with other settings: filters.min_words \(was 3"):
         find_duplicates(path, source, dataclasses.replace(CONFIG, min_words=4), InlineEngine())
     find_duplicates(path, source, CONFIG, InlineEngine())
     assert read_all(path, source) == brute_force(source, CONFIG)
