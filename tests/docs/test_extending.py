@@ -271,8 +271,8 @@ def test_doctor_and_plan_know_the_run(trained: Path, added, capsys, monkeypatch,
 def test_without_its_extensions_a_run_says_which_are_missing(trained: Path, added, monkeypatch):
     monkeypatch.delitem(OBJECTIVES, "huber")
     monkeypatch.delitem(extensions._loaded, trained.parents[1] / f"{FILES['objective']}.py")
-    message = r"objective: 'huber' is unknown; valid: flow_matching; this run was made with "
-    message += r"--extensions huber\.py: give it"
+    message = r"objective: 'huber' is unknown; valid: flow_matching; this run used "
+    message += r"--extensions huber\.py: add it to the command"
     with pytest.raises(UsageError, match=message):
         saved_config(RunFolder(trained))
 
