@@ -1,15 +1,17 @@
-"""The list of a whole set's duplicates: two bits a row, for whoever reads its units in any order.
+"""Stores the duplicates of a whole dataset as a list with two bits per row.
 
-Workers read units in any order, so none of them can know which row of a hash comes first. The list
-knows: `find_duplicates.py` makes it in passes over the metadata, before anything is fetched. Of the
-rows that pass the other filters the first of each URL is kept, and of these the first of each
-perceptual hash; each of the others has a bit that says which of the two it is. The list holds for
-the source, the units and the filters that it was made with, and refuses any others: a row that was
-kept there must not be filtered here, or its duplicates would be gone with it.
+Workers read units in any order, so none of them can tell which row with a given hash comes first.
+The list answers this. `pinxit.prepare.find_duplicates` makes it in passes over the metadata, before
+anything is fetched. Among the rows that pass the other filters, it keeps the first of each URL, and
+among these the first of each perceptual hash. Every other row has one bit set: the bit for its URL
+or the bit for its hash. The list is valid only for the source, the units and the filters that it
+was made with, and is refused with others. Otherwise a row that the list keeps could be filtered
+out later, and its duplicates would be lost with it.
 
-One file in the safetensors format: ``url`` and ``phash`` (bits, a unit's beginning with a new
-byte), ``first`` (the number of each unit's first row), ``start`` (its first byte), and the rest as
-JSON. It is mapped, not read: all workers of a machine share its pages. COYO's has 187 MB.
+The list is one file in the safetensors format: ``url`` and ``phash`` (bits; each unit begins at a
+new byte), ``first`` (the number of each unit's first row), ``start`` (the unit's first byte), and
+the rest as JSON. The file is memory-mapped instead of read, so all workers of a machine share its
+pages. COYO's list has 187 MB.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ from pinxit.data.row import Source, source_identity
 from pinxit.files import whole
 
 FORMAT = 1
+"""Version of the file format."""
 REASONS = {"url": "filtered_url", "phash": "filtered_phash"}
+"""Name of a bit array to the status of the rows whose bit is set."""
 
 
 class DuplicateList:
-    """A list on the disk."""
+    """Reads a list of duplicates from disk."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UsageError where there is none, or where it is damaged."""
+        """Opens the list; raises `UsageError` if the file is missing or damaged."""
         self.path = path
         try:
             with path.open("rb") as file:
@@ -49,64 +53,67 @@ class DuplicateList:
             raise UsageError(
                 "filters.duplicates",
                 str(path),
-                problem=f"no list of duplicates ({error})",
+                problem=f"not a list of duplicates ({error})",
                 valid="a file that `pinxit prepare SOURCE --find_duplicates FILE` wrote",
             ) from error
         self._units = {unit: number for number, unit in enumerate(self.about["units"])}
 
     @property
     def sha256(self) -> str:
-        """What tells this list from others."""
+        """The hash of the list's content, which identifies the list."""
         return self.about["sha256"]
 
     def get(self, key: str, /) -> str | None:
-        """The status that the row ends with, or None. ValueError for a row beyond the list."""
+        """Returns the status of the row if it is a duplicate, otherwise None.
+
+        Raises `UsageError` for a unit that the list does not cover.
+        """
         unit, _, number = key.rpartition("/")
-        place = self._units.get(unit)
-        if place is None:
+        index = self._units.get(unit)
+        if index is None:
             raise UsageError(
-                f"filters.duplicates: {self.path} ends before unit {unit}: it was made with a "
-                "smaller --limit; make it anew"
+                f"filters.duplicates: {self.path} ends before unit {unit}, because it was made "
+                "with a smaller --limit; make a new list"
             )
-        row = int(number) - int(self._arrays["first"][place])
-        at = int(self._arrays["start"][place]) + (row >> 3)
+        row = int(number) - int(self._arrays["first"][index])
+        at = int(self._arrays["start"][index]) + (row >> 3)
         for name, reason in REASONS.items():
             if self._arrays[name][at] >> (row & 7) & 1:
                 return reason
         return None
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raises unless the list was made for this source and these filters."""
+        """Raises `UsageError` unless the list was made for this source and these filters."""
         if changed := differences(self.about["identity"], identity):
             raise UsageError(
                 "filters.duplicates",
                 str(self.path),
                 problem=f"a list for other settings: {'; '.join(changed)}",
-                valid="the settings that it was made with, or a list made anew",
+                valid="the settings that it was made with, or a new list",
             )
 
 
 def list_identity(source: Source, filters: FilterConfig) -> dict[str, Any]:
-    """What a list depends on."""
-    known = {name: x for name, x in plain(filters).items() if name != "duplicates"}
-    return {"source": source_identity(source), "filters": known}
+    """Returns the settings that determine a list, as plain JSON."""
+    settings = {name: x for name, x in plain(filters).items() if name != "duplicates"}
+    return {"source": source_identity(source), "filters": settings}
 
 
 def open_duplicates(source: Source, filters: FilterConfig) -> Duplicates:
-    """The list that the filters name; without one, nothing is a duplicate between units."""
+    """Opens the list that the filters name; without one, only duplicates in a unit are known."""
     if filters.duplicates is None:
         return NoDuplicates()
-    found = DuplicateList(Path(filters.duplicates).expanduser())
-    found.check(list_identity(source, filters))
-    return found
+    duplicates = DuplicateList(Path(filters.duplicates).expanduser())
+    duplicates.check(list_identity(source, filters))
+    return duplicates
 
 
 def filters_identity(filters: FilterConfig) -> dict[str, Any]:
-    """The filters, with what the list of duplicates says in place of where it lies."""
-    known = {name: x for name, x in plain(filters).items() if name != "duplicates"}
+    """Returns the filters as plain JSON, with the hash of the list of duplicates, not its path."""
+    settings = {name: x for name, x in plain(filters).items() if name != "duplicates"}
     if filters.duplicates is not None:
-        known["duplicates"] = DuplicateList(Path(filters.duplicates).expanduser()).sha256
-    return known
+        settings["duplicates"] = DuplicateList(Path(filters.duplicates).expanduser()).sha256
+    return settings
 
 
 def write_list(
@@ -119,7 +126,7 @@ def write_list(
     bits: Mapping[str, UInt8[np.ndarray, " n"]],
     counts: Mapping[str, int],
 ) -> None:
-    """Writes a list, whole or not at all; equal lists have equal bytes."""
+    """Writes a list atomically; equal lists have equal bytes."""
     arrays = {**{name: bits[name] for name in REASONS}, "first": first, "start": start}
     about = {
         "format": FORMAT,
@@ -133,7 +140,7 @@ def write_list(
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash of the arrays' content."""
+    """Returns the SHA-256 of the arrays' content, in hex."""
     hashed = hashlib.sha256()
     for name in (*REASONS, "first", "start"):
         hashed.update(np.ascontiguousarray(arrays[name]).data)

@@ -1,6 +1,7 @@
-"""How the rows' figures are spread: counts in fixed bins, so that parts add up to the whole.
+"""Counts the figures of rows (scores, sizes, caption lengths) in histograms with fixed bins.
 
-Every unit counts by itself and the report adds them; nothing is sampled and no row is held.
+Every unit has its own histograms, and the report adds them up. All rows are counted, not a sample,
+and no row is stored.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ BINS: dict[str, tuple[float, float, int]] = {
     "words": (0.0, 64.0, 64),
     "characters": (0.0, 512.0, 64),
 }
-"""Figure to (lowest, highest, bins). What lies outside is counted in the first or the last bin."""
+"""Figure to (lowest, highest, number of bins); values outside count in the first or last bin."""
 
 
 def measure_row(row: Row) -> dict[str, float]:
-    """Every figure of `BINS` that is known of a row."""
+    """Returns the figures of `BINS` that are known for a row."""
     figures: dict[str, float] = {name: row.scores[name] for name in BINS if name in row.scores}
     if row.width is not None and row.height is not None:
         short, long = sorted((row.width, row.height))
@@ -38,25 +39,25 @@ def measure_row(row: Row) -> dict[str, float]:
 
 
 class Histogram:
-    """Counts of one figure in equal bins."""
+    """Counts the values of one figure in bins of equal width."""
 
     def __init__(self, name: str) -> None:
-        """Refuses a figure that is not in `BINS`."""
+        """Starts with no values; raises ValueError if `BINS` does not contain the figure."""
         if name not in BINS:
-            raise ValueError(f"name: {name!r} is no figure; valid: {', '.join(BINS)}")
+            raise ValueError(f"name: {name!r} is not a figure; valid: {', '.join(BINS)}")
         self.name = name
         self.counts: Int[np.ndarray, " n"] = np.zeros(BINS[name][2], np.int64)
         self.missing = 0
-        """Rows that lack the figure."""
+        """Number of rows that lack the figure."""
 
     @property
     def edges(self) -> Float[np.ndarray, " m"]:
-        """The bins' borders, one more than there are bins."""
+        """The edges of the bins, one more than there are bins."""
         low, high, bins = BINS[self.name]
         return np.linspace(low, high, bins + 1)
 
     def add(self, value: float | None) -> None:
-        """Counts one row's value; None where the row lacks it."""
+        """Counts the value of one row, or None if the row lacks it."""
         if value is None:
             self.missing += 1
             return
@@ -64,7 +65,7 @@ class Histogram:
         self.counts[min(max(int((value - low) / (high - low) * bins), 0), bins - 1)] += 1
 
     def merge(self, other: Histogram) -> None:
-        """Adds the counts of another part of the rows."""
+        """Adds the counts of a histogram of other rows."""
         if other.name != self.name:
             raise ValueError(f"a histogram of {other.name} cannot be added to one of {self.name}")
         self.counts += other.counts
@@ -72,7 +73,7 @@ class Histogram:
 
 
 class Histograms:
-    """One `Histogram` for each figure."""
+    """Holds one `Histogram` for each figure."""
 
     def __init__(self) -> None:
         self.by_name = {name: Histogram(name) for name in BINS}
@@ -83,12 +84,12 @@ class Histograms:
             histogram.add(figures.get(name))
 
     def merge(self, other: Histograms) -> None:
-        """Adds the counts of another part of the rows."""
+        """Adds the counts of histograms of other rows."""
         for name, histogram in self.by_name.items():
             histogram.merge(other.by_name[name])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: per figure the range, the counts and how many rows lack it."""
+        """Returns, for each figure, its range, its counts and the number of rows that lack it."""
         return {
             name: {
                 "range": list(BINS[name][:2]),
@@ -100,22 +101,22 @@ class Histograms:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Histograms:
-        """The inverse of `to_json`. Refuses counts of other bins than ours."""
+        """Reads the result of `to_json`; raises `UsageError` if its bins differ from `BINS`."""
         histograms = cls()
         for name, histogram in histograms.by_name.items():
-            known = data.get(name)
-            if known is None:
+            stored = data.get(name)
+            if stored is None:
                 continue
-            if len(known["counts"]) != BINS[name][2] or list(known["range"]) != [*BINS[name][:2]]:
+            if len(stored["counts"]) != BINS[name][2] or list(stored["range"]) != [*BINS[name][:2]]:
                 raise UsageError(f"histogram {name!r} has other bins than this version of Pinxit")
-            histogram.counts[:] = known["counts"]
-            histogram.missing = int(known["missing"])
+            histogram.counts[:] = stored["counts"]
+            histogram.missing = int(stored["missing"])
         return histograms
 
     @classmethod
     def total(cls, parts: Iterable[Histograms]) -> Histograms:
-        """The sum of parts."""
-        whole = cls()
+        """Returns the sum of the parts."""
+        total = cls()
         for part in parts:
-            whole.merge(part)
-        return whole
+            total.merge(part)
+        return total

@@ -1,16 +1,16 @@
-"""Filters: which rows are worth fetching, by what the source says of them.
+"""Filters rows by the metadata of their source, before anything is fetched.
 
-Each filter has one setting (None is off) and one status, and every row is counted under the first
-filter that it fails, in the order of `REASONS`. The defaults are a judgement, to be measured on the
-histograms: sides of at least 256, at most twice as long as high, watermark below 0.5, both NSFW
-scores below 0.2, aesthetic score (LAION's second version) at least 4.75, CLIP similarity (ViT-L/14)
-at least 0.22, three words, one row per perceptual hash.
+Each filter has one setting (None turns it off) and one status. A row counts under the first filter
+that it fails, in the order of `REASONS`. The defaults are a judgement; check them against the
+histograms: sides of at least 256 pixels, an aspect ratio of at most 2, watermark below 0.5, both
+NSFW scores below 0.2, aesthetic score (version 2 of LAION's predictor) at least 4.75, CLIP
+similarity (ViT-L/14) at least 0.22, three words, one row per perceptual hash and URL.
 
-Duplicates have state. Within a unit the first row that passes everything else is kept, always and
-whatever else happens. Between units a `Filter` knows nothing, because units are read by many
-workers in any order; who wants one row per hash in the whole set makes a list of the others first
-(find_duplicates.py) and names it in `duplicates`. The price of either: when the row that was kept
-turns out to have a dead link, its duplicates are gone with it.
+Filtering duplicates needs state. Within a unit, the first row that passes all other filters is
+kept. A `Filter` does not see other units, because many workers read units in any order. To keep
+one row per hash in the whole dataset, first make a list of the duplicates
+(`pinxit.prepare.find_duplicates`) and name it in `FilterConfig.duplicates`. Both ways have a cost:
+if the link of the kept row turns out to be dead, its duplicates are lost with it.
 """
 
 from __future__ import annotations
@@ -26,65 +26,66 @@ from pinxit.data.row import Row, unusable
 from pinxit.data.url_host import host_of
 
 MISSING = ("keep", "drop")
+"""Values of `FilterConfig.missing`."""
 
 
 @runtime_checkable
 class Duplicates(Protocol):
-    """The rows to drop because another one is the same: a `DuplicateList`, or `NoDuplicates`."""
+    """Tells which rows are duplicates of other rows: a `DuplicateList` or `NoDuplicates`."""
 
     @property
     def sha256(self) -> str | None:
-        """The hash of the list; None where there is no list."""
+        """The hash of the list, or None if there is no list."""
         ...
 
     def get(self, key: str, /) -> str | None:
-        """The status that the row with this key ends with; None where it is kept."""
+        """Returns the status of the row with this key if it is a duplicate, otherwise None."""
         ...
 
 
 class NoDuplicates:
-    """Stands for a list where none was made: no row is known to be a duplicate."""
+    """Replaces the list if there is none: no row counts as a duplicate."""
 
     sha256: str | None = None
 
     def get(self, key: str, /) -> str | None:
-        """None, for every row."""
+        """Returns None for every row."""
         return None
 
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Which rows are kept."""
+    """Settings for which rows are kept."""
 
     min_side: int | None = 256
-    """Pixels of the shorter side, at least."""
+    """Smallest shorter side, in pixels."""
     max_aspect: float | None = 2.0
-    """Longer side by shorter side, at most."""
+    """Largest ratio of the longer side to the shorter side."""
     max_watermark: float | None = 0.5
-    """Probability of a watermark, below this."""
+    """Probability of a watermark must be below this."""
     max_nsfw: float | None = 0.2
-    """Probability of being unsafe for work (the larger of several scores), below this."""
+    """Probability of being unsafe for work (the largest of several scores) must be below this."""
     min_aesthetic: float | None = 4.75
-    """Aesthetic score, at least. COYO's is version 2 of LAION's predictor (mean 4.77); LAION's own
-    sets have version 1, whose figures do not compare."""
+    """Smallest aesthetic score. COYO's is version 2 of LAION's predictor (mean 4.77); LAION's own
+    datasets have version 1, whose values are not comparable."""
     min_clip_similarity: float | None = 0.22
-    """Cosine between caption and image, at least. COYO's is of CLIP ViT-L/14 (mean 0.25); other
-    sets have ViT-B/32, whose figures are higher (COYO's mean of it is 0.29)."""
+    """Smallest cosine between caption and image. COYO's is from CLIP ViT-L/14 (mean 0.25); other
+    datasets use ViT-B/32, whose values are higher (its mean on COYO is 0.29)."""
     min_words: int | None = 3
-    """Words of the caption, at least."""
+    """Smallest number of words in the caption."""
     max_characters: int | None = None
-    """Characters of the caption, at most."""
+    """Largest number of characters in the caption."""
     unique_phash: bool = True
-    """One row per perceptual hash."""
+    """Keep only the first row of each perceptual hash."""
     unique_url: bool = True
-    """One row per URL."""
+    """Keep only the first row of each URL."""
     duplicates: str | None = None
-    """A list that `pinxit prepare SOURCE --find_duplicates FILE` wrote: one row per hash and URL in
-    the whole set; none: in each unit of work."""
+    """A list that `pinxit prepare SOURCE --find_duplicates FILE` wrote, to keep one row per hash
+    and URL in the whole dataset; none keeps one in each unit of work."""
     blocked_domains: tuple[str, ...] = ()
-    """Domains whose images are not wanted; "example.com" means www.example.com too."""
+    """Domains whose images are dropped; "example.com" includes www.example.com."""
     missing: Literal["keep", "drop"] = "keep"
-    """What becomes of a row that lacks a figure which a filter needs."""
+    """Whether to keep or drop a row that lacks a figure that a filter needs."""
 
     def __post_init__(self) -> None:
         choice("missing", self.missing, MISSING)
@@ -94,15 +95,15 @@ class FilterConfig:
         for name in ("max_watermark", "max_nsfw"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise UsageError(name, value, problem="no probability", valid="above 0, to 1")
+                raise UsageError(name, value, problem="not a probability", valid="above 0, to 1")
         for domain in self.blocked_domains:
             if not domain.strip(".") or any(mark in domain for mark in "/:@ "):
                 raise UsageError(
-                    "blocked_domains", domain, problem="no domain", valid="such as example.com"
+                    "blocked_domains", domain, problem="not a domain", valid="such as example.com"
                 )
 
     def thresholds(self) -> dict[str, float]:
-        """Figure (of histograms.py) to the limit that is set on it, for drawing."""
+        """Returns the limit that is set on each figure (see `histograms`)."""
         limits = {
             "side": self.min_side,
             "aspect": self.max_aspect,
@@ -122,21 +123,21 @@ REASONS = (
     *("filtered_aesthetic", "filtered_clip_similarity", "filtered_words", "filtered_characters"),
     *("filtered_missing", "filtered_domain", "filtered_url", "filtered_phash"),
 )
-"""The statuses that `Filter.check` gives, in the order of the checks."""
+"""Statuses that `Filter.check` returns, in the order of the checks."""
 
 
 class Filter:
-    """The filters of a config over the rows of one unit, in their order."""
+    """Applies the filters of a config to the rows of one unit, in the order of the rows."""
 
     def __init__(self, config: FilterConfig, *, duplicates: Duplicates | None = None) -> None:
-        """`duplicates`: keys of rows to drop with their statuses, see duplicates.py."""
+        """Starts a unit; `duplicates` tells which of its rows repeat rows of other units."""
         self.config = config
         self.counts: Counter[str] = Counter()
-        """Rows by status: "ok" and `REASONS`."""
+        """Number of rows by status: "ok" or one of `REASONS`."""
         self.missing: Counter[str] = Counter()
-        """Rows by figure that a filter needed and they lack; all of them, dropped or kept."""
+        """Number of rows, kept or dropped, that lack a figure that a filter needs, by figure."""
         self.histograms = Histograms()
-        """The figures of all rows, before any is dropped."""
+        """Histograms of all rows, before any is dropped."""
         self._thresholds = config.thresholds()
         self._duplicates: Duplicates = NoDuplicates() if duplicates is None else duplicates
         self._urls: set[str] = set()
@@ -144,41 +145,45 @@ class Filter:
         self._blocked = frozenset(domain.strip(".").lower() for domain in config.blocked_domains)
 
     def check(self, row: Row) -> str | None:
-        """None where the row is kept, otherwise the status that says why not."""
+        """Returns None if the row is kept, otherwise the status that says why it is dropped."""
         figures = measure_row(row)
         self.histograms.add(figures)
-        reason = self.alone(row, figures) or self._seen(row)
+        reason = self.alone(row, figures) or self._repeated(row)
         self.counts[reason or "ok"] += 1
         return reason
 
     def alone(self, row: Row, figures: Mapping[str, float] | None = None) -> str | None:
-        """As `check`, of this row alone: without duplicates, and without counting it."""
+        """Checks this row like `check`, but ignores duplicates and does not count the row."""
         if unusable(row) == "no_url":
             return "no_url"
         return self._figures(measure_row(row) if figures is None else figures) or self._domain(row)
 
     def _figures(self, figures: Mapping[str, float]) -> str | None:
-        """The first figure beyond its limit; a missing one comes after all that are known."""
-        lacking = []
-        found = None
+        """Returns the status of the first figure beyond its limit; missing figures come last."""
+        missing = []
+        reason = None
         for name, limit in self._thresholds.items():
             value = figures.get(name)
             if value is None:
-                lacking.append(name)
-            elif found is None and _beyond(name, value, limit):
-                found = f"filtered_{name}"
-        self.missing.update(lacking)
-        return found or ("filtered_missing" if lacking and self.config.missing == "drop" else None)
+                missing.append(name)
+            elif reason is None and _beyond(name, value, limit):
+                reason = f"filtered_{name}"
+        self.missing.update(missing)
+        return reason or ("filtered_missing" if missing and self.config.missing == "drop" else None)
 
     def _domain(self, row: Row) -> str | None:
+        """Returns "filtered_domain" if the row's domain, or one above it, is blocked."""
         if not self._blocked:
             return None
         labels = host_of(row.url or row.origin).split(".")
-        ends = {".".join(labels[start:]) for start in range(len(labels))}
-        return "filtered_domain" if ends & self._blocked else None
+        domains = {".".join(labels[start:]) for start in range(len(labels))}
+        return "filtered_domain" if domains & self._blocked else None
 
-    def _seen(self, row: Row) -> str | None:
-        """Last of all: only a row that is kept makes others duplicates."""
+    def _repeated(self, row: Row) -> str | None:
+        """Returns the status of a duplicate, or None for the first row of its URL and hash.
+
+        Must be the last check, since only a row that is kept makes later rows duplicates.
+        """
         url = (row.url or row.origin) if self.config.unique_url else None
         phash = row.phash if self.config.unique_phash else None
         if url is not None and url in self._urls:
@@ -193,6 +198,7 @@ class Filter:
 
 
 def _beyond(name: str, value: float, limit: float) -> bool:
+    """Returns whether a value violates the limit of its figure."""
     if name in ("watermark", "nsfw"):
         return value >= limit
     return value > limit if name in ("aspect", "characters") else value < limit

@@ -174,13 +174,13 @@ def test_a_list_for_something_else_is_refused(folder: Path, tmp_path: Path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=r"no list of duplicates \(its SHA-256 differs\)"):
+    with pytest.raises(UsageError, match=r"not a list of duplicates \(its SHA-256 differs\)"):
         open_duplicates(source, config)
     for content in (b"", b"something else"):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match="no list of duplicates"):
+        with pytest.raises(UsageError, match="not a list of duplicates"):
             open_duplicates(source, config)
-    with pytest.raises(UsageError, match=r"no list of duplicates .*--find_duplicates FILE"):
+    with pytest.raises(UsageError, match=r"not a list of duplicates .*--find_duplicates FILE"):
         open_duplicates(source, dataclasses.replace(CONFIG, duplicates="nowhere"))
 
 

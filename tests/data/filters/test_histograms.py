@@ -54,7 +54,7 @@ def test_other_bins_are_refused():
     with pytest.raises(ValueError, match="histogram 'side' has other bins"):
         Histograms.from_json(data)
     assert Histograms.from_json({}).to_json() == Histograms().to_json()
-    with pytest.raises(ValueError, match="'colour' is no figure; valid: watermark"):
+    with pytest.raises(ValueError, match="'colour' is not a figure; valid: watermark"):
         Histogram("colour")
     with pytest.raises(ValueError, match="of side cannot be added to one of nsfw"):
         Histogram("nsfw").merge(Histogram("side"))

@@ -166,10 +166,10 @@ def test_settings():
         ({"max_aspect": 0.5}, "max_aspect: 0.5 is too small; valid: at least 1"),
         ({"min_side": 0}, "min_side: 0 is too small"),
         ({"min_words": -1}, "min_words: -1 is too small; valid: at least 0"),
-        ({"max_nsfw": 20.0}, "max_nsfw: 20.0 is no probability; valid: above 0, to 1"),
-        ({"max_watermark": 0.0}, "max_watermark: 0.0 is no probability"),
-        ({"blocked_domains": ("http://a.test",)}, "blocked_domains: 'http://a.test' is no domain"),
-        ({"blocked_domains": ("",)}, "blocked_domains: '' is no domain"),
+        ({"max_nsfw": 20.0}, "max_nsfw: 20.0 is not a probability; valid: above 0, to 1"),
+        ({"max_watermark": 0.0}, "max_watermark: 0.0 is not a probability"),
+        ({"blocked_domains": ("http://a.test",)}, "blocked_domains: 'http://a.test' is not a domain"),
+        ({"blocked_domains": ("",)}, "blocked_domains: '' is not a domain"),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], said: str):
