@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ class UsageError(ValueError):
 
 
 def check_writable(field: str, value: str, folder: Path) -> None:
+<<<<<<< Updated upstream
     """Raises unless files can be written to the folder, which need not exist yet."""
     import tempfile
 
@@ -66,6 +68,18 @@ def check_writable(field: str, value: str, folder: Path) -> None:
     if reason:
         problem = f"not writable: {existing} is {reason}"
         valid = "a new or existing folder with write permission"
+=======
+    """Raises `UsageError` unless files can be written to a folder, which need not exist yet."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    why = "" if place.is_dir() else "a file"
+    if not why and not os.access(place, os.W_OK | os.X_OK):
+        why = "read-only"
+    if why:
+        problem = f"not a place to write to: {place} is {why}"
+        valid = "a folder, existing or not, that can be written to"
+>>>>>>> Stashed changes
         raise UsageError(field, value, problem=problem, valid=valid)
 
 
