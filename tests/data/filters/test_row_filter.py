@@ -168,7 +168,10 @@ def test_settings():
         ({"min_words": -1}, "min_words: -1 is too small; valid: at least 0"),
         ({"max_nsfw": 20.0}, "max_nsfw: 20.0 is not a probability; valid: above 0, to 1"),
         ({"max_watermark": 0.0}, "max_watermark: 0.0 is not a probability"),
-        ({"blocked_domains": ("http://a.test",)}, "blocked_domains: 'http://a.test' is not a domain"),
+        (
+            {"blocked_domains": ("http://a.test",)},
+            "blocked_domains: 'http://a.test' is not a domain",
+        ),
         ({"blocked_domains": ("",)}, "blocked_domains: '' is not a domain"),
     ],
 )
