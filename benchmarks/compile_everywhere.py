@@ -1,10 +1,10 @@
-"""The training step compiled for machines that are not here: does it, and how long does it take.
+"""Measures how long the training step takes to compile for machines that are not present.
 
 ``python benchmarks/compile_everywhere.py`` compiles the step of `coyo_256` for a TPU v3-8, a v3 pod
 slice of 512 cores, 128 chips of v4, 256 of v5e and of v6e, an A100 and a V100, with ``--each``
-samples for each device, and prints compile seconds and memory; ``--depths 12 24 48`` does it for
-one target and several depths. Seconds are those of this machine; what counts is how they change.
-What was compiled before is not compiled again, and has the seconds it took then.
+samples for each device, and prints the seconds of compilation and the memory. ``--depths 12 24 48``
+does this for one target at several depths. The seconds depend on the machine that compiles; only
+their ratios matter. Cached programs are not compiled again; the table shows their original seconds.
 """
 
 from __future__ import annotations

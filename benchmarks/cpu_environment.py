@@ -1,9 +1,9 @@
-"""A training step on a CPU with and without the settings of `pinxit.cli.xla_environment`.
+"""Compares training steps on a CPU with and without the settings of `pinxit.cli.xla_environment`.
 
-Processes that differ in their environment alone train the demo's network on the same rows, a few
-steps each in turns. A process keeps the memory that it happened to get, which alone makes it some
-percent faster or slower, so there are several of each kind. Prints medians and the ratio to the
-tuned one; above 1, tuned is faster.
+Processes that differ only in their environment train the demo's network on the same rows, taking
+turns of a few steps each. Each process keeps the memory pages it was allocated, which alone makes
+it some percent faster or slower, so there are several processes of each kind. The script prints
+medians and the ratio to the tuned environment; above 1, the tuned one is faster.
 
     python benchmarks/cpu_environment.py --processes 3 --rounds 8
 """
@@ -87,7 +87,7 @@ def start(kind: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     while process.stdout.readline().strip() != "ready":
         if process.poll() is not None:
-            raise SystemExit(f"{kind}: the child ended with {process.returncode}")
+            raise SystemExit(f"{kind}: the child process exited with code {process.returncode}")
     return process
 
 
@@ -101,9 +101,9 @@ def ask(process: subprocess.Popen[str], steps: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--processes", type=int, default=3, help="of each kind")
+    parser.add_argument("--processes", type=int, default=3, help="processes of each kind")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5, help="in one turn")
+    parser.add_argument("--steps", type=int, default=5, help="steps in one turn")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     prepare_environment()  # compiled once for each kind of flags, not once for each process

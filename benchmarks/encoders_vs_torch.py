@@ -1,18 +1,20 @@
-"""Our encoders against torch's, at their real sizes, with the same weights on the same machine.
+"""Compares our encoders with torch's, at their real sizes, with the same weights and machine.
 
-Times, in one process and in turns, (1) the Stable Diffusion autoencoder's encoder and (2) decoder
-on 256 x 256 images against diffusers' `AutoencoderKL`, and (3) the text tower of CLIP ViT-L/14 on
-captions of 77 tokens against transformers' `CLIPTextModel`. The weights are random: time does not
-depend on them. Each turn is two calls, of which the second is timed: what the other library did to
-caches and memory is not counted. Prints the medians of wall and CPU time and their ratios; above 1,
-ours is faster. Run it on an idle machine: torch's threads wait for one another, so another busy
-program slows it far more than ours, and its waiting counts as CPU time; with ``--threads 1`` on a
-busy one, CPU time says most.
+It times, in one process and in turns, (1) the Stable Diffusion autoencoder's encoder and (2)
+decoder on 256 x 256 images against diffusers' `AutoencoderKL`, and (3) the text tower of CLIP
+ViT-L/14 on captions of 77 tokens against transformers' `CLIPTextModel`. The weights are random,
+because the time does not depend on them. Each turn has two calls and only the second is timed, so
+that the other library's effect on caches and memory does not count. The script prints the medians
+of wall and CPU time and their ratios; above 1, ours is faster.
+
+Run it on an idle machine. Torch's threads wait for one another, so another busy program slows torch
+far more than ours, and its waiting counts as CPU time. On a busy machine, the CPU time with
+``--threads 1`` is the most reliable figure.
 
     python benchmarks/encoders_vs_torch.py --images 1 --captions 8
 
-Needs the ``parity`` extra, and a gigabyte of temporary disk. Memory is tuned as in training
-(`pinxit.cli.xla_environment`), for both alike.
+It needs the ``parity`` extra and a gigabyte of temporary disk. Memory is tuned as in training
+(`pinxit.cli.xla_environment`), for both libraries alike.
 """
 
 from __future__ import annotations
@@ -52,12 +54,14 @@ Run = Callable[[], Any]
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=1, help="images at once")
-    parser.add_argument("--captions", type=int, default=8, help="captions at once")
+    parser.add_argument("--images", type=int, default=1, help="images in a batch")
+    parser.add_argument("--captions", type=int, default=8, help="captions in a batch")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both")
-    parser.add_argument("--channels_last", action="store_true", help="torch: NHWC memory")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of each library"
+    )
+    parser.add_argument("--channels_last", action="store_true", help="use the NHWC layout in torch")
     return parser.parse_args()
 
 

@@ -1,11 +1,11 @@
-"""What dead links cost: fetching a list of which a share is bad against one that is all good.
+"""Measures the cost of dead links: a list with a share of bad links against an all-good one.
 
-A server process of its own (the tests' hostile one) answers both lists, which have as many URLs on
-as many hosts. Bad ones are dead, slow, hanging, redirecting for ever, oversized, mislabelled or
-corrupt. The two are fetched in turns, with the time limit and the retries that are given; printed
-are the medians of the wall times, and their ratio: below 1.5 is the goal at 30 % bad links. That
-every good image is kept and every bad link has its reason is a test, not a figure
-(``tests/data/test_fetch.py``).
+A separate server process (the tests' hostile server) answers both lists, which have the same number
+of URLs and of hosts. Bad links are dead, slow, hanging, redirecting in a loop, oversized,
+mislabelled or corrupt. The lists are fetched in turns, with the time limit and the retries of the
+options. The script prints the medians of the wall times and their ratio. The goal is a ratio below
+1.5 at 30 % bad links. A test (``tests/data/fetch/test_fetcher.py``), not this script, checks that every
+good image is kept and that every bad link has its reason.
 
     python benchmarks/fetch_bad_links.py --urls 20000 --repeats 5
 """
@@ -31,7 +31,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bad", type=float, default=0.3, help="share of bad links")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--timeout", type=float, default=3.0, help="seconds of a whole attempt")
+    parser.add_argument(
+        "--timeout", type=float, default=3.0, help="time limit of an attempt in seconds"
+    )
     return parser.parse_args()
 
 

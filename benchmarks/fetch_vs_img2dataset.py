@@ -1,20 +1,20 @@
-"""Fetching, decoding and resizing: our first stage against img2dataset's, on one loopback server.
+"""Compares our fetching, decoding and resizing with img2dataset's, on one loopback server.
 
-A server process of its own serves JPEG images of 640 x 480 from memory, over TLS as most of the web
-does (`--plain` leaves that out), at 200 addresses of the loopback network. Both programs verify its
-certificate, which ``SSL_CERT_FILE`` names along with those that are trusted anyway. They fetch the
-same list, crop to the middle, scale to 256 x 256 and write JPEG images of quality 95 into shards
-(ours: `pinxit prepare --stage images`; theirs: WebDataset tars), in turns, with as many requests at
-once. What is compared is the CPU time of all their processes for one image, with the start-up taken
-out (a run over few images is subtracted); above 1, ours needs less.
+A separate server process serves JPEG images of 640 x 480 from memory, over TLS as most of the web
+does (`--plain` turns TLS off), at 200 addresses of the loopback network. Both programs verify its
+certificate, which ``SSL_CERT_FILE`` lists along with the usual trusted ones. They fetch the same
+list, crop to the middle, scale to 256 x 256 and write JPEG images of quality 95 into shards (ours:
+`pinxit prepare --stage images`; theirs: WebDataset tars). They take turns, with the same number of
+concurrent requests. The script compares the CPU time per image of all their processes. The start-up
+is subtracted, as measured by a run over few images. Above 1, ours needs less.
 
 TLS needs the command ``openssl``, which makes the certificate.
 
     python -m venv /tmp/other && /tmp/other/bin/pip install img2dataset==1.47.0   # Python 3.11
     python benchmarks/fetch_vs_img2dataset.py --img2dataset /tmp/other/bin/img2dataset
 
-img2dataset does less on the way: it neither refuses private addresses nor limits sizes and times,
-and its decoder is not kept apart from the program.
+img2dataset does less per image: it neither refuses private addresses nor limits sizes and times,
+and it decodes in the same process.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--img2dataset", help="its command, in an environment of its own")
-    parser.add_argument("--plain", action="store_true", help="HTTP in place of HTTPS")
+    parser.add_argument(
+        "--img2dataset", help="path of img2dataset's command, in a separate environment"
+    )
+    parser.add_argument("--plain", action="store_true", help="use HTTP instead of HTTPS")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--certificate", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -186,7 +188,7 @@ def main() -> int:
     if args.img2dataset and shutil.which(args.img2dataset):
         programs["img2dataset"] = theirs
     else:
-        print("img2dataset is left out: --img2dataset takes its command, see --help")
+        print("img2dataset is skipped: give the path of its command with --img2dataset, see --help")
     cost: dict[str, list[float]] = {name: [] for name in programs}
     speed: dict[str, list[float]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Records a second: our loader of prepared latents against WebDataset, on the same records.
+"""Compares our loader of prepared latents with WebDataset, in records per second.
 
-Writes the same latents (float16) and captions twice, as our shards and as WebDataset tars, and
-reads batches from both in turns, in one process each without workers: ours in a global shuffle by
-index, checked by checksum before use; theirs in the order of the tars through a shuffle buffer.
-Prints the medians of records a wall second and a CPU second, and their ratios; above 1, ours is
-faster.
+It writes the same latents (float16) and captions twice, as our shards and as WebDataset tars, and
+reads batches from both in turns, in one process each without workers. Ours reads in a global
+shuffle by index and verifies checksums before use; theirs reads in the order of the tars through a
+shuffle buffer. The script prints the medians of records per wall second and per CPU second, and
+their ratios; above 1, ours is faster.
 
     pip install webdataset
     python benchmarks/loader_vs_webdataset.py --records 20000
@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--side", type=int, default=32, help="of the latents, in cells")
+    parser.add_argument("--side", type=int, default=32, help="side of the latents in cells")
     parser.add_argument("--channels", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args()
@@ -128,7 +128,7 @@ def main() -> int:
             paths = write_theirs(Path(folder) / "theirs", args)
             readers["webdataset"] = theirs(paths, args)
         else:
-            print("webdataset is left out: pip install webdataset")
+            print("webdataset is skipped: it is not installed; run pip install webdataset")
         walls: dict[str, list[float]] = {name: [] for name in readers}
         cpus: dict[str, list[float]] = {name: [] for name in readers}
         for _ in range(args.repeats):

@@ -1,10 +1,11 @@
-"""The largest batches of `large` at 256 x 256, by the compilers of a TPU v3-8, an A100 and a V100.
+"""Finds the largest batches of `large` at 256 x 256, with the compilers of three machines' vendors.
 
-``python benchmarks/memory_table.py`` compiles what is not known yet (minutes for each cell; no such
-hardware is needed, only the two compilers: ``pinxit plan --install-compiler tpu`` and ``cuda12``)
-and prints the table of docs/plan.md; ``--write`` puts it there. With the VAE: latents of 32 x 32 x
-4, prepared, and CLIP-L in each step. Without: pixels in patches of 8, and CLIP-L. Claimed is what
-is usually said of such machines.
+``python benchmarks/memory_table.py`` prints the table of docs/plan.md for a TPU v3-8, an A100 and a
+V100, and ``--write`` writes it into the page. It compiles every cell that is not in the cache,
+which takes minutes for each. It needs no such hardware, only the two compilers
+(``pinxit plan --install-compiler tpu`` and ``cuda12``). With the VAE, latents of 32 x 32 x 4 are
+prepared, and CLIP-L runs in each step. Without it, the model has pixels in patches of 8, and
+CLIP-L. "Claimed" is the batch that is usually quoted for such machines.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Muon's directions, ours against optax's usual ones: how long they take, and how orthogonal.
+"""Compares the time and the orthogonality of Muon's update directions, ours against optax's.
 
-Ours goes head by head with three polynomials, optax's `scale_by_muon` takes whole matrices and five
-iterations of one polynomial. The momenta are those of a checkpoint, or random; likeness is the mean
-cosine with ``U V^T`` of each layer (ours: of each head where it goes by head). Time is of turns in
-one process; above 1, ours is faster.
+Ours orthogonalises head by head with three polynomials. Optax's `scale_by_muon` orthogonalises
+whole matrices with five iterations of one polynomial. The momenta are those of a checkpoint, or
+random. The orthogonality is the mean cosine with ``U V^T`` of each layer (for ours, of each head
+where it works by head). Both are timed in turns in one process; above 1, ours is faster.
 
     python benchmarks/muon_vs_optax.py --run runs/scenes
 """
@@ -41,7 +41,7 @@ def momenta_of(run: Path) -> dict[str, Any]:
         if MARK in name and np.ndim(value) == 3
     }
     if not found:
-        raise SystemExit(f"{newest} has no momenta of Muon")
+        raise SystemExit(f"{newest} contains no Muon momenta")
     return unflatten(found)
 
 
@@ -86,7 +86,7 @@ def _cut(stacked: Any, parts: int) -> list[np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", type=Path, help="take the momenta of this run's last checkpoint")
+    parser.add_argument("--run", type=Path, help="use the momenta of this run's last checkpoint")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()

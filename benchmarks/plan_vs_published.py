@@ -1,8 +1,9 @@
-"""What published runs took over what the planner's method says of their programs.
+"""Compares the step times of published runs with those that the planner's method estimates.
 
 ``python benchmarks/plan_vs_published.py`` builds the training steps of three publications in plain
-JAX, compiles each for the TPU that its authors name, with the TPU compiler and no TPU, and prints
-measured over estimated. The spread is the error that `pinxit plan` states (`plan/step_time.py`).
+JAX, compiles each for the TPU that its authors name, with the TPU compiler but without a TPU, and
+prints the ratio of measured to estimated time. The spread of the ratios is the error that `pinxit
+plan` states (`plan/step_time.py`).
 
 | run | published | source |
 |---|---|---|
@@ -10,9 +11,10 @@ measured over estimated. The spread is the error that `pinxit plan` states (`pla
 | MAE ViT-L, 75 % masked, decoder of 8 blocks, batch 4096, 128 v3 cores | 800 epochs in 15.4 hours | He et al. 2021, arXiv:2111.06377, table 2 |
 | DiT-XL/2 on 32x32 latents, batch 256, v3-256 | 5.7 steps a second | Peebles & Xie 2022, arXiv:2212.09748 |
 
-Blocks are unrolled, as they were there (``--scanned``: quicker to compile, slower programs). What
-the papers do not say is tried both ways: activations in float32 (products are in bfloat16 on a
-TPU even so) and in bfloat16. Input pipelines are part of what was measured and not of the estimate.
+Blocks are unrolled, as in those runs (``--scanned`` compiles faster, but the programs are slower).
+Where the papers do not state the type of the activations, both float32 (a TPU computes products in
+bfloat16 even then) and bfloat16 are tried. The published times include the input pipelines; the
+estimates do not.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -312,7 +314,7 @@ def main() -> None:
     """Prints a row for each run and type, and the spread."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=list(RUNS))
-    parser.add_argument("--scanned", action="store_true", help="compile one block and turn it")
+    parser.add_argument("--scanned", action="store_true", help="compile one block and loop over it")
     parser.add_argument("--work", nargs=2, metavar=("RUN", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:

@@ -1,12 +1,12 @@
-"""Does mixed precision hurt? Loss curves in float32, bfloat16 and float16 on scenes.
+"""Compares loss curves in float32, bfloat16 and float16 on scenes: does mixed precision hurt?
 
     python benchmarks/precision_curves.py
 
-The float16 and bfloat16 runs have the seed, and so the data, the first parameters and the noise, of
-the first float32 run; the other float32 runs have other seeds, and show how far apart runs are that
-should be equal. Half precision passes if its loss over the second half of the run differs from
-float32's by less than seeds do. Draws one picture, prints the figures, and ends with 1 if a
-precision does not pass.
+The float16 and bfloat16 runs have the same seed as the first float32 run, and so the same data,
+first parameters and noise. The other float32 runs have other seeds, and show how much the seed
+alone changes the loss. Half precision passes if its loss over the second half of the run differs
+from float32's by less than the seeds do. The script draws one picture, prints the figures, and
+exits with 1 if a precision does not pass.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folder", help="keeps the runs there; finished ones are not repeated")
+    parser.add_argument(
+        "--folder", help="folder that keeps the runs; finished runs are not repeated"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/images/precision.png"))
     args = parser.parse_args()
     prepare_environment()
@@ -147,9 +149,10 @@ def main() -> int:
         good = abs(off) < spread
         passed &= good
         print(
-            f"{run['dtype']}: {off:+.5f} from float32 of the same seed, {abs(off) / spread:.2f} of "
-            f"what seeds differ by; validation {run['validation'] / runs[0]['validation']:.4f} "
-            f"times float32's; {run['skipped']} steps skipped; "
+            f"{run['dtype']}: {off:+.5f} from float32 with the same seed, {abs(off) / spread:.2f} "
+            f"times the difference between seeds; validation "
+            f"{run['validation'] / runs[0]['validation']:.4f} times float32's; "
+            f"{run['skipped']} steps were skipped; "
             f"{'within' if good else 'OUTSIDE'} the noise"
         )
     print(args.out)

@@ -1,17 +1,17 @@
-"""How long a training step on CPU waits for streamed data: the whole path on a loopback server.
+"""Measures how long a training step on a CPU waits for streamed data from a loopback server.
 
-A server process of its own serves JPEG images of 640 x 480; a share of the links is dead. A run of
-the `base` preset at 256 x 256 streams them: filter, fetch, decode, autoencoder, step. The same run
-on rows in memory, encoded before the first step, gives the time of a step that has the machine for
-itself. Printed are the share of the streamed run's time that its step waited for a batch, and both
-times of a step. The first steps are left out: they compile, and find batches that were made
-meanwhile.
+A separate server process serves JPEG images of 640 x 480, and a share of the links is dead. A run
+of the `base` preset at 256 x 256 streams them: filter, fetch, decode, autoencoder, step. The same
+run on rows in memory, encoded before the first step, gives the time of a step that does not share
+the machine. The script prints the share of the streamed run's time that its step waited for a
+batch, and both times of a step. The first steps do not count: they compile, and they find batches
+that were prepared during the compilation.
 
-The encoders are of the real size and form (the Stable Diffusion autoencoder, CLIP ViT-L/14), with
-random weights: their time does not depend on them, and it is what waiting comes from. On a CPU the
-autoencoder's encoder costs about as much as the step itself, and both share the cores, so a large
-share says little of the fetching; `--encoders bundled` takes the small ones that come with Pinxit,
-which leaves fetching and decoding.
+The encoders have the real size and architecture (the Stable Diffusion autoencoder, CLIP ViT-L/14),
+with random weights: their time does not depend on the weights, and it causes the waiting. On a CPU
+the autoencoder's encoder costs about as much as the step itself, and both share the cores, so a
+large share shows little about the fetching. `--encoders bundled` uses the small encoders that come
+with Pinxit, so that mainly fetching and decoding are measured.
 
     python benchmarks/streamed_wait.py
     python benchmarks/streamed_wait.py --encoders bundled --preset tiny --image_size 64 --steps 8
@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
-    parser.add_argument("--alive", type=float, default=0.6, help="share of the links")
+    parser.add_argument("--alive", type=float, default=0.6, help="share of the links that work")
     parser.add_argument("--encoders", choices=("real", "bundled"), default="real")
     return parser.parse_args()
 
@@ -169,7 +169,7 @@ def main() -> int:
     )
     print(f"share of a step spent waiting for streamed data: {share:.3f}")
     print(f"seconds of a step: streamed {streamed:.2f}, from memory {alone:.2f}")
-    print(f"ratio (streamed by memory): {streamed / alone:.2f}")
+    print(f"ratio (streamed over memory): {streamed / alone:.2f}")
     return 0
 
 

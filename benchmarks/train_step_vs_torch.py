@@ -1,15 +1,16 @@
-"""Our training step and sampling against torch's, for the same network on the same machine.
+"""Compares our training step and sampling with torch's, for the same network and machine.
 
-Times, in one process and in turns, (1) a training step: forward, backward and AdamW, and (2)
+It times, in one process and in turns, (1) a training step: forward, backward and AdamW, and (2)
 sampling with 8 Euler steps without guidance, for our transformer and for diffusers'
-`PRXTransformer2DModel` with the same weights. Prints the medians of wall and CPU time and their
-ratios; above 1, ours is faster. Run it on an idle machine: torch's threads wait for one another,
-so another busy program slows it far more than ours. The torch class keeps a modulation matrix per
-block where ours shares one, so it holds more parameters for the same function.
+`PRXTransformer2DModel` with the same weights. The script prints the medians of wall and CPU time
+and their ratios; above 1, ours is faster. Run it on an idle machine: torch's threads wait for one
+another, so another busy program slows torch far more than ours. The torch class has a modulation
+matrix per block where ours shares one, so it holds more parameters for the same function.
 
     python benchmarks/train_step_vs_torch.py --preset tiny --batch 16
 
-Needs the ``parity`` extra. Memory is tuned as in training (`pinxit.cli.xla_environment`), for both.
+It needs the ``parity`` extra. Memory is tuned as in training (`pinxit.cli.xla_environment`), for
+both libraries alike.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draws the layers of the package: `python scripts/draw_layers.py` writes docs/images/layers.png.
 
 The rows are the first contract of [tool.importlinter] in pyproject.toml, which CI checks, so the
-picture cannot show an order that the imports do not have. Each box lists what is in the folder.
+picture always agrees with the imports. Each box lists the contents of its folder.
 """
 
 from __future__ import annotations

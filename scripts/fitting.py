@@ -1,4 +1,4 @@
-"""The training loop the asset scripts share: Muon or AdamW, warm-up, cosine decay, averages."""
+"""Provides the asset scripts' training loop: Muon or AdamW, warm-up, cosine decay, averages."""
 
 from __future__ import annotations
 

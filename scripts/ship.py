@@ -1,4 +1,4 @@
-"""Puts a finished run's model into the bundle, in float16.
+"""Copies a finished run's model into the bundle, in float16.
 
 python scripts/ship.py runs/scenes
 """

@@ -1,11 +1,11 @@
-"""Trains the bundled CLIP (tokenizer, text tower, image tower) on scenes, from nothing.
+"""Trains the bundled CLIP (tokenizer, text tower, image tower) on scenes, from scratch.
 
     python scripts/train_clip.py             # about forty minutes on two cores
 
-First the text tower learns alone to state every attribute of a caption's scene, through linear
-heads on the end-of-text state; then both towers learn CLIP's contrastive loss, with such heads on
-both. The contrastive loss by itself can be small without the objects: the heads keep them. They are
-thrown away.
+First the text tower alone learns to predict every attribute of a caption's scene, through linear
+heads on the end-of-text state. Then both towers learn CLIP's contrastive loss, with such heads on
+both. The contrastive loss alone can be small even if the towers ignore the objects; the heads
+prevent this. They are discarded afterwards.
 """
 
 from __future__ import annotations

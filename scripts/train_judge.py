@@ -1,9 +1,10 @@
-"""Trains the attribute judge on scenes and states its accuracy on real renders.
+"""Trains the attribute judge on scenes and prints its accuracy on real renders.
 
     python scripts/train_judge.py            # about ten minutes on two cores
 
 A judge that had seen only the training combinations would guess an object from its colour, so this
-one sees all; the renders it is measured on have other seeds and are held-out combinations only.
+one is trained on all combinations. Its accuracy is measured on renders with other seeds and only
+held-out combinations.
 """
 
 from __future__ import annotations

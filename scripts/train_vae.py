@@ -1,10 +1,11 @@
-"""Trains the bundled autoencoder on scenes, from nothing.
+"""Trains the bundled autoencoder on scenes, from scratch.
 
     python scripts/train_vae.py              # about half an hour on two cores
 
-The architecture is diffusers' AutoencoderKL, eight times coarser than the picture. The loss is an
-absolute error that counts edges more (small objects are mostly edges), the same on image gradients,
-and a light KL term. The latents' scale is measured at the end so that the model sees unit variance.
+The architecture is diffusers' AutoencoderKL, with latents eight times coarser than the picture. The
+loss is the sum of an absolute error that weights edges more (small objects consist mostly of
+edges), the absolute error of image gradients, and a small KL term. The scale of the latents is
+measured at the end, so that the model sees unit variance.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ CONFIG = AutoencoderKLConfig(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=asset_directory("tiny") / "vae")
-    parser.add_argument("--start", type=Path, help="go on from this one")
+    parser.add_argument("--start", type=Path, help="continue from this autoencoder")
     parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--batch", type=int, default=8)

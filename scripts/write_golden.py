@@ -1,9 +1,9 @@
-"""Writes what the encoders' tests compare with where there is no torch: tests/encoders/golden/.
+"""Writes the reference outputs for the encoders' tests without torch: tests/encoders/golden/.
 
 python scripts/write_golden.py    (extra: parity)
 
-Each folder is a minute network with random weights as transformers or diffusers saves it, and
-`golden.npz`: inputs, and their outputs by that library in float32.
+Each folder has a tiny network with random weights, as transformers or diffusers saves it, and
+`golden.npz` with inputs and that library's outputs for them in float32.
 """
 
 from __future__ import annotations
