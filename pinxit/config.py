@@ -52,34 +52,16 @@ class UsageError(ValueError):
 
 
 def check_writable(field: str, value: str, folder: Path) -> None:
-<<<<<<< Updated upstream
     """Raises unless files can be written to the folder, which need not exist yet."""
-    import tempfile
-
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
     reason = "" if existing.is_dir() else "a file"
-    try:
-        if not reason:
-            tempfile.TemporaryDirectory(prefix=".pinxit-", dir=existing).cleanup()
-    except OSError as error:
-        reason = f"read-only ({error.strerror})"
+    if not reason and not os.access(existing, os.W_OK | os.X_OK):
+        reason = "read-only"
     if reason:
         problem = f"not writable: {existing} is {reason}"
         valid = "a new or existing folder with write permission"
-=======
-    """Raises `UsageError` unless files can be written to a folder, which need not exist yet."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    why = "" if place.is_dir() else "a file"
-    if not why and not os.access(place, os.W_OK | os.X_OK):
-        why = "read-only"
-    if why:
-        problem = f"not a place to write to: {place} is {why}"
-        valid = "a folder, existing or not, that can be written to"
->>>>>>> Stashed changes
         raise UsageError(field, value, problem=problem, valid=valid)
 
 

@@ -65,7 +65,7 @@ def test_the_kinds_are_those_of_contributing():
 
 
 def test_blocks_that_another_file_runs_are_run_there():
-    """A test file reads the page's blocks or uses the commands' options; .ci/run has their very lines."""
+    """A test file reads the page's blocks or uses their options; .ci/run has their lines."""
     for block in BLOCKS:
         if block.kind != "default" or block.reason is None:
             continue
