@@ -4,8 +4,8 @@ A separate server process (the tests' hostile server) answers both lists, which 
 of URLs and of hosts. Bad links are dead, slow, hanging, redirecting in a loop, oversized,
 mislabelled or corrupt. The lists are fetched in turns, with the time limit and the retries of the
 options. The script prints the medians of the wall times and their ratio. The goal is a ratio below
-1.5 at 30 % bad links. A test (``tests/data/fetch/test_fetcher.py``), not this script, checks that every
-good image is kept and that every bad link has its reason.
+1.5 at 30 % bad links. A test (``tests/data/fetch/test_fetcher.py``), not this script, checks that
+every good image is kept and that every bad link has its reason.
 
     python benchmarks/fetch_bad_links.py --urls 20000 --repeats 5
 """
