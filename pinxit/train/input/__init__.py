@@ -1,1 +1,1 @@
-"""Where a run's batches come from: rows in memory, a prepared dataset, or a stream."""
+"""Sources of a run's batches: rows in memory, a prepared dataset, or a stream."""

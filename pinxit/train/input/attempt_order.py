@@ -7,8 +7,8 @@ and the indices of later unfinished ones. Resuming retries exactly those, then c
 is tried twice.
 
 If a unit cannot be read to its end, the rest of it is skipped. A later run may be able to read more
-of it, or less. So a position also stores how many rows each unit has yielded: a resumed run takes
-as many of each, so that all other rows keep their serial numbers.
+of it, or less. So a position also stores how many rows each unit has yielded. A resumed run takes
+the same number from each, so that all other rows keep their serial numbers.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
 
 BLOCK = 256
-"""Rows that are shuffled together if the source holds the images."""
+"""Number of rows that are shuffled together if the source contains the images."""
 TRIES = 4
-"""Times a unit is opened that cannot be read."""
+"""Number of attempts to open a unit that cannot be read."""
 PAUSE = 2.0
-"""Seconds before the second time; doubles each time."""
+"""Seconds before the second attempt. The pause doubles each time."""
 UNREADABLE = 5
-"""If this many units in a row cannot be read, the stream ends with an error."""
+"""Number of consecutive unreadable units after which the stream ends with an error."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the order of attempts, and what was counted up to it."""
+    """A position in the order of attempts, with the counts up to it."""
 
     epoch: int = 0
     unit: int = 0
-    """In the epoch's order of units."""
+    """Index of the unit in the epoch's order of units."""
     row: int = 0
-    """In the unit's order of rows: the first attempt that has not ended."""
+    """Index of the first unfinished attempt in the unit's order of rows."""
     tried: int = 0
-    """Attempts that were made from that one on."""
+    """Number of attempts made from that one on."""
     waiting: tuple[int, ...] = ()
-    """The unfinished ones among them, counted from that one on."""
+    """Offsets of the unfinished attempts among them, counted from that one."""
     yielded: tuple[int, ...] = ()
-    """The rows that each unit has yielded, from this unit to that of the last attempt."""
+    """Number of rows that each unit has yielded, from this unit to that of the last attempt."""
     opened: int = 0
-    """Units, over all epochs, whose filtered rows are in `counts`."""
+    """Number of units, over all epochs, whose filtered rows are in `counts`."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Rows by status."""
+    """Number of rows by status."""
     logged: int = 0
-    """Bytes of the log of outcomes."""
+    """Size of the log of outcomes, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """One row whose image is wanted."""
+    """A row whose image the stream tries to get."""
 
     serial: int
-    """Its number in the order, from the position at which the stream was opened."""
+    """Index in the order of attempts, counted from the position at which the stream was opened."""
     row: Row
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Attempt:
 class Attempts:
     """The rows of a source in the order of attempts, from a position on, epoch after epoch.
 
-    Iterate over it once. Each attempt is open until it is given to `end`.
+    Iterate over it only once. Each attempt stays open until it is passed to `end`.
     """
 
     def __init__(
@@ -105,30 +105,30 @@ class Attempts:
         self.excluded = set(excluded)
         self.duplicates = open_duplicates(source, filters)
         self.filtered: Counter[str] = Counter()
-        """Rows that were filtered in newly opened units, by status; the caller takes them out."""
+        """Rows that were filtered in newly opened units, by status. The caller clears them."""
         self.opened = self.start.opened
         self.epoch_attempts: int | None = None
-        """Attempts in the last epoch that was gone through from its beginning."""
+        """Number of attempts in the last epoch that was read from its beginning."""
         self.read = 0
-        """Rows read so far, by this process."""
+        """Number of rows that this process has read."""
         self.dropped = 0
-        """Of them, those that the filters dropped."""
+        """Number of these rows that the filters dropped."""
         self.unreadable: dict[str, str] = {}
-        """Units that could not be read to their end, and why."""
+        """The error of each unit that could not be read completely."""
         self._in_a_row = 0
         self._sleep, self._say = sleep, say
         first = self._number(self.start.epoch, self.start.unit)
         self._yielded = dict(enumerate(self.start.yielded, first))
-        """Unit, over all epochs, to the rows that it gave."""
+        """Number of rows that each unit has yielded, by unit number over all epochs."""
         self._last = first + len(self.start.yielded) - 1
-        """The last one of them, which may give more than it did."""
+        """Number of the last such unit, which may yield more rows."""
         self._serial = 0
         self._next = (self.start.epoch, self.start.unit, self.start.row)
         self._open: dict[int, tuple[int, int, int]] = {}
 
     def __iter__(self) -> Iterator[Attempt]:
-        """Ends only with an error: where the filters leave nothing of an epoch (ValueError), or
-        several units in a row cannot be read."""
+        """Yields attempts without end. Raises if the filters leave no row of an epoch (ValueError),
+        or if several consecutive units cannot be read."""
         waiting, first = set(self.start.waiting), True
         for epoch in itertools.count(self.start.epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.units))
@@ -157,13 +157,13 @@ class Attempts:
             first = False
 
     def _refuse(self) -> None:
-        """Raises because an epoch had no attempt, as all later ones would."""
+        """Raises an error because an epoch has no attempts, so no later epoch would have any."""
         statuses = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
-        lost = [f"; unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
+        lost = [f", unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
         raise UsageError(
-            f"{self.source.name}: not one row is left to train on: filtered {statuses or 'none'}, "
-            f"held out {len(self.excluded)}{''.join(lost[:3])}; loosen the filters (--filters.*), "
-            "hold out fewer rows (--evaluation.images), or give a larger dataset"
+            f"{self.source.name}: no row is left to train on (filtered: {statuses or 'none'}, "
+            f"held out: {len(self.excluded)}{''.join(lost[:3])}). Loosen the filters "
+            "(--filters.*), hold out fewer rows (--evaluation.images), or use a larger dataset"
         )
 
     def end(self, attempts: Iterable[Attempt]) -> None:
@@ -172,8 +172,9 @@ class Attempts:
             self._open.pop(attempt.serial, None)
 
     def position(self, *, counts: dict[str, int], logged: int) -> Position:
-        """Returns where another stream continues: it makes all open attempts again."""
-        # of those that were waiting at the start, some may not have been made again yet
+        """Returns the position from which another stream continues. It repeats all open
+        attempts."""
+        # some attempts that were unfinished at the start may not have been repeated yet
         ahead = [serial for serial in self.start.waiting if serial >= self._serial]
         low = next(iter(self._open), self._serial)  # attempts are opened in order
         place = self._open.get(low, self._next)
@@ -194,11 +195,12 @@ class Attempts:
         return epoch * len(self.units) + place
 
     def _unit(self, epoch: int, place: int, unit: Unit, skipped: int) -> Iterator[tuple[int, Row]]:
-        """Yields the rows that pass the filters, shuffled and numbered, without the first ones."""
+        """Yields the rows that pass the filters, shuffled and numbered, without the first
+        `skipped`."""
         row_filter = Filter(self.filters, duplicates=self.duplicates)
         missing = Counter[str]()
 
-        def kept() -> Iterator[Row]:
+        def passing() -> Iterator[Row]:
             for row in self._read(unit):
                 reason = reason_to_drop(row, row_filter)
                 self.read += 1
@@ -213,7 +215,7 @@ class Attempts:
 
         this = self._number(epoch, place)
         rng = np.random.default_rng([self.seed, epoch, place, len(self.units)])
-        rows, number = kept(), 0
+        rows, number = passing(), 0
         most = self._yielded.get(this) if this < self._last else None
         while most is None or number < most:
             try:
@@ -230,20 +232,23 @@ class Attempts:
         self._in_a_row = 0
 
     def _leave(self, unit: Unit, error: OSError | ValueError) -> None:
-        """Counts a unit that cannot be read, or raises where it is one of too many."""
+        """Counts a unit that cannot be read. Raises if too many consecutive units cannot be
+        read."""
         self._in_a_row += 1
         if self._in_a_row >= UNREADABLE:
             kind = OSError if isinstance(error, OSError) else UsageError
             raise kind(
-                f"{self.source.name}: {UNREADABLE} units in a row cannot be read; the last, "
+                f"{self.source.name}: {UNREADABLE} consecutive units cannot be read. The last is "
                 f"{unit.id}: {error}"
             ) from error
         if unit.id not in self.unreadable:
-            self._say(f"warning: unit {unit.id} cannot be read to its end and is left: {error}")
+            self._say(
+                f"warning: skipping the rest of unit {unit.id}, which cannot be read: {error}"
+            )
         self.unreadable[unit.id] = str(error)
 
     def _read(self, unit: Unit) -> Iterator[Row]:
-        """Yields the rows of a unit; opens it again after a pause if it cannot be read."""
+        """Yields the rows of a unit. If it cannot be read, opens it again after a pause."""
         passed = 0
         for attempt in range(TRIES):
             try:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 LOOKED_AT = 64
-"""Samples whose captions are looked at before anything is said of them."""
+"""Number of samples whose captions are checked before a warning."""
 PlaceFn = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Intake:
-    """Places batches on the devices, and warns if the captions of the first ones say nothing."""
+    """Places batches on the devices, and warns if the first captions cannot teach anything."""
 
     def __init__(self, place: PlaceFn, say: Callable[[str], None]) -> None:
         self.place = place
@@ -29,7 +29,7 @@ class Intake:
 
 
 class CaptionCheck:
-    """Looks at the text of the first samples: whether there is any, and whether it differs."""
+    """Checks whether the first samples have text, and whether it differs between them."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
@@ -58,17 +58,19 @@ class CaptionCheck:
             self.seen.add(digest.digest())
             self.count += 1
         self.done = self.count >= LOOKED_AT or (len(self.seen) > 1 and not self.masked)
-        return self._said() if self.done else None
+        return self._warning() if self.done else None
 
-    def _said(self) -> str | None:
-        what = None
+    def _warning(self) -> str | None:
+        problem = None
         if self.masked:
-            what = "the text's mask is false everywhere, so the model sees no token of any caption"
+            problem = (
+                "the text's mask is false everywhere, so the model sees no token of any caption"
+            )
         elif len(self.seen) == 1:
-            what = f"the first {self.count} captions are all the same to the text encoder"
-        if what is None:
+            problem = f"the first {self.count} captions are all the same to the text encoder"
+        if problem is None:
             return None
         return (
-            f"{what}: nothing can be learned from text; look at the column that captions are read "
-            "from (--columns caption=NAME) and at --caption_cleaning"
+            f"{problem}. The model cannot learn from text. Check the column that captions are read "
+            "from (--columns caption=NAME), and --caption_cleaning"
         )

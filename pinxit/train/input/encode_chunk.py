@@ -1,11 +1,11 @@
-"""How many images are encoded together before training, by their size."""
+"""The number of images that are encoded together before training."""
 
 from __future__ import annotations
 
 CHUNK = 64
-"""Most images encoded together."""
+"""Largest number of images that are encoded together."""
 CHUNK_PIXELS = CHUNK * 64 * 64
-"""Most pixels encoded together: an autoencoder's memory grows with them."""
+"""Largest number of pixels that are encoded together, which limits the autoencoder's memory."""
 
 
 def chunk_size(image_size: int) -> int:

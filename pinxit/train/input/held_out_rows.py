@@ -1,4 +1,4 @@
-"""The first good rows of a stream, held out for the validation loss before training begins."""
+"""The first usable rows of a stream, which are held out for the validation loss."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from pinxit.train.input.image_stream import RowImage, Stream, pack_position, unp
 
 
 class HeldOut:
-    """The first good rows of a stream, kept in a folder and never trained on."""
+    """The first usable rows of a stream, stored in a folder and never trained on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / "rows.json"
-        self._kept = json.loads(path.read_text()) if path.is_file() else None
+        self._record = json.loads(path.read_text()) if path.is_file() else None
 
     @property
-    def kept(self) -> bool:
-        """Whether the rows have been held out."""
-        return self._kept is not None
+    def complete(self) -> bool:
+        """Whether the rows have been written."""
+        return self._record is not None
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of the rows."""
-        return tuple(self._kept["keys"]) if self._kept else ()
+        return tuple(self._record["keys"]) if self._record else ()
 
     def start(self, revision: str | None) -> Position:
-        """Returns the stream's position behind the rows."""
-        return unpack_position(self._kept["position"], revision) if self._kept else Position()
+        """Returns the stream's position after the rows."""
+        return unpack_position(self._record["position"], revision) if self._record else Position()
 
     def hold_out(self, images: Iterator[RowImage], stream: Stream) -> None:
-        """Writes these images of the stream, all or none."""
-        sweep(self.folder.parent, lambda name: name == self.folder.name)  # of a killed run
+        """Writes these images of the stream, atomically."""
+        sweep(self.folder.parent, lambda name: name == self.folder.name)  # remains of a killed run
         with whole_folder(self.folder) as temporary:
             rows = []
             for number, row in enumerate(images):
@@ -52,13 +52,13 @@ class HeldOut:
                 "position": pack_position(position, stream.source.revision),
             }
             (temporary / "rows.json").write_text(json.dumps(record, indent=1))
-        self._kept = record
+        self._record = record
 
     def examples(self, count: int) -> list[Example]:
-        """Returns the first `count` rows, as they are on the disk."""
-        if self._kept is None:
+        """Returns the first `count` rows, as read from the disk."""
+        if self._record is None:
             return []
-        captions = self._kept["captions"][:count]
+        captions = self._record["captions"][:count]
         return [
             Example(decode_jpeg((self.folder / f"{i:05d}.jpg").read_bytes()), caption)
             for i, caption in enumerate(captions)

@@ -1,4 +1,4 @@
-"""From attempts to images: filter, fetch, decode, and an outcome for every row that was tried.
+"""The stream of images: filters, fetches and decodes rows, and records an outcome for each.
 
 ::
 
@@ -7,10 +7,10 @@
                                                v        v
                                       counts by status, outcomes.jsonl
 
-Images come as they arrive, not in the order of attempts. What they are used for decides when a row
-has ended: the caller takes images, puts some of them into a batch, and says so (`settle`); from
-that moment these rows, and all that failed until then, are counted, logged and behind the position.
-A stream that is opened at this position tries exactly the others.
+Images come as they arrive, not in the order of attempts. An attempt ends when its image is used:
+the caller takes images, puts some of them into a batch, and calls `settle` with these. `settle`
+counts and logs their rows and all rows that have failed, and returns a position that excludes them.
+A stream that is opened at this position tries exactly the other rows.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from pinxit.data.row_images import row_images
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 
 PAUSE_ROWS = 64
-"""The stream pauses each time that this many attempts in a row have not reached their host."""
+"""Number of consecutive attempts without reaching a host after which the stream pauses."""
 PAUSE = 2.0
-"""Seconds of the first pause; the next ones are twice as long, up to `LONGEST`."""
+"""Seconds of the first pause. Each following pause is twice as long, up to `LONGEST`."""
 LONGEST = 32.0
 OFFLINE_ROWS = 400
-"""If this many attempts in a row reach no host, the network is taken to be down."""
+"""Number of consecutive attempts without reaching a host that mean that the network is down."""
 USELESS_ROWS = 100
-"""The stream ends after four epochs without an image, and this many failures more."""
+"""The stream ends after four epochs without an image and this many further failures."""
 
 
 class Ended(UsageError):
-    """Why a stream gives no more images."""
+    """The reason why a stream has no more images."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowImage:
-    """A row's decoded image, and the attempt that got it."""
+    """A decoded image with its attempt."""
 
     attempt: Attempt
     image: UInt8[np.ndarray, "h w 3"]
@@ -70,7 +70,7 @@ class RowImage:
 
 
 class Stream:
-    """The images of a source, one consumer at a time."""
+    """The images of a source, for one consumer at a time."""
 
     def __init__(
         self,
@@ -86,8 +86,11 @@ class Stream:
         sleep: Callable[[float], Any] = time.sleep,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Opens the source at `start`. `log` gets a line for each row that was tried; lines behind
-        `start` are cut off. `say` receives a warning for each unit that cannot be read."""
+        """Opens the source at `start`.
+
+        `log` gets a line for each attempted row. Existing lines after `start` are removed. `say`
+        receives a warning for each unit that cannot be read.
+        """
         start = start or Position()
         self.attempts = Attempts(
             source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep, say=say
@@ -96,7 +99,7 @@ class Stream:
         self.fetch = fetch
         self.images = images
         self.counts: Counter[str] = Counter(start.counts)
-        """Rows by status, filtered ones included, that are behind the position."""
+        """Number of rows before the position by status, including filtered rows."""
         self.log = log
         self.logged = 0 if log is None else cut_log(log, start.logged)
         self._failed: list[tuple[Attempt, str, str]] = []
@@ -105,7 +108,7 @@ class Stream:
         self._sleep = sleep
 
     def row_images(self) -> Generator[RowImage, None, None]:
-        """Yields images until it raises `Ended`, when there is no use in continuing."""
+        """Yields images. Raises `Ended` when continuing is pointless."""
         with DecodePool(self.images) as pool:
             images = row_images(
                 ((attempt, attempt.row) for attempt in self.attempts),
@@ -115,13 +118,13 @@ class Stream:
                 failed=self.fail,
             )
             with closing(images):
-                yield from self._found(images)
+                yield from self._usable(images)
 
-    def _found(self, images: Iterable[tuple[Attempt, Decoded]]) -> Iterator[RowImage]:
-        """Yields the images that can be used, and ends the attempts of the others."""
+    def _usable(self, images: Iterable[tuple[Attempt, Decoded]]) -> Iterator[RowImage]:
+        """Yields the usable images, and ends the attempts of the others."""
         for attempt, decoded in images:
             if attempt.row.key in self.attempts.excluded:
-                self.attempts.end([attempt])  # under way when it was held out
+                self.attempts.end([attempt])  # it was already in progress when its row was held out
             elif decoded.image is None:
                 self.fail(attempt, decoded.status, decoded.detail)
             else:
@@ -130,8 +133,8 @@ class Stream:
                 yield RowImage(attempt, decoded.image)
 
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
-        """Records an attempt that gave no image."""
-        Outcome(attempt.row.key, status, detail)  # refuses words that are none
+        """Records an attempt without an image."""
+        Outcome(attempt.row.key, status, detail)  # refuses unknown statuses
         self._failed.append((attempt, status, detail))
         self._since_ok += 1
         self._reachability.note(attempt.row.url, status)
@@ -141,7 +144,7 @@ class Stream:
             self._sleep(min(PAUSE * 2 ** (pauses - 1), LONGEST))
 
     def settle(self, used: Sequence[Attempt]) -> Position:
-        """Ends these attempts and those that failed, and returns the position behind them."""
+        """Ends these attempts and the failed ones, and returns the position after them."""
         ends = [(attempt, "ok", "") for attempt in used]
         ends += self._failed
         self._failed = []
@@ -165,30 +168,30 @@ class Stream:
         self.logged += len(data)
 
     def _check(self) -> None:
-        """Raises `Ended` rather than run through a whole dataset for nothing."""
+        """Raises `Ended` if continuing is pointless: no network, or no image in several epochs."""
         unreached = self._reachability
         if unreached.is_offline(attempts=OFFLINE_ROWS):
             raise Ended(
-                f"not one of {len(unreached.hosts)} hosts could be reached, in "
-                f"{unreached.attempts} attempts in a row ({self._failures()}): is there a network?"
+                f"none of {len(unreached.hosts)} hosts could be reached in {unreached.attempts} "
+                f"consecutive attempts ({self._failures()}). Is there a network connection?"
             )
         epoch = self.attempts.epoch_attempts
         if epoch is not None and self._since_ok >= 4 * epoch + USELESS_ROWS:
             raise Ended(
-                f"no image in {self._since_ok} attempts in a row, more than the {epoch} rows of "
-                f"{self.source.name} that pass the filters ({self._failures()})"
+                f"no image in {self._since_ok} consecutive attempts, although only {epoch} rows of "
+                f"{self.source.name} pass the filters ({self._failures()})"
             )
 
     def _failures(self) -> str:
-        """Returns the last failures by status, and one of them in full, for a message."""
+        """Returns the latest failures by status and the last one in full, for a message."""
         counts = Counter(status for _, status, _ in self._failed)
         attempt, _, detail = self._failed[-1]
         statuses = ", ".join(f"{status} {count}" for status, count in counts.most_common(4))
-        return f"{statuses}; the last: {attempt.row.url or attempt.row.key}: {detail}"
+        return f"{statuses}, the last: {attempt.row.url or attempt.row.key}: {detail}"
 
 
 def cut_log(log: Path, size: int) -> int:
-    """Cuts off what was logged behind a position, and returns the bytes that are left."""
+    """Removes the lines of a log after the first `size` bytes, and returns its new size."""
     if not log.is_file():
         return 0
     if log.stat().st_size > size:
@@ -202,12 +205,13 @@ def pack_position(position: Position, revision: str | None) -> dict[str, Any]:
 
 
 def unpack_position(packed: dict[str, Any], revision: str | None) -> Position:
-    """Returns the position that `pack_position` packed. Raises unless it is of the same revision of
-    the dataset."""
+    """Returns the position that `pack_position` packed. Raises if the dataset's revision has
+    changed."""
     if packed.get("revision") != revision:
         raise UsageError(
-            f"resume: the run read revision {packed.get('revision')} of its dataset and this is "
-            f"{revision}; give back the files it was begun with, or another --name"
+            f"resume: the run was started on revision {packed.get('revision')} of its dataset, but "
+            f"this is revision {revision}. Restore the original files, or start a new run with "
+            "--name"
         )
     fields = {field.name for field in dataclasses.fields(Position)}
     if missing := sorted(fields - packed.keys()):

@@ -1,4 +1,4 @@
-"""Chooses where a run's batches come from: rows in memory, a prepared dataset, or a stream."""
+"""Chooses the source of a run's batches: rows in memory, a prepared dataset, or a stream."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pinxit.train.settings import TrainConfig
 def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Source | None:
     """Returns the source of a run that streams, or None for other runs.
 
-    Wrong paths are refused before anything is loaded. `revision` is what an earlier part of the run
-    read; a dataset of the hub is read as it was then.
+    Wrong paths are refused before anything is loaded. `revision` is the one that an earlier part of
+    the run has read. A dataset on the Hugging Face hub is read at that revision.
     """
     if config.dataset_name in (*DATASETS, PREPARED):
         return None
     if several():
-        problem = "streamed, which is for one process"
-        valid = "prepare it (pinxit prepare), then --dataset_path FOLDER"
+        problem = "a streamed dataset, which only a single process can train on"
+        valid = "--dataset_path FOLDER, after `pinxit prepare`"
         raise UsageError("dataset_name", config.dataset_name, problem=problem, valid=valid)
     from pinxit.data.sources.catalogue import open_source
 
@@ -48,7 +48,7 @@ def open_feed(
     source: Source | None,
     position: Any = None,
 ) -> Feed:
-    """Opens the data of a run; `position` is what its checkpoint stores."""
+    """Opens the data of a run. `position` is the one stored in its checkpoint."""
     if config.dataset_name == PREPARED:
         from pinxit.train.input.prepared import PreparedFeed
 

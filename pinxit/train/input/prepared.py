@@ -1,10 +1,10 @@
-"""Training on what `pinxit prepare` made: latents, or images, from verified shards.
+"""Training on a prepared dataset: latents, or images, from verified shards.
 
-A prepared dataset says what it was made with. The run's autoencoder must be the one that made the
-latents, and stored text embeddings are used where the run's text encoder is the one they are of; a
-text encoder that is not stored runs inside the step. The last rows of the dataset are held out for
-the validation loss. A dataset of several image sizes (aspect-ratio buckets) is trained on in
-batches of one size each.
+A prepared dataset records the encoders that made it. The run's autoencoder must be the one that
+made the latents. Stored text embeddings are used if they are of the run's text encoder. Otherwise
+the text encoder runs inside the step. The last rows of the dataset are held out for
+the validation loss. If a dataset has several image sizes (aspect-ratio buckets), each batch has
+one size.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from pinxit.train.input.feed import Feed
 from pinxit.train.settings import TrainConfig
 
 LEAST_HELD_OUT = 10
-"""Fewer rows tell nothing of the loss."""
+"""Smallest number of held-out rows for a meaningful validation loss."""
 
 
 class PreparedFeed(Feed):
-    """Batches of a dataset that `pinxit prepare` made."""
+    """Batches of a dataset that `pinxit prepare` wrote."""
 
     def __init__(
         self, config: TrainConfig, parts: Parts, display: Display, *, position: Any = None
     ) -> None:
-        """Opens the dataset; `position` is what a checkpoint stores. Raises for a dataset that does
-        not fit the run."""
+        """Opens the dataset. `position` is the one stored in a checkpoint. Raises if the dataset
+        does not fit the run."""
         self.display = display
         root = Path(config.dataset_path or "").expanduser()
         self.manifest = manifest = Manifest.read(root)
@@ -74,7 +74,7 @@ class PreparedFeed(Feed):
         self.text_columns = text_in(rows.take(np.arange(1)))
 
     def held_out(self) -> list[Example]:
-        """Returns the rows that were held out, those in damaged shards left out."""
+        """Returns the held-out rows, without those in damaged shards."""
         return held_out(self.rows, self.reserved, self.display)
 
     def position(self, step: int) -> dict[str, Any]:
@@ -96,14 +96,14 @@ class PreparedFeed(Feed):
 
 
 def held_out_count(images: int, rows: int) -> int:
-    """Returns how many of `rows` to hold out: `images`, but at most a quarter, and none if those
-    are too few for a validation loss."""
+    """Returns how many of `rows` to hold out: `images`, but at most a quarter, or 0 if that is too
+    few for a validation loss."""
     count = min(images, rows // 4)
     return count if count >= LEAST_HELD_OUT else 0
 
 
 def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
-    """Makes the loader of the rows that are not held out; each batch has one shape."""
+    """Makes the loader of the rows that are not held out. Each batch has one shape."""
     factor = parts.autoencoder.stats.downsample if rows.kind == LATENTS else 1
     buckets, part = rows.buckets, local_rows(parts.mesh, config.batch_size)
     sizes = [(b.shape[1] * factor, b.shape[0] * factor) for b in buckets if b.shape is not None]
@@ -113,7 +113,7 @@ def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: 
         return Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part, count=count)
     counts = sorted((w, h, len(b)) for (w, h), b in zip(sizes, buckets, strict=True))
     listed = ", ".join(f"{w} x {h} ({count})" for w, h, count in counts)
-    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {listed}")
+    display.say(f"{len(sizes)} image sizes (the step compiles once for each): {listed}")
     return BucketedLoader(
         rows, buckets=buckets, batch_size=config.batch_size, seed=config.seed, part=part
     )
@@ -124,9 +124,9 @@ def check_position(position: Any, manifest: Manifest, root: Path) -> None:
     before = position.get("dataset") if isinstance(position, dict) else None
     if before is not None and before != manifest.fingerprint():
         raise UsageError(
-            f"resume: the run was begun with the dataset {before} and {root} is "
-            f"{manifest.fingerprint()} (prepared again, or another one); restore the original "
-            "dataset, or start a new run with --name"
+            f"resume: this run was started on dataset {before}, but {root} is now "
+            f"{manifest.fingerprint()}. Restore the original dataset, or start a new run with "
+            "--name"
         )
 
 
@@ -136,15 +136,15 @@ def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: P
         raise UsageError(
             "dataset_path",
             str(root),
-            problem="without latents",
-            valid="run `pinxit prepare` to its end, or train on pixels: --model.use_stable_vae 0",
+            problem="a dataset without latents",
+            valid="a complete run of `pinxit prepare`, or pixels with --model.use_stable_vae 0",
         )
     vae = manifest.identity.get(ENCODERS, {}).get("vae", {})
     if vae.get("fingerprint") != parts.encoders["vae"]:
         raise UsageError(
             "vae",
             config.vae,
-            problem=f"not what {root} was prepared with ({vae.get('name')})",
+            problem=f"not the autoencoder that {root} was prepared with ({vae.get('name')})",
             valid="the same autoencoder, or prepare the latents again into another folder",
         )
     check_images(config, parts, manifest, root)
@@ -159,15 +159,15 @@ def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Pa
     size = manifest.identity.get("image", {}).get("size")
     if size != config.image_size:
         raise UsageError(
-            "image_size", config.image_size, problem=f"not that of {root}", valid=[size]
+            "image_size", config.image_size, problem=f"different from that of {root}", valid=[size]
         )
 
 
 def stored_text(
     config: TrainConfig, parts: Parts, manifest: Manifest, display: Display
 ) -> tuple[TextColumns, int | None]:
-    """Returns how text is read, and which part's embeddings are stored; the others run inside the
-    step."""
+    """Returns the reader of text, and the index of the text encoder whose embeddings are stored, or
+    None. The other text encoders run inside the step."""
     text = text_columns_for(config, parts)
     stored_of = manifest.identity.get(ENCODERS, {}).get("text") if manifest.text else None
     stored: int | None = None
@@ -176,23 +176,26 @@ def stored_text(
             if fingerprint_of(part) == stored_of["fingerprint"] and text.cached[i]:
                 stored = i
     if stored_of is not None and stored is not None:
-        asked = {"cleaning": config.caption_cleaning, "max_tokens": text.parts[stored].max_tokens}
-        for name, value in asked.items():
+        settings = {
+            "cleaning": config.caption_cleaning,
+            "max_tokens": text.parts[stored].max_tokens,
+        }
+        for name, value in settings.items():
             if stored_of[name] != value:
                 setting = {"cleaning": "caption_cleaning", "max_tokens": "text_max_tokens"}[name]
-                problem = "not what the stored text was prepared with"
+                problem = "different from that of the stored text"
                 raise UsageError(setting, value, problem=problem, valid=[stored_of[name]])
     cached = [i == stored for i in range(len(text.parts))]
-    if left := [i for i, cache in enumerate(text.cached) if cache and not cached[i]]:
+    if missing := [i for i, cache in enumerate(text.cached) if cache and not cached[i]]:
         if config.cache_text:
             raise UsageError(
                 "cache_text",
                 True,
-                problem="not possible: the dataset holds no embeddings of this text encoder",
+                problem="not possible: the dataset has no embeddings of this text encoder",
                 valid="prepare it with --store_text 1, or --cache_text 0",
             )
-        names = ", ".join(text.parts[i].kind for i in left)
-        display.say(f"the dataset holds no embeddings of {names}: it runs inside each step")
+        names = ", ".join(text.parts[i].kind for i in missing)
+        display.say(f"the dataset has no embeddings of {names}, so it runs inside each step")
     return TextColumns(text.text_encoder, cache=cached), stored
 
 
@@ -220,11 +223,11 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
     else:
         try:
             examples = _by_key(rows, numbers, display)
-        except DamagedShard:  # each shard has been named
+        except DamagedShard:  # each damaged shard has been reported
             examples = []
     if len(examples) < LEAST_HELD_OUT:
         display.say(
-            f"warning: {len(examples)} held-out rows are left, so there is no validation loss"
+            f"warning: only {len(examples)} held-out rows are left, so there is no validation loss"
         )
         return []
     return examples
@@ -241,7 +244,7 @@ def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display
 
 
 def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " n"]) -> list[Example]:
-    """Returns rows, read one by one as they may have several sizes."""
+    """Returns rows. Reads them one by one, because their sizes may differ."""
     images = [rows.take(numbers[i : i + 1])[IMAGES][0] for i in range(len(numbers))]
     captions = rows.captions(numbers)
     return [Example(image, caption) for image, caption in zip(images, captions, strict=True)]

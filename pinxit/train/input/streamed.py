@@ -24,7 +24,7 @@ from pinxit.train.settings import TrainConfig
 
 
 class StreamedFeed(Feed):
-    """Images that are fetched while the run trains on them."""
+    """Batches of images that are fetched while the run trains."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class StreamedFeed(Feed):
         source: Source,
         position: Any = None,
     ) -> None:
-        """Opens the stream; `position` is what a checkpoint stores. Raises for a source that has
-        changed since."""
+        """Opens the stream. `position` is the one stored in a checkpoint. Raises if the source has
+        changed since then."""
         self.display = display
         self.source = source
-        self.wanted = config.evaluation.images
-        """Rows to hold out."""
+        self.held_out_count = config.evaluation.images
+        """Number of rows to hold out."""
         self.reserved = HeldOut(folder.root / "heldout")
         if config.images.bucketed:
             announce_sizes(config, parts, display)
@@ -68,10 +68,13 @@ class StreamedFeed(Feed):
 
     def begin(self) -> None:
         """Fetches the held-out rows, unless an earlier part of the run has done so."""
-        if self.wanted and not self.reserved.kept:
-            images = islice(self._loader.images, self.wanted)
+        if self.held_out_count and not self.reserved.complete:
+            images = islice(self._loader.images, self.held_out_count)
             tracked = self.display.track(
-                images, f"fetching {counted(self.wanted, 'held-out row')}", self.wanted, unit="row"
+                images,
+                f"fetching {counted(self.held_out_count, 'held-out row')}",
+                self.held_out_count,
+                unit="row",
             )
             self.reserved.hold_out(tracked, self.stream)
 
@@ -80,20 +83,21 @@ class StreamedFeed(Feed):
         self._loader.interrupted = interrupted
 
     def held_out(self) -> list[Example]:
-        """Returns the first good rows of the stream, which are never trained on."""
-        return self.reserved.examples(self.wanted)
+        """Returns the first usable rows of the stream, which are never trained on."""
+        return self.reserved.examples(self.held_out_count)
 
     def position(self, step: int) -> dict[str, Any]:
-        """Returns the stream's position behind the batches before `step`."""
+        """Returns the stream's position after the batches before `step`."""
         packed = pack_position(self._loader.position(step), self.source.revision)
         return {**packed, "duplicates": self.duplicates}
 
     def figures(self) -> dict[str, float]:
-        """Returns which shares of the rows are filtered out and give an image."""
+        """Returns the shares of rows that are filtered out and that yield an image."""
         return shares(self.stream)
 
     def results(self) -> dict[str, Any]:
-        """Returns the source's revision, the rows by status, and the units left unread."""
+        """Returns the source's revision, the rows by status, and the units that could not be
+        read."""
         return {
             "revision": self.source.revision,
             "rows": dict(self.stream.counts),
@@ -101,25 +105,26 @@ class StreamedFeed(Feed):
         }
 
     def ended(self) -> str:
-        """Returns why the stream gives no more images, or ""."""
+        """Returns why the stream has no more images, or ""."""
         return self._loader.ended
 
 
 def announce_sizes(config: TrainConfig, parts: Parts, display: Display) -> None:
-    """Lists the image sizes of a run with buckets. Raises unless all are cut into whole tokens."""
+    """Displays the image sizes of a run with buckets. Raises unless all divide into whole
+    tokens."""
     sizes = config.images.targets
     check_sizes(sizes, parts)
     listed = ", ".join(f"{width} x {height}" for width, height in sizes)
-    display.say(f"{len(sizes)} image sizes, the step compiles once for each: {listed}")
+    display.say(f"{len(sizes)} image sizes (the step compiles once for each): {listed}")
 
 
 def check_duplicates(stream: Stream, position: Any) -> str | None:
-    """Returns the hash of the list of duplicates. Raises unless it is the position's."""
+    """Returns the hash of the list of duplicates. Raises if the position has another one."""
     listed = stream.attempts.duplicates.sha256
     if isinstance(position, dict) and position.get("duplicates") != listed:
         raise UsageError(
-            "resume: the list of duplicates (filters.duplicates) is not the one that the run was "
-            "begun with; give that one back, or another --name"
+            "resume: the list of duplicates (filters.duplicates) has changed since the run was "
+            "started. Restore the original list, or start a new run with --name"
         )
     return listed
 
@@ -132,18 +137,22 @@ def encode_chunk(config: TrainConfig, parts: Parts) -> int:
 
 
 def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:
-    """Returns where a stream begins: at the checkpoint's position, or behind the held-out rows."""
+    """Returns the start of a stream: the checkpoint's position, or the one after the held-out
+    rows."""
     if position is None:
         return held_out.start(source.revision)
     if not isinstance(position, dict):
-        raise UsageError("resume", position, problem="no position of a stream")
+        raise UsageError("resume", position, problem="not a position in a stream")
     return unpack_position(position, source.revision)
 
 
 def shares(stream: Stream) -> dict[str, float]:
-    """Returns how many rows were tried, the share of them that gave an image, and the share of the
-    rows read that was filtered out."""
-    counts, attempts = dict(stream.counts), stream.attempts  # another thread adds meanwhile
+    """Returns the number of attempted rows, the share of them that yielded an image, and the share
+    of the rows read that was filtered out."""
+    counts, attempts = (
+        dict(stream.counts),
+        stream.attempts,
+    )  # copied, because another thread adds to it
     tried = sum(n for status, n in counts.items() if not is_dropped(status))
     return {
         "rows_tried": tried,

@@ -5,13 +5,13 @@
     Stream: attempts -> fetch -> decode | encode in chunks on the device | batches, a few ahead
                                         `------------- one thread ------------------------'
 
-A batch holds the images that arrive first, so two runs have different batches. The order of
-attempts is the same, and exact over a stop: each batch knows the position of the stream behind it,
-and a checkpoint stores it. So a resumed run tries the rows that are left, and no row is lost or
+A batch contains the images that arrive first, so two runs have different batches. The order of
+attempts is the same, also after a stop. Each batch comes with the position of the stream after it,
+which a checkpoint stores. A resumed run therefore tries the remaining rows, and no row is lost or
 trained on twice in an epoch.
 
-With aspect-ratio buckets a batch holds images of one size. Encoded images of other sizes wait until
-their batch is full; if the run stops before that, the resumed run fetches them again.
+With aspect-ratio buckets a batch contains images of one size. Encoded images of other sizes wait
+until their batch is full. If the run stops before that, the resumed run fetches them again.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from pinxit.train.input.encode_chunk import CHUNK
 from pinxit.train.input.image_stream import Ended, RowImage, Stream
 
 AHEAD = 4
-"""Batches that may wait for the training step."""
+"""Number of batches that are made ahead of the training step."""
 PATIENCE = 5.0
-"""Seconds that closing waits for the background thread, which a slow host may hold up longer."""
+"""Longest time, in seconds, that closing waits for the thread, which a slow host may delay."""
 
 RowEncoder = Callable[[Sequence[RowImage]], list[dict[str, np.ndarray] | None]]
-"""Images with captions to each row's columns; None for a row whose latents are not finite."""
+"""Maps images with captions to each row's columns, or to None if its latents are not finite."""
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedRow:
-    """A row that can go into a batch."""
+    """A row that is ready for a batch."""
 
     attempt: Attempt
     columns: dict[str, np.ndarray]
-    """The row's arrays by name, without a batch axis: latents or image, and text."""
+    """Arrays of the row by name, without a batch axis: latents or image, and text."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class EncodedRow:
 
 
 class StreamedLoader:
-    """Batches of a stream, made ahead by a thread."""
+    """Batches of a stream, which a thread makes ahead of time."""
 
     def __init__(
         self,
@@ -76,32 +76,33 @@ class StreamedLoader:
         self.chunk = chunk
         self.ahead = ahead
         self.wait_seconds = 0.0
-        """Time that `batches` has waited for data, in all."""
+        """Total time that `batches` has waited for data, in seconds."""
         self.interrupted: Callable[[], bool] = lambda: False
-        """Asked while waiting: whether to give up, because the run is to stop."""
+        """Called while waiting for data. Returns True if the run should stop, which cancels
+        waiting."""
         self.ended = ""
-        """Why there are no more batches, if it is not that enough were made."""
+        """The reason why the stream ended early, or an empty string."""
         self.positions: dict[int, Position] = {}
-        """Step to the stream's position behind the batches before it."""
+        """Maps a step to the stream's position after the batches before that step."""
         self._closed = threading.Event()
         self._images: Generator[RowImage, None, None] | None = None
 
     @property
     def images(self) -> Generator[RowImage, None, None]:
-        """The stream's images, begun once."""
+        """The stream's images. The stream is started once."""
         if self._images is None:
             self._images = self.stream.row_images()
         return self._images
 
     def position(self, step: int) -> Position:
-        """Returns where a run that resumes at `step` continues; known for the last two batches."""
+        """Returns the position for resuming at `step`. It is known for the last two batches."""
         return self.positions[step]
 
     def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """Yields the batches of steps `start` to `stop - 1`; fewer if the stream ends, which sets
-        `ended`.
+        """Yields the batches of steps `start` to `stop - 1`, or fewer if the stream ends early,
+        which sets `ended`.
 
-        Can be called once. Close the generator to end the thread.
+        Can be called once. Closing the generator ends the thread.
         """
         self.positions[start] = self.stream.settle(())
         ahead = read_ahead(
@@ -115,7 +116,7 @@ class StreamedLoader:
         )
         with closing(ahead):
             try:
-                # the last batch is not waited behind: closing the images may take long
+                # `range` first: after the last batch, closing the images is not waited for
                 for step, (batch, position) in zip(range(start, stop), ahead, strict=False):
                     # a checkpoint asks for the step that has just ended; older ones are not needed
                     self.positions = {step: self.positions[step], step + 1: position}
@@ -140,7 +141,7 @@ class StreamedLoader:
             self.images.close()
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
-        """Yields batches with the positions behind them, until closed."""
+        """Yields batches with the positions after them, until closed."""
         rows: dict[tuple[int, ...], list[EncodedRow]] = {}
         encoded = self._encoded()
         for step in range(start, stop):
@@ -165,7 +166,7 @@ class StreamedLoader:
         )
 
     def _encoded(self) -> Iterator[list[EncodedRow]]:
-        """Yields chunks of encoded rows of one shape; fails those whose latents are not finite."""
+        """Yields chunks of encoded rows of one shape. Rows whose latents are not finite fail."""
         chunks = batches_by_shape(
             self._open_images(), self.chunk, shape=lambda image: image.image.shape
         )
@@ -190,8 +191,10 @@ class StreamedLoader:
 def make_row_encoder(
     autoencoder: Autoencoder | None, text: TextColumns, *, chunk: int, mesh: Mesh
 ) -> RowEncoder:
-    """Makes the function from images and captions to each row's columns: the one of images, and
-    those of `text`. Images are shared among the devices of `mesh`, which `chunk` is a multiple of.
+    """Makes the function that turns images and captions into each row's columns: the one of images,
+    and those of `text`.
+
+    Images are distributed over the devices of `mesh`, whose number divides `chunk`.
     """
     run = None if autoencoder is None else image_encoder(autoencoder, mesh)
 

@@ -121,10 +121,10 @@ def test_excluded_rows_are_passed_over_in_every_epoch():
 
 def test_nothing_left_ends_with_the_counts():
     strict = replace(FILTERS, min_words=9)
-    with pytest.raises(ValueError, match=r"toy: not one row is left.*filtered_words 6\d"):
+    with pytest.raises(ValueError, match=r"toy: no row is left.*filtered_words 6\d"):
         first(Attempts(ToySource(), strict), 1)
     everything = keys(first(Attempts(ToySource(), FILTERS), KEPT))
-    with pytest.raises(ValueError, match=r"held out 58"):
+    with pytest.raises(ValueError, match=r"held out: 58"):
         first(Attempts(ToySource(), FILTERS, excluded=everything), 1)
     with pytest.raises(ValueError, match="without rows"):
         Attempts(ToySource(sizes=()), FILTERS)
@@ -186,11 +186,13 @@ def test_a_damaged_unit_is_left_and_said(kind: type[Exception]):
 def test_many_units_in_a_row_that_cannot_be_read_end_the_stream():
     torn = Torn(sizes=(9,) * 12, torn={f"{i:05d}-000": 0 for i in range(12)})
     said: list[str] = []
-    with pytest.raises(ValueError, match=r"toy: 5 units in a row cannot be read; the last, 000"):
+    with pytest.raises(
+        ValueError, match=r"toy: 5 consecutive units cannot be read. The last is 000"
+    ):
         first(Attempts(torn, FILTERS, say=said.append), 1)
     assert len(said) == 4
     torn = Torn(sizes=(9,) * 12, torn=torn.torn, kind=OSError)
-    with pytest.raises(OSError, match=r"5 units in a row"):
+    with pytest.raises(OSError, match=r"5 consecutive units"):
         first(Attempts(torn, FILTERS, sleep=lambda seconds: None), 1)
 
 
@@ -237,7 +239,9 @@ def test_units_that_break_and_heal_between_kills_shift_nobody(
 
 def test_another_revision_is_refused():
     packed = pack_position(Position(), "files-1")
-    with pytest.raises(ValueError, match=r"resume: the run read revision files-1 .* is files-2"):
+    with pytest.raises(
+        ValueError, match=r"resume: the run was started on revision files-1 .* is revision files-2"
+    ):
         unpack_position(packed, "files-2")
 
 

@@ -168,7 +168,7 @@ def test_a_feed_has_batches_of_one_size_and_held_out_rows_of_all(config: TrainCo
     feed, said = opened(config)
     assert "52 rows to train on, 12 held out" in said
     sizes = "12 x 20 (13), 16 x 16 (26), 20 x 12 (13)"
-    assert f"3 image sizes, the step compiles once for each: {sizes}" in said
+    assert f"3 image sizes (the step compiles once for each): {sizes}" in said
     shapes = Counter(raw["latents"].shape for raw in feed.loader.batches(0, 26))
     assert set(shapes) == {(4, 10, 6, 2), (4, 8, 8, 2), (4, 6, 10, 2)}
     assert shapes[4, 8, 8, 2] == 13  # two epochs of 52 rows
@@ -234,7 +234,7 @@ def test_streams_fill_a_batch_for_each_size(config: TrainConfig, pictures: Path)
     for steps in (3, 20, 30):
         result, said = train(streamed(config, pictures, max_steps=steps, save_interval=99))
         assert result.status == "finished", said
-    assert "3 image sizes, the step compiles once for each: 12 x 20, 16 x 16, 20 x 12" in said
+    assert "3 image sizes (the step compiles once for each): 12 x 20, 16 x 16, 20 x 12" in said
     lines = [json.loads(s) for s in (result.folder / "outcomes.jsonl").read_text().splitlines()]
     keys = [line["key"] for line in lines]
     assert {line["status"] for line in lines} == {"ok"} and len(keys) == 12 + 30 * 4
@@ -292,7 +292,7 @@ def test_a_stream_of_sizes_loses_no_row_over_stops():
             {"images": ImageConfig(bucket_step=4)},
             "images.bucket_step: 4 is not applicable: .* has the image sizes that it was prepared",
         ),
-        ({"image_size": 32}, "image_size: 32 is not that of .*; valid: 16"),
+        ({"image_size": 32}, "image_size: 32 is different from that of .*; valid: 16"),
         (
             {
                 "dataset_path": None,

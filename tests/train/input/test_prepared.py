@@ -150,8 +150,8 @@ def test_pixels_from_the_image_shards(config: TrainConfig):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"vae": "tiny"}, "vae: 'tiny' is not what .* was prepared with"),
-        ({"image_size": 32}, "image_size: 32 is not that of .*; valid: 16"),
+        ({"vae": "tiny"}, "vae: 'tiny' is not the autoencoder that .* was prepared with"),
+        ({"image_size": 32}, "image_size: 32 is different from that of .*; valid: 16"),
         ({"cache_text": True, "text_encoder": "tiny"}, "holds no embeddings of this text"),
         ({"cache_text": True, "caption_cleaning": "none"}, "caption_cleaning: 'none' .* stock"),
     ],
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused(config: TrainConfig, changes: dict[str, An
 
 def test_other_sizes_of_images_are_refused(config: TrainConfig):
     model = dataclasses.replace(config.model, use_stable_vae=False, patch_size=4)
-    with pytest.raises(ValueError, match=r"image_size: 32 is not that of .*; valid: 16"):
+    with pytest.raises(ValueError, match=r"image_size: 32 is different from that of .*; valid: 16"):
         train(dataclasses.replace(config, model=model, image_size=32))
 
 
@@ -177,7 +177,7 @@ def test_a_dataset_prepared_anew_is_refused(config: TrainConfig, dataset: Path, 
 
     manifest = Manifest.read(other)
     dataclasses.replace(manifest, identity={**manifest.identity, "more": 1}).write(other)
-    with pytest.raises(ValueError, match="resume: the run was begun with the dataset"):
+    with pytest.raises(ValueError, match="resume: this run was started on dataset"):
         train(dataclasses.replace(first, max_steps=2, dataset_path=str(other)))
 
 
@@ -202,5 +202,5 @@ def test_a_dataset_whose_images_were_deleted_is_trained_on(
     short = dataclasses.replace(config, max_steps=1, save_interval=1, dataset_path=str(other))
     result, said = train(short)
     assert result.status == "finished", said
-    assert "0 held-out rows are left, so there is no validation loss" in said
+    assert "only 0 held-out rows are left, so there is no validation loss" in said
     assert not result.results.get("validation")
