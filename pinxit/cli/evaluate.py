@@ -32,19 +32,19 @@ class EvaluateOptions(SamplingOptions):
     """Options of `pinxit evaluate`."""
 
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release. Default: the model that ships with Pinxit."""
+    """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
     prompts: int = 256
     """Number of held-out prompts to draw and judge; 0 skips this measurement."""
     images: int = 512
     """Number of held-out scenes for the validation loss; 0 skips this measurement."""
     evaluators: tuple[str, ...] = ()
-    """Names of the evaluators to run, such as validation_loss. Default: all."""
+    """Names of the evaluators to run, such as validation_loss; all if none is named."""
     batch_size: int = 32
     """Number of pictures or scenes computed together."""
     ema: str | None = None
-    """The run's average to evaluate, or raw. Default: the run's best."""
+    """The run's average to evaluate, or raw; none means the run's best."""
     out: str | None = None
-    """JSON file for the results. Default: evaluation.json in the evaluated run or release."""
+    """JSON file for the results; none means evaluation.json in the evaluated run or release."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ class GenerateOptions(SamplingOptions):
     prompts_file: str | None = None
     """A text file with one prompt on each line."""
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release. Default: the model that ships with Pinxit."""
+    """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
     out: str = "outputs"
     """Directory for the PNG files; existing files are never overwritten."""
     seed: int = 0
@@ -30,11 +30,11 @@ class GenerateOptions(SamplingOptions):
     n: int = 1
     """Number of pictures for each prompt."""
     size: int | None = None
-    """Side of the pictures in pixels. Default: the size that the model was trained on."""
+    """Side of the pictures in pixels; none means the size that the model was trained on."""
     negative_prompt: str = ""
     """Text that guidance steers away from."""
     ema: str | None = None
-    """The run's average to draw with, or raw. Default: the run's best."""
+    """The run's average to draw with, or raw; none means the run's best."""
     batch_size: int | None = None
     """Number of pictures computed together. The last bits of a picture may depend on it."""
 

@@ -40,7 +40,7 @@ class PrepareOptions:
     unit_rows: int = 10_000
     """Approximate rows in a unit of work, which is the most that a crash can lose."""
     limit: int | None = None
-    """Number of the source's rows to process, rounded up to whole units. Default: all."""
+    """Number of the source's rows to process, rounded up to whole units; none means all."""
     stage: Literal["all", "images", "latents"] = "all"
     """The stages to run: images (fetch them), latents (encode the existing images), or all."""
     retry_failed: bool = False
@@ -51,11 +51,11 @@ class PrepareOptions:
     engine: str = "local"
     """The engine: local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
     address: str | None = None
-    """Address of a Ray cluster. Default: a new cluster on this machine."""
+    """Address of a Ray cluster; none starts a cluster on this machine."""
     rank: int | None = None
-    """This command's number among `world`, from 0. Default: Slurm's."""
+    """This command's number among `world`, from 0; none means Slurm's."""
     world: int | None = None
-    """Number of commands that share the units. Default: Slurm's."""
+    """Number of commands that share the units; none means Slurm's."""
     workers: int = 2
     """Number of units done at the same time, each with `images.workers` decoding processes."""
     latent_workers: int = 1
@@ -71,7 +71,7 @@ class PrepareOptions:
     text_encoder: str = "t5"
     """The text encoder for `store_text`; of two joined by +, the T5's embeddings are stored."""
     text_max_tokens: int | None = None
-    """Maximum number of tokens of a caption. Default: the text encoder's own."""
+    """Maximum number of tokens of a caption; none means the text encoder's own."""
     caption_cleaning: Literal["stock", "light", "none"] = "stock"
     """The cleaning of captions before they are encoded; the shards hold the original captions."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
