@@ -24,7 +24,7 @@ def make_buckets(size: int, *, max_ratio: float = 2.0, step: int = 64) -> tuple[
     positive("step", step)
     positive("max_ratio", max_ratio)
     if size < step or size % step:
-        raise UsageError("size", size, problem="no bucket", valid=f"a multiple of {step}")
+        raise UsageError("size", size, problem="not a bucket size", valid=f"a multiple of {step}")
     tall = []
     for short in range(step, size, step):
         long = size * size // short // step * step

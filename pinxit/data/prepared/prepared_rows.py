@@ -89,7 +89,7 @@ class PreparedRows:
         self.manifest = Manifest.read(root)
         if kind == LATENTS and self.manifest.latents is None:
             raise Unfinished(
-                "the dataset has images but no latents yet: run the second stage of `prepare`"
+                "the dataset has images but no latents: run the second stage (--stage latents)"
             )
         self.columns = columns
         self.suffix = suffix

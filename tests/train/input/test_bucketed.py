@@ -318,5 +318,5 @@ def test_sizes_must_be_whole_tokens(config: TrainConfig, pictures: Path):
     with pytest.raises(ValueError, match=r"images.buckets: '18 x 14' is not divisible into tokens"):
         train(dataclasses.replace(streamed(config, pictures), images=odd))
     step = ImageConfig(workers=1, bucket_step=5)
-    with pytest.raises(ValueError, match="size: 16 is no bucket; valid: a multiple of 5"):
+    with pytest.raises(ValueError, match="size: 16 is not a bucket size; valid: a multiple of 5"):
         train(dataclasses.replace(streamed(config, pictures), images=step))
