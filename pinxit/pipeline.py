@@ -1,4 +1,4 @@
-"""From prompts to pictures: text encoder, guided solver, autoencoder.
+"""Draws pictures from prompts with the text encoder, the guided solver and the autoencoder.
 
 ::
 
@@ -6,9 +6,9 @@
     latents = solver(guided(model), noise, times)
     image   = decode(latents)
 
-Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone: pictures are
-computed in groups of one fixed size (the last one padded), so asking for one or for four runs the
-same program and gives the same bytes.
+Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. Pictures are
+computed in groups of one fixed size (the last group is padded), so a call for one picture and a
+call for four run the same program and give the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pinxit.stored_model import Stored
 __all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
 
 Progress = Callable[[int, int], Any]
-"""Called with (pictures done, pictures in all)."""
+"""A callback that receives the number of finished pictures and their total."""
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
@@ -71,18 +71,18 @@ def _solve(
 
 
 class ImageDecoder:
-    """Latents to pictures: the face of the autoencoder that users see as `model.vae`."""
+    """Decodes latents to pictures; users reach it as `model.vae`."""
 
     def __init__(self, autoencoder: Autoencoder) -> None:
         self.autoencoder = autoencoder
         self._decode = jax.jit(autoencoder.decode)
 
     def pixels(self, latents: Float[ArrayLike, "b h w c"]) -> Float[Array, "b hi wi 3"]:
-        """Images in [-1, 1], not clipped."""
+        """Returns images in [-1, 1], not clipped."""
         return self._decode(self.autoencoder.params, jnp.asarray(latents))
 
     def decode(self, latents: ArrayLike) -> Any:
-        """A PIL image for latents ``h w c``, a list of them for ``b h w c``."""
+        """Returns a PIL image for latents ``h w c``, or a list of images for ``b h w c``."""
         single = latents.ndim == 3
         images = to_uint8(self.pixels(latents[None] if single else latents))
         pictures = [Image.fromarray(image) for image in images]
@@ -105,14 +105,14 @@ class TextToImage:
     ) -> None:
         self.params = params
         self.config = replace(config, attention="xla")
-        """As given; XLA's attention runs on every device."""
+        """The network's config, with XLA's attention, which runs on every device."""
         self.text_encoder = text_encoder
         self.autoencoder = autoencoder
         self.image_size = image_size
         self.sampling = sampling or Sampling()
         self.name = name
         self.stored: Stored | None = None
-        """What was on disk, for a model that was loaded."""
+        """The stored form of a model that was loaded, otherwise None."""
         self.vae = ImageDecoder(autoencoder)
         self._check_fit()
 
@@ -133,7 +133,7 @@ class TextToImage:
         self.latent_shape(self.image_size)
 
     def with_params(self, params: Any) -> TextToImage:
-        """The same pipeline drawing with other parameters; nothing is compiled anew."""
+        """Returns the same pipeline with other parameters, without compiling again."""
         other = object.__new__(TextToImage)
         other.__dict__ = {**self.__dict__, "params": params}
         other.__dict__.pop("model_hash", None)
@@ -141,7 +141,7 @@ class TextToImage:
 
     @functools.cached_property
     def model_hash(self) -> str:
-        """Ten hexadecimal digits that name the parameters."""
+        """The first ten hexadecimal digits of the parameters' SHA-256."""
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
@@ -149,7 +149,7 @@ class TextToImage:
         return digest.hexdigest()[:10]
 
     def latent_shape(self, size: int | tuple[int, int]) -> tuple[int, int, int]:
-        """(h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
+        """Returns (h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
         width, height = (size, size) if isinstance(size, int) else size
         factor = self.autoencoder.stats.downsample
         grid = TokenGrid(factor, self.config.patch_size)
@@ -166,12 +166,12 @@ class TextToImage:
         return height // factor, width // factor, self.autoencoder.stats.channels
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
-        """The captions as the model sees them."""
-        # by way of the host: the encoder may lie on many devices and the model on one
+        """Returns the conditioning of the captions, as host arrays."""
+        # through the host, since the encoder may be on several devices and the model on one
         return jax.tree.map(np.asarray, self.text_encoder(list(captions)))
 
     def recipe(self, order: Order, picture: int) -> dict[str, Any]:
-        """What to write into a picture of an order so that it can be drawn again."""
+        """Returns the recipe that is written into a picture, so that it can be drawn again."""
         from pinxit.version import __version__
 
         return {
@@ -189,7 +189,7 @@ class TextToImage:
     def draw(
         self, prompt: str | Sequence[str], *, progress: Progress | None = None, **how: Any
     ) -> list[tuple[Any, dict[str, Any]]]:
-        """Each picture with its recipe, for `png_recipe.save_png`; `how` is as for `generate`."""
+        """Returns each picture with its recipe; takes the arguments of `generate`."""
         order = self._order(prompt, **how)
         drawn = enumerate(self._drawn(order, progress))
         return [(picture, self.recipe(order, i)) for i, picture in drawn]
@@ -207,13 +207,13 @@ class TextToImage:
         progress: Progress | None = None,
         **sampling: Any,
     ) -> Any:
-        """Pictures of the prompt, or of each prompt `n` times.
+        """Returns pictures of the prompt, or `n` pictures of each prompt.
 
-        One PIL image for one prompt with ``n = 1``, otherwise a list; ``output_type="np"`` gives
-        uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``, stacked if several. Picture i
-        is drawn from ``seed + i``, or from ``seed[i]`` when `seed` is a sequence. `sampling` takes
-        every field of `Sampling` (steps, guidance_scale, solver, ...), and also cfg_scale and
-        num_inference_steps; what is not given is as in `self.sampling`.
+        One prompt with ``n = 1`` gives one PIL image, otherwise the result is a list.
+        ``output_type="np"`` gives uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``,
+        stacked if there are several. Picture i is drawn from ``seed + i``, or from ``seed[i]`` if
+        `seed` is a sequence. `sampling` accepts every field of `Sampling` (steps, guidance_scale,
+        solver, ...), also as cfg_scale and num_inference_steps; the defaults are `self.sampling`.
         """
         order = self._order(
             prompt,
@@ -244,7 +244,7 @@ class TextToImage:
         batch_size: int | None = None,
         **sampling: Any,
     ) -> Order:
-        """A call's arguments, checked; says what is unusual about them."""
+        """Returns the checked arguments of a call; warns about unusual ones."""
         choice("output_type", output_type, OUTPUTS)
         chosen = self.sampling.override(**sampling)
         prompts = check_prompts(prompt, n)
@@ -260,11 +260,11 @@ class TextToImage:
         return Order(prompts, seeds, negative_prompt, side, chosen, output_type, group)
 
     def _drawn(self, order: Order, progress: Progress | None) -> Iterator[Any]:
-        """The pictures of an order, one after another."""
+        """Yields the pictures of an order, one after another."""
         scale = float(order.sampling.guidance_scale)
         exposure, done = Exposure(scale, self.stored.details if self.stored else {}), 0
         for latents, count in self._groups(order):
-            # decoded with the padding, so that a group is always the same program
+            # decoded with the padding, so that every group runs the same program
             pictures = self._finished(latents, order.output_type)[:count]
             exposure.see(latents[:count], pictures)
             done += count
@@ -292,14 +292,14 @@ class TextToImage:
         return [Image.fromarray(image) for image in images] if output_type == "pil" else images
 
     def _groups(self, order: Order) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
-        """Latents in groups of one fixed size, and how many of each are not padding."""
+        """Yields latents in groups of one fixed size, each with its number of real pictures."""
         sampling, group = order.sampling, order.batch_size
         times = time_grid(sampling.steps, shift=sampling.shift)
         shape = self.latent_shape(order.size)
         for start in range(0, len(order.prompts), group):
-            some = order.prompts[start : start + group]
-            numbers = [*order.seeds[start : start + group], *([0] * (group - len(some)))]
-            encoded = self.encode([*padded(some, group), order.negative_prompt])
+            prompts = order.prompts[start : start + group]
+            numbers = [*order.seeds[start : start + group], *([0] * (group - len(prompts)))]
+            encoded = self.encode([*padded(prompts, group), order.negative_prompt])
             seeds = jnp.asarray(np.array(numbers, np.uint32))
             noise = _noise(seeds, shape=shape)
             latents = _solve(
@@ -312,13 +312,13 @@ class TextToImage:
                 solver=sampling.solver,
                 guidance=sampling.guidance(),
             )
-            yield latents, len(some)
+            yield latents, len(prompts)
 
 
 def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
-    """The model in a run, one of its checkpoints or a release; without a path, the shipped one.
+    """Returns the model of a run, a checkpoint or a release; by default the shipped one.
 
-    `ema` chooses among the averages that a run keeps ("raw": the parameters themselves).
+    `ema` chooses one of the averages that a run keeps, or "raw", the parameters themselves.
     """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
@@ -332,8 +332,8 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
         max_tokens=stored.text_max_tokens,
         clean=get_cleaner(stored.caption_cleaning),
     )
-    found = encoder_fingerprints(text_encoder, autoencoder)
-    release.check_encoders(stored.encoders, found, where=str(path or stored.name))
+    fingerprints = encoder_fingerprints(text_encoder, autoencoder)
+    release.check_encoders(stored.encoders, fingerprints, where=str(path or stored.name))
     config = from_stored(
         stored.model, in_channels=autoencoder.stats.channels, context_dim=text_encoder.width
     )

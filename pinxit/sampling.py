@@ -1,8 +1,8 @@
-"""How pictures are drawn: the settings of a call, checked before anything is computed.
+"""Settings for drawing pictures, checked before anything is computed.
 
-`Sampling` is the only place that lists these settings. To add one: a field, and the code that uses
-it. The command line, `TextToImage.generate`, a run's settings and the recipe inside a picture take
-every field.
+`Sampling` is the only place that lists these settings. To add one, write a field and the
+code that uses it. The command line, `TextToImage.generate`, a run's settings and the recipe inside
+a picture take every field.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 
 SEEDS = 2**32
-"""Seeds are below this."""
+"""Upper bound of seeds; a seed is smaller."""
 OUTPUTS = ("pil", "np", "latent")
-"""What `TextToImage.generate` can return."""
+"""Output types of `TextToImage.generate`."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn, unless a call says otherwise."""
+    """The sampling settings; a call may override each of them."""
 
     steps: int = 32
-    """Solver steps."""
+    """Number of solver steps."""
     guidance_scale: float = 4.0
-    """1 turns guidance off."""
+    """Strength of classifier-free guidance; 1 turns it off."""
     solver: str = "euler"
-    """euler, heun, midpoint or dpmpp_2m."""
+    """The solver: euler, heun, midpoint or dpmpp_2m."""
     shift: float = 1.0
-    """Time-grid shift; above 1 spends more steps near noise."""
+    """Shift of the time grid; above 1, more steps lie near noise."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Times within which guidance acts; 1 is noise."""
+    """Times, from 0 (data) to 1 (noise), within which guidance is applied."""
     cfg_zero_star: bool = False
-    """CFG-Zero*: fit the null velocity to the conditional one."""
+    """CFG-Zero*: scale the null velocity to fit the conditional one."""
     zero_init: float = 0.0
-    """CFG-Zero*: share of the time, at the noisy end, in which nothing moves."""
+    """CFG-Zero*: share of the times, at the noisy end, for which the velocity is zero."""
 
     def __post_init__(self) -> None:
         positive("steps", self.steps)
@@ -55,7 +55,7 @@ class Sampling:
         self.guidance()
 
     def guidance(self) -> Guidance:
-        """The guidance these settings describe."""
+        """Returns the guidance that these settings describe."""
         low, high = (float(end) for end in self.guidance_interval)
         return Guidance(
             scale=float(self.guidance_scale),
@@ -65,46 +65,47 @@ class Sampling:
         )
 
     def override(self, **changes: Any) -> Sampling:
-        """These settings with the given ones changed; None leaves a setting alone.
+        """Returns these settings with changes; None leaves a setting unchanged.
 
-        Names may be those of `ALIASES`; a setting that is given twice with two values is an error.
+        Names of `ALIASES` are accepted. Raises `UsageError` if two names of one setting have
+        different values.
         """
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in sorted(changes.items(), key=lambda change: change[0] in ALIASES):
             full = ALIASES.get(name, name)
             if value is None:
                 continue
-            if given.setdefault(full, value) != value:
-                raise UsageError(name, value, problem=f"not {full}", valid=[given[full]])
-        return replace(self, **typed(Sampling, given))
+            if values.setdefault(full, value) != value:
+                raise UsageError(name, value, problem=f"not {full}", valid=[values[full]])
+        return replace(self, **typed(Sampling, values))
 
 
 ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
-"""Other names of settings, as other libraries call them."""
+"""Names that other libraries use for these settings."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """The pictures that one call asks for."""
+    """The pictures that one call requests."""
 
     prompts: list[str]
-    """One for each picture."""
+    """The prompt of each picture."""
     seeds: list[int]
-    """One for each picture."""
+    """The seed of each picture."""
     negative_prompt: str
-    """What guidance steers away from."""
+    """The prompt that guidance steers away from."""
     size: tuple[int, int]
     """Width and height, in pixels."""
     sampling: Sampling
-    """How they are drawn."""
+    """The sampling settings of all pictures."""
     output_type: str
-    """One of `OUTPUTS`."""
+    """The output type, one of `OUTPUTS`."""
     batch_size: int
-    """Pictures computed together; by default one on a CPU, four where there is an accelerator."""
+    """Number of pictures computed together; by default 1 on a CPU and 4 on an accelerator."""
 
 
 def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
-    """Each prompt `n` times, as a list that is not empty."""
+    """Returns each prompt `n` times; raises `UsageError` for an empty list."""
     positive("n", n)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
@@ -113,7 +114,7 @@ def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
 
 
 def check_seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    """One seed for each picture, below 2**32."""
+    """Returns one seed below 2**32 for each picture."""
     seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
     if len(seeds) != count:
         raise UsageError("seed", seeds, problem=f"{len(seeds)} seeds for {count} pictures")

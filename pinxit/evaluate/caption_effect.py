@@ -1,12 +1,14 @@
-"""Does the text do anything? The loss with each row's own caption, with another row's, with none.
+"""Measures how much captions reduce the loss.
 
-The same rows, noise and times three times over, so that the difference is the captions' alone::
+The loss of each row is computed with its own caption, with another row's and with the empty one, on
+the same noise and times, so that only the captions differ::
 
     gain = mean(loss_shuffled - loss) / mean(loss_shuffled)
 
-and its standard error is that of a mean of paired differences. A model that does not look at its
-text (captions that say nothing, a mask that is false, caption dropout of 1) has a gain of 0 within
-its error. A trained one gains little in the mean: most of the loss is noise that no caption tells.
+The standard error of the gain is that of a mean of paired differences. A model that ignores its
+text (uninformative captions, a mask that is False, caption dropout of 1) has a gain of 0 within
+that error. A trained model has a small gain, because most of the loss is noise that no caption can
+predict.
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ from pinxit.evaluate.validation_loss import numbered_by_shape, row_losses, sprea
 from pinxit.fixed_batches import padded
 
 FEWEST = 4
-"""Rows that can be told apart at all."""
+"""Smallest number of rows that give a result."""
 
 
 def caption_effect(
     context: EvaluationContext, *, rows: int = 128, seed: int = 0
 ) -> Iterator[tuple[str, float]]:
-    """Yields, of the first `rows` examples, ``conditioning/loss``, ``loss_shuffled``, ``loss_null``
-    (the empty caption), ``gain`` and ``gain_error`` (shares), ``changed`` (share of rows whose
-    shuffled caption is another text); ``latents/std`` and ``latents/saturated`` of their images.
-    Yields nothing of fewer than `FEWEST` rows.
+    """Yields the loss of the first `rows` examples with and without their captions.
+
+    The names are ``conditioning/loss``, ``loss_shuffled`` and ``loss_null`` (the empty caption);
+    ``gain`` and ``gain_error``, as shares of the loss; ``changed``, the share of rows whose
+    shuffled caption is another text; and ``latents/std`` and ``latents/saturated`` of their images.
+    Yields nothing for fewer than `FEWEST` rows.
     """
     positive("rows", rows, minimum=FEWEST)
     model, examples, batch_size = context.model, context.rows, context.batch_size
@@ -48,15 +52,15 @@ def caption_effect(
     times = spread_times(count, bins=min(10, count), seed=seed)
     own, other, null = np.zeros((3, count), np.float64)
     sums, ends, colours = np.zeros(3), 0, 0
-    for numbers, some in numbered_by_shape(first, batch_size):
-        kept = len(some)
+    for numbers, batch in numbered_by_shape(first, batch_size):
+        count_here = len(batch)
         numbers = padded(numbers, batch_size)
         pixels = np.stack([first[number].image for number in numbers])
         latents = encode(model.autoencoder.params, to_pixels(pixels))
-        values = np.asarray(latents, np.float64)[:kept]
+        values = np.asarray(latents, np.float64)[:count_here]
         sums += [values.size, values.sum(), np.square(values).sum()]
-        colours += pixels[:kept].size
-        ends += int(np.isin(pixels[:kept], (0, 255)).sum())
+        colours += pixels[:count_here].size
+        ends += int(np.isin(pixels[:count_here], (0, 255)).sum())
         for losses, texts in ((own, captions), (other, others), (null, [""] * count)):
             # a repeated row has one value
             losses[numbers] = row_losses(
@@ -81,13 +85,13 @@ def caption_effect(
 
 
 def caption_effect_in_words(values: Mapping[str, float]) -> str:
-    """Says by how much captions lower the loss."""
+    """Returns a line with the share by which captions reduce the loss."""
     gain, error = values["conditioning/gain"], values["conditioning/gain_error"]
-    return f"captions lower the loss by {gain:.2%} (give or take {error:.2%})"
+    return f"captions reduce the loss by {100 * gain:.1f} % ± {100 * error:.1f} %"
 
 
 def _gain(own: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, float]]:
-    """The share by which own captions lower the loss, and its standard error."""
+    """Yields the share by which the right captions reduce the loss, and its standard error."""
     difference, scale = other - own, float(other.mean())
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     yield "conditioning/gain", float(difference.mean()) / scale if scale else 0.0
@@ -95,7 +99,7 @@ def _gain(own: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, float]]:
 
 
 def shuffled(captions: Sequence[str]) -> list[str]:
-    """Each row with another row's caption: turned by the distance that changes most of them."""
+    """Returns the captions rotated by the distance that changes most of them."""
     count = len(captions)
     distances = sorted({1, max(1, count // 3), max(1, count // 2)}, reverse=True)
 

@@ -1,4 +1,4 @@
-"""The one argument of every evaluator: the model, held-out rows, and how much to compute."""
+"""Defines the argument of every evaluator: the model, held-out rows, and the amounts to compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pinxit.pipeline import TextToImage
 
 @runtime_checkable
 class Examples(Protocol):
-    """Rows by number."""
+    """A sequence of examples, addressed by number."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class EvaluationContext:
     objective: Objective = field(default_factory=FlowMatching)
     """The loss that the model was trained with."""
     batch_size: int = 32
-    """Pictures or rows computed together."""
+    """Number of pictures or rows that are computed together."""
     prompts: int = 0
     """Held-out prompts to draw; 0 for none."""
     judge: Judge | None = None

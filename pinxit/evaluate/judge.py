@@ -31,15 +31,15 @@ from pinxit.files import whole_set
 
 ASSETS = Path(__file__).parent.parent / "assets" / "judge"
 SEPARATOR = "/"
-"""Between the parts of a tensor's name; attributes such as ``left.object`` have dots."""
+"""Separates the parts of a tensor's name; attributes such as ``left.object`` contain dots."""
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Shape of the judge, what it reads, and how well it reads it."""
+    """The judge's shape, the attributes that it reads, and its measured accuracy."""
 
     attributes: Mapping[str, tuple[str, ...]]
-    """Attribute to its values, in the order of the logits."""
+    """Values of each attribute, in the order of the logits."""
     image_size: int = 64
     """Side of the square image it was trained on, in pixels."""
     channels: tuple[int, ...] = (24, 48, 96, 128)
@@ -49,7 +49,7 @@ class JudgeConfig:
     hidden: int = 256
     """Width of the layer between the flattened grid and the heads."""
     groups: int = 8
-    """Groups of the group normalisation."""
+    """Number of groups of the group normalisation."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Measured accuracy on real renders of held-out scenes, by attribute: the ceiling."""
 
@@ -67,7 +67,7 @@ class JudgeConfig:
 
     @property
     def grid(self) -> int:
-        """Side of the grid after the last stage."""
+        """The side of the grid after the last stage."""
         return self.image_size // 2 ** len(self.channels)
 
 
@@ -86,7 +86,7 @@ def _dense_params(key: Array, fan_in: int, width: int, gain: float) -> dict[str,
 
 
 def init_judge(config: JudgeConfig, key: Array) -> dict[str, Any]:
-    """Parameters of an untrained judge: a nested dict with string keys."""
+    """Returns the parameters of an untrained judge as a nested dict with string keys."""
     count = len(config.channels) * (1 + config.residuals) + 1 + len(config.attributes)
     keys = iter(jax.random.split(key, count))
     params: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def init_judge(config: JudgeConfig, key: Array) -> dict[str, Any]:
 
 
 def _conv(params: Mapping[str, Array], x: Array, *, stride: int, groups: int) -> Array:
-    """Convolution, group normalisation, SiLU."""
+    """Applies a convolution, group normalisation and SiLU."""
     x = jax.lax.conv_general_dilated(
         x,
         params["kernel"],
@@ -124,7 +124,7 @@ def _conv(params: Mapping[str, Array], x: Array, *, stride: int, groups: int) ->
 def apply_judge(
     params: Mapping[str, Any], config: JudgeConfig, images: Float[ArrayLike, "b hi wi 3"]
 ) -> dict[str, Float[Array, "b _"]]:
-    """Logits of each attribute for images in [-1, 1] of side `config.image_size`. Jittable."""
+    """Returns the logits of each attribute for images in [-1, 1] of side `config.image_size`."""
     x = jnp.asarray(images, jnp.float32)
     for stage in range(len(config.channels)):
         layers = params[f"stage_{stage}"]
@@ -145,7 +145,7 @@ def judge_loss(
     images: Float[ArrayLike, "b hi wi 3"],
     labels: Mapping[str, ArrayLike],
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Mean cross-entropy, and the accuracy by attribute. A label of -1 is not counted."""
+    """Returns the mean cross-entropy and the accuracy by attribute; labels of -1 do not count."""
     losses, accuracy = [], {}
     for name, logits in apply_judge(params, config, images).items():
         label = jnp.asarray(labels[name])
@@ -162,7 +162,7 @@ def judge_loss(
 def encode_labels(
     config: JudgeConfig, attributes: Sequence[Mapping[str, str]]
 ) -> dict[str, np.ndarray]:
-    """Index of each example's value by attribute; -1 where the example does not state it."""
+    """Returns the index of each example's value by attribute, or -1 if it has none."""
     labels = {}
     for name, values in config.attributes.items():
         position = {value: i for i, value in enumerate(values)}
@@ -172,7 +172,7 @@ def encode_labels(
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 or [-1, 1] images as float32 in [-1, 1] with the side `size`."""
+    """Returns images (uint8 or in [-1, 1]) as float32 in [-1, 1] with the side `size`."""
     from PIL import Image
 
     if images.dtype != np.uint8:
@@ -196,7 +196,7 @@ class Judge:
         self._apply = jax.jit(lambda params, images: apply_judge(params, config, images))
 
     def logits(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Logits by attribute; images are uint8 or in [-1, 1], of any square size."""
+        """Returns logits by attribute for images (uint8 or in [-1, 1]) of any square size."""
         ready = resize(np.asarray(images), self.config.image_size)
         return jax.tree.map(np.asarray, self._apply(self.params, ready))
 
@@ -220,7 +220,7 @@ def save_judge(directory: str | Path, params: Mapping[str, Any], config: JudgeCo
 
 
 def load_judge(directory: str | Path | None = None) -> Judge:
-    """The judge stored in `directory`; without one, the judge that ships with the package."""
+    """Returns the judge in `directory`, by default the judge that comes with the package."""
     directory = ASSETS if directory is None else Path(directory)
     if not (directory / "config.json").is_file():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Prompt accuracy: does the picture show what the held-out prompt says?
+"""Prompt accuracy: measures whether pictures show what held-out prompts say.
 
 The model draws each prompt once, the judge reads the attributes from the picture, and each
 attribute named by the prompt is right or wrong. Two figures frame the result: the *ceiling*, the
@@ -52,22 +52,22 @@ def prompt_accuracy(context: EvaluationContext, *, seed: int = SEED) -> Iterator
 
 
 def accuracy_in_words(values: Mapping[str, float]) -> str:
-    """Says the mean accuracy beside the judge's own."""
+    """Returns a line with the mean accuracy and the judge's own."""
     accuracy, ceiling = (values[f"prompts/{kind}/mean"] for kind in ("accuracy", "ceiling"))
     return f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})"
 
 
 def read_answers(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:
-    """The judge's answers, a batch at a time; the last batch is padded."""
+    """Returns the judge's answers, computed batch by batch; the last batch is padded."""
     answers: list[dict[str, str]] = []
     for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        answers += judge(padded(some, batch_size))[: len(some)]
+        batch = images[start : start + batch_size]
+        answers += judge(padded(batch, batch_size))[: len(batch)]
     return answers
 
 
 def accuracy(scenes: Scenes, answers: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    """Share of right answers by attribute; answer i is about scene i."""
+    """Returns the share of right answers by attribute; answer i belongs to scene i."""
     right: dict[str, list[bool]] = defaultdict(list)
     for i, answer in enumerate(answers):
         for attribute, correct in score(scenes.scene(i), answer):

@@ -1,9 +1,8 @@
-"""Validation loss by time: the run's objective on held-out rows, with nothing left to chance.
+"""Validation loss by time: computes the run's objective on held-out rows, deterministically.
 
-Row ``i`` of ``N`` is seen once, with noise from a fixed key folded with ``i`` and at a fixed time;
-the times are spread evenly over [0, 1], every bin getting its share, so that two models (or two
-averages of one) are compared on the same noise and the difference is theirs. Images may have
-several sizes: those of one size are computed together.
+Each of the ``N`` rows is used once, at a fixed time and with noise from a fixed key that is folded
+with the row's number. The times are spread evenly over [0, 1] and over the bins. So two models, or
+two averages of one model, are compared on the same noise. Images of one size are computed together.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ def validation_loss(
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
-    for numbers, some in numbered_by_shape(examples, batch_size):
+    for numbers, batch in numbered_by_shape(examples, batch_size):
         # a batch that is not full repeats its last row, so that there is one shape to compile
-        numbers, some = padded(numbers, batch_size), padded(some, batch_size)
-        images = to_pixels(np.stack([row.image for row in some]))
+        numbers, batch = padded(numbers, batch_size), padded(batch, batch_size)
+        images = to_pixels(np.stack([row.image for row in batch]))
         loss = row_losses(
             model.params,
             encode(model.autoencoder.params, images),
-            model.encode([row.caption for row in some]),
+            model.encode([row.caption for row in batch]),
             jnp.asarray(times[numbers]),
             jnp.asarray(numbers, jnp.int32),
             jax.random.key(seed),
@@ -60,7 +59,7 @@ def validation_loss(
 
 
 def validation_in_words(values: Mapping[str, float]) -> str:
-    """Says the loss of each set of parameters."""
+    """Returns a line with the loss of each set of parameters."""
     named = {name.rpartition("/")[2]: value for name, value in values.items()}
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if "_t_" not in name)
     return f"validation loss: {losses}"
@@ -69,8 +68,8 @@ def validation_in_words(values: Mapping[str, float]) -> str:
 def numbered_by_shape(
     examples: Examples | Sequence[Example], size: int
 ) -> Iterator[tuple[Int[np.ndarray, " n"], list[Example]]]:
-    """Yields rows with their numbers, `size` of one image shape at a time, the last of each
-    fewer."""
+    """Yields batches of `size` rows of one image shape, with their numbers; the last batch of a
+    shape may be smaller."""
     numbered = ((number, examples[number]) for number in range(len(examples)))
     for batch in batches_by_shape(numbered, size, shape=lambda pair: pair[1].image.shape):
         numbers, rows = zip(*batch, strict=True)
@@ -78,7 +77,7 @@ def numbered_by_shape(
 
 
 def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]:
-    """Times, one for each row: row i is in bin ``i % bins``, evenly spread inside it."""
+    """Returns a time for each row: row i lies in bin ``i % bins``, evenly spread within it."""
     row = np.arange(count)
     within, size = row // bins, -(-count // bins)
     jitter = np.random.default_rng(seed).uniform(size=count)
@@ -97,7 +96,7 @@ def row_losses(
     config: TransformerConfig,
     objective: Objective,
 ) -> Float[Array, " b"]:
-    """The objective's error of each row, with the noise that belongs to the row's number."""
+    """Returns the objective's error of each row, with the noise of the row's number."""
     shape = latents.shape[1:]
     noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
 

@@ -1,6 +1,6 @@
-"""Recipes: functions that return a `TrainConfig`, to start from and to derive from.
+"""Recipes: functions that return the settings of a run, to start from or to derive from.
 
-To add one: a file with a function, and one line in `RECIPES`.
+To add one, write a function and one line in `RECIPES`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "coyo_test": coyo_test,
     **{f"{name}_256": partial(source_256, name) for name in SOURCES if name != "coyo"},
 }
-"""Recipes by name."""
+"""The recipes by name."""
 
 __all__ = [
     *("RECIPES", "mock", "recipe_for", "recipe_of", "scenes", "scenes_long", "source_256"),
@@ -47,18 +47,18 @@ __all__ = [
 
 
 def recipe_of(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The recipe to start from, and the remaining arguments.
+    """Returns the recipe to start from, and the remaining arguments.
 
-    It is the one named by `--recipe`, or else the one for the dataset.
+    The recipe is the one that `--recipe` names, otherwise the one for the dataset.
     """
     rest: list[str] = []
-    found: str | None = None
-    given: dict[str, str] = {}
+    recipe: str | None = None
+    dataset: dict[str, str] = {}
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         if name == "--recipe":
-            found = value if equals else next(words, "")
+            recipe = value if equals else next(words, "")
             continue
         rest.append(word)
         name = name.removeprefix("--").replace("-", "_")
@@ -66,21 +66,21 @@ def recipe_of(argv: Sequence[str]) -> tuple[str, list[str]]:
             if not equals:
                 value = next(words, "")
                 rest.append(value)
-            given[name] = value
-    if found is not None and found not in RECIPES:
-        raise UsageError("recipe", found, valid=list(RECIPES))
-    return found or recipe_for(given.get("dataset_name"), given.get("dataset_path")), rest
+            dataset[name] = value
+    if recipe is not None and recipe not in RECIPES:
+        raise UsageError("recipe", recipe, valid=list(RECIPES))
+    return recipe or recipe_for(dataset.get("dataset_name"), dataset.get("dataset_path")), rest
 
 
 def recipe_for(dataset: str | None, path: str | None = None) -> str:
-    """The recipe called like a dataset, or the one for its kind; "scenes" where none is named.
+    """Returns the recipe for a dataset: of its name, or for its kind; by default "scenes".
 
-    A prepared dataset is of the kind that it was prepared from.
+    A prepared dataset counts as the source that it was prepared from.
     """
     if path and is_prepared(path):
         identity = Ledger(Path(path).expanduser(), "images").identity() or {}
         dataset = identity.get("source", {}).get("name", dataset)
-    if dataset in SOURCES:  # an extension may have added it after this file was read
+    if dataset in SOURCES:  # an extension may have added it after this module was imported
         RECIPES.setdefault(f"{dataset}_256", partial(source_256, dataset))
     names = (dataset, f"{dataset}_256", "scenes")
     return next(name for name in names if name in RECIPES)

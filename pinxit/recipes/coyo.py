@@ -1,4 +1,4 @@
-"""The headline run: image-caption pairs of COYO-700M at 256 x 256, streamed or prepared."""
+"""The headline run on image-caption pairs of COYO-700M at 256 x 256, and its variants."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ PROMPTS = (
 
 
 ANYWHERE = ModelConfig(preset="large", remat="full")
-"""`large` in the least memory, for machines that are not known beforehand."""
+"""The preset `large` with the least memory, for machines that are not known beforehand."""
 
 
 def coyo_256() -> TrainConfig:
-    """`large` on COYO-700M: 256 x 256 pixels, the SD autoencoder, CLIP-L, 500k steps of 256.
+    """Returns `large` on COYO-700M: 256 x 256, SD autoencoder, CLIP-L, 500k steps of 256 images.
 
-    Command: ``python train_coyo_vae.py``; on prepared data, which is what to do for more than a
-    try, ``pinxit prepare coyo --out DIR`` and ``python train_coyo_vae.py --dataset_path DIR``.
-    Hardware: a TPU v3-8; 11.7 of the 15.5 GiB of each core. The blocks are unrolled and nothing is
-    recomputed, for speed (docs/plan.md), at some ten minutes of compiling, once. Planned: 0.63 s a
-    step, 407 images a second, 87 hours (3.6 days) of steps; published runs took 0.84 to 1.16 times
-    what such plans say. Streamed, that is about 740 attempts a second and 0.39 Gbit/s. No figure of
-    this recipe has been measured: it has not been run. Other machines: `coyo_256_a100`,
-    `coyo_256_v100`, or ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan
-    --recipe coyo_256 --target tpu-v3-8``.
+    Command: ``python train_coyo_vae.py`` streams. For anything longer than a trial, prepare the
+    data first: ``pinxit prepare coyo --out DIR`` and ``python train_coyo_vae.py --dataset_path
+    DIR``. Hardware: a TPU v3-8, with 11.7 of the 15.5 GiB of each core. For speed, the blocks are
+    unrolled and nothing is recomputed (docs/plan.md); compiling takes some ten minutes, once.
+    Planned: 0.63 s per step, 407 images per second, 87 hours (3.6 days) of steps; published runs
+    took 0.84 to 1.16 times what such plans say. A streamed run needs about 740 attempts per second
+    and 0.39 Gbit/s. No figure of this recipe has been measured: it has not been run. Other
+    machines: `coyo_256_a100`, `coyo_256_v100`, or ``--model.remat full --model.scan_blocks 1``. To
+    plan again: ``pinxit plan --recipe coyo_256 --target tpu-v3-8``.
     """
     return TrainConfig(
         name="coyo_256",
@@ -66,11 +66,11 @@ def coyo_256() -> TrainConfig:
 
 
 def coyo_256_a100() -> TrainConfig:
-    """The headline run on one A100 of 40 GB.
+    """Returns the headline run for one A100 of 40 GB.
 
     Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one A100 of 40 GB, half of which it takes; with eight of them the same
-    command cuts the batch. Planned, and roughly: 158 images a second, 225 hours; plans for GPUs may
+    prepare coyo``. Hardware: one A100 of 40 GB, of which it takes half; on eight A100s the same
+    command shards the batch. Planned, roughly: 158 images per second, 225 hours; plans for GPUs may
     be off by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
     plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """
@@ -78,11 +78,11 @@ def coyo_256_a100() -> TrainConfig:
 
 
 def coyo_256_v100() -> TrainConfig:
-    """The headline run on one V100 of 16 GB, in float16 with dynamic loss scaling.
+    """Returns the headline run for one V100 of 16 GB, in float16 with dynamic loss scaling.
 
     Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one V100 of 16 GB, which it fills; with eight of them the same command
-    cuts the batch. Planned, and roughly: 52 images a second, 680 hours; plans for GPUs may be off
+    prepare coyo``. Hardware: one V100 of 16 GB, which it fills; on eight V100s the same command
+    shards the batch. Planned, roughly: 52 images per second, 680 hours; plans for GPUs may be off
     by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit plan
     --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
     """
@@ -95,7 +95,7 @@ def coyo_256_v100() -> TrainConfig:
 
 
 def coyo_512() -> TrainConfig:
-    """From 256 to 512 pixels: the model of `coyo_256`, for another tenth of its steps.
+    """Returns the step from 256 to 512 pixels: `coyo_256`'s model for another tenth of its steps.
 
     Command: ``pinxit prepare coyo --image_size 512 --out DIR`` and ``pinxit train --recipe coyo_512
     --init_from runs/coyo_256 --dataset_path DIR``; `init_from` takes a run, a checkpoint or a
@@ -120,13 +120,13 @@ def coyo_512() -> TrainConfig:
 
 
 def coyo_256_pod() -> TrainConfig:
-    """The headline run's images in batches of 4,096, for a pod slice of 128 chips or more.
+    """Returns the headline run in batches of 4,096, for a pod slice of 128 chips or more.
 
     Command, on every host: ``pinxit train --recipe coyo_256_pod --dataset_path DIR``, with DIR
-    where all hosts see it. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or v3-512. The
-    learning rate is four times that of batches of 256, the square root of their ratio. Planned:
-    0.25 s a step, 16,000 images a second and 2.2 hours on a v3-512, waits for data not counted. No
-    figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
+    on storage that all hosts share. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or
+    v3-512. The learning rate is four times that of batches of 256, the square root of their ratio.
+    Planned: 0.25 s per step, 16,000 images per second and 2.2 hours on a v3-512, not counting waits
+    for data. No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
     --target tpu-v3-512``.
     """
     base = coyo_256()
@@ -145,21 +145,21 @@ def coyo_256_pod() -> TrainConfig:
 
 
 def source_256(dataset: str) -> TrainConfig:
-    """`coyo_256` on another set of photographs: ``laion2b``, ``cc12m``, ``monet``, ``folder`` ...
+    """Returns `coyo_256` for another set of photographs: ``laion2b``, ``cc12m``, ``folder`` ...
 
     Command: ``pinxit train --dataset_name cc12m``, or ``--recipe cc12m_256``. Hardware and hours:
     as for `coyo_256`; for a smaller machine, ``--preset base`` and a smaller ``--batch_size``.
-    Small sets want fewer steps, ``--max_steps``. No figure of this recipe has been measured.
+    Small sets need fewer steps (``--max_steps``). No figure of this recipe has been measured.
     """
     return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset, model=ANYWHERE)
 
 
 def coyo_test() -> TrainConfig:
-    """The same path in a few minutes: 64 pixels, the bundled encoders, the tiny preset.
+    """Returns the same path in a few minutes: 64 pixels, bundled encoders, the tiny preset.
 
     Command: ``python train_coyo_vae.py --test``. Hardware: any CPU. Time: about two minutes, most
     of it for fetching some 1,200 images and for compiling. Expected: the loss falls; the pictures
-    mean nothing, as the bundled encoders know drawn scenes only.
+    mean nothing, because the bundled encoders were trained on drawn scenes only.
     """
     return replace(
         coyo_256(),

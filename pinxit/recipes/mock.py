@@ -1,4 +1,4 @@
-"""A run that proves the path and learns nothing of use."""
+"""A run that exercises the whole program and learns nothing useful."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pinxit.train.settings import (
 
 
 def mock() -> TrainConfig:
-    """The smallest run that goes through everything.
+    """Returns the smallest run that goes through everything.
 
     Command: ``pinxit train --recipe mock``. Hardware: any CPU. Time: about a minute, most of it
     compilation. Expected: the loss falls below three quarters of its first value, which is about

@@ -1,4 +1,4 @@
-"""The demo: from nothing to pictures of scenes on two CPU cores; and the same for longer."""
+"""The demo, which trains on scenes on two CPU cores, and the same for longer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pinxit.train.settings import EvalConfig, ModelConfig, Sampling, TrainConfig
 
 
 def scenes() -> TrainConfig:
-    """Draws landscapes it has never seen, after a few minutes of training.
+    """Returns the demo: after some minutes of training, the model draws new landscapes.
 
-    Command: ``pinxit train``. Hardware: two CPU cores. Time: under fifteen minutes, installation
-    included. Expected figures: see README. The choices (Muon, small batches, times towards noise)
-    are measured in LOG.md.
+    Command: ``pinxit train``. Hardware: two CPU cores. Time: under fifteen minutes with the
+    installation. README has the expected figures, and LOG.md the measurements behind the choices
+    (Muon, small batches, times towards noise).
     """
     return TrainConfig(
         name="scenes",
@@ -36,7 +36,7 @@ def scenes() -> TrainConfig:
 
 
 def scenes_long() -> TrainConfig:
-    """The demo for six times as long, on three times the pictures: the shipped checkpoint.
+    """Returns the shipped checkpoint's run: the demo with 6 times the steps on 3 times the data.
 
     Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: a little over
     an hour. Expected figures: see README.

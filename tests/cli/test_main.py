@@ -193,7 +193,7 @@ def test_train_generate_evaluate(bundle, tmp_path, capsys):
     assert values["prompts/ceiling/time"] >= values["prompts/chance/time"]
     assert values["validation/loss"] > 0
     assert "validation/loss_t_0.95" in values
-    assert values["conditioning/loss_null"] > 0 and "captions lower the loss by" in shown
+    assert values["conditioning/loss_null"] > 0 and "captions reduce the loss by" in shown
 
 
 @pytest.mark.parametrize("door", ["train_coyo_vae.py", "train_text_to_image.py"])
