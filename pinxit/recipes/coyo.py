@@ -126,8 +126,8 @@ def coyo_256_pod() -> TrainConfig:
     on storage that all hosts share. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or
     v3-512. The learning rate is four times that of batches of 256, the square root of their ratio.
     Planned: 0.25 s per step, 16,000 images per second and 2.2 hours on a v3-512, not counting waits
-    for data. No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe coyo_256_pod
-    --target tpu-v3-512``.
+    for data. No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe
+    coyo_256_pod --target tpu-v3-512``.
     """
     base = coyo_256()
     return replace(
