@@ -25,7 +25,7 @@ from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import open_source
-from pinxit.train.build import _cached
+from pinxit.train.build import build, text_columns_for
 from pinxit.train.input.attempt_order import Attempts
 from pinxit.train.input.image_stream import Ended, Stream
 from pinxit.train.metric_writers import read_rows
@@ -230,13 +230,18 @@ def test_refusals_write_nothing(config: TrainConfig, changes: dict[str, Any], sa
 
 
 def test_a_stream_keeps_no_embeddings_on_several_devices(config: TrainConfig):
-    one, two = (Mesh(np.array(jax.devices()[:1] * count), ("data",)) for count in (1, 2))
+    parts = build(config.resolved())
+
+    def stores(config: TrainConfig, count: int) -> bool:
+        mesh = Mesh(np.array(jax.devices()[:1] * count), ("data",))
+        return text_columns_for(config, dataclasses.replace(parts, mesh=mesh)).cached == [True]
+
     asked = dataclasses.replace(config, cache_text=True)
-    assert _cached(asked, one) is True and _cached(config, two) is False
+    assert stores(asked, 1) and not stores(config, 2)
     with pytest.raises(UsageError, match=r"cache_text: True is not possible: on 2 devices"):
-        _cached(asked, two)
+        stores(asked, 2)
     drawn = dataclasses.replace(asked, dataset_name="scenes", dataset_path=None)
-    assert _cached(drawn, two) is True
+    assert stores(drawn, 2)
 
 
 def test_the_size_of_the_images_is_said_once(config: TrainConfig):
