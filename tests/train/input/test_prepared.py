@@ -152,7 +152,7 @@ def test_pixels_from_the_image_shards(config: TrainConfig):
     [
         ({"vae": "tiny"}, "vae: 'tiny' is not the autoencoder that .* was prepared with"),
         ({"image_size": 32}, "image_size: 32 is different from that of .*; valid: 16"),
-        ({"cache_text": True, "text_encoder": "tiny"}, "holds no embeddings of this text"),
+        ({"cache_text": True, "text_encoder": "tiny"}, "has no embeddings of this text"),
         ({"cache_text": True, "caption_cleaning": "none"}, "caption_cleaning: 'none' .* stock"),
     ],
 )
@@ -186,7 +186,7 @@ def test_an_unfinished_dataset_is_refused(
 ):
     out = tmp_path / "images_only"
     assert make(pictures, out, bundle, "--stage", "images") == 0
-    with pytest.raises(ValueError, match=r"dataset_path: .* is without latents"):
+    with pytest.raises(ValueError, match=r"dataset_path: .* is a dataset without latents"):
         train(dataclasses.replace(config, dataset_path=str(out)))
     (out / "manifest.json").unlink()
     with pytest.raises(ValueError, match="not finished: run the same `prepare` command again"):
