@@ -199,6 +199,10 @@ def cut_log(log: Path, size: int) -> int:
     return log.stat().st_size
 
 
+FORMER_FIELDS = {"given": "yielded"}
+"""Names of a position's fields in checkpoints of older versions, and their present names."""
+
+
 def pack_position(position: Position, revision: str | None) -> dict[str, Any]:
     """Returns a position as JSON for a checkpoint."""
     return {**to_json(position), "revision": revision}
@@ -213,6 +217,7 @@ def unpack_position(packed: dict[str, Any], revision: str | None) -> Position:
             f"this is revision {revision}. Restore the original files, or start a new run with "
             "--name"
         )
+    packed = {FORMER_FIELDS.get(name, name): value for name, value in packed.items()}
     fields = {field.name for field in dataclasses.fields(Position)}
     if missing := sorted(fields - packed.keys()):
         raise UsageError("resume", missing, problem="missing in the checkpoint's position")

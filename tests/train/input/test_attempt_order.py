@@ -253,3 +253,11 @@ def test_a_position_that_lacks_a_field_is_refused(name: str):
     del packed[name]
     with pytest.raises(UsageError, match=rf"resume: \['{name}'\] is missing in the checkpoint"):
         unpack_position(packed, "r")
+
+
+def test_a_position_of_an_older_version_is_read():
+    """Older versions called the rows of each unit by another name."""
+    position = Position(unit=3, row=7, yielded=(5, 2))
+    packed = pack_position(position, "r")
+    packed["given"] = packed.pop("yielded")
+    assert unpack_position(packed, "r") == position
