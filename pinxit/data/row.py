@@ -79,7 +79,7 @@ class Source(Protocol):
         ...
 
     @property
-    def bears_images(self) -> bool:
+    def has_images(self) -> bool:
         """Whether the rows hold encoded images. If so, no row has a URL to fetch."""
         ...
 

@@ -39,7 +39,7 @@ def reason_to_drop(row: Row, row_filter: Filter) -> str | None:
 def row_images(
     rows: Iterable[tuple[K, Row]],
     *,
-    bears_images: bool,
+    has_images: bool,
     fetch: FetchFn,
     decode: DecodeFn,
     failed: Callable[[K, str, str], None],
@@ -51,7 +51,7 @@ def row_images(
     row. `rows` is consumed lazily. With `share_urls` it is read to its end first, and a URL that
     several rows share is fetched once. Closing the generator ends fetching and decoding.
     """
-    bodies = _embedded(rows) if bears_images else _fetched(rows, fetch, failed, share_urls)
+    bodies = _embedded(rows) if has_images else _fetched(rows, fetch, failed, share_urls)
     with closing(bodies):
         images = decode(bodies)
         try:

@@ -95,7 +95,7 @@ def prepare_images(
         work = _Work(unit, spool, row_filter, final, sizes, Previews(out, previews))
         images = row_images(
             ((row.key, row) for row in source.read(unit) if work.needs_image(row)),
-            bears_images=source.bears_images,
+            has_images=source.has_images,
             fetch=fetch,
             decode=decode,
             failed=work.record,

@@ -48,7 +48,7 @@ def rows(*urls: str | None, **more: Any) -> Iterator[tuple[str, Row]]:
 def pipeline(some: Iterable[tuple[str, Row]], web: Web, failures: list[Any], **more: Any) -> Any:
     return row_images(
         some,
-        bears_images=more.pop("bears_images", False),
+        has_images=more.pop("has_images", False),
         fetch=web,
         decode=decode,
         failed=lambda *failure: failures.append(failure),
@@ -95,7 +95,7 @@ def test_closing_ends_the_fetching():
 def test_rows_that_bear_images_ask_nobody():
     web = Web()
     some = rows(None, None, image=b"x")
-    images = list(pipeline(some, web, [], bears_images=True))
+    images = list(pipeline(some, web, [], has_images=True))
     assert len(images) == 2 and not web.asked
 
 

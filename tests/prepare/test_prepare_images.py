@@ -70,7 +70,7 @@ def test_the_order_in_which_the_web_answers_leaves_no_trace(tmp_path):
 def test_a_source_that_bears_its_images_gives_the_same_ones(tmp_path):
     web = prepare(tmp_path / "web", source=work.ToySource(kinds=("good",)))
     never = work.ToyWeb()
-    source = work.ToySource(kinds=("good",), bears_images=True)
+    source = work.ToySource(kinds=("good",), has_images=True)
     borne = prepare(tmp_path / "borne", source=source, fetch=never)
     assert toys.content(tmp_path / "web") == toys.content(tmp_path / "borne")
     assert web.counts == borne.counts and never.asked == []
@@ -129,7 +129,7 @@ def test_words_that_are_no_text_do_not_stop_a_unit(tmp_path):
                     row, caption=nasty, origin=nasty, scores=watermark, url=None, image=PICTURE
                 )
 
-    source = Nasty((3,), bears_images=True)
+    source = Nasty((3,), has_images=True)
     filters = dataclasses.replace(work.FILTERS, unique_url=False)
     record = prepare(tmp_path, source=source, filters=filters)
     assert record.counts == {"filtered_watermark": 1, "ok": 2}
@@ -184,7 +184,7 @@ def test_previews_show_what_the_filters_turned_away(tmp_path):
     for reason, caption, jpeg in shown:
         assert (caption == "one") == (reason == "filtered_words")
         assert decode(jpeg, work.IMAGE).original == (16, 16)
-    source = work.ToySource(bears_images=True)
+    source = work.ToySource(has_images=True)
     prepare(tmp_path / "borne", source=source, fetch=work.ToyWeb())
     found = Counter(reason for reason, _, _ in read_previews(tmp_path / "borne"))
     assert found == {"filtered_watermark": 2, "filtered_words": 2}

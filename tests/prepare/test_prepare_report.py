@@ -42,7 +42,7 @@ class Hostile(work.ToySource):
 
 
 def test_the_page_has_figures_pictures_and_settings(tmp_path):
-    source = Hostile((30, 20), bears_images=True)
+    source = Hostile((30, 20), has_images=True)
     run_images(work.stage(tmp_path, source=source), InlineEngine())
     failed = [UnitResult(source.units()[0], kind="OSError", reason="OSError: <b>gone</b>")]
     path = write_preparation_report(tmp_path, command=["pinxit", "prepare", "<i>"], failed=failed)

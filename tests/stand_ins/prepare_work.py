@@ -46,7 +46,7 @@ class ToySource:
     """Rows whose URL says what will become of them; every 7th has a watermark."""
 
     sizes: tuple[int, ...] = (30, 20, 25)
-    bears_images: bool = False
+    has_images: bool = False
     name: str = "toy"
     revision: str | None = "1"
     kinds: tuple[str, ...] = KINDS
@@ -63,13 +63,13 @@ class ToySource:
             url = f"http://host{number % 40}.test/{self.kinds[number % len(self.kinds)]}/{number}"
             yield Row(
                 key=f"{unit.id}/{row:08d}",
-                url=None if self.bears_images else url,
+                url=None if self.has_images else url,
                 caption=f"picture number {number}" if number % 11 else "one",
                 width=24,
                 height=20,
                 scores={"watermark": 0.9 if number % 7 == 3 else 0.1},
-                image=picture(number) if self.bears_images else None,
-                origin=url if self.bears_images else None,
+                image=picture(number) if self.has_images else None,
+                origin=url if self.has_images else None,
             )
 
     def count(self, unit: Unit) -> int:

@@ -65,7 +65,7 @@ class FolderSource:
     revision: str
     columns: Columns
     unit_rows: int = 10_000
-    bears_images: bool = True
+    has_images: bool = True
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units. The folder is listed once."""

@@ -41,7 +41,7 @@ class ParquetSource:
     revision: str | None
     files: tuple[File, ...]
     columns: Columns
-    bears_images: bool = False
+    has_images: bool = False
     unit_rows: int = 10_000
 
     def units(self, *, limit: int | None = None) -> list[Unit]:

@@ -45,7 +45,7 @@ class LinesSource:
     header: bool = True
     """Whether the first record names the columns. Otherwise they are called 0, 1, 2 ..."""
     unit_rows: int = 10_000
-    bears_images: bool = False
+    has_images: bool = False
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units, or the first `limit`. Reads each file once, as far as needed."""

@@ -38,7 +38,7 @@ class ArchiveSource:
     revision: str | None
     files: tuple[File, ...]
     columns: Columns
-    bears_images: bool = True
+    has_images: bool = True
     unit_rows: None = None
 
     def units(self, *, limit: int | None = None) -> list[Unit]:

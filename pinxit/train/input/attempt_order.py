@@ -219,7 +219,7 @@ class Attempts:
         most = self._yielded.get(this) if this < self._last else None
         while most is None or number < most:
             try:
-                block = list(itertools.islice(rows, BLOCK if self.source.bears_images else None))
+                block = list(itertools.islice(rows, BLOCK if self.source.has_images else None))
             except (OSError, ValueError) as error:
                 self._leave(unit, error)
                 return

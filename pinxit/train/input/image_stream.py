@@ -112,7 +112,7 @@ class Stream:
         with DecodePool(self.images) as pool:
             images = row_images(
                 ((attempt, attempt.row) for attempt in self.attempts),
-                bears_images=self.source.bears_images,
+                has_images=self.source.has_images,
                 fetch=partial(fetch_all, config=self.fetch),
                 decode=pool.map,
                 failed=self.fail,

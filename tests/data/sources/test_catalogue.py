@@ -78,8 +78,8 @@ def test_one_contract_for_all(name: str, tmp_path: Path):
         assert unit.rows in (None, len(read))
         assert all(row.key.startswith(f"{unit.id}/") and len(row.key.rpartition("/")[2]) == 8
                    for row in read)  # fmt: skip
-        assert all((row.image is not None) == source.bears_images for row in read)
-        assert all((row.url is not None) != source.bears_images for row in read)
+        assert all((row.image is not None) == source.has_images for row in read)
+        assert all((row.url is not None) != source.has_images for row in read)
     assert len(pickle.dumps(source)) < 3000
 
 

@@ -32,7 +32,7 @@ def test_texts_beside_the_images(tmp_path: Path):
         "3.webp": PNG + b"3", "notes.txt": "of nothing", "a/.hidden.png": PNG, "a/table.pdf": "x",
     }  # fmt: skip
     source = open_source("folder", path=fill(tmp_path, files), unit_rows=2)
-    assert isinstance(source, Source) and source.bears_images
+    assert isinstance(source, Source) and source.has_images
     assert [(unit.id, unit.rows) for unit in source.units()] == [("00000-000", 2), ("00000-001", 1)]
     rows = every(source)
     assert [row.caption for row in rows] == ["", "one", "two"]

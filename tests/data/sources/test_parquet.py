@@ -27,7 +27,7 @@ def every(source: Source) -> list[Row]:
 
 def test_coyo_rows(tmp_path: Path):
     source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 25)), unit_rows=10)
-    assert isinstance(source, Source) and not source.bears_images
+    assert isinstance(source, Source) and not source.has_images
     units = source.units()
     assert [(unit.id, unit.rows) for unit in units] == [
         ("00000-000", 8), ("00000-001", 8), ("00000-002", 9),
@@ -140,7 +140,7 @@ def test_images_of_the_hub_s_form(tmp_path: Path):
     pq.write_table(table, tmp_path / "test-00000.parquet")
     for name in ("hf", "parquet"):
         source = open_source(name, path=str(tmp_path))
-        assert source.bears_images
+        assert source.has_images
         rows = every(source)
         assert [(row.image, row.caption) for row in rows] == [(b"\x89PNG1", "one"), (None, "two")]
         assert rows[1].url is None
@@ -184,7 +184,7 @@ def test_a_column_of_text_is_no_image(tmp_path: Path):
     pq.write_table(pa.table(columns), tmp_path / "text.parquet")
     source = open_source("parquet", path=str(tmp_path / "text.parquet"))
     (row,) = every(source)
-    assert not source.bears_images and row.url == "http://a/1" and row.image is None
+    assert not source.has_images and row.url == "http://a/1" and row.image is None
     with pytest.raises(ValueError, match=r"no column for image .*\(image: no encoded images"):
         open_source("hf", path=str(tmp_path / "text.parquet"))
     for kind in (pa.binary(), pa.large_binary(), pa.binary(4), pa.binary_view()):
@@ -193,7 +193,7 @@ def test_a_column_of_text_is_no_image(tmp_path: Path):
         pq.write_table(pa.table({**columns, "image": images}), path)
         source = open_source("parquet", path=str(path))
         (row,) = every(source)
-        assert source.bears_images and row.image == b"\x89PNG" and row.url is None
+        assert source.has_images and row.image == b"\x89PNG" and row.url is None
 
 
 class Counted(MemoryFileSystem):

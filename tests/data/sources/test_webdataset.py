@@ -30,7 +30,7 @@ def test_img2dataset_s_output(tmp_path: Path, format: int):
     (tmp_path / "00000.parquet").write_bytes(b"img2dataset's own table, not wanted")
     (tmp_path / "00000_stats.json").write_text("{}")
     source = open_source("webdataset", path=str(tmp_path))
-    assert isinstance(source, Source) and source.bears_images
+    assert isinstance(source, Source) and source.has_images
     assert [unit.id for unit in source.units()] == ["00000-000", "00001-000"]
     rows = every(source)
     assert [row.image for row in rows] == [JPEG + key.encode() for key in keys]

@@ -43,12 +43,12 @@ def test_the_order_follows_from_the_seed_and_the_epoch():
     assert epochs[0] != sorted(epochs[0])
 
 
-@pytest.mark.parametrize("bears_images", [False, True])
-def test_rows_that_bear_images_are_shuffled_in_blocks(bears_images: bool):
-    source = ToySource(sizes=(2 * BLOCK,), bears_images=bears_images)
+@pytest.mark.parametrize("has_images", [False, True])
+def test_rows_that_bear_images_are_shuffled_in_blocks(has_images: bool):
+    source = ToySource(sizes=(2 * BLOCK,), has_images=has_images)
     one = keys(first(Attempts(source, replace(FILTERS, max_watermark=None)), 200))
     last = max(int(key.partition("/")[2]) for key in one)
-    assert (last < BLOCK * 12 / 10) == bears_images  # a twelfth has one word
+    assert (last < BLOCK * 12 / 10) == has_images  # a twelfth has one word
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -196,10 +196,10 @@ def test_many_units_in_a_row_that_cannot_be_read_end_the_stream():
         first(Attempts(torn, FILTERS, sleep=lambda seconds: None), 1)
 
 
-@pytest.mark.parametrize("bears_images", [False, True])
+@pytest.mark.parametrize("has_images", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_units_that_break_and_heal_between_kills_shift_nobody(
-    seed: int, bears_images: bool, monkeypatch: pytest.MonkeyPatch
+    seed: int, has_images: bool, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever can be read in each process: no row ends twice, and those of whole units all do."""
     monkeypatch.setattr("prepare_work.picture", lambda number: b"")
@@ -212,7 +212,7 @@ def test_units_that_break_and_heal_between_kills_shift_nobody(
     for _ in range(25):
         broken = [unit for unit in units if unit not in always and rng.random() < 0.5]
         torn = {unit: rng.choice((0, 9, 17)) for unit in broken}
-        source = Torn(torn=torn, bears_images=bears_images)
+        source = Torn(torn=torn, has_images=has_images)
         attempts = Attempts(source, FILTERS, seed=seed, start=position)
         flying, unsaved = list[Attempt](), list[Attempt]()
         for attempt in itertools.islice(attempts, rng.randrange(20, 90)):
@@ -227,7 +227,7 @@ def test_units_that_break_and_heal_between_kills_shift_nobody(
                 unsaved.clear()
                 kept = pack_position(attempts.position(counts={}, logged=0), "r")
                 position = unpack_position(json.loads(json.dumps(kept)), "r")
-    attempts = Attempts(Torn(bears_images=bears_images), FILTERS, seed=seed, start=position)
+    attempts = Attempts(Torn(has_images=has_images), FILTERS, seed=seed, start=position)
     for attempt in attempts:
         if attempts._next[0]:
             break

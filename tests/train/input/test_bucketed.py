@@ -249,7 +249,7 @@ def test_streams_fill_a_batch_for_each_size(config: TrainConfig, pictures: Path)
 class Sized(work.ToySource):
     """Pictures of three sizes, one of them rare."""
 
-    bears_images: bool = True
+    has_images: bool = True
 
     def read(self, unit: Unit) -> Iterator[Row]:
         for row in super().read(unit):

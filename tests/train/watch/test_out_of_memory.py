@@ -23,10 +23,10 @@ from pinxit.train.settings import (
     TrainConfig,
 )
 from pinxit.train.watch import out_of_memory as advice
+from pinxit.train.watch.memory_savings import Change, ladder
 from pinxit.train.watch.out_of_memory import (
     advise,
     is_out_of_memory,
-    ladder,
     memory_advice,
     message,
     shortage,
@@ -123,7 +123,7 @@ def test_encoders_in_the_step_take_fewer_rows_at_once():
 
 
 def test_flags_are_those_of_the_command_line():
-    change = advice.Change({"model.remat": "full", "use_amp": True, "ema.lengths": (0.1, 0.2)}, "")
+    change = Change({"model.remat": "full", "use_amp": True, "ema.lengths": (0.1, 0.2)}, "")
     assert change.flags == "--model.remat full --use_amp 1 --ema.lengths 0.1 0.2"
 
 
