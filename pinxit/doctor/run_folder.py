@@ -197,9 +197,9 @@ class RunReport:
         expected: dict[str, str] = self.record().get("encoders", {})
         if not expected:
             return
-        from pinxit.encoders.text_encoder_catalogue import places_of
+        from pinxit.encoders.text_encoder_catalogue import origins_of
 
-        sources = places_of(config.text_encoder)
+        sources = origins_of(config.text_encoder)
         names = [name for name, source in sources.items() if source is not None]
         names += [config.vae] if config.model.use_stable_vae else []
         folders = {name: cached(name) for name in dict.fromkeys(names)}

@@ -1,7 +1,7 @@
-"""Autoencoders without their weights: parameters are shapes, so nothing is fetched or computed.
+"""Autoencoders without weights: their parameters are shapes, so nothing is fetched or computed.
 
-A compiler needs no more than that. The published ones are known by their names; of a directory the
-config.json is read. `encode` and `decode` can be traced.
+Shapes are all that a compiler needs: `encode` and `decode` can be traced. The configs of published
+autoencoders are known by name; for a directory, its config.json is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VAE_CONFIGS = {
 
 
 def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
-    """Makes the autoencoder that `load_autoencoder` would load, its parameters shapes."""
+    """Makes the autoencoder that `load_autoencoder` would load, with shapes for parameters."""
     if source == "none":
         return IdentityAutoencoder()
     if source in VAE_CONFIGS:
@@ -39,7 +39,8 @@ def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
         root = weights.bundled("tiny") if source == "tiny" else Path(source)
         if not root.is_dir():
             valid = f"{', '.join(VAE_CONFIGS)}, tiny, none, or a directory with a config.json"
-            raise UsageError("vae", source, problem="not known without its weights", valid=valid)
+            problem = "neither a known name nor a directory (nothing is fetched here)"
+            raise UsageError("vae", source, problem=problem, valid=valid)
         folder = root / "vae" if (root / "vae").is_dir() else root
         config = AutoencoderKLConfig.from_json(weights.read_config(folder / "config.json"))
     return KLAutoencoder(weights.abstract_params(vae.vae_shapes(config), dtype), config)

@@ -1,8 +1,8 @@
-"""Images to the latents a model sees, and back: a KL autoencoder, or the identity for pixel models.
+"""Images to latents and back: a KL autoencoder, or the identity for models of pixels.
 
-``latents = (raw - shift) * scale`` has about unit variance, ``raw = latents / scale + shift``.
-Images are in [-1, 1]. Large images go through in tiles (`tiling.py`); of the posterior the mean and
-the logarithm of the variance are blended, and a sample is drawn once from what results.
+``latents = (raw - shift) * scale`` has about unit variance, and ``raw = latents / scale + shift``.
+Images are in [-1, 1]. Large images are processed in tiles (`tiling.py`): the tiles' posterior means
+and log-variances are blended first, and the sample is drawn once, from the blended posterior.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pinxit.encoders.weights import Tree
 
 AUTO = "auto"
 LARGEST_WHOLE = 128
-"""With `AUTO`, a grid with more cells than this along a side is cut into tiles."""
+"""The longest side, in latent cells, of a grid that `AUTO` does not cut into tiles."""
 TILE = 96
-"""Side of a tile in cells, with `AUTO`."""
+"""The side of a tile with `AUTO`, in latent cells."""
 
 Tile = int | Literal["auto"] | None
 
@@ -34,11 +34,12 @@ Tile = int | Literal["auto"] | None
 class KLAutoencoder:
     """The autoencoder of latent diffusion, as `arrays.Autoencoder`.
 
-    Both ways compute in the parameters' type and return the type they are given. `tile` is the side
-    of a tile in latent cells, None for the whole grid at once, `AUTO` for tiles of `TILE` where a
-    side of the grid has more than `LARGEST_WHOLE` cells; tiles share at least `overlap` cells (a
-    quarter of a tile unless given). `sliced` takes the images of a batch one by one; tiles always
-    do. Memory is then that of one image or one tile, whatever is asked for.
+    `encode` and `decode` compute in the dtype of the parameters and return the dtype of their
+    input. `tile` is the side of a tile in latent cells. None processes the whole grid at once, and
+    `AUTO` uses tiles of `TILE` cells if a side of the grid has more than `LARGEST_WHOLE` cells.
+    Neighbouring tiles share at least `overlap` cells (by default a quarter of a tile). `sliced`
+    processes the images of a batch one by one, as tiles always do. The memory needed is then that
+    of one image or one tile, whatever the size of the batch.
     """
 
     def __init__(self, params: Tree, config: AutoencoderKLConfig) -> None:
@@ -61,7 +62,7 @@ class KLAutoencoder:
         overlap: int | None = None,
         sliced: bool = False,
     ) -> Float[Array, "b h w c"]:
-        """Normalised latents: the posterior's mean, or a sample when `key` is given."""
+        """Returns normalised latents: the posterior's mean, or with a `key` a sample from it."""
         images = jnp.asarray(images)
         vae.check_grid(self.config, images)
 
@@ -86,7 +87,7 @@ class KLAutoencoder:
         overlap: int | None = None,
         sliced: bool = False,
     ) -> Float[Array, "b hi wi 3"]:
-        """Images in about [-1, 1], not clipped."""
+        """Returns images with values in about [-1, 1], not clipped."""
         latents = jnp.asarray(latents)
         raw = latents / self.stats.scale + self.stats.shift
         images = _in_parts(
@@ -102,7 +103,7 @@ class KLAutoencoder:
 
 
 class IdentityAutoencoder:
-    """Pixels are the latents."""
+    """An autoencoder whose latents are the pixels, for models of pixels."""
 
     stats = LatentStats(scale=1.0, shift=0.0, channels=3, downsample=1)
 
@@ -112,19 +113,19 @@ class IdentityAutoencoder:
     def encode(
         self, params: Any, images: Float[ArrayLike, "b hi wi 3"], *, key: Array | None = None
     ) -> Float[Array, "b hi wi 3"]:
-        """The images."""
+        """Returns the images as they are."""
         return jnp.asarray(images)
 
     def decode(self, params: Any, latents: Float[ArrayLike, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """The latents."""
+        """Returns the latents as they are."""
         return jnp.asarray(latents)
 
 
 def load_autoencoder(source: str | Path, *, dtype: str = "float32") -> Autoencoder:
-    """An autoencoder by name, from a directory, or from a Hub repository.
+    """Loads an autoencoder by name, from a directory, or from a Hub repository.
 
-    A repository is ``owner/name`` or ``owner/name@revision``. Parameters become `dtype`, "float32"
-    or "bfloat16".
+    A repository is ``owner/name`` or ``owner/name@revision``. Parameters are converted to `dtype`,
+    "float32" or "bfloat16".
     """
     if isinstance(source, str) and source in AUTOENCODERS:
         return AUTOENCODERS[source](dtype=dtype)
@@ -132,24 +133,26 @@ def load_autoencoder(source: str | Path, *, dtype: str = "float32") -> Autoencod
 
 
 def load_kl_autoencoder(source: str | Path, *, dtype: str = "float32") -> KLAutoencoder:
-    """From a diffusers AutoencoderKL directory, or from a pipeline's that has ``vae/``."""
+    """Loads a diffusers AutoencoderKL from its own directory, or from ``vae/`` of a pipeline."""
     root, subfolder = _find(source)
     return KLAutoencoder(*vae.load_vae(root, subfolder=subfolder, dtype=dtype))
 
 
 def downsample_of(source: str | Path) -> int:
-    """Pixels along a side of one latent of `load_autoencoder`'s, from its config; ValueError where
-    that or the weights, which are not read, are missing."""
-    place = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
-    if place == source and source in AUTOENCODERS:
+    """Returns how many pixels the side of one latent cell spans, from the autoencoder's config.
+
+    Raises ValueError if the config or the weights are missing. The weights are not read.
+    """
+    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
+    if home == source and source in AUTOENCODERS:
         return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
-    root, subfolder = _find(place)
+    root, subfolder = _find(home)
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     return AutoencoderKLConfig.from_json(config).downsample
 
 
 def _find(source: str | Path) -> tuple[Path, str]:
-    """The directory of an autoencoder or a pipeline, and the folder in it."""
+    """Returns the directory of an autoencoder or a pipeline, and the autoencoder's folder in it."""
     allow = weights.fetched((vae.WEIGHTS,), folders=("", "vae"))
     root = weights.resolve(source, allow=allow, names=AUTOENCODERS)
     return root, "vae" if (root / "vae").is_dir() else ""
@@ -165,7 +168,10 @@ def _in_parts(
     overlap: int | None,
     sliced: bool,
 ) -> Float[Array, "b ho wo co"]:
-    """`network` of `grid`: in tiles, image by image, or all at once."""
+    """Applies `network` to `grid` in tiles, image by image, or all at once.
+
+    A cell is `inner` points of the grid and `outer` points of the result along each side.
+    """
     if isinstance(tile, str):
         if tile != AUTO:
             raise ValueError(f"tile is {tile!r}; known: {AUTO!r}, None, or a number of cells")
@@ -195,4 +201,4 @@ AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
     "sdxl": partial(load_kl_autoencoder, HOMES["sdxl"]),
     "none": _identity,
 }
-"""Autoencoders by name; a directory or a repository id needs no entry."""
+"""The autoencoders by name. A directory or a repository id needs no entry."""

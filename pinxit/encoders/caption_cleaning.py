@@ -1,13 +1,13 @@
-r"""Captions cleaned of what web pages leave in them: links, file names, article numbers, mojibake.
+r"""Removes the residue of web pages from captions: links, file names, article numbers, mojibake.
 
-A stock diffusers PRX pipeline cleans every prompt before it reads it. A model trained on captions
-that went through `clean_caption` sees the same text at both ends: the result equals the pipeline's
-for every string. Cleaning is a list of steps, each applied once to what the step before left. It
-is not idempotent: ``100%2525`` becomes ``100%25``, and that ``100%``.
+A stock diffusers PRX pipeline cleans every prompt before it encodes it. `clean_caption` returns the
+same string as that pipeline for every input, so a model trained on its output sees the same kind of
+text in training and in sampling. Cleaning is a list of steps, each applied once to the output of
+the step before. It is not idempotent: ``100%2525`` becomes ``100%25``, which would become ``100%``.
 
-Captions come from strangers, so every pattern here reads a caption once, whatever it is made of:
-a hundred kilobytes of dots or digits are no trap. The one exception is ftfy, which undoes nested
-full-width entities one level at a time.
+Captions are untrusted input, so every pattern here runs in time linear in the caption's length: a
+hundred kilobytes of dots or digits do not slow it down. The one exception is ftfy, which undoes
+nested full-width entities one level at a time.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ DASHES = (
     r"\-\u058A\u05BE\u1400\u1806\u2010-\u2015\u2E17\u2E1A\u2E3A\u2E3B\u2E40"
     r"\u301C\u3030\u30A0\uFE31\uFE32\uFE58\uFE63\uFF0D"
 )
-"""Unicode's dash punctuation as of version 12, inside a character class."""
+"""The dash punctuation of Unicode 12, as the inside of a character class."""
 SCHEME = r"(?:https?|www):"
 HOST = r"[a-z0-9.-]"
 LINK = (
     rf"\b(?:{SCHEME}(?:/{{1,3}}|[a-z0-9%])"
     rf"|{HOST}+\.(?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)"
-    # No link begins in the rest of this run of host characters, except by a scheme: step over it.
+    # In the rest of this run of host characters only a scheme can begin a link, so skip to one.
     rf"|({HOST}+?(?={SCHEME}|(?!{HOST}))))"
 )
-"""The scheme of a link, or a host of a common domain with its path; else group 1, to be kept."""
+"""Matches the scheme of a link, or a host of a common domain with its path. Any other run of host
+characters matches as group 1, which stays in the caption."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Rule:
     """Replaces every match of a pattern."""
 
     what: str
-    """What the pattern finds, and why it should not reach the text encoder as it is."""
+    """The text that the pattern matches, and a reason for the replacement where it needs one."""
     pattern: str
     replacement: str = ""
 
@@ -51,16 +52,16 @@ class Rule:
 
 
 def clean_caption(text: str) -> str:
-    """The caption as a stock PRX pipeline reads it, possibly empty; see `STEPS`."""
+    """Returns the caption as a stock PRX pipeline cleans it (see `STEPS`); it may be empty."""
     for step in STEPS:
         text = step(text)
     return text
 
 
 def light_clean(text: str) -> str:
-    """Mojibake repaired, HTML entities decoded (twice encoded ones too), stripped.
+    """Repairs mojibake, decodes HTML entities (also doubly encoded ones), and strips white space.
 
-    This is what a stock PRX pipeline does with its cleaning switched off.
+    A stock PRX pipeline does the same when its cleaning is switched off.
     """
     import ftfy
 
@@ -68,74 +69,74 @@ def light_clean(text: str) -> str:
 
 
 def keep(text: str) -> str:
-    """The caption as it is."""
+    """Returns the caption as it is."""
     return text
 
 
 def split_slug(text: str) -> str:
-    """A space for each hyphen and underscore where there are four or more: names of files."""
+    """Replaces hyphens and underscores by spaces if there are four or more, as in file names."""
     words, joints = re.subn("[-_]", " ", text)
     return words if joints > 3 else text
 
 
 STEPS: tuple[Callable[[str], str], ...] = (
-    # As a web page wrote it.
+    # The first steps see the text as the web page has it, with its encodings.
     unquote_plus,  # "red%20car", "red+car"
     str.strip,
     str.lower,
     Rule("a placeholder for names, an ordinary word without its brackets", "<person>", "person"),
-    Rule("links; they say nothing of the picture", LINK, r"\1"),
+    Rule("links, which do not describe the picture", LINK, r"\1"),
     Rule("user names", r"@\w+"),
     Rule("Chinese characters and the squared symbols before them", r"[\u31c0-\u9fff]+"),
-    Rule("dashes; one kind is enough", f"[{DASHES}]+", "-"),
-    Rule("marks that stand for quotes", "[`\u00b4«»¨]", '"'),
-    Rule("a quote mark left encoded", "&quot;?"),
-    Rule("an ampersand left encoded; its semicolon stays", "&amp"),
-    Rule("addresses of machines", r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", " "),
+    Rule("dashes of every kind, which become hyphens", f"[{DASHES}]+", "-"),
+    Rule("characters used as quotation marks", "[`\u00b4«»¨]", '"'),
+    Rule("a quotation mark that is still encoded", "&quot;?"),
+    Rule("an ampersand that is still encoded (its semicolon stays)", "&amp"),
+    Rule("IP addresses", r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", " "),
     Rule("a time of day or a page number at the end, before white space", r"\d:\d\d\s+$"),
-    Rule("a line break that somebody escaped", r"\\n", " "),
-    Rule("numbers of pictures and articles, but not four digits: a year", r"#(?:\d{1,3}|\d{5,})\b"),
+    Rule("an escaped line break", r"\\n", " "),
+    Rule("picture and article numbers, but no years of four digits", r"#(?:\d{1,3}|\d{5,})\b"),
     Rule("long numbers", r"\b\d{6,}\b"),
-    Rule("file names, up to the last ending in the word", rf"(?<!\S)\S+\.(?:{FILE_TYPES})"),
-    Rule("quotes in a row", "[\"']{2,}", '"'),
-    Rule("dots in a row", r"\.{2,}", " "),
-    Rule("marks of decoration, brackets and slashes", r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " "),
+    Rule("file names, up to the last extension in the word", rf"(?<!\S)\S+\.(?:{FILE_TYPES})"),
+    Rule("consecutive quotation marks", "[\"']{2,}", '"'),
+    Rule("consecutive dots", r"\.{2,}", " "),
+    Rule("decorative symbols, brackets and slashes", r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " "),
     Rule("a dot alone", r"(?<!\s)\s+\.\s+", " "),
     split_slug,
-    # As it was meant.
+    # The remaining steps see the text with its encodings repaired.
     light_clean,
     Rule("article codes: ab1234", r"\b[a-zA-Z]{1,3}\d{3,15}\b"),
     Rule("article codes: ab12cd", r"\b[a-zA-Z]+\d+[a-zA-Z]+\b"),
     Rule("article codes: 12ab34", r"\b\d+[a-zA-Z]+\d+\b"),
-    Rule("a shop's promise", r"(?:worldwide\s+)?(?:free\s+)?shipping"),
-    Rule("a shop's offer", r"(?:free\s)?download(?:\sfree)?"),
-    Rule("a page's request", r"\bclick\s(?:for|on)\s\w+"),
-    Rule("file types, wherever a word begins with one", rf"\b(?:{FILE_TYPES})(?:\simages?)?"),
+    Rule("offers of free shipping", r"(?:worldwide\s+)?(?:free\s+)?shipping"),
+    Rule("offers of a download", r"(?:free\s)?download(?:\sfree)?"),
+    Rule("requests to click", r"\bclick\s(?:for|on)\s\w+"),
+    Rule("file types at the beginning of a word", rf"\b(?:{FILE_TYPES})(?:\simages?)?"),
     Rule("page numbers", r"\bpage\s+\d+\b"),
     Rule("longer codes: a1b2c", r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*\b", " "),
-    # x, its Cyrillic twin and the sign of multiplication.
+    # The separators are x, the Cyrillic letter that looks like it, and the multiplication sign.
     Rule("sizes: 1920x1080, 1.5x2", r"\b\d+(?:\.\d*)?[x\u0445\u00d7]\d+(?:\.\d*)?\b"),
     Rule("a colon with space before it", r"\b\s+:\s+", ": "),
     Rule("no space after a comma or a dot", r"(\D[,./])\b", r"\1 "),
     Rule("white space of every kind", r"\s+", " "),
-    # The text is not stripped here: a space at an end shields the mark behind it.
-    Rule("quotes around everything", r"(?s)^[\"'](.+)[\"']$", r"\1"),
-    Rule("a mark that opens the caption", "^['_,:;-]"),
-    Rule("a mark that ends the caption", "['_,:+-]$"),
-    Rule("a dot and one word, and nothing else", r"^\.\S+$"),
+    # The text is not stripped before these steps: a mark next to a space at an end stays.
+    Rule("quotation marks around the whole caption", r"(?s)^[\"'](.+)[\"']$", r"\1"),
+    Rule("a punctuation mark that begins the caption", "^['_,:;-]"),
+    Rule("a punctuation mark that ends the caption", "['_,:+-]$"),
+    Rule("a caption of one dot and one word", r"^\.\S+$"),
     str.strip,
 )
-"""What `clean_caption` does, in order; the order is part of the result."""
+"""The steps of `clean_caption`, in order. Another order would give other results."""
 
 CLEANERS: dict[str, Callable[[str], str]] = {
     "stock": clean_caption,
     "light": light_clean,
     "none": keep,
 }
-"""Ways to treat a caption before it is tokenized, by name."""
+"""The ways to clean a caption before it is tokenised, by name."""
 
 
 def get_cleaner(name: str) -> Callable[[str], str]:
-    """The cleaner of that name; an unknown one raises `UsageError` with the known ones."""
+    """Returns the cleaner of that name; raises a `UsageError` that lists the known names."""
     choice("caption_cleaning", name, CLEANERS)
     return CLEANERS[name]

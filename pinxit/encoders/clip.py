@@ -1,11 +1,11 @@
 """CLIP (Radford et al. 2021, arXiv:2103.00020): a causal text transformer and a vision transformer.
 
 Both are stacks of ``x = x + attention(norm(x)); x = x + mlp(norm(x))``. The text tower's last
-hidden states, after the final norm, condition the image model; its state at the end-of-text token
-is the caption's vector. With both towers projected to one space and normalised to u_i and v_j,
-training maximises the softmax of ``exp(logit_scale) * u_i . v_j`` at i = j, over rows and columns.
-Parameters carry the names of Hugging Face's CLIPModel. Activations have the parameters' type; norms
-and softmax are computed in float32.
+hidden states, after the final norm, condition the image model. Its state at the end-of-text token
+is the pooled vector of the caption. For training, the pooled vectors of both towers are projected
+to one space and normalised to u_i and v_j, and the softmax of ``exp(logit_scale) * u_i . v_j`` at
+i = j is maximised, over rows and over columns. Parameters have the names of Hugging Face's
+CLIPModel. Activations have the parameters' dtype; norms and softmax are computed in float32.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ NOT_OF_TOWER: dict[str | None, tuple[str, ...]] = {
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TowerOutput:
-    """What a tower says of its input."""
+    """The outputs of one tower."""
 
     hidden: Float[Array, "b l e"]
-    """Last hidden states; the text tower's after its final norm, as Hugging Face gives them."""
+    """The last hidden states. As in Hugging Face, the text tower's have passed its final norm."""
     pooled: Float[Array, "b e"]
-    """The state at the end of the text, or of the class token, after the final norm."""
+    """The state at the end-of-text token, or at the class token, after the final norm."""
     projected: Float[Array, "b p"] | None
-    """`pooled` in the common space, not normalised; None without a projection."""
+    """The pooled vector in the common space, not normalised, or None without a projection."""
 
 
 def init_clip(config: ClipConfig, key: Array) -> Tree:
-    """Fresh float32 parameters, for training from nothing."""
+    """Initialises float32 parameters for training from scratch."""
     params = weights.init_from_shapes(clip_shapes(config), key)
     for name, tower in (("text_model", config.text), ("vision_model", config.vision)):
         if tower is not None:
@@ -73,7 +73,7 @@ def init_clip(config: ClipConfig, key: Array) -> Tree:
 
 @jax.named_scope("clip_text")
 def text_forward(params: Tree, config: ClipConfig, token_ids: Int[ArrayLike, "b l"]) -> TowerOutput:
-    """The text tower; padding after the end of the text cannot reach what comes before it."""
+    """Runs the text tower. It is causal, so padding does not affect the tokens before it."""
     tower, model = text_tower(config), params["text_model"]
     length = token_ids.shape[1]
     if length > (longest := tower.max_position_embeddings):
@@ -91,7 +91,7 @@ def text_forward(params: Tree, config: ClipConfig, token_ids: Int[ArrayLike, "b 
 def image_forward(
     params: Tree, config: ClipConfig, pixels: Float[ArrayLike, "b hi wi ci"]
 ) -> TowerOutput:
-    """The vision tower, on images that `normalise` has prepared."""
+    """Runs the vision tower on images from `normalise`."""
     tower, model = vision_tower(config), params["vision_model"]
     if pixels.shape[1:] != (tower.image_size, tower.image_size, tower.num_channels):
         size = f"{tower.image_size}x{tower.image_size}x{tower.num_channels}"
@@ -117,21 +117,25 @@ def image_forward(
 
 
 def text_tower(config: ClipConfig) -> ClipTextConfig:
-    """The text tower's config; a `ValueError` where there is none."""
+    """Returns the text tower's config; raises `ValueError` if there is none."""
     if config.text is None:
         raise UsageError("this CLIP has no text tower")
     return config.text
 
 
 def vision_tower(config: ClipConfig) -> ClipVisionConfig:
-    """The vision tower's config; a `ValueError` where there is none."""
+    """Returns the vision tower's config; raises `ValueError` if there is none."""
     if config.vision is None:
         raise UsageError("this CLIP has no vision tower")
     return config.vision
 
 
 def normalise(images: Float[ArrayLike, "b hi wi 3"], *, size: int) -> Float[Array, "b s s 3"]:
-    """Images in [-1, 1] as the vision tower reads them: `size` square, centred and scaled."""
+    """Prepares images in [-1, 1] for the vision tower.
+
+    They are resized to `size` x `size` pixels and standardised per channel with CLIP's mean and
+    standard deviation.
+    """
     images = jnp.asarray(images)
     if images.shape[1:3] != (size, size):
         shape = (images.shape[0], size, size, 3)
@@ -143,7 +147,7 @@ def normalise(images: Float[ArrayLike, "b hi wi 3"], *, size: int) -> Float[Arra
 def contrastive_loss(
     text: Float[Array, "b p"], image: Float[Array, "b p"], logit_scale: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """CLIP's symmetric cross-entropy over the pairs of a batch, from projected vectors."""
+    """Returns CLIP's symmetric cross-entropy over the pairs of a batch, from projected vectors."""
     text, image = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (text, image))
     logits = jnp.exp(logit_scale) * text @ image.T
     losses = [-jnp.diag(jax.nn.log_softmax(logits, axis=axis)).mean() for axis in (0, 1)]
@@ -151,7 +155,7 @@ def contrastive_loss(
 
 
 def end_of_text(config: ClipTextConfig, token_ids: Int[ArrayLike, "b l"]) -> Int[Array, " b"]:
-    """Position of the first end-of-text token of each row."""
+    """Returns the position of the first end-of-text token of each row."""
     token_ids = jnp.asarray(token_ids)
     if config.eos_token_id == LEGACY_EOS:
         return jnp.argmax(token_ids, axis=1)
@@ -159,7 +163,7 @@ def end_of_text(config: ClipTextConfig, token_ids: Int[ArrayLike, "b l"]) -> Int
 
 
 def save_clip(directory: str | Path, params: Tree, config: ClipConfig) -> None:
-    """Writes a directory that transformers opens as CLIPModel, or as the one tower there is."""
+    """Writes a directory that transformers opens as CLIPModel, or as the model of its one tower."""
     weights.save_directory(directory, config.to_json(), params=params, weights=WEIGHTS)
 
 
@@ -171,13 +175,16 @@ def load_clip(
     dtype: str = "float32",
     sharding: Sharding | None = None,
 ) -> tuple[Tree, ClipConfig]:
-    """Parameters and config from a Hugging Face directory; `only` is "text", "vision" or None."""
+    """Reads parameters and config from a Hugging Face directory.
+
+    `only` is "text" or "vision" for one tower, or None for all towers of the file.
+    """
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     config = ClipConfig.from_json(value)
     if only is not None:
         if only not in TOWERS or getattr(config, only) is None:
-            there = [name for name in TOWERS if getattr(config, name) is not None]
-            raise UsageError(f"only={only!r}, but {source} has the towers {there}")
+            towers = [name for name in TOWERS if getattr(config, name) is not None]
+            raise UsageError(f"only={only!r}, but {source} has the towers {towers}")
         config = replace(config, vision=None) if only == "text" else replace(config, text=None)
     tensors = {_prefixed(name, config): tensor for name, tensor in tensors.items()}
     alone = config.text is None or config.vision is None
@@ -194,7 +201,7 @@ def load_clip(
 
 
 def clip_shapes(config: ClipConfig) -> Tree:
-    """The shape of every parameter."""
+    """Returns the tree of parameter shapes."""
     shapes: Tree = {}
     if (text := config.text) is not None:
         width = text.hidden_size
@@ -208,12 +215,12 @@ def clip_shapes(config: ClipConfig) -> Tree:
         }
     if (vision := config.vision) is not None:
         width, patch = vision.hidden_size, vision.patch_size
-        places = (vision.image_size // patch) ** 2 + 1
+        positions = (vision.image_size // patch) ** 2 + 1
         shapes["vision_model"] = {
             "embeddings": {
                 "class_embedding": (width,),
                 "patch_embedding": {"kernel": (patch, patch, vision.num_channels, width)},
-                "position_embedding": {"embedding": (places, width)},
+                "position_embedding": {"embedding": (positions, width)},
             },
             "pre_layrnorm": _norm_shape(width),
             "encoder": _encoder_shape(vision),
@@ -277,7 +284,7 @@ def _linear(params: Tree, x: Array) -> Array:
 
 
 def _wide(vector: Float[Array, " e"], x: Array) -> Array:
-    """`vector` with as many axes as `x`."""
+    """Prepends axes of length 1 to `vector` until it has as many axes as `x`."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
@@ -286,7 +293,7 @@ def _projected(params: Tree | None, pooled: Float[Array, "b e"]) -> Array | None
 
 
 def _prefixed(name: str, config: ClipConfig) -> str:
-    """Some one-tower files leave out the tower's name."""
+    """Adds the tower's name to a tensor name, since some files of one tower omit it."""
     if not name.startswith(("embeddings.", "encoder.", "final_", "pre_", "post_")):
         return name
     return f"{'text_model' if config.vision is None else 'vision_model'}.{name}"

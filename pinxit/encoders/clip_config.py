@@ -1,4 +1,4 @@
-"""The shapes of CLIP's towers, in the words of Hugging Face's config.json."""
+"""The shapes of CLIP's towers, with the field names of Hugging Face's config.json."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pinxit.config import UsageError
 TOWERS = ("text", "vision")
 ACTIVATIONS = ("quick_gelu", "gelu")
 LEGACY_EOS = 2
-"""Configs of 2022 give this for ``eos_token_id``; it means: the largest id of the row."""
+"""The ``eos_token_id`` in configs of 2022. It means that the largest id of a row ends the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """What the two towers have in common, in the words of Hugging Face's config.json."""
+    """The fields that both towers have, with the names of Hugging Face's config.json."""
 
     hidden_size: int
     intermediate_size: int
@@ -31,7 +31,7 @@ class TowerConfig:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise UsageError(
-                f"hidden_size {self.hidden_size} does not divide by num_attention_heads "
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
                 f"{self.num_attention_heads}"
             )
         if self.hidden_act not in ACTIVATIONS:
@@ -39,14 +39,14 @@ class TowerConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]):
-        """From one tower's part of config.json; what is absent has Hugging Face's default."""
+        """Reads one tower's part of config.json; absent fields have Hugging Face's defaults."""
         fields = cls.__dataclass_fields__
         return cls(**{name: value[name] for name in fields if value.get(name) is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTextConfig(TowerConfig):
-    """The text tower; the defaults are those of Hugging Face."""
+    """The shape of the text tower, with Hugging Face's defaults."""
 
     hidden_size: int = 512
     intermediate_size: int = 2048
@@ -61,7 +61,7 @@ class ClipTextConfig(TowerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipVisionConfig(TowerConfig):
-    """The vision tower; the defaults are those of Hugging Face."""
+    """The shape of the vision tower, with Hugging Face's defaults."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -75,12 +75,12 @@ class ClipVisionConfig(TowerConfig):
         super().__post_init__()
         size, patch = self.image_size, self.patch_size
         if size % patch:
-            raise UsageError(f"image_size {size} does not divide by patch_size {patch}")
+            raise UsageError(f"image_size {size} is not divisible by patch_size {patch}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """One or both towers."""
+    """The shapes of a CLIP with one or both towers."""
 
     text: ClipTextConfig | None = None
     vision: ClipVisionConfig | None = None
@@ -94,9 +94,9 @@ class ClipConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
-        """From config.json of a CLIPModel or of one tower; ``model_type`` tells.
+        """Reads the config.json of a CLIPModel or of one tower; ``model_type`` decides which.
 
-        Where a CLIPModel's config describes one tower and is silent on the other, there is one.
+        If a CLIPModel's config describes only one tower, the result has only that tower.
         """
         kind = value.get("model_type", "clip")
         projection = {"projection_dim": value.get("projection_dim", 512)}
@@ -108,10 +108,10 @@ class ClipConfig:
             raise UsageError(
                 f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
             )
-        given = {x: value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS}
-        if all(tower is None for tower in given.values()):
-            given = {x: {} for x in TOWERS}
-        text, vision = given["text"], given["vision"]
+        towers = {x: value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS}
+        if all(tower is None for tower in towers.values()):
+            towers = {x: {} for x in TOWERS}
+        text, vision = towers["text"], towers["vision"]
         return cls(
             text=None if text is None else ClipTextConfig.from_json(text),
             vision=None if vision is None else ClipVisionConfig.from_json(vision),
@@ -120,7 +120,7 @@ class ClipConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Hugging Face's config.json: of a CLIPModel, or of the one tower there is."""
+        """Returns Hugging Face's config.json for a CLIPModel, or for the only tower."""
         common = {"torch_dtype": "float32", "projection_dim": self.projection_dim or 512}
         suffix = "WithProjection" if self.projection_dim else ""
         towers: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""CLIP's text tower as a `TextEncoder`, and how it is read from a directory."""
+"""CLIP's text tower as a `TextEncoder`, and its loader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class ClipTextEncoder:
 
     kind = "clip"
     cacheable = False
-    """Whether embeddings are worth storing: CLIP's are large beside a latent, and cheap to make."""
+    """Whether embeddings are worth storing. CLIP's are not: they are larger than a latent, and
+    cheap to compute."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class ClipTextEncoder:
         max_tokens: int,
         clean: Clean | None = None,
     ) -> None:
-        """Makes the encoder; without a tokenizer only `apply` and `mask` work, to be traced."""
+        """Makes the encoder. Without a tokenizer, only `apply` and `mask` work (for tracing)."""
         tower, longest = text_tower(config), text_tower(config).max_position_embeddings
         self.params = params
         self.max_tokens = max_tokens
@@ -69,16 +70,16 @@ class ClipTextEncoder:
         return self._rows.ids(captions)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Tells which captions lose their tail."""
+        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
         return self._rows.truncated(captions)
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Returns last hidden states, the mask from BOS to EOS, the state at EOS. Jittable."""
+        """Returns the last hidden states, the mask, and the state at EOS as `pooled`. Jittable."""
         output = clip.text_forward(params, self.config, token_ids)
         return Conditioning(output.hidden, self.mask(token_ids), pooled=output.pooled)
 
     def mask(self, token_ids: Int[ArrayLike, "b l"]) -> Bool[Array, "b l"]:
-        """Returns the mask of `apply`: true from BOS to the first EOS."""
+        """Returns the mask of `apply`: True from BOS to the first EOS, both included."""
         last = clip.end_of_text(text_tower(self.config), token_ids)
         return jnp.arange(token_ids.shape[1])[None] <= last[:, None]
 
@@ -94,21 +95,22 @@ def _load_clip(
     clean: Clean | None,
     sharding: Sharding | None,
 ) -> ClipTextEncoder:
-    """Reads the weights; `max_tokens` must be the number of the tower's positions."""
+    """Loads the encoder; `max_tokens` must be None or the number of the tower's positions."""
     tokenizer, longest = clip_tokenizer.load_clip_tokenizer(stored.tokenizer)
     params, config = clip.load_clip(
         stored.source, subfolder=stored.folder, only="text", dtype=dtype, sharding=sharding
     )
     length = min(longest, text_tower(config).max_position_embeddings)
     if max_tokens not in (None, length):
-        raise UsageError("max_tokens", max_tokens, problem="not this CLIP's", valid=[length])
+        problem = "not the number of positions of this CLIP"
+        raise UsageError("max_tokens", max_tokens, problem=problem, valid=[length])
     return ClipTextEncoder(tokenizer, config, params=params, max_tokens=length, clean=clean)
 
 
 def _abstract_clip(
     config: Mapping[str, Any], *, max_tokens: int | None, dtype: str
 ) -> ClipTextEncoder:
-    """Makes the encoder that this config.json describes; its parameters are shapes of `dtype`."""
+    """Makes the encoder that this config.json describes, with shapes of `dtype` as parameters."""
     whole = ClipConfig.from_json(config)
     text = ClipConfig(text=text_tower(whole), projection_dim=whole.projection_dim)
     length = text_tower(text).max_position_embeddings

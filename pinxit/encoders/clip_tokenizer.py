@@ -1,13 +1,14 @@
 """CLIP's tokenizer: byte-pair encoding, read from a directory or trained on captions.
 
-A caption is lower-cased, normalised (NFC, runs of white space to one space) and cut into words,
-single digits and runs of punctuation. Each becomes UTF-8 bytes written as printable characters,
-the last one marked ``</w>``; the merges of ``merges.txt`` join them in the file's order. The row
+A caption is normalised (NFC, each run of white space becomes one space), lower-cased, and split
+into words, single digits and runs of punctuation. The UTF-8 bytes of each are written as printable
+characters, the last one marked ``</w>``, and merged by the rules of ``merges.txt`` in the order of
+that file. The row
 
     BOS token ... token EOS pad ... pad
 
-has exactly as many entries as the text tower has positions; a longer caption loses its tail and
-keeps its EOS. The empty prompt is BOS EOS.
+has exactly as many entries as the text tower has positions. A longer caption loses its tail, but
+its row still ends in EOS. The empty prompt is BOS EOS.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
     "special_tokens_map.json",
 )
-"""What a tokenizer's directory may hold that is read here."""
+"""The files of a tokenizer's directory that are read here, if they exist."""
 
 
 def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
-    """A tokenizer that adds BOS and EOS and knows its padding, and the longest row it allows."""
+    """Reads a tokenizer that adds BOS, EOS and padding; also returns the longest row it allows."""
     settings = _settings(directory)
     for name, expected in (("bos_token", BOS), ("eos_token", EOS)):
         if settings.get(name, expected) != expected:
-            raise UsageError(f"{directory}: {name} is {settings[name]!r}; CLIP has {expected!r}")
+            raise UsageError(
+                f"{directory}: {name} is {settings[name]!r}; CLIP requires {expected!r}"
+            )
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
         vocab = weights.read_config(directory / "vocab.json")
         tokenizer = _tokenizer(vocab, _read_merges(directory / "merges.txt", vocab))
@@ -66,8 +69,9 @@ def train_clip_tokenizer(
 ) -> int:
     """Learns merges from captions, writes CLIP's tokenizer files, returns the vocabulary's size.
 
-    The vocabulary is the 256 bytes, the 256 bytes that end a word, one entry per merge, BOS and
-    EOS; it is smaller than `vocab_size` when the captions have no more pairs to merge.
+    The vocabulary has an entry for each of the 256 bytes, another for each byte at the end of a
+    word, one for each merge, BOS and EOS. It is smaller than `vocab_size` if the captions have too
+    few pairs to merge.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     endings = [symbol + SUFFIX for symbol in alphabet]
@@ -81,7 +85,7 @@ def train_clip_tokenizer(
         vocab_size=vocab_size,
         min_frequency=2,
         show_progress=False,
-        special_tokens=endings,  # in a fixed order, which decides between equally frequent pairs
+        special_tokens=endings,  # their order is fixed, since it breaks ties between frequent pairs
         initial_alphabet=alphabet,
         end_of_word_suffix=SUFFIX,
     )
@@ -124,7 +128,7 @@ def _tokenizer(vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> Token
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    """Special tokens and the longest row, from the two files that may state them."""
+    """Reads the special tokens and other settings from the two files that may contain them."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (directory / name).is_file():
@@ -142,7 +146,9 @@ def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
             continue
         a, _, b = line.partition(" ")
         if not {a, b, a + b} <= vocab.keys():
-            raise UsageError(f"{path} line {number}: {line!r} joins what the vocabulary lacks")
+            raise UsageError(
+                f"{path} line {number}: {line!r} joins tokens that are not in the vocabulary"
+            )
         merges.append((a, b))
     return merges
 

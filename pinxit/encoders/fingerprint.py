@@ -1,9 +1,9 @@
-"""What tells one set of frozen weights from another, at a glance.
+"""Fingerprints that distinguish one set of frozen weights from another, and are fast to compute.
 
-A model is of use only with the encoders it was trained with, and names and directories do not say
-whether their content is still the same. A fingerprint is the SHA-256 of every tensor's name, shape
-and up to `SAMPLES` of its values, evenly spaced and rounded to bfloat16: the same for weights held
-in float32 and in bfloat16, and read in a moment whatever the size.
+A model works only with the encoders it was trained with, and the name of a directory does not show
+whether its contents have changed. A fingerprint is the SHA-256 of every tensor's name, shape and
+about `SAMPLES` of its values, evenly spaced and rounded to bfloat16. So it is the same for weights
+in float32 and in bfloat16, and takes little time for networks of any size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLES = 1024
 
 
 def fingerprint(params: Any) -> str:
-    """Returns sixteen hexadecimal digits that change when the weights do; "" without weights."""
+    """Returns sixteen hexadecimal digits that identify the weights, or "" without weights."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         return ""
@@ -35,7 +35,7 @@ def fingerprint(params: Any) -> str:
 
 
 def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) -> dict[str, str]:
-    """Returns the fingerprints of a model's two encoders, by their names in checkpoints."""
+    """Returns the fingerprints of both encoders under their names in checkpoints."""
     return {
         "text_encoder": fingerprint(text_encoder.params),
         "vae": fingerprint(autoencoder.params),
@@ -43,6 +43,6 @@ def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) ->
 
 
 def fingerprint_of_outputs(params: Any) -> str:
-    """Returns `fingerprint` with the weights' types: outputs differ where either does."""
+    """Returns the fingerprint and the dtypes of the weights, since outputs depend on both."""
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
     return f"{fingerprint(params)} {sorted(dtypes)}"

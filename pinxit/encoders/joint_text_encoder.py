@@ -1,10 +1,10 @@
-"""Two text encoders in one: tokens along the sequence, features in blocks.
+"""Two text encoders as one: their tokens are concatenated, their features are in separate blocks.
 
-With two encoders of widths a and b, the tokens of both stand one after the other and the features
-of each in a block of their own, zero elsewhere: a token x of the first is ``[x, 0]`` and a token y
-of the second ``[0, y]``, of width a + b. The model's one projection of its text, ``W z + v``, is
-then ``W_a x + v`` for the first and ``W_b y + v`` for the second, where ``W = [W_a W_b]``: exactly
-a projection for each, but for the bias, which they share.
+For encoders of widths a and b, the sequence has the tokens of the first, then those of the second,
+all of width a + b. A token x of the first becomes ``[x, 0]``, and a token y of the second becomes
+``[0, y]``. The model's single text projection ``W z + v`` with ``W = [W_a W_b]`` is then
+``W_a x + v`` for the first and ``W_b y + v`` for the second. So each encoder has a projection of
+its own, except that both share the bias.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pinxit.arrays import ArrayLike, Conditioning, TextEncoder
 
 
 class JointTextEncoder:
-    """Two encoders in one, as `arrays.TextEncoder` (see the module)."""
+    """Two text encoders joined into one `arrays.TextEncoder`, as the module describes."""
 
     def __init__(self, first: TextEncoder, second: TextEncoder) -> None:
         self.parts = (first, second)
@@ -33,19 +33,19 @@ class JointTextEncoder:
         self._jitted = jax.jit(self.apply)
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Returns the first encoder's row, then the second's."""
+        """Returns rows of token ids: the first encoder's, followed by the second's."""
         return np.concatenate([part.tokenize(captions) for part in self.parts], axis=1)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Tells which captions lose their tail in either encoder."""
+        """Returns, for each caption, whether it loses its tail in either encoder."""
         first, second = (part.truncated(captions) for part in self.parts)
         return first | second
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Returns both encoders' outputs, joined. Pure and jittable.
+        """Returns the joined outputs of both encoders. Pure and jittable.
 
-        Rows may be cut at the end, where the second encoder's padding is; the first encoder's
-        part is always whole.
+        Rows may be shorter than `max_tokens`: padding of the second encoder may be missing at the
+        end. The first encoder's part must be complete.
         """
         rows = self._split(token_ids)
         triples = zip(self.parts, params, rows, strict=True)
@@ -58,14 +58,14 @@ class JointTextEncoder:
         cut, length = self.parts[0].max_tokens, token_ids.shape[1]
         if not cut < length <= self.max_tokens:
             raise ValueError(
-                f"{length} tokens; this encoder reads {cut + 1} to {self.max_tokens}, the first "
-                f"{cut} of them with {self.parts[0].kind}"
+                f"rows have {length} tokens; this encoder reads {cut + 1} to {self.max_tokens}, of "
+                f"which the first {cut} are for {self.parts[0].kind}"
             )
         return token_ids[:, :cut], token_ids[:, cut:]
 
 
 def join(first: Conditioning, second: Conditioning) -> Conditioning:
-    """Joins the outputs of two encoders; `pooled` is the first's, if it has one."""
+    """Joins the outputs of two encoders; `pooled` is the first's, or else the second's."""
     before, after = first.tokens.shape[-1], second.tokens.shape[-1]
     left = jnp.pad(first.tokens, ((0, 0), (0, 0), (0, after)))
     right = jnp.pad(second.tokens, ((0, 0), (0, 0), (before, 0)))

@@ -1,10 +1,10 @@
-"""Tensors as safetensors files hold them: every header at once, the contents one by one.
+"""Reading safetensors files: all headers first, then the tensors one by one.
 
-A safetensors file is eight bytes for the header's length, the header (a JSON table of name, type,
-shape and place) and the bytes of the tensors. The headers alone tell whether a file belongs to a
-network, so nothing is read before everything fits, and no more than one tensor is held at a time:
-a network of 20 GB goes to its devices through the memory of its largest tensor. Pickled weights are
-never opened: unpickling a file runs whatever code it holds.
+A safetensors file consists of eight bytes for the header's length, the header (a JSON table of
+name, type, shape and offsets) and the bytes of the tensors. The headers alone show whether a file
+fits a network, so that is checked before any tensor is read. Only one tensor is in host memory at a
+time: to load a network of 20 GB takes no more than the size of its largest tensor. Pickled weights
+are never opened, since unpickling a file runs the code in it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from pinxit.config import UsageError, read_json
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""The types that parameters may have in a file, and NumPy's words for them."""
+"""The types that parameters may have in a file, with NumPy's names for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """One tensor of a file that is open but not read; `numpy.asarray` reads it."""
+    """One tensor of an open file that is not read yet; `numpy.asarray` reads it."""
 
     name: str
-    """In the file."""
+    """The tensor's name in the file."""
     path: Path
     shape: tuple[int, ...]
     dtype: str
-    """In NumPy's words where parameters may have it, else in the file's (``I64``)."""
+    """NumPy's name of the type if parameters may have it, else the file's (``I64``)."""
     file: Any
-    """The open file."""
+    """The open safetensors file."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         value = self.file.get_tensor(self.name)
@@ -42,17 +42,17 @@ class StoredTensor:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`."""
+    """Returns the JSON object in `path`, which is usually a config.json."""
     if not path.is_file():
         raise UsageError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
     return read_json(path)
 
 
 def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTensor]:
-    """Every tensor of a directory, by name, from the first file of `weights` there.
+    """Opens the tensors of a directory, by name, from the first file of `weights` that exists.
 
-    A file may be split into several that ``<file>.index.json`` lists. Where no file of `weights`
-    is there, whole or split, the directory's only safetensors file or index is taken.
+    A file may be split into several, which ``<file>.index.json`` lists. If no file of `weights`
+    exists, whole or split, the directory's only index or safetensors file is opened.
     """
     for name in weights:
         if (directory / name).is_file():
@@ -60,22 +60,22 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
         if (directory / f"{name}.index.json").is_file():
             return _open_sharded(directory / f"{name}.index.json")
     names = _names(directory)
-    for opened, found in (
+    for open_one, matches in (
         (_open_sharded, [n for n in names if ".safetensors.index." in n and n.endswith(".json")]),
         (_open_file, [n for n in names if n.endswith(".safetensors")]),
     ):
-        if len(found) == 1:
-            return opened(directory / found[0])
-        if found:
+        if len(matches) == 1:
+            return open_one(directory / matches[0])
+        if matches:
             raise UsageError(
-                f"{directory} has none of {list(weights)} and more than one file that could stand "
-                f"for it: {found}; rename or keep the one that is meant"
+                f"{directory} has none of {list(weights)}, but more than one file that could be "
+                f"used instead: {matches}; rename the right one, or remove the others"
             )
     pickles = [name for name in names if Path(name).suffix in PICKLES]
     if pickles:
         raise UsageError(
             f"{directory} has only pickled weights ({', '.join(pickles)}), which can run code when "
-            "opened; convert them to safetensors where you trust them: load them with transformers "
+            "opened. If you trust them, convert them to safetensors: load them with transformers "
             "or diffusers, then save_pretrained(DIR, safe_serialization=True), and pass DIR"
         )
     raise UsageError(f"{directory} has none of {list(weights)}; it has {names}")
@@ -110,14 +110,14 @@ def _open_sharded(index: Path) -> dict[str, StoredTensor]:
     names = sorted({str(name) for name in weight_map.values()})
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise UsageError(f"{index} names files outside its directory: {outside}")
+        raise UsageError(f"{index} lists files outside its directory: {outside}")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise UsageError(f"{index} names files that are not there: {absent}")
+        raise UsageError(f"{index} lists files that do not exist: {absent}")
     files = {name: _open_file(index.parent / name) for name in names}
-    lacking = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
-    if lacking:
-        raise UsageError(f"{index} lists tensors that its files lack: {', '.join(lacking)}")
+    missing = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
+    if missing:
+        raise UsageError(f"{index} lists tensors that its files lack: {', '.join(missing)}")
     unlisted = {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
     return unlisted | {name: files[file][name] for name, file in weight_map.items()}
 

@@ -1,19 +1,20 @@
 """T5's encoder (Raffel et al. 2020, arXiv:1910.10683; v1.1: Shazeer 2020, arXiv:2002.05202).
 
-A stack of ``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with a norm after the last. The
-norm divides by the root mean square: there is no mean and no bias, as nowhere in T5. Attention is
+The encoder is a stack of ``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with a norm after
+the last block. The norm divides by the root mean square. It subtracts no mean and has no bias, and
+no other layer of T5 has a bias. Attention is
 
     softmax(q_i . k_j + r[bucket(j - i)]) v_j,   without the usual 1 / sqrt(width of a head)
 
-where r, one number per bucket and head, belongs to the first block and serves all. Half of the
-buckets are for keys to the right of the query, half for the others; in each half the first half
-of the buckets holds one distance each, and the rest widen by a constant factor until
-`relative_attention_max_distance`, beyond which all distances are alike. The inner layer is
-``wo(gelu(wi_0 x) * wi_1 x)`` in v1.1 and ``wo(relu(wi x))`` before.
+where r has one number per bucket and head. It is a parameter of the first block, and all blocks use
+it. Half of the buckets are for keys to the right of the query, and half are for the others. In each
+half, the first half of the buckets holds one distance each. The others widen by a constant factor
+up to `relative_attention_max_distance`; all distances beyond share the last bucket. The inner layer
+is ``wo(gelu(wi_0 x) * wi_1 x)`` in v1.1 and ``wo(relu(wi x))`` before.
 
-Parameters carry the names of Hugging Face's T5EncoderModel; the decoder of a full T5 is not read.
-Activations have the dtype of the parameters, float32 or bfloat16. float16 is refused: the
-activations of the larger T5s are beyond its range.
+Parameters have the names of Hugging Face's T5EncoderModel. The decoder of a full T5 is not read.
+Activations have the dtype of the parameters, float32 or bfloat16. float16 is refused, since the
+activations of the larger T5s exceed its range.
 """
 
 from __future__ import annotations
@@ -40,21 +41,22 @@ ACTIVATIONS = {
     "gated-gelu": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
 }
-"""By ``feed_forward_proj``; v1.1 has the tanh form of GELU, whatever its name says."""
+"""The activation functions by ``feed_forward_proj``. Despite its name, "gated-gelu" (v1.1) uses the
+tanh approximation of GELU."""
 NOT_OF_ENCODER = ("decoder.", "lm_head.")
 EMBEDDING, COPY = "shared.weight", "encoder.embed_tokens.weight"
-"""One matrix under two names; files have either or both."""
+"""The two names of the embedding matrix; a file has either or both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class T5Config:
-    """The encoder, in the words of Hugging Face's config.json and with its defaults."""
+    """The encoder's shape, with the field names and defaults of Hugging Face's config.json."""
 
     vocab_size: int = 32128
-    """Rows of the embedding: at least the tokenizer's size, rounded up."""
+    """The number of rows of the embedding: at least the tokenizer's size, rounded up."""
     d_model: int = 512
     d_kv: int = 64
-    """Width of one head; ``num_heads * d_kv`` need not be `d_model`."""
+    """The width of one head; ``num_heads * d_kv`` need not equal `d_model`."""
     d_ff: int = 2048
     num_layers: int = 6
     num_heads: int = 8
@@ -77,8 +79,8 @@ class T5Config:
         if buckets % 4 or distance <= buckets // 4:
             raise UsageError(
                 f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance "
-                f"{distance}; the first must be a multiple of 4, the second more than a quarter "
-                "of the first"
+                f"is {distance}; the first must be a multiple of 4, and the second must be more "
+                "than a quarter of the first"
             )
 
     @property
@@ -88,16 +90,16 @@ class T5Config:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> T5Config:
-        """From config.json of T5EncoderModel or of a whole T5 (also Flan-T5)."""
+        """Reads the config.json of a T5EncoderModel or of a whole T5 (also Flan-T5)."""
         kind = value.get("model_type")
         if kind != "t5":
-            why = "; umt5 has position biases of its own in every block" if kind == "umt5" else ""
+            why = "; umt5 differs: each block has its own position bias" if kind == "umt5" else ""
             raise UsageError(f"model_type is {kind!r}; known: t5{why}")
         fields = cls.__dataclass_fields__
         return cls(**{name: value[name] for name in fields if value.get(name) is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """Hugging Face's config.json of a T5EncoderModel."""
+        """Returns Hugging Face's config.json for a T5EncoderModel."""
         return {
             "architectures": ["T5EncoderModel"],
             "model_type": "t5",
@@ -111,7 +113,11 @@ class T5Config:
 
 
 def init_t5(config: T5Config, key: Array) -> Tree:
-    """Fresh float32 parameters: scores of unit size without a scale, embeddings of unit size."""
+    """Initialises float32 parameters for training from scratch.
+
+    Embeddings have unit standard deviation. The query projection is scaled down by
+    ``1 / sqrt(d_kv)``, since attention does not scale its scores.
+    """
     params = weights.init_from_shapes(t5_shapes(config), key)
     params["shared"]["embedding"] /= weights.EMBEDDING_DEVIATION
     for block in params["encoder"]["block"].values():
@@ -120,7 +126,7 @@ def init_t5(config: T5Config, key: Array) -> Tree:
 
 
 def t5_shapes(config: T5Config) -> Tree:
-    """The shape of every parameter."""
+    """Returns the tree of parameter shapes."""
     width, inner = config.d_model, config.num_heads * config.d_kv
     into, out = {"kernel": (width, inner)}, {"kernel": (inner, width)}
     wide = {"kernel": (width, config.d_ff)}
@@ -147,7 +153,10 @@ def t5_shapes(config: T5Config) -> Tree:
 def t5_forward(
     params: Tree, config: T5Config, token_ids: Int[ArrayLike, "b l"], mask: Bool[ArrayLike, "b l"]
 ) -> Float[Array, "b l e"]:
-    """Last hidden states after the final norm; nobody attends to tokens where `mask` is False."""
+    """Returns the last hidden states after the final norm.
+
+    No token attends to the tokens where `mask` is False.
+    """
     embedding, blocks = params["shared"]["embedding"], params["encoder"]["block"]
     refuse_float16(embedding.dtype)
     first = blocks["0"]["layer"]["0"]["SelfAttention"]["relative_attention_bias"]["embedding"]
@@ -164,7 +173,7 @@ def t5_forward(
 
 
 def relative_buckets(config: T5Config, length: int) -> Int[np.ndarray, "l l"]:
-    """The bucket of every (query, key) pair of positions."""
+    """Returns the bucket of every (query, key) pair of positions."""
     half = config.relative_attention_num_buckets // 2
     exact = half // 2
     ahead = np.arange(length)[None, :] - np.arange(length)[:, None]
@@ -177,7 +186,7 @@ def relative_buckets(config: T5Config, length: int) -> Int[np.ndarray, "l l"]:
 
 
 def refuse_float16(dtype: Any) -> None:
-    """Raises for float16, whose range T5's activations exceed."""
+    """Raises a `UsageError` for float16, since T5's activations exceed its range."""
     if jnp.dtype(dtype) == jnp.float16:
         raise UsageError("dtype is float16, in which T5 overflows; valid: float32, bfloat16")
 
@@ -194,11 +203,11 @@ def load_t5(
     dtype: str = "float32",
     sharding: Sharding | None = None,
 ) -> tuple[Tree, T5Config]:
-    """Parameters and config from the directory or repository of a T5EncoderModel or a whole T5.
+    """Reads parameters and config from a directory or repository of a T5EncoderModel or whole T5.
 
-    Whatever the file's type, the parameters are of `dtype`. `sharding` tells where each goes, from
-    its path (``encoder.block.0.layer.0.SelfAttention.q.kernel``) and shape; they are read and
-    placed one by one.
+    The parameters are converted to `dtype`. `sharding` returns the sharding of a parameter from its
+    path (``encoder.block.0.layer.0.SelfAttention.q.kernel``) and shape. Parameters are read and
+    placed on the devices one by one.
     """
     refuse_float16(dtype)
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))

@@ -1,4 +1,4 @@
-"""T5's encoder as a `TextEncoder`, and how it is read from a directory."""
+"""T5's encoder as a `TextEncoder`, and its loader."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5_MAX_TOKENS = 77
-"""The default length of a row: CLIP's, enough for captions (Stable Diffusion 3 has 256)."""
+"""The default length of a row: that of CLIP, enough for captions (Stable Diffusion 3 has 256)."""
 T5_LONGEST = 512
-"""The rows that T5 was trained on."""
+"""The length of the rows that T5 was trained on."""
 T5_EOS = 1
-"""The end of a row, by its number, in every T5."""
+"""The id of ``</s>`` in every T5."""
 T5_XXL = T5Config(
     d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
 )
@@ -35,7 +35,7 @@ class T5TextEncoder:
 
     kind = "t5"
     cacheable = True
-    """The larger T5s are costly to run, so their embeddings are worth storing."""
+    """Whether embeddings are worth storing. Those of T5 are, since the larger T5s are slow."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class T5TextEncoder:
         max_tokens: int = T5_MAX_TOKENS,
         clean: Clean | None = None,
     ) -> None:
-        """Makes the encoder; without a tokenizer only `apply` and `mask` work, to be traced."""
+        """Makes the encoder. Without a tokenizer, only `apply` and `mask` work (for tracing)."""
         self.config = config
         self.params = params
         self.max_tokens = max_tokens
@@ -66,19 +66,19 @@ class T5TextEncoder:
         return self._rows.ids(captions)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Tells which captions lose their tail."""
+        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
         return self._rows.truncated(captions)
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Returns last hidden states, and the mask up to a row's last ``</s>``. Jittable."""
+        """Returns the last hidden states and the mask. Jittable."""
         mask = self.mask(token_ids)
         return Conditioning(t5.t5_forward(params, self.config, token_ids, mask), mask)
 
     def mask(self, token_ids: Int[ArrayLike, "b l"]) -> Bool[Array, "b l"]:
-        """Returns the mask of `apply`: true up to the last ``</s>``, which ends every row."""
-        places = jnp.arange(token_ids.shape[1])[None]
-        ends = jnp.where(jnp.asarray(token_ids) == self._eos, places, -1)
-        return places <= ends.max(axis=1, keepdims=True)
+        """Returns the mask of `apply`: True up to a row's last ``</s>``, False for its padding."""
+        positions = jnp.arange(token_ids.shape[1])[None]
+        ends = jnp.where(jnp.asarray(token_ids) == self._eos, positions, -1)
+        return positions <= ends.max(axis=1, keepdims=True)
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
         return self._jitted(self.params, self.tokenize(captions))
@@ -92,11 +92,11 @@ def _load_t5(
     clean: Clean | None,
     sharding: Sharding | None,
 ) -> T5TextEncoder:
-    """Reads the weights; rows have `max_tokens` entries, by default 77."""
+    """Loads the encoder; its rows have `max_tokens` entries, by default 77."""
     tokenizer = t5_tokenizer.load_t5_tokenizer(stored.tokenizer)
     config = T5Config.from_json(stored.config)
     length = T5_MAX_TOKENS if max_tokens is None else max_tokens
-    # Everything is checked before gigabytes are read.
+    # Make the encoder before reading gigabytes of weights, since that checks the settings.
     encoder = T5TextEncoder(tokenizer, config, params={}, max_tokens=length, clean=clean)
     encoder.params, _ = t5.load_t5(
         stored.source, subfolder=stored.folder, dtype=dtype, sharding=sharding
@@ -105,7 +105,7 @@ def _load_t5(
 
 
 def _abstract_t5(config: Mapping[str, Any], *, max_tokens: int | None, dtype: str) -> T5TextEncoder:
-    """Makes the encoder that this config.json describes; its parameters are shapes of `dtype`."""
+    """Makes the encoder that this config.json describes, with shapes of `dtype` as parameters."""
     known = T5Config.from_json(config)
     length = T5_MAX_TOKENS if max_tokens is None else max_tokens
     params = weights.abstract_params(t5.t5_shapes(known), dtype)

@@ -1,18 +1,18 @@
-"""T5's tokenizer: the likeliest cut of a caption into pieces (unigram model: Kudo 2018,
-arXiv:1804.10959), read from ``tokenizer.json`` or from SentencePiece's own ``spiece.model``.
+"""T5's tokenizer: it splits a caption into its most probable pieces (unigram model: Kudo 2018,
+arXiv:1804.10959). It is read from ``tokenizer.json`` or from SentencePiece's ``spiece.model``.
 
-A caption is normalised by the table that the model carries (NFKC and all white space to spaces),
-cut at white space, and each word is led by ``\\u2581``, the mark of a space. A word becomes the
-pieces with the largest sum of scores. The row
+A caption is normalised with the table in the model (NFKC, and every white space becomes a space)
+and split at white space. Each word is prefixed with ``\\u2581``, which stands for a space, and
+split into the pieces with the largest sum of scores. The row
 
     piece ... piece </s> <pad> ... <pad>
 
-has exactly as many entries as asked for; a longer caption loses its tail and keeps its ``</s>``.
-The empty prompt is ``</s>`` alone. After the pieces of the model come T5's hundred
-``<extra_id_N>``, in falling order of N.
+has exactly the requested length. A longer caption loses its tail, but its row still ends in
+``</s>``. The empty prompt is ``</s>`` alone. In the vocabulary, the pieces of the model are
+followed by T5's hundred ``<extra_id_N>``, in descending order of N.
 
-A ``spiece.model`` is a protocol buffer message; the few fields needed are read here, without
-another library.
+A ``spiece.model`` is a protocol buffer message. Only a few fields are needed, so they are parsed
+here without another library.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPACE = "\u2581"
 EXTRA_IDS = 100
 FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
-"""What a tokenizer's directory may hold that is read here."""
+"""The files of a tokenizer's directory that are read here, if they exist."""
 
 UNIGRAM = 1
 ALGORITHMS = {UNIGRAM: "unigram", 2: "bpe", 3: "word", 4: "char"}
-"""``TrainerSpec.model_type``."""
+"""The values of ``TrainerSpec.model_type``."""
 UNKNOWN_PIECE, CONTROL_PIECE, USER_PIECE = 2, 3, 4
-"""``SentencePiece.type``; 1 is an ordinary piece."""
+"""The values of ``SentencePiece.type``, except 1 for an ordinary piece."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""How a protocol buffer field is stored: the low three bits of its tag."""
+"""The wire types of protocol buffer fields, which are the low three bits of a field's tag."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """An entry of a SentencePiece vocabulary; its id is its place."""
+    """An entry of a SentencePiece vocabulary; its id is its index."""
 
     text: str
     score: float
-    """Logarithm of its probability."""
+    """The logarithm of the piece's probability."""
     kind: int = 1
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a ``spiece.model`` says."""
+    """The contents of a ``spiece.model`` that are needed here."""
 
     pieces: list[Piece]
     algorithm: int
     charsmap: bytes
-    """The compiled normalisation table; empty where nothing is normalised."""
+    """The compiled normalisation table, or empty if the model does not normalise."""
 
 
 def load_t5_tokenizer(directory: Path) -> Tokenizer:
-    """A tokenizer that appends ``</s>`` and knows its padding; nothing is truncated yet."""
+    """Reads a tokenizer that appends ``</s>`` and pads, but does not truncate yet."""
     if (directory / "tokenizer.json").is_file():
         tokenizer = _from_json(directory / "tokenizer.json")
     elif (directory / "spiece.model").is_file():
@@ -80,7 +80,7 @@ def load_t5_tokenizer(directory: Path) -> Tokenizer:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """The vocabulary and the normalisation table of a ``spiece.model``."""
+    """Reads the vocabulary and the normalisation table of a ``spiece.model``."""
     pieces, algorithm, charsmap = [], UNIGRAM, b""
     try:
         for number, value in _fields(path.read_bytes()):
@@ -91,9 +91,9 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
             elif number == 3:
                 charsmap = _nested(dict(_fields(_nested(value))).get(2, b""))
     except (ValueError, TypeError, struct.error) as error:
-        raise UsageError(f"{path} is not a whole SentencePiece model: {error}") from error
+        raise UsageError(f"{path} is not a complete SentencePiece model: {error}") from error
     if not pieces:
-        raise UsageError(f"{path} is not a whole SentencePiece model: it has no pieces")
+        raise UsageError(f"{path} is not a complete SentencePiece model: it has no pieces")
     return SentencePieceModel(pieces, algorithm, charsmap)
 
 
@@ -101,12 +101,12 @@ def _from_json(path: Path) -> Tokenizer:
     model = weights.read_config(path).get("model")
     kind = model.get("type", "Unigram") if isinstance(model, dict) else None
     if kind != "Unigram":
-        raise UsageError(f"{path}: the model's type is {kind!r}; T5 has 'Unigram'")
+        raise UsageError(f"{path}: the model's type is {kind!r}; T5 requires 'Unigram'")
     tokenizer = Tokenizer.from_file(str(path))
     _check_vocabulary(path, tokenizer)
     eos = tokenizer.token_to_id(EOS)
     if tokenizer.encode("").ids != [eos]:
-        raise UsageError(f"{path} does not append {EOS!r} to a row")
+        raise UsageError(f"{path} does not append {EOS!r} to a caption's tokens")
     return tokenizer
 
 
@@ -114,12 +114,12 @@ def _from_model(path: Path, *, extra_ids: int) -> Tokenizer:
     model = read_sentencepiece(path)
     if model.algorithm != UNIGRAM:
         name = ALGORITHMS.get(model.algorithm, model.algorithm)
-        raise UsageError(f"{path}: the model's algorithm is {name!r}; T5 has 'unigram'")
+        raise UsageError(f"{path}: the model's algorithm is {name!r}; T5 requires 'unigram'")
     extra = [f"<extra_id_{i}>" for i in reversed(range(extra_ids))]
     entries = [(piece.text, piece.score) for piece in model.pieces]
     unknown = [i for i, piece in enumerate(model.pieces) if piece.kind == UNKNOWN_PIECE]
     if len(unknown) != 1:
-        raise UsageError(f"{path} has {len(unknown)} pieces for the unknown; T5 has one")
+        raise UsageError(f"{path} has {len(unknown)} unknown-token pieces; T5 requires one")
     vocabulary = [*entries, *((name, 0.0) for name in extra)]
     tokenizer = Tokenizer(Unigram(vocabulary, unk_id=unknown[0], byte_fallback=False))
     _check_vocabulary(path, tokenizer)
@@ -155,41 +155,41 @@ def _piece(message: bytes) -> Piece:
 
 def _nested(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a number stands where bytes belong")
+        raise ValueError("a field that must be bytes is a number")
     return value
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field: an int for a varint, otherwise the bytes as they are."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
+    """Yields the number and value of each field: an int for a varint, otherwise the raw bytes."""
+    offset = 0
+    while offset < len(message):
+        tag, offset = _varint(message, offset)
         number, kind = tag >> 3, tag & 7
         if kind == VARINT:
-            value, place = _varint(message, place)
+            value, offset = _varint(message, offset)
             yield number, value
             continue
         if kind == BYTES:
-            size, place = _varint(message, place)
+            size, offset = _varint(message, offset)
         elif kind in (FIXED32, FIXED64):
             size = 4 if kind == FIXED32 else 8
         else:
-            raise ValueError(f"byte {place} starts a field of unknown kind {kind}")
-        if place + size > len(message):
-            raise ValueError(f"a field of {size} bytes at byte {place} is cut short")
-        yield number, message[place : place + size]
-        place += size
+            raise ValueError(f"the field before byte {offset} is of unknown kind {kind}")
+        if offset + size > len(message):
+            raise ValueError(f"a field of {size} bytes at byte {offset} is cut short")
+        yield number, message[offset : offset + size]
+        offset += size
 
 
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """The number stored in groups of seven bits, lowest first, and the place after it."""
+def _varint(message: bytes, offset: int) -> tuple[int, int]:
+    """Reads a number in groups of seven bits, lowest first; also returns the offset after it."""
     number = 0
     for shift in range(0, 70, 7):
-        if place >= len(message):
-            raise ValueError("the end of the file cuts a number short")
-        byte = message[place]
+        if offset >= len(message):
+            raise ValueError("the file ends in the middle of a number")
+        byte = message[offset]
         number |= (byte & 0x7F) << shift
-        place += 1
+        offset += 1
         if byte < 0x80:
-            return number, place
-    raise ValueError(f"the number before byte {place} is too long")
+            return number, offset
+    raise ValueError(f"the number before byte {offset} is too long")

@@ -1,9 +1,9 @@
-"""Captions as columns of the training data: token ids, or embeddings encoded once.
+"""Captions as columns of the training data: token ids, or embeddings that are computed once.
 
-A CLIP embedding is many times larger than a latent and cheap to compute, so captions are kept as
-token ids and encoded inside the step. T5 is what is worth keeping: its embeddings are computed
-before training, cut to the longest caption's real tokens, as float16. Of two encoders joined, each
-has its own columns, and the step joins their outputs.
+A CLIP embedding is many times larger than a latent and cheap to compute, so for CLIP the captions
+are stored as token ids and encoded inside the training step. T5 is expensive, so its embeddings are
+computed before training and stored as float16, cut to the length of the longest caption. If two
+encoders are joined, each has its own columns, and the step joins their outputs.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 
 CHUNK = 64
-"""Captions encoded together."""
+"""The number of captions that are encoded together."""
 MULTIPLE = 8
-"""Rows of tokens are cut to a multiple of this."""
+"""The lengths of stored rows are rounded up to a multiple of this."""
 Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
 class TextColumns:
-    """How one text encoder's captions are stored, and read back inside the step."""
+    """Stores captions for one text encoder, and reads them back inside the training step."""
 
     def __init__(
         self, text_encoder: TextEncoder, *, cache: bool | Sequence[bool] | None = None
     ) -> None:
-        """`cache` says which parts' embeddings are columns: all, none, or one by one."""
+        """Makes the columns of one text encoder.
+
+        `cache` decides whether embeddings are stored: True for all parts of the encoder, False for
+        none, or one value per part. By default each part's `cacheable` decides.
+        """
         self.text_encoder = text_encoder
         self.parts = text_encoder.parts
         if cache is None:
@@ -49,19 +53,23 @@ class TextColumns:
 
     @property
     def stored_width(self) -> int:
-        """The width of the embeddings that are stored, of all parts together; 0 where none are."""
+        """The summed width of the parts whose embeddings are stored; 0 if there are none."""
         pairs = zip(self.parts, self.cached, strict=True)
         return sum(part.width for part, cached in pairs if cached)
 
     def truncated(self, captions: Sequence[str]) -> int:
-        """How many captions lose their end."""
+        """Returns how many captions lose their tail."""
         return int(np.sum(self.text_encoder.truncated(captions)))
 
     def columns(
         self, captions: Sequence[str], *, folder: Path, track: Track
     ) -> dict[str, np.ndarray]:
-        """One row per caption: ``token_ids`` of the parts that run in the step, ``text_tokens``
-        and ``text_mask`` of those that are kept; the names of a second part end in ``_1``."""
+        """Returns columns with one row per caption.
+
+        A part that runs in the step has the column ``token_ids``. A part whose embeddings are
+        stored has ``text_tokens`` and ``text_mask``. The column names of a second part end in
+        ``_1``.
+        """
         arrays: dict[str, np.ndarray] = {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize(captions)
@@ -77,10 +85,12 @@ class TextColumns:
     def whole(
         self, captions: Sequence[str], *, chunk: int = CHUNK, without: Container[int] = ()
     ) -> dict[str, np.ndarray]:
-        """As `columns`, but as long as the encoders read, whatever the captions, and computed now,
-        `chunk` at a time: for rows that nobody knows beforehand. Not the parts `without`.
+        """Returns the same columns as `columns`, at full length and without a cache on disk.
 
-        Embeddings beyond the range of float16 are cut to it.
+        This is for captions that are not known in advance. Rows have the length that the encoders
+        read, independent of the captions. `chunk` captions are encoded at a time, and the parts
+        whose indices are in `without` are omitted. Embeddings beyond the range of float16 are
+        clipped to it.
         """
         arrays: dict[str, np.ndarray] = {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
@@ -92,8 +102,8 @@ class TextColumns:
                 continue
             pieces = []
             for start in range(0, len(ids), chunk):
-                some = padded(ids[start : start + chunk], chunk)
-                pieces.append(self._apply[i](part.params, some))
+                rows = padded(ids[start : start + chunk], chunk)
+                pieces.append(self._apply[i](part.params, rows))
             limit = np.finfo(np.float16).max
             tokens = np.concatenate([np.asarray(p.tokens, np.float32) for p in pieces])[: len(ids)]
             arrays[name_of("text_tokens", i)] = tokens.clip(-limit, limit).astype(np.float16)
@@ -102,8 +112,11 @@ class TextColumns:
         return arrays
 
     def frozen(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """What the step needs besides its rows: weights of the parts that run in it, and the
-        encoded empty prompt, as long as the rows of `arrays`."""
+        """Returns the constant inputs of the step.
+
+        They are the weights of the parts that run in the step (``text``), and the encoded empty
+        prompt (``null``), as long as the rows of `arrays`.
+        """
         weights, empty = {}, {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize([""])
@@ -119,7 +132,7 @@ class TextColumns:
         return {"text": weights, "null": null}
 
     def conditioning(self, frozen: Any, raw: dict[str, Any]) -> Conditioning:
-        """From a batch's columns. Pure and jittable."""
+        """Returns the conditioning for the columns `raw` of a batch. Pure and jittable."""
         outputs = []
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             if cached:
@@ -132,11 +145,14 @@ class TextColumns:
 
 
 def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int:
-    """How many leading columns hold everything that some row's mask keeps (a multiple of 8)."""
+    """Returns the largest number of tokens that a row's mask keeps, rounded up to a multiple of 8.
+
+    The result is at most the length of the rows.
+    """
 
     @jax.jit
     def most(params: Any, ids: Any) -> Any:
-        # only the mask is asked for, so the compiler leaves the network out
+        # Only the mask is used, so the compiler removes the network.
         return text_encoder.apply(params, ids).mask.sum(axis=1).max()
 
     chunks = (token_ids[i : i + 4096] for i in range(0, len(token_ids), 4096))
@@ -147,7 +163,7 @@ def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int
 def _stored(
     part: TextEncoder, token_ids: Int[np.ndarray, "n l"], *, folder: Path, track: Track
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (float16, mapped from the disk) and masks, encoded unless they are there."""
+    """Returns embeddings (float16, memory-mapped) and masks; encodes them if no file has them."""
     digest = hashlib.sha256(fingerprint_of_outputs(part.params).encode())
     digest.update(repr(token_ids.shape).encode() + token_ids.tobytes())
     folder = folder / f"text_{digest.hexdigest()[:24]}"
@@ -173,18 +189,18 @@ def _encode(
     for start in track(starts, text, len(starts)):
         ids = token_ids[start : start + CHUNK]
         output = apply(part.params, padded(ids, CHUNK))
-        some = np.asarray(output.tokens, np.float32)[: len(ids)]
-        if (peak := np.abs(some).max()) > np.finfo(np.float16).max:
+        embeddings = np.asarray(output.tokens, np.float32)[: len(ids)]
+        if (peak := np.abs(embeddings).max()) > np.finfo(np.float16).max:
             raise UsageError(
-                f"cache_text: the text encoder's output reaches {peak:.3g}, beyond float16; "
-                "set cache_text to 0"
+                f"cache_text: the text encoder's output reaches {peak:.3g}, beyond the range of "
+                "float16; set cache_text to 0"
             )
-        tokens[start : start + CHUNK] = some
+        tokens[start : start + CHUNK] = embeddings
         mask[start : start + CHUNK] = np.asarray(output.mask)[: len(ids)]
     tokens.flush()
     np.save(folder / "mask.npy", mask)
 
 
 def name_of(column: str, part: int) -> str:
-    """A column's name, for the first part and the others."""
+    """Returns the name of a part's column: with the part's index, except for the first part."""
     return column if part == 0 else f"{column}_{part}"

@@ -1,7 +1,8 @@
-"""Text encoders by name, and how one is found: made by code, read from a directory or the Hub.
+"""Text encoders by name, made by code or read from a directory or the Hub.
 
-To add one: a class or function that makes it, and one line in `TEXT_ENCODERS`. An architecture that
-is read from Hugging Face's files is a `TextEncoderKind`, with one line in `KINDS`.
+To add one, write a class or function that makes it, and add one line to `TEXT_ENCODERS`. To add an
+architecture that is read from Hugging Face's files, write a `TextEncoderKind` and add it to
+`KINDS`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ TEXT_ENCODERS: dict[str, str | Path | Callable[..., TextEncoder]] = {
     "t5": "city96/t5-v1_1-xxl-encoder-bf16",
     "clip+t5": "clip+t5",
 }
-"""Text encoders by name. A value is the directory, the repository id or the pair ``A+B`` that the
-name stands for, or a class or function that makes the encoder: it is called with those keyword
-arguments of `load_text_encoder` that it takes (`max_tokens`, `dtype`, `clean`, `sharding`)."""
+"""The text encoders by name. A value is the directory, the repository id or the pair ``A+B`` that
+the name stands for, or a class or function that makes the encoder. It is called with those keyword
+arguments of `load_text_encoder` that it accepts (`max_tokens`, `dtype`, `clean`, `sharding`)."""
 
 SUFFIXES = ("", "_2", "_3")
 """The suffixes of a pipeline's folders: ``text_encoder_2`` goes with ``tokenizer_2``."""
@@ -44,7 +45,7 @@ SUFFIXES = ("", "_2", "_3")
 
 @dataclass(frozen=True)
 class MadeEncoder:
-    """An encoder that code makes, before it is made."""
+    """An encoder that a class or function will make."""
 
     name: str
     make: Callable[..., TextEncoder]
@@ -59,7 +60,7 @@ class MadeEncoder:
         length = options["max_tokens"]
         if length is not None and not self.takes_max_tokens:
             problem = f"not a setting of the text encoder {self.name!r}"
-            raise UsageError("max_tokens", length, problem=problem, valid="leave it out")
+            raise UsageError("max_tokens", length, problem=problem, valid="no value")
         encoder = self.make(**{name: options[name] for name in self._accepted(list(options))})
         if not isinstance(encoder, TextEncoder):
             lacking = [name for name in _members() if name not in dir(encoder)]
@@ -68,7 +69,7 @@ class MadeEncoder:
         return encoder
 
     def abstract(self, **options: Any) -> TextEncoder:
-        """Makes the encoder, and puts shapes in its parameters' place."""
+        """Makes the encoder, and replaces its parameters by their shapes."""
         encoder = self.load(**options, clean=None, sharding=None)
         encoder.params = jax.eval_shape(lambda: encoder.params)
         return encoder
@@ -97,15 +98,17 @@ def load_text_encoder(
 ) -> TextEncoder:
     """Loads a text encoder by name, from a directory or the Hub, or two of these (``clip+t5``).
 
-    A directory or repository (``owner/name``, ``owner/name@revision``) is flat or a pipeline's:
-    then the first of ``text_encoder``, ``text_encoder_2`` and ``text_encoder_3`` that is a CLIP is
-    taken, else the first T5; the second of two is of another kind, where it is there. A pipeline's
-    folder may be named by itself (``DIR/text_encoder_3``); its tokenizer lies beside it.
+    A directory or repository (``owner/name``, ``owner/name@revision``) contains one encoder or is a
+    pipeline. Of a pipeline, the first of ``text_encoder``, ``text_encoder_2`` and
+    ``text_encoder_3`` that is a CLIP is loaded, or else the first T5. For a pair, the second
+    encoder is of another kind than the first if the pipeline has one. `source` may also be one
+    folder of a pipeline (``DIR/text_encoder_3``); its tokenizer is then in the folder beside it.
 
-    `max_tokens` is the length of T5's rows (2 to 512, by default 77); CLIP's are as long as its
-    positions. `dtype` is that of parameters and activations, "float32" or "bfloat16". `clean` is
-    applied to every caption. `sharding` tells where each parameter goes (`weights.Sharding`).
-    Raises `ValueError` for what is missing, damaged, unknown or does not fit together.
+    `max_tokens` is the length of T5's rows (2 to 512, by default 77). CLIP's rows have as many
+    tokens as CLIP has positions. `dtype` is the type of parameters and activations, "float32" or
+    "bfloat16". `clean` is applied to every caption. `sharding` returns the sharding of each
+    parameter (`weights.Sharding`). Raises `ValueError` if files are missing, damaged or unknown, or
+    do not fit together.
     """
     choice("dtype", dtype, weights.PARAMETER_DTYPES)
     options = {"dtype": dtype, "clean": clean, "sharding": sharding}
@@ -121,11 +124,11 @@ def load_text_encoder(
 def abstract_text_encoder(
     source: str | Path, *, max_tokens: int | None = None, dtype: str = "float32"
 ) -> TextEncoder:
-    """Makes the encoder that `load_text_encoder` would load, its parameters shapes of `dtype`.
+    """Makes the encoder that `load_text_encoder` would load, with shapes of `dtype` as parameters.
 
-    Nothing is fetched: the config.json of well-known repositories is known, and that of a directory
-    is read. An encoder that code makes is made, and its parameters are dropped. `apply` can be
-    traced; captions cannot be tokenised.
+    Nothing is fetched. The configs of well-known repositories are built in, and that of a directory
+    is read. An encoder that is made by code is made, and its parameters are replaced by their
+    shapes. `apply` can be traced, but captions cannot be tokenised.
     """
     encoders = []
     for part, length in _with_lengths(_find_all(source, _find_described), max_tokens):
@@ -137,31 +140,31 @@ def abstract_text_encoder(
 
 
 def check_text_encoder(source: str | Path) -> None:
-    """Raises as `load_text_encoder` where there is nothing at `source`; reads no weights."""
+    """Raises the errors of `load_text_encoder` if `source` is no text encoder; reads no weights."""
     _find_all(source, _find)
 
 
-def places_of(source: str) -> dict[str, str | Path | None]:
-    """Returns where the encoders of `source` come from, by the name each has in it.
+def origins_of(source: str) -> dict[str, str | Path | None]:
+    """Returns the origin of each encoder in `source`, by its name in `source`.
 
-    A place is a directory or a repository id, None for an encoder that code makes.
+    An origin is a directory or a repository id, or None for an encoder that is made by code.
     """
-    places: dict[str, str | Path | None] = {}
+    origins: dict[str, str | Path | None] = {}
     for name in _names(source):
         entry = TEXT_ENCODERS.get(str(name), name)
-        places[str(name)] = None if callable(entry) else entry
-    return places
+        origins[str(name)] = None if callable(entry) else entry
+    return origins
 
 
 def _names(source: str | Path) -> list[str | Path]:
-    """Splits `source` into the one or two names, directories or repository ids it consists of."""
+    """Splits `source` into one or two names, directories or repository ids."""
     entry = TEXT_ENCODERS.get(source, source) if isinstance(source, str) else source
     if not isinstance(entry, str) or "+" not in entry or Path(entry).is_dir():
         return [source]
     parts = entry.split("+")
     if len(parts) != 2 or not all(parts):
         form = "A+B, each a name, a directory or a Hub repository id"
-        raise UsageError("text_encoder", source, problem="not one encoder or two", valid=form)
+        raise UsageError("text_encoder", source, problem="not a pair of encoders", valid=form)
     return list(parts)
 
 
@@ -170,7 +173,7 @@ Find = Callable[[str | Path, str | None], StoredEncoder]
 
 
 def _find_all(source: str | Path, find: Find) -> list[Part]:
-    """Finds the encoders of `source`; the second is of another kind than the first if possible."""
+    """Finds the encoders in `source`; the second is of another kind than the first if possible."""
     parts: list[Part] = []
     for name in _names(source):
         entry = TEXT_ENCODERS.get(name, name) if isinstance(name, str) else name
@@ -183,17 +186,21 @@ def _find_all(source: str | Path, find: Find) -> list[Part]:
 
 
 def _with_lengths(parts: Sequence[Part], max_tokens: int | None) -> list[tuple[Part, int | None]]:
-    """Returns each part with its `max_tokens`: if any can choose, only those that can get it."""
-    choosing = [
+    """Returns each part with its own `max_tokens`.
+
+    Only parts whose length is a setting get the value. If there is no such part, all get it, so
+    that each can check the value or refuse it.
+    """
+    adjustable = [
         part.takes_max_tokens if isinstance(part, MadeEncoder) else part.kind.takes_max_tokens
         for part in parts
     ]
-    lengths = [max_tokens if chooses or not any(choosing) else None for chooses in choosing]
+    lengths = [max_tokens if takes or not any(adjustable) else None for takes in adjustable]
     return list(zip(parts, lengths, strict=True))
 
 
 def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
-    """Finds the encoder at `source`, of a kind other than `avoid` if there is a choice."""
+    """Finds the encoder in `source`, of a kind other than `avoid` if there is a choice."""
     folders = ["", *(f"tokenizer{suffix}/" for suffix in SUFFIXES)]
     files = sorted({name for kind in KINDS for name in kind.tokenizer_files})
     allow = ["config.json", *(f"text_encoder{suffix}/config.json" for suffix in SUFFIXES)]
@@ -203,20 +210,22 @@ def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
 
 
 def _find_described(source: str | Path, avoid: str | None) -> StoredEncoder:
-    """Finds an encoder as `_find` does, without a network."""
+    """Finds the same encoder as `_find`, without a network connection."""
     for kind in KINDS:
         if (config := kind.published.get(str(source))) is not None:
-            here = Path()
-            return StoredEncoder(source=source, folder="", tokenizer=here, config=config, kind=kind)
+            no_files = Path()
+            return StoredEncoder(
+                source=source, folder="", tokenizer=no_files, config=config, kind=kind
+            )
     if not Path(source).is_dir():
         valid = f"{', '.join(TEXT_ENCODERS)}, or a directory with a config.json"
-        problem = "not known without its weights"
+        problem = "neither a known name nor a directory (nothing is fetched here)"
         raise UsageError("text_encoder", source, problem=problem, valid=valid)
     return _in_directory(Path(source), source, avoid)
 
 
 def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEncoder:
-    """Finds the encoder in a flat directory, or the preferred one of a pipeline."""
+    """Finds the encoder in the directory of one, or the preferred one of a pipeline."""
     folders = [f"text_encoder{suffix}" for suffix in SUFFIXES]
     folders = [folder for folder in folders if (root / folder).is_dir()] or [""]
     configs = {folder: weights.read_config(root / folder / "config.json") for folder in folders}
@@ -228,7 +237,7 @@ def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEn
     ]
     if not fitting:
         types = ", ".join(repr(config.get("model_type")) for config in configs.values())
-        problem = f"of an unknown architecture, model_type is {types}"
+        problem = f"of an unknown architecture (model_type is {types})"
         valid = [name for kind in KINDS for name in kind.model_types]
         raise UsageError("text_encoder", str(source), problem=problem, valid=valid)
     *_, folder, kind = min(fitting, key=lambda match: match[:2])
@@ -242,7 +251,7 @@ def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEn
 
 
 def _tokenizer_directory(root: Path, folder: str) -> Path:
-    """Returns a folder below, the folder beside, or the directory of the weights itself."""
+    """Returns the tokenizer's folder, which may be below or beside the weights or the same one."""
     if folder:
         below = root / folder.replace("text_encoder", "tokenizer")
         return below if below.is_dir() else root

@@ -1,15 +1,15 @@
-"""Large grids in overlapping tiles, blended so that no seam shows.
+"""Processing of large grids in overlapping tiles, which are blended so that no seam is visible.
 
-A convolutional network on a large grid needs memory for the whole of it. Cut into tiles of one
-size, the grid goes through one compiled program tile by tile, and memory is that of a tile plus the
+A convolutional network needs memory in proportion to its grid. If a large grid is cut into tiles of
+one size, one compiled program processes them one by one, and needs memory for one tile and the
 result. Tiles are spread evenly and share at least `overlap` cells with their neighbours. Along each
-axis a tile's weight rises linearly from 0 to 1 over the middle half of what it shares; the outer
-quarters, where its own border spoils it, are left to the neighbour. At every point
+axis a tile's weight rises linearly from 0 to 1 over the middle half of the cells that it shares. In
+the outer quarter the weight is 0, since the tile's border distorts its result there. At every point
 
     sum_i weight_i = 1,    result = sum_i weight_i * network(tile_i).
 
-What remains different from the whole grid is what the network takes from all of it: means of
-normalisation layers, attention.
+The result still differs from that of the whole grid, because normalisation layers and attention see
+one tile instead of the whole grid.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ def map_tiles(
     inner: int = 1,
     outer: int = 1,
 ) -> Float[Array, "b ho wo co"]:
-    """`network` of `grid`, one image and one tile at a time, in float32.
+    """Applies `network` to `grid`, one image and one tile at a time; blends and returns float32.
 
-    `tile` and `overlap` are in cells; a cell is `inner` points of the grid and `outer` of the
-    result along each side. A grid smaller than a tile is a tile.
+    `tile` and `overlap` are in cells. A cell is `inner` points of the grid and `outer` points of
+    the result along each side. A grid smaller than a tile is processed as one tile.
     """
     if not (tile >= 1 and 0 <= overlap <= tile // 2):
         raise ValueError(
-            f"tile is {tile} and overlap {overlap} cells; a tile is at least 1, the overlap 0 to "
-            "half of it"
+            f"tile is {tile} and overlap is {overlap} cells; tile must be at least 1, and overlap "
+            "between 0 and half of tile"
         )
     height, width = (points // inner for points in grid.shape[1:3])
     rows, columns = (tile_starts(cells, tile, overlap=overlap) for cells in (height, width))
     size = (min(tile, height), min(tile, width))
-    places = jnp.asarray(list(itertools.product(rows, columns)))
+    origins = jnp.asarray(list(itertools.product(rows, columns)))
     down = tile_weights(rows, size[0], points=outer)
     across = tile_weights(columns, size[1], points=outer)
     masks = [jnp.asarray(x) for x in (down, across)]
-    which = jnp.asarray(list(itertools.product(range(len(rows)), range(len(columns)))))
+    indices = jnp.asarray(list(itertools.product(range(len(rows)), range(len(columns)))))
     shape = (1, size[0] * inner, size[1] * inner, grid.shape[-1])
     tiled = jax.eval_shape(network, jax.ShapeDtypeStruct(shape, grid.dtype))
 
@@ -67,13 +67,16 @@ def map_tiles(
             return jax.lax.dynamic_update_slice(result, before + part, at), None
 
         empty = jnp.zeros((1, height * outer, width * outer, tiled.shape[-1]), jnp.float32)
-        return jax.lax.scan(add, empty, (places, which))[0][0]
+        return jax.lax.scan(add, empty, (origins, indices))[0][0]
 
     return jax.lax.map(whole, grid)
 
 
 def tile_starts(cells: int, tile: int, *, overlap: int) -> list[int]:
-    """First cells of tiles that cover `cells`, evenly spread, sharing at least `overlap`."""
+    """Returns the first cell of each tile along an axis of `cells` cells.
+
+    The tiles cover the axis, are evenly spread and share at least `overlap` cells.
+    """
     if cells <= tile:
         return [0]
     count = math.ceil((cells - tile) / max(tile - overlap, 1)) + 1
@@ -81,7 +84,10 @@ def tile_starts(cells: int, tile: int, *, overlap: int) -> list[int]:
 
 
 def tile_weights(starts: list[int], tile: int, *, points: int) -> Float[np.ndarray, "n p"]:
-    """Each tile's weight along one axis, at `points` points per cell; they sum to 1 everywhere."""
+    """Returns each tile's weights along one axis, at `points` points per cell.
+
+    At every point of the axis the weights of all tiles sum to 1.
+    """
     weights = np.ones((len(starts), tile * points), np.float32)
     for i, (before, after) in enumerate(itertools.pairwise(starts)):
         shared = (before + tile - after) * points

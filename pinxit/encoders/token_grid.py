@@ -1,4 +1,4 @@
-"""How an image is cut into tokens: whole cells of the autoencoder's grid, some to each token."""
+"""The division of an image into tokens: each is a square of cells of the autoencoder's grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pinxit.config import UsageError
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The grid that sides of images must fit."""
+    """The grid of tokens, into which the sides of an image must be divisible."""
 
     downsample: int
-    """Pixels along a side of one cell of the autoencoder's grid."""
+    """The number of pixels along a side of one cell of the autoencoder's grid."""
     patch: int
-    """Cells along a side of one token."""
+    """The number of cells along a side of one token."""
 
     @property
     def unit(self) -> int:
@@ -27,11 +27,11 @@ class TokenGrid:
         return f"{self.unit} (vae factor {self.downsample} x patch {self.patch})"
 
     def misfits(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Returns those of the (width, height) that are not a whole number of tokens."""
+        """Returns the sizes (width, height) that are not a whole number of tokens, at least one."""
         unit = self.unit
         return [(w, h) for w, h in sizes if min(w, h) < unit or w % unit or h % unit]
 
     def refuse(self, field: str, value: Any) -> UsageError:
-        """Returns the error for a setting that asks for images which do not fit."""
+        """Returns the error for a setting whose images are not divisible into tokens."""
         problem, valid = "not divisible into tokens", f"multiples of {self}"
         return UsageError(field, value, problem=problem, valid=valid)

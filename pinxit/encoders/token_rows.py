@@ -1,4 +1,4 @@
-"""Captions to rows of token ids of one length, the form in which text reaches a network."""
+"""Turns captions into rows of token ids of one length, which are a network's input."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tokenizers import Encoding, Tokenizer
 from pinxit.config import UsageError
 
 Clean = Callable[[str], str]
-"""What is done to a caption before it is tokenised."""
+"""A function that is applied to a caption before it is tokenised."""
 
 
 class TokenRows:
-    """A tokenizer whose rows have one length, for captions that are cleaned first."""
+    """A tokenizer whose rows all have the same length; it cleans captions first."""
 
     def __init__(
         self, tokenizer: Tokenizer, length: int, *, padding: dict[str, Any], clean: Clean | None
@@ -28,12 +28,12 @@ class TokenRows:
         self._clean = clean
 
     def ids(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Token ids, padded or truncated."""
+        """Returns token ids, padded or truncated to the row length."""
         rows = [encoding.ids for encoding in self._encode(captions)]
         return np.array(rows, np.int32).reshape(len(captions), self._length)
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Whether each caption has more tokens than a row holds."""
+        """Returns whether each caption has more tokens than a row holds."""
         return np.array([bool(row.overflowing) for row in self._encode(captions)], bool)
 
     def _encode(self, captions: Sequence[str]) -> list[Encoding]:
@@ -45,10 +45,13 @@ class TokenRows:
 
 
 def check_fit(tokenizer: Tokenizer, vocab_size: int, *, max_tokens: int, longest: int) -> None:
-    """Raises where the embedding lacks tokens of the tokenizer, or rows are too short or long."""
+    """Raises `UsageError` if the embedding is smaller than the vocabulary, or `max_tokens` invalid.
+
+    Rows must have 2 to `longest` tokens.
+    """
     if not 2 <= max_tokens <= longest:
         valid = f"2 to {longest}"
         raise UsageError("max_tokens", max_tokens, problem="out of range", valid=valid)
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
-        raise UsageError(f"the tokenizer has {size} tokens, the text tower knows {vocab_size}")
+        raise UsageError(f"the tokenizer has {size} tokens, but the text tower only {vocab_size}")

@@ -1,10 +1,11 @@
 """The KL autoencoder of latent diffusion (Rombach et al. 2021, arXiv:2112.10752), as in diffusers.
 
-An image x gives a Gaussian over raw latents, q(z | x) = N(mean(x), exp(logvar(x))), on a grid that
-is ``2 ** (levels - 1)`` times coarser; the decoder maps z back to x. Both halves are convolutional
-residual networks with group normalisation and one attention over the whole grid in the middle. What
-a diffusion model sees is ``(z - shift_factor) * scaling_factor``: see `autoencoder.py`. Activations
-have the parameters' type; the moments of norms and the softmax are computed in float32.
+The encoder maps an image x to a Gaussian over raw latents, q(z | x) = N(mean(x), exp(logvar(x))),
+on a grid that is ``2 ** (levels - 1)`` times coarser. The decoder maps z back to x. Both are
+convolutional residual networks with group normalisation, and have one attention layer over the
+whole grid in the middle. Diffusion models are trained on ``(z - shift_factor) * scaling_factor``
+(see `autoencoder.py`). Activations have the parameters' dtype; the moments of norms and the softmax
+are computed in float32.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ LOGVAR_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True)
 class AutoencoderKLConfig:
-    """Shape of an autoencoder, in the words of diffusers' config.json and with its defaults."""
+    """The shape of an autoencoder, with the field names and defaults of diffusers' config.json."""
 
     in_channels: int = 3
     out_channels: int = 3
     block_out_channels: tuple[int, ...] = (64,)
-    """Width of each level, finest first; each level but the last halves the grid."""
+    """The width of each level, finest first. Each level except the last halves the grid."""
     layers_per_block: int = 1
     latent_channels: int = 4
     norm_num_groups: int = 32
@@ -45,11 +46,12 @@ class AutoencoderKLConfig:
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
     sample_size: int = 32
-    """Side of the training images; informative."""
+    """The side of the training images, for information only."""
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
     force_upcast: bool = True
-    """Activations leave float16's range. Kept for others: we compute in float32 or bfloat16."""
+    """Whether activations exceed the range of float16. It is stored for other programs: Pinxit
+    computes in float32 or bfloat16."""
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
@@ -68,12 +70,12 @@ class AutoencoderKLConfig:
 
     @property
     def downsample(self) -> int:
-        """Image pixels per latent cell, along one side."""
+        """The number of image pixels along a side of one latent cell."""
         return 2 ** (len(self.block_out_channels) - 1)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> AutoencoderKLConfig:
-        """From diffusers' config.json; what this module does not compute is refused by name."""
+        """Reads diffusers' config.json; refuses settings that this module does not implement."""
         kind = value.get("_class_name", value.get("model_type", "AutoencoderKL"))
         if kind != "AutoencoderKL":
             raise UsageError(f"config.json describes a {kind!r}; known: AutoencoderKL")
@@ -87,14 +89,12 @@ class AutoencoderKLConfig:
             "up_block_types": ["UpDecoderBlock2D"] * levels,
         }
         for name, expected in fixed.items():
-            given = value.get(name, expected)
-            if (list(given) if isinstance(given, list | tuple) else given) != expected:
-                raise UsageError(f"{name} is {given!r}; the autoencoder knows only {expected!r}")
+            actual = value.get(name, expected)
+            if (list(actual) if isinstance(actual, list | tuple) else actual) != expected:
+                raise UsageError(f"{name} is {actual!r}; only {expected!r} is supported")
         for name in ("latents_mean", "latents_std"):
             if value.get(name) is not None:
-                raise UsageError(
-                    f"{name} is set; the autoencoder knows only a scalar scale and shift"
-                )
+                raise UsageError(f"{name} is set; only a scalar scale and shift are supported")
         fields = cls.__dataclass_fields__
         known = {name: value[name] for name in fields if value.get(name) is not None}
         if isinstance(known.get("sample_size"), list | tuple):
@@ -105,7 +105,7 @@ class AutoencoderKLConfig:
         return cls(**known | {"block_out_channels": tuple(widths)})
 
     def to_json(self) -> dict[str, Any]:
-        """diffusers' config.json."""
+        """Returns diffusers' config.json for this autoencoder."""
         levels = len(self.block_out_channels)
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
@@ -122,7 +122,7 @@ class AutoencoderKLConfig:
 
 
 def init_vae(config: AutoencoderKLConfig, key: Array) -> Tree:
-    """Fresh float32 parameters, for training from nothing."""
+    """Initialises float32 parameters for training from scratch."""
     return weights.init_from_shapes(vae_shapes(config), key)
 
 
@@ -130,7 +130,7 @@ def init_vae(config: AutoencoderKLConfig, key: Array) -> Tree:
 def encode_moments(
     params: Tree, config: AutoencoderKLConfig, images: Float[ArrayLike, "b hi wi ci"]
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
-    """Mean and log-variance of the raw latents of images in [-1, 1]."""
+    """Returns mean and log-variance of the raw latents of images in [-1, 1]."""
     encoder = params["encoder"]
     check_grid(config, images)
     x = jnp.asarray(images).astype(encoder["conv_in"]["kernel"].dtype)
@@ -152,7 +152,7 @@ def encode_moments(
 def decode_latents(
     params: Tree, config: AutoencoderKLConfig, raw_latents: Float[ArrayLike, "b h w c"]
 ) -> Float[Array, "b hi wi co"]:
-    """Images from raw latents, about [-1, 1] and not clipped."""
+    """Decodes raw latents to images with values in about [-1, 1], not clipped."""
     decoder = params["decoder"]
     x = jnp.asarray(raw_latents).astype(decoder["conv_in"]["kernel"].dtype)
     if config.use_post_quant_conv:
@@ -167,11 +167,11 @@ def decode_latents(
 
 
 def check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
-    """Refuses images whose sides are not whole cells."""
+    """Raises `UsageError` if the images' sides are not a whole number of latent cells."""
     height, width = images.shape[1:3]
     if height % config.downsample or width % config.downsample:
         raise UsageError(
-            f"image size {height}x{width} does not divide by the autoencoder's factor "
+            f"image size {height}x{width} is not divisible by the autoencoder's factor "
             f"{config.downsample}"
         )
 
@@ -188,7 +188,7 @@ def load_vae(
     dtype: str = "float32",
     sharding: Sharding | None = None,
 ) -> tuple[Tree, AutoencoderKLConfig]:
-    """Parameters of `dtype` and config from a diffusers directory or a Hub repository."""
+    """Reads parameters (as `dtype`) and config from a diffusers directory or a Hub repository."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     config = AutoencoderKLConfig.from_json(value)
     tensors = {_modern(name): tensor for name, tensor in tensors.items()}
@@ -199,7 +199,7 @@ def load_vae(
 
 
 def vae_shapes(config: AutoencoderKLConfig) -> Tree:
-    """The shape of every parameter."""
+    """Returns the tree of parameter shapes."""
     widths, channels = config.block_out_channels, config.latent_channels
     shapes = {
         "encoder": {
@@ -225,7 +225,7 @@ def vae_shapes(config: AutoencoderKLConfig) -> Tree:
 
 
 def _levels(widths: tuple[int, ...], layers: int, resampler: str) -> Tree:
-    """One entry per level; all but the last end in a convolution that changes the grid."""
+    """Returns the shapes of each level; all but the last end in a convolution that resamples."""
     levels = {}
     before = widths[0]
     for i, width in enumerate(widths):
@@ -278,7 +278,7 @@ def _resnet(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"
 
 
 def _attention(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    """One head as wide as the grid's channels."""
+    """Applies attention over the grid with one head, which is as wide as the grid's channels."""
     height, width = x.shape[1:3]
     x = rearrange(_group_norm(params["group_norm"], config, x), "b h w d -> b (h w) 1 d")
     q, k, v = (_linear(params[name], x) for name in ("to_q", "to_k", "to_v"))
@@ -287,7 +287,10 @@ def _attention(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w
 
 
 def _group_norm(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    """Moments per channel first, then per group, so that the grid is never laid out anew."""
+    """Normalises each group of channels of each image, then scales and shifts each channel.
+
+    The moments are computed per channel first, then per group, so that the grid is never reshaped.
+    """
     grid = x.astype(jnp.float32)
 
     def group_mean(values: Float[Array, "b d"]) -> Float[Array, "b 1 1 d"]:
@@ -331,7 +334,7 @@ def _numbered(blocks: Tree) -> list[Tree]:
 
 
 def _modern(name: str) -> str:
-    """Attention's names in files of 2022 (``query``), as they are called today (``to_q``)."""
+    """Converts attention's tensor names in files of 2022 (``query``) to today's (``to_q``)."""
     if ".attentions." not in name:
         return name
     renames = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -1,8 +1,8 @@
-"""Weights in Hugging Face's directory format, to and from nested dicts of arrays.
+"""Reads and writes Hugging Face's weight directories, as nested dicts of arrays.
 
-A network is described by the tree of its shapes, whose keys spell Hugging Face's tensor names:
+A network is described by the tree of its shapes, whose keys form Hugging Face's tensor names:
 ``{"conv_in": {"kernel": (3, 3, 3, 64), "bias": (64,)}}`` is ``conv_in.weight``, ``conv_in.bias``.
-The last key tells how a tensor is laid out and how it begins:
+The last key determines the layout of a tensor and its initial value:
 
 ============= ============================ ===================== =======================
 last key      ours                         Hugging Face's        initial value
@@ -14,9 +14,9 @@ last key      ours                         Hugging Face's        initial value
 ``bias``      (width,)                     ``bias``, the same    zero
 ============= ============================ ===================== =======================
 
-Only safetensors files are read (`stored.py`), one tensor at a time: each is checked, converted and
-placed on its devices before the next one is touched. Everything wrong with the names, shapes and
-types is said in one `ValueError` before anything is read.
+Only safetensors files are read (`safetensors_files.py`), one tensor at a time: each is converted,
+checked for values that are not finite, and placed on its devices before the next one is read. All
+problems with names, shapes and types are reported in one `ValueError` before any tensor is read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Tree = dict[str, Any]
 """A nested dict: of arrays (parameters) or of tuples (their shapes)."""
 
 Sharding = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
-"""Where a parameter goes, from its path (``encoder.conv_in.kernel``) and its shape."""
+"""A function from a parameter's path (``encoder.conv_in.kernel``) and shape to its sharding."""
 
 EMBEDDING_DEVIATION = 0.02
 PARAMETER_DTYPES = ("float32", "bfloat16")
@@ -61,7 +61,7 @@ REPOSITORY = re.compile(r"(?P<repo_id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w
 def load_directory(
     source: str | Path, *, subfolder: str = "", weights: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
-    """The config and the unread tensors of a Hugging Face directory or Hub repository.
+    """Returns the config of a Hugging Face directory or Hub repository, and its unread tensors.
 
     `weights` are the file names to look for, in this order. A repository is ``owner/name`` or
     ``owner/name@revision``.
@@ -71,18 +71,18 @@ def load_directory(
 
 
 def fetched(weights: Sequence[str], *, folders: Sequence[str] = ("",)) -> list[str]:
-    """What `resolve` needs of a repository: each folder's config and weights, whole or split."""
+    """Returns patterns of the files to fetch: each folder's config and weights, whole or split."""
     names = ["config.json", *weights, *(f"{name}.index.json" for name in weights)]
     names += [name.replace(".", "-*.", 1) for name in weights]
     return [f"{folder}/{name}".lstrip("/") for folder in folders for name in names]
 
 
 def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = ()) -> Path:
-    """The directory that `source` names; of a Hub repository, the files `allow` are fetched first.
+    """Returns the directory of `source`, after fetching the files `allow` of a Hub repository.
 
-    ``owner/name@revision`` pins a branch, tag or commit. What the Hub's cache has is not fetched
-    again; with ``HF_HUB_OFFLINE=1`` only the cache is looked at. `names` are the short names that
-    the caller knows, for the message.
+    ``owner/name@revision`` pins a branch, tag or commit. Files in the Hub's cache are not fetched
+    again; with ``HF_HUB_OFFLINE=1`` only the cache is used. `names` are short names that the caller
+    accepts, for the error message.
     """
     path = Path(source)
     if path.is_dir():
@@ -90,26 +90,27 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
     if path.parent == ASSETS:
         return bundled(path.name)
     if path.is_file():
-        raise UsageError(f"{path} is a file; pass the directory that holds it and config.json")
+        raise UsageError(f"{path} is a file; pass the directory that contains it and config.json")
     match = REPOSITORY.fullmatch(str(source))
     if path.is_absolute() or match is None:
         choices = [*names, "a directory", "a Hub repository id (owner/name or owner/name@revision)"]
-        raise UsageError(f"there is no {str(source)!r} to load; known: {', '.join(choices)}")
+        problem = "neither a known name nor a directory"
+        raise UsageError(f"{str(source)!r} is {problem}; valid: {', '.join(choices)}")
     return _download(match["repo_id"], match["revision"], allow)
 
 
 def bundled(name: str) -> Path:
-    """The directory of the small networks that come with Pinxit."""
+    """Returns a directory of the small networks that come with Pinxit."""
     path = ASSETS / name
     if not path.is_dir():
-        raise UsageError(f"this installation lacks its bundled networks: {path} is missing")
+        raise UsageError(f"this installation lacks the bundled networks: {path} is missing")
     return path
 
 
 def save_directory(
     directory: str | Path, config: Mapping[str, Any], *, params: Tree, weights: str
 ) -> None:
-    """Writes ``config.json`` and one safetensors file, the form `load_directory` reads."""
+    """Writes ``config.json`` and one safetensors file, which `load_directory` can read."""
     from safetensors.numpy import save_file
 
     text = json.dumps(dict(config), indent=2) + "\n"
@@ -119,7 +120,7 @@ def save_directory(
 
 
 def init_from_shapes(shapes: Tree, key: Array) -> Tree:
-    """Fresh float32 parameters, by the rule in this module's table."""
+    """Initialises float32 parameters as in the table at the top of this module."""
     flat = flatten(shapes)
     keys = jax.random.split(key, len(flat))
     pairs = zip(flat.items(), keys, strict=True)
@@ -127,14 +128,14 @@ def init_from_shapes(shapes: Tree, key: Array) -> Tree:
 
 
 def abstract_params(shapes: Tree, dtype: str) -> Tree:
-    """Parameters as `jax.ShapeDtypeStruct`s of `dtype`: what a compiler needs of them."""
+    """Returns parameters as `jax.ShapeDtypeStruct`s of `dtype`, which is enough to compile."""
     kind: Any = jnp.dtype(dtype)
     flat = {path: jax.ShapeDtypeStruct(shape, kind) for path, shape in flatten(shapes).items()}
     return unflatten(flat)
 
 
 def to_tensors(params: Tree) -> dict[str, np.ndarray]:
-    """Parameters under Hugging Face's names and in its layout, as float32 NumPy arrays."""
+    """Returns parameters with Hugging Face's names and layout, as float32 NumPy arrays."""
     tensors = {}
     for path, leaf in flatten(params).items():
         value = _transposed(path, np.asarray(leaf, np.float32), out=True)
@@ -151,23 +152,23 @@ def from_tensors(
     dtype: str = "float32",
     sharding: Sharding | None = None,
 ) -> Tree:
-    """Parameters of `dtype` from tensors, whatever floating type these have.
+    """Returns parameters of `dtype` from tensors of any floating type.
 
-    All missing, foreign and misshapen ones, and those of other types, are in one `ValueError`
-    before the first is read; those with NaN or infinity are in another. `ignore` names the tensors
-    that another part of the same file owns. `sharding` says where each parameter goes; every
-    process reads all of it, one tensor at a time, and keeps its own part.
+    One `ValueError` lists all tensors that are missing or unexpected or have a wrong shape or type,
+    before the first is read. Another lists those with NaN or infinity. `ignore` returns True for
+    the names of tensors that belong to another part of the same file. `sharding` returns the
+    sharding of each parameter; every process reads all tensors, one at a time, and keeps its shard.
     """
     if dtype not in PARAMETER_DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
-    wanted = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
-    problems = [f"missing {name}" for name in wanted if name not in tensors]
-    problems += [f"foreign {name}" for name in tensors if name not in wanted and not ignore(name)]
-    for name in wanted.keys() & tensors.keys():
-        problems += _misfits(name, tensors[name], path=wanted[name][0], shape=wanted[name][1])
+    expected = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
+    problems = [f"missing {x}" for x in expected if x not in tensors]
+    problems += [f"unexpected {x}" for x in tensors if x not in expected and not ignore(x)]
+    for name in expected.keys() & tensors.keys():
+        problems += _misfits(name, tensors[name], path=expected[name][0], shape=expected[name][1])
     _refuse(source, problems, "do not fit the config")
     params = {}
-    for name, (path, shape) in wanted.items():
+    for name, (path, shape) in expected.items():
         value = _converted(path, np.asarray(tensors[name]), dtype)
         if not np.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
@@ -177,7 +178,7 @@ def from_tensors(
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") -> dict[str, Any]:
-    """``{"a": {"b": x}}`` as ``{"a.b": x}``."""
+    """Flattens ``{"a": {"b": x}}`` to ``{"a.b": x}``."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
@@ -189,7 +190,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") 
 
 
 def unflatten(flat: Mapping[str, Any], *, separator: str = ".") -> Tree:
-    """``{"a.b": x}`` as ``{"a": {"b": x}}``."""
+    """Unflattens ``{"a.b": x}`` to ``{"a": {"b": x}}``."""
     tree: Tree = {}
     for path, value in flat.items():
         *parents, last = path.split(separator)
@@ -201,33 +202,33 @@ def unflatten(flat: Mapping[str, Any], *, separator: str = ".") -> Tree:
 
 
 def tensor_name(path: str) -> str:
-    """The name under which Hugging Face's files hold the parameter at `path`."""
+    """Returns the name of the parameter at `path` in Hugging Face's files."""
     return re.sub(r"\.(kernel|scale|embedding)$", ".weight", path)
 
 
 def _misfits(
     name: str, tensor: StoredTensor | np.ndarray, *, path: str, shape: tuple[int, ...]
 ) -> list[str]:
-    """What is wrong with a tensor that its header tells."""
-    found = []
-    # A view of one number has the shape of the tensor and no contents.
-    given = _transposed(path, np.broadcast_to(0, tensor.shape), out=False).shape
-    if given != shape:
-        found.append(f"{name} gives {given}, expected {shape} in {path}")
+    """Returns the problems of a tensor that its header shows: a wrong shape or type."""
+    problems = []
+    # Transpose a view of one number, which has the tensor's shape but needs no memory.
+    actual = _transposed(path, np.broadcast_to(0, tensor.shape), out=False).shape
+    if actual != shape:
+        problems.append(f"{name} has shape {actual}, expected {shape} in {path}")
     if str(tensor.dtype) not in DTYPES.values():
         known = ", ".join(DTYPES.values())
-        found.append(f"{name} is of type {tensor.dtype}, known: {known}")
-    return found
+        problems.append(f"{name} is of type {tensor.dtype}, known: {known}")
+    return problems
 
 
-def _refuse(source: str | Path, problems: list[str], what: str) -> None:
+def _refuse(source: str | Path, problems: list[str], fault: str) -> None:
     if problems:
-        listed = "; ".join(sorted(problems))
-        raise UsageError(f"{source}: {len(problems)} tensors {what}: {listed}")
+        details = "; ".join(sorted(problems))
+        raise UsageError(f"{source}: {len(problems)} tensors {fault}: {details}")
 
 
 def _converted(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported as not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported as not finite
         return np.array(_transposed(path, value, out=False), dtype=jnp.dtype(dtype), order="C")
 
 
@@ -255,8 +256,11 @@ def _initial(path: str, shape: tuple[int, ...], key: Array) -> Array:
 
 
 def _normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """`jax.random.normal`, from a few lengths, each of which is compiled once: a value does not
-    depend on how many come after it."""
+    """Samples `jax.random.normal`.
+
+    The number of samples is rounded up to a power of two, so that few lengths are compiled. A
+    sample does not depend on how many come after it.
+    """
     size = math.prod(shape)
     length = 1 << max(12, (size - 1).bit_length())
     return jax.random.normal(key, (length,))[:size].reshape(shape)
@@ -272,7 +276,7 @@ def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:
         pinned = f" --revision {revision}" if revision else ""
         raise UsageError(
             f"{repo_id!r}{f' at revision {revision!r}' if revision else ''} cannot be fetched from "
-            f"the Hub. Where there is a network, run: hf download {repo_id}{pinned} --local-dir "
-            "DIR, bring DIR here and pass it instead of the name; 'tiny' comes with Pinxit and "
+            f"the Hub. On a machine with a network, run: hf download {repo_id}{pinned} --local-dir "
+            "DIR. Then copy DIR here and pass it instead of the name. 'tiny' comes with Pinxit and "
             f"needs no network. The cause: {error}"
         ) from error

@@ -1,15 +1,16 @@
 """3x3 convolutions with fewer multiplications, for CPUs.
 
-Two outputs of a filter of three taps take four multiplications, not six (Winograd's minimal
+Two outputs of a filter with three taps need four multiplications instead of six (Winograd's minimal
 filtering; Lavin and Gray 2015, arXiv:1509.09308):
 
     m0 = (x0 - x2) k0        m1 = (x1 + x2) (k0 + k1 + k2) / 2        y0 = m0 + m1 + m2
     m3 = (x1 - x3) k2        m2 = (x2 - x1) (k0 - k1 + k2) / 2        y1 = m1 - m2 - m3
 
-Along both axes, four outputs take 16 instead of 36: with channels, 16 matrix products over all
-tiles of two by two. On a grid whose cells have each been doubled, x1 = x2 and m2 vanishes: nine
-products, straight from the grid before doubling. Strips of the grid go through one by one, small
-enough to stay in the cores' caches. The rounding error is about three times a direct sum's.
+Along both axes, four outputs need 16 multiplications instead of 36. With channels, these are 16
+matrix products over all tiles of two by two outputs. If each cell of the grid is doubled first,
+x1 = x2 and m2 vanishes, so nine products remain, and they are computed from the grid before
+doubling. The grid is processed in strips that are small enough to stay in the cores' caches. The
+rounding error is about three times that of a direct sum.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FEWEST_CHANNELS = 128
-"""With fewer, before or after, the direct convolution is as fast."""
+"""The fewest input and output channels for this method; with fewer, the direct convolution is as
+fast."""
 STRIP = 2**17
-"""Values of the grid in a strip, per core: half a megabyte."""
+"""The number of grid values in a strip, per core: half a megabyte."""
 
 
 def conv3x3(
@@ -36,9 +38,9 @@ def conv3x3(
     *,
     double: bool = False,
 ) -> Float[Array, "b ho wo co"]:
-    """`x` convolved with `kernel`, zeros beyond its border; `double` repeats each cell first.
+    """Convolves `x` with `kernel`, padded with zeros; `double` repeats each cell first.
 
-    Float32 on CPUs takes the way described above where it is the faster one.
+    Float32 on CPUs uses Winograd's method (see the module) where it is faster.
     """
     direct = partial(_direct, double=double)
     if x.dtype != jnp.float32 or min(kernel.shape[2:]) < FEWEST_CHANNELS:
@@ -60,7 +62,10 @@ def _direct(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double: b
 
 
 def _winograd(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double: bool) -> Array:
-    """Each tile gives two by two outputs, from two by two cells or from one that is doubled."""
+    """Convolves strip by strip, in tiles of two by two outputs.
+
+    A tile covers two by two cells of `x`, or with `double` one cell.
+    """
     batch, height, width, channels = x.shape
     side = 1 if double else 2
     rows, columns = (math.ceil(cells / side) for cells in (height, width))
@@ -72,15 +77,15 @@ def _winograd(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double:
     grid = jnp.pad(x, ((0, 0), (1, below), (0, 0), (0, 0)))
     size = (1, side * rows_each + 2, width, channels)
 
-    def strip(place: tuple[Array, Array]) -> Float[Array, "ty 2 tx 2 co"]:
-        image, first = place
+    def strip(index: tuple[Array, Array]) -> Float[Array, "ty 2 tx 2 co"]:
+        image, first = index
         part = jax.lax.dynamic_slice(grid, (image, first * side * rows_each, 0, 0), size)[0]
-        # Padding the columns here, not above, makes XLA copy the strip: a fifth faster.
+        # Padding the columns here instead of above makes XLA copy the strip, and is a fifth faster.
         part = jnp.pad(part, ((0, 0), (1, right), (0, 0)))
         return _tiles(part, factors, double=double) + bias[None, None, None, None]
 
-    places = jnp.array(list(itertools.product(range(batch), range(strips))), jnp.int32)
-    y = jax.lax.map(strip, (places[:, 0], places[:, 1]))
+    indices = jnp.array(list(itertools.product(range(batch), range(strips))), jnp.int32)
+    y = jax.lax.map(strip, (indices[:, 0], indices[:, 1]))
     y = y.reshape(batch, strips * rows_each * 2, columns * 2, -1)
     return y[:, : height * 2 // side, : width * 2 // side]
 
@@ -88,7 +93,7 @@ def _winograd(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double:
 def _tiles(
     part: Float[Array, "h w c"], factors: list[list[Array]], *, double: bool
 ) -> Float[Array, "ty 2 tx 2 co"]:
-    """The outputs of a strip; `part` has one more cell on every side."""
+    """Returns the outputs of a strip; `part` has one more cell on every side."""
     side, taps = (1, 3) if double else (2, 4)
     rows, columns = ((cells - 2) // side for cells in part.shape[:2])
     transform = _doubled_inputs if double else _inputs
@@ -111,19 +116,19 @@ def _inputs(x: list[Array]) -> list[Array]:
 
 
 def _doubled_inputs(x: list[Array]) -> list[Array]:
-    """`_inputs` of (x0, x1, x1, x2), without the third, which is zero."""
+    """Returns `_inputs` of (x0, x1, x1, x2) without the third value, which is zero."""
     return [x[0] - x[1], 2 * x[1], x[1] - x[2]]
 
 
 def _outputs(m: list[Array]) -> list[Array]:
-    """Of four products, or of three where the third vanishes."""
+    """Combines four products, or three if the third vanishes, into two outputs."""
     first, second, *third, last = m
     y0, y1 = first + second, second - last
     return [y0 + third[0], y1 - third[0]] if third else [y0, y1]
 
 
 def _kernel_factors(kernel: Float[Array, "3 3 c co"], *, double: bool) -> list[list[Array]]:
-    """What the transformed inputs are multiplied by, over rows and columns."""
+    """Returns the factors of the transformed inputs, transformed along rows and columns."""
 
     def factors(k0: Array, k1: Array, k2: Array) -> list[Array]:
         outer, middle = (k0 + k2) / 2, k1 / 2

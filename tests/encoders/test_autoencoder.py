@@ -196,5 +196,6 @@ def steepness(images, *, axis: int, lines: list[int]) -> np.ndarray:
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="'sdd' to load; known: tiny, sd, sdxl, none, a directory"):
+    message = r"'sdd' is neither a known name .*; valid: tiny, sd, sdxl, none, a directory"
+    with pytest.raises(ValueError, match=message):
         autoencoder.load_autoencoder("sdd")

@@ -133,8 +133,8 @@ def test_missing_tower_is_named(tmp_path):
     ("make", "words"),
     [
         (lambda: replace(TINY.text, hidden_act="relu"), "hidden_act is 'relu'; known: quick_gelu"),
-        (lambda: replace(TINY.text, num_attention_heads=3), "does not divide by num_attention"),
-        (lambda: replace(TINY.vision, patch_size=3), "does not divide by patch_size 3"),
+        (lambda: replace(TINY.text, num_attention_heads=3), "is not divisible by num_attention"),
+        (lambda: replace(TINY.vision, patch_size=3), "is not divisible by patch_size 3"),
         (lambda: replace(TINY.text, num_hidden_layers=0), "num_hidden_layers is 0"),
         (lambda: ClipConfig(), "needs a text tower"),
         (lambda: ClipConfig.from_json({"model_type": "t5"}), "model_type is 't5'"),

@@ -94,14 +94,14 @@ def test_no_files(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda whole: whole[:-3], "not a whole SentencePiece model: a field of .* cut short"),
-        (lambda whole: whole[:1], "the end of the file cuts a number short"),
+        (lambda whole: whole[:-3], "not a complete SentencePiece model: a field of .* cut short"),
+        (lambda whole: whole[:1], "the file ends in the middle of a number"),
         (lambda whole: b"", "it has no pieces"),
-        (lambda whole: b"\x0f" + whole, "field of unknown kind 7"),
+        (lambda whole: b"\x0f" + whole, "is of unknown kind 7"),
         (lambda whole: b"\xff" * 11 + whole, "the number before byte 10 is too long"),
-        (lambda whole: field(1, 5) + whole, "a number stands where bytes belong"),
-        (lambda whole: field(1, field(2, b"ab")) + whole, "not a whole SentencePiece model"),
-        (lambda whole: field(1, field(1, b"\xff")) + whole, "not a whole SentencePiece model"),
+        (lambda whole: field(1, 5) + whole, "a field that must be bytes is a number"),
+        (lambda whole: field(1, field(2, b"ab")) + whole, "not a complete SentencePiece model"),
+        (lambda whole: field(1, field(1, b"\xff")) + whole, "not a complete SentencePiece model"),
     ],
 )
 def test_a_damaged_model_is_refused(directory, change, words):
@@ -114,13 +114,13 @@ def test_a_damaged_model_is_refused(directory, change, words):
 def test_models_that_are_not_t5s_are_refused(tmp_path):
     path = tmp_path / "spiece.model"
     path.write_bytes(sentencepiece_model(t5_pieces(), algorithm=2))
-    with pytest.raises(ValueError, match="algorithm is 'bpe'; T5 has 'unigram'"):
+    with pytest.raises(ValueError, match="algorithm is 'bpe'; T5 requires 'unigram'"):
         load_t5_tokenizer(tmp_path)
     path.write_bytes(sentencepiece_model(t5_pieces()[1:]))
     with pytest.raises(ValueError, match=r"the vocabulary lacks \['<pad>'\]"):
         load_t5_tokenizer(tmp_path)
     path.write_bytes(sentencepiece_model([entry for entry in t5_pieces() if entry[2] != 2]))
-    with pytest.raises(ValueError, match="has 0 pieces for the unknown"):
+    with pytest.raises(ValueError, match="has 0 unknown-token pieces"):
         load_t5_tokenizer(tmp_path)
 
 
@@ -129,10 +129,10 @@ def test_a_tokenizer_json_of_another_kind_is_refused(tokenizer, tmp_path):
     other.mkdir()
     value = json.loads(tokenizer.to_str())
     (other / "tokenizer.json").write_text(json.dumps(value | {"post_processor": None}))
-    with pytest.raises(ValueError, match="does not append '</s>' to a row"):
+    with pytest.raises(ValueError, match="does not append '</s>' to a caption's tokens"):
         load_t5_tokenizer(other)
     Tokenizer.from_str('{"model": {"type": "BPE", "vocab": {}, "merges": []}}').save(
         str(other / "tokenizer.json")
     )
-    with pytest.raises(ValueError, match="the model's type is 'BPE'; T5 has 'Unigram'"):
+    with pytest.raises(ValueError, match="the model's type is 'BPE'; T5 requires 'Unigram'"):
         load_t5_tokenizer(other)

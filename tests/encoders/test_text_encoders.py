@@ -142,7 +142,7 @@ def test_wrong_files_are_named(bundle, tmp_path):
         load_clip_tokenizer(tmp_path)
     (tmp_path / "vocab.json").symlink_to(bundle / "tokenizer" / "vocab.json")
     (tmp_path / "merges.txt").write_text("#version: 0.2\nzq xj\n")
-    with pytest.raises(ValueError, match=r"merges.txt line 2: 'zq xj' joins what"):
+    with pytest.raises(ValueError, match=r"merges.txt line 2: 'zq xj' joins tokens that are not"):
         load_clip_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
     with pytest.raises(ValueError, match="bos_token is '<s>'"):
@@ -152,13 +152,15 @@ def test_wrong_files_are_named(bundle, tmp_path):
 def test_a_tokenizer_larger_than_the_tower_is_refused(encoder, bundle):
     tokenizer, _ = load_clip_tokenizer(bundle / "tokenizer")
     small = ClipConfig(text=ClipTextConfig(vocab_size=100))
-    with pytest.raises(ValueError, match="has 560 tokens, the text tower knows 100"):
+    with pytest.raises(ValueError, match="has 560 tokens, but the text tower only 100"):
         ClipTextEncoder(tokenizer, small, params={}, max_tokens=16)
 
 
 def test_unknown_names_list_the_known():
-    known = r"known: tiny, clip, t5, clip\+t5, a directory"
-    with pytest.raises(ValueError, match=f"'clpi' to load; {known}"):
+    known = r"valid: tiny, clip, t5, clip\+t5, a directory"
+    with pytest.raises(
+        ValueError, match=f"'clpi' is neither a known name nor a directory; {known}"
+    ):
         load_text_encoder("clpi")
 
 
@@ -342,20 +344,21 @@ def test_impossible_settings_are_refused(t5_directory, options, words):
 
 def test_the_length_of_clip_is_its_own(bundle):
     assert load_text_encoder(bundle, max_tokens=16).max_tokens == 16
-    with pytest.raises(ValueError, match="max_tokens: 12 is not this CLIP's; valid: 16"):
+    message = "max_tokens: 12 is not the number of positions of this CLIP; valid: 16"
+    with pytest.raises(ValueError, match=message):
         load_text_encoder(bundle, max_tokens=12)
 
 
 @pytest.mark.parametrize("source", ["clip+", "+t5", "clip+t5+t5"])
 def test_more_or_less_than_two_are_refused(source):
-    with pytest.raises(ValueError, match=r"is not one encoder or two; valid: A\+B"):
+    with pytest.raises(ValueError, match=r"is not a pair of encoders; valid: A\+B"):
         load_text_encoder(source)
 
 
 def test_an_unknown_architecture_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "umt5"}')
     known = "valid: clip, clip_text_model, t5"
-    with pytest.raises(ValueError, match=f"unknown architecture, model_type is 'umt5'; {known}"):
+    with pytest.raises(ValueError, match=f"unknown architecture .model_type is 'umt5'.; {known}"):
         load_text_encoder(tmp_path)
     for i, suffix in enumerate(("", "_2")):
         (tmp_path / f"text_encoder{suffix}").mkdir()
@@ -380,5 +383,5 @@ def test_a_t5_tokenizer_larger_than_the_embedding_is_refused_unread(t5_directory
     (tmp_path / "spiece.model").symlink_to(t5_directory / "spiece.model")
     value = weights.read_config(t5_directory / "config.json") | {"vocab_size": 100}
     (tmp_path / "config.json").write_text(json.dumps(value))
-    with pytest.raises(ValueError, match="has 140 tokens, the text tower knows 100"):
+    with pytest.raises(ValueError, match="has 140 tokens, but the text tower only 100"):
         load_text_encoder(tmp_path)

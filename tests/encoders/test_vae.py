@@ -152,7 +152,7 @@ def test_bfloat16_parameters_give_bfloat16_activations(tmp_path):
 
 
 def test_image_size_must_divide():
-    with pytest.raises(ValueError, match="9x9 does not divide by the autoencoder's factor 2"):
+    with pytest.raises(ValueError, match="9x9 is not divisible by the autoencoder's factor 2"):
         vae.encode_moments(
             vae.init_vae(TINY, jax.random.key(0)), TINY, np.zeros((1, 9, 9, 3), np.float32)
         )

@@ -86,7 +86,7 @@ def test_what_was_compiled_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_worker_that_fails_is_told_by_its_last_words(cache: Path):
     config = replace(mock(), vae="nobody/knows").resolved()
-    with pytest.raises(UsageError, match=r"^vae: 'nobody/knows' is not known without its weights"):
+    with pytest.raises(UsageError, match=r"^vae: 'nobody/knows' is neither a known name nor a dir"):
         compile_step(config, "here")
     with pytest.raises(UsageError, match="target"):
         compile_step(config, "nowhere")

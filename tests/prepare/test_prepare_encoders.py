@@ -51,10 +51,10 @@ def words(pictures: Path, out: Path, bundle: Path, *more: object) -> list[str]:
         (["--image_size", 17], "image_size: 17 is not divisible by the autoencoder's factor"),
         (["--images.buckets", "16", "16", "18", "15"], "images.buckets: "),
         (["--image_size", 15, "--images.bucket_step", 5], "images.bucket_step: 5 is not divisible"),
-        (["--vae", "nowhere/"], "there is no 'nowhere/' to load"),
+        (["--vae", "nowhere/"], "'nowhere/' is neither a known name nor a directory"),
         (["--vae", "EMPTY"], "config.json"),
         (["--vae", "BARE"], "diffusion_pytorch_model.safetensors"),
-        (["--store_text", 1, "--text_encoder", "nowhere/"], "there is no 'nowhere/' to load"),
+        (["--store_text", 1, "--text_encoder", "nowhere/"], "'nowhere/' is neither a known name"),
     ],
 )
 def test_what_would_fail_after_all_fetching_fails_before(

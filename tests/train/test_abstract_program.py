@@ -86,7 +86,7 @@ def test_directories_are_read_and_unknown_names_refused(bundle: Path):
         abstract_text_encoder("nobody/knows")
     with pytest.raises(UsageError, match=r"vae: 'nobody/knows'.*sdxl"):
         abstract_autoencoder("nobody/knows")
-    with pytest.raises(UsageError, match="not one encoder or two"):
+    with pytest.raises(UsageError, match="not a pair of encoders"):
         abstract_text_encoder("clip+t5+clip")
 
 

@@ -103,7 +103,7 @@ def test_chunks_of_the_encoders_divide_the_batch():
 
 def test_advice_that_cannot_be_had_does_not_hide_the_error():
     def unknown(config: TrainConfig) -> int:
-        raise UsageError("text_encoder", "owner/repo", problem="not known without its weights")
+        raise UsageError("text_encoder", "owner/repo", problem="neither a known name nor a file")
 
     said = memory_advice(out_of_memory(TPU), CONFIG, measure=unknown)
     assert said.startswith("out of memory: RESOURCE_EXHAUSTED") and "(22.65G)" in said
