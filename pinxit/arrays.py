@@ -1,6 +1,6 @@
-"""The glossary: axis letters, the records that cross module borders, the protocols at the seams.
+"""The axis letters, records of arrays and protocols that the whole package uses.
 
-One legend serves the whole package. A shape such as ``Float[Array, "b h w c"]`` reads:
+The letters in a shape such as ``Float[Array, "b h w c"]`` mean:
 
 ===== =====================================================
 ``b`` batch
@@ -34,20 +34,20 @@ T = TypeVar("T")
 
 
 def to_pixels(images: ArrayLike) -> ArrayLike:
-    """Images of bytes as float32 in [-1, 1], which models read."""
+    """Converts uint8 images to float32 in [-1, 1], the input of models."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(images: ArrayLike) -> np.ndarray:
-    """Images in [-1, 1] as bytes."""
+    """Converts images in [-1, 1] to uint8; values outside are clipped."""
     return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def pytree(cls: type[T]) -> type[T]:
-    """Makes a dataclass of arrays a pytree.
+    """Registers a dataclass of arrays as a pytree.
 
-    What `jax.tree.map` and the compiler put in the arrays' places (shapes, shardings) is not
-    checked against the fields' types.
+    `jax.tree.map` and the compiler may replace the arrays by other values (shapes, shardings), so
+    unflattening does not check the fields' types.
     """
     keys = [jax.tree_util.GetAttrKey(f.name) for f in fields(cls)]  # type: ignore[arg-type]
 
@@ -67,44 +67,47 @@ def pytree(cls: type[T]) -> type[T]:
 @pytree
 @dataclass(frozen=True)
 class Conditioning:
-    """What the model is told about the picture: text tokens, which are real, a pooled vector."""
+    """The encoded caption of a picture: text tokens, their mask, and perhaps a pooled vector."""
 
     tokens: Float[ArrayLike, "b l e"]
-    """Last hidden state of the text encoder."""
+    """The last hidden states of the text encoder."""
     mask: Bool[ArrayLike, "b l"]
-    """True from the first token (BOS) to the last real one (EOS); padding is False."""
+    """True from a row's first token to its end-of-text token; padding is False."""
     pooled: Float[ArrayLike, "b p"] | None = None
-    """One vector per caption, where the encoder has one."""
+    """One vector per caption, or None if the encoder has none."""
 
 
 @pytree
 @dataclass(frozen=True)
 class Batch:
-    """One training batch, as an `Objective` sees it."""
+    """One training batch, the input of an `Objective`."""
 
     latents: Float[ArrayLike, "b h w c"]
     """Clean, normalised latents (or pixels in [-1, 1])."""
     conditioning: Conditioning
     index: Int[ArrayLike, " b"]
-    """Position of each sample in the run's order of samples; randomness is folded with it."""
+    """The position of each sample in the run's order of samples. Random keys are folded with it."""
     null: Conditioning
     """The encoded empty prompt, with ``b = 1``."""
 
 
 @dataclass(frozen=True)
 class LatentStats:
-    """From raw latents (the autoencoder's) to latents (the model's): ``(raw - shift) * scale``."""
+    """The normalisation and shape of latents: ``latents = (raw - shift) * scale``.
+
+    Raw latents are those of the autoencoder, and latents are those of the model.
+    """
 
     scale: float = 1.0
     shift: float = 0.0
     channels: int = 4
     downsample: int = 8
-    """Image pixels per latent cell, along one side."""
+    """The number of image pixels along a side of one latent cell."""
 
 
 @runtime_checkable
 class VelocityFn(Protocol):
-    """The seam between model, guidance and solver."""
+    """The interface between model, guidance and solver: predicts the velocity at `x_t` and `t`."""
 
     def __call__(
         self,
@@ -116,23 +119,24 @@ class VelocityFn(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """The seam between model and training. It owns noise, time and caption dropout.
+    """The interface between model and training. It samples noise, times and caption dropout.
 
-    It is a frozen dataclass whose fields are its settings.
+    An objective is a frozen dataclass whose fields are its settings.
     """
 
     @property
     def caption_dropout(self) -> float:
-        """Share of samples that are trained without their caption; advice on guidance reads it."""
+        """The fraction of samples that are trained without their caption, for guidance advice."""
         ...
 
     def loss(
         self, model: VelocityFn, batch: Batch, *, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Mean loss over the batch, and metrics; `key` is already folded with the step.
+        """Returns the mean loss over the batch, and metrics; `key` is already folded with the step.
 
-        The metrics may be empty. Scalars are averaged over batches and arrays are added; a pair
-        ``x_sum``, ``x_count`` becomes ``x``. Known names: ``loss_of_zero``, ``loss_by_t``.
+        The metrics may be empty. Over several batches, scalars are averaged and arrays are added.
+        Then each pair ``x_sum``, ``x_count`` becomes the quotient ``x``. The names ``loss_of_zero``
+        and ``loss_by_t`` have a meaning for reports (see `FlowMatching.loss`).
         """
         ...
 
@@ -145,13 +149,16 @@ class Objective(Protocol):
         noise: Float[Array, "b h w c"],
         t: Float[Array, " b"],
     ) -> Float[Array, " b"]:
-        """Each sample's loss at given noise and time, without dropout, for validation."""
+        """Returns each sample's loss at this noise and time, without dropout, for validation."""
         ...
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Captions to `Conditioning`, in two halves so that the second can run inside a jitted step."""
+    """Encodes captions to a `Conditioning` in two steps: `tokenize` on the host, then `apply`.
+
+    `apply` can run inside a jitted training step.
+    """
 
     kind: str
     """A short name for messages, such as "t5"."""
@@ -160,14 +167,15 @@ class TextEncoder(Protocol):
     width: int
     """The width ``e`` of a token's features."""
     params: Any
-    """Frozen weights, a pytree: an argument of `apply`, never closed over by a jitted function."""
+    """The frozen weights as a pytree. They are passed to `apply`, so that no jitted function
+    contains them as constants."""
     cacheable: bool
-    """Whether embeddings are computed once and stored, or again in every step. CLIP's are large
-    beside a latent and cheap to make; those of the larger T5s are costly, so worth storing."""
+    """Whether embeddings are computed once and stored (True) or computed in every step. CLIP's are
+    larger than a latent and cheap to compute. Those of the larger T5s are expensive to compute."""
 
     @property
     def parts(self) -> tuple[TextEncoder, ...]:
-        """The encoders that it joins; ``(self,)`` for a single one."""
+        """The encoders that are joined in this one, or ``(self,)`` for a single encoder."""
         ...
 
     def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
@@ -175,22 +183,24 @@ class TextEncoder(Protocol):
         ...
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Tells which captions have more tokens than are read."""
+        """Returns, for each caption, whether it has more than `max_tokens` tokens."""
         ...
 
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Returns the conditioning of rows of ids. Rows may be shorter than `max_tokens`, where the
-        masks of all leave out the last columns. Pure and jittable."""
+        """Returns the conditioning of rows of token ids. Pure and jittable.
+
+        Rows may be shorter than `max_tokens` if the omitted columns are padding in all rows.
+        """
         ...
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
-        """Returns `apply` of the captions' tokens, jitted."""
+        """Tokenises captions and returns their conditioning; uses a jitted `apply`."""
         ...
 
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Images in [-1, 1] to normalised latents and back; also the identity, for pixel models."""
+    """Maps images in [-1, 1] to normalised latents and back. The identity serves pixel models."""
 
     stats: LatentStats
     params: Any
@@ -198,13 +208,16 @@ class Autoencoder(Protocol):
     def encode(
         self, params: Any, images: Float[ArrayLike, "b hi wi 3"], *, key: Array | None = None
     ) -> Float[Array, "b h w c"]:
-        """Normalised latents: the posterior's mean, or a sample given `key`. Pure and jittable."""
+        """Returns normalised latents: the posterior's mean, or with a `key` a sample from it.
+
+        Pure and jittable.
+        """
         ...
 
     def decode(
         self, params: Any, latents: Float[ArrayLike, "b h w c"]
     ) -> Float[Array, "b hi wi 3"]:
-        """Images in [-1, 1], not clipped. Pure and jittable."""
+        """Returns images with values in about [-1, 1], not clipped. Pure and jittable."""
         ...
 
 
@@ -213,7 +226,7 @@ class Example:
     """One row of a dataset before encoding."""
 
     image: np.ndarray
-    """uint8, (height, width, 3)."""
+    """The image as uint8, of shape (height, width, 3)."""
     caption: str
     attributes: dict[str, str] = field(default_factory=dict)
-    """Known facts about the image (scenes only)."""
+    """The known attributes of the image (scenes only)."""

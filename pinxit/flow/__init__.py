@@ -1,1 +1,1 @@
-"""Flow matching, free of any model: path, time, objective, guidance and solvers."""
+"""Flow matching, independent of any model: path, time, objective, guidance and solvers."""

@@ -1,13 +1,13 @@
-"""Classifier-free guidance: away from what the empty prompt would draw.
+"""Classifier-free guidance: moves the prediction for a prompt away from that for the empty prompt.
 
 ::
 
     guided = null + scale * (conditional - null)
 
-(Ho & Salimans 2022, arXiv:2207.12598); ``scale = 1`` is off. It may be limited to an interval of
-times (Kynkäänniemi et al. 2024, arXiv:2404.07724), and CFG-Zero* (Fan et al. 2025,
-arXiv:2503.18886) first scales the null velocity to fit the conditional one and holds still at the
-very start.
+(Ho & Salimans 2022, arXiv:2207.12598); ``scale = 1`` turns it off. It may be limited to an interval
+of times (Kynkäänniemi et al. 2024, arXiv:2404.07724). CFG-Zero* (Fan et al. 2025, arXiv:2503.18886)
+first scales the null velocity to fit the conditional one, and sets the velocity to zero at the
+start of sampling.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from pinxit.config import UsageError
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly, and when, to follow the prompt."""
+    """The strength of guidance and the times at which it is applied."""
 
     scale: float = 4.0
-    """1 is off; larger follows the prompt more closely, at the price of variety."""
+    """The strength of guidance; 1 turns it off. With larger values pictures follow the prompt more
+    closely, but vary less."""
     interval: tuple[float, float] = (0.0, 1.0)
-    """Times in which guidance acts, ends included; outside, one plain evaluation is made."""
+    """The times at which guidance is applied, both ends included. At other times the velocity is
+    evaluated once, without guidance."""
     zero_star: bool = False
     """CFG-Zero*: multiply the null velocity by ``<conditional, null> / |null|^2``."""
     zero_init: float = 0.0
-    """CFG-Zero*: zero velocity for ``t > 1 - zero_init``; 0.04 skips the first of 25 steps."""
+    """CFG-Zero*: set the velocity to zero for ``t > 1 - zero_init``; 0.04 skips the first of 25
+    steps."""
 
     def __post_init__(self) -> None:
         low, high = self.interval
@@ -49,9 +52,10 @@ class Guidance:
 
 
 def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> VelocityFn:
-    """`velocity_fn` with guidance: one evaluation of a doubled batch, or a plain one where off.
+    """Returns `velocity_fn` with guidance.
 
-    `null` has one row, or one per sample (a negative prompt).
+    Guidance evaluates a batch of twice the size. Where it is off, the batch itself is evaluated.
+    `null` is the encoded empty or negative prompt, with one row, or with one row per sample.
     """
 
     def both(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
@@ -70,7 +74,7 @@ def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> V
             plain = velocity_fn(x_t, t, conditioning)
             return jnp.where(inside[:, None, None, None], both(x_t, t, conditioning), plain)
 
-        # A solver gives every sample the same time, so one of the first two branches is taken.
+        # All samples have the same time in a solver, so it takes one of the first two branches.
         branch = jnp.where(jnp.all(inside), 0, jnp.where(jnp.any(inside), 2, 1))
         plain = [lambda: both(x_t, t, conditioning), lambda: velocity_fn(x_t, t, conditioning)]
         return jax.lax.switch(branch, [*plain, mixed])
@@ -82,13 +86,13 @@ def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> V
     if guidance.zero_init == 0:
         return guided_fn
 
-    def still_at_first(
+    def zero_at_start(
         x_t: Float[Array, "b h w c"], t: Float[Array, " b"], conditioning: Conditioning
     ) -> Float[Array, "b h w c"]:
         moving = (t <= 1 - guidance.zero_init)[:, None, None, None]
         return jnp.where(moving, guided_fn(x_t, t, conditioning), 0.0)
 
-    return still_at_first
+    return zero_at_start
 
 
 def _twice(x: Array) -> Array:

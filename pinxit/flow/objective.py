@@ -1,12 +1,12 @@
-"""Flow matching: at a random point of a random path, predict the path's velocity.
+"""Flow matching: the model predicts the velocity of a random path at a random time.
 
 ::
 
     loss = mean of |model(x_t, t, conditioning) - (noise - latents)|^2
 
-over elements, then over samples (Lipman et al. 2022, arXiv:2210.02747). The objective owns noise,
-time and caption dropout. Each sample's draws depend on the key and the sample's index alone, so the
-result is the same however a batch is cut.
+over elements, then over samples (Lipman et al. 2022, arXiv:2210.02747). The objective samples
+noise, times and caption dropout. The random values of a sample depend only on the key and the
+sample's index, so they are the same however samples are divided into batches.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class FlowMatching:
 
     time: TimeSampling = field(default_factory=TimeSampling)
     caption_dropout: float = 0.1
-    """Share of samples whose caption is replaced by the empty one, for classifier-free guidance."""
+    """The fraction of samples whose caption is replaced by the empty one, for classifier-free
+    guidance."""
     bins: int = 10
-    """Equal bins of time in which the loss is reported."""
+    """The number of equal bins of time for which the loss is reported."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.caption_dropout <= 1:
@@ -44,11 +45,11 @@ class FlowMatching:
     def loss(
         self, model: VelocityFn, batch: Batch, *, key: Array
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Mean loss, and metrics.
+        """Returns the mean loss, and metrics.
 
-        ``loss_of_zero`` is what predicting zero everywhere would have: what there is to learn.
-        ``loss_by_t_sum`` and ``loss_by_t_count`` hold, per bin of time, the sum of the samples'
-        losses and their number: add them over batches, then divide.
+        ``loss_of_zero`` is the loss of a model that always predicts zero, as a reference.
+        ``loss_by_t_sum`` and ``loss_by_t_count`` are the sum of the samples' losses and the number
+        of samples in each bin of time. To get the loss by time, add both over batches, then divide.
         """
         latents = jnp.asarray(batch.latents, jnp.float32)
         noise, t, dropped = self.draw(key, batch)
@@ -73,14 +74,14 @@ class FlowMatching:
         noise: Float[Array, "b h w c"],
         t: Float[Array, " b"],
     ) -> Float[Array, " b"]:
-        """Mean squared error of each sample's velocity."""
+        """Returns the mean squared error of each sample's velocity."""
         error = velocity_error(model, latents, conditioning, noise=noise, t=t)
         return jnp.mean(jnp.square(error), axis=(1, 2, 3))
 
     def draw(
         self, key: Array, batch: Batch
     ) -> tuple[Float[Array, "b h w c"], Float[Array, " b"], Bool[Array, " b"]]:
-        """Noise, time and whether the caption is dropped, for each sample of the batch."""
+        """Samples noise, time and whether the caption is dropped for each sample of the batch."""
         shape = batch.latents.shape[1:]
 
         def one(index: Array) -> tuple[Array, Array, Array]:
@@ -102,7 +103,7 @@ def velocity_error(
     noise: Float[Array, "b h w c"],
     t: Float[Array, " b"],
 ) -> Float[Array, "b h w c"]:
-    """The predicted velocity minus the path's, in float32."""
+    """Returns the predicted velocity minus the velocity of the path, in float32."""
     predicted = model(interpolate(latents, noise, t), t, conditioning)
     return predicted.astype(jnp.float32) - velocity(latents, noise)
 
@@ -110,15 +111,15 @@ def velocity_error(
 def drop_captions(
     conditioning: Conditioning, null: Conditioning, dropped: Bool[Array, " b"]
 ) -> Conditioning:
-    """`conditioning`, with the rows where `dropped` is true replaced by `null`'s one row."""
+    """Replaces the rows of `conditioning` where `dropped` is True by the only row of `null`."""
 
-    def choose(kept: ArrayLike, empty: ArrayLike) -> Array:
-        kept = jnp.asarray(kept)
-        rows = jnp.expand_dims(dropped, tuple(range(1, kept.ndim)))
-        return jnp.where(rows, jnp.asarray(empty, kept.dtype), kept)
+    def choose(captions: ArrayLike, empty: ArrayLike) -> Array:
+        captions = jnp.asarray(captions)
+        rows = jnp.expand_dims(dropped, tuple(range(1, captions.ndim)))
+        return jnp.where(rows, jnp.asarray(empty, captions.dtype), captions)
 
     return jax.tree.map(choose, conditioning, null)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"flow_matching": FlowMatching}
-"""Objectives by the name that ``--objective`` takes and a run's config.json has."""
+"""The objectives by the names that ``--objective`` accepts and a run's config.json contains."""

@@ -1,16 +1,16 @@
-"""From noise to latents: numerical solutions of ``dx / dt = velocity(x, t)`` from t = 1 down to 0.
+"""Solvers of ``dx / dt = velocity(x, t)`` from t = 1 (noise) down to t = 0 (latents).
 
-Every solver visits the given times in order and is one `jax.lax.scan` over evaluations of the
+Every solver visits a list of times in order, in one `jax.lax.scan` over evaluations of the
 velocity, so the network is compiled once. With step ``h = t_next - t`` (negative) and
 ``v = velocity(x, t)``:
 
 - euler: ``x + h v``
 - heun: ``x + h (v + velocity(x + h v, t_next)) / 2``; a step that ends at 0 is an Euler step
 - midpoint: ``x + h velocity(x + h v / 2, t + h / 2)``
-- dpmpp_2m (Lu et al. 2022, arXiv:2211.01095, for the straight path): with the predicted latents
-  ``D = x - t v``, ``x_next = r x + (1 - r) (D + c (D - D_previous))``, ``r = t_next / t``, where
-  ``c`` is half the ratio of this step to the last in ``log((1 - t) / t)``. Where either is infinite
-  (at times 1 and 0), c = 0.
+- dpmpp_2m (Lu et al. 2022, arXiv:2211.01095, for the straight path):
+  ``r x + (1 - r) (D + c (D - D_previous))`` with ``r = t_next / t`` and the predicted latents
+  ``D = x - t v``. ``c`` is half the ratio of this step to the previous one, both measured in
+  ``log((1 - t) / t)``. If either is infinite (at times 1 and 0), c = 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pinxit.config import UsageError
 
 @runtime_checkable
 class Solver(Protocol):
-    """Latents at the last of `times`, from `x` at the first."""
+    """Integrates from `x` at the first of `times`; returns the latents at the last."""
 
     def __call__(
         self,
@@ -44,7 +44,7 @@ def euler(
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
 ) -> Float[Array, "b h w c"]:
-    """First order, one evaluation a step."""
+    """Solves with Euler's method: first order, one evaluation per step."""
     times = jnp.asarray(times, x.dtype)
 
     def step(x: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
@@ -60,7 +60,7 @@ def heun(
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
 ) -> Float[Array, "b h w c"]:
-    """Second order, two evaluations a step, one in the last."""
+    """Solves with Heun's method: second order, two evaluations per step, one in the last step."""
     times = jnp.asarray(times, x.dtype)
     stages = _two_stages(times, reach=1.0)
     stages = jax.tree.map(lambda column: column[:-1], stages)
@@ -73,7 +73,7 @@ def midpoint(
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
 ) -> Float[Array, "b h w c"]:
-    """Second order, two evaluations a step."""
+    """Solves with the midpoint method: second order, two evaluations per step."""
     stages = _two_stages(jnp.asarray(times, x.dtype), reach=0.5)
     return _run_stages(velocity_fn, x, stages, conditioning, weight=1.0)
 
@@ -84,7 +84,10 @@ def dpmpp_2m(
     times: Float[ArrayLike, " s"],
     conditioning: Conditioning,
 ) -> Float[Array, "b h w c"]:
-    """Second order, one evaluation a step: extrapolates the latents predicted in the last."""
+    """Solves with DPM-Solver++(2M): second order, one evaluation per step.
+
+    It extrapolates from the latents that the previous step predicted.
+    """
     times = jnp.asarray(times, x.dtype)
     log_ratio = jnp.log1p(-times) - jnp.log(times)
     h = jnp.diff(log_ratio)
@@ -96,9 +99,9 @@ def dpmpp_2m(
         carry: tuple[Array, Array], row: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], None]:
         x, previous = carry
-        t, keep, slope = row
+        t, ratio, slope = row
         latents = x - t * velocity_fn(x, _fill(t, x), conditioning)
-        x = keep * x + (1 - keep) * (latents + slope * (latents - previous))
+        x = ratio * x + (1 - ratio) * (latents + slope * (latents - previous))
         return (x, latents), None
 
     rows = (times[:-1], times[1:] / times[:-1], slope)
@@ -106,13 +109,17 @@ def dpmpp_2m(
 
 
 def _two_stages(times: Float[Array, " s"], reach: float) -> tuple[Array, ...]:
-    """Rows (second stage or not, time, step): each step's start and a point within."""
+    """Returns columns with two rows per step, one per stage.
+
+    The columns are whether it is the second stage, the time of its evaluation, and the length by
+    which it moves from the step's start. The second stage evaluates at `reach` of the step.
+    """
     count = times.size - 1
     second = jnp.tile(jnp.asarray([False, True]), count)
     h = jnp.repeat(jnp.diff(times), 2)
     t = jnp.repeat(times[:-1], 2) + jnp.where(second, reach * h, 0.0)
-    first_length = jnp.where(second, h, reach * h)
-    return second, t, first_length
+    length = jnp.where(second, h, reach * h)
+    return second, t, length
 
 
 def _run_stages(
@@ -123,7 +130,7 @@ def _run_stages(
     *,
     weight: float,
 ) -> Float[Array, "b h w c"]:
-    """Two-stage Runge-Kutta; `weight` is the second velocity's share of the whole step."""
+    """Runs a two-stage Runge-Kutta method; `weight` is the second velocity's weight in a step."""
 
     def evaluate(
         carry: tuple[Array, ...], row: tuple[Array, ...]
@@ -150,11 +157,11 @@ SOLVERS: dict[str, Solver] = {
     "midpoint": midpoint,
     "dpmpp_2m": dpmpp_2m,
 }
-"""Solvers by name."""
+"""The solvers by name."""
 
 
 def get_solver(name: str) -> Solver:
-    """The solver called `name`."""
+    """Returns the solver called `name`; raises `UsageError` if there is none."""
     if name not in SOLVERS:
         raise UsageError(f"solver: unknown {name!r}; known: {', '.join(SOLVERS)}")
     return SOLVERS[name]

@@ -1,8 +1,8 @@
-"""Times: how training draws them, and which ones sampling visits.
+"""The times that training samples, and the times that a solver visits.
 
-Training draws ``t = sigmoid(mean + std * normal)`` (logit-normal, Esser et al. 2024,
-arXiv:2403.03206) or uniformly. Both training and sampling may shift times towards the noise, as
-larger pictures need::
+Training samples ``t = sigmoid(mean + std * normal)`` (logit-normal, Esser et al. 2024,
+arXiv:2403.03206) or t from a uniform distribution. Training and sampling may both shift times
+towards the noise, which larger pictures need::
 
     shifted = shift * t / (1 + (shift - 1) * t)
 """
@@ -24,7 +24,7 @@ def shift_time(t: np.ndarray, shift: float) -> np.ndarray: ...
 @overload
 def shift_time(t: Array, shift: float) -> Array: ...
 def shift_time(t: Array | np.ndarray, shift: float) -> Array | np.ndarray:
-    """`t` moved towards 1 for ``shift > 1``; 0 and 1 stay where they are."""
+    """Shifts `t` towards 1 if ``shift > 1``, and towards 0 if it is less; 0 and 1 do not move."""
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -34,11 +34,12 @@ class TimeSampling:
 
     distribution: Literal["logit_normal", "uniform"] = "logit_normal"
     mean: float = 0.0
-    """Mean of the normal inside the sigmoid; positive means noisier. Ignored when uniform."""
+    """The mean of the normal inside the sigmoid. A positive mean gives noisier times. "uniform"
+    ignores it."""
     std: float = 1.0
-    """Standard deviation of the normal inside the sigmoid. Ignored when uniform."""
+    """The standard deviation of the normal inside the sigmoid. "uniform" ignores it."""
     shift: float = 1.0
-    """See `shift_time`."""
+    """The shift of times towards the noise; 1 is none (see `shift_time`)."""
 
     def __post_init__(self) -> None:
         known = ("logit_normal", "uniform")
@@ -53,7 +54,7 @@ class TimeSampling:
                 )
 
     def sample(self, key: Array, shape: tuple[int, ...] = ()) -> Float[Array, "*shape"]:
-        """Times of `shape`, strictly inside (0, 1) up to rounding."""
+        """Samples times of `shape`, strictly inside (0, 1) up to rounding."""
         if self.distribution == "uniform":
             t = jax.random.uniform(key, shape)
         else:
@@ -69,7 +70,7 @@ def _check_steps(steps: int, shift: float) -> None:
 
 
 def time_grid(steps: int, *, shift: float = 1.0) -> Float[np.ndarray, " s"]:
-    """``steps + 1`` times from 1 down to 0, evenly spaced before the shift."""
+    """Returns ``steps + 1`` times from 1 down to 0, which are evenly spaced before the shift."""
     _check_steps(steps, shift)
     return shift_time(np.linspace(1.0, 0.0, steps + 1), shift).astype(np.float32)
 
@@ -77,10 +78,10 @@ def time_grid(steps: int, *, shift: float = 1.0) -> Float[np.ndarray, " s"]:
 def diffusers_sigmas(
     steps: int, *, shift: float = 1.0, num_train_timesteps: int = 1000
 ) -> Float[np.ndarray, " s"]:
-    """The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, its final 0 included.
+    """Returns the times of diffusers' `FlowMatchEulerDiscreteScheduler`, with the final 0.
 
-    Its range ends at the already shifted ``1 / num_train_timesteps`` and is shifted once more, so
-    the last step is almost empty: n steps here do the work of n - 1.
+    The grid before that 0 ends at ``1 / num_train_timesteps``, shifted twice. So the last step to 0
+    is tiny, and n steps here have the effect of n - 1.
     """
     _check_steps(steps, shift)
     lowest = shift_time(np.ones(1, np.float32) / np.float32(num_train_timesteps), shift)
