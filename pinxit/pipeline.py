@@ -90,7 +90,7 @@ class ImageDecoder:
 
 
 class TextToImage:
-    """A trained model with everything it needs to draw."""
+    """A trained model with the encoders and settings that it needs to draw pictures."""
 
     def __init__(
         self,
@@ -156,18 +156,19 @@ class TextToImage:
         unit = grid.unit
         for side in (width, height):
             if grid.misfits([(side, side)]):
-                around = sorted({max(unit, side // unit * unit), (side // unit + 1) * unit})
+                nearest = sorted({max(unit, side // unit * unit), (side // unit + 1) * unit})
+                examples = " and ".join(map(str, nearest))
                 raise UsageError(
                     "size",
                     side,
                     problem=f"not a multiple of {grid}",
-                    valid=["multiples of it, such as", *around] if unit > 1 else "at least 1",
+                    valid=f"multiples of it, such as {examples}" if unit > 1 else "at least 1",
                 )
         return height // factor, width // factor, self.autoencoder.stats.channels
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Returns the conditioning of the captions, as host arrays."""
-        # through the host, since the encoder may be on several devices and the model on one
+        # Copied to the host, since the encoder may be on several devices and the model on one.
         return jax.tree.map(np.asarray, self.text_encoder(list(captions)))
 
     def recipe(self, order: Order, picture: int) -> dict[str, Any]:
@@ -264,7 +265,7 @@ class TextToImage:
         scale = float(order.sampling.guidance_scale)
         exposure, done = Exposure(scale, self.stored.details if self.stored else {}), 0
         for latents, count in self._groups(order):
-            # decoded with the padding, so that every group runs the same program
+            # The padding is decoded too, so that every group runs the same program.
             pictures = self._finished(latents, order.output_type)[:count]
             exposure.see(latents[:count], pictures)
             done += count
@@ -316,9 +317,9 @@ class TextToImage:
 
 
 def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
-    """Returns the model of a run, a checkpoint or a release; by default the shipped one.
+    """Loads the model of a run, a checkpoint or a release; by default the shipped one.
 
-    `ema` chooses one of the averages that a run keeps, or "raw", the parameters themselves.
+    `ema` selects one of the averages that a run stores, or "raw" for the parameters themselves.
     """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
@@ -341,7 +342,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
         raise UsageError(
             "checkpoint",
             str(path or stored.name),
-            problem=f"foreign: its parameters do not fit its config ({problems})",
+            problem=f"inconsistent: its parameters do not fit its config ({problems})",
         )
     model = TextToImage(
         jax.tree.map(jnp.asarray, stored.params),

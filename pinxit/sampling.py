@@ -17,9 +17,9 @@ from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 
 SEEDS = 2**32
-"""Upper bound of seeds; a seed is smaller."""
+"""The number of seeds; the largest seed is one less."""
 OUTPUTS = ("pil", "np", "latent")
-"""Output types of `TextToImage.generate`."""
+"""The output types of `TextToImage.generate`."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Sampling:
     solver: str = "euler"
     """The solver: euler, heun, midpoint or dpmpp_2m."""
     shift: float = 1.0
-    """Shift of the time grid; above 1, more steps lie near noise."""
+    """Shift of the time grid; above 1, more of the steps are near the noise."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Times, from 0 (data) to 1 (noise), within which guidance is applied."""
     cfg_zero_star: bool = False
     """CFG-Zero*: scale the null velocity to fit the conditional one."""
     zero_init: float = 0.0
-    """CFG-Zero*: share of the times, at the noisy end, for which the velocity is zero."""
+    """CFG-Zero*: fraction of the times, at the noisy end, at which the velocity is zero."""
 
     def __post_init__(self) -> None:
         positive("steps", self.steps)
@@ -76,7 +76,7 @@ class Sampling:
             if value is None:
                 continue
             if values.setdefault(full, value) != value:
-                raise UsageError(name, value, problem=f"not {full}", valid=[values[full]])
+                raise UsageError(name, value, problem=f"not equal to {full}", valid=[values[full]])
         return replace(self, **typed(Sampling, values))
 
 

@@ -148,7 +148,7 @@ def test_other_sizes_and_parameters(model):
         ({"shift": 0.0}, "shift"),
         ({"seed": -1}, "seed: -1"),
         ({"seed": [1, 2]}, "2 seeds for 1"),
-        ({"size": 18}, r"size: 18 is not a multiple of 4 .* such as, 16, 20"),
+        ({"size": 18}, r"size: 18 is not a multiple of 4 .* such as 16 and 20"),
         ({"output_type": "jpg"}, "pil, np, latent"),
         ({"guidance_interval": (0.5, 0.2)}, "interval"),
         ({"cfg_scale": 1.0, "guidance_scale": 2.0}, "cfg_scale"),
@@ -201,7 +201,7 @@ def test_what_is_not_a_model_is_named(model, tmp_path, toy_encoders):
     config = json.loads((tmp_path / "config.json").read_text())
     config["model"]["hidden_size"] = 32
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="foreign"):
+    with pytest.raises(UsageError, match="inconsistent: its parameters do not fit"):
         load_checkpoint(tmp_path)
     config["format"] = "other"
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -36,9 +36,10 @@ def caption_effect(
     """Yields the loss of the first `rows` examples with and without their captions.
 
     The names are ``conditioning/loss``, ``loss_shuffled`` and ``loss_null`` (the empty caption);
-    ``gain`` and ``gain_error``, as shares of the loss; ``changed``, the share of rows whose
-    shuffled caption is another text; and ``latents/std`` and ``latents/saturated`` of their images.
-    Yields nothing for fewer than `FEWEST` rows.
+    ``gain`` and ``gain_error``, as fractions of the loss; and ``changed``, the fraction of rows
+    whose shuffled caption is another text. For the images of these rows, ``latents/std`` is the
+    standard deviation of the latents, and ``latents/saturated`` is the fraction of pixel values
+    that are 0 or 255. Yields nothing for fewer than `FEWEST` rows.
     """
     positive("rows", rows, minimum=FEWEST)
     model, examples, batch_size = context.model, context.rows, context.batch_size
@@ -51,7 +52,7 @@ def caption_effect(
     encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=min(10, count), seed=seed)
     own, other, null = np.zeros((3, count), np.float64)
-    sums, ends, colours = np.zeros(3), 0, 0
+    sums, saturated, colours = np.zeros(3), 0, 0
     for numbers, batch in numbered_by_shape(first, batch_size):
         count_here = len(batch)
         numbers = padded(numbers, batch_size)
@@ -60,9 +61,9 @@ def caption_effect(
         values = np.asarray(latents, np.float64)[:count_here]
         sums += [values.size, values.sum(), np.square(values).sum()]
         colours += pixels[:count_here].size
-        ends += int(np.isin(pixels[:count_here], (0, 255)).sum())
+        saturated += int(np.isin(pixels[:count_here], (0, 255)).sum())
         for losses, texts in ((own, captions), (other, others), (null, [""] * count)):
-            # a repeated row has one value
+            # A row that the padding repeats gets the same loss each time.
             losses[numbers] = row_losses(
                 model.params,
                 latents,
@@ -81,17 +82,17 @@ def caption_effect(
     yield "conditioning/changed", changed
     mean = sums[1] / sums[0]
     yield "latents/std", math.sqrt(max(0.0, sums[2] / sums[0] - mean**2))
-    yield "latents/saturated", ends / colours
+    yield "latents/saturated", saturated / colours
 
 
 def caption_effect_in_words(values: Mapping[str, float]) -> str:
-    """Returns a line with the share by which captions reduce the loss."""
+    """Returns a line with the relative reduction of the loss by captions."""
     gain, error = values["conditioning/gain"], values["conditioning/gain_error"]
     return f"captions reduce the loss by {100 * gain:.1f} % ± {100 * error:.1f} %"
 
 
 def _gain(own: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Yields the share by which the right captions reduce the loss, and its standard error."""
+    """Yields the relative reduction of the loss by the right captions, and its standard error."""
     difference, scale = other - own, float(other.mean())
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     yield "conditioning/gain", float(difference.mean()) / scale if scale else 0.0
@@ -103,10 +104,10 @@ def shuffled(captions: Sequence[str]) -> list[str]:
     count = len(captions)
     distances = sorted({1, max(1, count // 3), max(1, count // 2)}, reverse=True)
 
-    def turned(distance: int) -> list[str]:
+    def rotated(distance: int) -> list[str]:
         return [captions[(row + distance) % count] for row in range(count)]
 
     def changed(distance: int) -> int:
-        return sum(a != b for a, b in zip(captions, turned(distance), strict=True))
+        return sum(a != b for a, b in zip(captions, rotated(distance), strict=True))
 
-    return turned(max(distances, key=changed))
+    return rotated(max(distances, key=changed))

@@ -24,23 +24,23 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """A model and what it is evaluated on."""
+    """The model, data and settings of an evaluation."""
 
     model: TextToImage
     rows: Examples | Sequence[Example] = ()
-    """Held-out rows; none where there are none or they are not wanted."""
+    """Held-out rows; if empty, nothing is measured on rows."""
     objective: Objective = field(default_factory=FlowMatching)
     """The loss that the model was trained with."""
     batch_size: int = 32
     """Number of pictures or rows that are computed together."""
     prompts: int = 0
-    """Held-out prompts to draw; 0 for none."""
+    """Number of held-out prompts to draw; 0 for none."""
     judge: Judge | None = None
-    """Reads the attributes of scenes; None for a model that was trained on other data."""
+    """The judge that reads the attributes of scenes, or None for a model trained on other data."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that differ from the model's own, for `TextToImage.generate`."""
     progress: Callable[[int, int], Any] = lambda done, total: None
-    """Called with (pictures drawn, pictures in all); raises to stop."""
+    """A callback with (pictures drawn, pictures in total); it may raise an exception to stop."""
 
     def __post_init__(self) -> None:
         positive("batch_size", self.batch_size)

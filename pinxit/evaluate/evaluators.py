@@ -1,8 +1,8 @@
 """Evaluators by name: each a generator of ``(name, value)`` over an `EvaluationContext`.
 
-To add one: such a function, and one line in `EVALUATORS`. `pinxit evaluate`, training runs and
-their reports go through `measure` and show whatever values it gives. A value's name has the form
-``group/name`` (or ``group/column/name``: a table with columns); values of one group are shown
+To add one, write such a function, and add one line to `EVALUATORS`. `pinxit evaluate`, training
+runs and their reports call `measure` and show all its values. A value's name has the form
+``group/name``, or ``group/column/name`` for a table with columns. The values of one group are shown
 together. An evaluator that has nothing to measure in a context yields nothing.
 """
 
@@ -22,24 +22,25 @@ Values = Mapping[str, float]
 
 
 def in_words(values: Values) -> str:
-    """Returns the first values, for an evaluator without words of its own."""
+    """Returns a line with the first four values; the default of `Evaluator.words`."""
     shown = [f"{name} {value:.4g}" for name, value in values.items()]
     return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A measurement, and when a training run makes it."""
+    """A measurement, and when and on which parameters a training run makes it."""
 
     measure: Callable[[EvaluationContext], Iterator[tuple[str, float]]]
-    """Yields names and values."""
+    """A generator that yields names and values."""
     mid_run: bool = False
-    """Measured every eval_interval steps as well; otherwise at the end of the run only."""
+    """Whether a run also measures every eval_interval steps, instead of only at its end."""
     parameters: Literal["best", "raw", "each"] = "best"
-    """The parameters a run measures: the best of the averages, the parameters themselves, or both
-    and each average. With "each" a run records the first value alone, as ``group_name/average``."""
+    """The parameters that a run measures: the best average ("best"), the parameters themselves
+    ("raw"), or the parameters and every average ("each"). With "each" a run records only the first
+    value, as ``group_name/average``."""
     words: Callable[[Values], str] = in_words
-    """Says the values in a line."""
+    """A function that returns the values as one line of text."""
 
 
 EVALUATORS: dict[str, Evaluator] = {
@@ -51,11 +52,11 @@ EVALUATORS: dict[str, Evaluator] = {
         caption_effect, mid_run=True, parameters="raw", words=caption_effect_in_words
     ),
 }
-"""Evaluators by the name that ``pinxit evaluate --evaluators`` takes."""
+"""The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 
 
 def evaluators(names: Sequence[str] = ()) -> dict[str, Evaluator]:
-    """Returns the evaluators with these names, all of them without names."""
+    """Returns the evaluators with these names; without names, returns all evaluators."""
     for name in names:
         choice("evaluators", name, EVALUATORS)
     return {name: EVALUATORS[name] for name in names or EVALUATORS}

@@ -1,13 +1,13 @@
 """The judge: a small convolutional classifier that reads a scene's attributes from its picture.
 
 Each attribute (time of day, object, colour, ...) is one softmax over its values. The trunk is a
-stack of stages, each a 3x3 convolution of stride 2 followed by residual 3x3 convolutions, and the
-final grid is flattened (not averaged: *where* something stands is an attribute too) into a
-two-layer head.
+stack of stages, each a 3x3 convolution of stride 2 followed by residual 3x3 convolutions. The final
+grid is flattened and passed to a two-layer head. It is not averaged, because the position of an
+object is an attribute too.
 
-The accuracy of a model's pictures is the share of attributes the judge reads as the prompt named
-them. The judge's own accuracy on real renders is the ceiling of that figure and is stored beside
-its weights.
+The accuracy of a model's pictures is the fraction of attributes for which the judge reads the value
+in the prompt. The judge's own accuracy on real renders is the ceiling of that figure, and is stored
+with its weights.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def load_judge(directory: str | Path | None = None) -> Judge:
     directory = ASSETS if directory is None else Path(directory)
     if not (directory / "config.json").is_file():
         raise UsageError(
-            f"judge: {directory} holds no judge; "
+            f"judge: {directory} contains no judge; "
             "valid: a directory with config.json and model.safetensors"
         )
     stored = json.loads((directory / "config.json").read_text())
@@ -246,6 +246,7 @@ def load_judge(directory: str | Path | None = None) -> Judge:
     )
     if wrong:
         raise UsageError(
-            f"judge: {directory} does not fit its config.json; missing, extra or misshapen: {wrong}"
+            f"judge: the tensors in {directory} do not fit its config.json; missing, unexpected or "
+            f"of a wrong shape: {wrong}"
         )
     return Judge(unflatten(tensors, separator=SEPARATOR), config)

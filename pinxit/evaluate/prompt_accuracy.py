@@ -1,9 +1,9 @@
-"""Prompt accuracy: measures whether pictures show what held-out prompts say.
+"""Prompt accuracy: measures whether pictures show the attributes that held-out prompts name.
 
 The model draws each prompt once, the judge reads the attributes from the picture, and each
-attribute named by the prompt is right or wrong. Two figures frame the result: the *ceiling*, the
-judge on real renders of the very same scenes, and *chance*, the judge on a real render of another
-prompt. ``mean`` is the mean over the attributes.
+attribute in the prompt counts as right or wrong. Two more figures give the range of the result. The
+*ceiling* is the accuracy on real renders of the same scenes, and *chance* is that on real renders
+of other prompts. ``mean`` is the mean over the attributes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def prompt_accuracy(context: EvaluationContext, *, seed: int = SEED) -> Iterator
 
 
 def accuracy_in_words(values: Mapping[str, float]) -> str:
-    """Returns a line with the mean accuracy and the judge's own."""
+    """Returns a line with the mean accuracy and its ceiling."""
     accuracy, ceiling = (values[f"prompts/{kind}/mean"] for kind in ("accuracy", "ceiling"))
     return f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})"
 
@@ -67,7 +67,7 @@ def read_answers(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[d
 
 
 def accuracy(scenes: Scenes, answers: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    """Returns the share of right answers by attribute; answer i belongs to scene i."""
+    """Returns the fraction of right answers by attribute; answer i belongs to scene i."""
     right: dict[str, list[bool]] = defaultdict(list)
     for i, answer in enumerate(answers):
         for attribute, correct in score(scenes.scene(i), answer):

@@ -9,20 +9,20 @@ TITLES = {
     "prompts": "held-out prompts",
     "validation": "validation loss by time",
     "validation_loss": "validation loss by average",
-    "conditioning": "what captions do",
+    "conditioning": "effect of captions",
     "latents": "the held-out images",
 }
-"""Titles of groups that have one in words; other groups are called by their name."""
+"""The titles of groups; the title of any other group is its name."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One group of values."""
+    """A table with the values of one group."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str | float, ...], ...]
-    """A name, then a value for each further column; an empty string where there is none."""
+    """The rows: a name, then the value in each further column, or an empty string without value."""
 
 
 def tables(values: Mapping[str, float]) -> list[Table]:

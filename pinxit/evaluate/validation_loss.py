@@ -38,7 +38,7 @@ def validation_loss(
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
     for numbers, batch in numbered_by_shape(examples, batch_size):
-        # a batch that is not full repeats its last row, so that there is one shape to compile
+        # The last batch repeats its last row until it is full, so that only one shape is compiled.
         numbers, batch = padded(numbers, batch_size), padded(batch, batch_size)
         images = to_pixels(np.stack([row.image for row in batch]))
         loss = row_losses(
@@ -51,7 +51,7 @@ def validation_loss(
             config=model.config,
             objective=context.objective,
         )
-        per_row[numbers] = np.asarray(loss)  # a repeated row has one value
+        per_row[numbers] = np.asarray(loss)  # a repeated row gets the same loss each time
     yield "validation/loss", float(per_row.mean())
     bin_of = np.arange(count) % bins
     for i in range(bins):
@@ -68,8 +68,10 @@ def validation_in_words(values: Mapping[str, float]) -> str:
 def numbered_by_shape(
     examples: Examples | Sequence[Example], size: int
 ) -> Iterator[tuple[Int[np.ndarray, " n"], list[Example]]]:
-    """Yields batches of `size` rows of one image shape, with their numbers; the last batch of a
-    shape may be smaller."""
+    """Yields batches of `size` rows of one image shape, with the rows' numbers.
+
+    The last batch of a shape may be smaller.
+    """
     numbered = ((number, examples[number]) for number in range(len(examples)))
     for batch in batches_by_shape(numbered, size, shape=lambda pair: pair[1].image.shape):
         numbers, rows = zip(*batch, strict=True)
@@ -96,7 +98,7 @@ def row_losses(
     config: TransformerConfig,
     objective: Objective,
 ) -> Float[Array, " b"]:
-    """Returns the objective's error of each row, with the noise of the row's number."""
+    """Returns the objective's error of each row, with noise that depends on the row's number."""
     shape = latents.shape[1:]
     noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
 

@@ -1,6 +1,6 @@
-"""Recipes: functions that return the settings of a run, to start from or to derive from.
+"""Recipes: functions that return the settings of a run, which other settings may then override.
 
-To add one, write a function and one line in `RECIPES`.
+To add one, write a function, and add one line to `RECIPES`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ __all__ = [
 
 
 def recipe_of(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Returns the recipe to start from, and the remaining arguments.
+    """Returns the recipe of a command line, and its remaining arguments.
 
-    The recipe is the one that `--recipe` names, otherwise the one for the dataset.
+    The recipe is the one that `--recipe` names, or else the one for the dataset.
     """
     rest: list[str] = []
     recipe: str | None = None
@@ -73,9 +73,10 @@ def recipe_of(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def recipe_for(dataset: str | None, path: str | None = None) -> str:
-    """Returns the recipe for a dataset: of its name, or for its kind; by default "scenes".
+    """Returns the name of the recipe for a dataset.
 
-    A prepared dataset counts as the source that it was prepared from.
+    It is the recipe with the dataset's name, or the one for its source, or else "scenes". A
+    prepared dataset counts as the source that it was prepared from.
     """
     if path and is_prepared(path):
         identity = Ledger(Path(path).expanduser(), "images").identity() or {}

@@ -26,21 +26,22 @@ PROMPTS = (
 
 
 ANYWHERE = ModelConfig(preset="large", remat="full")
-"""The preset `large` with the least memory, for machines that are not known beforehand."""
+"""The preset `large` with the lowest memory use, for machines that are not known in advance."""
 
 
 def coyo_256() -> TrainConfig:
     """Returns `large` on COYO-700M: 256 x 256, SD autoencoder, CLIP-L, 500k steps of 256 images.
 
-    Command: ``python train_coyo_vae.py`` streams. For anything longer than a trial, prepare the
-    data first: ``pinxit prepare coyo --out DIR`` and ``python train_coyo_vae.py --dataset_path
-    DIR``. Hardware: a TPU v3-8, with 11.7 of the 15.5 GiB of each core. For speed, the blocks are
-    unrolled and nothing is recomputed (docs/plan.md); compiling takes some ten minutes, once.
-    Planned: 0.63 s per step, 407 images per second, 87 hours (3.6 days) of steps; published runs
-    took 0.84 to 1.16 times what such plans say. A streamed run needs about 740 attempts per second
-    and 0.39 Gbit/s. No figure of this recipe has been measured: it has not been run. Other
-    machines: `coyo_256_a100`, `coyo_256_v100`, or ``--model.remat full --model.scan_blocks 1``. To
-    plan again: ``pinxit plan --recipe coyo_256 --target tpu-v3-8``.
+    Command: ``python train_coyo_vae.py`` trains on a stream. For anything longer than a trial,
+    prepare the data first: ``pinxit prepare coyo --out DIR``, then ``python train_coyo_vae.py
+    --dataset_path DIR``. Hardware: a TPU v3-8, of which the run uses 11.7 of the 15.5 GiB of each
+    core. For speed, the blocks are unrolled and nothing is recomputed (docs/plan.md); compiling
+    takes some ten minutes, once. Planned: 0.63 s per step, 407 images per second, 87 hours (3.6
+    days) of steps. Published runs took 0.84 to 1.16 times as long as such plans predict. A streamed
+    run needs about 740 attempts per second and 0.39 Gbit/s. No figure of this recipe has been
+    measured, since it has not been run. For other machines: `coyo_256_a100`, `coyo_256_v100`, or
+    ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan --recipe coyo_256
+    --target tpu-v3-8``.
     """
     return TrainConfig(
         name="coyo_256",
@@ -69,9 +70,9 @@ def coyo_256_a100() -> TrainConfig:
     """Returns the headline run for one A100 of 40 GB.
 
     Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one A100 of 40 GB, of which it takes half; on eight A100s the same
-    command shards the batch. Planned, roughly: 158 images per second, 225 hours; plans for GPUs may
-    be off by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
+    prepare coyo``. Hardware: one A100 of 40 GB, of which the run uses half. On eight A100s the same
+    command shards the batch. Planned, roughly: 158 images per second, 225 hours. Plans for GPUs may
+    be wrong by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
     plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
     """
     return replace(coyo_256(), name="coyo_256_a100", model=ANYWHERE)
@@ -81,10 +82,10 @@ def coyo_256_v100() -> TrainConfig:
     """Returns the headline run for one V100 of 16 GB, in float16 with dynamic loss scaling.
 
     Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one V100 of 16 GB, which it fills; on eight V100s the same command
-    shards the batch. Planned, roughly: 52 images per second, 680 hours; plans for GPUs may be off
-    by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit plan
-    --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
+    prepare coyo``. Hardware: one V100 of 16 GB, of which the run uses everything. On eight V100s
+    the same command shards the batch. Planned, roughly: 52 images per second, 680 hours. Plans for
+    GPUs may be wrong by a factor of two. No figure of this recipe has been measured. To plan again:
+    ``pinxit plan --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
     """
     return replace(
         coyo_256(),
@@ -95,15 +96,16 @@ def coyo_256_v100() -> TrainConfig:
 
 
 def coyo_512() -> TrainConfig:
-    """Returns the step from 256 to 512 pixels: `coyo_256`'s model for another tenth of its steps.
+    """Returns the second stage at 512 pixels: `coyo_256`'s model for a tenth as many steps more.
 
     Command: ``pinxit prepare coyo --image_size 512 --out DIR`` and ``pinxit train --recipe coyo_512
-    --init_from runs/coyo_256 --dataset_path DIR``; `init_from` takes a run, a checkpoint or a
-    release. Times, of training and of sampling, are shifted towards the noise by 2, the square root
-    of four times as many tokens (Esser et al. 2024, arXiv:2403.03206). Hardware: a TPU v3-8; 7.0
-    of the 15.5 GiB of each core. Planned: 4.2 s a step, 61 images a second, 58 hours of steps;
-    published runs took 0.84 to 1.16 times what such plans say. No figure of this recipe has been
-    measured. To plan again: ``pinxit plan --recipe coyo_512 --target tpu-v3-8``.
+    --init_from runs/coyo_256 --dataset_path DIR``. `init_from` takes a run, a checkpoint or a
+    release. The times of training and of sampling are shifted towards the noise by 2, the square
+    root of the ratio of the token numbers, which is 4 (Esser et al. 2024, arXiv:2403.03206).
+    Hardware: a TPU v3-8, of which the run uses 7.0 of the 15.5 GiB of each core. Planned: 4.2 s per
+    step, 61 images per second, 58 hours of steps. Published runs took 0.84 to 1.16 times as long as
+    such plans predict. No figure of this recipe has been measured. To plan again: ``pinxit plan
+    --recipe coyo_512 --target tpu-v3-8``.
     """
     base = coyo_256()
     return replace(
@@ -120,14 +122,14 @@ def coyo_512() -> TrainConfig:
 
 
 def coyo_256_pod() -> TrainConfig:
-    """Returns the headline run in batches of 4,096, for a pod slice of 128 chips or more.
+    """Returns the headline run with batches of 4,096, for a pod slice of 128 chips or more.
 
     Command, on every host: ``pinxit train --recipe coyo_256_pod --dataset_path DIR``, with DIR
     on storage that all hosts share. Hardware: 128 to 256 TPU chips, such as v4-256, v5e-256 or
-    v3-512. The learning rate is four times that of batches of 256, the square root of their ratio.
-    Planned: 0.25 s per step, 16,000 images per second and 2.2 hours on a v3-512, not counting waits
-    for data. No figure of this recipe has been measured. To plan again: ``pinxit plan --recipe
-    coyo_256_pod --target tpu-v3-512``.
+    v3-512. The learning rate is four times that for batches of 256, since it grows with the square
+    root of the batch size. Planned: 0.25 s per step, 16,000 images per second and 2.2 hours on a
+    v3-512, not counting waits for data. No figure of this recipe has been measured. To plan again:
+    ``pinxit plan --recipe coyo_256_pod --target tpu-v3-512``.
     """
     base = coyo_256()
     return replace(
@@ -147,19 +149,20 @@ def coyo_256_pod() -> TrainConfig:
 def source_256(dataset: str) -> TrainConfig:
     """Returns `coyo_256` for another set of photographs: ``laion2b``, ``cc12m``, ``folder`` ...
 
-    Command: ``pinxit train --dataset_name cc12m``, or ``--recipe cc12m_256``. Hardware and hours:
-    as for `coyo_256`; for a smaller machine, ``--preset base`` and a smaller ``--batch_size``.
-    Small sets need fewer steps (``--max_steps``). No figure of this recipe has been measured.
+    Command: ``pinxit train --dataset_name cc12m``, or ``--recipe cc12m_256``. Hardware and hours
+    are those of `coyo_256`. On a smaller machine, use ``--preset base`` and a smaller
+    ``--batch_size``. Small datasets need fewer steps (``--max_steps``). No figure of this recipe
+    has been measured.
     """
     return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset, model=ANYWHERE)
 
 
 def coyo_test() -> TrainConfig:
-    """Returns the same path in a few minutes: 64 pixels, bundled encoders, the tiny preset.
+    """Returns a short test of the headline run: 64 pixels, bundled encoders, the tiny preset.
 
     Command: ``python train_coyo_vae.py --test``. Hardware: any CPU. Time: about two minutes, most
-    of it for fetching some 1,200 images and for compiling. Expected: the loss falls; the pictures
-    mean nothing, because the bundled encoders were trained on drawn scenes only.
+    of it for fetching some 1,200 images and for compiling. Expected: the loss falls, but the
+    pictures are meaningless, because the bundled encoders were trained on drawn scenes only.
     """
     return replace(
         coyo_256(),

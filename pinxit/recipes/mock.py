@@ -14,11 +14,11 @@ from pinxit.train.settings import (
 
 
 def mock() -> TrainConfig:
-    """Returns the smallest run that goes through everything.
+    """Returns the smallest run that uses all parts of the program.
 
     Command: ``pinxit train --recipe mock``. Hardware: any CPU. Time: about a minute, most of it
-    compilation. Expected: the loss falls below three quarters of its first value, which is about
-    2; the pictures mean nothing.
+    compilation. Expected: the loss falls below three quarters of its first value, which is about 2,
+    but the pictures are meaningless.
     """
     return TrainConfig(
         name="mock",

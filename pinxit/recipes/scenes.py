@@ -1,4 +1,4 @@
-"""The demo, which trains on scenes on two CPU cores, and the same for longer."""
+"""The demo, which trains on scenes on two CPU cores, and a longer run of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pinxit.train.settings import EvalConfig, ModelConfig, Sampling, TrainConfig
 
 
 def scenes() -> TrainConfig:
-    """Returns the demo: after some minutes of training, the model draws new landscapes.
+    """Returns the demo: after a few minutes of training, the model draws new landscapes.
 
     Command: ``pinxit train``. Hardware: two CPU cores. Time: under fifteen minutes with the
-    installation. README has the expected figures, and LOG.md the measurements behind the choices
-    (Muon, small batches, times towards noise).
+    installation. README has the expected figures. LOG.md has the measurements behind the choices
+    (Muon, small batches, times nearer to the noise).
     """
     return TrainConfig(
         name="scenes",
@@ -36,7 +36,7 @@ def scenes() -> TrainConfig:
 
 
 def scenes_long() -> TrainConfig:
-    """Returns the shipped checkpoint's run: the demo with 6 times the steps on 3 times the data.
+    """Returns the run of the shipped checkpoint: the demo with 6 times the steps, 3 times the data.
 
     Command: ``pinxit train --recipe scenes_long``. Hardware: two CPU cores. Time: a little over
     an hour. Expected figures: see README.

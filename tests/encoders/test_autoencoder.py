@@ -137,7 +137,7 @@ def test_large_grids_are_tiled_unless_told_otherwise(model, monkeypatch):
 
 def test_bad_tiles_are_refused(model):
     latents = jnp.zeros((1, 4, 4, 4))
-    with pytest.raises(ValueError, match="tile is 4 and overlap 3 cells"):
+    with pytest.raises(ValueError, match="tile is 4 and overlap is 3 cells"):
         model.decode(model.params, latents, tile=4, overlap=3)
 
 

@@ -78,5 +78,5 @@ def test_the_network_is_traced_for_one_tile(monkeypatch):
 
 @pytest.mark.parametrize(("tile", "overlap"), [(0, 0), (8, 5), (8, -1)])
 def test_impossible_tiles_are_refused(tile, overlap):
-    with pytest.raises(ValueError, match=f"tile is {tile} and overlap {overlap} cells"):
+    with pytest.raises(ValueError, match=f"tile is {tile} and overlap is {overlap} cells"):
         map_tiles(lambda x: x, jnp.asarray(GRID), tile=tile, overlap=overlap)

@@ -72,7 +72,7 @@ def test_unstated_attributes_are_not_counted():
 
 
 def test_a_directory_without_a_judge_is_named(tmp_path):
-    with pytest.raises(ValueError, match="holds no judge"):
+    with pytest.raises(ValueError, match="contains no judge"):
         load_judge(tmp_path)
 
 
