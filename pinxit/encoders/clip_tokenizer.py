@@ -85,7 +85,7 @@ def train_clip_tokenizer(
         vocab_size=vocab_size,
         min_frequency=2,
         show_progress=False,
-        special_tokens=endings,  # their order is fixed, since it breaks ties between frequent pairs
+        special_tokens=endings,  # in a fixed order, which breaks ties of equally frequent pairs
         initial_alphabet=alphabet,
         end_of_word_suffix=SUFFIX,
     )
