@@ -10,7 +10,7 @@ TITLES = {
     "validation": "validation loss by time",
     "validation_loss": "validation loss by average",
     "conditioning": "effect of captions",
-    "latents": "the held-out images",
+    "latents": "held-out images",
 }
 """The titles of groups; the title of any other group is its name."""
 
