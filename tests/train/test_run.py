@@ -136,7 +136,7 @@ def test_what_a_run_writes(whole: Path, config: TrainConfig):
     assert {name: last[name] for name in probe} == probe and results["warnings"] == []
     assert 0 < learned(whole)[0]["loss_of_zero"] < 10
     report = (whole / "report.html").read_text()
-    assert "What captions do" in report and "Warnings<" not in report
+    assert "Effect of captions" in report and "Warnings<" not in report
     assert "pinxit train" in report and "data:image/png" in report
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]*", "", report)
     with Image.open(whole / "samples" / "final.png") as sheet:
