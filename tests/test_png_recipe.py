@@ -53,7 +53,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_a_png_without_recipe_is_named(tmp_path):
     picture().save(tmp_path / "plain.png")
-    with pytest.raises(ValueError, match=r"plain\.png: no recipe"):
+    with pytest.raises(ValueError, match=r"plain\.png contains no recipe"):
         read_recipe(tmp_path / "plain.png")
 
 
