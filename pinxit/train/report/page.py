@@ -90,7 +90,8 @@ def summary(results: Mapping[str, Any]) -> str:
     if results.get("skipped"):
         parts.append(f"{results['skipped']} steps skipped (not finite)")
     if results.get("ema"):
-        parts.append(f"images from {results['ema']} (lowest validation loss)")
+        reason = " (lowest validation loss)" if results.get("validation") else ""
+        parts.append(f"images from {results['ema']}{reason}")
     if mean := (results.get("accuracy") or {}).get("prompts/accuracy/mean"):
         parts.append(f"held-out prompt accuracy {mean:.3f}")
     return ", ".join(parts) + "."

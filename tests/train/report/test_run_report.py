@@ -55,3 +55,9 @@ def test_the_summary_has_the_main_figures():
     for words in ("1500 steps", "24000 images", "6.1 minutes of training", "3.84 M parameters",
                   "accuracy 0.812"):  # fmt: skip
         assert words in text
+
+
+def test_the_lowest_loss_is_named_only_if_losses_were_measured():
+    measured = {**RESULTS, "ema": "ema_0.050", "validation": {"raw": 0.7, "ema_0.050": 0.6}}
+    assert "images from ema_0.050 (lowest validation loss)" in summary(measured)
+    assert "images from ema_0.050." in summary({**measured, "validation": {}, "accuracy": {}})
