@@ -6,6 +6,7 @@ picture always agrees with the imports. Each box lists the contents of its folde
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -41,6 +42,11 @@ def contents(name: str, root: Path = ROOT) -> list[str]:
     return sorted(inside) + sorted(modules)
 
 
+def shown() -> str:
+    """Returns what the picture shows, as text that is stored inside it."""
+    return json.dumps([{name: contents(name) for name in row} for row in layers()])
+
+
 def wrapped(words: list[str], width: int) -> list[str]:
     """The words in lines of at most `width` characters."""
     lines = [""]
@@ -59,7 +65,9 @@ def draw(path: Path = PICTURE) -> None:
     for row in rows:
         weights = [max(len(name) + 5, 0.9 * sum(map(len, contents(name))) ** 0.8) for name in row]
         free = width - gap * (len(row) - 1)
-        shares = [free * weight / sum(weights) for weight in weights]
+        needs = [max(1.6 * len(name), *map(len, contents(name)), 0) / PER_UNIT + 2 for name in row]
+        spare = (free - sum(needs)) / sum(weights)
+        shares = [need + spare * weight for need, weight in zip(needs, weights, strict=True)]
         pairs = zip(row, shares, strict=True)
         texts = [wrapped(contents(name), int(share * PER_UNIT)) for name, share in pairs]
         tall.append((shares, texts, 3.4 + line * max(len(t) if t[0] else 0 for t in texts)))
@@ -80,8 +88,8 @@ def draw(path: Path = PICTURE) -> None:
                 linewidth=0.8,
             )
             axes.add_patch(box)
-            shown = name + ("/" if contents(name) else ".py")
-            axes.text(left + 0.9, top - 0.9, shown, fontsize=12, weight="bold", va="top")
+            label = name + ("/" if contents(name) else ".py")
+            axes.text(left + 0.9, top - 0.9, label, fontsize=12, weight="bold", va="top")
             for i, words in enumerate(text):
                 y = top - 3.3 - i * line
                 axes.text(left + 0.9, y, words, fontsize=8.5, family="monospace", va="top")
@@ -90,7 +98,9 @@ def draw(path: Path = PICTURE) -> None:
     axes.set_xlim(-0.5, width + 0.5)
     axes.set_ylim(top, height + 0.5)
     axes.axis("off")
-    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+    figure.savefig(
+        path, dpi=110, bbox_inches="tight", pad_inches=0.1, metadata={"Description": shown()}
+    )
     plt.close(figure)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pinxit"
@@ -20,7 +21,7 @@ FOLDERS = sorted(
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from draw_layers import PICTURE, contents, draw, layers  # noqa: E402
+from draw_layers import PICTURE, contents, draw, layers, shown  # noqa: E402
 
 
 def tree() -> list[str]:
@@ -75,4 +76,6 @@ def test_the_picture_has_every_module_of_the_package():
 def test_the_picture_is_drawn(tmp_path):
     draw(tmp_path / "layers.png")
     assert (tmp_path / "layers.png").stat().st_size > 20_000
-    assert PICTURE.is_file()
+    with Image.open(PICTURE) as picture:
+        drawn = picture.text["Description"]
+    assert drawn == shown(), "the package has changed: run python scripts/draw_layers.py"
