@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +82,8 @@ def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
         return _read_release(directory)
     if (directory / "manifest.json").is_file() and (directory / "state").is_dir():
         return _read_checkpoint(directory, ema=ema)
-    checkpoints = sorted(directory.glob("checkpoints/step_*")) or sorted(directory.glob("step_*"))
     problems = []
-    for folder in reversed(checkpoints):
+    for folder in checkpoints_in(directory / "checkpoints") or checkpoints_in(directory):
         try:
             _verify(folder)
         except UsageError as error:
@@ -233,6 +233,25 @@ def damage(folder: Path) -> str | None:
             return f"{name} is damaged (its SHA-256 differs)"
     extra = sorted(present - set(listed))
     return f"{extra[0]} is not in its manifest" if extra else None
+
+
+def step_of_checkpoint(folder: Path) -> int | None:
+    """Returns the step in the name of a checkpoint's folder (``step_00000500``).
+
+    Any other name, such as that of a copy, gives None: such a folder is never read by itself.
+    """
+    match = re.fullmatch(r"step_(\d{8,})", folder.name)
+    return int(match[1]) if match else None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a folder by their names, newest first. Nothing is verified."""
+    steps = {path: step_of_checkpoint(path) for path in folder.glob("step_*") if path.is_dir()}
+    return sorted(
+        (path for path, step in steps.items() if step is not None),
+        key=lambda path: steps[path] or 0,
+        reverse=True,
+    )
 
 
 def files_of_checkpoint(folder: Path) -> Iterator[Path]:

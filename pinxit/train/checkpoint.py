@@ -24,7 +24,14 @@ import orbax.checkpoint as ocp
 from pinxit.config import UsageError, diff
 from pinxit.devices.transfer import fetch
 from pinxit.files import BEFORE, restore_folder, sync, whole_folder
-from pinxit.stored_model import MANIFEST, damage, files_of_checkpoint, mismatches, sha256_of
+from pinxit.stored_model import (
+    MANIFEST,
+    checkpoints_in,
+    damage,
+    files_of_checkpoint,
+    mismatches,
+    sha256_of,
+)
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
@@ -175,10 +182,7 @@ class Checkpoints:
 
     def folders(self) -> list[Path]:
         """Returns the folders of complete checkpoints, newest first."""
-        if not self.root.is_dir():
-            return []
-        complete = [p for p in self.root.iterdir() if p.is_dir() and p.name.startswith(PREFIX)]
-        return sorted(complete, reverse=True)
+        return checkpoints_in(self.root)
 
     def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
         """Copies the state to the host, and writes it in the background. `wait` waits for that.

@@ -61,6 +61,20 @@ def test_only_the_newest_are_kept(state, tmp_path: Path):
     assert [folder.name for folder in checkpoints.folders()] == ["step_00000002"]
 
 
+def test_a_copy_by_hand_is_no_checkpoint(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state, {})
+    checkpoints.wait()
+    for name in ("step_00000002_copy", "step_00000009 (1)", "step_9"):
+        shutil.copytree(tmp_path / "step_00000002", tmp_path / name)
+    (tmp_path / "step_00000004").write_text("a file")
+    assert [folder.name for folder in checkpoints.folders()] == ["step_00000002"]
+    checkpoints.save(state, {}, overwrite=True)
+    checkpoints.wait()
+    assert len(list(tmp_path.iterdir())) == 5, "a copy was removed"
+    assert checkpoints.restore(make(name="muon")[1]).step == 2
+
+
 def test_every_flipped_bit_is_found(state, tmp_path: Path):
     original = tmp_path / "step_00000002"
     write_checkpoint(original, state, {"seed": 0})
