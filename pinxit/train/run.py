@@ -7,17 +7,14 @@ together. Code inside `alone` runs on process 0 only, while the others wait.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
-import numpy as np
 from rich.console import Console
 
-from pinxit import extensions
 from pinxit.config import UsageError, to_json
 from pinxit.devices.mesh import frozen_shardings, local_rows, state_shardings
 from pinxit.devices.processes import (
@@ -28,26 +25,24 @@ from pinxit.devices.processes import (
     check_same,
     initialise,
     is_first,
-    several,
 )
-from pinxit.devices.transfer import fetch, place, place_batch, spread
+from pinxit.devices.transfer import place, place_batch, spread
 from pinxit.stored_model import check_encoders
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
+from pinxit.train.current_run import CurrentRun, NotWritten, hooks_of, on_first
 from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
 from pinxit.train.init_from import started
 from pinxit.train.input.caption_check import Intake
-from pinxit.train.input.feed import Feed
 from pinxit.train.input.open import open_feed, open_source_of
-from pinxit.train.loop import Hook, Interruption, NotFinite, train
+from pinxit.train.loop import Interruption, NotFinite, train
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import Writer, check_wandb, open_writers, read_rows
-from pinxit.train.optimizer import build_schedule
+from pinxit.train.metric_writers import check_wandb, open_writers, read_rows
 from pinxit.train.report.finish import finish
 from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
 from pinxit.train.report.page import summary
-from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, start
+from pinxit.train.run_folder import changed_extensions, claim, folder_of, start
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.data_advice import before_training
@@ -81,79 +76,6 @@ class RunResult:
 
 class _Stop(Exception):
     """Raised when a signal arrives after the last step."""
-
-
-class _NotWritten(OSError):
-    """Raised when the last checkpoint could not be written."""
-
-
-@dataclass
-class _Run:
-    """The objects of a running run."""
-
-    config: TrainConfig
-    parts: Parts
-    folder: RunFolder
-    display: Display
-    checkpoints: Checkpoints
-    writers: list[Writer]
-    feed: Feed
-    watch: RunWatch
-    seconds: float = 0.0
-    """Training time before this process, in seconds."""
-    start_time: float = field(default_factory=time.perf_counter)
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        for writer in self.writers:
-            writer.write(step, values)
-
-    def train_seconds(self) -> float:
-        return self.seconds + time.perf_counter() - self.start_time
-
-    def evaluated(self, step: int, row: dict[str, float]) -> None:
-        """Writes a row of evaluators' values, unless that step has them already."""
-        known = read_rows(self.folder.metrics)
-        if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
-            self.write(step, row | self.watch.note(step, row, self.display.say))
-
-    def on_row(self, step: int, row: dict[str, Any]) -> None:
-        rate = build_schedule(self.config.optimizer, self.config.max_steps)
-        row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
-        row |= self.feed.figures()
-        row |= self.watch.note(step, row, self.display.say)
-        self.write(step, row)
-        self.display.on_row(step, row)
-
-    def save(self, state: TrainState, window: Window, **more: Any) -> None:
-        """Starts writing a checkpoint. Only warns if the previous one could not be written."""
-        run = {
-            "config": to_json(self.config),
-            "seed": self.config.seed,
-            "loader_position": self.feed.position(int(state.step)),
-            "window": window.fetch(),
-            "train_seconds": self.train_seconds(),
-            "encoders": self.parts.encoders,
-            "extensions": extensions.loaded(),
-            **more,
-        }
-        if problem := self.written():
-            self.display.say(f"warning: a checkpoint could not be written: {problem}")
-        self.checkpoints.save(state, run, overwrite=bool(more))
-
-    def save_now(self, state: TrainState, window: Window, **more: Any) -> None:
-        """Writes a checkpoint and waits for it. On failure, all processes raise `_NotWritten`."""
-        self.save(state, window, **more)
-        if problem := alone(self.written):
-            step = int(state.step)
-            raise _NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
-
-    def written(self) -> str:
-        """Waits for the last checkpoint. Returns why it could not be written, or ""."""
-        try:
-            self.checkpoints.wait()
-        except Exception as error:  # any failure of the writer: the caller reports it
-            return str(error) or type(error).__name__
-        return ""
 
 
 def run(
@@ -207,14 +129,14 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     feed.begin()
     writers = open_writers(folder, config, resume_at=step) if is_first() else []
     watch = RunWatch(config, parts.model.dtype, before=read_rows(folder.metrics))
-    moving = _Run(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
+    moving = CurrentRun(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")
     display.on_step(step)
     with Interruption() as interruption, display.live():
         try:
             return _train_and_finish(moving, state, window, interruption, argv or sys.argv)
-        except (NotFinite, _NotWritten) as error:
+        except (NotFinite, NotWritten) as error:
             moving.written()
             display.say(str(error))
             return RunResult("failed", folder.root, display.step, reason=str(error))
@@ -250,46 +172,8 @@ def _begin(
     return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
 
 
-def _hooks(moving: _Run, observer: Observer) -> tuple[Hook, ...]:
-    """Returns the hooks of the loop. Saving comes last, so that a checkpoint never precedes the
-    rows and grids of its step."""
-
-    config = moving.config
-
-    def sample(step: int, state: TrainState, window: Window) -> None:
-        held = _to_first(state)
-
-        def draw() -> None:
-            observer.sample(step, held)
-            if not config.eval_interval and not moving.watch.text_works:
-                moving.evaluated(step, observer.measure(held, ["caption_effect"]))
-
-        alone(draw)
-
-    def evaluate(step: int, state: TrainState, window: Window) -> None:
-        held = _to_first(state)
-        names = names_of(mid_run=True)
-        alone(lambda: moving.evaluated(step, observer.measure(held, names)))
-
-    def save(step: int, state: TrainState, window: Window) -> None:
-        moving.save(state, window)
-
-    return (
-        Hook(config.sample_interval, sample),
-        Hook(config.eval_interval, evaluate),
-        Hook(config.save_interval, save),
-    )
-
-
-def _to_first(state: TrainState) -> TrainState:
-    """Returns the state with parameters and averages that process 0 can use without the others."""
-    if not several():
-        return state
-    return replace(state, params=fetch(state.params), ema=fetch(state.ema))
-
-
 def _train_and_finish(
-    moving: _Run,
+    moving: CurrentRun,
     state: TrainState,
     window: Window,
     interruption: Interruption,
@@ -312,7 +196,7 @@ def _train_and_finish(
         log_interval=config.log_interval,
         on_row=moving.on_row,
         on_step=moving.display.on_step,
-        hooks=_hooks(moving, observer),
+        hooks=hooks_of(moving, observer),
         place=Intake(
             lambda columns: place_batch(columns, parts.mesh, rows, config.batch_size),
             moving.display.say,
@@ -340,7 +224,7 @@ def _train_and_finish(
 
 
 def _finish(
-    moving: _Run,
+    moving: CurrentRun,
     observer: Observer,
     state: TrainState,
     window: Window,
@@ -351,7 +235,7 @@ def _finish(
 
     Returns the results, or None if a signal arrived.
     """
-    seconds, held = moving.train_seconds(), _to_first(state)
+    seconds, held = moving.train_seconds(), on_first(state)
 
     def check() -> None:
         interruption.requested = interruption.requested or asked_to_stop()
