@@ -7,86 +7,58 @@
     image   = decode(latents)
 
 Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. Pictures are
-computed in groups of one fixed size (the last group is padded), so a call for one picture and a
-call for four run the same program and give the same bytes.
+computed in batches of one fixed size (the last batch is padded), so a call for one picture and a
+call for four run the same program and give the same bytes. On several devices, each computes its
+own batches with that same program.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 from PIL import Image
 
 from pinxit import extensions
 from pinxit import stored_model as release
-from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
+from pinxit.arrays import Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import UsageError, choice, from_json, positive, to_json
+from pinxit.devices.each_device import copied, mesh_of
+from pinxit.drawing import ImageDecoder, cut_prompts, encoded_batch, joined, noise_of, solve
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import padded
-from pinxit.flow.guidance import Guidance, guided
-from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import time_grid
 from pinxit.guidance_warnings import Exposure, out_of_range
-from pinxit.models.transformer import TransformerConfig, abstract, apply, from_stored
-from pinxit.sampling import OUTPUTS, Order, Sampling, check_prompts, check_seeds
+from pinxit.models.transformer import TransformerConfig, abstract, from_stored
+from pinxit.sampling import (
+    OUTPUTS,
+    Integer,
+    Order,
+    Sampling,
+    Seeds,
+    check_negative,
+    check_prompts,
+    check_seeds,
+)
 from pinxit.stored_model import Stored
 
 __all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
 
+Size = Integer | tuple[Integer, Integer]
+"""The side of a square picture, or its width and height, in pixels."""
 Progress = Callable[[int, int], Any]
 """A callback that receives the number of finished pictures and their total."""
-
-
-@functools.partial(jax.jit, static_argnames=("shape",))
-def _noise(seeds: UInt[Array, " b"], *, shape: tuple[int, int, int]) -> Float[Array, "b h w c"]:
-    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "solver", "guidance"))
-def _solve(
-    params: Any,
-    noise: Float[Array, "b h w c"],
-    times: Float[ArrayLike, " s"],
-    conditioning: Conditioning,
-    null: Conditioning,
-    *,
-    config: TransformerConfig,
-    solver: str,
-    guidance: Guidance,
-) -> Float[Array, "b h w c"]:
-    def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-        return apply(config, params, x_t, t, conditioning)
-
-    return get_solver(solver)(guided(velocity, null, guidance), noise, times, conditioning)
-
-
-class ImageDecoder:
-    """Decodes latents to pictures; users reach it as `model.vae`."""
-
-    def __init__(self, autoencoder: Autoencoder) -> None:
-        self.autoencoder = autoencoder
-        self._decode = jax.jit(autoencoder.decode)
-
-    def pixels(self, latents: Float[ArrayLike, "b h w c"]) -> Float[Array, "b hi wi 3"]:
-        """Returns images in [-1, 1], not clipped."""
-        return self._decode(self.autoencoder.params, jnp.asarray(latents))
-
-    def decode(self, latents: ArrayLike) -> Any:
-        """Returns a PIL image for latents ``h w c``, or a list of images for ``b h w c``."""
-        single = latents.ndim == 3
-        images = to_uint8(self.pixels(latents[None] if single else latents))
-        pictures = [Image.fromarray(image) for image in images]
-        return pictures[0] if single else pictures
 
 
 class TextToImage:
@@ -113,6 +85,10 @@ class TextToImage:
         self.name = name
         self.stored: Stored | None = None
         """The stored form of a model that was loaded, otherwise None."""
+        self.devices: Sequence[Any] = ()
+        """Devices that draw several batches at once. Each needs memory for all parameters. With
+        fewer than two of them, pictures are drawn where the parameters are."""
+        self._copies: tuple[Mesh, Any] | None = None
         self.vae = ImageDecoder(autoencoder)
         self._check_fit()
 
@@ -135,7 +111,7 @@ class TextToImage:
     def with_params(self, params: Any) -> TextToImage:
         """Returns the same pipeline with other parameters, without compiling again."""
         other = object.__new__(TextToImage)
-        other.__dict__ = {**self.__dict__, "params": params}
+        other.__dict__ = {**self.__dict__, "params": params, "_copies": None}
         other.__dict__.pop("model_hash", None)
         return other
 
@@ -148,9 +124,9 @@ class TextToImage:
             digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
         return digest.hexdigest()[:10]
 
-    def latent_shape(self, size: int | tuple[int, int]) -> tuple[int, int, int]:
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Returns (h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
-        width, height = (size, size) if isinstance(size, int) else size
+        width, height = self._width_and_height(size)
         factor = self.autoencoder.stats.downsample
         grid = TokenGrid(factor, self.config.patch_size)
         unit = grid.unit
@@ -166,6 +142,12 @@ class TextToImage:
                 )
         return height // factor, width // factor, self.autoencoder.stats.channels
 
+    def _width_and_height(self, size: Size | None) -> tuple[int, int]:
+        """Returns a size as (width, height); None means the size that the model was trained on."""
+        size = self.image_size if size is None else size
+        width, height = (size, size) if isinstance(size, SupportsIndex) else size
+        return operator.index(width), operator.index(height)
+
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Returns the conditioning of the captions, as host arrays."""
         # Copied to the host, since the encoder may be on several devices and the model on one.
@@ -177,7 +159,7 @@ class TextToImage:
 
         return {
             "prompt": order.prompts[picture],
-            "negative_prompt": order.negative_prompt,
+            "negative_prompt": order.negative_prompts[picture],
             "seed": order.seeds[picture],
             "size": list(order.size),
             "batch_size": order.batch_size,
@@ -187,133 +169,152 @@ class TextToImage:
             **to_json(order.sampling),
         }
 
-    def draw(
-        self, prompt: str | Sequence[str], *, progress: Progress | None = None, **how: Any
-    ) -> list[tuple[Any, dict[str, Any]]]:
-        """Returns each picture with its recipe; takes the arguments of `generate`."""
-        order = self._order(prompt, **how)
-        drawn = enumerate(self._drawn(order, progress))
-        return [(picture, self.recipe(order, i)) for i, picture in drawn]
-
     def generate(
         self,
         prompt: str | Sequence[str],
         *,
-        negative_prompt: str = "",
-        seed: int | Sequence[int] = 0,
-        n: int = 1,
-        size: int | tuple[int, int] | None = None,
+        n: Integer = 1,
         output_type: str = "pil",
-        batch_size: int | None = None,
         progress: Progress | None = None,
-        **sampling: Any,
+        **how: Any,
     ) -> Any:
         """Returns pictures of the prompt, or `n` pictures of each prompt.
 
         One prompt with ``n = 1`` gives one PIL image, otherwise the result is a list.
         ``output_type="np"`` gives uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``,
-        stacked if there are several. Picture i is drawn from ``seed + i``, or from ``seed[i]`` if
-        `seed` is a sequence. `sampling` accepts every field of `Sampling` (steps, guidance_scale,
-        solver, ...), also as cfg_scale and num_inference_steps; the defaults are `self.sampling`.
+        stacked if there are several. `how` accepts the arguments of `order`: seed, size,
+        negative_prompt, batch_size, and every field of `Sampling`. For many pictures, `stream`
+        gives each one when it is ready.
         """
-        order = self._order(
-            prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            n=n,
-            size=size,
-            output_type=output_type,
-            batch_size=batch_size,
-            **sampling,
-        )
-        results = list(self._drawn(order, progress))
+        order = self.order(prompt, n=n, output_type=output_type, **how)
+        results = []
+        for _, picture in self.pictures(order):
+            results.append(picture)
+            if progress is not None:
+                progress(len(results), len(order))
         if isinstance(prompt, str) and n == 1:
             return results[0]
         if output_type == "pil":
             return results
         return np.stack(results) if output_type == "np" else jnp.stack(results)
 
-    def _order(
+    def stream(
+        self, prompt: str | Sequence[str], **how: Any
+    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Yields each picture, as soon as its batch is ready, with the recipe that draws it again.
+
+        Takes the arguments of `order`. Wrong ones are refused at once, before the first picture.
+        ``save_png(folder, *item)`` of `pinxit.png_recipe` stores an item.
+        """
+        order = self.order(prompt, **how)
+        return ((picture, self.recipe(order, i)) for i, picture in self.pictures(order))
+
+    def order(
         self,
         prompt: str | Sequence[str],
         *,
-        negative_prompt: str = "",
-        seed: int | Sequence[int] = 0,
-        n: int = 1,
-        size: int | tuple[int, int] | None = None,
+        negative_prompt: str | Sequence[str] = "",
+        seed: Seeds = 0,
+        n: Integer = 1,
+        size: Size | None = None,
         output_type: str = "pil",
-        batch_size: int | None = None,
+        batch_size: Integer | None = None,
         **sampling: Any,
     ) -> Order:
-        """Returns the checked arguments of a call; warns about unusual ones."""
+        """Returns the checked arguments of a call, for `pictures`; warns about unusual ones.
+
+        Picture i is drawn from ``seed + i``, or from ``seed[i]`` if `seed` is a sequence. `size`
+        is one side or (width, height). `negative_prompt` is one text, or one for each prompt.
+        `batch_size` pictures are computed together on each device. `sampling` accepts every field
+        of `Sampling` (steps, guidance_scale, solver, ...), also as cfg_scale and
+        num_inference_steps; the defaults are `self.sampling`.
+        """
         choice("output_type", output_type, OUTPUTS)
         chosen = self.sampling.override(**sampling)
-        prompts = check_prompts(prompt, n)
-        self._warn_of_cuts([*dict.fromkeys([*prompts, negative_prompt])])
+        each = operator.index(n)
+        prompts = check_prompts(prompt, each)
+        negative = check_negative(negative_prompt, each, len(prompts))
+        if cut := cut_prompts(self.text_encoder, [*dict.fromkeys([*prompts, *negative])]):
+            warnings.warn(cut, stacklevel=3)
         seeds = check_seeds(seed, len(prompts))
-        size = self.image_size if size is None else size
-        side = (size, size) if isinstance(size, int) else size
+        side = self._width_and_height(size)
         self.latent_shape(side)
         if unusual := out_of_range(float(chosen.guidance_scale)):
             warnings.warn(unusual, stacklevel=3)
-        positive("batch_size", batch_size)
-        group = batch_size or (1 if jax.default_backend() == "cpu" else 4)
-        return Order(prompts, seeds, negative_prompt, side, chosen, output_type, group)
+        usual = 1 if jax.default_backend() == "cpu" else 4
+        group = usual if batch_size is None else operator.index(batch_size)
+        positive("batch_size", group)
+        return Order(prompts, seeds, negative, side, chosen, output_type, group)
 
-    def _drawn(self, order: Order, progress: Progress | None) -> Iterator[Any]:
-        """Yields the pictures of an order, one after another."""
+    def pictures(self, order: Order, *, skip: Collection[int] = ()) -> Iterator[tuple[int, Any]]:
+        """Yields the pictures of an order, each with its number, as soon as its batch is ready.
+
+        Pictures in `skip` are left out. The others keep their places in their batches, so that they
+        have the same bytes as without `skip`.
+        """
         scale = float(order.sampling.guidance_scale)
-        exposure, done = Exposure(scale, self.stored.details if self.stored else {}), 0
-        for latents, count in self._groups(order):
-            # The padding is decoded too, so that every group runs the same program.
-            pictures = self._finished(latents, order.output_type)[:count]
-            exposure.see(latents[:count], pictures)
-            done += count
-            if progress is not None:
-                progress(done, len(order.prompts))
-            yield from pictures
+        exposure = Exposure(scale, self.stored.details if self.stored else {})
+        size, groups = order.batch_size, order.batches(skip)
+        # A single batch runs on one device, so that its arrays are not copied to the others.
+        mesh = mesh_of(self.devices) if len(groups) > 1 else None
+        together = mesh.size if mesh else 1
+        for first in range(0, len(groups), together):
+            part = groups[first : first + together]
+            latents = self._latents(order, padded(part, together), mesh)
+            # The padding is decoded too, so that every batch runs the same program.
+            results = self._finished(latents, order.output_type, mesh)
+            for place, group in enumerate(part):
+                start = place * size
+                rows = slice(start, start + len(group))
+                exposure.see(latents[rows], results[rows])
+                for i, picture in zip(group, results[rows], strict=True):
+                    if i not in skip:
+                        yield i, picture
         exposure.warn()
 
-    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
-        truncated = self.text_encoder.truncated(prompts)
-        cut = [prompt for prompt, lost in zip(prompts, truncated, strict=True) if lost]
-        if cut:
-            first = cut[0] if len(cut[0]) <= 60 else f"{cut[0][:60]}..."
-            warnings.warn(
-                f"{len(cut)} of {len(prompts)} prompts ({first!r}) have more than the "
-                f"{self.text_encoder.max_tokens} tokens that the text encoder reads; the rest is "
-                "ignored",
-                stacklevel=4,
+    def _latents(
+        self, order: Order, groups: list[range], mesh: Mesh | None
+    ) -> Float[Array, "b h w c"]:
+        """Returns the latents of one batch for each device, padded to whole batches."""
+        sampling, size = order.sampling, order.batch_size
+        seeds = [[order.seeds[i] for i in group] for group in groups]
+        numbers = [seed for row in seeds for seed in [*row, *[0] * (size - len(row))]]
+        texts = [
+            encoded_batch(
+                self.encode,
+                padded([order.prompts[i] for i in group], size),
+                padded([order.negative_prompts[i] for i in group], size),
             )
+            for group in groups
+        ]
+        conditioning, null = joined(texts)
+        return solve(
+            self._params_on(mesh),
+            time_grid(sampling.steps, shift=sampling.shift),
+            noise_of(np.array(numbers, np.uint32), shape=self.latent_shape(order.size), mesh=mesh),
+            conditioning,
+            null,
+            config=self.config,
+            solver=sampling.solver,
+            guidance=sampling.guidance(),
+            mesh=mesh,
+        )
 
-    def _finished(self, latents: Float[Array, "b h w c"], output_type: str) -> list[Any]:
+    def _params_on(self, mesh: Mesh | None) -> Any:
+        """Returns the parameters with a copy on each device of `mesh`, which is made once."""
+        if mesh is None:
+            return self.params
+        if self._copies is None or self._copies[0] != mesh:
+            self._copies = mesh, copied(self.params, mesh)
+        return self._copies[1]
+
+    def _finished(
+        self, latents: Float[Array, "b h w c"], output_type: str, mesh: Mesh | None
+    ) -> list[Any]:
         if output_type == "latent":
             return list(latents)
-        images = list(to_uint8(self.vae.pixels(latents)))
+        images = list(to_uint8(self.vae.pixels(latents, mesh=mesh)))
         return [Image.fromarray(image) for image in images] if output_type == "pil" else images
-
-    def _groups(self, order: Order) -> Iterator[tuple[Float[Array, "b h w c"], int]]:
-        """Yields latents in groups of one fixed size, each with its number of real pictures."""
-        sampling, group = order.sampling, order.batch_size
-        times = time_grid(sampling.steps, shift=sampling.shift)
-        shape = self.latent_shape(order.size)
-        for start in range(0, len(order.prompts), group):
-            prompts = order.prompts[start : start + group]
-            numbers = [*order.seeds[start : start + group], *([0] * (group - len(prompts)))]
-            encoded = self.encode([*padded(prompts, group), order.negative_prompt])
-            seeds = jnp.asarray(np.array(numbers, np.uint32))
-            noise = _noise(seeds, shape=shape)
-            latents = _solve(
-                self.params,
-                noise,
-                times,
-                jax.tree.map(lambda leaf: leaf[:-1], encoded),
-                jax.tree.map(lambda leaf: leaf[-1:], encoded),
-                config=self.config,
-                solver=sampling.solver,
-                guidance=sampling.guidance(),
-            )
-            yield latents, len(prompts)
 
 
 def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
@@ -354,6 +355,7 @@ def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -
         name=stored.name,
     )
     model.stored = stored
+    model.devices = jax.local_devices()
     return model
 
 

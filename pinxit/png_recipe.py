@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,37 @@ def slug(prompt: str, *, length: int = 48) -> str:
     return cut or "image"
 
 
+def _name(recipe: Mapping[str, Any]) -> str:
+    """Returns the name of a picture's file, without its number."""
+    return f"{recipe['seed']}-{slug(recipe['prompt'])}.png"
+
+
+def stored_pictures(directory: str | Path, recipes: Sequence[Mapping[str, Any]]) -> dict[int, Path]:
+    """Returns which of these pictures `save_png` has written to the directory, by position."""
+    if not Path(directory).is_dir():
+        return {}
+    by_name: dict[str, list[Path]] = {}
+    for path in sorted(Path(directory).glob("*-*.png")):
+        by_name.setdefault(path.name.partition("-")[2], []).append(path)
+    stored: dict[int, Path] = {}
+    for i, recipe in enumerate(recipes):
+        plain = json.loads(json.dumps(dict(recipe)))
+        paths = by_name.get(_name(recipe), [])
+        match = next((path for path in paths if _recipe_or_none(path) == plain), None)
+        if match is not None:
+            stored[i] = match
+            paths.remove(match)
+    return stored
+
+
+def _recipe_or_none(path: Path) -> dict[str, Any] | None:
+    """Returns the recipe in a PNG, or None if the file is damaged or has none."""
+    try:
+        return read_recipe(path)
+    except (OSError, ValueError, SyntaxError):  # Pillow raises SyntaxError for a damaged PNG
+        return None
+
+
 def save_png(
     directory: str | Path, image: Image.Image, recipe: Mapping[str, Any], *, max_tries: int = 1000
 ) -> Path:
@@ -89,7 +120,7 @@ def save_png(
     number = max((int(match[1]) for match in matches if match), default=0)
     for _ in range(max_tries):
         number += 1
-        path = directory / f"{number:05d}-{recipe['seed']}-{slug(recipe['prompt'])}.png"
+        path = directory / f"{number:05d}-{_name(recipe)}"
         try:
             with whole(path, replace=False) as temporary:
                 temporary.write_bytes(data)

@@ -8,9 +8,12 @@ a picture take every field.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
+
+import numpy as np
 
 from pinxit.config import UsageError, positive, typed
 from pinxit.flow.guidance import Guidance
@@ -75,6 +78,7 @@ class Sampling:
             full = ALIASES.get(name, name)
             if value is None:
                 continue
+            value = value.item() if isinstance(value, np.generic) else value
             if values.setdefault(full, value) != value:
                 raise UsageError(name, value, problem=f"not equal to {full}", valid=[values[full]])
         return replace(self, **typed(Sampling, values))
@@ -82,6 +86,12 @@ class Sampling:
 
 ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
 """Names that other libraries use for these settings."""
+
+
+Integer = SupportsIndex
+"""An integer of Python or NumPy."""
+Seeds = Integer | Sequence[Integer] | np.ndarray
+"""The seed of the first picture, or a sequence with the seed of each picture."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,8 @@ class Order:
     """The prompt of each picture."""
     seeds: list[int]
     """The seed of each picture."""
-    negative_prompt: str
-    """The prompt that guidance steers away from."""
+    negative_prompts: list[str]
+    """The prompt that guidance steers each picture away from."""
     size: tuple[int, int]
     """Width and height, in pixels."""
     sampling: Sampling
@@ -101,7 +111,17 @@ class Order:
     output_type: str
     """The output type, one of `OUTPUTS`."""
     batch_size: int
-    """Number of pictures computed together; by default 1 on a CPU and 4 on an accelerator."""
+    """Number of pictures that each device computes together; by default 1 on a CPU and 4 on an
+    accelerator."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batches(self, skip: Collection[int] = ()) -> list[range]:
+        """Returns the numbers of the pictures of each batch, without batches wholly in `skip`."""
+        starts = range(0, len(self), self.batch_size)
+        batches = [range(start, min(start + self.batch_size, len(self))) for start in starts]
+        return [batch for batch in batches if any(i not in skip for i in batch)]
 
 
 def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
@@ -113,12 +133,36 @@ def check_prompts(prompt: str | Sequence[str], n: int) -> list[str]:
     return [text for text in prompts for _ in range(n)]
 
 
-def check_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def check_negative(negative_prompt: str | Sequence[str], n: int, count: int) -> list[str]:
+    """Returns the negative prompt of each of `count` pictures, `n` of which belong to a prompt."""
+    if isinstance(negative_prompt, str):
+        return [negative_prompt] * count
+    texts = [text for text in negative_prompt for _ in range(n)]
+    if len(texts) != count:
+        problem = f"{len(texts) // n} negative prompts for {count // n} prompts"
+        valid = "one for all prompts, or one for each"
+        raise UsageError("negative_prompt", list(negative_prompt), problem=problem, valid=valid)
+    return texts
+
+
+def check_seeds(seed: object, count: int) -> list[int]:
     """Returns one seed below 2**32 for each picture."""
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    if isinstance(seed, Sequence | np.ndarray) and np.ndim(seed) == 1:
+        seeds = [_integer(value) for value in seed]
+    else:
+        seeds = [_integer(seed) + i for i in range(count)]
     if len(seeds) != count:
         raise UsageError("seed", seeds, problem=f"{len(seeds)} seeds for {count} pictures")
-    for value in (seed, *seeds) if isinstance(seed, int) else seeds:
+    for value in seeds:
         if value < 0 or value >= 2 * SEEDS:
             raise UsageError("seed", value, problem="out of range", valid=f"0 to {SEEDS - 1}")
     return [value % SEEDS for value in seeds]
+
+
+def _integer(seed: Any) -> int:
+    """Returns a seed, which may be a NumPy integer, as an int."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        problem = "not an integer"
+        raise UsageError("seed", seed, problem=problem, valid=f"0 to {SEEDS - 1}") from None

@@ -13,6 +13,7 @@ from pinxit.arrays import Conditioning, LatentStats
 from pinxit.config import UsageError
 from pinxit.models.transformer import init_params, preset
 from pinxit.pipeline import Sampling, TextToImage, load_checkpoint, save_release
+from pinxit.sampling import check_seeds
 
 WIDTH, TOKENS = 8, 4
 
@@ -113,6 +114,65 @@ def test_a_picture_depends_on_its_prompt_settings_and_seed_alone(model):
     assert pixels(together)[:1] == pixels([apart])
 
 
+def test_a_picture_depends_on_its_place_in_no_batch(model):
+    """Also with one negative prompt for each picture, and when others of its batch are left out."""
+    prompts, negative = ["a tree", "a house", "a tent", "a hill"], ["fog", "", "rain", "fog"]
+    four = model.generate(prompts, negative_prompt=negative, seed=[9, 2, 7, 7], batch_size=4)
+    for i in range(4):
+        one = model.generate(
+            prompts[i], negative_prompt=negative[i], seed=[9, 2, 7, 7][i], batch_size=4
+        )
+        assert pixels([one]) == pixels(four)[i : i + 1]
+    order = model.order(prompts, negative_prompt=negative, seed=[9, 2, 7, 7], batch_size=3)
+    rest = dict(model.pictures(order, skip={0, 3}))
+    assert (
+        list(rest) == [1, 2]
+        and pixels(rest.values()) == pixels(dict(model.pictures(order)).values())[1:3]
+    )
+    assert not list(model.pictures(order, skip=range(4)))
+
+
+def test_a_negative_prompt_for_each_prompt(model):
+    both = model.generate(["a tree", "a house"], n=2, negative_prompt=["fog", "rain"])
+    tree = model.generate("a tree", n=2, negative_prompt="fog")
+    house = model.generate("a house", n=2, seed=2, negative_prompt=["rain"])
+    assert pixels(both) == pixels([*tree, *house])
+
+
+def test_a_stream_gives_each_picture_when_it_is_ready_with_its_recipe(model, monkeypatch):
+    batches = []
+    finished = TextToImage._finished
+    monkeypatch.setattr(
+        TextToImage, "_finished", lambda *args: batches.append(1) or finished(*args), False
+    )
+    stream = model.stream("a tree", n=400, seed=5, batch_size=2, negative_prompt="fog")
+    ready = []
+    for place in range(3):
+        ready.append(next(stream))
+        assert len(batches) == place // 2 + 1
+    for place, (picture, recipe) in enumerate(ready):
+        assert (recipe["seed"], recipe["prompt"]) == (5 + place, "a tree")
+        about = ("model", "model_hash", "version")
+        again = {name: value for name, value in recipe.items() if name not in about}
+        again = {name: tuple(v) if isinstance(v, list) else v for name, v in again.items()}
+        assert pixels([model.generate(**again)]) == pixels([picture])
+    with pytest.raises(UsageError, match="n: 0"):
+        model.stream("a tree", n=0)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.uint8])
+def test_numpy_integers_are_integers(model, kind):
+    plain = model.generate("a tree", seed=5, n=2, size=8, steps=3)
+    numpy = {"seed": kind(5), "n": kind(2), "size": kind(8), "steps": kind(3)}
+    assert pixels(model.generate("a tree", **numpy)) == pixels(plain)
+    assert pixels(model.generate(["a tree"] * 2, seed=np.array([5, 6], kind), size=8, steps=3)) == (
+        pixels(plain)
+    )
+    _, recipe = next(model.stream("a tree", batch_size=kind(1), **numpy))
+    assert json.loads(json.dumps(recipe)) == recipe
+    assert (recipe["seed"], recipe["steps"], recipe["size"]) == (5, 3, [8, 8])
+
+
 def test_settings_change_the_picture(model):
     plain = pixels([model.generate("a tree")])
     for change in (
@@ -148,6 +208,8 @@ def test_other_sizes_and_parameters(model):
         ({"shift": 0.0}, "shift"),
         ({"seed": -1}, "seed: -1"),
         ({"seed": [1, 2]}, "2 seeds for 1"),
+        ({"seed": np.int64(-1)}, "seed: -1"),
+        ({"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts; valid: one for all"),
         ({"size": 18}, r"size: 18 is not a multiple of 4 .* such as 16 and 20"),
         ({"output_type": "jpg"}, "pil, np, latent"),
         ({"guidance_interval": (0.5, 0.2)}, "interval"),
@@ -158,6 +220,12 @@ def test_wrong_input_is_named(model, options, message):
     options = {"prompt": "a", **options}
     with pytest.raises(ValueError, match=message):
         model.generate(options.pop("prompt"), **options)
+
+
+@pytest.mark.parametrize("seed", [1.5, np.float32(1), [1.0], "7", None, [[1]]])
+def test_a_seed_is_an_integer(seed):
+    with pytest.raises(UsageError, match=r"seed: .* is not an integer; valid: 0 to 4294967295"):
+        check_seeds(seed, 1)
 
 
 def test_progress_counts_pictures(model):

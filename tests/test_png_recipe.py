@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit.png_recipe import parameters_text, png_bytes, read_recipe, save_png, slug
+from pinxit.png_recipe import (
+    parameters_text,
+    png_bytes,
+    read_recipe,
+    save_png,
+    slug,
+    stored_pictures,
+)
 
 RECIPE = {
     "prompt": "a hüt, small\nby the sea",
@@ -49,6 +56,20 @@ def test_nothing_is_overwritten(tmp_path):
     paths = [save_png(tmp_path, picture(), RECIPE) for _ in range(3)]
     assert [path.name[:5] for path in paths] == ["00008", "00009", "00010"]
     assert (tmp_path / "00007-something.png").read_bytes() == b"mine"
+
+
+def test_stored_pictures_are_recognised_by_their_recipes(tmp_path):
+    recipes = [RECIPE | {"seed": seed, "size": (16, 8)} for seed in (7, 8, 7)]
+    assert stored_pictures(tmp_path / "none", recipes) == {}
+    first, second = (save_png(tmp_path, picture(), recipe) for recipe in recipes[:2])
+    assert stored_pictures(tmp_path, recipes) == {0: first, 1: second}
+    third = save_png(tmp_path, picture(), recipes[2])
+    assert stored_pictures(tmp_path, recipes) == {0: first, 1: second, 2: third}
+    assert stored_pictures(tmp_path, [recipe | {"steps": 9} for recipe in recipes]) == {}
+    first.write_bytes(first.read_bytes()[:-60])
+    second.write_text("no picture")
+    picture().save(third)
+    assert stored_pictures(tmp_path, recipes) == {}
 
 
 def test_a_png_without_recipe_is_named(tmp_path):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.sampling_options import SamplingOptions, sampling_options
 from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
-from pinxit.sampling import ALIASES
+from pinxit.sampling import ALIASES, Order
+
+if TYPE_CHECKING:
+    from pinxit.pipeline import TextToImage
 
 
 @dataclass(frozen=True)
@@ -24,23 +31,29 @@ class GenerateOptions(SamplingOptions):
     checkpoint: str | None = None
     """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
     out: str = "outputs"
-    """Directory for the PNG files; existing files are never overwritten."""
+    """Directory for the PNG files. Existing files are never overwritten, and pictures that are
+    already there are not drawn again."""
     seed: int = 0
     """Seed of the first picture; picture i is drawn from seed + i."""
     n: int = 1
     """Number of pictures for each prompt."""
-    size: int | None = None
-    """Side of the pictures in pixels; none means the size that the model was trained on."""
+    size: str | None = None
+    """Side of the pictures in pixels, or WIDTHxHEIGHT, such as 320x192; none means the size that
+    the model was trained on."""
     negative_prompt: str = ""
     """Text that guidance steers away from."""
     ema: str | None = None
     """The run's average to draw with, or raw; none means the run's best."""
     batch_size: int | None = None
-    """Number of pictures computed together. The last bits of a picture may depend on it."""
+    """Number of pictures that each device computes together; none means 1 on a CPU and 4 on an
+    accelerator. The last bits of a picture may depend on it."""
 
 
 def generate_command(argv: Sequence[str]) -> int:
-    """Draws pictures and prints their paths."""
+    """Draws pictures, writes each when it is ready, and prints their paths.
+
+    A command that was interrupted and runs again draws only the pictures that are missing.
+    """
     options = parse(
         GenerateOptions,
         argv,
@@ -51,31 +64,74 @@ def generate_command(argv: Sequence[str]) -> int:
     )
     prompts = _prompts(options)
     positive("n", options.n)
-    check_writable("out", options.out, Path(options.out))
-    from rich.console import Console
-
+    size = _size(options.size, argv)
+    out = Path(options.out)
+    check_writable("out", options.out, out)
     from pinxit.pipeline import load_checkpoint
-    from pinxit.png_recipe import save_png
+    from pinxit.png_recipe import stored_pictures
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
-    with showing(
-        Console(stderr=True),
-        f"drawing {counted(len(prompts) * options.n, 'picture')}",
-        unit="picture",
-    ) as report:
-        pictures = model.draw(
-            prompts,
-            n=options.n,
-            seed=options.seed,
-            size=options.size,
-            negative_prompt=options.negative_prompt,
-            batch_size=options.batch_size,
-            progress=report,
-            **sampling_options(options),
-        )
-    for image, recipe in pictures:
-        print(save_png(options.out, image, recipe))
+    order = model.order(
+        prompts,
+        n=options.n,
+        seed=options.seed,
+        size=size,
+        negative_prompt=options.negative_prompt,
+        batch_size=options.batch_size,
+        **sampling_options(options),
+    )
+    recipes = [model.recipe(order, i) for i in range(len(order))]
+    paths = stored_pictures(out, recipes)
+    total = counted(len(order), "picture")
+    if paths:
+        print(f"pinxit: already in {out}: {len(paths)} of {total}", file=sys.stderr)
+    try:
+        if len(paths) < len(order):
+            _draw(model, order, recipes, out, paths)
+    finally:
+        for i in sorted(paths):
+            print(paths[i])
+        if 0 < len(paths) < len(order):
+            again = shlex.join(["pinxit", "generate", *argv])
+            rest = f"the same command draws the others: {again}"
+            print(f"pinxit: in {out}: {len(paths)} of {total}; {rest}", file=sys.stderr)
     return 0
+
+
+def _draw(
+    model: TextToImage,
+    order: Order,
+    recipes: list[dict[str, Any]],
+    out: Path,
+    paths: dict[int, Path],
+) -> None:
+    """Draws the pictures that are not in `paths`, and adds the path of each once it is written."""
+    from rich.console import Console
+
+    from pinxit.png_recipe import save_png
+
+    missing = len(order) - len(paths)
+    text = f"drawing {counted(missing, 'picture')}"
+    with showing(Console(stderr=True), text, unit="picture") as report:
+        for done, (i, image) in enumerate(model.pictures(order, skip=frozenset(paths)), start=1):
+            paths[i] = save_png(out, image, recipes[i])
+            report(done, missing)
+
+
+def _size(text: str | None, argv: Sequence[str]) -> int | tuple[int, int] | None:
+    """Parses one side or WIDTHxHEIGHT. Refuses two words, of which one would become a prompt."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
+    valid = "one side, or WIDTHxHEIGHT, such as 320x192"
+    if match is None:
+        raise UsageError("size", text, problem="not understood", valid=valid)
+    words = [word.removeprefix("--size=") for word in argv if word != "--size"]
+    following = words[words.index(text) + 1 :][:1] if text in words else []
+    if following and following[0].isdigit():
+        problem = "two words"
+        raise UsageError("size", f"{text} {following[0]}", problem=problem, valid=valid)
+    return (int(match[1]), int(match[2])) if match[2] else int(match[1])
 
 
 def _prompts(options: GenerateOptions) -> list[str]:

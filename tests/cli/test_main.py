@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import killed_generate
 import pytest
+from PIL import Image
 
 import pinxit
+from pinxit import png_recipe
 from pinxit.cli.main import main
 from pinxit.pipeline import load_checkpoint
 from pinxit.png_recipe import png_bytes, read_recipe
@@ -77,10 +81,102 @@ def test_generate_writes_pictures_with_recipes(release_dir, tmp_path, capsys):
     recipe = read_recipe(paths[1])
     assert (recipe["seed"], recipe["guidance_scale"], recipe["size"]) == (6, 3.0, [16, 16])
 
-    assert main([*words, "--seed", "6", "--guidance_scale", "3"]) == 0
+    other = [*words[:-1], str(tmp_path / "other")]
+    assert main([*other, "--seed", "6", "--guidance_scale", "3"]) == 0
     again = Path(capsys.readouterr().out.strip())
-    assert again.name == "00004-6-a-red-light.png"
+    assert again.name == "00001-6-a-red-light.png"
     assert again.read_bytes() == paths[1].read_bytes()
+    assert main([*words, "--seed", "9", "--guidance_scale", "3"]) == 0
+    assert Path(capsys.readouterr().out.strip()).name == "00004-9-a-red-light.png"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
+    release_dir, tmp_path, capsys, monkeypatch
+):
+    words = ["generate", "a red light", "--checkpoint", str(release_dir), "--n", "4"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    whole = files(tmp_path / "whole")
+    capsys.readouterr()
+
+    save = png_recipe.save_png
+
+    def interrupted(out, image, recipe):
+        if recipe["seed"] == 2:
+            raise KeyboardInterrupt
+        return save(out, image, recipe)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(png_recipe, "save_png", interrupted)
+    assert main([*words, "--out", str(out)]) == 130
+    shown = capsys.readouterr()
+    assert files(out) == dict(list(whole.items())[:2])
+    assert shown.out.splitlines() == [str(path) for path in sorted(out.iterdir())]
+    command = f"pinxit generate 'a red light' --checkpoint {release_dir} --n 4 --out {out}"
+    assert shown.err.splitlines()[-2:] == [
+        f"pinxit: in {out}: 2 of 4 pictures; the same command draws the others: {command}",
+        "pinxit: interrupted",
+    ]
+
+    monkeypatch.setattr(png_recipe, "save_png", save)
+    assert main(shlex.split(command)[1:]) == 0
+    shown = capsys.readouterr()
+    assert f"pinxit: already in {out}: 2 of 4 pictures" in shown.err
+    assert "drawing 2 pictures" in shown.err
+    assert files(out) == whole
+    assert shown.out.splitlines() == [str(path) for path in sorted(out.iterdir())]
+
+    assert main(shlex.split(command)[1:]) == 0
+    shown = capsys.readouterr()
+    assert f"pinxit: already in {out}: 4 of 4 pictures" in shown.err
+    assert "drawing" not in shown.err
+    assert files(out) == whole
+    assert main([*shlex.split(command)[1:], "--steps", "1"]) == 0
+    assert len(files(out)) == 8 and whole.items() <= files(out).items()
+
+
+def test_kill_9_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path):
+    killed, plain = tmp_path / "killed", tmp_path / "plain"
+    process = killed_generate.start(killed, n=10)
+    killed_generate.await_pictures(killed, process, count=3)
+    process.kill()
+    process.wait()
+    left = killed_generate.pictures(killed)
+    assert 3 <= len(left) < 20
+    assert killed_generate.start(killed, n=10).wait() == 0
+    assert killed_generate.start(plain, n=10).wait() == 0
+    whole = killed_generate.pictures(plain)
+    assert len(whole) == 20 and left.items() <= whole.items()
+    assert killed_generate.pictures(killed) == whole
+
+
+def test_a_full_disk_leaves_the_pictures_and_names_the_command(
+    release_dir, tmp_path, capsys, monkeypatch
+):
+    save = png_recipe.save_png
+
+    def full(out, image, recipe):
+        if recipe["seed"] == 1:
+            raise OSError(28, "No space left on device", str(out))
+        return save(out, image, recipe)
+
+    monkeypatch.setattr(png_recipe, "save_png", full)
+    words = ["generate", "red", "--checkpoint", str(release_dir), "--n", "2"]
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    lines = capsys.readouterr().err.splitlines()[-2:]
+    assert "1 of 2 pictures; the same command" in lines[0] and "No space left" in lines[1]
+    assert len(files(tmp_path)) == 1
+
+
+def test_the_size_is_one_side_or_width_and_height(release_dir, tmp_path, capsys):
+    words = ["generate", "red", "--checkpoint", str(release_dir), "--out", str(tmp_path)]
+    for text, size in (("8", (8, 8)), ("24x8", (24, 8)), ("8X24", (8, 24))):
+        assert main([*words, "--size", text]) == 0
+        with Image.open(capsys.readouterr().out.strip()) as image:
+            assert image.size == size
 
 
 def test_a_recipe_is_all_it_takes_to_draw_again(release_dir, tmp_path, capsys):
@@ -114,6 +210,9 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--n", "-1"], "n: -1 is too small"),
         (["a", "--solver", "eular"], "solver: unknown 'eular'; known: euler, heun"),
         (["a", "--size", "15"], "size: 15 is not a multiple of 4"),
+        (["a", "--size", "16x15"], "size: 15 is not a multiple of 4"),
+        (["a", "--size", "big"], "size: 'big' is not understood; valid: one side, or WIDTHxHEIGHT"),
+        (["a", "--size", "16", "24"], "size: '16 24' is two words; valid: one side, or WIDTHxHEI"),
         (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
         (["a", "--seed", "-3"], "seed: -3 is out of range"),
         (["a", "--ema", "0.1"], "ema: '0.1' is not in a release"),
@@ -175,10 +274,11 @@ def test_train_generate_evaluate(bundle, tmp_path, capsys):
     assert config["optimizer"]["learning_rate"] == 1e-3
 
     out = tmp_path / "out"
-    for checkpoint in (run, run / "model", *sorted(run.glob("checkpoints/step_*"))[-1:]):
-        generate = ["generate", "red", "--out", str(out), "--checkpoint", str(checkpoint)]
+    checkpoints = (run, run / "model", *sorted(run.glob("checkpoints/step_*"))[-1:])
+    for number, checkpoint in enumerate(checkpoints):
+        generate = ["generate", "red", "--out", f"{out}/{number}", "--checkpoint", str(checkpoint)]
         assert main([*generate, "--steps", "1"]) == 0
-    pictures = [path.read_bytes() for path in sorted(out.iterdir())]
+    pictures = [path.read_bytes() for path in sorted(out.glob("*/*.png"))]
     assert len(pictures) == 3
     assert len(set(pictures)) == 1
     capsys.readouterr()

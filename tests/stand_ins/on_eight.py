@@ -31,6 +31,7 @@ from pinxit.devices.transfer import place, spread
 from pinxit.encoders import clip, t5
 from pinxit.flow.objective import FlowMatching
 from pinxit.models.transformer import apply, init_params, preset
+from pinxit.pipeline import load_checkpoint
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
@@ -224,6 +225,32 @@ def batches() -> None:
         batch = Loader(rows, batch_size=16, part=part).batch(3)
         placed = jax.device_put(batch, batch_sharding(on(spec)))
         np.testing.assert_array_equal(jnp.asarray(placed["value"]), batch["value"])
+
+
+def drawing() -> None:
+    """Pictures of the shipped model have the same bytes on one device, on two and on eight."""
+    model = load_checkpoint()
+    assert list(model.devices) == jax.devices()
+    prompts = [f"a small house number {i}" for i in range(11)]
+    negative = [("", "fog")[i % 3 == 0] for i in range(11)]
+
+    def drawn(count: int, **how: Any) -> np.ndarray:
+        model.devices = jax.devices()[:count]
+        return model.generate(prompts, seed=5, steps=2, output_type="np", **how)
+
+    for how in ({}, {"batch_size": 2}, {"negative_prompt": negative, "batch_size": 3}):
+        one = drawn(1, **how)
+        assert len({picture.tobytes() for picture in one}) == len(prompts)
+        for count in (2, 8):
+            np.testing.assert_array_equal(drawn(count, **how), one, err_msg=f"{count} {how}")
+        alone = model.generate(
+            prompts[4],
+            seed=9,
+            steps=2,
+            output_type="np",
+            **(how | ({"negative_prompt": negative[4]} if "negative_prompt" in how else {})),
+        )
+        np.testing.assert_array_equal(alone, one[4], err_msg=f"alone {how}")
 
 
 if __name__ == "__main__":
