@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pinxit.config import UsageError, diff
+from pinxit.config import UsageError, read_json
 from pinxit.devices.transfer import fetch
 from pinxit.files import BEFORE, restore_folder, sync, whole_folder
 from pinxit.stored_model import (
@@ -31,21 +31,11 @@ from pinxit.stored_model import (
     files_of_checkpoint,
     mismatches,
     sha256_of,
+    step_of_checkpoint,
 )
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
-FREE_FIELDS = (
-    *("name", "output_dir", "resume", "max_steps", "keep_checkpoints", "max_skipped", "wandb"),
-    *("mesh", "distributed"),
-    *("log_interval", "save_interval", "sample_interval", "eval_interval"),
-    *("sampling", "samples", "evaluation", "dataset_path", "fetch"),
-    *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),
-    *("model.scan_unroll", "model.attention", "encoder_chunk"),
-    *("images.timeout", "images.workers", "images.memory_mb"),
-)
-"""Settings that may change when a run is resumed, including all their subfields. The devices may
-change too: arrays are stored whole, so any mesh and any number of processes can resume."""
 
 
 class CheckpointError(UsageError):
@@ -84,9 +74,21 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
     }
 
 
+def _with_clipping(stored: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of an older version's state without gradient clipping, whose optimiser was
+    not the second of a chain, under their names of today."""
+    prefix = "optimizer/"
+    return {
+        name.replace(prefix, f"{prefix}1.", 1) if name.startswith(prefix) else name: leaf
+        for name, leaf in stored.items()
+    }
+
+
 def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
     """Reverses `_as_tree`. Raises if the tree differs in names or shapes from the state `like`."""
     stored, expected = _named(tree), _named(_as_tree(like))
+    if (older := _with_clipping(stored)).keys() == expected.keys():
+        stored = older
     if problems := mismatches(stored, expected):
         raise CheckpointError(
             "the checkpoint's state does not match these settings in this version: " + problems
@@ -157,32 +159,36 @@ def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -
     return Restored(step=int(state.step), state=state, run=run)
 
 
-def check_config(saved: Any, current: Any) -> None:
-    """Raises if a resumed run's settings changed, apart from `FREE_FIELDS`."""
-    changed = [
-        f"{name} (was {old!r}, is {new!r})"
-        for name, old, new in diff(saved, current)
-        if name not in FREE_FIELDS and name.partition(".")[0] not in FREE_FIELDS
-    ]
-    if changed:
-        raise UsageError(
-            f"resume: the settings differ from the run's: {'; '.join(changed)}. Use the run's "
-            "settings, or start a new run with --name"
-        )
-
-
 class Checkpoints:
-    """The checkpoints of a run. Writes them in the background, one at a time."""
+    """The checkpoints of a run. Writes them in the background, one at a time.
 
-    def __init__(self, root: Path, *, keep: int = 2) -> None:
+    The newest `keep` remain, and those that are permanent: the checkpoints of every `keep_every`
+    steps (0: none) and those that were saved with `permanent` in their run.json.
+    """
+
+    def __init__(self, root: Path, *, keep: int = 2, keep_every: int = 0) -> None:
         self.root = root
         self.keep = keep
+        self.keep_every = keep_every
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def folders(self) -> list[Path]:
         """Returns the folders of complete checkpoints, newest first."""
         return checkpoints_in(self.root)
+
+    def steps(self) -> list[int]:
+        """Returns the steps of complete checkpoints, newest first."""
+        return [step_of_checkpoint(folder) or 0 for folder in self.folders()]
+
+    def permanent(self, folder: Path) -> bool:
+        """Returns whether a checkpoint remains when newer ones are written."""
+        if self.keep_every and (step_of_checkpoint(folder) or 0) % self.keep_every == 0:
+            return True
+        try:
+            return bool(read_json(folder / "run.json").get("permanent"))
+        except (OSError, UsageError):
+            return False  # damaged: its loss is noticed when it is restored
 
     def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
         """Copies the state to the host, and writes it in the background. `wait` waits for that.
@@ -203,7 +209,8 @@ class Checkpoints:
         try:
             write_checkpoint(folder, state, run, overwrite=overwrite)
             for old in self.folders()[self.keep :]:
-                shutil.rmtree(old, ignore_errors=True)
+                if not self.permanent(old):
+                    shutil.rmtree(old, ignore_errors=True)
         except Exception as error:  # `wait` raises it: exceptions in threads are silent
             self._error = error
 
@@ -227,8 +234,22 @@ class Checkpoints:
         for path in self.root.glob(f".{PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def restore(self, like: TrainState) -> Restored | None:
-        """Returns the newest valid checkpoint, or None. Renames damaged ones and reports them."""
+    def folder_at(self, step: int) -> Path:
+        """Returns the folder of a step's checkpoint. Raises `UsageError` if there is none."""
+        folder = self.root / f"{PREFIX}{step:08d}"
+        if step not in (steps := self.steps()):
+            valid = ", ".join(map(str, sorted(steps))) or "none, since there are no checkpoints"
+            problem = "not the step of a checkpoint"
+            raise UsageError("resume_step", step, problem=problem, valid=valid)
+        return folder
+
+    def restore(self, like: TrainState, *, step: int | None = None) -> Restored | None:
+        """Returns the newest valid checkpoint, or None. Renames damaged ones and reports them.
+
+        With `step`, returns that step's checkpoint, and raises if it is absent or damaged.
+        """
+        if step is not None:
+            return read_checkpoint(self.folder_at(step), like)
         problems: list[str] = []
         for folder in self.folders():
             try:

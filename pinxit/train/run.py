@@ -118,7 +118,9 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)
-    checkpoints = Checkpoints(folder.checkpoints, keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(
+        folder.checkpoints, keep=config.keep_checkpoints, keep_every=config.keep_every
+    )
     state, window, seconds, position = _begin(config, parts, checkpoints, display)
     step = int(state.step)
     if step > config.max_steps:

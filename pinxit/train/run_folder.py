@@ -21,7 +21,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.config import UsageError, check_writable, read_json, to_json
 from pinxit.files import write_json
-from pinxit.train.checkpoint import check_config
+from pinxit.train.resume_policy import check_config
 from pinxit.train.settings import TrainConfig, config_from_json
 
 

@@ -210,6 +210,8 @@ class TrainConfig:
     """Number of steps between validation losses. 0 computes only one, at the end."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep."""
+    keep_every: int = 0
+    """Number of steps between checkpoints that are kept permanently, in addition. 0 keeps none."""
     max_skipped: int = 20
     """Number of consecutive non-finite steps that are tolerated. One more stops the run."""
     output_dir: str = "runs"
@@ -219,6 +221,11 @@ class TrainConfig:
     a run at a smaller image size. none initialises them randomly."""
     resume: bool = True
     """Resume the run of this name if it exists. 0 refuses to touch it."""
+    resume_step: int | None = None
+    """Step of an earlier checkpoint to go back to. Newer checkpoints are moved aside. none resumes
+    from the newest one."""
+    change: bool = False
+    """Allow a resumed run to change its optimiser, schedule or precision from here on."""
     mesh: str = "auto"
     """Distribution over devices: sizes of the axes data, fsdp and tensor, such as data=2,fsdp=4,
     one of which may be *. auto copies a small state to every device and shards a large one
@@ -257,7 +264,7 @@ class TrainConfig:
         positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
         positive += ("text_max_tokens",)
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
-        natural += ("encoder_chunk",)
+        natural += ("encoder_chunk", "keep_every", "resume_step")
         _require("", self, positive=positive, natural=natural)
         self._check_dataset()
         if self.batch_size % self.gradient_accumulation_steps:

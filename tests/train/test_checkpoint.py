@@ -1,5 +1,6 @@
 """Checkpoints: exact, whole or unused, and damage is found."""
 
+import dataclasses
 import json
 import random
 import resource
@@ -7,19 +8,18 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from toys import assert_trees_equal, make, run_steps
 
+from pinxit.config import UsageError
 from pinxit.train.checkpoint import (
     CheckpointError,
     Checkpoints,
-    check_config,
     read_checkpoint,
     verify_checkpoint,
     write_checkpoint,
 )
-from pinxit.train.ema import EmaConfig
-from pinxit.train.settings import Sampling, TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +217,38 @@ def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):
     assert json.loads((tmp_path / "step_00000002" / "manifest.json").read_text())["version"] == 1
 
 
-def test_differing_settings_are_all_named():
-    old = TrainConfig(batch_size=8, max_steps=10)
-    check_config(old, TrainConfig(batch_size=8, max_steps=99, sampling=Sampling(steps=3)))
-    new = TrainConfig(batch_size=16, seed=1, ema=EmaConfig(lengths=(0.1,)))
-    with pytest.raises(ValueError, match=r"batch_size .was 8, is 16.*seed.*ema\.lengths"):
-        check_config(old, new)
+def test_permanent_checkpoints_remain(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=4)
+    for step in range(2, 12, 2):
+        at = dataclasses.replace(state, step=np.int32(step))
+        checkpoints.save(at, {"permanent": True} if step == 6 else {})
+        checkpoints.wait()
+    assert checkpoints.steps() == [10, 8, 6, 4]
+    (tmp_path / "step_00000006" / "run.json").write_text("damaged")
+    checkpoints.save(dataclasses.replace(state, step=np.int32(11)), {})
+    checkpoints.wait()
+    assert checkpoints.steps() == [11, 8, 4]
+
+
+def test_a_checkpoint_can_be_chosen_by_its_step(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (2, 4):
+        checkpoints.save(dataclasses.replace(state, step=np.int32(step)), {})
+    checkpoints.wait()
+    like = make(name="muon")[1]
+    assert checkpoints.restore(like, step=2).step == 2
+    with pytest.raises(UsageError, match=r"resume_step: 3 is not the step of a checkpoint; .*2, 4"):
+        checkpoints.restore(like, step=3)
+    truncate(tmp_path / "step_00000002")
+    with pytest.raises(CheckpointError):
+        checkpoints.restore(like, step=2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_an_older_checkpoint_without_clipping_is_read(name: str, tmp_path: Path):
+    """Before, the optimiser's state had another structure without clipping."""
+    state = jax.device_get(run_steps(*make(name=name), 2)[0])
+    older = dataclasses.replace(state, opt_state=state.opt_state[1])
+    write_checkpoint(tmp_path / "step_00000002", older, {})
+    restored = read_checkpoint(tmp_path / "step_00000002", make(name=name)[1])
+    assert_trees_equal(restored.state, state)

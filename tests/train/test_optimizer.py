@@ -1,5 +1,8 @@
 """Schedules, decay masks, and which optimiser takes what."""
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -7,7 +10,14 @@ import pytest
 
 from pinxit.models.transformer import init_params, preset
 from pinxit.train.muon import scale_by_muon
-from pinxit.train.optimizer import OptimizerConfig, build_optimizer, build_schedule, decayed
+from pinxit.train.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    build_schedule,
+    decay_start,
+    decayed,
+)
+from pinxit.train.resume_policy import CHANGEABLE, SettingChange
 
 
 def test_schedules():
@@ -19,6 +29,66 @@ def test_schedules():
     assert float(linear(5)) == pytest.approx(5e-4)
     constant = build_schedule(OptimizerConfig(schedule="constant", warmup_steps=0), 10)
     assert float(constant(9)) == pytest.approx(1e-3)
+
+
+def test_wsd_is_constant_then_falls_by_one_minus_sqrt():
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="wsd", warmup_steps=4, decay_steps=16, final_fraction=0.1
+    )
+    assert decay_start(config, 100) == 84
+    rate = build_schedule(config, 100)
+    assert [round(float(rate(i)), 3) for i in (0, 3, 4, 50, 84)] == [0.25, 1.0, 1.0, 1.0, 1.0]
+    for step in (85, 88, 99, 100, 200):
+        progress = min(1.0, (step - 84) / 16)
+        assert float(rate(step)) == pytest.approx(0.9 * (1 - progress**0.5) + 0.1)
+    longer = build_schedule(config, 1000)
+    assert all(float(rate(i)) == float(longer(i)) for i in range(85)), "the trunk is the same"
+    assert decay_start(replace(config, decay_steps=None), 100) == 80
+    assert decay_start(replace(config, decay_steps=500), 100) == 4, "not before the warm-up ends"
+    assert decay_start(replace(config, schedule="cosine"), 100) is None
+
+
+def test_a_changed_warmup_begins_at_the_change():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10)
+    plain = build_schedule(config, 1000)
+    change = SettingChange(510, 500, "optimizer.warmup_steps", 10, 50)
+    rate = build_schedule(replace(config, warmup_steps=50), 1000, [change])
+    for count in (0, 3, 9, 300, 499):
+        assert float(rate(count)) == float(plain(count)), "before the change"
+    for count in (500, 520, 549, 550, 900):
+        risen = min(1.0, (count - 499) / 50)
+        assert float(rate(count)) == pytest.approx(risen * float(plain(count)))
+    twice = [change, SettingChange(900, 880, "optimizer.warmup_steps", 50, 0)]
+    none = build_schedule(replace(config, warmup_steps=0), 1000, twice)
+    assert float(none(880)) == pytest.approx(float(plain(880)))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_only_the_name_decides_the_states_structure(name: str):
+    params = init_params(preset("debug"), jax.random.key(0))
+
+    def structure(**settings: Any) -> Any:
+        config = OptimizerConfig(name=name, **settings)
+        optimizer = build_optimizer(config, 100, num_heads=2)
+        return jax.tree.structure(jax.eval_shape(optimizer.init, params))
+
+    settings: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "warmup_steps": 0,
+        "schedule": "constant",
+        "decay_steps": 9,
+        "final_fraction": 0.5,
+        "clip_norm": None,
+        "weight_decay": 0.0,
+        "b1": 0.0,
+        "b2": 0.0,
+        "eps": 1.0,
+        "momentum": 0.0,
+    }
+    names = [n.removeprefix("optimizer.") for n in CHANGEABLE if n.startswith("optimizer.")]
+    assert set(names) == set(settings)
+    for setting, value in settings.items():
+        assert structure(**{setting: value}) == structure(), setting
 
 
 def test_only_matrices_decay():
