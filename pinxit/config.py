@@ -88,8 +88,15 @@ def choice(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> 
         raise UsageError(field, value, valid=list(known))
 
 
-def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageError:
-    """Returns the error for a setting that does not exist, with the most similar known names."""
+def unknown_name(
+    name: str, known: Sequence[str] | Mapping[str, Any], *, instead: str = ""
+) -> UsageError:
+    """Returns the error for a setting that does not exist.
+
+    It says what to use `instead`, or, if that is empty, the most similar known names.
+    """
+    if instead:
+        return UsageError("setting", name, valid=instead)
     tail = name.rpartition(".")[2]
     near = [full for full in known if full.rpartition(".")[2] == tail]
     near += [full for full in known if full.startswith(name)]

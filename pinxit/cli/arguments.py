@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pinxit.cli.habits import Habits, advice_for
 from pinxit.config import (
     T,
     UsageError,
@@ -38,11 +39,13 @@ def parse(
     prog: str = "pinxit",
     description: str | None = None,
     positional: str | None = None,
+    habits: Habits | None = None,
 ) -> T:
     """Returns `default` with the settings changed that `--name value` arguments name.
 
     Names may be dotted or aliases, with `-` or `_`. Booleans take 0, 1, true, false or no value.
     Words that belong to no option go to the field `positional`. `--help` prints help and exits.
+    `habits` names our settings for names of other programs, in the error for an unknown name.
     """
     import tyro
 
@@ -50,7 +53,7 @@ def parse(
     if default is not None:
         default, argv = _with_kinds(default, argv)
     types_of = leaves(cls, default)
-    values_of, words = _read(argv, types_of, aliases)
+    values_of, words = _read(argv, types_of, aliases, habits or {})
     if words and positional is None:
         problem = "not an option (options start with --)"
         raise UsageError("argument", words[0], problem=problem)
@@ -99,7 +102,10 @@ def _with_kinds(default: T, argv: Sequence[str]) -> tuple[T, list[str]]:
 
 
 def _read(
-    argv: Sequence[str], types_of: Mapping[str, Any], aliases: Mapping[str, str]
+    argv: Sequence[str],
+    types_of: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    habits: Habits,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Splits arguments into options and words that belong to no option.
 
@@ -123,7 +129,9 @@ def _read(
         written = name.replace("-", "_")
         dotted = aliases.get(written, written)
         if dotted not in types_of:
-            raise unknown_name(written, [*types_of, *aliases])
+            typed = value if equals or not rest or rest[0].startswith("--") else rest[0]
+            instead = advice_for(habits, written, typed)
+            raise unknown_name(written, [*types_of, *aliases], instead=instead)
         if equals:
             values = [value]
         else:

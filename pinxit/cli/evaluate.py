@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.habits import EVALUATE_HABITS
 from pinxit.cli.sampling_options import SamplingOptions, sampling_options
 from pinxit.config import from_kind, kinds_of, positive
 from pinxit.data.scenes.dataset import Scenes
@@ -57,6 +58,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
         description="Measures the accuracy on held-out prompts by attribute and the validation "
         f"loss by time. Evaluators: {', '.join(EVALUATORS)}.",
         positional=None,
+        habits=EVALUATE_HABITS,
     )
     positive("prompts", options.prompts, minimum=0)
     positive("images", options.images, minimum=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.habits import GENERATE_HABITS
 from pinxit.cli.sampling_options import SamplingOptions, sampling_options
 from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
@@ -61,6 +62,7 @@ def generate_command(argv: Sequence[str]) -> int:
         prog="pinxit generate",
         description='Draws pictures: pinxit generate "a small red house under a full moon" --n 4',
         positional="prompt",
+        habits=GENERATE_HABITS,
     )
     prompts = _prompts(options)
     positive("n", options.n)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.habits import TRAIN_HABITS
 from pinxit.cli.train import TRAIN_ALIASES
 from pinxit.config import UsageError, choice, positive
 from pinxit.files import whole
@@ -91,7 +92,12 @@ def plan_command(argv: Sequence[str]) -> int:
         print(install(options.install_compiler))
         return 0
     config = parse(
-        TrainConfig, rest, default=RECIPES[recipe](), aliases=TRAIN_ALIASES, prog="pinxit plan"
+        TrainConfig,
+        rest,
+        default=RECIPES[recipe](),
+        aliases=TRAIN_ALIASES,
+        prog="pinxit plan",
+        habits=TRAIN_HABITS,
     )
     return _plan(options, config, recipe)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.habits import PREPARE_HABITS
 from pinxit.cli.prepare_progress import watching
 from pinxit.config import UsageError
 from pinxit.data.row import Source, Unit
@@ -52,6 +53,7 @@ def prepare_command(argv: Sequence[str]) -> int:
         description="Prepares a dataset for training: pinxit prepare coyo --out DIR. Sources: "
         f"{', '.join(SOURCES)}.",
         positional="source",
+        habits=PREPARE_HABITS,
     )
     from rich.console import Console
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.arguments import parse
+from pinxit.cli.habits import TRAIN_HABITS
 
 TRAIN_ALIASES = {
     "learning_rate": "optimizer.learning_rate",
@@ -44,6 +45,7 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         prog=prog,
         description=f"Trains a model with the settings of a recipe (--recipe "
         f"{'|'.join(recipes.RECIPES)}; selected: {recipe}), which options change.",
+        habits=TRAIN_HABITS,
     )
     from pinxit.train.run import run
 
