@@ -60,7 +60,7 @@ _GLOBAL = "of all devices and accumulated pieces together, not of one device"
 _EPOCHS = "steps = epochs x rows / batch_size: 10 epochs of 20,000 rows at batch_size 16 are 12500"
 _RESUME = (
     "the default: the same command continues the run of its --name from its newest checkpoint; "
-    "--init_from RUN starts another run from its weights"
+    "--resume_step N continues from an older one, --init_from RUN starts another run from its weights"
 )
 _SCHEDULES = {"constant_with_warmup": "constant", "cosine_with_restarts": "cosine"}
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_8bit": "adamw", "adam": "adamw", "AdamW": "adamw"}
@@ -100,6 +100,7 @@ TRAIN_HABITS: Habits = _table(
     ),
     ("lr_warmup_steps num_warmup_steps warmup", Habit("warmup_steps")),
     ("checkpointing_steps save_steps save_every save_freq", Habit("save_interval")),
+    ("keep_every_n_steps permanent_every", Habit("keep_every")),
     ("checkpoints_total_limit save_total_limit max_checkpoints", Habit("keep_checkpoints")),
     ("report_to logger log_with tracker", Habit("wandb", _TENSORBOARD, _TRACKERS)),
     ("use_wandb wandb_project", Habit("wandb", value="1")),
@@ -134,7 +135,7 @@ TRAIN_HABITS: Habits = _table(
     ("num_gpus gpus devices num_devices num_processes", Habit("mesh", "auto uses all", value="")),
     ("device", Habit("", _BACKEND)),
 )
-"""For `pinxit train` and `pinxit plan`."""
+"""The names for `pinxit train` and `pinxit plan` are in this table."""
 
 GENERATE_HABITS: Habits = _table(
     ("guidance cfg scale guidance_weight", Habit("guidance_scale")),
@@ -153,7 +154,7 @@ GENERATE_HABITS: Habits = _table(
     ("use_ema ema_decay average", Habit("ema", "the name of an average, or raw", value="")),
     ("device", Habit("", _BACKEND)),
 )
-"""For `pinxit generate`."""
+"""The names for `pinxit generate` are in this table."""
 
 EVALUATE_HABITS: Habits = {
     name: habit for name, habit in GENERATE_HABITS.items() if habit.target in ("", "checkpoint")
@@ -167,7 +168,7 @@ EVALUATE_HABITS: Habits = {
     ("metrics metric tasks", Habit("evaluators")),
     ("eval_batch_size per_device_eval_batch_size", Habit("batch_size")),
 )
-"""For `pinxit evaluate`."""
+"""The names for `pinxit evaluate` are in this table."""
 
 PREPARE_HABITS: Habits = _table(
     ("output output_dir outdir out_dir output_path output_folder", Habit("out", "a folder")),
@@ -184,4 +185,4 @@ PREPARE_HABITS: Habits = _table(
     ("caption_col caption_column", Habit("columns", value="caption=COLUMN")),
     ("encode_batch_size vae_batch_size batch_size", Habit("encode_batch")),
 )
-"""For `pinxit prepare`."""
+"""The names for `pinxit prepare` are in this table."""
