@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import numbers
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -262,18 +263,24 @@ def plain(value: Any) -> Any:
     return value
 
 
-def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
-    """Inverts `to_json`. Absent fields take their defaults, and unknown ones raise `UsageError`."""
-    return cls(**typed(cls, data))
+def from_json(cls: type[T], data: Mapping[str, Any], *, prefix: str = "") -> T:
+    """Inverts `to_json`. Absent fields take their defaults. Unknown fields, and values of another
+    type than the field's, raise `UsageError`; `prefix` is put before the names in its message."""
+    return cls(**typed(cls, data, prefix=prefix))
 
 
-def typed(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts JSON values to the types of the fields of `cls`: int to float, list to tuple."""
+def typed(cls: type, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Converts JSON values to the types of the fields of `cls`: int to float, list to tuple.
+
+    Raises the same errors as `from_json`.
+    """
     types_of = hints(cls)
-    for name in data:
+    for name, value in data.items():
         if name not in types_of:
             raise unknown_name(name, types_of)
-    values = {name: _typed(types_of[name], value) for name, value in data.items()}
+        if name not in kinds_of(cls) and (kinds := misfit(types_of[name], value)):
+            raise UsageError(f"{prefix}{name}", value, problem=f"not {kinds}")
+    values = {n: _typed(types_of[n], value, f"{prefix}{n}.") for n, value in data.items()}
     for name, field in kinds_of(cls).items():
         if isinstance(data.get(name), Mapping):
             values[name] = from_kind(field, data[name])
@@ -288,13 +295,45 @@ def from_kind(field: dataclasses.Field[Any], data: Mapping[str, Any]) -> Any:
     return from_json(table[kind], {name: v for name, v in data.items() if name != KIND})
 
 
-def _typed(hint: Any, value: Any) -> Any:
+PLAIN_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda v: isinstance(v, bool) or (_is_number(v) and v in (0, 1))),
+    int: ("a whole number", lambda v: _is_number(v) and isinstance(v, numbers.Integral)),
+    float: ("a number", lambda v: _is_number(v)),
+    str: ("text", lambda v: isinstance(v, str)),
+    tuple: ("a list", lambda v: isinstance(v, list | tuple)),
+    types.NoneType: ("null", lambda v: v is None),
+}
+"""The types of settings whose values are checked: how a message calls each, and its test."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def misfit(hint: Any, value: Any) -> str:
+    """Returns the kinds of value that a type accepts ("a number or null") if `value` is none of
+    them, else "". Types other than plain ones and dataclasses accept everything."""
+    names = []
+    for option in options(hint):
+        kind = typing.get_origin(option) or option
+        if dataclasses.is_dataclass(kind):
+            if isinstance(value, Mapping | kind):  # type: ignore[operator]
+                return ""
+            names.append("an object with settings")
+        elif kind not in PLAIN_KINDS or PLAIN_KINDS[kind][1](value):
+            return ""
+        else:
+            names.append(PLAIN_KINDS[kind][0])
+    return " or ".join(names)
+
+
+def _typed(hint: Any, value: Any, prefix: str = "") -> Any:
     for option in options(hint):
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return from_json(option, value)  # type: ignore[arg-type]
+            return from_json(option, value, prefix=prefix)  # type: ignore[arg-type]
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             arguments = typing.get_args(option)
             return tuple(_typed(arguments[0], item) for item in value)
-        if option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+        if option in (bool, int, float) and PLAIN_KINDS[option][1](value):
+            return option(value)
     return value

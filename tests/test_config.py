@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from pinxit.config import UsageError, diff, differences, from_json, plain, replace, to_json
+from pinxit.train.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,28 @@ def test_diff_and_replace_use_dotted_names():
     assert diff(Config(), changed) == [("name", "run", "other"), ("part.depth", None, 2)]
     with pytest.raises(UsageError, match=r"part\.dept"):
         replace(Config(), {"part.dept": 1})
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"max_steps": "many"}, "max_steps: 'many' is not a whole number"),
+        ({"max_steps": 2.5}, "max_steps: 2.5 is not a whole number"),
+        ({"max_steps": True}, "max_steps: True is not a whole number"),
+        ({"name": 5}, "name: 5 is not text"),
+        ({"use_amp": "no"}, "use_amp: 'no' is not true or false"),
+        ({"model": [1]}, "model: \\[1\\] is not an object with settings"),
+        ({"model": {"depth": "12"}}, "model.depth: '12' is not a whole number or null"),
+        ({"optimizer": {"learning_rate": None}}, "optimizer.learning_rate: None is not a number"),
+        ({"samples": {"prompts": "red"}}, "samples.prompts: 'red' is not a list"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(data: dict, says: str):
+    with pytest.raises(UsageError, match=says):
+        from_json(TrainConfig, data)
+
+
+def test_values_that_mean_the_same_are_accepted():
+    data = {"use_amp": 1, "optimizer": {"learning_rate": 1, "clip_norm": None}}
+    config = from_json(TrainConfig, data | {"max_steps": np.int64(3)})
+    assert config.use_amp and config.optimizer.learning_rate == 1.0 and config.max_steps == 3

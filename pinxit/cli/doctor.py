@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +13,10 @@ from pathlib import Path
 
 from pinxit.cli.arguments import parse
 from pinxit.config import UsageError, positive
+from pinxit.doctor.guard import Check, guarded_check
 from pinxit.doctor.report_line import Line
 
 MARKS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-
-Check = Callable[[], Iterable[Line]]
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,23 @@ def examine(options: DoctorOptions) -> Iterator[Line]:
     """Yields all lines of the report in a fixed order. The machine's checks run concurrently."""
     checks = machine_checks(options) if options.machine else []
     with ThreadPoolExecutor(max(1, len(checks))) as pool:
-        waiting = [pool.submit(lambda check=check: list(check())) for check in checks]
+        waiting = [pool.submit(lambda check=check: list(_safely(check))) for check in checks]
         for future in waiting:
             yield from future.result()
     folder = options.folder()
     if folder is not None:
         from pinxit.doctor.run_folder import RunReport
 
-        yield from RunReport(folder, full=options.full).lines()
+        report = RunReport(folder, full=options.full)
+        advice = f"look at the files in {folder}, and report this as a bug"
+        yield from guarded_check("run", report.lines, read=folder, advice=advice)
+
+
+def _safely(check: Check) -> Iterator[Line]:
+    """Yields the lines of a check of the machine, and a problem line if it raises."""
+    name = getattr(check, "func", check).__name__.replace("_", " ")
+    advice = "report this as a bug, with the output of `pinxit doctor --json`"
+    return guarded_check(name, check, read=f"the machine's {name}", advice=advice)
 
 
 def doctor_command(argv: Sequence[str]) -> int:

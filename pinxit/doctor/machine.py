@@ -47,6 +47,9 @@ def devices() -> Iterator[Line]:
 def judged(answer: dict[str, Any]) -> Iterator[Line]:
     """Turns the answer of `pinxit.doctor.device_probe` into lines."""
     kinds = [device["kind"] for device in answer["devices"]]
+    if not kinds:
+        yield problem("devices", f"{answer['backend']} has no devices", "check JAX_PLATFORMS")
+        return
     each = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
     wrong = [device["id"] for device in answer["devices"] if not device["right"]]
     if wrong:
@@ -60,10 +63,18 @@ def judged(answer: dict[str, Any]) -> Iterator[Line]:
         f"{answer['backend']}: {each}{memory}; all compute correctly (in {seconds:.2f} s or less)"
     )
     yield ok("devices", message)
-    old = [d for d in answer["devices"] if float(d.get("compute_capability") or 9) < 8.0]
+    old = [d for d in answer["devices"] if _capability(d.get("compute_capability")) < 8.0]
     if old:
         message = f"{old[0]['kind']} has no bfloat16"
         yield ok("precision", f"{message}: --use_amp 1 means float16 with loss scaling here")
+
+
+def _capability(version: Any) -> float:
+    """Returns the compute capability of an NVIDIA GPU; 9 for other devices (AMD's say gfx90a)."""
+    try:
+        return float(version or 9)
+    except (TypeError, ValueError):
+        return 9.0
 
 
 def memory() -> Iterator[Line]:

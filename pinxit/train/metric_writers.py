@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pinxit.config import UsageError, to_json
 from pinxit.files import whole
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
@@ -29,20 +29,6 @@ class Writer(Protocol):
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Records the metrics after `step`. Values are numbers, or lists of numbers."""
         ...
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete rows of a metrics file. Skips lines that are damaged, or incomplete
-    because a process was killed."""
-    rows: list[dict[str, Any]] = []
-    if not path.is_file():
-        return rows
-    for line in path.read_text(errors="replace").splitlines():
-        with suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and "step" in row:
-                rows.append(row)
-    return rows
 
 
 class JsonLines:

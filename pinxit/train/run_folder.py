@@ -146,10 +146,10 @@ def _foreign(root: Path) -> bool:
 def saved_config(folder: RunFolder) -> TrainConfig:
     """Returns the settings that a run was started with."""
     try:
-        value = json.loads(folder.config.read_text())
+        value = read_json(folder.config)
         with extensions.explained(value.pop("extensions", {})):
             return config_from_json(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UsageError(f"resume: {folder.config} cannot be read ({error})") from error
 
 

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from pinxit.data.prepared.manifest import FORMAT, Manifest
 from pinxit.data.prepared.shards import ShardInfo
-from pinxit.doctor import run_folder as folder_module
+from pinxit.doctor import run_checkpoints, run_inputs
 from pinxit.doctor.report_line import Line
+from pinxit.doctor.run_facts import RunFacts
 from pinxit.doctor.run_folder import RunReport
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
@@ -64,7 +65,7 @@ def known_weights(good: Path, monkeypatch: pytest.MonkeyPatch):
     """What the child would tell, without another process that loads JAX."""
     newest = sorted((good / "checkpoints").glob("step_*"))[-1]
     kept = json.loads((newest / "run.json").read_text())["encoders"]
-    monkeypatch.setattr(folder_module, "ask", lambda *args, **more: dict(kept))
+    monkeypatch.setattr(run_inputs, "ask", lambda *args, **more: dict(kept))
 
 
 def report(path: Path, **more: bool) -> list[Line]:
@@ -107,7 +108,7 @@ def test_a_flipped_bit_in_a_checkpoint(copy: Path):
 
 
 def test_large_checkpoints_are_not_hashed_unless_asked_for(copy: Path, monkeypatch):
-    monkeypatch.setattr(folder_module, "HASHED", 0)
+    monkeypatch.setattr(run_checkpoints, "HASHED", 0)
     assert "not hashed: --full" in one(report(copy), "checkpoints").message
     assert "not hashed" not in one(report(copy, full=True), "checkpoints").message
     next((copy / "checkpoints" / "step_00000006" / "state").glob("*")).rename(copy / "elsewhere")
@@ -117,6 +118,7 @@ def test_large_checkpoints_are_not_hashed_unless_asked_for(copy: Path, monkeypat
 def test_leftovers(copy: Path):
     root = copy / "checkpoints"
     (root / ".step_00000009.77").mkdir()
+    os.utime(root / ".step_00000009.77", (1e9, 1e9))
     (root / "damaged_step_00000002").mkdir()
     said = [line.message for line in report(copy) if line.name == "checkpoint"]
     assert len(said) == 2 and "damaged checkpoint" in said[0] and "incomplete" in said[1]
@@ -164,7 +166,7 @@ def test_pictures(copy: Path):
 
 
 def test_other_weights(copy: Path, monkeypatch):
-    monkeypatch.setattr(folder_module, "ask", lambda *a, **k: {"text_encoder": "0", "vae": "1"})
+    monkeypatch.setattr(run_inputs, "ask", lambda *a, **k: {"text_encoder": "0", "vae": "1"})
     line = one(report(copy), "encoders")
     assert line.status == "problem" and "text_encoder" in line.message
 
@@ -223,6 +225,6 @@ def test_another_dataset_than_the_run_was_begun_with(copy: Path, tmp_path: Path,
     prepared(root)
     with_dataset(copy, root)
     position = {"step": 6, "dataset": "another"}
-    monkeypatch.setattr(RunReport, "record", lambda self: {"loader_position": position})
+    monkeypatch.setattr(RunFacts, "record", lambda self: {"loader_position": position})
     line = one(report(copy), "dataset")
     assert line.status == "problem" and "started on dataset another" in line.message

@@ -1,0 +1,142 @@
+"""Checks of a run's checkpoints: damaged, copied, incomplete and newer ones, and those that work.
+
+Hashing stops after `HASHED` bytes unless the report is full.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pinxit.config import read_json
+from pinxit.doctor.guard import error_text
+from pinxit.doctor.network import bytes_of
+from pinxit.doctor.report_line import Line, ok, problem, warning
+from pinxit.doctor.run_facts import RECENT, RunFacts, age
+from pinxit.files import BEFORE
+from pinxit.stored_model import checkpoints_in, step_of_checkpoint
+from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify_checkpoint
+
+HASHED = 2e9
+"""Bytes of checkpoints that are hashed without ``--full``."""
+KNOWN = 1
+"""The newest version of a checkpoint's manifest that this version reads."""
+
+
+class NewerVersion(CheckpointError):
+    """Raised for a checkpoint that a newer version of Pinxit wrote."""
+
+
+def check_checkpoints(facts: RunFacts) -> Iterator[Line]:
+    """Checks every checkpoint against its manifest, and explains every other folder beside them."""
+    root, before = facts.folder.checkpoints, facts.blocked
+    if not root.exists():
+        yield ok("checkpoints", "none yet")
+        return
+    if not root.is_dir():
+        facts.blocked = str(root)
+        yield problem("checkpoints", f"{root} is a file, not a folder", f"remove it: rm {root}")
+        return
+    facts.blocked = str(root)
+    os.listdir(root)  # raises if the folder cannot be read, which `glob` ignores
+    facts.blocked = before
+    hashed, valid = 0.0, []
+    folders = checkpoints_in(root)
+    for path in folders:
+        hashed += bytes_of(path)
+        whole = facts.full or hashed <= HASHED
+        wrong = _wrong(path, whole=whole)
+        if wrong is not None:
+            facts.damaged.append(path.name)
+            yield wrong
+            continue
+        facts.valid = facts.valid or path
+        valid.append(path.name if whole else f"{path.name} (not hashed: --full)")
+    if valid:
+        yield ok("checkpoints", f"valid: {', '.join(valid)}")
+    elif not folders:
+        yield ok("checkpoints", "none yet")
+    yield from _others(root)
+
+
+def _wrong(path: Path, *, whole: bool) -> Line | None:
+    """Returns the problem of a checkpoint, or None if it can be used."""
+    try:
+        check_version(path)
+        if whole:
+            verify_checkpoint(path)
+        else:
+            listed(path)
+        read_json(path / "run.json")
+    except NewerVersion as error:
+        advice = "install that version of Pinxit, or start a new run with --name"
+        return problem("checkpoint", f"{path.name}: {error}", advice)
+    except OSError as error:
+        advice = f"make its files readable (chmod -R u+rX {path}), and check the disk"
+        return problem("checkpoint", f"{path.name} cannot be read: {error_text(error)}", advice)
+    except Exception as error:  # whatever a broken checkpoint raises is a line of the report
+        reason = str(error) if isinstance(error, CheckpointError) else error_text(error)
+        advice = "resuming renames it to damaged_* and uses the checkpoint before it"
+        return problem("checkpoint", f"{path.name}: {reason}", advice)
+    return None
+
+
+def _others(root: Path) -> Iterator[Line]:
+    """Explains what lies beside the checkpoints: damaged ones, copies and unfinished ones."""
+    for path in sorted(root.glob("damaged_*")):
+        advice = f"check the disk, then remove the checkpoint: rm -r {path}"
+        message = f"{path.name} is a damaged checkpoint that a run renamed"
+        yield warning("checkpoint", message, advice)
+    for path in sorted(root.glob(f"{PREFIX}*")):
+        if not path.is_dir():
+            message = f"{path.name} is a file, so it is not used as a checkpoint"
+            yield warning("checkpoint", message, f"remove it: rm '{path}'")
+        elif step_of_checkpoint(path) is None:
+            message = f"{path.name} is not the name of a checkpoint: no command reads or removes it"
+            advice = f"give it a name such as {PREFIX}00000500 to use it, or remove it"
+            yield warning("checkpoint", message, advice)
+    for path in sorted(root.glob(f".{PREFIX}*")):
+        yield _unfinished_line(path)
+
+
+def _unfinished_line(path: Path) -> Line:
+    """Returns the line for a checkpoint that is incomplete or was being replaced."""
+    if path.name.endswith(BEFORE):
+        message = f"{path.name} was being replaced when a process was killed"
+        return warning("checkpoint", message, "nothing to do: the next start restores it")
+    seconds = age(path)
+    if seconds < RECENT:
+        message = (
+            f"{path.name} was written to {max(seconds, 0):.0f} s ago: a checkpoint is being saved, "
+            "or a process was killed while saving it"
+        )
+        return ok("checkpoint", message)
+    message = f"{path.name} is incomplete: a process was killed while writing it"
+    return warning("checkpoint", message, "nothing to do: the next start removes it")
+
+
+def check_version(folder: Path) -> None:
+    """Raises `NewerVersion` if the manifest is of a newer version. Other faults pass."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except ValueError:
+        return
+    version = manifest.get("version") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > KNOWN:
+        raise NewerVersion(
+            f"a newer version of Pinxit wrote it (format {version}; this version reads {KNOWN})"
+        )
+
+
+def listed(folder: Path) -> None:
+    """Raises `CheckpointError` unless every file in the manifest exists. Nothing is hashed."""
+    try:
+        names: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"its {MANIFEST} cannot be read ({error})") from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{name} is missing")

@@ -1,0 +1,38 @@
+"""Rows of metrics as JSON lines: which are valid, and how to read those."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def wrong_row(row: Any) -> str:
+    """Returns why a value of JSON is not a row of metrics ("has no step"), or "" if it is one."""
+    if not isinstance(row, dict):
+        return f"is {json.dumps(row)[:40]}, not a row"
+    if "step" not in row:
+        return "has no step"
+    step = row["step"]
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        return f"has the step {json.dumps(step)[:40]}, not a whole number"
+    loss = row.get("loss")
+    if loss is not None and (not isinstance(loss, int | float) or isinstance(loss, bool)):
+        return f"has the loss {json.dumps(loss)[:40]}, not a number"
+    return ""
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads the valid rows of a metrics file. Skips lines that are damaged, or incomplete because a
+    process was killed."""
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():
+        return rows
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not wrong_row(row):
+            rows.append(row)
+    return rows
