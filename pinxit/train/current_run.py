@@ -25,6 +25,7 @@ from pinxit.train.metric_writers import Writer, read_rows
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.observer import Observer, names_of
 from pinxit.train.run_folder import RunFolder
+from pinxit.train.save_schedule import SaveSchedule, streak
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.run_health import RunWatch
@@ -46,6 +47,7 @@ class CurrentRun:
     writers: list[Writer]
     feed: Feed
     watch: RunWatch
+    saves: SaveSchedule
     seconds: float = 0.0
     """Training time before this process, in seconds."""
     start_time: float = field(default_factory=time.perf_counter)
@@ -81,6 +83,7 @@ class CurrentRun:
             "train_seconds": self.train_seconds(),
             "encoders": self.parts.encoders,
             "extensions": extensions.loaded(),
+            **({"permanent": True} if self.saves.permanent(int(state.step)) else {}),
             **more,
         }
         if problem := self.written():
@@ -93,6 +96,23 @@ class CurrentRun:
         if problem := alone(self.written):
             step = int(state.step)
             raise NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
+
+    def save_last(self, state: TrainState, window: Window) -> str:
+        """Writes the checkpoint at which training stops, and returns how the run goes on.
+
+        Before the last step, nothing is saved during a streak of non-finite steps.
+        """
+        count = streak(state)
+        if not count or int(state.step) >= self.config.max_steps:
+            self.save_now(state, window)
+            return "the same command resumes"
+        self.written()
+        steps = self.checkpoints.steps()
+        origin = f"from step {steps[0]}" if steps else "from the start"
+        return (
+            f"not saved, because the last {count} steps were not finite; the same command resumes "
+            f"{origin}"
+        )
 
     def written(self) -> str:
         """Waits for the last checkpoint. Returns why it could not be written, or ""."""
@@ -125,12 +145,13 @@ def hooks_of(moving: CurrentRun, observer: Observer) -> tuple[Hook, ...]:
         alone(lambda: moving.evaluated(step, observer.measure(held, names)))
 
     def save(step: int, state: TrainState, window: Window) -> None:
-        moving.save(state, window)
+        if moving.saves.due(step, state):
+            moving.save(state, window)
 
     return (
         Hook(config.sample_interval, sample),
         Hook(config.eval_interval, evaluate),
-        Hook(config.save_interval, save),
+        Hook(1, save),
     )
 
 

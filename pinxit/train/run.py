@@ -43,6 +43,7 @@ from pinxit.train.report.finish import finish
 from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
 from pinxit.train.report.page import summary
 from pinxit.train.run_folder import changed_extensions, claim, folder_of, start
+from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.data_advice import before_training
@@ -131,7 +132,10 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     feed.begin()
     writers = open_writers(folder, config, resume_at=step) if is_first() else []
     watch = RunWatch(config, parts.model.dtype, before=read_rows(folder.metrics))
-    moving = CurrentRun(config, parts, folder, display, checkpoints, writers, feed, watch, seconds)
+    saves = SaveSchedule(config)
+    moving = CurrentRun(
+        config, parts, folder, display, checkpoints, writers, feed, watch, saves, seconds
+    )
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")
     display.on_step(step)
@@ -209,15 +213,15 @@ def _train_and_finish(
     )
     stop = agreement.now(interruption.requested is not None)
     step = int(state.step)
-    moving.save_now(state, window)
+    goes_on = moving.save_last(state, window)
     if feed.ended() and step < config.max_steps and not stop:
-        reason = f"the data ended after step {step}: {feed.ended()} (the same command resumes)"
+        reason = f"the data ended after step {step}: {feed.ended()} ({goes_on})"
         moving.display.say(f"stopped: {reason}")
         return RunResult("failed", moving.folder.root, step, reason=reason)
     results = None if stop else _finish(moving, observer, state, window, interruption, command)
     if results is None:
         signal = interruption.requested or "a signal to another process"
-        reason = f"{signal} after step {step} (the same command resumes)"
+        reason = f"{signal} after step {step} ({goes_on})"
         moving.display.say(f"stopped: {reason}")
         return RunResult("stopped", moving.folder.root, step, reason=reason)
     moving.display.say(f"finished: {summary(results)}")
