@@ -84,6 +84,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
 
     from pinxit.plan import flops
     from pinxit.train.abstract_program import abstract_program
+    from pinxit.train.auto_settings import abstract_parts, settled
 
     target = None if name == HERE else get_target(name)
     devices = jax.devices() if target is None else described(target)
@@ -92,6 +93,8 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
             f"target: {name} has {target.devices} devices, but its compiler has {len(devices)}"
         )
     memory = target.chip.memory if target else None
+    parts = abstract_parts(config, devices, memory_bytes=memory)
+    config, _, choice = settled(config, parts, memory=memory)
     program = abstract_program(config, devices, memory_bytes=memory)
     start = time.perf_counter()
     traced = program.trace()
@@ -114,6 +117,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "flops": operations("none"),
         "flops_run": flops.count(traced.jaxpr) if countable else operations(config.model.remat),
         "stored_width": program.text.stored_width,
+        "chosen": choice.to_json(),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - start,
     }

@@ -15,7 +15,7 @@ from typing import Any
 from pinxit.config import replace
 from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import Target
-from pinxit.train.settings import TrainConfig
+from pinxit.train.settings import AUTO, TrainConfig
 
 POLICIES = ("none", "dots", "full")
 """Rematerialisation policies, from the fastest to the one that needs the least memory."""
@@ -95,7 +95,7 @@ def largest_batch(
     The search begins near `start`, by default eight samples for each device, and ends at `most`, by
     default 4096 for each device and accumulation step. Errors of `compile_one` are passed on.
     """
-    unit = target.devices * config.gradient_accumulation_steps
+    unit = target.devices * config.pieces
     results: dict[int, tuple[Compiled, Memory]] = {}
 
     def memory_at(batch: int) -> Memory:
@@ -150,12 +150,14 @@ def with_batch(config: TrainConfig, batch: int, remat: str) -> TrainConfig:
 
     ``encoder_chunk`` is set to 0 unless it divides the batch of an accumulation step. With
     recomputation, the blocks run in a loop, which compiles in a fraction of the time and takes no
-    more memory. Without recomputation, a loop would take a multiple of the memory.
+    more memory. Without recomputation, a loop would take a multiple of the memory, so they are
+    unrolled unless the settings say otherwise. The number of pieces is 1 unless it is set.
     """
     changes: dict[str, Any] = {"batch_size": batch, "model.remat": remat}
-    if remat != "none":
-        changes["model.scan_blocks"] = True
+    changes["gradient_accumulation_steps"] = config.pieces
+    if remat != "none" or config.model.scan_blocks == AUTO:
+        changes["model.scan_blocks"] = remat != "none"
     chunk = getattr(config, "encoder_chunk", 0)
-    if chunk and batch // config.gradient_accumulation_steps % chunk:
+    if chunk and batch // config.pieces % chunk:
         changes["encoder_chunk"] = 0
     return replace(config, changes)

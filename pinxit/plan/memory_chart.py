@@ -25,7 +25,7 @@ def draw(plan: Plan, path: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    remat = plan.config.model.remat or "none"
+    remat = plan.config.model.remat
     sizes = curve(plan, remat)
     figure, axes = plt.subplots(figsize=(8.5, 5), dpi=150)
     batches = sorted(sizes)

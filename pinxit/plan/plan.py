@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pinxit import config as settings
 from pinxit.plan.compile_cache import Compiled, OnProgress, compile_step
 from pinxit.plan.data_cost import DataPlan, data_plan
 from pinxit.plan.memory import Largest, Memory, largest_batch, memory_of
@@ -77,7 +78,10 @@ class Plan:
             "recipe": self.recipe,
             "target": dataclasses.asdict(self.target),
             "batch_size": self.config.batch_size,
-            "remat": self.config.model.remat or "none",
+            "remat": self.config.model.remat,
+            "scan_blocks": self.config.model.scan_blocks,
+            "gradient_accumulation_steps": self.config.gradient_accumulation_steps,
+            "chosen": sorted(self.compiled.result.get("chosen", {}).get("settings", {})),
             "parameters": self.compiled.result["parameters"],
             "mesh": self.compiled.result["mesh"],
             "dtype": self.compiled.result["dtype"],
@@ -118,10 +122,15 @@ def make_plan(
     machine = _here(compiled) if target == HERE else get_target(target)
     memory = memory_of(compiled, machine)
 
+    chosen = compiled.result.get("chosen", {}).get("settings", {})
+    pieces = {k: v for k, v in chosen.items() if k == "gradient_accumulation_steps"}
+    searched = settings.replace(config, pieces)  # each policy chooses how its blocks are compiled
+    config = settings.replace(config, chosen)
+
     def compile_one(changed: TrainConfig) -> Compiled:
         return compile_step(changed, target, what=_name(changed), on_progress=on_progress)
 
-    largest = tuple(largest_batch(config, name, machine, compile_one) for name in policies)
+    largest = tuple(largest_batch(searched, name, machine, compile_one) for name in policies)
     latents = config.model.use_stable_vae
     return Plan(
         config=config,
@@ -170,7 +179,7 @@ def _here(compiled: Compiled) -> Target:
 
 def _name(config: TrainConfig) -> str:
     """Describes the compilation for the progress line."""
-    return f"batch {config.batch_size}, remat {config.model.remat or 'none'}"
+    return f"batch {config.batch_size}, remat {config.model.remat}"
 
 
 def gib(size: float) -> str:

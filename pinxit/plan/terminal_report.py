@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pinxit.plan.plan import Plan, gib
 from pinxit.plan.targets import GIB
+from pinxit.train.settings import TrainConfig
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -20,7 +21,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{config.model.preset}, {result['parameters'] / 1e6:.0f} M parameters, "
         f"{config.image_size} x {config.image_size} "
         f"{'latents' if config.model.use_stable_vae else 'pixels'}, batch {config.batch_size}, "
-        f"{result['dtype']}, remat {config.model.remat or 'none'}, mesh {mesh or 'one device'}",
+        f"{result['dtype']}, {computed(config)}, mesh {mesh or 'one device'}",
         highlight=False,
     )
     console.print(_verdict(plan), highlight=False)
@@ -31,6 +32,16 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(_data(plan))
     for line in notes(plan):
         console.print(line, style="dim", highlight=False)
+
+
+def computed(config: TrainConfig) -> str:
+    """Describes how the step is computed: its rematerialisation, blocks and pieces."""
+    words = [f"remat {config.model.remat}"]
+    if isinstance(config.model.scan_blocks, bool):
+        words.append(f"scan_blocks {int(config.model.scan_blocks)}")
+    if config.pieces > 1:
+        words.append(f"gradient_accumulation_steps {config.pieces}")
+    return ", ".join(words)
 
 
 def _verdict(plan: Plan) -> str:

@@ -107,7 +107,7 @@ def build_mesh(
         memory_bytes=memory_bytes,
         say=say,
     )
-    check_batch(config.batch_size, config.gradient_accumulation_steps, mesh)
+    check_batch(config.batch_size, config.pieces, mesh)
     check_tensor(mesh, heads=model.num_heads)
     return mesh
 
@@ -263,7 +263,7 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState, text: TextC
             parts.mesh,
         ),
         seed=config.seed,
-        accumulation=config.gradient_accumulation_steps,
+        accumulation=config.pieces,
         ema=config.ema,
         loss_scaling=parts.loss_scaling,
         out_shardings=(shardings, replicated(parts.mesh)),

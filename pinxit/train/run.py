@@ -28,6 +28,7 @@ from pinxit.devices.processes import (
 )
 from pinxit.devices.transfer import place, place_batch, spread
 from pinxit.stored_model import check_encoders
+from pinxit.train.auto_settings import settled
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
 from pinxit.train.current_run import CurrentRun, NotWritten, hooks_of, on_first
@@ -91,7 +92,7 @@ def run(
             raise
         caught = error
     display = _display(config, console)
-    reason = memory_advice(caught, config.resolved(), say=display.say)
+    reason = memory_advice(caught, config, say=display.say)
     display.say(reason)
     return RunResult("failed", Path(config.output_dir) / config.name, 0, reason=reason)
 
@@ -119,6 +120,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)
+    config, parts, choice = settled(config, parts, say=display.say)
     checkpoints = Checkpoints(
         folder.checkpoints, keep=config.keep_checkpoints, keep_every=config.keep_every
     )
@@ -128,7 +130,8 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
         problem = f"less than the {step} steps that the run has already taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
     feed = open_feed(config, parts, folder, display, source=source, position=position)
-    alone(lambda: start(folder, config, {"command": list(argv or sys.argv)}))
+    about = {"command": list(argv or sys.argv), "automatic": choice.to_json()}
+    alone(lambda: start(folder, config, about))
     feed.begin()
     writers = open_writers(folder, config, resume_at=step) if is_first() else []
     watch = RunWatch(config, parts.model.dtype, before=read_rows(folder.metrics))

@@ -25,6 +25,8 @@ from pinxit.train.datasets import (
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig
 
+AUTO = "auto"
+"""The value of a setting that is chosen for the devices (`pinxit.train.auto_settings`)."""
 PIXEL_PATCH = 8
 """Default side of a token in a pixel model, in pixels."""
 
@@ -84,12 +86,13 @@ class ModelConfig:
     """Dtype of the forward pass. none means float32, or the one that use_amp selects."""
     attention: Literal["xla", "cudnn", "pallas"] | None = None
     """Implementation of attention. none selects the one for the device, if it works there."""
-    remat: Literal["none", "dots", "full", "offload"] | None = None
+    remat: Literal["auto", "none", "dots", "full", "offload"] = "auto"
     """Rematerialisation, which saves memory: none stores all activations, dots recomputes
     everything except matrix products, full recomputes whole blocks, offload is like dots but stores
-    the products in the host's memory."""
-    scan_blocks: bool | None = None
-    """Compile one block and loop over it. 0 unrolls the blocks."""
+    the products in the host's memory. auto takes the fastest that fits the devices."""
+    scan_blocks: bool | Literal["auto"] = "auto"
+    """Compile one block and loop over it. 0 unrolls the blocks. auto chooses together with
+    remat."""
     scan_unroll: int | None = None
     """Number of blocks in one iteration of the loop of scan_blocks."""
 
@@ -103,7 +106,7 @@ class ModelConfig:
         """Returns the fields that override the preset, with their names in `TransformerConfig`."""
         own = ("preset", "use_stable_vae")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value not in (None, AUTO)}
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ class TrainConfig:
     seed: int = 0
     """Random seed, which determines everything that is random in a run."""
     gradient_accumulation_steps: int = 1
-    """Number of pieces to split the batch into, to save memory. The result is the same."""
+    """Number of pieces to split the batch into, to save memory. The result is the same. 0 takes the
+    number with which the step is fastest on the devices."""
     use_amp: bool = False
     """Mixed precision: bfloat16 if the hardware supports it, else float16 with loss scaling."""
     text_encoder: str = "auto"
@@ -261,20 +265,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuses settings that are known to be wrong before anything is loaded."""
         positive = ("dataset_size", "batch_size", "max_steps", "log_interval")
-        positive += ("gradient_accumulation_steps", "save_interval", "keep_checkpoints")
+        positive += ("save_interval", "keep_checkpoints")
         positive += ("text_max_tokens",)
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
-        natural += ("encoder_chunk", "keep_every", "resume_step")
+        natural += ("encoder_chunk", "keep_every", "resume_step", "gradient_accumulation_steps")
         _require("", self, positive=positive, natural=natural)
         self._check_dataset()
-        if self.batch_size % self.gradient_accumulation_steps:
+        if self.batch_size % self.pieces:
             raise UsageError(
                 "gradient_accumulation_steps",
                 self.gradient_accumulation_steps,
                 problem="not a divisor of batch_size",
                 valid=f"divisors of {self.batch_size}",
             )
-        piece = self.batch_size // self.gradient_accumulation_steps
+        piece = self.batch_size // self.pieces
         if self.encoder_chunk and piece % self.encoder_chunk:
             problem = "not a divisor of batch_size / gradient_accumulation_steps"
             raise UsageError(
@@ -285,6 +289,11 @@ class TrainConfig:
             raise UsageError("encode_in_step", True, problem=problem, valid="0")
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not a valid folder name")
+
+    @property
+    def pieces(self) -> int:
+        """The number of pieces of a batch; 1 as long as it has not been chosen."""
+        return self.gradient_accumulation_steps or 1
 
     @property
     def encodes_ahead(self) -> bool:
@@ -371,4 +380,8 @@ def config_from_json(data: Mapping[str, Any]) -> TrainConfig:
     for (record, name), now in RENAMED.items():
         if isinstance(values.get(record), dict) and name in values[record]:
             values.setdefault(now, {})[name] = values[record].pop(name)
+    model = values.get("model")
+    for name in ("remat", "scan_blocks"):  # null in older files
+        if isinstance(model, dict) and name in model and model[name] is None:
+            model[name] = AUTO
     return from_json(TrainConfig, values)

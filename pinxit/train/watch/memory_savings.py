@@ -10,7 +10,7 @@ from typing import Any, get_args
 import jax
 
 from pinxit import config as configuration
-from pinxit.train.settings import ModelConfig, TrainConfig
+from pinxit.train.settings import AUTO, ModelConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,25 @@ class Change:
         return " ".join(f"--{name} {_word(value)}" for name, value in self.settings.items())
 
 
-def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterator[Change]:
+def ladder(
+    config: TrainConfig, *, devices: int, remat: str = "none", unrolled: bool = False
+) -> Iterator[Change]:
     """Yields changes to try, those that cost the least speed first.
 
-    `remat` is the network's current policy. Gradient accumulation adds no arithmetic,
-    rematerialisation does. A smaller batch changes the training and needs a new run.
+    `remat` is the network's current policy, and `unrolled` whether its blocks are unrolled. Blocks
+    that recompute run in a loop, which compiles in a fraction of the time; where blocks are
+    unrolled, the first change is therefore a loop that recomputes everything. Gradient accumulation
+    adds no arithmetic, rematerialisation does. A smaller batch changes the training and needs a new
+    run.
     """
     known = [name for name in _remats() if name != "offload"]
     policies = known[known.index(remat) :] if remat in known else [remat]
     pieces = _pieces(config, devices)
-    few = [n for n in pieces if n <= 4 * config.gradient_accumulation_steps]
+    few = [n for n in pieces if n <= 4 * config.pieces]
+    loop: dict[str, Any] = {"model.scan_blocks": True} if unrolled else {}
+    if unrolled:
+        settings = {"model.remat": policies[-1]} if policies[-1] != remat else {}
+        yield Change({**settings, **loop}, _costs({"model.remat": policies[-1]}))
     order = sorted(product(policies, few or pieces[:1]), key=lambda pair: _cost(pair, policies))
     order += [(policies[-1], n) for n in pieces if n not in few]
     if "offload" in _remats() and remat != "offload" and jax.default_backend() != "cpu":
@@ -47,18 +56,19 @@ def ladder(config: TrainConfig, *, devices: int, remat: str = "none") -> Iterato
     for policy, count in order:
         settings: dict[str, Any] = {}
         if policy != remat:
-            settings["model.remat"] = policy
-        if count != config.gradient_accumulation_steps:
+            settings |= {"model.remat": policy, **loop}
+        if count != config.pieces:
             settings["gradient_accumulation_steps"] = count
-        if settings:
+        if settings and (count != config.pieces or not unrolled or policy != policies[-1]):
             yield Change(_divided(config, settings), _costs(settings))
-    yield from _other(config, devices, policies[-1], pieces[-1])
+    yield from _other(config, devices, {"model.remat": policies[-1], **loop}, pieces[-1])
 
 
-def _other(config: TrainConfig, devices: int, policy: str, count: int) -> Iterator[Change]:
+def _other(
+    config: TrainConfig, devices: int, policy: dict[str, Any], count: int
+) -> Iterator[Change]:
     """Yields the changes to try when recomputing and accumulating are not enough."""
-    least = {"model.remat": policy, "gradient_accumulation_steps": count}
-    least = {k: v for k, v in least.items() if v != 1}
+    least = policy if count == 1 else {**policy, "gradient_accumulation_steps": count}
     mesh = f"fsdp={devices}"
     if devices > 1 and config.mesh in ("auto", f"data={devices}"):
         yield Change(
@@ -81,14 +91,14 @@ def _other(config: TrainConfig, devices: int, policy: str, count: int) -> Iterat
     batch = config.batch_size
     while batch % (2 * devices) == 0:
         batch //= 2
-        changes = {"model.remat": policy, "batch_size": batch, "gradient_accumulation_steps": 1}
+        changes = {**policy, "batch_size": batch, "gradient_accumulation_steps": 1}
         changes = _divided(config, changes)
         yield Change(changes, f"a batch of {batch} instead of {config.batch_size}", same_run=False)
 
 
 def _pieces(config: TrainConfig, devices: int) -> list[int]:
     """Returns possible values of gradient_accumulation_steps: the current one, twice that, ..."""
-    counts = [config.gradient_accumulation_steps]
+    counts = [config.pieces]
     while config.batch_size % (2 * counts[-1] * devices) == 0:
         counts.append(2 * counts[-1])
     return counts
@@ -99,7 +109,7 @@ def _chunks(config: TrainConfig, devices: int) -> list[int]:
     the current one, and one row per device."""
     if not config.encode_in_step:
         return []
-    piece = config.encoder_chunk or config.batch_size // config.gradient_accumulation_steps
+    piece = config.encoder_chunk or config.batch_size // config.pieces
     sizes = {piece // 4, devices} if piece % (4 * devices) == 0 else {devices}
     return [size for size in sorted(sizes, reverse=True) if size < piece and piece % size == 0]
 
@@ -107,7 +117,7 @@ def _chunks(config: TrainConfig, devices: int) -> list[int]:
 def _divided(config: TrainConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns `settings`, with an encoder_chunk that divides the accumulated piece of the batch."""
     batch = settings.get("batch_size", config.batch_size)
-    count = settings.get("gradient_accumulation_steps", config.gradient_accumulation_steps)
+    count = settings.get("gradient_accumulation_steps", config.pieces)
     fits = not config.encoder_chunk or batch // count % config.encoder_chunk == 0
     return settings if fits else {**settings, "encoder_chunk": batch // count}
 
@@ -133,7 +143,7 @@ def _costs(settings: dict[str, Any]) -> str:
 def _remats() -> tuple[str, ...]:
     """Returns the names of all rematerialisation policies."""
     literal = configuration.options(configuration.hints(ModelConfig)["remat"])[0]
-    return get_args(literal)
+    return tuple(name for name in get_args(literal) if name != AUTO)
 
 
 def _word(value: Any) -> str:

@@ -1,15 +1,16 @@
 """Turns an out-of-memory error into advice: the memory needed, the memory available, what fits.
 
-When the compiler or a device runs out of memory, the same step is compiled with other settings on
-the same devices, until some settings fit. Settings that cost the least speed come first. Nothing is
-allocated (see `abstract_program.py`). The memory of each candidate is the peak that the compiler
-reports.
+When the compiler or a device runs out of memory, other settings are tried, those that cost the
+least speed first. Their memory is estimated (`pinxit.train.step_memory`), which takes a second. At
+most `COMPILATIONS` of those that fit by the estimate are then compiled for the same devices, if
+their blocks run in a loop: such a program compiles in minutes, many unrolled blocks take up to an
+hour. Nothing is allocated (see `abstract_program.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from traceback import clear_frames, walk_tb
 from typing import Any
@@ -19,11 +20,17 @@ import psutil
 
 from pinxit import config as configuration
 from pinxit.models.transformer import preset
+from pinxit.train.auto_settings import abstract_parts, settled
 from pinxit.train.settings import TrainConfig
+from pinxit.train.step_memory import MARGIN, estimated_bytes
 from pinxit.train.watch.memory_savings import Change, ladder
 
 SUGGESTIONS = 2
 """Number of fitting settings after which the search stops."""
+COMPILATIONS = 2
+"""Largest number of programs to compile for one piece of advice."""
+FEW_BLOCKS = 6
+"""Number of unrolled blocks that compile about as fast as a loop."""
 ROOM = 0.97
 """Fraction of a device's memory that a step may use. The allocator needs the rest."""
 UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -45,12 +52,14 @@ class Shortage:
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of compiling the step with a change."""
+    """The memory of the step with a change."""
 
     change: Change
     peak: int | None
     """Bytes on each device, or None if the compiler itself ran out of memory."""
     fits: bool
+    compiled: bool = True
+    """Whether the compiler reported the bytes, rather than the estimate."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Advice:
     device: str
     count: int
     peak: int | None
-    """Peak bytes of the step with the run's settings, or None if it could not be compiled."""
+    """Bytes of the step with the run's settings: those in the error, or else the estimate."""
     where: str
     """Activity at the time: training, encoding data, or sampling or evaluating."""
     trials: tuple[Trial, ...] = field(default=())
@@ -138,41 +147,81 @@ def peak_bytes(compiled: Any) -> int:
     return int(parts if jax.default_backend() == "cpu" else peak or parts)
 
 
+def step_estimate(config: TrainConfig) -> int:
+    """Returns the estimated peak bytes of the step on each local device. Nothing is compiled."""
+    return estimated_bytes(config, abstract_parts(config))
+
+
 def advise(
     error: BaseException,
     config: TrainConfig,
     *,
     measure: MeasureFn,
+    estimate: MeasureFn = step_estimate,
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Advice:
     """Returns a diagnosis of `error`, with settings that fit.
 
-    `limit` is the memory of a device in bytes (default: as in the error, or as the device reports).
-    `say` receives a line for each compilation.
+    `measure` compiles a step, `estimate` does not. `limit` is the memory of a device in bytes, by
+    default as in the error, or as the device reports. `say` receives a line for each compilation.
     """
     devices, reported = jax.devices(), shortage(str(error))
     limit = limit or reported.available or device_limit()
     about = (reported, limit, str(devices[0].device_kind), len(devices))
     where = _where(error)
-    say("out of memory: compiling the step with other settings to find some that fit")
-    peak = _measured(measure, config)
-    if where != "training" and peak is not None and _fits(peak, limit):
+    estimated = estimate(config)
+    peak = reported.needed or estimated
+    if where != "training" and _fits(peak, limit):
         return Advice(*about, peak, where)
-    if peak is not None and reported.asked is not None and _fits(peak, limit):
-        # the compiler underestimated this program, so compare candidates against a lower limit
+    if reported.asked is not None and _fits(peak, limit):
+        # the program needs more than estimated, so compare candidates against a lower limit
         limit = min(limit or peak, peak)
-    trials: list[Trial] = []
-    remat = config.model.remat or preset(config.model.preset).remat
-    for change in ladder(config, devices=len(devices), remat=remat):
-        changed = configuration.replace(config, change.settings)
-        needed = _measured(measure, changed)
-        fits = needed is not None and _fits(needed, limit)
-        trials.append(Trial(change, needed, fits))
-        say(f"  {change.flags}: {_size(needed)} ({'fits' if fits else 'too much'})")
-        if sum(trial.fits for trial in trials) >= SUGGESTIONS:
-            break
-    return Advice(*about, peak, where, tuple(trials))
+    say("out of memory: looking for settings that fit")
+    search = _Search(config, measure, estimate, limit, max(1.0, peak / estimated), say)
+    return Advice(*about, peak, where, tuple(search.trials(len(devices))))
+
+
+@dataclass
+class _Search:
+    """The search for settings that fit."""
+
+    config: TrainConfig
+    measure: MeasureFn
+    estimate: MeasureFn
+    limit: int | None
+    correction: float
+    """Factor by which the estimate of the run's own settings was too low."""
+    say: Callable[[str], None]
+    compilations: int = 0
+
+    def trials(self, devices: int) -> Iterator[Trial]:
+        """Yields the trials until enough settings fit."""
+        network = preset(self.config.model.preset, **self.config.model.overrides())
+        unrolled, fitting = not network.scan_blocks, 0
+        changes = ladder(self.config, devices=devices, remat=network.remat, unrolled=unrolled)
+        for change in changes:
+            trial = self._trial(change)
+            fitting += trial.fits
+            yield trial
+            if fitting >= SUGGESTIONS:
+                return
+
+    def _trial(self, change: Change) -> Trial:
+        """Estimates the step with a change, and compiles it if it seems to fit and is quick."""
+        changed = configuration.replace(self.config, change.settings)
+        needed = int(self.estimate(changed) * self.correction)
+        fits = _fits(needed, self.limit, room=1 - MARGIN)
+        network = preset(changed.model.preset, **changed.model.overrides())
+        quick = network.scan_blocks or network.depth <= FEW_BLOCKS
+        if not fits or not quick or self.compilations >= COMPILATIONS:
+            return Trial(change, needed, fits, compiled=False)
+        self.compilations += 1
+        self.say(f"  compiling the step with {change.flags}")
+        peak = _measured(self.measure, changed)
+        fits = peak is not None and _fits(peak, self.limit)
+        self.say(f"  {change.flags}: {_size(peak)} ({'fits' if fits else 'too much'})")
+        return Trial(change, peak, fits)
 
 
 def _measured(measure: MeasureFn, config: TrainConfig) -> int | None:
@@ -184,8 +233,8 @@ def _measured(measure: MeasureFn, config: TrainConfig) -> int | None:
         return shortage(str(error)).needed
 
 
-def _fits(peak: int, limit: int | None) -> bool:
-    return limit is None or peak < ROOM * limit
+def _fits(peak: int, limit: int | None, *, room: float | None = None) -> bool:
+    return limit is None or peak < (room or ROOM) * limit
 
 
 def _where(error: BaseException) -> str:
@@ -203,6 +252,7 @@ def memory_advice(
     config: TrainConfig,
     *,
     measure: MeasureFn | None = None,
+    estimate: MeasureFn | None = None,
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
@@ -210,7 +260,16 @@ def memory_advice(
     hold a state that still fills the device."""
     clear_frames(error.__traceback__)
     try:
-        advice = advise(error, config, measure=measure or step_measure, limit=limit, say=say)
+        config = config.resolved()
+        config = settled(config, abstract_parts(config))[0]
+        advice = advise(
+            error,
+            config,
+            measure=measure or step_measure,
+            estimate=estimate or step_estimate,
+            limit=limit,
+            say=say,
+        )
     except ValueError as problem:
         text = " ".join(str(error).split())[:400]
         return f"out of memory: {text}\ncannot determine which settings would fit: {problem}"
@@ -235,12 +294,13 @@ def message(advice: Advice) -> str:
         lines.append(f"the training step fits. Memory ran out while {advice.where}: {hint}")
     for trial in fitting:
         name = "" if trial.change.same_run else ", needs a new run: --name NEW"
-        about = f"{_size(trial.peak)} on each device, {trial.change.cost}{name}"
+        size = _size(trial.peak) if trial.compiled else f"about {_size(trial.peak)}, not compiled,"
+        about = f"{size} on each device, {trial.change.cost}{name}"
         lines.append(f"  add {trial.change.flags}   ({about})")
     if advice.trials and not fitting:
         least = min((trial.peak for trial in advice.trials if trial.peak), default=None)
         lines.append(
-            f"no settings that were compiled fit (the smallest needs {_size(least)}). Use more "
+            f"no settings that were tried fit (the smallest needs {_size(least)}). Use more "
             "devices with --mesh fsdp=*, a smaller --model.preset, or a smaller --image_size"
         )
     if advice.device and jax.default_backend() == "gpu":

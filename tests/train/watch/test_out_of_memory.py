@@ -105,7 +105,7 @@ def test_advice_that_cannot_be_had_does_not_hide_the_error():
     def unknown(config: TrainConfig) -> int:
         raise UsageError("text_encoder", "owner/repo", problem="neither a known name nor a file")
 
-    said = memory_advice(out_of_memory(TPU), CONFIG, measure=unknown)
+    said = memory_advice(out_of_memory(TPU), CONFIG, measure=unknown, estimate=unknown)
     assert said.startswith("out of memory: RESOURCE_EXHAUSTED") and "(22.65G)" in said
     assert "cannot determine which settings would fit: text_encoder: 'owner/repo'" in said
 
@@ -129,28 +129,37 @@ def test_flags_are_those_of_the_command_line():
 
 def pretended(config: TrainConfig) -> int:
     """A step whose memory goes with the piece of a batch, by policy."""
-    each = {"none": 3 * GIB, "dots": 2 * GIB, "full": GIB // 2}[config.model.remat or "none"]
-    return GIB + each * config.batch_size // config.gradient_accumulation_steps
+    each = {"auto": 3, "none": 3, "dots": 2, "full": 0.5}[config.model.remat] * GIB
+    return int(GIB + each * config.batch_size // config.pieces)
 
 
 def test_what_fits_is_found_and_said():
     lines: list[str] = []
-    found = advise(out_of_memory(TPU), CONFIG, measure=pretended, limit=None, say=lines.append)
-    assert found.limit == pytest.approx(15.48 * GIB, rel=1e-3) and found.peak == 49 * GIB
+    found = advise(
+        out_of_memory(TPU), CONFIG, measure=pretended, estimate=pretended, say=lines.append
+    )
+    assert found.limit == pytest.approx(15.48 * GIB, rel=1e-3)
+    assert found.peak == pytest.approx(22.65 * GIB, rel=1e-3)
     fitting = [one.change.settings for one in found.fitting]
     assert fitting == [
         {"gradient_accumulation_steps": 4},
         {"model.remat": "dots", "gradient_accumulation_steps": 4},
     ]
-    assert any("25.00 GiB (too much)" in line for line in lines), lines
+    assert lines[1:3] == [
+        "  compiling the step with --gradient_accumulation_steps 4",
+        "  --gradient_accumulation_steps 4: 13.00 GiB (fits)",
+    ]
     said = message(found)
     assert said.startswith("out of memory: the step needs 22.65 GiB on each device, 15.48 GiB")
     assert "add --gradient_accumulation_steps 4   (13.00 GiB" in said and "pinxit plan" in said
 
 
 def test_nothing_fits():
-    found = advise(MemoryError(), CONFIG, measure=lambda config: 9 * GIB, limit=GIB)
-    assert not found.fitting and "no settings that were compiled fit" in message(found)
+    def large(config: TrainConfig) -> int:
+        return 9 * GIB
+
+    found = advise(MemoryError(), CONFIG, measure=large, estimate=large, limit=GIB)
+    assert not found.fitting and "no settings that were tried fit" in message(found)
     assert "more devices" in message(found)
 
 
@@ -158,13 +167,15 @@ def test_a_smaller_batch_is_another_run():
     def by_batch(config: TrainConfig) -> int:
         return config.batch_size * GIB
 
-    said = message(advise(MemoryError(), CONFIG, measure=by_batch, limit=6 * GIB))
+    said = message(
+        advise(MemoryError(), CONFIG, measure=by_batch, estimate=by_batch, limit=6 * GIB)
+    )
     assert "--batch_size 4" in said and "--name NEW" in said
 
 
 def test_a_compiler_that_was_too_hopeful_is_held_to_less():
     error = out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
-    found = advise(error, CONFIG, measure=pretended, limit=60 * GIB)
+    found = advise(error, CONFIG, measure=pretended, estimate=pretended, limit=60 * GIB)
     assert found.peak == 49 * GIB and found.fitting
     assert all(one.peak is not None and one.peak < 49 * GIB for one in found.fitting)
 
@@ -175,11 +186,39 @@ def test_compilers_that_refuse_are_no_answer():
             raise out_of_memory(TPU)
         return 2 * GIB
 
-    found = advise(out_of_memory(TPU), CONFIG, measure=refusing)
-    assert found.fitting[0].change.settings["model.remat"] == "full"
+    def hopeful(config: TrainConfig) -> int:
+        return {"dots": 9, "full": 2}.get(config.model.remat, 20) * GIB
+
+    found = advise(out_of_memory(TPU), CONFIG, measure=refusing, estimate=hopeful)
+    assert [trial.peak for trial in found.trials if trial.compiled] == [int(22.65 * GIB)] * 2
+    assert found.fitting[-1].change.settings["model.remat"] == "full"
+    assert "not compiled, on each device" in message(found), "the compilations are used up"
     broken = out_of_memory("INTERNAL: a bug")
     with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
-        advise(MemoryError(), CONFIG, measure=lambda config: (_ for _ in ()).throw(broken))
+        advise(
+            MemoryError(),
+            CONFIG,
+            measure=lambda config: (_ for _ in ()).throw(broken),
+            estimate=hopeful,
+        )
+
+
+def test_many_unrolled_blocks_are_never_compiled_for_advice():
+    deep = dataclasses.replace(
+        CONFIG, model=ModelConfig(preset="debug", depth=24, scan_blocks=False, remat="none")
+    )
+    compiled: list[TrainConfig] = []
+
+    def measure(config: TrainConfig) -> int:
+        compiled.append(config)
+        return pretended(config)
+
+    found = advise(out_of_memory(TPU), deep, measure=measure, estimate=pretended)
+    first, second = (trial.change.flags for trial in found.fitting)
+    assert first == "--model.remat full --model.scan_blocks 1", "what compiles fast comes first"
+    assert second == "--gradient_accumulation_steps 4"
+    assert [config.model.scan_blocks for config in compiled] == [True]
+    assert "about 13.00 GiB, not compiled, on each device" in message(found)
 
 
 def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monkeypatch):
@@ -207,6 +246,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
     monkeypatch.setattr("pinxit.train.run.build_step", refuses)
     monkeypatch.setattr(advice, "device_limit", lambda: whole - 1)
     monkeypatch.setattr(advice, "ROOM", 1.0)
+    monkeypatch.setattr(advice, "step_estimate", advice.step_measure)
     said = io.StringIO()
     result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
     assert (result.status, result.exit_code) == ("failed", 1)
@@ -222,5 +262,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
 def test_pictures_that_do_not_fit_are_told_apart(monkeypatch):
     monkeypatch.setattr(advice, "_where", lambda error: "sampling or evaluating")
     error = out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
-    said = memory_advice(error, CONFIG, measure=lambda config: GIB, limit=8 * GIB)
+    said = memory_advice(
+        error, CONFIG, measure=pretended, estimate=lambda config: GIB, limit=8 * GIB
+    )
     assert "the training step fits" in said and "--evaluation.batch_size" in said
