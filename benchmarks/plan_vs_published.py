@@ -20,6 +20,7 @@ estimates do not.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import subprocess
@@ -27,9 +28,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pinxit.plan.compile_cache import worker_environment
+from pinxit.files import whole
+from pinxit.plan.compile_cache import cache_folder, worker_environment
 from pinxit.plan.vendor_compilers import find_compiler
 
 IMAGENET = 1_281_167
@@ -262,8 +265,29 @@ PROGRAMS = {"vit_s16": vit_s16, "mae_l": mae_l, "dit_xl2": dit_xl2}
 # --- compiling --------------------------------------------------------------------------------
 
 
-def work(name: str, dtype: str) -> dict[str, float]:
-    """Compiles one program in this process and returns the estimate's seconds."""
+def work(name: str, dtype: str, folder: str) -> dict[str, Any]:
+    """Returns the estimate's seconds for one program, which this process compiles unless its text
+    is in `folder`."""
+    from pinxit.plan.targets import get_target
+    from pinxit.plan.tpu_cycles import estimate, read_program
+
+    path = Path(folder) / f"{name}_{dtype}_{'scanned' if SCANNED else 'unrolled'}.hlo.gz"
+    if not path.is_file():
+        text = compiled_text(name, dtype)
+        with whole(path) as temporary:
+            temporary.write_bytes(gzip.compress(text.encode()))
+    target = get_target(RUNS[name].target)
+    estimated = estimate(read_program(path))
+    links = estimated.collective_seconds(target.chip.link)
+    return {
+        "device": estimated.seconds(target.chip.clock),
+        "links": links,
+        "sent": estimated.collective_bytes,
+    }
+
+
+def compiled_text(name: str, dtype: str) -> str:
+    """Compiles one program and returns its text."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -272,7 +296,6 @@ def work(name: str, dtype: str) -> dict[str, float]:
 
     from pinxit.plan.compile_worker import described
     from pinxit.plan.targets import get_target
-    from pinxit.plan.tpu_cycles import estimate
 
     run = RUNS[name]
     target = get_target(run.target)
@@ -304,10 +327,7 @@ def work(name: str, dtype: str) -> dict[str, float]:
 
     jitted = jax.jit(step, donate_argnums=(0, 1, 2))
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = jitted.lower(params, params, state, batch, seed).compile()
-    found = estimate(compiled.as_text())
-    links = found.collective_seconds(target.chip.link)
-    return {"device": found.seconds(target.chip.clock), "links": links}
+    return jitted.lower(params, params, state, batch, seed).compile().as_text()
 
 
 def main() -> None:
@@ -315,10 +335,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=list(RUNS))
     parser.add_argument("--scanned", action="store_true", help="compile one block and loop over it")
+    parser.add_argument(
+        "--programs",
+        default=str(cache_folder() / "published"),
+        help="folder of the compiled programs' texts; those in it are not compiled again",
+    )
     parser.add_argument("--work", nargs=2, metavar=("RUN", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        print(json.dumps(work(*options.work)))
+        print(json.dumps(work(*options.work, options.programs)))
         return
     env = worker_environment("tpu", find_compiler("tpu", target="tpu-v3-8"))
     env["SCANNED"] = str(int(options.scanned))
@@ -328,6 +353,7 @@ def main() -> None:
     for name in [options.only] if options.only else RUNS:
         for dtype in ("float32", "bfloat16"):
             command = [sys.executable, __file__, "--work", name, dtype]
+            command += ["--programs", options.programs]
             done = subprocess.run(
                 command, env={**os.environ, **env}, capture_output=True, text=True, check=False
             )

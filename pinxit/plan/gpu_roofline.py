@@ -15,8 +15,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from pinxit.plan.collectives import sent_bytes
 from pinxit.plan.hlo import OPCODE, Instruction, Module, parse_hlo
-from pinxit.plan.tpu_cycles import collective
 
 MATMUL_SHARE = 0.6
 """Assumed fraction of the peak FLOP/s that matrix products reach."""
@@ -47,9 +47,10 @@ def roofline(text: str) -> Traffic:
     other = kernels = 0.0
     sent: dict[str, float] = defaultdict(float)
     for instruction, times in module.walk():
-        kind, moved = collective(instruction, module)
-        if kind:
+        collectives = list(sent_bytes(instruction, module))
+        for kind, moved in collectives:
             sent[kind] += times * moved
+        if collectives:
             continue
         if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
             continue

@@ -29,6 +29,7 @@ OP_NAME = re.compile(r'op_name="([^"]*)"')
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CALLED = re.compile(r"\b(body|condition|to_apply|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 CONSTANT = re.compile(r"constant\((\d+)\)")
+COUNTS = re.compile(r"\b(num_partitions|replica_count)=(\d+)")
 BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "token": 0}
 
 
@@ -81,6 +82,9 @@ class Module:
 
     entry: str
     computations: dict[str, list[Instruction]] = field(repr=False)
+    partitions: int = 1
+    """Number of devices that each replica of the program is divided among."""
+    replicas: int = 1
 
     def trip_count(self, loop: Instruction) -> int | None:
         """Returns the number of iterations of a `while`, or None if it is unknown.
@@ -153,7 +157,14 @@ def parse_hlo(text: str) -> Module:
             )
     if not entry:
         raise ValueError("not the text of a compiled program: it has no ENTRY computation")
-    return Module(entry, computations)
+    heading = next((line for line in text.splitlines() if line.startswith("HloModule")), "")
+    counts = {name: int(number) for name, number in COUNTS.findall(heading)}
+    return Module(
+        entry,
+        computations,
+        partitions=counts.get("num_partitions", 1),
+        replicas=counts.get("replica_count", 1),
+    )
 
 
 def sizes(type_text: str) -> list[int]:

@@ -2,9 +2,8 @@
 
 The TPU compiler annotates each fusion with the cycles it is expected to take. `estimate` sums them
 over everything that runs, including every iteration of a loop, and assigns them to parts of the
-step by the names of the operations. Collectives have no cycle estimate, so the bytes that
-a device sends on a ring are counted instead: ``(n - 1) / n`` of the whole array for a gather or a
-scatter, and twice that for an all-reduce. The estimate leaves out waiting, memory contention and
+step by the names of the operations. Collectives have no cycle estimate, so the bytes that a device
+sends are counted instead (`collectives.py`). The estimate leaves out waiting, memory contention and
 the host. `benchmarks/plan_vs_published.py` measures a correction for them.
 
 The module also runs as a command on the text of ``compiled.as_text()``::
@@ -16,26 +15,19 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pinxit.plan.hlo import Instruction, Module, parse_hlo
+from pinxit.plan.collectives import sent_bytes
+from pinxit.plan.hlo import Module, parse_hlo
 
 PARTS = ("encoders", "forward", "backward", "recomputed", "optimizer", "ema", "other")
 """Parts of a step. "recomputed" is the part of the forward pass that the backward pass repeats."""
-COLLECTIVES = {
-    "all-gather": 1.0,
-    "reduce-scatter": 1.0,
-    "all-to-all": 1.0,
-    "collective-permute": 1.0,
-    "all-reduce": 2.0,
-}
-"""Number of times the whole array crosses a link on a long ring."""
-GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}|replica_groups=\[(\d+),(\d+)\]")
+WORK = ("fusion", "convolution", "dot", "custom-call", "copy", "sort")
+"""Opcodes of instructions that do work, even if the compiler gives no estimate."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +68,14 @@ def estimate(text: str) -> Cycles:
     sent: dict[str, float] = defaultdict(float)
     uncounted: Counter[str] = Counter()
     for instruction, times in module.walk():
-        kind, moved = collective(instruction, module)
-        if kind:
+        collectives = list(sent_bytes(instruction, module))
+        for kind, moved in collectives:
             sent[kind] += times * moved
-        elif instruction.cycles:
+        if instruction.cycles:
             name = instruction.op_name or around.get(instruction.name, "")
             by_part[part_of(name)] += times * instruction.cycles
             by_operation[short(instruction.op_name, part_of(name))] += times * instruction.cycles
-        elif instruction.opcode in ("fusion", "convolution", "dot", "custom-call", "copy", "sort"):
+        elif instruction.opcode in WORK and not collectives:
             uncounted[instruction.opcode] += int(times)
     return Cycles(
         by_part={part: by_part[part] for part in PARTS if by_part[part]},
@@ -134,45 +126,6 @@ def neighbours(module: Module) -> dict[str, str]:
             most = names[max(cycles, key=lambda part: cycles[part])]
             names_by_instruction |= {one.name: most for one in instructions if not one.op_name}
     return names_by_instruction
-
-
-def collective(instruction: Instruction, module: Module) -> tuple[str, float]:
-    """Returns a collective's kind and the bytes each device sends; the kind is empty for others."""
-    opcode = instruction.opcode.removesuffix("-start")
-    if opcode == "fusion":
-        for name in instruction.called("calls"):
-            for inner in module.computations.get(name, []):
-                kind, moved = collective(inner, module)
-                if kind:
-                    return kind, moved
-        return "", 0.0
-    if opcode not in COLLECTIVES or instruction.opcode.endswith("-done"):
-        return "", 0.0
-    size = group_size(instruction)
-    whole = _whole(instruction, opcode, size)
-    return opcode, COLLECTIVES[opcode] * whole * (size - 1) / max(1, size)
-
-
-def group_size(instruction: Instruction) -> int:
-    """Returns the number of devices that take part; 2 if the text has none (a permutation)."""
-    match = GROUPS.search(instruction.text)
-    if not match:
-        return 2
-    return match[1].count(",") + 1 if match[1] else int(match[3])
-
-
-def _whole(instruction: Instruction, opcode: str, size: int) -> float:
-    """Returns the bytes of the whole array. The type of a started gather includes its input."""
-    from pinxit.plan.hlo import sizes
-
-    arrays = sizes(instruction.type)
-    if not arrays:
-        return 0.0
-    if opcode == "reduce-scatter":
-        return float(max(arrays) if instruction.opcode.endswith("-start") else sum(arrays) * size)
-    if opcode == "all-gather" and instruction.opcode.endswith("-start"):
-        return float(sum(arrays)) * size / (size + 1)
-    return float(sum(arrays))
 
 
 def read_program(path: Path) -> str:
