@@ -60,7 +60,7 @@ _GLOBAL = "of all devices and accumulated pieces together, not of one device"
 _EPOCHS = "steps = epochs x rows / batch_size: 10 epochs of 20,000 rows at batch_size 16 are 12500"
 _RESUME = (
     "the default: the same command continues the run of its --name from its newest checkpoint; "
-    "--resume_step N continues from an older one, --init_from RUN starts another run from its weights"
+    "--resume_step N continues from an older one; --init_from RUN starts another run from it"
 )
 _SCHEDULES = {"constant_with_warmup": "constant", "cosine_with_restarts": "cosine"}
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_8bit": "adamw", "adam": "adamw", "AdamW": "adamw"}
