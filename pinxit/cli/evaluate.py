@@ -1,31 +1,44 @@
-"""`pinxit evaluate`: measures the accuracy on held-out prompts and the validation loss by time."""
+"""`pinxit evaluate`: measures a model on its run's held-out rows, or on rows of another dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
+from pinxit.arrays import Objective
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import EVALUATE_HABITS
 from pinxit.cli.sampling_options import SamplingOptions, sampling_options
-from pinxit.config import from_kind, kinds_of, positive
-from pinxit.data.scenes.dataset import Scenes
+from pinxit.config import UsageError, from_kind, kinds_of, positive
+from pinxit.data.sources.catalogue import SOURCES
+from pinxit.devices.hardware import hardware_of
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure
 from pinxit.evaluate.judge import load_judge
-from pinxit.evaluate.prompt_accuracy import SEED
 from pinxit.evaluate.tables import tables
 from pinxit.extensions import explained
 from pinxit.files import write_json
 from pinxit.pipeline import TextToImage
 from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES
+from pinxit.train.datasets import DATASETS
+from pinxit.train.input.evaluation_rows import EvaluationRows, rows_of_dataset, rows_of_run
+from pinxit.train.run_folder import RunFolder, is_run, saved_config
 from pinxit.train.settings import TrainConfig
+
+NAME = "evaluation.json"
+"""The name of the file with the results."""
+SCENES = "scenes"
+"""The dataset whose pictures the judge reads."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +47,22 @@ class EvaluateOptions(SamplingOptions):
 
     checkpoint: str | None = None
     """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
-    prompts: int = 256
-    """Number of held-out prompts to draw and judge; 0 skips this measurement."""
-    images: int = 512
-    """Number of held-out scenes for the validation loss; 0 skips this measurement."""
+    dataset_name: str | None = None
+    """Dataset to measure on: scenes, mock, or a source together with dataset_path; none means the
+    dataset of the run."""
+    dataset_path: str | None = None
+    """A folder that `pinxit prepare` wrote, or the path of the dataset that dataset_name names."""
+    prompts: int | None = None
+    """Number of held-out prompts of scenes to draw and judge; none means as many as the run (256
+    without one), and none at all for other datasets. 0 skips this measurement."""
+    images: int | None = None
+    """Number of held-out rows for the validation loss; none means as many as the run (512 without
+    one). 0 skips this measurement."""
     evaluators: tuple[str, ...] = ()
     """Names of the evaluators to run, such as validation_loss; all if none is named."""
-    batch_size: int = 32
-    """Number of pictures or scenes computed together."""
+    batch_size: int | None = None
+    """Number of pictures or rows that a device computes together; none means as many as the run (32
+    without one)."""
     ema: str | None = None
     """The run's average to evaluate, or raw; none means the run's best."""
     out: str | None = None
@@ -49,14 +70,15 @@ class EvaluateOptions(SamplingOptions):
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
-    """Prints accuracy by attribute and loss by time, and writes them to evaluation.json."""
+    """Prints what the evaluators measure on held-out rows, and writes it to evaluation.json."""
     options = parse(
         EvaluateOptions,
         argv,
         aliases=ALIASES,
         prog="pinxit evaluate",
-        description="Measures the accuracy on held-out prompts by attribute and the validation "
-        f"loss by time. Evaluators: {', '.join(EVALUATORS)}.",
+        description="Measures a model on the rows that its run held out, or on another dataset: "
+        "the validation loss by time, the effect of captions, and for scenes the accuracy on "
+        f"held-out prompts by attribute. Evaluators: {', '.join(EVALUATORS)}.",
         positional=None,
         habits=EVALUATE_HABITS,
     )
@@ -68,26 +90,44 @@ def evaluate_command(argv: Sequence[str]) -> int:
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
     model.sampling.override(**sampling_options(options))
+    run = run_of(options.checkpoint)
+    rows, config = _rows(model, options, run)
+    model.config = replace(model.config, dtype=_dtype(model, config))
+    prompts = _prompts(options, config, rows)
+    print(f"measured on: {rows}")
     values: dict[str, float] = {}
     lines: list[str] = []
     drawing = showing(
-        Console(stderr=True),
-        f"drawing {counted(options.prompts, 'held-out prompt')}",
-        unit="picture",
+        Console(stderr=True), f"drawing {counted(prompts, 'held-out prompt')}", unit="picture"
     )
-    with drawing if options.prompts else nullcontext(lambda done, total: None) as report:
-        context = _context(model, options, report)
+    with drawing if prompts else nullcontext(lambda done, total: None) as report:
+        context = EvaluationContext(
+            model=model,
+            rows=rows.examples,
+            objective=_objective(model),
+            batch_size=options.batch_size or config.evaluation.batch_size,
+            prompts=prompts,
+            judge=load_judge() if prompts else None,
+            sampling=sampling_options(options),
+            progress=report,
+        )
         for evaluator in chosen.values():
             if new := measure(evaluator, context):
                 values |= new
                 lines.append(evaluator.words(new))
     _print_tables(values)
     print("\n".join(lines))
-    out = _evaluation_path(options)
+    out = _evaluation_path(options, run)
     if out is not None:
         record = {
             "model": model.name,
             "model_hash": model.model_hash,
+            "rows": {
+                "dataset": rows.dataset,
+                "path": rows.path,
+                "origin": rows.origin,
+                "count": len(rows.examples),
+            },
             **(model.stored.details if model.stored else {}),
             "values": values,
         }
@@ -96,29 +136,95 @@ def evaluate_command(argv: Sequence[str]) -> int:
     return 0
 
 
-def _context(
-    model: TextToImage, options: EvaluateOptions, report: Callable[[int, int], None]
-) -> EvaluationContext:
-    """Builds the evaluators' context from held-out scenes and the model's training objective."""
-    rows = Scenes(length=options.images, seed=SEED, split="heldout", image_size=model.image_size)
-    stored = model.stored
-    with explained(stored.extensions if stored else {}):
-        objective = from_kind(
-            kinds_of(TrainConfig)["objective"], stored.objective if stored else {}
-        )
-    return EvaluationContext(
-        model=model,
-        rows=rows if options.images else (),
-        objective=objective,
-        batch_size=options.batch_size,
-        prompts=options.prompts,
-        judge=load_judge() if options.prompts else None,
-        sampling=sampling_options(options),
-        progress=report,
+def _rows(
+    model: TextToImage, options: EvaluateOptions, run: RunFolder | None
+) -> tuple[EvaluationRows, TrainConfig]:
+    """Returns the rows to measure on, and the settings of the run, or the usual ones."""
+    own = saved_config(run) if run is not None else None
+    config = own or TrainConfig(image_size=model.image_size)
+    count = config.evaluation.images if options.images is None else options.images
+    say = partial(print, "pinxit:", file=sys.stderr)
+    named = options.dataset_name is not None or options.dataset_path is not None
+    if run is not None and own is not None and not named:
+        return rows_of_run(own, run, count, say), config
+    other = TrainConfig(
+        dataset_name=_named(model, options, config),
+        dataset_path=options.dataset_path,
+        image_size=model.image_size,
+        seed=config.seed,
+    ).resolved()
+    if other.dataset_name in SOURCES:
+        other = replace(other, columns=config.columns, filters=config.filters, fetch=config.fetch)
+    return rows_of_dataset(other, count, say), config
+
+
+def _named(model: TextToImage, options: EvaluateOptions, config: TrainConfig) -> str:
+    """Returns the name of the dataset to measure on, which a prepared dataset's path overrides."""
+    if options.dataset_name is not None:
+        return options.dataset_name
+    if options.dataset_path is None:
+        return _trained_on(model, options)
+    return config.dataset_name if config.dataset_name in SOURCES else TrainConfig.dataset_name
+
+
+def _trained_on(model: TextToImage, options: EvaluateOptions) -> str:
+    """Returns the generated dataset that a release without its run was trained on."""
+    details = model.stored.details if model.stored else {}
+    name = details.get("dataset") or ("scenes" if details.get("accuracy") else None)
+    if name in DATASETS:
+        return name
+    about = f" {model.name} was trained on {name}." if name else ""
+    raise UsageError(
+        f"dataset_path: {options.checkpoint} is a model without its run, so its held-out rows are "
+        f"not known.{about} Name rows to measure on, with --dataset_path FOLDER (prepared), or "
+        "--dataset_name NAME, or evaluate the run's folder"
     )
 
 
-def _evaluation_path(options: EvaluateOptions) -> Path | None:
+def _prompts(options: EvaluateOptions, config: TrainConfig, rows: EvaluationRows) -> int:
+    """Returns the number of prompts to draw and judge, which is 0 unless the rows are scenes."""
+    if rows.dataset == SCENES:
+        return config.evaluation.prompts if options.prompts is None else options.prompts
+    if options.prompts:
+        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
+        raise UsageError("prompts", options.prompts, problem=problem, valid="0, or scenes")
+    if tuple(options.evaluators) == ("prompt_accuracy",):
+        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
+        valid = [name for name in EVALUATORS if name != "prompt_accuracy"]
+        raise UsageError("evaluators", "prompt_accuracy", problem=problem, valid=valid)
+    return 0
+
+
+def _dtype(model: TextToImage, config: TrainConfig) -> Any:
+    """Returns the dtype in which the run measures its model."""
+    mixed = config.use_amp and config.model.dtype is None
+    return hardware_of(jax.devices()[0]).amp_dtype if mixed else model.config.dtype
+
+
+def _objective(model: TextToImage) -> Objective:
+    """Returns the model's training objective."""
+    stored = model.stored
+    with explained(stored.extensions if stored else {}):
+        return from_kind(kinds_of(TrainConfig)["objective"], stored.objective if stored else {})
+
+
+def run_of(checkpoint: str | None) -> RunFolder | None:
+    """Returns the run that a checkpoint or release belongs to, or None if it is not in a run.
+
+    `checkpoint` may also be the run itself.
+    """
+    if checkpoint is None:
+        return None
+    directory = Path(checkpoint)
+    for folder in (directory, directory.parent, directory.parent.parent):
+        run = RunFolder(folder)
+        inside = folder == directory or directory in (run.model, run.checkpoints)
+        if (inside or directory.parent == run.checkpoints) and is_run(run):
+            return run
+    return None
+
+
+def _evaluation_path(options: EvaluateOptions, run: RunFolder | None) -> Path | None:
     """Returns the path of the results, or None if they are not written.
 
     It is never inside a checkpoint, because a checkpoint's manifest lists every file.
@@ -128,11 +234,11 @@ def _evaluation_path(options: EvaluateOptions) -> Path | None:
     if options.checkpoint is None:
         return None
     directory = Path(options.checkpoint)
+    if run is not None and directory != run.model:
+        return run.root / NAME
     if (directory / "manifest.json").is_file():
         directory = directory.parent
-    if directory.name == "checkpoints":
-        directory = directory.parent
-    return directory / "evaluation.json"
+    return directory / NAME
 
 
 def _print_tables(values: dict[str, float]) -> None:

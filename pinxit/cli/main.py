@@ -30,7 +30,7 @@ commands:
   plan       estimate the memory, time and cost of a run on any machine before starting it
   prepare    prepare a dataset for training: fetch images, encode them, write shards
   generate   draw pictures for prompts
-  evaluate   measure the accuracy on held-out prompts and the validation loss by time
+  evaluate   measure the validation loss, the effect of captions, and the accuracy of scenes
   doctor     check this machine and a run for problems, and suggest solutions
 
 pinxit COMMAND --help lists a command's options; pinxit --version prints the version.

@@ -143,6 +143,16 @@ def _foreign(root: Path) -> bool:
     return any(not path.name.startswith(".") for path in root.iterdir())
 
 
+def is_run(folder: RunFolder) -> bool:
+    """Returns whether the folder has a run's settings, rather than those of a release."""
+    if not folder.config.is_file():
+        return False
+    try:
+        return "max_steps" in read_json(folder.config)
+    except UsageError:
+        return False
+
+
 def saved_config(folder: RunFolder) -> TrainConfig:
     """Returns the settings that a run was started with."""
     try:

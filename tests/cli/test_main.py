@@ -283,17 +283,23 @@ def test_train_generate_evaluate(bundle, tmp_path, capsys):
     assert len(set(pictures)) == 1
     capsys.readouterr()
 
-    words = ["evaluate", "--checkpoint", run, "--prompts", 3, "--images", 10, "--steps", 1]
+    words = ["evaluate", "--checkpoint", run, "--images", 10, "--steps", 1]
     assert main([str(word) for word in [*words, "--batch_size", 4, "--ema", "raw"]]) == 0
     shown = capsys.readouterr().out
-    assert "held-out prompts" in shown
+    assert "measured on: 10 rows of mock, held out by the run" in shown
     assert "validation loss" in shown
     values = json.loads((run / "evaluation.json").read_text())["values"]
+    assert "validation/loss_t_0.95" in values
+    assert values["conditioning/loss_null"] > 0 and "captions reduce the loss by" in shown
+
+    words = [*words, "--dataset_name", "scenes", "--prompts", 3, "--out", tmp_path / "scenes.json"]
+    assert main([str(word) for word in words]) == 0
+    shown = capsys.readouterr().out
+    assert "held-out prompts" in shown
+    values = json.loads((tmp_path / "scenes.json").read_text())["values"]
     assert 0 <= values["prompts/accuracy/mean"] <= 1
     assert values["prompts/ceiling/time"] >= values["prompts/chance/time"]
     assert values["validation/loss"] > 0
-    assert "validation/loss_t_0.95" in values
-    assert values["conditioning/loss_null"] > 0 and "captions reduce the loss by" in shown
 
 
 @pytest.mark.parametrize("door", ["train_coyo_vae.py", "train_text_to_image.py"])

@@ -9,6 +9,7 @@ one size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class PreparedFeed(Feed):
 
     def held_out(self) -> list[Example]:
         """Returns the held-out rows, without those in damaged shards."""
-        return held_out(self.rows, self.reserved, self.display)
+        return held_out(self.rows, self.reserved, self.display.say)
 
     def position(self, step: int) -> dict[str, Any]:
         """Returns the step, the dataset's fingerprint, and how many rows were held out."""
@@ -156,6 +157,11 @@ def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Pa
         name = "buckets" if config.images.buckets else "bucket_step"
         problem = f"not applicable: {root} has the image sizes that it was prepared with"
         raise UsageError(f"images.{name}", getattr(config.images, name), problem=problem)
+    check_size(config, manifest, root)
+
+
+def check_size(config: TrainConfig, manifest: Manifest, root: Path) -> None:
+    """Raises unless the images of a dataset have the model's size."""
     size = manifest.identity.get("image", {}).get("size")
     if size != config.image_size:
         raise UsageError(
@@ -206,7 +212,9 @@ def fingerprint_of(part: Any) -> str:
     return fingerprint(part.params)
 
 
-def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
+def held_out(
+    rows: PreparedRows, numbers: Int[np.ndarray, " n"], say: Callable[[str], None]
+) -> list[Example]:
     """Returns the images and captions of these rows, without those in damaged shards.
 
     Returns none if the dataset has no images, or if too few rows are left. Rows whose latents were
@@ -215,28 +223,28 @@ def held_out(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Displa
     if not len(numbers):
         return []
     if IMAGES not in rows.manifest.files:
-        display.say("warning: the dataset has no images, so there is no validation loss")
+        say("warning: the dataset has no images, so there is no validation loss")
         return []
     numbers = rows.sound(numbers)
     if rows.kind == IMAGES:
         examples = _examples(rows, numbers)
     else:
         try:
-            examples = _by_key(rows, numbers, display)
+            examples = _by_key(rows, numbers, say)
         except DamagedShard:  # each damaged shard has been reported
             examples = []
     if len(examples) < LEAST_HELD_OUT:
-        display.say(
-            f"warning: only {len(examples)} held-out rows are left, so there is no validation loss"
-        )
+        say(f"warning: only {len(examples)} held-out rows are left, so there is no validation loss")
         return []
     return examples
 
 
-def _by_key(rows: PreparedRows, numbers: Int[np.ndarray, " n"], display: Display) -> list[Example]:
+def _by_key(
+    rows: PreparedRows, numbers: Int[np.ndarray, " n"], say: Callable[[str], None]
+) -> list[Example]:
     """Returns the images and captions of rows of latents."""
     keys = [meta["key"] for meta in rows.meta(numbers)]
-    images = PreparedRows(rows.root, kind=IMAGES, say=display.say)
+    images = PreparedRows(rows.root, kind=IMAGES, say=say)
     places = images.find(keys)
     examples = _examples(images, np.array([places[key] for key in keys if key in places], np.int64))
     images.close()

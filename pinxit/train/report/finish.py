@@ -61,7 +61,8 @@ def finish(
         caption_cleaning=config.caption_cleaning,
         text_max_tokens=config.text_max_tokens,
         objective=to_json(config)["objective"],
-        details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")},
+        details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")}
+        | {"dataset": config.dataset_name},
     )
     write_run_report(
         folder.report,
