@@ -32,7 +32,7 @@ from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES
 from pinxit.train.datasets import DATASETS
 from pinxit.train.input.evaluation_rows import EvaluationRows, rows_of_dataset, rows_of_run
-from pinxit.train.run_folder import RunFolder, is_run, saved_config
+from pinxit.train.run_folder import RunFolder, has_run, saved_config
 from pinxit.train.settings import TrainConfig
 
 NAME = "evaluation.json"
@@ -119,21 +119,22 @@ def evaluate_command(argv: Sequence[str]) -> int:
     print("\n".join(lines))
     out = _evaluation_path(options, run)
     if out is not None:
-        record = {
-            "model": model.name,
-            "model_hash": model.model_hash,
-            "rows": {
-                "dataset": rows.dataset,
-                "path": rows.path,
-                "origin": rows.origin,
-                "count": len(rows.examples),
-            },
-            **(model.stored.details if model.stored else {}),
-            "values": values,
-        }
+        record = _record(model, rows, values)
         write_json(out, record, sort_keys=False, indent=2, allow_nan=True)
         print(out)
     return 0
+
+
+def _record(model: TextToImage, rows: EvaluationRows, values: dict[str, float]) -> dict[str, Any]:
+    """Returns the content of evaluation.json: the model, the rows and the values."""
+    measured_on = {"dataset": rows.dataset, "path": rows.path, "origin": rows.origin}
+    return {
+        "model": model.name,
+        "model_hash": model.model_hash,
+        "rows": {**measured_on, "count": len(rows.examples)},
+        **(model.stored.details if model.stored else {}),
+        "values": values,
+    }
 
 
 def _rows(
@@ -219,7 +220,7 @@ def run_of(checkpoint: str | None) -> RunFolder | None:
     for folder in (directory, directory.parent, directory.parent.parent):
         run = RunFolder(folder)
         inside = folder == directory or directory in (run.model, run.checkpoints)
-        if (inside or directory.parent == run.checkpoints) and is_run(run):
+        if (inside or directory.parent == run.checkpoints) and has_run(run):
             return run
     return None
 

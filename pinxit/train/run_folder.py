@@ -143,7 +143,7 @@ def _foreign(root: Path) -> bool:
     return any(not path.name.startswith(".") for path in root.iterdir())
 
 
-def is_run(folder: RunFolder) -> bool:
+def has_run(folder: RunFolder) -> bool:
     """Returns whether the folder has a run's settings, rather than those of a release."""
     if not folder.config.is_file():
         return False

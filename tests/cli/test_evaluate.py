@@ -137,7 +137,9 @@ def test_scenes_alone_are_judged(bundle, tmp_path, capsys):
     assert again["values"]["validation/loss"] == record["values"]["validation/loss"]
     words = ["--checkpoint", moved, "--dataset_name", "mock", "--images", 10]
     record, shown = measured(capsys, *words, out=out)
-    assert "10 rows of mock, of its held-out split" in shown and "prompts/" not in str(record)
+    assert "10 rows of mock, of its held-out split" in shown and "prompts/" not in str(
+        record["values"]
+    )
 
 
 def test_another_dataset_may_be_named(run, pictures, prepared, bundle, tmp_path, capsys):

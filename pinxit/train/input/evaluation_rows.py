@@ -36,7 +36,7 @@ class EvaluationRows:
     """Rows to measure a model on, and where they are from."""
 
     examples: Sequence[Example]
-    """The rows."""
+    """The images and captions of the rows."""
     dataset: str
     """The name of the dataset."""
     path: str | None

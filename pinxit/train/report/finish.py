@@ -16,6 +16,9 @@ from pinxit.train.report.page import write_run_report
 from pinxit.train.run_folder import environment, write_values
 from pinxit.train.state import TrainState
 
+DETAILS = ("dataset", "step", "images", "ema", "accuracy", "probe")
+"""The results that the release's config.json contains."""
+
 
 def finish(
     observer: Observer,
@@ -33,7 +36,6 @@ def finish(
     `values` are the evaluators' results. `chosen` is the name of the parameters to release.
     """
     config, folder = observer.config, observer.folder
-    params = observer.candidates(state)[chosen]
     names = [RAW, *state.ema]
     observer.sheet(state, folder.samples / "final.png", names)
     draw_curves(read_rows(folder.metrics), folder.curves)
@@ -46,6 +48,7 @@ def finish(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "skipped": int(state.skipped),
         "ema": chosen,
+        "dataset": config.dataset_name,
         "validation": losses_in(values),
         "accuracy": _of(values, "prompts"),
         "probe": _of(values, "conditioning", "latents"),
@@ -55,14 +58,13 @@ def finish(
     }
     save_release(
         folder.model,
-        observer.model(params),
+        observer.model(observer.candidates(state)[chosen]),
         text_encoder=config.text_encoder,
         vae=config.autoencoder,
         caption_cleaning=config.caption_cleaning,
         text_max_tokens=config.text_max_tokens,
         objective=to_json(config)["objective"],
-        details={name: results[name] for name in ("step", "images", "ema", "accuracy", "probe")}
-        | {"dataset": config.dataset_name},
+        details={name: results[name] for name in DETAILS},
     )
     write_run_report(
         folder.report,
