@@ -16,6 +16,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.files import whole
-from pinxit.plan.targets import CARDS, HERE, Target, get_target
+from pinxit.plan.targets import CARDS, GPU_RESERVE, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig, config_from_json
 
 MISTAKE = "mistake: "
@@ -39,6 +40,8 @@ FLAGS = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 """Environment of a worker that compiles for hardware that is not present."""
+GPU_SHARE = 0.92
+"""Share of a GPU's memory that a run uses by default (`pinxit.cli.xla_environment.GPU_MEMORY`)."""
 XLA_FLAGS = {"cuda": "--xla_gpu_enable_triton_gemm=false"}
 """XLA selects its own kernels for matrix products by timing them, which needs a GPU. A plan is made
 without one, so its program calls cuBLAS for all matrix products."""
@@ -94,7 +97,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         )
     memory = target.chip.memory if target else None
     parts = abstract_parts(config, devices, memory_bytes=memory)
-    config, _, choice = settled(config, parts, memory=memory)
+    config, _, choice = settled(config, parts, memory=usable(target))
     program = abstract_program(config, devices, memory_bytes=memory)
     start = time.perf_counter()
     traced = program.trace()
@@ -126,6 +129,14 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     about = f"{name} {devices[0].device_kind} {compiler_version(target)}"
     facts, text = compiled(lowered, programs, about=about, platform=devices[0].platform)
     return result | facts | analysed(text, target)
+
+
+def usable(target: Target | None) -> int | None:
+    """Returns the bytes of each device that a run may use, which its choices depend on."""
+    if target is None or target.platform != "cuda":
+        return target.chip.memory if target else None
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or GPU_SHARE)
+    return min(target.chip.memory, int((target.chip.memory + GPU_RESERVE) * share))
 
 
 def compiler_version(target: Target | None) -> str:

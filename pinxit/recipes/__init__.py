@@ -16,6 +16,7 @@ from pinxit.prepare.ledger import Ledger
 from pinxit.recipes.coyo import (
     coyo_256,
     coyo_256_a100,
+    coyo_256_pixels,
     coyo_256_pod,
     coyo_256_v100,
     coyo_512,
@@ -31,6 +32,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "scenes_long": scenes_long,
     "mock": mock,
     "coyo_256": coyo_256,
+    "coyo_256_pixels": coyo_256_pixels,
     "coyo_256_a100": coyo_256_a100,
     "coyo_256_v100": coyo_256_v100,
     "coyo_512": coyo_512,
@@ -42,7 +44,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 __all__ = [
     *("RECIPES", "mock", "recipe_for", "recipe_of", "scenes", "scenes_long", "source_256"),
-    *("coyo_256", "coyo_256_a100", "coyo_256_pod", "coyo_256_v100", "coyo_512", "coyo_test"),
+    *("coyo_256", "coyo_256_a100", "coyo_256_pixels", "coyo_256_pod", "coyo_256_v100"),
+    *("coyo_512", "coyo_test"),
 ]
 
 

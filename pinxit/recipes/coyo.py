@@ -25,8 +25,8 @@ PROMPTS = (
 )
 
 
-ANYWHERE = ModelConfig(preset="large", remat="full")
-"""The preset `large` with the lowest memory use, for machines that are not known in advance."""
+AUTOMATIC = ModelConfig(preset="large")
+"""The preset `large`, computed in the fastest way that fits the devices."""
 
 
 def coyo_256() -> TrainConfig:
@@ -34,20 +34,18 @@ def coyo_256() -> TrainConfig:
 
     Command: ``python train_coyo_vae.py`` trains on a stream. For anything longer than a trial,
     prepare the data first: ``pinxit prepare coyo --out DIR``, then ``python train_coyo_vae.py
-    --dataset_path DIR``. Hardware: a TPU v3-8, of which the run uses 11.7 of the 15.5 GiB of each
-    core. For speed, the blocks are unrolled and nothing is recomputed (docs/plan.md); compiling
-    takes some ten minutes, once. Planned: 0.63 s per step, 407 images per second, 87 hours (3.6
-    days) of steps. Published runs took 0.84 to 1.16 times as long as such plans predict. A streamed
-    run needs about 740 attempts per second and 0.39 Gbit/s. No figure of this recipe has been
-    measured, since it has not been run. For other machines: `coyo_256_a100`, `coyo_256_v100`, or
-    ``--model.remat full --model.scan_blocks 1``. To plan again: ``pinxit plan --recipe coyo_256
-    --target tpu-v3-8``.
+    --dataset_path DIR``. Hardware: a TPU v3-8, an A100, an H100 or a V100. What is recomputed and
+    into how many pieces a batch is split is chosen for the devices that are present, and the run
+    says it first. docs/plan.md has the choice, the memory and the planned speed for each machine,
+    of streamed and of prepared data. No figure of this recipe has been measured, since it has not
+    been run. To plan again: ``pinxit plan --recipe coyo_256 --target tpu-v3-8``.
     """
     return TrainConfig(
         name="coyo_256",
         dataset_name="coyo",
         image_size=256,
         batch_size=256,
+        gradient_accumulation_steps=0,
         max_steps=500_000,
         use_amp=True,
         text_encoder="clip",
@@ -57,7 +55,7 @@ def coyo_256() -> TrainConfig:
         sample_interval=10_000,
         eval_interval=10_000,
         encoder_dtype="bfloat16",
-        model=ModelConfig(preset="large", remat="none", scan_blocks=False),
+        model=AUTOMATIC,
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5_000),
         ema=EmaConfig(lengths=(0.05, 0.1)),
         sampling=Sampling(steps=28),
@@ -66,33 +64,43 @@ def coyo_256() -> TrainConfig:
     )
 
 
-def coyo_256_a100() -> TrainConfig:
-    """Returns the headline run for one A100 of 40 GB.
+def coyo_256_pixels() -> TrainConfig:
+    """Returns the headline run without an autoencoder: pixels in patches of 8 x 8.
 
-    Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one A100 of 40 GB, of which the run uses half. On eight A100s the same
-    command shards the batch. Planned, roughly: 158 images per second, 225 hours. Plans for GPUs may
-    be wrong by a factor of two. No figure of this recipe has been measured. To plan again: ``pinxit
-    plan --recipe coyo_256_a100 --target a100-40`` (or ``8xa100-40``).
+    Command: ``pinxit train --recipe coyo_256_pixels``, streamed, or with ``--dataset_path DIR``
+    from ``pinxit prepare coyo --vae none --out DIR``. The network predicts the picture (Li & He
+    2025, arXiv:2511.13720). Times are shifted towards the noise by 4, the side of the picture over
+    64, in training and in sampling: neighbouring pixels are alike, so noise of the same strength
+    hides less of a larger picture (Hoogeboom et al. 2023, arXiv:2301.11093).
+    Hardware: that of `coyo_256`; docs/plan.md has the figures. No figure of this recipe has been
+    measured. To plan again: ``pinxit plan --recipe coyo_256_pixels --target tpu-v3-8``.
     """
-    return replace(coyo_256(), name="coyo_256_a100", model=ANYWHERE)
+    base = coyo_256()
+    return replace(
+        base,
+        name="coyo_256_pixels",
+        model=replace(AUTOMATIC, use_stable_vae=False, patch_size=8, prediction="latents"),
+        objective=FlowMatching(time=TimeSampling(shift=4.0)),
+        sampling=replace(base.sampling, shift=4.0),
+    )
+
+
+def coyo_256_a100() -> TrainConfig:
+    """Returns `coyo_256` under the name of an older version, which had settings for one A100.
+
+    Command: ``pinxit train --recipe coyo_256_a100 --dataset_path DIR``. Hardware: as `coyo_256`,
+    which chooses the same settings for any device.
+    """
+    return replace(coyo_256(), name="coyo_256_a100")
 
 
 def coyo_256_v100() -> TrainConfig:
-    """Returns the headline run for one V100 of 16 GB, in float16 with dynamic loss scaling.
+    """Returns `coyo_256` under the name of an older version, which had settings for one V100.
 
-    Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``, with DIR from ``pinxit
-    prepare coyo``. Hardware: one V100 of 16 GB, of which the run uses everything. On eight V100s
-    the same command shards the batch. Planned, roughly: 52 images per second, 680 hours. Plans for
-    GPUs may be wrong by a factor of two. No figure of this recipe has been measured. To plan again:
-    ``pinxit plan --recipe coyo_256_v100 --target v100-16`` (or ``8xv100-16``).
+    Command: ``pinxit train --recipe coyo_256_v100 --dataset_path DIR``. Hardware: as `coyo_256`,
+    which chooses the same settings for any device.
     """
-    return replace(
-        coyo_256(),
-        name="coyo_256_v100",
-        model=ANYWHERE,
-        gradient_accumulation_steps=4,
-    )
+    return replace(coyo_256(), name="coyo_256_v100")
 
 
 def coyo_512() -> TrainConfig:
@@ -114,7 +122,7 @@ def coyo_512() -> TrainConfig:
         init_from="runs/coyo_256",
         image_size=512,
         max_steps=50_000,
-        model=ANYWHERE,
+        model=AUTOMATIC,
         optimizer=replace(base.optimizer, learning_rate=5e-5, warmup_steps=1_000),
         objective=FlowMatching(time=TimeSampling(shift=2.0)),
         sampling=replace(base.sampling, shift=2.0),
@@ -135,8 +143,9 @@ def coyo_256_pod() -> TrainConfig:
     return replace(
         base,
         name="coyo_256_pod",
-        model=ANYWHERE,
+        model=ModelConfig(preset="large", remat="full", scan_blocks=True),
         batch_size=4_096,
+        gradient_accumulation_steps=1,
         max_steps=31_250,
         log_interval=20,
         save_interval=500,
@@ -154,7 +163,7 @@ def source_256(dataset: str) -> TrainConfig:
     ``--batch_size``. Small datasets need fewer steps (``--max_steps``). No figure of this recipe
     has been measured.
     """
-    return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset, model=ANYWHERE)
+    return replace(coyo_256(), name=f"{dataset}_256", dataset_name=dataset, model=AUTOMATIC)
 
 
 def coyo_test() -> TrainConfig:

@@ -21,7 +21,7 @@ from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.models.transformer import preset
 from pinxit.train.build import Parts, assemble, build_mesh, encoder_dtype
 from pinxit.train.settings import AUTO, TrainConfig
-from pinxit.train.step_memory import MARGIN, estimated_bytes
+from pinxit.train.step_memory import MARGIN, StepEstimate, step_estimate
 
 POLICIES = ("none", "dots", "full")
 """Rematerialisation policies, the fastest first."""
@@ -79,9 +79,11 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
             "gradient_accumulation_steps": 1,
         }
         return Choice({name: values[name] for name in names})
+    memory = memory // GIB * GIB if memory >= GIB else memory  # as `device_memory` rounds it
+    estimate = step_estimate(config, parts)
     tried: list[tuple[int, dict[str, Any]]] = []
     for settings in candidates(config, parts):
-        needs = estimate(config, parts, settings)
+        needs = needs_with(settings, config, estimate)
         tried.append((needs, settings))
         if needs <= (1 - MARGIN) * memory:
             return _explained(settings, needs, memory, parts, tried[0])
@@ -129,10 +131,10 @@ def _busy(config: TrainConfig, parts: Parts, count: int) -> bool:
     return count == 1 or rows * side**2 >= BUSY
 
 
-def estimate(config: TrainConfig, parts: Parts, settings: dict[str, Any]) -> int:
+def needs_with(settings: dict[str, Any], config: TrainConfig, estimate: StepEstimate) -> int:
     """Returns the estimated bytes of the step on each device with some settings changed."""
     changed = configuration.replace(config, settings)
-    return estimated_bytes(changed, with_model_of(changed, parts))
+    return estimate.total(changed, with_model_of(changed, estimate.parts).model)
 
 
 def with_model_of(config: TrainConfig, parts: Parts) -> Parts:

@@ -125,27 +125,40 @@ def _size(leaf: Any) -> int:
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
 
 
-def estimated_parts(config: TrainConfig, parts: Parts) -> dict[str, int]:
-    """Returns the estimated memory of the step on one device, in bytes by part.
+@dataclass(frozen=True)
+class StepEstimate:
+    """The estimate for one run, whose remat, scan_blocks and pieces may be varied."""
 
-    `parts` has the network's configuration; its encoders may have shapes for parameters.
-    """
-    model, mesh = parts.model, parts.mesh
+    parts: Parts
+    """The network, the mesh and the encoders, which may have shapes for parameters."""
+    params: int
+    """Bytes of the parameters on one device, as for all fields below."""
+    state: int
+    """Bytes of parameters, optimiser and averages."""
+
+    def by_part(self, config: TrainConfig, model: TransformerConfig) -> dict[str, int]:
+        """Returns the memory of the step on one device, in bytes by part."""
+        rows = math.ceil(config.batch_size / (config.pieces * batch_parts(self.parts.mesh)))
+        whole = dataclasses.replace(model, remat="none")
+        stored, unsaved = (_stored(config, self.parts, one) for one in (model, whole))
+        return {
+            "state": self.state,
+            "encoders": encoder_bytes(config, self.parts),
+            "gradients": self.params * (1 if config.pieces == 1 else 2),
+            **_activations(model, self.parts.mesh, stored, unsaved, rows),
+        }
+
+    def total(self, config: TrainConfig, model: TransformerConfig) -> int:
+        """Returns the peak memory of the step on one device, in bytes."""
+        return sum(self.by_part(config, model).values())
+
+
+def step_estimate(config: TrainConfig, parts: Parts) -> StepEstimate:
+    """Prepares the estimate for a run with resolved settings."""
     state = placed_abstract_state(config, parts)
-    rows = math.ceil(config.batch_size / (config.pieces * batch_parts(mesh)))
     params = device_bytes(state.params)
-    return {
-        "state": params + device_bytes(state.opt_state) + device_bytes(state.ema),
-        "encoders": encoder_bytes(config, parts),
-        "gradients": params * (1 if config.pieces == 1 else 2),
-        **_activations(model, mesh, _stored(config, parts, model), _stored(
-            config, parts, dataclasses.replace(model, remat="none")), rows),
-    }  # fmt: skip
-
-
-def estimated_bytes(config: TrainConfig, parts: Parts) -> int:
-    """Returns the estimated peak memory of the step on one device, in bytes."""
-    return sum(estimated_parts(config, parts).values())
+    rest = device_bytes(state.opt_state) + device_bytes(state.ema)
+    return StepEstimate(parts, params, params + rest)
 
 
 def _stored(config: TrainConfig, parts: Parts, model: TransformerConfig) -> StoredActivations:

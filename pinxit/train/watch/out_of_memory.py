@@ -22,7 +22,7 @@ from pinxit import config as configuration
 from pinxit.models.transformer import preset
 from pinxit.train.auto_settings import abstract_parts, settled
 from pinxit.train.settings import TrainConfig
-from pinxit.train.step_memory import MARGIN, estimated_bytes
+from pinxit.train.step_memory import MARGIN, step_estimate
 from pinxit.train.watch.memory_savings import Change, ladder
 
 SUGGESTIONS = 2
@@ -147,9 +147,10 @@ def peak_bytes(compiled: Any) -> int:
     return int(parts if jax.default_backend() == "cpu" else peak or parts)
 
 
-def step_estimate(config: TrainConfig) -> int:
+def step_guess(config: TrainConfig) -> int:
     """Returns the estimated peak bytes of the step on each local device. Nothing is compiled."""
-    return estimated_bytes(config, abstract_parts(config))
+    parts = abstract_parts(config)
+    return step_estimate(config, parts).total(config, parts.model)
 
 
 def advise(
@@ -157,7 +158,7 @@ def advise(
     config: TrainConfig,
     *,
     measure: MeasureFn,
-    estimate: MeasureFn = step_estimate,
+    estimate: MeasureFn = step_guess,
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Advice:
@@ -266,7 +267,7 @@ def memory_advice(
             error,
             config,
             measure=measure or step_measure,
-            estimate=estimate or step_estimate,
+            estimate=estimate or step_guess,
             limit=limit,
             say=say,
         )
@@ -305,8 +306,8 @@ def message(advice: Advice) -> str:
         )
     if advice.device and jax.default_backend() == "gpu":
         lines.append(
-            "By default JAX uses three quarters of a GPU's memory. If nothing else uses the GPU, "
-            "set XLA_PYTHON_CLIENT_MEM_FRACTION=.92"
+            "`pinxit` lets JAX use 92 % of a GPU's memory; from Python, JAX uses three quarters. "
+            "XLA_PYTHON_CLIENT_MEM_FRACTION changes that"
         )
     lines.append("`pinxit plan` shows before a run which settings fit")
     return "\n".join(lines)

@@ -246,7 +246,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
     monkeypatch.setattr("pinxit.train.run.build_step", refuses)
     monkeypatch.setattr(advice, "device_limit", lambda: whole - 1)
     monkeypatch.setattr(advice, "ROOM", 1.0)
-    monkeypatch.setattr(advice, "step_estimate", advice.step_measure)
+    monkeypatch.setattr(advice, "step_guess", advice.step_measure)
     said = io.StringIO()
     result = run(config, ["pinxit", "train"], console=Console(file=said, width=200))
     assert (result.status, result.exit_code) == ("failed", 1)
