@@ -2,7 +2,9 @@ import os
 import subprocess
 import sys
 
-from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, NO_YNN, OFF, tuned
+from pinxit.cli.xla_environment import CPU_MALLOC, GPU_MEMORY, GUARD, NO_YNN, OFF, tuned
+from pinxit.plan.compile_worker import GPU_SHARE, usable
+from pinxit.plan.targets import GPU_RESERVE, get_target
 
 
 def test_starts_over_once_on_linux_with_glibc():
@@ -36,3 +38,14 @@ def test_stays_where_it_cannot_help_or_is_not_wanted():
     assert tuned({OFF: "1"}, platform="linux", libc="glibc") is None
     assert tuned({"GLIBC_TUNABLES": "mine"}, platform="linux", libc="glibc") is None
     assert tuned({OFF: "0"}, platform="linux", libc="glibc") is not None
+
+
+def test_plans_choose_for_the_share_of_a_gpu_that_runs_use(monkeypatch):
+    assert float(GPU_MEMORY) == GPU_SHARE
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    chip = get_target("v100-16").chip.memory
+    assert usable(get_target("v100-16")) == min(chip, int((chip + GPU_RESERVE) * GPU_SHARE))
+    assert usable(get_target("tpu-v3-8")) == get_target("tpu-v3-8").chip.memory
+    assert usable(None) is None
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    assert usable(get_target("v100-16")) == int((chip + GPU_RESERVE) * 0.5)
