@@ -172,6 +172,9 @@ def assemble(
     grid = TokenGrid(stats.downsample, model.patch_size)
     if grid.misfits([(config.image_size, config.image_size)]):
         raise grid.refuse("image_size", config.image_size)
+    samples = config.samples
+    if samples.width_and_height and grid.misfits([samples.width_and_height]):
+        raise grid.refuse("samples.size", " ".join(map(str, samples.size)))
     return Parts(
         model=model,
         autoencoder=autoencoder,

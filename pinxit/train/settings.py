@@ -16,7 +16,7 @@ from pinxit.data.prepared.manifest import is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
-from pinxit.sampling import Sampling
+from pinxit.sampling import SEEDS, Sampling
 from pinxit.train.datasets import (
     DATASETS,
     PREPARED,
@@ -122,12 +122,29 @@ class SampleGridConfig:
     """Prompts of the grid. Each prompt has a row of images."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of the grid. Each prompt has one image per seed."""
+    negative_prompt: str = ""
+    """Text that guidance steers the images away from."""
+    size: tuple[int, ...] = ()
+    """Side of the images, or their width and height, in pixels. Without a number it is
+    image_size."""
 
     def __post_init__(self) -> None:
-        """Refuses empty lists."""
+        """Refuses empty lists, and seeds and sizes that are wrong for any model."""
         for name in ("prompts", "seeds"):
             if not getattr(self, name):
                 raise UsageError(f"samples.{name}", (), problem="empty", valid="one or more")
+        for seed in self.seeds:
+            if not 0 <= seed < SEEDS:
+                valid = f"0 to {SEEDS - 1}"
+                raise UsageError("samples.seeds", seed, problem="out of range", valid=valid)
+        if len(self.size) > 2 or any(side < 1 for side in self.size):
+            problem, valid = "not a size", "one side, or width and height, in pixels"
+            raise UsageError("samples.size", self.size, problem=problem, valid=valid)
+
+    @property
+    def width_and_height(self) -> tuple[int, int] | None:
+        """The size of the images, or None for image_size."""
+        return (self.size[0], self.size[-1]) if self.size else None
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,7 @@ def test_generate_refuses(release_dir, tmp_path, capsys, words, message):
         (["--model.patch", "2"], "'model.patch' is unknown; valid: model.patch_size"),
         (["--optimizer.name", "sgd"], "optimizer.name: 'sgd' is not understood; valid: adamw"),
         (["--model.num_heads", "5"], "num_heads: 5 does not divide hidden_size 64"),
+        (["--samples.size", "16", "30"], "samples.size: '16 30' is not divisible into tokens"),
         (["--image_size", "30"], "image_size: 30 is not divisible into tokens; valid: multiples"),
         (["--max_steps", "0"], "max_steps: 0"),
         (["--batch_size", "-4"], "batch_size: -4"),

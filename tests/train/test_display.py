@@ -55,6 +55,14 @@ def test_contact_sheet_keeps_pixels():
     assert sheet.getpixel((200, 60)) == (255, 0, 0)
 
 
+def test_contact_sheet_keeps_shapes():
+    wide = Image.new("RGB", (32, 16), "red")
+    sheet = contact_sheet(["a prompt"], {"raw": [[wide]]})
+    assert [sheet.getpixel((200, y)) for y in (25, 84, 90)] == [(255, 0, 0)] * 2 + [(255,) * 3]
+    square = contact_sheet(["a prompt"], {"raw": [[Image.new("RGB", (16, 16), "red")]]})
+    assert square.size == sheet.size
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -67,6 +75,9 @@ def test_contact_sheet_keeps_pixels():
         (lambda: Sampling(solver="eular"), "solver.*euler"),
         (lambda: Sampling(steps=0), "steps: 0 is too small"),
         (lambda: SampleGridConfig(prompts=()), r"samples\.prompts"),
+        (lambda: SampleGridConfig(seeds=(-1,)), r"samples\.seeds: -1 is out of range"),
+        (lambda: SampleGridConfig(size=(16, 8, 4)), r"samples\.size.*not a size; valid: one side"),
+        (lambda: SampleGridConfig(size=(0,)), r"samples\.size.*not a size"),
         (lambda: EvalConfig(images=5), r"evaluation\.images"),
     ],
 )

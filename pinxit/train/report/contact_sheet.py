@@ -20,7 +20,7 @@ def contact_sheet(
     cell: int = 128,
 ) -> Image.Image:
     """Draws a contact sheet. ``columns[label][i]`` are the images of prompt i, shown side by
-    side."""
+    side. The longer side of an image gets `cell` pixels."""
     font = ImageFont.load_default(size=12)
     groups = {label: max(len(pictures) for pictures in rows) for label, rows in columns.items()}
     lines = [textwrap.wrap(prompt, 30) or [""] for prompt in prompts]
@@ -37,7 +37,9 @@ def contact_sheet(
         top = head
         for pictures, height in zip(rows, heights, strict=True):
             for i, picture in enumerate(pictures):
-                scaled = picture.convert("RGB").resize((cell, cell), _filter(picture, cell))
+                side = max(picture.size)
+                across, down = (max(1, round(cell * part / side)) for part in picture.size)
+                scaled = picture.convert("RGB").resize((across, down), _filter(side, cell))
                 sheet.paste(scaled, (left + i * (cell + 2), top))
             top += height
         left += groups[label] * (cell + 2) + MARGIN
@@ -48,8 +50,8 @@ def contact_sheet(
     return sheet
 
 
-def _filter(picture: Image.Image, cell: int) -> Image.Resampling:
+def _filter(side: int, cell: int) -> Image.Resampling:
     """Returns the scaling filter: pixels are repeated for whole multiples, otherwise
     interpolated."""
-    whole = cell % picture.width == 0
+    whole = cell % side == 0
     return Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS

@@ -60,10 +60,13 @@ class Observer:
 
     def pictures(self, params: Any) -> list[list[Image.Image]]:
         """Returns a row of images for each prompt, with one image per seed."""
-        prompts, seeds = self.config.samples.prompts, self.config.samples.seeds
+        samples = self.config.samples
+        prompts, seeds = samples.prompts, samples.seeds
         images = self.model(params).generate(
             [prompt for prompt in prompts for _ in seeds],
             seed=list(seeds) * len(prompts),
+            negative_prompt=samples.negative_prompt,
+            size=samples.width_and_height,
             batch_size=len(prompts) * len(seeds),
         )
         return [images[i : i + len(seeds)] for i in range(0, len(images), len(seeds))]
