@@ -29,15 +29,20 @@ BEFORE = ".before"
 class DiskFull(OSError):
     """The disk or a quota has no room for a file, whose incomplete part was removed."""
 
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"{fact}; free some space and run the same command again")
+        self.fact = fact
+        """The file, the reason, and the free space."""
+
+    def __reduce__(self) -> tuple[type[DiskFull], tuple[str]]:
+        return DiskFull, (self.fact,)
+
 
 def disk_full(path: Path, error: OSError | str) -> DiskFull:
     """Returns the error for a file that did not fit on the disk."""
     reason = error if isinstance(error, str) else error.strerror or str(error)
     free = shutil.disk_usage(path.parent).free / 2**30
-    return DiskFull(
-        f"{path} could not be written: {reason} ({free:.2f} GiB free); "
-        "free some space and run the same command again"
-    )
+    return DiskFull(f"{path} could not be written: {reason} ({free:.2f} GiB free)")
 
 
 def sync(path: Path) -> None:
@@ -111,6 +116,26 @@ def _rename_to_free(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
     else:
         temporary.unlink()
+
+
+def append(path: Path, text: str) -> None:
+    """Appends a text to a file. If that fails, the file has its old content.
+
+    Raises `DiskFull` if the disk or a quota is full.
+    """
+    rest = memoryview(text.encode())
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    size = os.fstat(handle).st_size
+    try:
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+    except BaseException as error:
+        os.ftruncate(handle, size)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise disk_full(path, error) from error
+        raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -21,13 +21,15 @@ import numpy as np
 
 from pinxit.config import UsageError
 from pinxit.encoders.weights import flatten, unflatten
-from pinxit.files import whole_set
+from pinxit.files import whole_set, write_json
 
 FORMAT = "pinxit-release"
 SHOWN = 5
 """The number of differences that an error message lists."""
 MANIFEST = "manifest.json"
 """The file of a checkpoint that lists its files with their hashes."""
+CHOICE = "chosen.json"
+"""The file of a checkpoint that names its best parameters. It is written after the manifest."""
 OF_GRIDS = ("prompts", "seeds")
 """Settings of the sample grids that older versions stored among the sampling settings."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
@@ -165,7 +167,8 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.restore((folder / "state").absolute())
     averages = tree.get("ema") or {}
-    chosen = choose_ema(ema, list(averages), run.get("best_ema"))
+    best = read_choice(folder) or run.get("best_ema")  # where older versions stored it
+    chosen = choose_ema(ema, list(averages), best)
     params = tree["params"] if chosen == "raw" else averages[chosen]
     model = {name: v for name, v in config["model"].items() if v is not None}
     use_vae = model.pop("use_stable_vae", True)
@@ -232,7 +235,31 @@ def damage(folder: Path) -> str | None:
         if sha256_of(folder / name) != listed[name]:
             return f"{name} is damaged (its SHA-256 differs)"
     extra = sorted(present - set(listed))
-    return f"{extra[0]} is not in its manifest" if extra else None
+    if extra:
+        return f"{extra[0]} is not in its manifest"
+    if (folder / CHOICE).exists() and read_choice(folder) is None:
+        return f"{CHOICE} is damaged"
+    return None
+
+
+def write_choice(folder: Path, best: str) -> None:
+    """Records which parameters of a checkpoint are the best ones, atomically."""
+    write_json(folder / CHOICE, {"best": best, "sha256": _digest_of(best)})
+
+
+def read_choice(folder: Path) -> str | None:
+    """Returns the name of a checkpoint's best parameters, or None if none or a damaged one is
+    recorded."""
+    try:
+        value = json.loads((folder / CHOICE).read_text())
+        best, digest = str(value["best"]), value["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return best if digest == _digest_of(best) else None
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def step_of_checkpoint(folder: Path) -> int | None:
@@ -255,9 +282,9 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def files_of_checkpoint(folder: Path) -> Iterator[Path]:
-    """Yields all files of a checkpoint except the manifest, in a fixed order."""
+    """Yields all files of a checkpoint that the manifest lists, in a fixed order."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path.name not in (MANIFEST, CHOICE):
             yield path
 
 

@@ -265,6 +265,7 @@ MOVES = {"os.replace", "os.rename", "shutil.move", "os.getpid"}
 ALLOWED = {
     ("data/prepared/shards.py", "quarantine"),  # moves a damaged shard away
     ("train/checkpoint.py", "restore"),  # moves a damaged checkpoint away
+    ("train/metric_writers.py", "_opened"),  # event files, which are appended to
     ("encoders/text_columns.py", "_encode"),  # into the folder of a whole_folder
     ("plan/compile_cache.py", "compile_step"),  # the job is read by its own child process only
     ("prepare/report_pictures.py", "score_histograms"),  # into memory

@@ -47,7 +47,11 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         f"{'|'.join(recipes.RECIPES)}; selected: {recipe}), which options change.",
         habits=TRAIN_HABITS,
     )
+    from pinxit.train.attended_work import end_without_waiting
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
-    return run(config, argv=command).exit_code
+    code = run(config, argv=command).exit_code
+    if restart:
+        end_without_waiting(code)
+    return code

@@ -11,6 +11,7 @@ seconds, or as soon as a connection to it breaks. The same command then resumes 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import json
@@ -33,10 +34,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pinxit.config import UsageError, positive
 
 T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """Raised when a signal ends work that leaves nothing to save."""
+
+
 POLL = 0.2
 """Seconds between two reads of the key-value store while waiting."""
 STOP = "pinxit/stop"
-"""The key under which a waiting process passes a signal on to process 0."""
+"""The key under which a process passes a signal on to the others."""
 METADATA = (
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
     "worker-network-endpoints"
@@ -58,7 +65,8 @@ class DistributedConfig:
     process_id: int | None = None
     """The number of this process, from 0, required with HOST:PORT."""
     timeout: int = 100
-    """Seconds without a heartbeat after which a process counts as dead and all processes end."""
+    """Seconds to wait for the other processes at the start, and without a heartbeat after which a
+    process counts as dead and all processes end."""
 
     def __post_init__(self) -> None:
         """Checks that the settings fit together."""
@@ -105,6 +113,7 @@ def initialise(config: DistributedConfig) -> None:
     try:
         jax.distributed.initialize(
             **arguments,
+            initialization_timeout=config.timeout,
             heartbeat_timeout_seconds=config.timeout,
             shutdown_timeout_seconds=config.timeout,
         )
@@ -113,6 +122,12 @@ def initialise(config: DistributedConfig) -> None:
         valid = "an address of process 0 that all processes can reach, with a free port"
         where = arguments.get("coordinator_address", config.coordinator)
         raise UsageError("distributed.coordinator", where, problem=problem, valid=valid) from error
+
+
+def disconnect() -> None:
+    """Leaves the group of processes. A process that ends without it looks like one that died."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
 
 
 def group(config: DistributedConfig, environ: Mapping[str, str]) -> dict[str, Any] | None:
@@ -218,16 +233,26 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
     return answer["value"]
 
 
-def meet(name: str) -> None:
-    """Waits until all processes have called it. Each `name` can be used once per run."""
-    _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", "here", allow_overwrite=True)
-    for number in range(jax.process_count()):
-        _awaited(f"pinxit/{name}/{number}", lambda: None)
+def meet(name: str, *, stop: bool = False, signal: Callable[[], str | None] = lambda: None) -> bool:
+    """Waits until all processes have called it, and returns whether any of them has said `stop`.
+
+    Each `name` can be used once per run. `signal` is as for `alone`.
+    """
+    answer = "stop" if stop else "here"
+    _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", answer, allow_overwrite=True)
+    answers = [_awaited(f"pinxit/{name}/{n}", signal) for n in range(jax.process_count())]
+    return "stop" in answers
 
 
 def asked_to_stop() -> str | None:
-    """Returns the signal that a waiting process has passed on to process 0, if any."""
+    """Returns the signal that a process has passed on to the others, if any."""
     return _look(STOP) if several() else None
+
+
+def pass_on(signal: str) -> None:
+    """Passes a signal of this process on to the others."""
+    if several():
+        _store().key_value_set(STOP, signal, allow_overwrite=True)
 
 
 def _awaited(key: str, signal: Callable[[], str | None]) -> str:
@@ -235,7 +260,7 @@ def _awaited(key: str, signal: Callable[[], str | None]) -> str:
     passed_on = False
     while (value := _look(key)) is None:
         if not passed_on and (name := signal()):
-            _store().key_value_set(STOP, name, allow_overwrite=True)
+            pass_on(name)
             passed_on = True
         time.sleep(POLL)
     return value
@@ -283,25 +308,45 @@ def check_same(settings: dict[str, Any], *, apart: str) -> None:
 
 
 class Together:
-    """A jitted step that runs on a new batch shape only once all processes have compiled it.
+    """A jitted step that is compiled for each new batch shape before it runs on it.
 
+    A signal ends a compilation: then the step raises `Stopped` and has not used up the state.
     Processes compile at different speeds, and collectives time out sooner than the key-value store,
-    so the processes wait on the store first.
+    so several processes wait on the store first.
     """
 
-    def __init__(self, step: Any) -> None:
+    def __init__(
+        self,
+        step: Any,
+        attend: Callable[[Callable[[], Any]], Any] = lambda act: act(),
+        *,
+        signal: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Takes a function `attend` that calls another one, and raises `Stopped` if a signal
+        arrives meanwhile. `signal` is as for `alone`."""
         self._step = step
+        self._attend = attend
+        self._signal = signal
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
-        """Runs the step, after waiting for all processes if the batch shape is new."""
-        if not several():
-            return self._step(state, frozen, raw)
+        """Runs the step, after compiling it if the batch shape is new."""
         key = tuple(sorted((name, array.shape) for name, array in raw.items()))
         if key not in self._compiled:
-            self._compiled[key] = self._step.lower(state, frozen, raw).compile()
-            meet(f"compiled/{len(self._compiled)}")
+            self._compiled[key] = self._compile(state, frozen, raw)
         return self._compiled[key](state, frozen, raw)
+
+    def _compile(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
+        compiled = None
+        with contextlib.suppress(Stopped):
+            compiled = self._attend(lambda: self._step.lower(state, frozen, raw).compile())
+        stop = compiled is None
+        if several():
+            name = f"compiled/{len(self._compiled) + 1}"
+            stop = meet(name, stop=stop, signal=self._signal)
+        if stop:
+            raise Stopped
+        return compiled
 
 
 class Agreement:

@@ -10,9 +10,11 @@ without an error. If it does not match, the next older valid checkpoint is used.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import orbax.checkpoint as ocp
 
 from pinxit.config import UsageError, read_json
 from pinxit.devices.transfer import fetch
-from pinxit.files import BEFORE, restore_folder, sync, whole_folder
+from pinxit.files import BEFORE, DiskFull, restore_folder, sync, whole_folder
 from pinxit.stored_model import (
     MANIFEST,
     checkpoints_in,
@@ -32,10 +34,13 @@ from pinxit.stored_model import (
     mismatches,
     sha256_of,
     step_of_checkpoint,
+    write_choice,
 )
 from pinxit.train.state import TrainState
 
 PREFIX = "step_"
+RETRY_SECONDS = 5.0
+"""Seconds after which a checkpoint that could not be written is tried again."""
 
 
 class CheckpointError(UsageError):
@@ -163,15 +168,28 @@ class Checkpoints:
     """The checkpoints of a run. Writes them in the background, one at a time.
 
     The newest `keep` remain, and those that are permanent: the checkpoints of every `keep_every`
-    steps (0: none) and those that were saved with `permanent` in their run.json.
+    steps (0: none) and those that were saved with `permanent` in their run.json. One that the disk
+    does not take is tried again, until the next one is due.
     """
 
-    def __init__(self, root: Path, *, keep: int = 2, keep_every: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep: int = 2,
+        keep_every: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Writes nothing yet. `say` receives warnings."""
         self.root = root
         self.keep = keep
         self.keep_every = keep_every
+        self.say = say
+        self.step: int | None = None
+        """Step of the last checkpoint that was saved or is being written."""
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._superseded = threading.Event()
 
     def folders(self) -> list[Path]:
         """Returns the folders of complete checkpoints, newest first."""
@@ -190,34 +208,66 @@ class Checkpoints:
         except (OSError, UsageError):
             return False  # damaged: its loss is noticed when it is restored
 
-    def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
+    def save(
+        self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
+    ) -> TrainState | None:
         """Copies the state to the host, and writes it in the background. `wait` waits for that.
 
-        All processes must call this. Process 0 gathers the state and writes it.
+        All processes must call this. Process 0 gathers the state, writes it and returns it. If the
+        previous checkpoint could not be written, that has been said.
         """
-        self.wait()
+        with contextlib.suppress(Exception):
+            self.wait()
+        self.step = int(state.step)
         host = fetch(state)
         if host is None:
-            return
+            return None
+        self._superseded.clear()
         self._thread = threading.Thread(
             target=self._write, args=(host, run, overwrite), name="pinxit-checkpoint"
         )
         self._thread.start()
+        return host
+
+    def choose(self, step: int, best: str) -> None:
+        """Records in the checkpoint of a step which parameters are the best ones."""
+        write_choice(self._folder(step), best)
+
+    def _folder(self, step: int) -> Path:
+        return self.root / f"{PREFIX}{step:08d}"
 
     def _write(self, state: TrainState, run: dict[str, Any], overwrite: bool) -> None:
-        folder = self.root / f"{PREFIX}{int(state.step):08d}"
-        try:
-            write_checkpoint(folder, state, run, overwrite=overwrite)
-            for old in self.folders()[self.keep :]:
-                if not self.permanent(old):
-                    shutil.rmtree(old, ignore_errors=True)
-        except Exception as error:  # `wait` raises it: exceptions in threads are silent
-            self._error = error
+        folder = self._folder(int(state.step))
+        while True:
+            try:
+                write_checkpoint(folder, state, run, overwrite=overwrite)
+                self._prune()
+            except Exception as error:  # `wait` raises it: exceptions in threads are silent
+                first, self._error = self._error is None, error
+                reason = error.fact if isinstance(error, DiskFull) else repr(error)
+                again = isinstance(error, OSError)
+                if first:
+                    more = f" It is tried again every {RETRY_SECONDS:g} seconds" if again else ""
+                    self.say(f"warning: {folder.name} could not be written: {reason}.{more}")
+                if again and not self._superseded.wait(RETRY_SECONDS):
+                    continue
+                return
+            if self._error is not None:
+                self.say(f"{folder.name} is written now")
+                self._error = None
+            return
 
-    def wait(self) -> None:
-        """Waits until the last checkpoint is on the disk. Raises the error of its writing, if
-        any."""
+    def _prune(self) -> None:
+        for old in self.folders()[self.keep :]:
+            if not self.permanent(old):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def wait(self, seconds: float = 0.0) -> None:
+        """Waits until the last checkpoint is on the disk, or has been tried again for `seconds`.
+        Raises the error of its writing, if any."""
         if self._thread is not None:
+            self._thread.join(seconds)
+            self._superseded.set()
             self._thread.join()
             self._thread = None
         if self._error is not None:

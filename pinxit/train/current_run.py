@@ -1,11 +1,13 @@
-"""The objects of a run while it trains, and what happens beside its steps.
+"""The objects of a run while it trains: its rows of metrics, its checkpoints, and its hooks.
 
-Each row of metrics, sample grid, evaluation and checkpoint of a run is made here.
+A checkpoint comes before the sample grid and the evaluation of its step. If the run ends between
+them, the resumed run makes up for what is missing.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,20 +17,28 @@ from pinxit import extensions
 from pinxit.config import to_json
 from pinxit.devices.processes import alone, several
 from pinxit.devices.transfer import fetch
+from pinxit.files import DiskFull
+from pinxit.train.background_writer import BackgroundWriters
 from pinxit.train.build import Parts
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed
+from pinxit.train.interruption import Interruption
 from pinxit.train.loop import Hook
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import Writer, read_rows
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.observer import Observer, names_of
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.save_schedule import SaveSchedule, streak
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
-from pinxit.train.watch.run_health import RunWatch
+from pinxit.train.watch.run_health import MetricsRow, RunWatch
+from pinxit.train.watch.watchers import Watchers, last_line
+
+LAST_SECONDS = 300.0
+"""Seconds for which the last checkpoint is tried again, if the disk is full for example."""
+STOPPED_SECONDS = 8.0
+"""The same after a signal, when the machine may soon be gone."""
 
 
 class NotWritten(OSError):
@@ -44,115 +54,173 @@ class CurrentRun:
     folder: RunFolder
     display: Display
     checkpoints: Checkpoints
-    writers: list[Writer]
+    writers: BackgroundWriters
     feed: Feed
     watch: RunWatch
     saves: SaveSchedule
+    watchers: Watchers
+    interruption: Interruption
+    step: int = 0
+    """Number of steps taken before this process."""
     seconds: float = 0.0
     """Training time before this process, in seconds."""
+    before: Sequence[MetricsRow] = ()
+    """The rows of metrics from before this process."""
     start_time: float = field(default_factory=time.perf_counter)
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        for writer in self.writers:
-            writer.write(step, values)
+    def __post_init__(self) -> None:
+        """Notes which values the evaluators have measured at which step."""
+        self._gathered = False
+        self._last_host: TrainState | None = None
+        self._measured: dict[int, set[str]] = {}
+        for row in self.before:
+            if names := {name for name in row if "/" in name}:
+                self._measured.setdefault(row["step"], set()).update(names)
 
     def train_seconds(self) -> float:
         return self.seconds + time.perf_counter() - self.start_time
 
-    def evaluated(self, step: int, row: dict[str, float]) -> None:
-        """Writes a row of evaluators' values, unless that step has them already."""
-        known = read_rows(self.folder.metrics)
-        if row and not any(old["step"] == step and row.keys() <= old.keys() for old in known):
-            self.write(step, row | self.watch.note(step, row, self.display.say))
-
     def on_row(self, step: int, row: dict[str, Any]) -> None:
+        """Completes a row of metrics, and passes it to the writers and the display."""
+        guard = self.watchers.guard
         rate = build_schedule(self.config.optimizer, self.config.max_steps)
         row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
-        row |= self.feed.figures()
-        row |= self.watch.note(step, row, self.display.say)
-        self.write(step, row)
-        self.display.on_row(step, row)
+        row |= guard("reading the figures of the data", self.feed.figures, {})
+        row |= guard("checking a row", lambda: self.watch.note(step, row, self.display.say), {})
+        row |= self.watchers.figures()
+        self.writers.write(step, row)
+        guard("the display", lambda: self.display.on_row(step, row), None)
 
-    def save(self, state: TrainState, window: Window, **more: Any) -> None:
-        """Starts writing a checkpoint. Only warns if the previous one could not be written."""
+    def measured(self, step: int) -> bool:
+        """Returns whether evaluators have been run at this step."""
+        return step in self._measured
+
+    def evaluated(self, step: int, row: dict[str, float] | None) -> None:
+        """Writes a row of evaluators' values, unless that step has them already."""
+        known = self._measured.setdefault(step, set())
+        if not row or row.keys() <= known:
+            return
+        known.update(row)
+        notes = self.watchers.guard(
+            "checking a row", lambda: self.watch.note(step, row, self.display.say), {}
+        )
+        self.writers.write(step, row | notes)
+
+    def save(self, state: TrainState, window: Window) -> None:
+        """Starts writing a checkpoint."""
+        step = int(state.step)
         run = {
             "config": to_json(self.config),
             "seed": self.config.seed,
-            "loader_position": self.feed.position(int(state.step)),
+            "loader_position": self.feed.position(step),
             "window": window.fetch(),
             "train_seconds": self.train_seconds(),
             "encoders": self.parts.encoders,
             "extensions": extensions.loaded(),
-            **({"permanent": True} if self.saves.permanent(int(state.step)) else {}),
-            **more,
+            "unwritten_rows": self.writers.unwritten(),
+            **({"permanent": True} if self.saves.permanent(step) else {}),
         }
-        if problem := self.written():
-            self.display.say(f"warning: a checkpoint could not be written: {problem}")
-        self.checkpoints.save(state, run, overwrite=bool(more))
-
-    def save_now(self, state: TrainState, window: Window, **more: Any) -> None:
-        """Writes a checkpoint and waits for it. On failure, all processes raise `NotWritten`."""
-        self.save(state, window, **more)
-        if problem := alone(self.written):
-            step = int(state.step)
-            raise NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
+        host = self.checkpoints.save(state, run)
+        self._gathered = step == self.config.max_steps
+        self._last_host = host if self._gathered else None
 
     def save_last(self, state: TrainState, window: Window) -> str:
         """Writes the checkpoint at which training stops, and returns how the run goes on.
 
-        Before the last step, nothing is saved during a streak of non-finite steps.
+        Before the last step, nothing is saved during a streak of non-finite steps. If the
+        checkpoint cannot be written, all processes raise `NotWritten`.
         """
-        count = streak(state)
-        if not count or int(state.step) >= self.config.max_steps:
-            self.save_now(state, window)
-            return "the same command resumes"
-        self.written()
-        steps = self.checkpoints.steps()
-        origin = f"from step {steps[0]}" if steps else "from the start"
-        return (
-            f"not saved, because the last {count} steps were not finite; the same command resumes "
-            f"{origin}"
-        )
+        step, count = int(state.step), streak(state)
+        if count and step < self.config.max_steps:
+            self.written(0.0)
+            steps = self.checkpoints.steps()
+            origin = f"from step {steps[0]}" if steps else "from the start"
+            return (
+                f"not saved, because the last {count} steps were not finite; the same command "
+                f"resumes {origin}"
+            )
+        if self.checkpoints.step != step:
+            self.save(state, window)
 
-    def written(self) -> str:
-        """Waits for the last checkpoint. Returns why it could not be written, or ""."""
+        def wait() -> str:
+            return self.written(STOPPED_SECONDS if self.interruption.heard() else LAST_SECONDS)
+
+        if problem := alone(wait, signal=self.interruption.heard):
+            raise NotWritten(f"the checkpoint of step {step} could not be written: {problem}")
+        return "the same command resumes"
+
+    def written(self, seconds: float) -> str:
+        """Waits for the last checkpoint, which is tried again for `seconds`. Returns why it could
+        not be written, or ""."""
         try:
-            self.checkpoints.wait()
+            self.checkpoints.wait(seconds)
         except Exception as error:  # any failure of the writer: the caller reports it
-            return str(error) or type(error).__name__
+            return error.fact if isinstance(error, DiskFull) else last_line(error)
         return ""
 
+    def last(self, state: TrainState) -> TrainState:
+        """Returns the last state with arrays that process 0 can use without the others. They were
+        gathered for the checkpoint."""
+        if not several():
+            return state
+        if not self._gathered:
+            return on_first(state)
+        return state if self._last_host is None else self._last_host
 
-def hooks_of(moving: CurrentRun, observer: Observer) -> tuple[Hook, ...]:
-    """Returns the hooks of the loop. Saving comes last, so that a checkpoint never precedes the
-    rows and grids of its step."""
 
-    config = moving.config
-
-    def sample(step: int, state: TrainState, window: Window) -> None:
-        held = on_first(state)
-
-        def draw() -> None:
-            observer.sample(step, held)
-            if not config.eval_interval and not moving.watch.text_works:
-                moving.evaluated(step, observer.measure(held, ["caption_effect"]))
-
-        alone(draw)
-
-    def evaluate(step: int, state: TrainState, window: Window) -> None:
-        held = on_first(state)
-        names = names_of(mid_run=True)
-        alone(lambda: moving.evaluated(step, observer.measure(held, names)))
+def hooks_of(run: CurrentRun, observer: Observer) -> tuple[Hook, ...]:
+    """Returns the hooks of the loop. Saving comes first."""
 
     def save(step: int, state: TrainState, window: Window) -> None:
-        if moving.saves.due(step, state):
-            moving.save(state, window)
+        if run.saves.due(step, state):
+            run.save(state, window)
 
-    return (
-        Hook(config.sample_interval, sample),
-        Hook(config.eval_interval, evaluate),
-        Hook(1, save),
-    )
+    def watch(step: int, state: TrainState, window: Window) -> None:
+        observe(run, observer, state, due(run.config, step))
+
+    return Hook(1, save), Hook(1, watch)
+
+
+def due(config: TrainConfig, step: int) -> list[str]:
+    """Returns what is due after a step, apart from a checkpoint: "sample", "evaluate"."""
+    intervals = {"sample": config.sample_interval, "evaluate": config.eval_interval}
+    return [name for name, every in intervals.items() if every and step % every == 0]
+
+
+def catch_up(run: CurrentRun, observer: Observer, state: TrainState) -> None:
+    """Makes up for the grid and the evaluation of the last step before a resume, if they are
+    missing."""
+    step = int(state.step)
+    missing = [] if step == 0 else due(run.config, step)
+
+    def really() -> list[str]:
+        exists = {"sample": observer.grid(step).is_file(), "evaluate": run.measured(step)}
+        return [name for name in missing if not exists[name]]
+
+    observe(run, observer, state, alone(really) if missing else [])
+
+
+def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequence[str]) -> None:
+    """Draws a sample grid, runs the evaluators, or both. Failures are only counted."""
+    if not what:
+        return
+    step, held, watchers = int(state.step), on_first(state), run.watchers
+
+    def evaluate(names: Sequence[str]) -> None:
+        measure = watchers.attend("the evaluation", lambda: observer.measure(held, names))
+        run.evaluated(step, measure)
+
+    def act() -> None:
+        if "sample" in what:
+            path = watchers.attend("the sample grid", lambda: observer.sample(step, held))
+            if path is not None:
+                run.writers.picture(step, path)
+            if not run.config.eval_interval and not run.watch.text_works:
+                evaluate(["caption_effect"])
+        if "evaluate" in what:
+            evaluate(names_of(mid_run=True))
+
+    alone(act, signal=run.interruption.heard)
 
 
 def on_first(state: TrainState) -> TrainState:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from pinxit.progress import Lines, duration, showing
+from pinxit.train.attended_work import end_if_asked
 
 T = TypeVar("T")
 
@@ -74,19 +75,21 @@ class Display:
         self, items: Iterable[T], text: str, total: int, *, unit: str = "batch"
     ) -> Iterator[T]:
         """Yields the items and shows the progress of `text`: as a bar, or as lines if there is no
-        terminal or the panel is shown."""
+        terminal or the panel is shown. Ends early if the run is to stop."""
         if self._live is None:
             with showing(self.console, text, unit=unit) as show:
                 show(0, total)
                 for done, item in enumerate(items, start=1):
                     yield item
                     show(done, total)
+                    end_if_asked()
             return
         lines = Lines(self.say, text, unit=unit)
         lines.show(0, total)
         for done, item in enumerate(items, start=1):
             yield item
             lines.show(done, total)
+            end_if_asked()
         lines.end()
 
     def _facts(self) -> dict[str, str]:

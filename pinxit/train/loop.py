@@ -7,19 +7,18 @@ completes, the loop returns the state, and the caller writes a checkpoint.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import psutil
 
+from pinxit.devices.processes import Stopped
+from pinxit.train.interruption import Interruption
 from pinxit.train.metric_window import Window
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
@@ -45,37 +44,6 @@ class Batches(Protocol):
 
 class NotFinite(RuntimeError):
     """Raised when the loss or gradient was not finite in too many consecutive steps."""
-
-
-class Interruption:
-    """Turns the first SIGINT or SIGTERM into a request to stop, the second into
-    KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        """Name of the signal, or None before any."""
-        self.agree: Callable[[bool], bool] = bool
-        """Maps this process's wish to stop to the common decision of all processes at this step."""
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def due(self) -> bool:
-        """Returns whether to stop after this step. Must be called once per step."""
-        return self.agree(self.requested is not None)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested is not None:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
 
 
 @dataclass(frozen=True)
@@ -184,7 +152,10 @@ def train(
     try:
         for columns in batches:
             clock.begin(columns)
-            state, metrics = step_fn(state, frozen, place(columns))
+            try:
+                state, metrics = step_fn(state, frozen, place(columns))
+            except Stopped:  # a signal arrived while the step was compiled: it was not taken
+                break
             step += 1
             window.add(metrics)
             ahead.append(metrics["loss"])

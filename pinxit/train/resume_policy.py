@@ -18,7 +18,7 @@ from pinxit.config import KIND, UsageError, diff
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "resume_step", "change", "max_steps", "max_skipped"),
     *("keep_checkpoints", "keep_every", "wandb", "mesh", "distributed"),
-    *("log_interval", "save_interval", "sample_interval", "eval_interval"),
+    *("log_interval", "save_interval", "sample_interval", "eval_interval", "watch_timeout"),
     *("sampling", "samples", "evaluation", "dataset_path", "fetch"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),
     *("model.scan_unroll", "model.attention", "encoder_chunk"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
@@ -19,39 +20,46 @@ from pinxit.config import UsageError, to_json
 from pinxit.devices.mesh import frozen_shardings, local_rows, state_shardings
 from pinxit.devices.processes import (
     Agreement,
+    Stopped,
     Together,
     alone,
-    asked_to_stop,
     check_same,
     initialise,
     is_first,
 )
 from pinxit.devices.transfer import place, place_batch, spread
 from pinxit.stored_model import check_encoders
+from pinxit.train.attended_work import attended
 from pinxit.train.auto_settings import settled
+from pinxit.train.background_writer import BackgroundWriters
 from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
 from pinxit.train.checkpoint import Checkpoints, Restored
-from pinxit.train.current_run import CurrentRun, NotWritten, hooks_of, on_first
+from pinxit.train.current_run import CurrentRun, NotWritten, catch_up, hooks_of
 from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
+from pinxit.train.final_phase import final_phase
 from pinxit.train.init_from import started
 from pinxit.train.input.caption_check import Intake
 from pinxit.train.input.open import open_feed, open_source_of
-from pinxit.train.loop import Interruption, NotFinite, train
+from pinxit.train.interruption import Interruption
+from pinxit.train.loop import NotFinite, train
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import check_wandb, open_writers, read_rows
-from pinxit.train.report.finish import finish
-from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
+from pinxit.train.metric_writers import check_wandb, read_rows, writers_of
+from pinxit.train.report.observer import Observer
 from pinxit.train.report.page import summary
-from pinxit.train.run_folder import changed_extensions, claim, folder_of, start
+from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, start
 from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.watch.data_advice import before_training
 from pinxit.train.watch.out_of_memory import is_out_of_memory, memory_advice
 from pinxit.train.watch.run_health import RunWatch
+from pinxit.train.watch.watchers import Watchers
 
-T = TypeVar("T")
+CLOSE_SECONDS, STOP_SECONDS = 60.0, 4.0
+"""Seconds for trackers to send what they have at the end of a run, and after a signal."""
+GRACE = 5.0
+"""Seconds that loading has to end after a signal, before its thread is left behind."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,6 @@ class RunResult:
     def exit_code(self) -> int:
         """The exit code of the command: 1 if the run failed, else 0."""
         return 1 if self.status == "failed" else 0
-
-
-class _Stop(Exception):
-    """Raised when a signal arrives after the last step."""
 
 
 def run(
@@ -116,46 +120,85 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
         return RunResult("finished", folder.root, done["step"], done)
     for name in alone(lambda: changed_extensions(folder)):
         display.say(f"warning: {name} has changed since the last start of this run")
+    command = list(argv or sys.argv)
+    with Interruption() as interruption:
+        try:
+            opened, state, window = attended(
+                lambda: _open(config, folder, display, interruption, command),
+                name="start",
+                stop=interruption.heard,
+                grace=GRACE,
+            )
+        except Stopped:
+            return _stopped(display, folder, interruption, "before the first step")
+        with display.live():
+            return _closed(opened, lambda: _train_and_finish(opened, state, window, command))
+
+
+def _open(
+    config: TrainConfig,
+    folder: RunFolder,
+    display: Display,
+    interruption: Interruption,
+    command: list[str],
+) -> tuple[CurrentRun, TrainState, Window]:
+    """Loads the encoders, the state and the data, and creates the run's folder."""
     source = open_source_of(config)
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)
     config, parts, choice = settled(config, parts, say=display.say)
     checkpoints = Checkpoints(
-        folder.checkpoints, keep=config.keep_checkpoints, keep_every=config.keep_every
+        folder.checkpoints,
+        keep=config.keep_checkpoints,
+        keep_every=config.keep_every,
+        say=display.say,
     )
-    state, window, seconds, position = _begin(config, parts, checkpoints, display)
-    step = int(state.step)
+    state, run = _begin(config, parts, checkpoints, display)
+    step, position = int(state.step), run.get("loader_position")
     if step > config.max_steps:
         problem = f"less than the {step} steps that the run has already taken"
         raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
     feed = open_feed(config, parts, folder, display, source=source, position=position)
-    about = {"command": list(argv or sys.argv), "automatic": choice.to_json()}
+    feed.watch(lambda: interruption.requested is not None)
+    about = {"command": command, "automatic": choice.to_json()}
     alone(lambda: start(folder, config, about))
     feed.begin()
-    writers = open_writers(folder, config, resume_at=step) if is_first() else []
-    watch = RunWatch(config, parts.model.dtype, before=read_rows(folder.metrics))
-    saves = SaveSchedule(config)
-    moving = CurrentRun(
-        config, parts, folder, display, checkpoints, writers, feed, watch, saves, seconds
+    watchers = Watchers(
+        display.say,
+        stop=interruption.heard,
+        seconds=config.watch_timeout,
+        step=lambda: display.step,
+    )
+    before = read_rows(folder.metrics)
+    openers = writers_of(folder, config, resume_at=step, unwritten=run.get("unwritten_rows", ()))
+    opened = CurrentRun(
+        config=config,
+        parts=parts,
+        folder=folder,
+        display=display,
+        checkpoints=checkpoints,
+        writers=BackgroundWriters(openers if is_first() else {}, watchers.failed),
+        feed=feed,
+        watch=RunWatch(config, parts.model.dtype, before=before),
+        saves=SaveSchedule(config),
+        watchers=watchers,
+        interruption=interruption,
+        step=step,
+        seconds=run.get("train_seconds", 0.0),
+        before=before,
     )
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")
     display.on_step(step)
-    with Interruption() as interruption, display.live():
-        try:
-            return _train_and_finish(moving, state, window, interruption, argv or sys.argv)
-        except (NotFinite, NotWritten) as error:
-            moving.written()
-            display.say(str(error))
-            return RunResult("failed", folder.root, display.step, reason=str(error))
+    return opened, state, Window(run.get("window", ()))
 
 
 def _begin(
     config: TrainConfig, parts: Parts, checkpoints: Checkpoints, display: Display
-) -> tuple[TrainState, Window, float, Any]:
-    """Restores the newest valid checkpoint, or starts a new run. Returns the state, the window, the
-    training time so far in seconds, and the position in the data."""
+) -> tuple[TrainState, dict[str, Any]]:
+    """Restores the newest valid checkpoint, or starts a new run. Returns the state and the contents
+    of run.json, which are empty for a new run."""
     like = abstract_state(config, parts)
     checkpoint: list[Restored] = []
 
@@ -172,43 +215,74 @@ def _begin(
     run = alone(read)
     if run is None:
         state = build_state(config, parts)
-        return started(config, parts, state, say=display.say), Window(), 0.0, None
+        return started(config, parts, state, say=display.say), {}
     where = f"the run {config.name}"
     check_encoders(run.get("encoders", {}), parts.encoders, where=where)
     restored_state = checkpoint.pop().state if checkpoint else None
     state = spread(restored_state, like, state_shardings(like, parts.mesh))
     display.say(f"resuming after step {int(state.step)}")
-    return state, Window(run["window"]), run["train_seconds"], run.get("loader_position")
+    return state, run
+
+
+def _closed(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:
+    """Runs `act`, then closes the writers of metrics."""
+    seconds = CLOSE_SECONDS
+    try:
+        return act()
+    except (NotFinite, NotWritten) as error:
+        with suppress(Exception):  # said when it happened
+            run.checkpoints.wait()
+        run.display.say(str(error))
+        return RunResult("failed", run.folder.root, run.display.step, reason=str(error))
+    except KeyboardInterrupt:
+        seconds = 0.0
+        raise
+    finally:
+        run.writers.close(STOP_SECONDS if run.interruption.heard() and seconds else seconds)
+
+
+def _stopped(
+    display: Display,
+    folder: RunFolder,
+    interruption: Interruption,
+    when: str,
+    goes_on: str = "the same command resumes",
+) -> RunResult:
+    """Says that a signal ended the run."""
+    reason = f"{interruption.heard() or 'a signal to another process'} {when} ({goes_on})"
+    display.say(f"stopped: {reason}")
+    return RunResult("stopped", folder.root, display.step, reason=reason)
 
 
 def _train_and_finish(
-    moving: CurrentRun,
-    state: TrainState,
-    window: Window,
-    interruption: Interruption,
-    command: Sequence[str],
+    run: CurrentRun, state: TrainState, window: Window, command: Sequence[str]
 ) -> RunResult:
     """Runs the loop, then writes the last checkpoint and the report."""
-    config, parts, feed = moving.config, moving.parts, moving.feed
-    observer = Observer(config, parts, moving.folder, moving.display, feed.held_out)
+    config, parts, feed, interruption = run.config, run.parts, run.feed, run.interruption
+    observer = Observer(config, parts, run.folder, run.display, feed.held_out)
+    catch_up(run, observer, state)
     rows = local_rows(parts.mesh, config.batch_size)
     frozen = frozen_arrays(feed.text, feed.text_columns, parts.encoder_in_step(config))
-    feed.watch(lambda: interruption.requested is not None)
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
+
+    def attend(act: Callable[[], Any]) -> Any:
+        return attended(act, name="compile", stop=interruption.heard)
+
     state, window = train(
-        Together(build_step(config, parts, state, feed.text)),
+        Together(build_step(config, parts, state, feed.text), attend, signal=interruption.heard),
         state,
         feed.loader,
         frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
         max_steps=config.max_steps,
         log_interval=config.log_interval,
-        on_row=moving.on_row,
-        on_step=moving.display.on_step,
-        hooks=hooks_of(moving, observer),
+        on_row=run.on_row,
+        on_step=run.display.on_step,
+        hooks=hooks_of(run, observer),
         place=Intake(
             lambda columns: place_batch(columns, parts.mesh, rows, config.batch_size),
-            moving.display.say,
+            run.display.say,
+            run.watchers.guard,
         ),
         window=window,
         interruption=interruption,
@@ -216,74 +290,16 @@ def _train_and_finish(
     )
     stop = agreement.now(interruption.requested is not None)
     step = int(state.step)
-    goes_on = moving.save_last(state, window)
+    if stop and step == run.step:  # nothing is new
+        return _stopped(run.display, run.folder, interruption, f"after step {step}")
+    goes_on = run.save_last(state, window)
     if feed.ended() and step < config.max_steps and not stop:
         reason = f"the data ended after step {step}: {feed.ended()} ({goes_on})"
-        moving.display.say(f"stopped: {reason}")
-        return RunResult("failed", moving.folder.root, step, reason=reason)
-    results = None if stop else _finish(moving, observer, state, window, interruption, command)
+        run.display.say(f"stopped: {reason}")
+        return RunResult("failed", run.folder.root, step, reason=reason)
+    results = None if stop else final_phase(run, observer, run.last(state), command)
     if results is None:
-        signal = interruption.requested or "a signal to another process"
-        reason = f"{signal} after step {step} ({goes_on})"
-        moving.display.say(f"stopped: {reason}")
-        return RunResult("stopped", moving.folder.root, step, reason=reason)
-    moving.display.say(f"finished: {summary(results)}")
-    moving.display.say(f"report: {moving.folder.report}")
-    return RunResult("finished", moving.folder.root, results["step"], results)
-
-
-def _finish(
-    moving: CurrentRun,
-    observer: Observer,
-    state: TrainState,
-    window: Window,
-    interruption: Interruption,
-    command: Sequence[str],
-) -> dict[str, Any] | None:
-    """Chooses the best average, records it in the last checkpoint, and writes the report.
-
-    Returns the results, or None if a signal arrived.
-    """
-    seconds, held = moving.train_seconds(), on_first(state)
-
-    def check() -> None:
-        interruption.requested = interruption.requested or asked_to_stop()
-        if interruption.requested:
-            raise _Stop
-
-    def unless_stopped(act: Callable[[], T]) -> T | None:
-        try:
-            return act()
-        except _Stop:
-            return None
-
-    def measure() -> dict[str, float]:
-        check()
-        values = observer.measure(held, names_of(best=False))
-        moving.evaluated(int(state.step), values)
-        return values
-
-    def report(chosen: str, measured: dict[str, float]) -> dict[str, Any]:
-        later = observer.measure(held, names_of(best=True), chosen=chosen)
-        moving.evaluated(int(state.step), later)
-        return finish(
-            observer,
-            held,
-            chosen=chosen,
-            values=measured | later,
-            command=command,
-            seconds=seconds,
-            data=moving.feed.results(),
-            warnings=[asdict(one) for one in moving.watch.findings],
-        )
-
-    observer.check = check
-    measured = alone(lambda: unless_stopped(measure), signal=lambda: interruption.requested)
-    if measured is None:
-        return None
-    chosen = best_of(losses_in(measured), state)
-    moving.save_now(state, window, best_ema=chosen)
-    return alone(
-        lambda: unless_stopped(lambda: report(chosen, measured)),
-        signal=lambda: interruption.requested,
-    )
+        return _stopped(run.display, run.folder, interruption, f"after step {step}", goes_on)
+    run.display.say(f"finished: {summary(results)}")
+    run.display.say(f"report: {run.folder.report}")
+    return RunResult("finished", run.folder.root, results["step"], results)

@@ -235,6 +235,9 @@ class TrainConfig:
     """Number of steps between checkpoints that are kept permanently, in addition. 0 keeps none."""
     max_skipped: int = 20
     """Number of consecutive non-finite steps that are tolerated. One more stops the run."""
+    watch_timeout: int = 1_800
+    """Seconds after which a sample grid or an evaluation that has not finished is abandoned. The
+    run goes on without it."""
     output_dir: str = "runs"
     """Folder that contains the folders of all runs."""
     init_from: str | None = None
@@ -283,7 +286,7 @@ class TrainConfig:
         """Refuses settings that are known to be wrong before anything is loaded."""
         positive = ("dataset_size", "batch_size", "max_steps", "log_interval")
         positive += ("save_interval", "keep_checkpoints")
-        positive += ("text_max_tokens",)
+        positive += ("text_max_tokens", "watch_timeout")
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         natural += ("encoder_chunk", "keep_every", "resume_step", "gradient_accumulation_steps")
         _require("", self, positive=positive, natural=natural)

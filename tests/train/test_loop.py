@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from toys import FROZEN, assert_trees_equal, loader, make, poisoned
 
-from pinxit.train.loop import Hook, Interruption, NotFinite, _Clock, train
+from pinxit.train.interruption import Interruption
+from pinxit.train.loop import Hook, NotFinite, _Clock, train
 from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import JsonLines, TensorBoard, read_rows
 
@@ -124,7 +125,9 @@ def test_json_lines_resume(tmp_path: Path):
 
 
 def test_tensorboard_events(tmp_path: Path):
-    TensorBoard(tmp_path).write(1, {"loss": 0.5, "loss_by_t": [1.0, None], "note": "text"})
+    writer = TensorBoard(tmp_path)
+    writer.write(1, {"loss": 0.5, "loss_by_t": [1.0, None], "note": "text"})
+    writer.close()
     assert any(path.name.startswith("events.") for path in tmp_path.iterdir())
 
 

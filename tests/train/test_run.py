@@ -155,19 +155,25 @@ def test_the_release_draws_like_the_run(whole: Path):
 def test_one_compile_before_and_after_a_resume(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    steps: list[Any] = []
+    compiled: list[Any] = []
 
-    def recorded(*args: Any) -> Any:
-        steps.append(build_step(*args))
-        return steps[-1]
+    class Recorded:
+        """A step that counts how often it is compiled."""
 
-    monkeypatch.setattr("pinxit.train.run.build_step", recorded)
+        def __init__(self, *args: Any) -> None:
+            self.step = build_step(*args)
+
+        def lower(self, *args: Any) -> Any:
+            compiled.append(args[0].step)
+            return self.step.lower(*args)
+
+    monkeypatch.setattr("pinxit.train.run.build_step", Recorded)
     given = dataclasses.replace(
         config, name="once", output_dir=str(tmp_path), evaluation=EvalConfig(prompts=0, images=0)
     )
     for last in (6, 12):
         train(dataclasses.replace(given, max_steps=last))
-    assert [step._cache_size() for step in steps] == [1, 1]
+    assert len(compiled) == 2
 
 
 def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
@@ -289,14 +295,21 @@ def test_a_signal_while_drawing_is_a_stop(
 
     def interrupted(self: Observer, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)  # the main thread hears it
         draw(self, *args)
 
     monkeypatch.setattr(Observer, "sheet", interrupted)
     changed = dataclasses.replace(config, output_dir=str(tmp_path), sample_interval=5)
     result, said = train(changed)
     assert (result.status, result.step, result.exit_code) == ("stopped", 5, 0), said
+    assert "the sample grid: not finished" in said
     assert (result.folder / "checkpoints" / "step_00000005").is_dir()
-    assert (result.folder / "samples" / "step_00000005.png").is_file()
+    grid = result.folder / "samples" / "step_00000005.png"
+    assert not grid.exists()
+    monkeypatch.setattr(Observer, "sheet", draw)
+    result, said = train(dataclasses.replace(changed, max_steps=6))
+    assert result.status == "finished" and grid.is_file(), "the resumed run draws it first"
+    monkeypatch.setattr(Observer, "sheet", interrupted)
     finished = dataclasses.replace(changed, sample_interval=0)
     result, said = train(finished)
     assert (result.status, result.step) == ("stopped", 40), said

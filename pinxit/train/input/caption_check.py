@@ -11,21 +11,41 @@ import numpy as np
 LOOKED_AT = 64
 """Number of samples whose captions are checked before a warning."""
 PlaceFn = Callable[[dict[str, Any]], dict[str, Any]]
+GuardFn = Callable[[str, Callable[[], Any], Any], Any]
+"""Runs a function under a name. Returns its result, or a default if it fails."""
+
+
+def unguarded(name: str, act: Callable[[], Any], default: Any) -> Any:
+    """Runs a function, whose exceptions are raised."""
+    return act()
 
 
 class Intake:
     """Places batches on the devices, and warns if the first captions cannot teach anything."""
 
-    def __init__(self, place: PlaceFn, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, place: PlaceFn, say: Callable[[str], None], guard: GuardFn = unguarded
+    ) -> None:
+        """Takes the function that places a batch. `guard` runs the check of captions, whose failure
+        must not end a run."""
         self.place = place
         self.say = say
+        self.guard = guard
         self.captions = CaptionCheck()
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Returns the batch on its devices."""
-        if not self.captions.done and (warning := self.captions.look(columns)):
-            self.say(f"warning: {warning}")
+        if not self.captions.done:
+            self.guard("checking captions", lambda: self._check(columns), None)
         return self.place(columns)
+
+    def _check(self, columns: dict[str, Any]) -> None:
+        try:
+            if warning := self.captions.look(columns):
+                self.say(f"warning: {warning}")
+        except Exception:
+            self.captions.done = True
+            raise
 
 
 class CaptionCheck:

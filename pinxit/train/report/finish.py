@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from pinxit.config import to_json
 from pinxit.pipeline import save_release
-from pinxit.train.metric_writers import read_rows
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer, losses_in
 from pinxit.train.report.page import write_run_report
 from pinxit.train.run_folder import environment, write_values
+from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
 DETAILS = ("dataset", "step", "images", "ema", "accuracy", "probe")
@@ -23,38 +24,33 @@ DETAILS = ("dataset", "step", "images", "ema", "accuracy", "probe")
 def finish(
     observer: Observer,
     state: TrainState,
+    watch: Callable[[str, Callable[[], Any]], Any],
     *,
     chosen: str,
     values: dict[str, float],
+    rows: Sequence[dict[str, Any]],
     command: Sequence[str],
     seconds: float,
     data: dict[str, Any],
-    warnings: list[dict[str, Any]],
+    warnings: Callable[[], list[dict[str, Any]]],
+    send: Callable[[Path], None],
 ) -> dict[str, Any]:
     """Writes the final grid, curves, release and report of a run, and returns its results.
 
-    `values` are the evaluators' results. `chosen` is the name of the parameters to release.
+    `watch` runs what may fail: the grid, the curves and the report. `values` are the evaluators'
+    results, and `rows` those of metrics.jsonl. `chosen` is the name of the parameters to release.
+    `warnings` returns those of the whole run, and `send` sends the grid to trackers.
     """
     config, folder = observer.config, observer.folder
-    names = [RAW, *state.ema]
-    observer.sheet(state, folder.samples / "final.png", names)
-    draw_curves(read_rows(folder.metrics), folder.curves)
-    step = int(state.step)
-    results = {
-        "status": "finished",
-        "step": step,
-        "images": step * config.batch_size,
+    names, final = [RAW, *state.ema], folder.samples / "final.png"
+    watch("the final sample grid", lambda: observer.sheet(state, final, names))
+    if final.is_file():
+        send(final)
+    watch("drawing the curves", lambda: draw_curves(rows, folder.curves))
+    results = _results(config, state, chosen, values) | {
         "train_seconds": round(seconds, 1),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "skipped": int(state.skipped),
-        "ema": chosen,
-        "dataset": config.dataset_name,
-        "validation": losses_in(values),
-        "accuracy": _of(values, "prompts"),
-        "probe": _of(values, "conditioning", "latents"),
-        "evaluation": values,
         "data": data,
-        "warnings": warnings,
+        "warnings": warnings(),
     }
     save_release(
         folder.model,
@@ -66,20 +62,43 @@ def finish(
         objective=to_json(config)["objective"],
         details={name: results[name] for name in DETAILS},
     )
-    write_run_report(
-        folder.report,
-        name=config.name,
-        results=results,
-        config=to_json(config),
-        environment=environment(),
-        command=command,
-        pictures={
-            "Fixed prompts, all averages": folder.samples / "final.png",
-            "Curves": folder.curves,
-        },
+    pictures = {"Fixed prompts, all averages": final, "Curves": folder.curves}
+    watch(
+        "writing the report",
+        lambda: write_run_report(
+            folder.report,
+            name=config.name,
+            results=results,
+            config=to_json(config),
+            environment=environment(),
+            command=command,
+            pictures=pictures,
+        ),
     )
+    results["warnings"] = warnings()
     write_values(folder.results, results)
     return results
+
+
+def _results(
+    config: TrainConfig, state: TrainState, chosen: str, values: dict[str, float]
+) -> dict[str, Any]:
+    """Returns the results that follow from the state and the evaluators' values."""
+    step = int(state.step)
+    return {
+        "status": "finished",
+        "step": step,
+        "images": step * config.batch_size,
+        "train_seconds": 0.0,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "skipped": int(state.skipped),
+        "ema": chosen,
+        "dataset": config.dataset_name,
+        "validation": losses_in(values),
+        "accuracy": _of(values, "prompts"),
+        "probe": _of(values, "conditioning", "latents"),
+        "evaluation": values,
+    }
 
 
 def _of(values: Mapping[str, float], *groups: str) -> dict[str, float]:

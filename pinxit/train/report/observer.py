@@ -16,6 +16,7 @@ from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
 from pinxit.files import whole
 from pinxit.pipeline import TextToImage
+from pinxit.train.attended_work import end_if_asked
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.display import Display
 from pinxit.train.report.contact_sheet import contact_sheet
@@ -37,8 +38,8 @@ class Observer:
     display: Display
     held_out: Callable[[], Sequence[Example]]
     """Returns the rows for the validation loss."""
-    check: Callable[[], None] = lambda: None
-    """A function that is called between images and raises to stop."""
+    check: Callable[[], None] = end_if_asked
+    """A function that is called between batches and raises to stop."""
 
     @cached_property
     def _pipeline(self) -> TextToImage:
@@ -87,13 +88,18 @@ class Observer:
         with whole(path) as temporary:
             sheet.save(temporary, "PNG")
 
-    def sample(self, step: int, state: TrainState) -> None:
-        """Writes the sample grid of a step: the parameters, and the middle one of their
-        averages."""
+    def grid(self, step: int) -> Path:
+        """Returns the path of a step's sample grid."""
+        return self.folder.samples / f"step_{step:08d}.png"
+
+    def sample(self, step: int, state: TrainState) -> Path:
+        """Writes the sample grid of a step: the parameters, and the middle one of their averages.
+        Returns its path."""
         names = [RAW, *sorted(state.ema)[len(state.ema) // 2 :][:1]]
-        path = self.folder.samples / f"step_{step:08d}.png"
+        path = self.grid(step)
         self.sheet(state, path, names)
         self.display.say(f"samples: {path}")
+        return path
 
     def context(self, params: Any) -> EvaluationContext:
         """Returns the evaluators' context with these parameters."""

@@ -36,6 +36,12 @@ ROOM = 0.97
 UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SIZE = r"(\d+(?:\.\d+)?)\s*(bytes|[KMGT]i?B?\b|B\b)"
 
+WATCHING = (
+    "try smaller --evaluation.batch_size, fewer --samples.prompts or --samples.seeds, or "
+    "--evaluation.images 0"
+)
+"""Settings that lower the memory of sampling and evaluating."""
+
 MeasureFn = Callable[[TrainConfig], int]
 """Returns the step's peak bytes on each device. Raises the compiler's errors."""
 
@@ -277,6 +283,13 @@ def memory_advice(
     return message(advice)
 
 
+def memory_hint(error: BaseException) -> str:
+    """Returns what to do about an out-of-memory error beside the training, without compiling."""
+    asked = shortage(str(error)).asked
+    size = f" (an allocation of {_size(asked)} failed)" if asked else ""
+    return f"out of memory while sampling or evaluating{size}: {WATCHING}"
+
+
 # --- report -----------------------------------------------------------------------------------
 
 
@@ -289,8 +302,7 @@ def message(advice: Advice) -> str:
             "another program may be using the device's memory. --encoder_dtype bfloat16 halves the "
             "memory of the encoders"
             if advice.where == "encoding data"
-            else "try smaller --evaluation.batch_size, fewer --samples.prompts or "
-            "--samples.seeds, or --evaluation.images 0"
+            else WATCHING
         )
         lines.append(f"the training step fits. Memory ran out while {advice.where}: {hint}")
     for trial in fitting:

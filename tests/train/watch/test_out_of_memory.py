@@ -231,11 +231,14 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
         evaluation=EvalConfig(images=0),
     )  # fmt: skip
 
-    def refuses(*_: Any, **__: Any) -> Any:
-        def step(*_: Any) -> Any:
-            raise out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 99999999 bytes.")
+    class Refuses:
+        """A step that cannot be compiled."""
 
-        return step
+        def __init__(self, *_: Any) -> None:
+            return
+
+        def lower(self, *_: Any) -> Any:
+            raise out_of_memory("RESOURCE_EXHAUSTED: Out of memory allocating 99999999 bytes.")
 
     whole = advice.step_measure(config)
     small = advice.step_measure(
@@ -243,7 +246,7 @@ def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monk
             config.model, remat="full"))
     )  # fmt: skip
     assert 0 < small < whole
-    monkeypatch.setattr("pinxit.train.run.build_step", refuses)
+    monkeypatch.setattr("pinxit.train.run.build_step", Refuses)
     monkeypatch.setattr(advice, "device_limit", lambda: whole - 1)
     monkeypatch.setattr(advice, "ROOM", 1.0)
     monkeypatch.setattr(advice, "step_guess", advice.step_measure)
