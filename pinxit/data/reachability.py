@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from pinxit.data.outcome import STATUSES
 from pinxit.data.url_host import host_of
 
 OFFLINE_HOSTS = 20
 """If at least this many hosts fail and none answers, the network counts as down."""
+REMEMBERED = 20_000
+"""Largest number of hosts that are remembered because they answered."""
+UNPROVEN = frozenset({"scheme", "blocked", "tls"})
+"""The statuses that do not say whether the network works. The first two need no packet, and a
+handshake fails at every host if a login page intercepts the connections."""
 
 
 class Reachability:
@@ -20,17 +27,46 @@ class Reachability:
         """The hosts that failed since the last attempt that reached its host."""
         self.attempts = 0
         """The number of attempts since then."""
+        self.lost = 0
+        """The number of these attempts whose host had answered before."""
         self.ever = False
         """Whether any attempt has reached its host."""
+        self._answered: OrderedDict[str, str] = OrderedDict()
+        """A URL of each host that answered, the latest last."""
 
     def note(self, url: str | None, status: str) -> None:
         """Counts an attempt to fetch `url` that ended with `status`."""
         if status in self.statuses:
-            self.hosts.add(host_of(url))
-            self.attempts += 1
-        else:
-            self.hosts.clear()
-            self.attempts, self.ever = 0, True
+            self.failed(url)
+        elif status not in UNPROVEN:
+            self.answered(url)
+
+    def failed(self, url: str | None) -> None:
+        """Counts an attempt that did not reach its host."""
+        host = host_of(url)
+        self.hosts.add(host)
+        self.attempts += 1
+        self.lost += host in self._answered
+
+    def answered(self, url: str | None) -> None:
+        """Records that the host of `url` answered."""
+        self.restart()
+        self.ever = True
+        host = host_of(url)
+        self._answered.pop(host, None)
+        self._answered[host] = url or ""
+        if len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def restart(self) -> None:
+        """Forgets the failed attempts, but not which hosts have answered."""
+        self.hosts.clear()
+        self.attempts = self.lost = 0
+
+    def latest(self, count: int) -> list[str]:
+        """Returns a URL of each of the last `count` hosts that answered, the latest first."""
+        newest = reversed(self._answered.values())
+        return [url for url, _ in zip(newest, range(count), strict=False)]
 
     def is_offline(self, *, attempts: int = 0) -> bool:
         """Returns whether `OFFLINE_HOSTS` hosts or more failed, in at least `attempts` attempts."""

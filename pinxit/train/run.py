@@ -143,7 +143,7 @@ def _open(
     command: list[str],
 ) -> tuple[CurrentRun, TrainState, Window]:
     """Loads the encoders, the state and the data, and creates the run's folder."""
-    source = open_source_of(config)
+    source = open_source_of(config, say=display.say)
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)

@@ -262,6 +262,9 @@ class TrainConfig:
     """Filters that decide which rows are fetched (streamed datasets)."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """Fetching of images over the network (streamed datasets)."""
+    outage_hours: float = 6.0
+    """Hours for which a streamed run waits, and then goes on, while the network or the source of
+    its rows cannot be reached. 0 waits for 90 seconds."""
     images: ImageConfig = field(default_factory=ImageConfig)
     """Decoding and cropping of images (streamed datasets). Their size is image_size."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -21,3 +21,22 @@ def test_many_rows_of_few_hosts_prove_nothing():
     for number in range(10 * OFFLINE_HOSTS):
         reachability.note(f"http://host.test/{number}", "connect")
     assert not reachability.is_offline() and reachability.attempts == 10 * OFFLINE_HOSTS
+
+
+def test_a_refusal_without_a_packet_proves_nothing():
+    reachability = Reachability("connect")
+    for status in ("connect", "scheme", "blocked", "tls"):
+        reachability.note("http://host.test/", status)
+    assert reachability.attempts == 1 and not reachability.ever
+
+
+def test_hosts_that_answered_are_remembered():
+    reachability = Reachability("connect")
+    for number in (0, 1, 2, 1):
+        reachability.answered(f"http://host{number}.test/a")
+    assert reachability.latest(2) == ["http://host1.test/a", "http://host2.test/a"]
+    for number in (2, 3, 2):
+        reachability.failed(f"http://host{number}.test/b")
+    assert (reachability.attempts, reachability.lost) == (3, 2)
+    reachability.restart()
+    assert (reachability.attempts, reachability.lost) == (0, 0) and len(reachability.latest(9)) == 3

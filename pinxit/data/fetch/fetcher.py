@@ -25,6 +25,7 @@ from pinxit.data.fetch.async_map import async_map
 from pinxit.data.fetch.host_backoff import Resting, Unreachable
 from pinxit.data.fetch.request_turns import Turns, spare_places
 from pinxit.data.outcome import can_heal, http_code
+from pinxit.data.reachability import UNPROVEN
 from pinxit.version import __version__
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ READY_BYTES = 64 * 2**20
 Requests under way continue, within the memory that `http_request` reserves for bodies."""
 WINDOW = 8
 """Number of URLs under way, waiting for their host or finished, per `FetchConfig.concurrency`."""
+UNREACHED = frozenset({"dns", "connect", "timeout"})
+"""The statuses of requests that no server answered completely."""
 LONGEST_PAUSE = 30.0
 """Longest pause, in seconds, that the fetcher waits for. If a server asks for a longer one, its
 URLs end immediately with the status that it returned, until the pause is over."""
@@ -118,6 +121,9 @@ class Fetched:
     """The last URL requested, after redirects."""
     attempts: int = 1
     """Number of attempts made."""
+    reached: bool | None = True
+    """Whether a server answered the last attempt. None means that nothing was learned about the
+    network, as when no request was made."""
 
 
 class Fetcher:
@@ -176,49 +182,54 @@ class Fetcher:
         spent, attempt = 0.0, 0
         while True:
             attempt += 1
-            last, answer, seconds = await self._attempt(url)
+            last, answer, seconds, reached = await self._attempt(url)
             spent += seconds
             pause = self._pause_before_retry(url, answer, attempt, spent)
             if pause is None:
                 detail = _one_line(answer.detail)
                 last = _one_line(last, 2048)
-                return Fetched(answer.status, answer.data, detail, last, attempt), answer.share
+                result = Fetched(answer.status, answer.data, detail, last, attempt, reached)
+                return result, answer.share
             await asyncio.sleep(pause)
 
-    async def _attempt(self, url: str) -> tuple[str, Answer, float]:
-        """Makes one attempt with redirects; returns the last URL, its answer and the seconds."""
+    async def _attempt(self, url: str) -> tuple[str, Answer, float, bool | None]:
+        """Makes one attempt with redirects; returns the last URL, its answer, the seconds, and
+        whether a server was reached."""
         from pinxit.data.fetch.http_request import Answer
 
-        loop, spent = asyncio.get_running_loop(), 0.0
+        loop, spent, reached = asyncio.get_running_loop(), 0.0, None
         for _ in range(self.config.max_redirects + 1):
             try:
                 target = parse_url(url)
             except ValueError as error:
-                return url, Answer("scheme", detail=str(error)), spent
+                return url, Answer("scheme", detail=str(error)), spent, reached
             reason = self._guard.refuses_url(target)
             if reason is not None:
-                return url, Answer("blocked", detail=reason), spent
+                return url, Answer("blocked", detail=reason), spent, reached
             host, origin = str(target.raw_host), f"{target.raw_host}:{target.port}"
             async with self._turns.turn(host):
                 if self._unreachable.is_known(origin):
                     detail = "the host could not be reached a moment ago"
-                    return url, Answer("connect", detail=detail, lasting=True), spent
+                    answer = Answer("connect", detail=detail, lasting=True)
+                    return url, answer, spent, reached or False
                 if (status := self._resting.status(origin)) is not None:
                     detail = "the server asked for a longer pause than the fetcher waits"
-                    return url, Answer(status, detail=detail, lasting=True), spent
+                    return url, Answer(status, detail=detail, lasting=True), spent, reached
                 start = loop.time()
                 answer = await self._exchange.get(
                     target, seconds=self.config.timeout - spent, keep=self._turns.awaited(host)
                 )
                 spent += loop.time() - start
                 self._remember(host, origin, answer)
+                reached = _reached(answer.status, before=reached)
             if answer.location is None:
-                return url, answer, spent
+                return url, answer, spent, reached
             try:
                 url = follow(target, answer.location)
             except ValueError as error:
-                return url, Answer("redirects", detail=str(error)), spent
-        return url, Answer("redirects", detail=f"more than {self.config.max_redirects}"), spent
+                return url, Answer("redirects", detail=str(error)), spent, reached
+        answer = Answer("redirects", detail=f"more than {self.config.max_redirects}")
+        return url, answer, spent, reached
 
     def _remember(self, host: str, origin: str, answer: Answer) -> None:
         """Records what this answer means for the next request to the host."""
@@ -245,6 +256,13 @@ class Fetcher:
         if asked > LONGEST_PAUSE:
             return None
         return max(asked, self.config.backoff * 2 ** (attempt - 1) * _jitter(url, attempt))
+
+
+def _reached(status: str, *, before: bool | None) -> bool | None:
+    """Returns whether an attempt has reached a server, from `before` and its next status."""
+    if status in UNREACHED:
+        return before or False
+    return before if status in UNPROVEN else True
 
 
 def fetch_all(

@@ -12,6 +12,7 @@ Three rules keep slow servers from delaying the others:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,24 +35,57 @@ class _Host:
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
 
+class _Slots:
+    """A number of slots, granted in the order in which they were asked for while it is open."""
+
+    def __init__(self, count: int) -> None:
+        self.is_open = True
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Waits for a slot."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self.grant()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Returns a slot."""
+        self._free += 1
+        self.grant()
+
+    def grant(self) -> None:
+        """Grants the free slots to those who wait, if it is open."""
+        while self.is_open and self._free and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+
+
 class Turns:
     """Grants slots for requests. All calls must come from one event loop."""
 
     def __init__(self, concurrency: int, per_host: int, *, spare: int) -> None:
         self._per_host = per_host
-        self._common = asyncio.Semaphore(concurrency)
+        self._common = _Slots(concurrency)
         self._spare = spare
         self._hosts: dict[str, _Host] = {}
-        self._open = asyncio.Event()
-        self._open.set()
 
     def pause(self) -> None:
         """Grants no further turns until `resume`; requests under way continue."""
-        self._open.clear()
+        self._common.is_open = False
 
     def resume(self) -> None:
         """Grants turns again."""
-        self._open.set()
+        self._common.is_open = True
+        self._common.grant()
 
     def quiet(self, host: str, seconds: float) -> None:
         """Grants no turn for this host for `seconds`."""
@@ -89,10 +123,6 @@ class Turns:
     @asynccontextmanager
     async def _common_place(self) -> AsyncIterator[None]:
         await self._common.acquire()
-        while not self._open.is_set():
-            self._common.release()
-            await self._open.wait()
-            await self._common.acquire()
         place = _Place(self)
         try:
             yield

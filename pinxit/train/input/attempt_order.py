@@ -27,6 +27,8 @@ from pinxit.data.filters.duplicate_list import open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
+from pinxit.data.sources.network_fault import is_network_fault
+from pinxit.train.input.outage import Outage
 
 BLOCK = 256
 """Number of rows that are shuffled together if the source contains the images."""
@@ -87,11 +89,12 @@ class Attempts:
         seed: int = 0,
         start: Position | None = None,
         excluded: Iterable[str] = (),
-        sleep: Callable[[float], Any] = time.sleep,
+        sleep: Callable[[float], Any] | None = None,
         say: Callable[[str], None] = lambda line: None,
+        outage: Outage | None = None,
     ) -> None:
         """Opens the source at `start`; skips rows whose keys are in `excluded`. `say` receives a
-        warning for each unit that cannot be read.
+        warning for each unit that cannot be read. `outage` waits while no unit can be reached.
 
         Raises for a source without units.
         """
@@ -116,7 +119,8 @@ class Attempts:
         self.unreadable: dict[str, str] = {}
         """The error of each unit that could not be read completely."""
         self._in_a_row = 0
-        self._sleep, self._say = sleep, say
+        self._sleep = sleep or (time.sleep if outage is None else outage.rest)
+        self._say, self._outage = say, outage
         first = self._number(self.start.epoch, self.start.unit)
         self._yielded = dict(enumerate(self.start.yielded, first))
         """Number of rows that each unit has yielded, by unit number over all epochs."""
@@ -248,15 +252,48 @@ class Attempts:
         self.unreadable[unit.id] = str(error)
 
     def _read(self, unit: Unit) -> Iterator[Row]:
-        """Yields the rows of a unit. If it cannot be read, opens it again after a pause."""
-        passed = 0
-        for attempt in range(TRIES):
+        """Yields the rows of a unit. If it cannot be read, opens it again after a pause, or waits
+        until the source can be reached again."""
+        passed = attempt = 0
+        while True:
             try:
                 for row in itertools.islice(self.source.read(unit), passed, None):
                     passed += 1
                     yield row
                 return
-            except OSError:
-                if attempt + 1 == TRIES:
+            except OSError as error:
+                attempt += 1
+                if attempt < TRIES:
+                    self._sleep(PAUSE * 2 ** (attempt - 1))
+                    continue
+                if self._outage is None or not is_network_fault(error):
                     raise
-                self._sleep(PAUSE * 2**attempt)
+                if not self._await_source(self._outage, unit, passed, error):
+                    raise
+                attempt = 0
+
+    def _await_source(self, outage: Outage, unit: Unit, passed: int, error: OSError) -> bool:
+        """Waits until any unit can be read. Returns whether it is this one, from its row number
+        `passed` on."""
+        units = [unit, *[other for other in self.units if other.path != unit.path][-1:]]
+        readable: list[Unit] = []
+
+        def is_over() -> bool:
+            for one in units:
+                try:
+                    next(
+                        itertools.islice(self.source.read(one), passed * (one is unit), None), None
+                    )
+                except (OSError, ValueError):
+                    continue
+                readable.append(one)
+                return True
+            return False
+
+        if not outage.tested(is_over):
+            outage.wait(
+                f"{self.source.name}: unit {unit.id} cannot be read: {error}",
+                f"the source of {self.source.name}",
+                is_over,
+            )
+        return readable[0] is unit

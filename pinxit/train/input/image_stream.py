@@ -18,12 +18,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +29,35 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pinxit.config import UsageError, from_json, to_json
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.outcome import Outcome
 from pinxit.data.reachability import Reachability
-from pinxit.data.row import Source
+from pinxit.data.row import Row, Source
 from pinxit.data.row_images import row_images
+from pinxit.data.url_host import host_of
+from pinxit.progress import counted
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
+from pinxit.train.input.outage import LEAST, Ended, Outage
 
-PAUSE_ROWS = 64
-"""Number of consecutive attempts without reaching a host after which the stream pauses."""
-PAUSE = 2.0
-"""Seconds of the first pause. Each following pause is twice as long, up to `LONGEST`."""
-LONGEST = 32.0
-OFFLINE_ROWS = 400
-"""Number of consecutive attempts without reaching a host that mean that the network is down."""
+LOST_ROWS = 8
+"""Number of consecutive attempts at hosts that had answered before, of which none answers now,
+after which the connection is tested."""
+DOUBTFUL_ROWS = 64
+"""The same number for attempts at any hosts."""
+TESTED = 4
+"""Number of hosts that answered last, and of hosts that failed last, whose URLs test the
+connection."""
+TEST_SECONDS = 10.0
+"""Longest time, in seconds, for one test of the connection."""
 USELESS_ROWS = 100
 """The stream ends after four epochs without an image and this many further failures."""
 
 
-class Ended(UsageError):
-    """The reason why a stream has no more images."""
+class _Unreachable(Exception):
+    """Ends fetching because no host can be reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,12 @@ class RowImage:
 
 
 class Stream:
-    """The images of a source, for one consumer at a time."""
+    """The images of a source, for one consumer at a time.
+
+    An attempt that does not reach its host is not recorded before another host answers. If none
+    does, the stream waits for the network, and then tries all attempts under way again, in their
+    order.
+    """
 
     def __init__(
         self,
@@ -83,17 +92,24 @@ class Stream:
         start: Position | None = None,
         excluded: Iterable[str] = (),
         log: Path | None = None,
-        sleep: Callable[[float], Any] = time.sleep,
         say: Callable[[str], None] = lambda line: None,
+        outage: Outage | None = None,
     ) -> None:
         """Opens the source at `start`.
 
         `log` gets a line for each attempted row. Existing lines after `start` are removed. `say`
-        receives a warning for each unit that cannot be read.
+        receives a warning for each unit that cannot be read. `outage` waits for the network.
         """
         start = start or Position()
+        self.outage = outage or Outage(hours=0, say=say)
         self.attempts = Attempts(
-            source, filters, seed=seed, start=start, excluded=excluded, sleep=sleep, say=say
+            source,
+            filters,
+            seed=seed,
+            start=start,
+            excluded=excluded,
+            say=say,
+            outage=self.outage,
         )
         self.source = source
         self.fetch = fetch
@@ -105,43 +121,132 @@ class Stream:
         self._failed: list[tuple[Attempt, str, str]] = []
         self._since_ok = 0
         self._reachability = Reachability("dns", "connect", "timeout")
-        self._sleep = sleep
+        self._reachability.ever = start.counts.get("ok", 0) > 0
+        self._order = iter(self.attempts)
+        self._again: deque[Attempt] = deque()
+        """Attempts to make before those in `_order`."""
+        self._under_way: dict[int, Attempt] = {}
+        """Attempts whose outcome is not known, by serial number."""
+        self._doubtful: list[tuple[Attempt, Fetched]] = []
+        """The attempts among them that failed since a host answered."""
+        self._repeated: set[int] = set()
+        """Serial numbers of doubtful attempts that are made a second time."""
 
     def row_images(self) -> Generator[RowImage, None, None]:
         """Yields images. Raises `Ended` when continuing is pointless."""
         with DecodePool(self.images) as pool:
-            images = row_images(
-                ((attempt, attempt.row) for attempt in self.attempts),
-                has_images=self.source.has_images,
-                fetch=partial(fetch_all, config=self.fetch),
-                decode=pool.map,
-                failed=self.fail,
-            )
-            with closing(images):
-                yield from self._usable(images)
+            while True:
+                images = row_images(
+                    self._to_try(),
+                    has_images=self.source.has_images,
+                    fetch=self._fetched,
+                    decode=pool.map,
+                    failed=self.fail,
+                )
+                try:
+                    with closing(images):
+                        yield from self._usable(images)
+                        return
+                except _Unreachable:
+                    self._await_network()
+
+    def _to_try(self) -> Iterator[tuple[Attempt, Row]]:
+        """Yields the attempts that are made again, then new ones."""
+        while True:
+            attempt = self._again.popleft() if self._again else next(self._order)
+            self._under_way[attempt.serial] = attempt
+            yield attempt, attempt.row
 
     def _usable(self, images: Iterable[tuple[Attempt, Decoded]]) -> Iterator[RowImage]:
         """Yields the usable images, and ends the attempts of the others."""
         for attempt, decoded in images:
             if attempt.row.key in self.attempts.excluded:
+                self._forget(attempt)
                 self.attempts.end([attempt])  # it was already in progress when its row was held out
             elif decoded.image is None:
                 self.fail(attempt, decoded.status, decoded.detail)
             else:
                 self._since_ok = 0
-                self._reachability.note(attempt.row.url, "ok")
+                self._forget(attempt)
                 yield RowImage(attempt, decoded.image)
 
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
         """Records an attempt without an image."""
         Outcome(attempt.row.key, status, detail)  # refuses unknown statuses
+        self._forget(attempt)
         self._failed.append((attempt, status, detail))
         self._since_ok += 1
-        self._reachability.note(attempt.row.url, status)
         self._check()
-        pauses, rest = divmod(self._reachability.attempts, PAUSE_ROWS)
-        if pauses and not rest:
-            self._sleep(min(PAUSE * 2 ** (pauses - 1), LONGEST))
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Notes that an attempt's outcome is known."""
+        self._under_way.pop(attempt.serial, None)
+        self._repeated.discard(attempt.serial)
+
+    def _fetched(self, links: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, Fetched]]:
+        """Fetches URLs, and withholds failures until a host answers. Raises `_Unreachable` if none
+        does."""
+        with closing(fetch_all(links, config=self.fetch)) as results:
+            for (attempt,), fetched in results:
+                url = attempt.row.url
+                if fetched.reached is False:
+                    self._reachability.failed(url)
+                    self._doubtful.append((attempt, fetched))
+                    if not self._is_proven():
+                        continue
+                else:
+                    if fetched.reached:
+                        self._reachability.answered(url)
+                    yield (attempt,), fetched
+                    if not fetched.reached:
+                        continue
+                doubtful, self._doubtful = self._doubtful, []
+                for failed, result in doubtful:
+                    yield (failed,), result
+
+    def _is_proven(self) -> bool:
+        """Tests the connection after many failures in a row. Returns whether it works, and raises
+        `_Unreachable` if it does not."""
+        unreached = self._reachability
+        lost = unreached.lost >= LOST_ROWS
+        if not lost and unreached.attempts < DOUBTFUL_ROWS:
+            return False
+        if not self.outage.tested(self._is_network_up):
+            raise _Unreachable
+        unreached.restart()
+        if lost:  # the network may have been down for a moment
+            again = [one for one, _ in self._doubtful if one.serial not in self._repeated]
+            self._again.extend(again)
+            self._repeated.update(one.serial for one in again)
+            first = {one.serial for one in again}
+            self._doubtful = [pair for pair in self._doubtful if pair[0].serial not in first]
+        return True
+
+    def _is_network_up(self) -> bool:
+        """Returns whether any of the hosts answers that answered last or failed last."""
+        failed = {host_of(attempt.row.url): attempt.row.url for attempt, _ in self._doubtful}
+        urls = [*self._reachability.latest(TESTED), *list(failed.values())[-TESTED:]]
+        timeout = min(self.fetch.timeout, TEST_SECONDS)
+        test = dataclasses.replace(self.fetch, concurrency=len(urls), retries=0, timeout=timeout)
+        with closing(fetch_all(((url, url or "") for url in urls), config=test)) as results:
+            return any(fetched.reached for _, fetched in results)
+
+    def _await_network(self) -> None:
+        """Waits until a host can be reached, and arranges that all attempts under way are made
+        again, in their order."""
+        unreached, (attempt, fetched) = self._reachability, self._doubtful[-1]
+        self.outage.wait(
+            f"none of {counted(len(unreached.hosts), 'host')} could be reached in "
+            f"{unreached.attempts} consecutive attempts (the last: {attempt.row.url}: "
+            f"{fetched.status}: {fetched.detail})",
+            "the network",
+            self._is_network_up,
+            limit=None if unreached.ever else LEAST,
+        )
+        unreached.restart()
+        self._doubtful.clear()
+        self._repeated.clear()
+        self._again = deque(self._under_way[serial] for serial in sorted(self._under_way))
 
     def settle(self, used: Sequence[Attempt]) -> Position:
         """Ends these attempts and the failed ones, and returns the position after them."""
@@ -168,13 +273,7 @@ class Stream:
         self.logged += len(data)
 
     def _check(self) -> None:
-        """Raises `Ended` if continuing is pointless: no network, or no image in several epochs."""
-        unreached = self._reachability
-        if unreached.is_offline(attempts=OFFLINE_ROWS):
-            raise Ended(
-                f"none of {len(unreached.hosts)} hosts could be reached in {unreached.attempts} "
-                f"consecutive attempts ({self._failures()}). Is there a network connection?"
-            )
+        """Raises `Ended` if continuing is pointless, because several epochs had no image."""
         epoch = self.attempts.epoch_attempts
         if epoch is not None and self._since_ok >= 4 * epoch + USELESS_ROWS:
             raise Ended(

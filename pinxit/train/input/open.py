@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pinxit.config import UsageError
@@ -12,15 +13,22 @@ from pinxit.train.build import Parts
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed
-from pinxit.train.run_folder import RunFolder
+from pinxit.train.input.outage import Outage, patiently
+from pinxit.train.run_folder import RunFolder, folder_of
 from pinxit.train.settings import TrainConfig
 
 
-def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Source | None:
+def open_source_of(
+    config: TrainConfig,
+    *,
+    revision: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Source | None:
     """Returns the source of a run that streams, or None for other runs.
 
     Wrong paths are refused before anything is loaded. `revision` is the one that an earlier part of
-    the run has read. A dataset on the Hugging Face hub is read at that revision.
+    the run has read. A dataset on the Hugging Face hub is read at that revision. If the run exists
+    already and its source cannot be reached, it is waited for.
     """
     if config.dataset_name in (*DATASETS, PREPARED):
         return None
@@ -31,12 +39,18 @@ def open_source_of(config: TrainConfig, *, revision: str | None = None) -> Sourc
     from pinxit.data.sources.catalogue import open_source
 
     hub = revision is not None and not revision.startswith("files-")
-    return open_source(
-        config.dataset_name,
-        path=config.dataset_path,
-        revision=config.dataset_revision or (revision if hub else None),
-        columns=named_columns(config.columns),
-    )
+
+    def opened() -> Source:
+        return open_source(
+            config.dataset_name,
+            path=config.dataset_path,
+            revision=config.dataset_revision or (revision if hub else None),
+            columns=named_columns(config.columns),
+        )
+
+    if not folder_of(config).config.is_file():
+        return opened()
+    return patiently(opened, Outage(hours=config.outage_hours, say=say), config.dataset_name)
 
 
 def open_feed(
@@ -60,7 +74,7 @@ def open_feed(
     from pinxit.train.input.streamed import StreamedFeed
 
     if isinstance(position, dict) and position.get("revision") != source.revision:
-        source = open_source_of(config, revision=position.get("revision"))
+        source = open_source_of(config, revision=position.get("revision"), say=display.say)
         if source is None:
             raise UsageError("dataset_name", config.dataset_name)
     return StreamedFeed(config, parts, folder, display, source=source, position=position)

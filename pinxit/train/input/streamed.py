@@ -18,6 +18,7 @@ from pinxit.train.input.encode_chunk import CHUNK, chunk_size
 from pinxit.train.input.feed import Feed
 from pinxit.train.input.held_out_rows import HeldOut
 from pinxit.train.input.image_stream import Stream, pack_position, unpack_position
+from pinxit.train.input.outage import Outage
 from pinxit.train.input.streamed_loader import StreamedLoader, make_row_encoder
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
@@ -55,6 +56,7 @@ class StreamedFeed(Feed):
             excluded=self.reserved.keys,
             log=folder.root / "outcomes.jsonl",
             say=display.say,
+            outage=Outage(hours=config.outage_hours, say=display.say),
         )
         self.duplicates = check_duplicates(self.stream, position)
         chunk = encode_chunk(config, parts)

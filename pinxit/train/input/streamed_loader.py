@@ -33,7 +33,8 @@ from pinxit.encoders.text_columns import TextColumns
 from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.train.input.attempt_order import Attempt, Position
 from pinxit.train.input.encode_chunk import CHUNK
-from pinxit.train.input.image_stream import Ended, RowImage, Stream
+from pinxit.train.input.image_stream import RowImage, Stream
+from pinxit.train.input.outage import Ended
 
 AHEAD = 4
 """Number of batches that are made ahead of the training step."""
@@ -85,6 +86,7 @@ class StreamedLoader:
         self.positions: dict[int, Position] = {}
         """Maps a step to the stream's position after the batches before that step."""
         self._closed = threading.Event()
+        stream.outage.stopping = self._closed.is_set
         self._images: Generator[RowImage, None, None] | None = None
 
     @property

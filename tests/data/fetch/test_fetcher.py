@@ -63,6 +63,16 @@ def test_attempts_are_spent_on_what_can_heal(server):
     assert fetch(server, server.url("flaky", 41), settings(retries=1)).status == "http_503"
 
 
+def test_whether_a_server_was_reached(server):
+    reached = {"good": True, "404": True, "hang": False}
+    for kind, expected in reached.items():
+        assert fetch(server, server.url(kind, 42, host=f"{kind}.test")).reached is expected
+    config = settings(ports=(), retries=0, connect_timeout=1.0)
+    assert fetch(server, "http://refused.test:1/", config).reached is False
+    for url in ("ftp://a.test/", "http://10.0.0.1/", "no url"):
+        assert fetch(server, url).reached is None, url
+
+
 def test_retry_after_is_waited_for(server):
     begun = time.monotonic()
     assert fetch(server, server.url("busy", 50)).status == "ok"

@@ -39,7 +39,7 @@ def test_who_waits_for_a_slow_host_keeps_no_place():
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-        assert subject._hosts == {} and subject._common._value == 4
+        assert subject._hosts == {} and subject._common._free == 4
 
     asyncio.run(main())
 
@@ -59,7 +59,7 @@ def test_a_long_request_gives_its_place_up(monkeypatch):
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-        assert subject._common._value == 2 and subject._spare == spare
+        assert subject._common._free == 2 and subject._spare == spare
         return running
 
     assert asyncio.run(main(0)) == 2

@@ -6,6 +6,10 @@ import dataclasses
 import io
 import itertools
 import json
+import os
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +22,7 @@ import pytest
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from jax.sharding import Mesh
+from mortal_server import NETWORK, MortalServer
 from rich.console import Console
 
 from pinxit.config import UsageError
@@ -27,7 +32,8 @@ from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import open_source
 from pinxit.train.build import build, text_columns_for
 from pinxit.train.input.attempt_order import Attempts
-from pinxit.train.input.image_stream import Ended, Stream
+from pinxit.train.input.outage import Ended
+from pinxit.train.input.streamed import StreamedFeed
 from pinxit.train.metric_writers import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
@@ -180,32 +186,71 @@ def test_dead_links_end_the_run_with_a_reason(config: TrainConfig, server: Hosti
     assert "the data ended after step 0: no image in" in said
 
 
-def test_without_a_network_the_stream_pauses_and_then_ends(config: TrainConfig, tmp_path: Path):
-    urls = [f"http://host{i}.invalid/{i}.jpg" for i in range(600)]
-    path = write_coyo(tmp_path / "far.parquet", 600, url=urls)
-    pauses: list[float] = []
-    stream = Stream(
-        open_source("coyo", path=str(path)),
-        filters=config.filters,
-        fetch=FETCH,
-        images=dataclasses.replace(config.images, size=16),
-        sleep=pauses.append,
-    )
-    attempts = itertools.islice(stream.attempts, 500)
-    with pytest.raises(Ended, match=r"none of \d+ hosts could be reached.*Is there a network"):
-        for attempt in attempts:
-            stream.fail(attempt, "dns", "no such name")
-    assert pauses == [2, 4, 8, 16, 32, 32]
-    begun = Stream(
-        stream.source,
-        filters=config.filters,
-        fetch=FETCH,
-        images=config.images,
-        sleep=pauses.append,
-    )
-    for number, attempt in enumerate(itertools.islice(begun.attempts, 500)):
-        begun.fail(attempt, "http_404" if number % 60 == 0 else "timeout", "")
-    assert len(pauses) == 6  # somebody answered now and then
+def test_a_run_outlives_an_outage(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With one request at a time the batches are in order, so the parameters are equal as well."""
+    monkeypatch.setattr("pinxit.data.fetch.request_turns.PATIENCE", 1e6)
+    with MortalServer() as server:
+        path = write_coyo(tmp_path / "web.parquet", 100, url=[server.url(i) for i in range(100)])
+        fetch = dataclasses.replace(FETCH, allow_networks=(NETWORK,), concurrency=1, timeout=2)
+        config = dataclasses.replace(
+            config,
+            dataset_path=str(path),
+            fetch=fetch,
+            max_steps=18,
+            evaluation=EvalConfig(images=10, prompts=0, batch_size=10),
+        )
+        calm, said = train(dataclasses.replace(config, name="calm"))
+        assert calm.status == "finished" and "waits" not in said, said
+
+        def cut(feed: StreamedFeed, step: int) -> dict[str, Any]:
+            if step == 5 and server.alive:
+                server.kill()
+                threading.Timer(4, server.revive).start()
+            return position(feed, step)
+
+        position = StreamedFeed.position
+        monkeypatch.setattr(StreamedFeed, "position", cut)
+        disturbed, said = train(dataclasses.replace(config, name="disturbed"))
+    assert disturbed.status == "finished", said
+    assert said.count("Training waits for the network since") == 1, said
+    assert said.count("the network can be reached again after") == 1
+    for result in (calm, disturbed):
+        assert result.results["data"]["rows"] == {"ok": 82}
+    assert len({line["key"] for line in outcomes(disturbed.folder)}) == 82
+    assert outcomes(disturbed.folder) == outcomes(calm.folder)
+    one, other = (run.folder / "model" / "model.safetensors" for run in (calm, disturbed))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_stop_during_an_outage_is_heard_at_once(config: TrainConfig, tmp_path: Path):
+    with MortalServer() as server:
+        path = write_coyo(tmp_path / "web.parquet", 100, url=[server.url(i) for i in range(100)])
+        fetch = dataclasses.replace(FETCH, allow_networks=(NETWORK,), timeout=2)
+        config = dataclasses.replace(
+            config, dataset_path=str(path), fetch=fetch, evaluation=EvalConfig(images=0, prompts=0)
+        )
+        said, began = io.StringIO(), list[float]()
+
+        class Watched(io.StringIO):
+            def write(self, text: str) -> int:
+                if "step 2/" in text:
+                    server.kill()
+                if "Training waits for the network" in text:
+                    began.append(time.monotonic())
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return said.write(text)
+
+        result = run(config, ["pinxit", "train"], console=Console(file=Watched(), width=400))
+        took = time.monotonic() - began[0]
+        assert (result.status, result.exit_code) == ("stopped", 0), said.getvalue()
+        assert took < 8 and last_position(result.folder)["counts"] == {"ok": 4 * result.step}
+        server.revive()
+        result, text = train(config)
+    assert result.status == "finished", text
+    assert result.results["data"]["rows"] == {"ok": 4 * 14}
+    assert len({line["key"] for line in outcomes(result.folder)}) == 4 * 14
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,145 @@
+"""Waits while the network, or the source of a stream, cannot be reached.
+
+A run of days outlives an outage of hours: it stops asking, tests the connection now and then, and
+goes on by itself. It says what it waits for, since when, and how much longer. A signal ends the
+wait at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pinxit.config import UsageError
+from pinxit.data.sources.network_fault import is_network_fault
+from pinxit.progress import duration
+
+T = TypeVar("T")
+
+LEAST = 90.0
+"""Seconds that are always waited, whatever the setting."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before the first test of the connection, and the longest pause between two tests."""
+FIRST_NEWS, LONGEST_NEWS = 60.0, 600.0
+"""Seconds until the wait is mentioned again, and the longest time between two such messages."""
+LOOK_SECONDS = 0.1
+"""Seconds between two looks whether the run is to stop."""
+
+
+class Ended(UsageError):
+    """The reason why a stream has no more images."""
+
+
+class Outage:
+    """Waits for a connection, for a limited time."""
+
+    def __init__(
+        self,
+        *,
+        hours: float,
+        say: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], Any] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes the setting outage_hours as `hours`. `say` receives the messages."""
+        self.limit = max(LEAST, hours * 3600)
+        """Longest wait, in seconds."""
+        self.stopping: Callable[[], bool] = lambda: False
+        """Called while waiting. Returns True if the run should stop, which ends the wait."""
+        self.total = 0.0
+        """Seconds waited in all outages."""
+        self.say = say
+        self._sleep, self._clock = sleep, clock
+
+    def wait(
+        self, problem: str, subject: str, is_over: Callable[[], bool], *, limit: float | None = None
+    ) -> None:
+        """Waits until `is_over` returns True, for at most `limit` seconds (None: `self.limit`).
+
+        `problem` is a clause that says what cannot be reached, `subject` a name for it. Raises
+        `Ended` after the limit, and once the run should stop.
+        """
+        limit = self.limit if limit is None else limit
+        start = self._clock()
+        since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+        self.say(
+            f"{problem}. Training waits for {subject} since {since}, for at most "
+            f"{duration(limit)} (--outage_hours), and then goes on. No row is lost"
+        )
+        pause, news, step = FIRST_PAUSE, FIRST_NEWS, FIRST_NEWS
+        try:
+            while True:
+                self.rest(min(pause, max(LOOK_SECONDS, limit - (self._clock() - start))))
+                if self.tested(is_over):
+                    break
+                waited = self._clock() - start
+                if waited >= limit:
+                    raise Ended(
+                        f"{problem}, for {duration(waited)} since {since} (--outage_hours). Is "
+                        "there a network connection?"
+                    )
+                if waited >= news:
+                    self.say(
+                        f"still waiting for {subject}: {duration(waited)} since {since}, for at "
+                        f"most {duration(limit - waited)} more"
+                    )
+                    step = min(2 * step, LONGEST_NEWS)
+                    news = waited + step
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self.total += self._clock() - start
+        self.say(f"{subject} can be reached again after {duration(self._clock() - start)}")
+
+    def rest(self, seconds: float) -> None:
+        """Waits for that long. Raises `Ended` once the run should stop."""
+        until = self._clock() + seconds
+        while (rest := until - self._clock()) > 0:
+            self._check()
+            self._sleep(min(rest, LOOK_SECONDS))
+        self._check()
+
+    def tested(self, is_over: Callable[[], bool]) -> bool:
+        """Returns the result of `is_over`, which runs in a thread, since a connection may hang.
+        Raises `Ended` once the run should stop."""
+        results: list[bool | BaseException] = []
+
+        def test() -> None:
+            try:
+                results.append(is_over())
+            except BaseException as error:  # raised below, in the waiting thread
+                results.append(error)
+
+        thread = threading.Thread(target=test, name="pinxit-outage", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(LOOK_SECONDS)
+            self._check()
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+    def _check(self) -> None:
+        if self.stopping():
+            raise Ended("closed")
+
+
+def patiently(act: Callable[[], T], outage: Outage, subject: str) -> T:
+    """Returns the result of `act`, and waits while the network makes it fail."""
+    results: list[T] = []
+    reason: list[Exception] = []
+
+    def is_over() -> bool:
+        try:
+            results.append(act())
+        except (OSError, ValueError) as error:
+            if not is_network_fault(error):
+                raise
+            reason[:] = [error]
+        return bool(results)
+
+    if not is_over():
+        outage.wait(f"{subject} cannot be reached: {reason[0]}", f"the source {subject}", is_over)
+    return results[0]
