@@ -43,10 +43,9 @@ class Reachability:
 
     def failed(self, url: str | None) -> None:
         """Counts an attempt that did not reach its host."""
-        host = host_of(url)
-        self.hosts.add(host)
+        self.hosts.add(host_of(url))
         self.attempts += 1
-        self.lost += host in self._answered
+        self.lost += self.has_answered(url)
 
     def answered(self, url: str | None) -> None:
         """Records that the host of `url` answered."""
@@ -57,6 +56,10 @@ class Reachability:
         self._answered[host] = url or ""
         if len(self._answered) > REMEMBERED:
             self._answered.popitem(last=False)
+
+    def has_answered(self, url: str | None) -> bool:
+        """Returns whether the host of `url` has ever answered."""
+        return host_of(url) in self._answered
 
     def restart(self) -> None:
         """Forgets the failed attempts, but not which hosts have answered."""

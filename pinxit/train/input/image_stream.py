@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -47,6 +48,8 @@ LOST_ROWS = 8
 after which the connection is tested."""
 DOUBTFUL_ROWS = 64
 """The same number for attempts at any hosts."""
+DOUBTFUL_SECONDS = 5.0
+"""Seconds of waiting without an answer after which two failures are enough for a test."""
 TESTED = 4
 """Number of hosts that answered last, and of hosts that failed last, whose URLs test the
 connection."""
@@ -76,9 +79,9 @@ class RowImage:
 class Stream:
     """The images of a source, for one consumer at a time.
 
-    An attempt that does not reach its host is not recorded before another host answers. If none
-    does, the stream waits for the network, and then tries all attempts under way again, in their
-    order.
+    An attempt that does not reach its host is not recorded before another host answers, and is
+    repeated once if its host had answered before. If no host answers, the stream waits for the
+    network, and then tries all attempts under way again, in their order.
     """
 
     def __init__(
@@ -129,6 +132,8 @@ class Stream:
         """Attempts whose outcome is not known, by serial number."""
         self._doubtful: list[tuple[Attempt, Fetched]] = []
         """The attempts among them that failed since a host answered."""
+        self._waited = 0.0
+        """Seconds of waiting for fetched images since a host answered."""
         self._repeated: set[int] = set()
         """Serial numbers of doubtful attempts that are made a second time."""
 
@@ -186,41 +191,48 @@ class Stream:
     def _fetched(self, links: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, Fetched]]:
         """Fetches URLs, and withholds failures until a host answers. Raises `_Unreachable` if none
         does."""
-        with closing(fetch_all(links, config=self.fetch)) as results:
-            for (attempt,), fetched in results:
-                url = attempt.row.url
-                if fetched.reached is False:
-                    self._reachability.failed(url)
-                    self._doubtful.append((attempt, fetched))
-                    if not self._is_proven():
-                        continue
-                else:
-                    if fetched.reached:
-                        self._reachability.answered(url)
-                    yield (attempt,), fetched
-                    if not fetched.reached:
-                        continue
-                doubtful, self._doubtful = self._doubtful, []
-                for failed, result in doubtful:
-                    yield (failed,), result
-
-    def _is_proven(self) -> bool:
-        """Tests the connection after many failures in a row. Returns whether it works, and raises
-        `_Unreachable` if it does not."""
         unreached = self._reachability
-        lost = unreached.lost >= LOST_ROWS
-        if not lost and unreached.attempts < DOUBTFUL_ROWS:
-            return False
+        with closing(fetch_all(links, config=self.fetch)) as results:
+            start = time.monotonic()
+            for (attempt,), fetched in results:
+                self._waited += time.monotonic() - start
+                if fetched.reached is None:
+                    yield (attempt,), fetched
+                elif fetched.reached:
+                    unreached.answered(attempt.row.url)
+                    yield (attempt,), fetched
+                    yield from self._released(again=False)
+                else:
+                    unreached.failed(attempt.row.url)
+                    self._doubtful.append((attempt, fetched))
+                    yield from self._examined()
+                start = time.monotonic()
+
+    def _examined(self) -> Iterator[tuple[Any, Fetched]]:
+        """Tests the connection after many failures in a row. Yields the failures that are certain,
+        and raises `_Unreachable` if no host answers."""
+        unreached = self._reachability
+        lost, many = unreached.lost >= LOST_ROWS, unreached.attempts >= DOUBTFUL_ROWS
+        if not lost and not many and (self._waited < DOUBTFUL_SECONDS or unreached.attempts < 2):
+            return
         if not self.outage.tested(self._is_network_up):
             raise _Unreachable
+        yield from self._released(again=lost)
         unreached.restart()
-        if lost:  # the network may have been down for a moment
-            again = [one for one, _ in self._doubtful if one.serial not in self._repeated]
-            self._again.extend(again)
-            self._repeated.update(one.serial for one in again)
-            first = {one.serial for one in again}
-            self._doubtful = [pair for pair in self._doubtful if pair[0].serial not in first]
-        return True
+
+    def _released(self, *, again: bool) -> Iterator[tuple[Any, Fetched]]:
+        """Yields the failures that were withheld, since the network works. It may have been down
+        for a moment, so rows of hosts that had answered, or all rows with `again`, are tried once
+        more."""
+        self._waited = 0.0
+        doubtful, self._doubtful = self._doubtful, []
+        for attempt, fetched in doubtful:
+            repeat = again or self._reachability.has_answered(attempt.row.url)
+            if repeat and attempt.serial not in self._repeated:
+                self._repeated.add(attempt.serial)
+                self._again.append(attempt)
+            else:
+                yield (attempt,), fetched
 
     def _is_network_up(self) -> bool:
         """Returns whether any of the hosts answers that answered last or failed last."""
@@ -244,6 +256,7 @@ class Stream:
             limit=None if unreached.ever else LEAST,
         )
         unreached.restart()
+        self._waited = 0.0
         self._doubtful.clear()
         self._repeated.clear()
         self._again = deque(self._under_way[serial] for serial in sorted(self._under_way))
