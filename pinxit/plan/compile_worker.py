@@ -86,6 +86,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     import jax
 
     from pinxit.plan import flops
+    from pinxit.plan.stream_cost import stream_encoding
     from pinxit.train.abstract_program import abstract_program
     from pinxit.train.auto_settings import abstract_parts, settled
 
@@ -127,8 +128,14 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     if target is None and (stats := devices[0].memory_stats()):
         result["device_memory"] = stats.get("bytes_limit")
     about = f"{name} {devices[0].device_kind} {compiler_version(target)}"
-    facts, text = compiled(lowered, programs, about=about, platform=devices[0].platform)
-    return result | facts | analysed(text, target)
+    platform = devices[0].platform
+    facts, text = compiled(lowered, programs, about=about, platform=platform)
+    result |= facts | analysed(text, target)
+    if config.streamed and config.encodes_ahead:
+        encoding = stream_encoding(program)
+        facts, text = compiled(encoding.lowered, programs, about=about, platform=platform)
+        result["stream"] = encoding.to_json(config.batch_size) | facts | analysed(text, target)
+    return result
 
 
 def usable(target: Target | None) -> int | None:

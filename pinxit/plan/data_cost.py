@@ -48,6 +48,10 @@ class DataPlan:
     """Bytes of the stored text embeddings; 0 if none are stored."""
     fetch_seconds: float
     """Seconds of fetching, limited by the attempts or by the bandwidth."""
+    streamed: bool = False
+    """Whether the images are fetched while the run trains, in each epoch, and not stored."""
+    transferred_bytes: float = 0.0
+    """Bytes of a stream's images and latents that pass between the host and the devices."""
 
     @property
     def epochs(self) -> float:
@@ -61,15 +65,31 @@ class DataPlan:
         return values | {"epochs": self.epochs}
 
 
-def data_plan(images: float, *, image_size: int, latents: bool, stored_width: int) -> DataPlan:
+def stream_needs(images_per_second: float) -> tuple[float, float]:
+    """Returns the attempts per second and the bits per second that keep a streamed run busy."""
+    return images_per_second / ALIVE, images_per_second * FETCHED * 8
+
+
+def data_plan(
+    images: float,
+    *,
+    image_size: int,
+    latents: bool,
+    stored_width: int,
+    streamed: bool = False,
+    transferred: int = 0,
+) -> DataPlan:
     """Returns the data of a run that trains on `images` images from COYO.
 
-    `stored_width` is the width of the stored text embeddings, or 0 if none are stored.
+    `stored_width` is the width of the stored text embeddings, or 0 if none are stored. A streamed
+    run stores nothing, and moves `transferred` bytes to and from the devices for each image.
     """
     distinct = min(images, TABLE * PASS * ALIVE)
-    tried = distinct / ALIVE
-    area = (image_size / 256) ** 2
-    fetched = distinct * FETCHED
+    obtained = images if streamed else distinct
+    tried = obtained / ALIVE
+    area = 0.0 if streamed else (image_size / 256) ** 2
+    stored_width = 0 if streamed else stored_width
+    fetched = obtained * FETCHED
     return DataPlan(
         seen=images,
         distinct=distinct,
@@ -79,4 +99,6 @@ def data_plan(images: float, *, image_size: int, latents: bool, stored_width: in
         latent_bytes=distinct * LATENT * area if latents else 0.0,
         text_bytes=distinct * T5_ROW * stored_width / T5_WIDTH,
         fetch_seconds=max(tried / ATTEMPTS, fetched * 8 / LINE),
+        streamed=streamed,
+        transferred_bytes=images * transferred,
     )

@@ -54,6 +54,10 @@ def memory_of(compiled: Compiled, target: Target) -> Memory:
     else:
         peak = max(int(result["needed"]), limit + 1)
     parts["gradients, activations, temporaries"] = max(0, peak - sum(parts.values()))
+    if stream := result.get("stream"):
+        beside = int(stream["memory"]["peak"] if stream["fits"] else stream["needed"])
+        parts["autoencoder of the stream"] = beside
+        peak += beside
     fits = compiled.compiles and peak <= limit
     return Memory(parts=parts, peak=peak, limit=limit, fits=fits, measured=compiled.compiles)
 

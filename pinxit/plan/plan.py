@@ -11,9 +11,9 @@ from pinxit import config as settings
 from pinxit.plan.compile_cache import Compiled, OnProgress, compile_step
 from pinxit.plan.data_cost import DataPlan, data_plan
 from pinxit.plan.memory import Largest, Memory, largest_batch, memory_of
-from pinxit.plan.step_time import StepTime, step_time
+from pinxit.plan.step_time import StepTime, prepared_step_time, step_time
 from pinxit.plan.targets import GIB, HERE, Chip, Target, get_target
-from pinxit.train.datasets import DATASETS, PREPARED
+from pinxit.train.datasets import PREPARED
 from pinxit.train.settings import TrainConfig
 
 
@@ -29,6 +29,8 @@ class Plan:
     memory: Memory
     time: StepTime | None
     """The step time, or None if there is no estimate or the step does not fit."""
+    prepared_time: StepTime | None
+    """The step time with prepared data if this plan is for a stream, else None."""
     largest: tuple[Largest, ...]
     """The largest batch of each requested rematerialisation policy."""
     data: DataPlan
@@ -37,8 +39,11 @@ class Plan:
 
     @property
     def flops_per_image(self) -> float:
-        """The FLOPs of the model and of the encoders in its step; recomputation is not counted."""
-        return self.compiled.result["flops"] / self.config.batch_size
+        """The FLOPs of the model and of all encoders that run while it trains; recomputation is not
+        counted."""
+        stream = self.compiled.result.get("stream")
+        step = self.compiled.result["flops"] / self.config.batch_size
+        return step + stream["flops"] / stream["images"] if stream else step
 
     @property
     def images_per_second(self) -> float | None:
@@ -51,7 +56,7 @@ class Plan:
         if self.time is None:
             return None
         peak = self.target.peak(self.compiled.result["dtype"]) * self.target.devices
-        return self.compiled.result["flops"] / self.time.middle / peak
+        return self.flops_per_image * self.config.batch_size / self.time.middle / peak
 
     def hours(self, seconds: float) -> float:
         """Returns the hours of the whole run at `seconds` for each step."""
@@ -89,6 +94,10 @@ class Plan:
             "program": self.compiled.result.get("program"),
             "compile_seconds": self.compiled.result["compile_seconds"],
             "flops_per_image": self.flops_per_image,
+            "streamed": self.config.streamed,
+            "images_per_second_prepared": self.config.batch_size / self.prepared_time.middle
+            if self.prepared_time
+            else self.images_per_second,
             "time": time,
             "largest_batch": {
                 one.remat: {
@@ -117,7 +126,7 @@ def make_plan(
     `policies` are the rematerialisation policies whose largest batch is searched. Raises
     `UsageError` if the settings do not fit together.
     """
-    config = planned(config.resolved())
+    config = config.resolved()
     compiled = compile_step(config, target, what=_name(config), on_progress=on_progress)
     machine = _here(compiled) if target == HERE else get_target(target)
     memory = memory_of(compiled, machine)
@@ -139,11 +148,16 @@ def make_plan(
         compiled=compiled,
         memory=memory,
         time=step_time(compiled.result, machine) if memory.fits else None,
+        prepared_time=prepared_step_time(compiled.result, machine)
+        if memory.fits and compiled.result.get("stream")
+        else None,
         largest=largest,
         data=data_plan(
             config.batch_size * config.max_steps,
             image_size=config.image_size,
             latents=latents,
+            streamed=config.streamed,
+            transferred=compiled.result.get("stream", {}).get("transferred", 0),
             stored_width=compiled.result["stored_width"],
         ),
         price=price,
@@ -151,8 +165,8 @@ def make_plan(
 
 
 def planned(config: TrainConfig) -> TrainConfig:
-    """Returns the settings to plan with: streamed data are planned as prepared data."""
-    if config.dataset_name in (*DATASETS, PREPARED):
+    """Returns the settings of the same run on prepared data."""
+    if not config.streamed:
         return config
     return dataclasses.replace(config, dataset_name=PREPARED)
 

@@ -8,7 +8,7 @@ shares of the peak (`pinxit.plan.gpu_roofline`), and has not been checked agains
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pinxit.plan.gpu_roofline import BANDWIDTH_SHARE, MATMUL_SHARE
@@ -57,7 +57,27 @@ class StepTime:
 
 
 def step_time(result: dict[str, Any], target: Target) -> StepTime | None:
-    """Estimates the step time from a worker's result; None if the result has no basis for it."""
+    """Estimates the step time from a worker's result; None if the result has no basis for it.
+
+    The encoding of a stream's images, which the same devices do, is part of it.
+    """
+    step, stream = prepared_step_time(result, target), result.get("stream")
+    encoding = prepared_step_time(stream, target) if stream else None
+    if step is None or encoding is None or stream is None:
+        return step
+    chunks = stream["chunks_per_step"]
+    return replace(
+        step,
+        device=step.device + chunks * encoding.device,
+        links=step.links + chunks * encoding.links,
+        low=step.low + chunks * encoding.low,
+        high=step.high + chunks * encoding.high,
+        by_part=step.by_part | {"autoencoder": chunks * encoding.device},
+    )
+
+
+def prepared_step_time(result: dict[str, Any], target: Target) -> StepTime | None:
+    """Estimates the time of the step alone, as it runs on prepared data."""
     if cycles := result.get("cycles"):
         return _from_cycles(cycles, target)
     if traffic := result.get("traffic"):

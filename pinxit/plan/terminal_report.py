@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from pinxit.plan.data_cost import stream_needs
 from pinxit.plan.plan import Plan, gib
 from pinxit.plan.targets import GIB
 from pinxit.train.settings import TrainConfig
@@ -103,12 +104,19 @@ def _time(plan: Plan) -> Table:
     three = (time.middle, time.low, time.high)
     table.add_row("seconds per step", *(f"{s:.3f}" for s in three))
     table.add_row("images per second", *(f"{config.batch_size / s:,.0f}" for s in three))
-    flops = plan.compiled.result["flops"]
+    flops = plan.flops_per_image * config.batch_size
     peak = plan.target.peak(plan.compiled.result["dtype"]) * plan.target.devices
     table.add_row("share of peak FLOP/s", *(f"{flops / s / peak:.0%}" for s in three))
     table.add_row("days", *(f"{plan.hours(s) / 24:.1f}" for s in three))
     if plan.price is not None:
         table.add_row("cost", *(f"{plan.cost(s):,.0f}" for s in three))
+    if plan.prepared_time is not None:
+        alone = plan.prepared_time
+        three = (alone.middle, alone.low, alone.high)
+        table.add_row(
+            "prepared: images per second", *(f"{config.batch_size / s:,.0f}" for s in three)
+        )
+        table.add_row("prepared: days", *(f"{plan.hours(s) / 24:.1f}" for s in three))
     for part, seconds in time.by_part.items():
         table.add_row(f"  {part}", f"{seconds / time.seconds:.0%}", "", "", style="dim")
     if time.links:
@@ -125,6 +133,13 @@ def _data(plan: Plan) -> Table:
     table.add_row("distinct images", f"{data.distinct / 1e6:,.1f} M ({data.epochs:.1f} epochs)")
     table.add_row("table rows", f"{data.rows / 1e6:,.0f} M")
     table.add_row("fetched", amount(data.fetched_bytes))
+    if data.streamed:
+        table.add_row("to and from the devices", amount(data.transferred_bytes))
+        if plan.images_per_second:
+            attempts, bits = stream_needs(plan.images_per_second)
+            table.add_row("needed while training",
+                          f"{attempts:,.0f} attempts/s, {bits / 1e9:.2f} Gbit/s")  # fmt: skip
+        return table
     table.add_row("stored images", amount(data.image_bytes))
     if data.latent_bytes:
         table.add_row("latents", amount(data.latent_bytes))

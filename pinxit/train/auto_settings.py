@@ -82,7 +82,7 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
     memory = memory // GIB * GIB if memory >= GIB else memory  # as `device_memory` rounds it
     estimate = step_estimate(config, parts)
     tried: list[tuple[int, dict[str, Any]]] = []
-    for settings in candidates(config, parts):
+    for settings in setting_candidates(config, parts):
         needs = needs_with(settings, config, estimate)
         tried.append((needs, settings))
         if needs <= (1 - MARGIN) * memory:
@@ -91,7 +91,7 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
     return _explained(settings, needs, memory, parts, tried[0], fits=False)
 
 
-def candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:
+def setting_candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:
     """Yields the values of the open settings, the fastest first.
 
     Blocks are unrolled where nothing is recomputed or everything but matrix products, and looped

@@ -323,6 +323,11 @@ class TrainConfig:
         """Whether the step receives latents, rather than images."""
         return self.model.use_stable_vae and not self.encode_in_step
 
+    @property
+    def streamed(self) -> bool:
+        """Whether images are fetched while the run trains."""
+        return self.dataset_name not in (*DATASETS, PREPARED)
+
     def _check_dataset(self) -> None:
         """Refuses dataset settings that are wrong for any path."""
         choice("dataset_name", self.dataset_name, dataset_names())

@@ -29,7 +29,6 @@ from pinxit.devices.mesh import batch_parts, frozen_shardings
 from pinxit.models.transformer import TransformerConfig, abstract, apply
 from pinxit.train.abstract_program import device_bytes, placed_abstract_state
 from pinxit.train.build import Parts, text_columns_for
-from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.input.encode_chunk import CHUNK, chunk_size
 from pinxit.train.settings import TrainConfig
 
@@ -70,7 +69,7 @@ class StoredActivations:
     scores: int
     """Weights of attention in one block; 0 for kernels that keep them on the chip."""
     block: int
-    """All else in one block."""
+    """Bytes of all other activations in one block."""
     outside: int
     """Activations before and after the blocks."""
 
@@ -199,8 +198,7 @@ def images_at_once(config: TrainConfig, mesh: Mesh) -> int:
     """Returns how many images each device encodes at a time while it trains."""
     if config.encode_in_step:
         return math.ceil((config.encoder_chunk or config.batch_size // config.pieces) / mesh.size)
-    streamed = config.dataset_name not in (*DATASETS, PREPARED)
-    if not streamed or not config.model.use_stable_vae:
+    if not config.streamed or not config.encodes_ahead:
         return 0
     return min(chunk_size(config.image_size), math.ceil(min(CHUNK, config.batch_size) / mesh.size))
 

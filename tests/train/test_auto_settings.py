@@ -18,10 +18,10 @@ from pinxit.config import UsageError, read_json
 from pinxit.train import auto_settings
 from pinxit.train.auto_settings import (
     abstract_parts,
-    candidates,
     choose_settings,
     needs_with,
     open_settings,
+    setting_candidates,
     settled,
 )
 from pinxit.train.run import run
@@ -54,7 +54,9 @@ def limits(config: TrainConfig) -> list[tuple[int, dict[str, Any]]]:
     """Returns the estimate of each candidate, in their order."""
     parts = abstract_parts(config)
     estimate = step_estimate(config, parts)
-    return [(needs_with(each, config, estimate), each) for each in candidates(config, parts)]
+    return [
+        (needs_with(each, config, estimate), each) for each in setting_candidates(config, parts)
+    ]
 
 
 def room_for(needs: int) -> int:
@@ -88,7 +90,7 @@ def test_pieces_come_before_recomputing_while_they_keep_the_device_busy(
     devices = parts.mesh.size
     monkeypatch.setattr(auto_settings, "batch_parts", lambda mesh: 1)
     order = [(each["model.remat"], each["gradient_accumulation_steps"])
-             for each in candidates(config, parts)]  # fmt: skip
+             for each in setting_candidates(config, parts)]  # fmt: skip
     assert order[:3] == [("none", 1), ("none", 2), ("none", 4)], devices
     assert order[3:6] == [("dots", 1), ("dots", 2), ("dots", 4)]
     assert order[6:] == [("full", n) for n in (1, 2, 4, 8, 16, 32)]

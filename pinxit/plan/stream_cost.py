@@ -1,0 +1,75 @@
+"""The program that a streamed run computes beside its step: it encodes the images that arrive.
+
+The autoencoder runs on the devices that train, a few images at a time (`StreamedLoader`). Its time
+adds to that of the step, because a device runs one program at a time. Its memory adds too, because
+the buffers of both programs may exist at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pinxit.arrays import to_pixels
+from pinxit.devices.mesh import batch_sharding, replicated
+from pinxit.plan import flops
+from pinxit.train.abstract_program import AbstractProgram
+from pinxit.train.build import encoder_dtype
+from pinxit.train.input.streamed import encode_chunk
+
+
+@dataclass(frozen=True)
+class StreamEncoding:
+    """The encoding of one chunk of images, ready to compile."""
+
+    lowered: jax.stages.Lowered
+    images: int
+    """Number of images in a chunk, over all devices."""
+    flops: float
+    """Operations for a chunk."""
+    dtype: str
+    """The dtype that the autoencoder computes in."""
+    transferred: int
+    """Bytes that pass between the host and the devices for each image: the image, and its latents
+    back to the host and again to the step."""
+
+    def to_json(self, batch_size: int) -> dict[str, Any]:
+        """Returns what the plan needs to know, for a step of `batch_size` images."""
+        return {
+            "images": self.images,
+            "chunks_per_step": batch_size / self.images,
+            "flops": self.flops,
+            "flops_run": self.flops,
+            "dtype": self.dtype,
+            "transferred": self.transferred,
+        }
+
+
+def stream_encoding(program: AbstractProgram) -> StreamEncoding:
+    """Lowers the program that encodes a chunk of images for the devices of `program`."""
+    config, parts = program.config, program.parts
+    autoencoder, mesh = parts.autoencoder, parts.mesh
+    images = encode_chunk(config, parts)
+    shape = (images, config.image_size, config.image_size, 3)
+
+    def encode(params: Any, pixels: Any) -> Any:
+        return autoencoder.encode(params, to_pixels(pixels))
+
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        autoencoder.params,
+    )
+    pixels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=batch_sharding(mesh))
+    traced = jax.jit(encode).trace(params, pixels)
+    latents = np.prod(traced.out_info.shape[1:]) * np.dtype(np.float32).itemsize
+    return StreamEncoding(
+        lowered=traced.lower(),
+        images=images,
+        flops=flops.count(traced.jaxpr),
+        dtype=encoder_dtype(config, mesh),
+        transferred=int(np.prod(shape[1:]) + 2 * latents),
+    )
