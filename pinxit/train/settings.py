@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pinxit.config import UsageError, choice, from_json, one_of
-from pinxit.config import positive as positive_or_none
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
@@ -23,14 +22,14 @@ from pinxit.train.datasets import (
     dataset_names,
 )
 from pinxit.train.ema import EmaConfig
+from pinxit.train.model_settings import AUTO, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
 
-AUTO = "auto"
-"""The value of a setting that is chosen for the devices (`pinxit.train.auto_settings`)."""
 PIXEL_PATCH = 8
 """Default side of a token in a pixel model, in pixels."""
 
 __all__ = [
+    "AUTO",
     "EmaConfig",
     "EvalConfig",
     "FetchConfig",
@@ -44,69 +43,6 @@ __all__ = [
     "TrainConfig",
     "config_from_json",
 ]
-
-
-def _require(
-    prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]
-) -> None:
-    """Raises for the first field that is below 1 (`positive`) or below 0 (`natural`)."""
-    for names, least in ((positive, 1), (natural, 0)):
-        for name in names:
-            value = getattr(config, name)
-            positive_or_none(f"{prefix}{name}", value, minimum=least)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The network: a preset, and fields that override it. None keeps the preset's value."""
-
-    preset: str = "tiny"
-    """Named network size: debug, tiny, small, base, large or xlarge."""
-    use_stable_vae: bool = True
-    """Train on the autoencoder's latents. 0 trains on pixels."""
-    patch_size: int | None = None
-    """Side of a token, in latent cells, or in pixels without the autoencoder."""
-    hidden_size: int | None = None
-    """Width of the model's hidden layers."""
-    depth: int | None = None
-    """Number of transformer blocks."""
-    num_heads: int | None = None
-    """Number of attention heads. It must divide hidden_size."""
-    mlp_ratio: float | None = None
-    """Width of the MLP divided by hidden_size."""
-    modulation_rank: int | None = None
-    """Rank of each block's own modulation, which is added to the shared one. 0 disables it."""
-    rope_theta: float | None = None
-    """Base of the rotary position frequencies."""
-    bottleneck_size: int | None = None
-    """Width of the bottleneck in the patch embedding (pixel models)."""
-    prediction: Literal["velocity", "latents"] | None = None
-    """Output of the last layer. latents are converted to a velocity."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Dtype of the forward pass. none means float32, or the one that use_amp selects."""
-    attention: Literal["xla", "cudnn", "pallas"] | None = None
-    """Implementation of attention. none selects the one for the device, if it works there."""
-    remat: Literal["auto", "none", "dots", "full", "offload"] = "auto"
-    """Rematerialisation, which saves memory: none stores all activations, dots recomputes
-    everything except matrix products, full recomputes whole blocks, offload is like dots but stores
-    the products in the host's memory. auto takes the fastest that fits the devices."""
-    scan_blocks: bool | Literal["auto"] = "auto"
-    """Compile one block and loop over it. 0 unrolls the blocks. auto chooses together with
-    remat."""
-    scan_unroll: int | None = None
-    """Number of blocks in one iteration of the loop of scan_blocks."""
-
-    def __post_init__(self) -> None:
-        """Refuses sizes that are not positive. `TransformerConfig` checks the rest."""
-        names = ("patch_size", "hidden_size", "depth", "num_heads")
-        names += ("bottleneck_size", "scan_unroll")
-        _require("model.", self, positive=names, natural=("modulation_rank",))
-
-    def overrides(self) -> dict[str, Any]:
-        """Returns the fields that override the preset, with their names in `TransformerConfig`."""
-        own = ("preset", "use_stable_vae")
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
-        return {name: value for name, value in values.items() if value not in (None, AUTO)}
 
 
 @dataclass(frozen=True)
@@ -160,7 +96,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Refuses negative counts."""
-        _require("evaluation.", self, positive=("batch_size",), natural=("prompts", "images"))
+        require_counts("evaluation.", self, positive=("batch_size",), natural=("prompts", "images"))
         if 0 < self.images < 10:
             raise UsageError(
                 "evaluation.images", self.images, problem="too few", valid="0, or 10 or more"
@@ -292,7 +228,7 @@ class TrainConfig:
         positive += ("text_max_tokens", "watch_timeout")
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         natural += ("encoder_chunk", "keep_every", "resume_step", "gradient_accumulation_steps")
-        _require("", self, positive=positive, natural=natural)
+        require_counts("", self, positive=positive, natural=natural)
         self._check_dataset()
         if self.batch_size % self.pieces:
             raise UsageError(
