@@ -277,8 +277,10 @@ class TextToImage:
     ) -> Float[Array, "b h w c"]:
         """Returns the latents of one batch for each device, padded to whole batches."""
         sampling, size = order.sampling, order.batch_size
-        seeds = [[order.seeds[i] for i in group] for group in groups]
-        numbers = [seed for row in seeds for seed in [*row, *[0] * (size - len(row))]]
+        rows = [[order.seeds[i] for i in group] for group in groups]
+        numbers = [seed for row in rows for seed in [*row, *[0] * (size - len(row))]]
+        seeds, shape = np.array(numbers, np.uint32), self.latent_shape(order.size)
+        noise = noise_of(seeds, shape=shape, mesh=mesh)
         texts = [
             encoded_batch(
                 self.encode,
@@ -291,7 +293,7 @@ class TextToImage:
         return solve(
             self._params_on(mesh),
             time_grid(sampling.steps, shift=sampling.shift),
-            noise_of(np.array(numbers, np.uint32), shape=self.latent_shape(order.size), mesh=mesh),
+            noise,
             conditioning,
             null,
             config=self.config,

@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from pinxit.config import UsageError, positive, typed
+from pinxit.config import UsageError, positive, typed, unknown_name
 from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 
@@ -76,6 +76,9 @@ class Sampling:
         values: dict[str, Any] = {}
         for name, value in sorted(changes.items(), key=lambda change: change[0] in ALIASES):
             full = ALIASES.get(name, name)
+            if full not in self.__dataclass_fields__:
+                known = [*self.__dataclass_fields__, *ALIASES, *OTHERS]
+                raise unknown_name(name, known, instead=HABITS.get(name, ""))
             if value is None:
                 continue
             value = value.item() if isinstance(value, np.generic) else value
@@ -85,7 +88,18 @@ class Sampling:
 
 
 ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
-"""Names that other libraries use for these settings."""
+"""Names that other libraries use for these settings, and that are accepted."""
+OTHERS = ("negative_prompt", "seed", "n", "size", "output_type", "batch_size", "progress")
+"""The other arguments of `TextToImage.generate`."""
+HABITS = {
+    **dict.fromkeys(("width", "height"), "size=(width, height)"),
+    **dict.fromkeys(("num_images_per_prompt", "num_images", "num_samples"), "n"),
+    **dict.fromkeys(("generator", "manual_seed", "seeds"), "seed, an integer or a list of them"),
+    **dict.fromkeys(("guidance", "cfg", "scale"), "guidance_scale"),
+    **dict.fromkeys(("scheduler", "sampler"), "solver, the name of one"),
+    **dict.fromkeys(("num_steps", "timesteps", "sigmas"), "steps, and shift for their spacing"),
+}
+"""Arguments of other libraries that are not accepted, with ours for the error message."""
 
 
 Integer = SupportsIndex

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from pinxit.arrays import Conditioning, LatentStats
 from pinxit.config import UsageError
 from pinxit.models.transformer import init_params, preset
 from pinxit.pipeline import Sampling, TextToImage, load_checkpoint, save_release
-from pinxit.sampling import check_seeds
+from pinxit.sampling import ALIASES, HABITS, OTHERS, check_seeds
 
 WIDTH, TOKENS = 8, 4
 
@@ -220,6 +222,32 @@ def test_wrong_input_is_named(model, options, message):
     options = {"prompt": "a", **options}
     with pytest.raises(ValueError, match=message):
         model.generate(options.pop("prompt"), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("width", r"size=\(width, height\)"),
+        ("num_images_per_prompt", "n"),
+        ("generator", "seed, an integer"),
+        ("guidance", "guidance_scale"),
+        ("scheduler", "solver"),
+        ("batchsize", "batch_size"),
+        ("stepz", "steps"),
+    ],
+)
+def test_an_argument_of_another_library_is_answered_with_ours(model, name, ours):
+    with pytest.raises(UsageError, match=f"setting: '{name}' is unknown; valid: {ours}"):
+        model.generate("a", **{name: 8})
+
+
+def test_the_lists_of_arguments_are_those_of_generate():
+    order = inspect.signature(TextToImage.order).parameters
+    names = {*order, *inspect.signature(TextToImage.generate).parameters}
+    assert set(OTHERS) == names - {"self", "prompt", "sampling", "how"}
+    for ours in HABITS.values():
+        assert re.match(r"\w+", ours)[0] in {*OTHERS, *Sampling.__dataclass_fields__}
+    assert not set(HABITS) & {*OTHERS, *ALIASES, *Sampling.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("seed", [1.5, np.float32(1), [1.0], "7", None, [[1]]])

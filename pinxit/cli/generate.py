@@ -115,6 +115,7 @@ def _draw(
     missing = len(order) - len(paths)
     text = f"drawing {counted(missing, 'picture')}"
     with showing(Console(stderr=True), text, unit="picture") as report:
+        report(0, missing)
         for done, (i, image) in enumerate(model.pictures(order, skip=frozenset(paths)), start=1):
             paths[i] = save_png(out, image, recipes[i])
             report(done, missing)

@@ -351,7 +351,7 @@ def test_a_sampling_setting_is_one_field(tmp_path: Path):
     assert len(ast.parse(field).body[0].body) == 3, "the ellipsis, the field and its help"
     for name, before, after in (
         ("sampling.py", "\n    def __post_init__", f"{lines}\n    def __post_init__"),
-        ("pipeline.py", "noise = _noise(seeds, shape=shape)", use.strip()),
+        ("pipeline.py", "noise = noise_of(seeds, shape=shape, mesh=mesh)", use.strip()),
     ):
         text = (copy / name).read_text()
         assert text.count(before) >= 1, name
