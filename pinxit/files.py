@@ -197,6 +197,21 @@ def restore_folder(path: Path) -> None:
         os.rename(before, path)
 
 
+def move_into(path: Path, folder: Path) -> Path:
+    """Moves a file or folder into another folder on the same file system, which is created.
+
+    Raises FileExistsError if that has an entry of this name. Returns the new path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / path.name
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, "already there", str(target))
+    os.rename(path, target)
+    sync(folder)
+    sync(path.parent)
+    return target
+
+
 def write_json(
     path: Path, value: Any, *, sort_keys: bool = True, indent: int = 1, allow_nan: bool = False
 ) -> None:

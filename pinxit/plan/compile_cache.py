@@ -34,7 +34,8 @@ SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train"
 IRRELEVANT = (
     "name", "dataset_path", "dataset_revision", "columns", "dataset_size", "max_steps", "seed",
     "log_interval", "save_interval", "sample_interval", "eval_interval", "keep_checkpoints",
-    "max_skipped", "output_dir", "resume", "init_from", "wandb",
+    "keep_every", "max_skipped", "output_dir", "resume", "resume_step", "change", "init_from",
+    "decay_from", "wandb",
     "filters", "fetch", "images", "sampling", "samples", "evaluation", "distributed",
 )  # fmt: skip
 """Settings that do not change the program (a seed and a schedule's length are numbers in it)."""

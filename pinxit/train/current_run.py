@@ -28,7 +28,8 @@ from pinxit.train.loop import Hook
 from pinxit.train.metric_window import Window
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.observer import Observer, names_of
-from pinxit.train.run_folder import RunFolder
+from pinxit.train.resume_policy import SettingChange, changes_to_json
+from pinxit.train.run_folder import RunFolder, as_stored
 from pinxit.train.save_schedule import SaveSchedule, streak
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
@@ -62,6 +63,8 @@ class CurrentRun:
     interruption: Interruption
     step: int = 0
     """Number of steps taken before this process."""
+    changes: tuple[SettingChange, ...] = ()
+    """The changes that the run has made to its settings."""
     seconds: float = 0.0
     """Training time before this process, in seconds."""
     before: Sequence[MetricsRow] = ()
@@ -83,7 +86,7 @@ class CurrentRun:
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         """Completes a row of metrics, and passes it to the writers and the display."""
         guard = self.watchers.guard
-        rate = build_schedule(self.config.optimizer, self.config.max_steps)
+        rate = build_schedule(self.config.optimizer, self.config.max_steps, self.changes)
         row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
         row |= guard("reading the figures of the data", self.feed.figures, {})
         row |= guard("checking a row", lambda: self.watch.note(step, row, self.display.say), {})
@@ -110,7 +113,8 @@ class CurrentRun:
         """Starts writing a checkpoint."""
         step = int(state.step)
         run = {
-            "config": to_json(self.config),
+            "config": to_json(as_stored(self.config)),
+            "dtype": self.parts.model.dtype,
             "seed": self.config.seed,
             "loader_position": self.feed.position(step),
             "window": window.fetch(),
@@ -118,6 +122,7 @@ class CurrentRun:
             "encoders": self.parts.encoders,
             "extensions": extensions.loaded(),
             "unwritten_rows": self.writers.unwritten(),
+            **({"changes": changes_to_json(self.changes)} if self.changes else {}),
             **({"permanent": True} if self.saves.permanent(step) else {}),
         }
         host = self.checkpoints.save(state, run)

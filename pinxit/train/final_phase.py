@@ -72,6 +72,7 @@ def final_phase(
                 *(asdict(one) for one in run.watch.findings),
                 *run.watchers.results(),
             ],
+            changes=run.changes,
             send=lambda path: run.writers.picture(step, path),
         )
 

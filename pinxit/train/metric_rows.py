@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pinxit.files import whole
 
 
 def wrong_row(row: Any) -> str:
@@ -36,3 +39,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if not wrong_row(row):
             rows.append(row)
     return rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a metrics file with these rows atomically."""
+    with whole(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

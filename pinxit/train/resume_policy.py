@@ -80,14 +80,15 @@ def _is_free(name: str) -> bool:
     return name in FREE_FIELDS or name.partition(".")[0] in FREE_FIELDS
 
 
-def check_config(saved: Any, current: Any, *, change: bool = False) -> None:
-    """Raises if settings changed that may not. `change` allows those in `CHANGEABLE`."""
+def check_config(saved: Any, current: Any, *, change: bool = False, field: str = "resume") -> None:
+    """Raises if settings changed that may not. `change` allows those in `CHANGEABLE`. `field` is
+    the setting that makes the run go on from the settings `saved`."""
     differences = [entry for entry in diff(saved, current) if not _is_free(entry[0])]
     fixed = [entry for entry in differences if entry[0] not in CHANGEABLE]
     asked = [] if change else [entry for entry in differences if entry[0] in CHANGEABLE]
     if not (fixed or asked):
         return
-    message = "resume: the settings differ from the run's"
+    message = f"{field}: the settings differ from the run's"
     if fixed:
         old = {name: value for name, value, _ in fixed}
         message += f": {_listed(fixed)}. Use the run's settings ({options_of(old)}), or start a "
@@ -99,6 +100,11 @@ def check_config(saved: Any, current: Any, *, change: bool = False) -> None:
             old = {name: value for name, value, _ in asked}
             message += f". To go on without the change: {options_of(old)}"
     raise UsageError(message)
+
+
+def changeable_differences(saved: Any, current: Any) -> list[tuple[str, Any, Any]]:
+    """Returns the differences in settings that may change with ``--change 1``."""
+    return [entry for entry in diff(saved, current) if entry[0] in CHANGEABLE]
 
 
 def _listed(differences: Sequence[tuple[str, Any, Any]]) -> str:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from pinxit.config import UsageError, to_json
-from pinxit.devices.mesh import frozen_shardings, local_rows, state_shardings
+from pinxit.config import to_json
+from pinxit.data.row import Source
+from pinxit.devices.mesh import frozen_shardings, local_rows
 from pinxit.devices.processes import (
     Agreement,
     Stopped,
@@ -27,19 +28,20 @@ from pinxit.devices.processes import (
     initialise,
     is_first,
 )
-from pinxit.devices.transfer import place, place_batch, spread
-from pinxit.stored_model import check_encoders
+from pinxit.devices.transfer import place, place_batch
 from pinxit.train.attended_work import attended
 from pinxit.train.auto_settings import settled
 from pinxit.train.background_writer import BackgroundWriters
-from pinxit.train.build import Parts, abstract_state, build, build_state, build_step
-from pinxit.train.checkpoint import Checkpoints, Restored
+from pinxit.train.begin import Beginning, begin_run, enter
+from pinxit.train.build import build, build_step
+from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.current_run import CurrentRun, NotWritten, catch_up, hooks_of
+from pinxit.train.decay_from import decay_origin, decaying
 from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
 from pinxit.train.final_phase import final_phase
-from pinxit.train.init_from import started
 from pinxit.train.input.caption_check import Intake
+from pinxit.train.input.feed import Feed
 from pinxit.train.input.open import open_feed, open_source_of
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import NotFinite, train
@@ -47,7 +49,7 @@ from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import check_wandb, read_rows, writers_of
 from pinxit.train.report.observer import Observer
 from pinxit.train.report.page import summary
-from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, start
+from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
 from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
@@ -114,17 +116,22 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     check_wandb(config.wandb)
     display = _display(config, console)
     folder = folder_of(config)
+    if config.decay_from is not None:
+        config = decaying(config, alone(lambda: decay_origin(config)))
     done = alone(lambda: claim(config).finished())
-    if done is not None and done["step"] >= config.max_steps:
+    back_to = alone(lambda: going_back(config))
+    if done is not None and done["step"] >= config.max_steps and back_to is None:
         display.say(f"{folder.root} is finished ({done['step']} steps). Report: {folder.report}")
         return RunResult("finished", folder.root, done["step"], done)
+    if config.resume_step is not None and back_to is None and config.decay_from is None:
+        display.say(_went_back(config.resume_step))
     for name in alone(lambda: changed_extensions(folder)):
         display.say(f"warning: {name} has changed since the last start of this run")
     command = list(argv or sys.argv)
     with Interruption() as interruption:
         try:
             opened, state, window = attended(
-                lambda: _open(config, folder, display, interruption, command),
+                lambda: _open(config, folder, display, interruption, command, back_to),
                 name="start",
                 stop=interruption.heard,
                 grace=GRACE,
@@ -141,6 +148,7 @@ def _open(
     display: Display,
     interruption: Interruption,
     command: list[str],
+    back_to: int | None,
 ) -> tuple[CurrentRun, TrainState, Window]:
     """Loads the encoders, the state and the data, and creates the run's folder."""
     source = open_source_of(config, say=display.say)
@@ -154,15 +162,11 @@ def _open(
         keep_every=config.keep_every,
         say=display.say,
     )
-    state, run = _begin(config, parts, checkpoints, display)
-    step, position = int(state.step), run.get("loader_position")
-    if step > config.max_steps:
-        problem = f"less than the {step} steps that the run has already taken"
-        raise UsageError("max_steps", config.max_steps, problem=problem, valid=f"{step} or more")
-    feed = open_feed(config, parts, folder, display, source=source, position=position)
-    feed.watch(lambda: interruption.requested is not None)
+    beginning = begin_run(config, parts, checkpoints, display, back_to=back_to)
+    parts, run, step = beginning.parts, beginning.run, beginning.step
     about = {"command": command, "automatic": choice.to_json()}
-    alone(lambda: start(folder, config, about))
+    feed = _enter(config, beginning, folder, display, source, about)
+    feed.watch(lambda: interruption.requested is not None)
     feed.begin()
     watchers = Watchers(
         display.say,
@@ -185,43 +189,47 @@ def _open(
         watchers=watchers,
         interruption=interruption,
         step=step,
+        changes=beginning.changes,
         seconds=run.get("train_seconds", 0.0),
         before=before,
     )
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")
     display.on_step(step)
-    return opened, state, Window(run.get("window", ()))
+    return opened, beginning.state, Window(run.get("window", ()))
 
 
-def _begin(
-    config: TrainConfig, parts: Parts, checkpoints: Checkpoints, display: Display
-) -> tuple[TrainState, dict[str, Any]]:
-    """Restores the newest valid checkpoint, or starts a new run. Returns the state and the contents
-    of run.json, which are empty for a new run."""
-    like = abstract_state(config, parts)
-    checkpoint: list[Restored] = []
+def _went_back(step: int) -> str:
+    """Returns what to know if the command asks again for a step that the run went back to."""
+    return (
+        f"the run went back to step {step} before, so it goes on from its newest checkpoint (to go "
+        "back again, name another step, or another setting with --change 1)"
+    )
 
-    def read() -> dict[str, Any] | None:
-        checkpoints.clean()
-        restored = checkpoints.restore(like)
-        if restored is None:
-            return None
-        for problem in restored.problems:
-            display.say(f"warning: {problem}")
-        checkpoint.append(restored)
-        return restored.run
 
-    run = alone(read)
-    if run is None:
-        state = build_state(config, parts)
-        return started(config, parts, state, say=display.say), {}
-    where = f"the run {config.name}"
-    check_encoders(run.get("encoders", {}), parts.encoders, where=where)
-    restored_state = checkpoint.pop().state if checkpoint else None
-    state = spread(restored_state, like, state_shardings(like, parts.mesh))
-    display.say(f"resuming after step {int(state.step)}")
-    return state, run
+def _enter(
+    config: TrainConfig,
+    beginning: Beginning,
+    folder: RunFolder,
+    display: Display,
+    source: Source | None,
+    about: dict[str, Any],
+) -> Feed:
+    """Opens the data and records the run in its folder, which nothing has changed before."""
+
+    def record() -> None:
+        if moved := alone(lambda: enter(folder, config, beginning, about)):
+            display.say(moved)
+
+    # a run that decays from another one takes its held-out rows, which the feed looks for
+    takes = config.decay_from is not None
+    if takes:
+        record()
+    position = beginning.run.get("loader_position")
+    feed = open_feed(config, beginning.parts, folder, display, source=source, position=position)
+    if not takes:
+        record()
+    return feed
 
 
 def _closed(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:

@@ -14,14 +14,15 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError, check_writable, read_json, to_json
 from pinxit.files import write_json
-from pinxit.train.resume_policy import check_config
+from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.resume_policy import changeable_differences, check_config
 from pinxit.train.settings import TrainConfig, config_from_json
 
 
@@ -82,6 +83,11 @@ class RunFolder:
         return read_json(self.results) if self.results.is_file() else None
 
 
+RECORDS = ("changes", "resumed_at")
+"""Entries of config.json besides the settings: those that changed during the run, and the earlier
+checkpoints that it went back to."""
+
+
 def write_values(path: Path, value: Any) -> None:
     """Writes a run's settings or results as JSON, atomically and in their own order. Values may be
     NaN if the run diverged."""
@@ -117,8 +123,27 @@ def claim(config: TrainConfig) -> RunFolder:
             problem=f"not possible: the run {folder.root} exists and would be overwritten",
             valid="--resume 1 to continue it, or another --name (or remove the folder)",
         )
-    check_config(saved_config(folder), config)
+    saved = saved_config(folder)
+    check_config(saved, config, change=config.change)
+    if (step := going_back(config)) is not None:
+        Checkpoints(folder.checkpoints).folder_at(step)
     return folder
+
+
+def going_back(config: TrainConfig) -> int | None:
+    """Returns the step of the checkpoint that the run goes back to, or None if it goes on.
+
+    It goes back once: the same command, given again, goes on from where the run has come since.
+    Another setting with ``--change 1`` makes it another command.
+    """
+    folder, step = folder_of(config), config.resume_step
+    if step is None or not folder.config.is_file():
+        return None
+    before = run_records(folder)["resumed_at"]
+    repeated = bool(before) and before[-1]["step"] == step
+    if repeated and not changeable_differences(saved_config(folder), config):
+        return None
+    return step
 
 
 def _check_writable(config: TrainConfig) -> None:
@@ -135,6 +160,9 @@ def _check_start(config: TrainConfig) -> None:
     if before is not None and not Path(before).exists():
         valid = "a run, a checkpoint or a release"
         raise UsageError("init_from", before, problem="missing", valid=valid)
+    if config.resume_step is not None and config.decay_from is None:
+        problem = f"not possible: there is no run {folder_of(config).root} yet"
+        raise UsageError("resume_step", config.resume_step, problem=problem, valid="none")
 
 
 def _foreign(root: Path) -> bool:
@@ -157,10 +185,18 @@ def saved_config(folder: RunFolder) -> TrainConfig:
     """Returns the settings that a run was started with."""
     try:
         value = read_json(folder.config)
+        for name in RECORDS:
+            value.pop(name, None)
         with extensions.explained(value.pop("extensions", {})):
             return config_from_json(value)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UsageError(f"resume: {folder.config} cannot be read ({error})") from error
+
+
+def run_records(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
+    """Returns the `RECORDS` in config.json, by name: empty lists for an undisturbed run."""
+    value = read_json(folder.config) if folder.config.is_file() else {}
+    return {name: value.get(name, []) for name in RECORDS}
 
 
 def changed_extensions(folder: RunFolder) -> list[str]:
@@ -189,10 +225,22 @@ def environment() -> dict[str, Any]:
     }
 
 
-def start(folder: RunFolder, config: TrainConfig, extra: Mapping[str, Any]) -> None:
-    """Creates the folder and records the settings and the machine."""
+def start(
+    folder: RunFolder,
+    config: TrainConfig,
+    extra: Mapping[str, Any],
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Creates the folder and records the settings and the machine. `record` has the values of
+    `RECORDS`, of which empty ones are left out."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    loaded = extensions.loaded()
-    write_values(folder.config, to_json(config) | ({"extensions": loaded} if loaded else {}))
+    more = {"extensions": extensions.loaded(), **(record or {})}
+    values = to_json(as_stored(config)) | {name: value for name, value in more.items() if value}
+    write_values(folder.config, values)
     folder.samples.mkdir(exist_ok=True)
     write_values(folder.root / "environment.json", environment() | dict(extra))
+
+
+def as_stored(config: TrainConfig) -> TrainConfig:
+    """Returns the settings without those that apply to one command only."""
+    return replace(config, resume_step=None, change=False)

@@ -179,6 +179,9 @@ class TrainConfig:
     init_from: str | None = None
     """A run, checkpoint or release that provides the initial parameters (its best average), such as
     a run at a smaller image size. none initialises them randomly."""
+    decay_from: str | None = None
+    """A run whose newest checkpoint (or that of resume_step) this run starts from, to let the
+    learning rate fall until max_steps (see optimizer.schedule wsd)."""
     resume: bool = True
     """Resume the run of this name if it exists. 0 refuses to touch it."""
     resume_step: int | None = None
@@ -246,6 +249,9 @@ class TrainConfig:
         if self.encode_in_step and not self.model.use_stable_vae:
             problem = "nothing to encode: the model is trained on pixels"
             raise UsageError("encode_in_step", True, problem=problem, valid="0")
+        if self.decay_from is not None and self.init_from is not None:
+            problem = "not possible together with init_from"
+            raise UsageError("decay_from", self.decay_from, problem=problem, valid="one of both")
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not a valid folder name")
 

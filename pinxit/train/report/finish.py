@@ -13,7 +13,8 @@ from pinxit.pipeline import save_release
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer, losses_in
 from pinxit.train.report.page import write_run_report
-from pinxit.train.run_folder import environment, write_values
+from pinxit.train.resume_policy import SettingChange, changes_to_json
+from pinxit.train.run_folder import as_stored, environment, write_values
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
@@ -33,6 +34,7 @@ def finish(
     seconds: float,
     data: dict[str, Any],
     warnings: Callable[[], list[dict[str, Any]]],
+    changes: Sequence[SettingChange],
     send: Callable[[Path], None],
 ) -> dict[str, Any]:
     """Writes the final grid, curves, release and report of a run, and returns its results.
@@ -51,6 +53,7 @@ def finish(
         "train_seconds": round(seconds, 1),
         "data": data,
         "warnings": warnings(),
+        **({"changes": changes_to_json(changes)} if changes else {}),
     }
     save_release(
         folder.model,
@@ -69,7 +72,7 @@ def finish(
             folder.report,
             name=config.name,
             results=results,
-            config=to_json(config),
+            config=to_json(as_stored(config)),
             environment=environment(),
             command=command,
             pictures=pictures,

@@ -20,6 +20,7 @@ from pinxit.html_report import (
     picture,
     table,
 )
+from pinxit.train.resume_policy import written
 
 STYLE = "h1 { margin-bottom: 0 }"
 
@@ -55,6 +56,12 @@ def _warning(finding: Mapping[str, Any]) -> str:
     return f"{finding['text']}. {advice[0].upper()}{advice[1:]}." if advice else finding["text"]
 
 
+def _changes(changes: Sequence[Mapping[str, Any]]) -> Html:
+    """Returns a table of the changes to the settings."""
+    rows = [[str(c["step"]), c["setting"], written(c["old"]), written(c["new"])] for c in changes]
+    return table(("from step", "setting", "old", "new"), rows)
+
+
 def write_run_report(
     path: Path,
     *,
@@ -72,6 +79,8 @@ def write_run_report(
             parts += [heading(label), picture(path_of_picture.read_bytes(), label)]
     if warnings := results.get("warnings"):
         parts += [heading("Warnings"), bullets(map(_warning, warnings))]
+    if changes := results.get("changes"):
+        parts += [heading("Settings that changed during the run"), _changes(changes)]
     parts += _evaluation(results.get("evaluation", {}), results.get("ema"))
     if counts := (results.get("data") or {}).get("rows"):
         parts += [heading("Outcome of the rows"), _rows(counts)]
