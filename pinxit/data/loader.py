@@ -9,7 +9,7 @@ up to the batches that a single reader would get.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Protocol, runtime_checkable
 
 import grain
@@ -18,6 +18,9 @@ from jaxtyping import Int
 
 from pinxit.config import UsageError
 from pinxit.data.read_ahead import read_ahead
+
+PATIENCE = 3.0
+"""Seconds to wait for the thread that reads batches when they are no longer needed."""
 
 
 @runtime_checkable
@@ -79,6 +82,8 @@ class Loader:
         """The number of samples in a whole batch, over all parts."""
         order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
         self._order = order
+        self.interrupted: Callable[[], bool] = lambda: False
+        """A callback that returns True once waiting for a batch is to end."""
         self.wait_seconds = 0.0
         """Total time that consumers of `batches` have waited for data, in seconds."""
 
@@ -96,12 +101,20 @@ class Loader:
     def batches(
         self, start: int, stop: int, *, prefetch: int = 4
     ) -> Generator[dict[str, np.ndarray], None, None]:
-        """Yields batches `start` to `stop - 1`, which a thread reads up to `prefetch` ahead.
+        """Yields batches `start` to `stop - 1`, which a thread reads up to `prefetch` ahead, or
+        fewer if `interrupted` returns True while none is ready.
 
-        Closing the generator ends the thread.
+        Closing the generator ends the thread, unless it hangs.
         """
         batches = (self.batch(step) for step in range(start, stop))
-        return read_ahead(batches, ahead=prefetch, name="pinxit-loader", waited=self._waited)
+        return read_ahead(
+            batches,
+            ahead=prefetch,
+            name="pinxit-loader",
+            waited=self._waited,
+            interrupted=lambda: self.interrupted(),
+            patience=PATIENCE,
+        )
 
     def _waited(self, seconds: float) -> None:
         """Adds to the time spent waiting for data."""

@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pinxit.arrays import Example
+from pinxit.data.loader import Loader
+from pinxit.devices.processes import several
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.loop import Batches
 
@@ -68,3 +70,12 @@ class Feed(Protocol):
     def ended(self) -> str:
         """Returns why there are no more batches, or "" if the data have not ended early."""
         return ""
+
+
+def stop_waiting(loader: Loader, interrupted: Callable[[], bool]) -> None:
+    """Makes a loader end once `interrupted` returns True while no batch is ready.
+
+    Several processes cannot: the others have started the step that this one waits to take.
+    """
+    if not several():
+        loader.interrupted = interrupted

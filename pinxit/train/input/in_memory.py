@@ -36,7 +36,7 @@ from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, Split, dataset_fingerprint, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.encode_chunk import chunk_size
-from pinxit.train.input.feed import Feed
+from pinxit.train.input.feed import Feed, stop_waiting
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
@@ -90,6 +90,10 @@ class InMemoryFeed(Feed):
         count = self.config.evaluation.images
         examples = self._examples(count, "heldout")
         return [examples[row] for row in range(count)]
+
+    def watch(self, interrupted: Callable[[], bool]) -> None:
+        """Cancels waiting for a batch once `interrupted` returns True."""
+        stop_waiting(self.loader, interrupted)
 
     def position(self, step: int) -> int:
         """Returns the step, which determines the batches."""

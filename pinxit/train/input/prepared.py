@@ -29,7 +29,7 @@ from pinxit.devices.mesh import local_rows
 from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
-from pinxit.train.input.feed import Feed
+from pinxit.train.input.feed import Feed, stop_waiting
 from pinxit.train.settings import TrainConfig
 
 LEAST_HELD_OUT = 10
@@ -77,6 +77,10 @@ class PreparedFeed(Feed):
     def held_out(self) -> list[Example]:
         """Returns the held-out rows, without those in damaged shards."""
         return held_out(self.rows, self.reserved, self.display.say)
+
+    def watch(self, interrupted: Callable[[], bool]) -> None:
+        """Cancels waiting for a batch once `interrupted` returns True."""
+        stop_waiting(self.loader, interrupted)
 
     def position(self, step: int) -> dict[str, Any]:
         """Returns the step, the dataset's fingerprint, and how many rows were held out."""
