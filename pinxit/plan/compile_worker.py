@@ -117,6 +117,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "mesh": dict(program.parts.mesh.shape),
         "dtype": program.parts.model.dtype,
         "bytes_by_part": program.bytes_by_part(),
+        "unread_bytes": program.unread_bytes(traced),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
         "flops": operations("none"),
         "flops_run": flops.count(traced.jaxpr) if countable else operations(config.model.remat),

@@ -42,20 +42,23 @@ class Memory:
 
 
 def memory_of(compiled: Compiled, target: Target) -> Memory:
-    """Splits the compiler's peak by part; if it refused the program, the need it reported."""
+    """Splits the peak by part: the compiler's own, or the need of a program that it refused.
+
+    The compiler knows its program alone. Arrays that the program does not read, such as encoders
+    beside the step, occupy the device all the same and are added.
+    """
     result = compiled.result
     parts = {name: int(size) for name, size in result["bytes_by_part"].items()}
+    unread = int(result["unread_bytes"])
     limit = int(result.get("available") or target.chip.memory)
     if compiled.compiles:
-        peak = int(result["memory"]["peak"])
-        # weights that the step does not use (a projection) are not among its arguments
-        unread = sum(parts.values()) - int(result["memory"]["arguments"])
-        parts["encoders"] -= min(max(0, unread), parts["encoders"])
+        peak = int(result["memory"]["peak"]) + unread
     else:
-        peak = max(int(result["needed"]), limit + 1)
+        peak = max(int(result["needed"]), limit + 1) + unread
     parts["gradients, activations, temporaries"] = max(0, peak - sum(parts.values()))
     if stream := result.get("stream"):
-        beside = int(stream["memory"]["peak"] if stream["fits"] else stream["needed"])
+        needed = int(stream["memory"]["peak"] if stream["fits"] else stream["needed"])
+        beside = max(0, needed - int(stream["weights"]))  # which are among the encoders
         parts["autoencoder of the stream"] = beside
         peak += beside
     fits = compiled.compiles and peak <= limit

@@ -11,11 +11,20 @@ from pinxit.files import whole
 from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
 
-COLOURS = ("#33658a", "#4f8fb8", "#86bbd8", "#758e4f", "#b5c99a", "#f6ae2d")
-"""Colours of the parts, from the bottom up."""
+COLOURS = {
+    "parameters": "#33658a",
+    "optimiser": "#4f8fb8",
+    "ema": "#86bbd8",
+    "encoders": "#758e4f",
+    "encoders beside the step": "#94b06b",
+    "autoencoder of the stream": "#d0dfb5",
+    "inputs": "#b5c99a",
+    "gradients, activations, temporaries": "#f6ae2d",
+}
+"""Colours of the parts."""
 LINES = {"none": "#d1495b", "dots": "#7b2cbf", "full": "#222222", "offload": "#118ab2"}
 """Line colours of the rematerialisation policies."""
-TITLES = {"ema": "averages (EMA)", "inputs": "batch"}
+TITLES = {"ema": "averages (EMA)", "inputs": "batches"}
 
 
 def draw(plan: Plan, path: Path) -> Path:
@@ -80,10 +89,10 @@ def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> N
     names = list(sizes[batches[0]])
     bottom = 0.0
     if len(batches) == 1:
-        for name, colour in zip(names, COLOURS, strict=True):
+        for name in names:
             height = sizes[batches[0]][name] / GIB
             label, width = TITLES.get(name, name), batches[0] * 0.4
-            axes.bar(batches, [height], width, bottom, color=colour, label=label)
+            axes.bar(batches, [height], width, bottom, color=COLOURS[name], label=label)
             bottom += height
         return
     dense = _between(batches)
@@ -92,7 +101,8 @@ def _stack(axes: Any, batches: list[int], sizes: dict[int, dict[str, int]]) -> N
         for name in names
     ]
     labels = [TITLES.get(name, name) for name in names]
-    axes.stackplot(dense, *layers, labels=labels, colors=COLOURS, alpha=0.9, linewidth=0)
+    colours = [COLOURS[name] for name in names]
+    axes.stackplot(dense, *layers, labels=labels, colors=colours, alpha=0.9, linewidth=0)
 
 
 def _between(batches: list[int]) -> np.ndarray:

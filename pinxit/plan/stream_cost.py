@@ -17,7 +17,7 @@ import numpy as np
 from pinxit.arrays import to_pixels
 from pinxit.devices.mesh import batch_sharding, replicated
 from pinxit.plan import flops
-from pinxit.train.abstract_program import AbstractProgram
+from pinxit.train.abstract_program import AbstractProgram, device_bytes
 from pinxit.train.build import encoder_dtype
 from pinxit.train.input.streamed import encode_chunk
 
@@ -31,6 +31,8 @@ class StreamEncoding:
     """Number of images in a chunk, over all devices."""
     flops: float
     """Operations for a chunk."""
+    weights: int
+    """Bytes of the autoencoder's weights on each device."""
     dtype: str
     """The dtype that the autoencoder computes in."""
     transferred: int
@@ -44,6 +46,7 @@ class StreamEncoding:
             "chunks_per_step": batch_size / self.images,
             "flops": self.flops,
             "flops_run": self.flops,
+            "weights": self.weights,
             "dtype": self.dtype,
             "transferred": self.transferred,
         }
@@ -70,6 +73,7 @@ def stream_encoding(program: AbstractProgram) -> StreamEncoding:
         lowered=traced.lower(),
         images=images,
         flops=flops.count(traced.jaxpr),
+        weights=device_bytes(params),
         dtype=encoder_dtype(config, mesh),
         transferred=int(np.prod(shape[1:]) + 2 * latents),
     )

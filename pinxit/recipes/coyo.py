@@ -111,7 +111,7 @@ def coyo_512() -> TrainConfig:
     release. The times of training and of sampling are shifted towards the noise by 2, the square
     root of the ratio of the token numbers, which is 4 (Esser et al. 2024, arXiv:2403.03206).
     Hardware: a TPU v3-8, of which the run uses 7.0 of the 15.5 GiB of each core. Planned: 4.2 s per
-    step, 61 images per second, 58 hours of steps. Published runs took 0.84 to 1.16 times as long as
+    step, 61 images per second, 58 hours of steps. Published runs took 0.83 to 1.06 times as long as
     such plans predict. No figure of this recipe has been measured. To plan again: ``pinxit plan
     --recipe coyo_512 --target tpu-v3-8``.
     """

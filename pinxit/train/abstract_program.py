@@ -4,6 +4,10 @@
 and the shapes and shardings of its arguments. The devices may be present or only described
 (`jax.experimental.topologies`), so ``program.lower().compile()`` can compile for hardware that is
 absent. Encoders are shapes too.
+
+A device also holds what its program does not read: encoders that run beside the step, copies of
+weights that the step reads with another sharding, and the next batches. `bytes_by_part` counts
+everything, and `unread_bytes` what must be added to the program's own memory.
 """
 
 from __future__ import annotations
@@ -16,12 +20,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from pinxit.data.image_column import image_column
-from pinxit.devices.mesh import batch_sharding, frozen_shardings, state_shardings
+from pinxit.devices.mesh import (
+    batch_sharding,
+    frozen_shardings,
+    state_shardings,
+    weight_sharding,
+)
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
+from pinxit.encoders.weights import Sharding
 from pinxit.train import build
 from pinxit.train.build import (
     Parts,
@@ -31,6 +42,7 @@ from pinxit.train.build import (
     encoder_dtype,
     text_columns_for,
 )
+from pinxit.train.loop import IN_FLIGHT
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step import StepFn
@@ -64,15 +76,68 @@ class AbstractProgram:
         return self.trace().lower()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Returns the size of the step's arguments on each device, in bytes."""
+        """Returns the size of the arrays that one device holds during training, in bytes.
+
+        It is the device that holds the most. Activations and gradients are not included.
+        """
         moments = self.state.opt_state
         return {
             "parameters": device_bytes(self.state.params),
             "optimiser": device_bytes(moments),
             "ema": device_bytes(self.state.ema),
             "encoders": device_bytes(self.frozen),
-            "inputs": device_bytes(self.columns),
+            "encoders beside the step": self.idle_encoder_bytes(),
+            "inputs": (1 + IN_FLIGHT) * device_bytes(self.columns),
         }
+
+    def unread_bytes(self, traced: jax.stages.Traced) -> int:
+        """Returns the bytes of `bytes_by_part` that are no arguments of the compiled step.
+
+        JAX removes arguments that the traced step does not read, but their arrays stay.
+        """
+        arguments = jax.tree.leaves((self.state, self.frozen, self.columns))
+        outputs = [True] * len(traced.jaxpr.out_avals)
+        _, is_read = dce_jaxpr(traced.jaxpr.jaxpr, outputs)
+        pairs = zip(arguments, is_read, strict=True)
+        dropped = [argument for argument, read in pairs if not read]
+        waiting = IN_FLIGHT * device_bytes(self.columns)
+        return device_bytes(dropped) + waiting + self.idle_encoder_bytes()
+
+    def idle_encoder_bytes(self) -> int:
+        """Returns the bytes of encoders on the first device that are not in `frozen`.
+
+        A run keeps each encoder where it was loaded, for samples and the validation loss: text
+        encoders sharded over the devices of a process, the autoencoder on the first device. The
+        step's arguments are the same memory where they have the same sharding, and copies elsewhere
+        and on several processes.
+        """
+        mesh = self.parts.mesh
+        several = len({device.process_index for device in mesh.devices.flat}) > 1
+        sharding = weight_sharding(mesh)
+        total = 0
+        for i, part in enumerate(self.text.parts):
+            in_step = self.frozen["text"].get(str(i))
+            total += _idle_bytes(part.params, in_step, sharding, always=several)
+        return total + _idle_bytes(
+            self.parts.autoencoder.params, self.frozen.get("vae"), None, always=several
+        )
+
+
+def _idle_bytes(params: Any, in_step: Any, sharding: Sharding | None, *, always: bool) -> int:
+    """Returns the bytes of loaded weights on the first device without those that the step shares.
+
+    `in_step` has the shapes that the step reads, or is None. With `always`, they are copies.
+    """
+    total = 0
+    copies = jax.tree.leaves(in_step) if in_step is not None else None
+    for i, leaf in enumerate(jax.tree.leaves(params)):
+        shape = tuple(leaf.shape)
+        local = shape if sharding is None else sharding("", shape).shard_shape(shape)
+        shares = copies is not None and not always
+        if shares and copies is not None:
+            shares = copies[i].sharding.shard_shape(shape) == local
+        total += 0 if shares else math.prod(local) * np.dtype(leaf.dtype).itemsize
+    return total
 
 
 def device_bytes(tree: Any) -> int:

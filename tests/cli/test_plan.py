@@ -36,8 +36,10 @@ def invented(config: TrainConfig, target: str, **_: Any) -> Compiled:
             "optimiser": 600 << 20,
             "ema": 600 << 20,
             "encoders": 100 << 20,
+            "encoders beside the step": 50 << 20,
             "inputs": batch << 12,
         },
+        "unread_bytes": 0,
     }
     if peak > 15.48 * GIB:
         result |= {"fits": False, "needed": peak, "available": int(15.48 * GIB)}

@@ -22,7 +22,7 @@ def compiler(fixed: float, each: float, *, refuses: float | None, calls: list[in
     def compile_one(config: TrainConfig) -> Compiled:
         calls.append(config.batch_size)
         needed = int((fixed + each * config.batch_size) * GIB)
-        result: dict[str, Any] = {"bytes_by_part": PARTS}
+        result: dict[str, Any] = {"bytes_by_part": PARTS, "unread_bytes": 0}
         if refuses is not None and needed > refuses * GIB:
             result |= {"fits": False, "needed": needed, "available": int(refuses * GIB)}
         else:

@@ -54,7 +54,9 @@ def test_it_lowers_to_the_program_of_the_run(tmp_path: Path, remat: str):
     sizes = program.bytes_by_part()
     assert sizes["parameters"] == sum(x.nbytes for x in jax.tree.leaves(state.params))
     assert sizes["encoders"] == sum(np.asarray(x).nbytes for x in jax.tree.leaves(frozen))
-    assert sizes["inputs"] == sum(x.nbytes for x in raw.values())
+    idle = [] if config.encode_in_step else jax.tree.leaves(parts.autoencoder.params)
+    assert sizes["encoders beside the step"] == sum(x.nbytes for x in idle)
+    assert sizes["inputs"] == 3 * sum(x.nbytes for x in raw.values())
 
 
 def test_real_encoders_need_no_weights(tmp_path: Path):
