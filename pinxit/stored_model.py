@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
+from pinxit.encoders.fingerprint import SCALING
 from pinxit.encoders.weights import flatten, unflatten
 from pinxit.files import whole_set, write_json
 
@@ -193,8 +194,13 @@ def check_encoders(stored: Mapping[str, str], loaded: Mapping[str, str], *, wher
     """Raises if an encoder's weights are not those that the model was trained with.
 
     `stored` and `loaded` are fingerprints by encoder, and `where` names the model in the message.
+    Older models lack some of them, which are then not compared.
     """
     for name, expected in stored.items():
+        if name == SCALING and loaded.get(name, expected) != expected:
+            problem = f"not the scaling of latents that {where} was trained with"
+            valid = f"{expected} (scaling_factor and shift_factor in the autoencoder's config.json)"
+            raise UsageError("vae", loaded[name], problem=problem, valid=valid)
         if name in loaded and loaded[name] != expected:
             raise UsageError(
                 name,

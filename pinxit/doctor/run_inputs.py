@@ -11,6 +11,7 @@ from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 from pinxit.doctor.run_facts import RunFacts
+from pinxit.encoders.fingerprint import SCALING
 from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.settings import TrainConfig
 
@@ -60,6 +61,11 @@ def check_run_encoders(facts: RunFacts, config: TrainConfig) -> Iterator[Line]:
 
 def _compared(expected: dict[str, str], current: dict[str, str], names: list[str]) -> Line:
     changed = [name for name, value in expected.items() if value and current.get(name) != value]
+    if changed == [SCALING]:
+        message = f"the autoencoder has {current.get(SCALING)}, but the run was trained with "
+        message += expected[SCALING]
+        advice = "restore scaling_factor and shift_factor in the autoencoder's config.json"
+        return problem("encoders", message, advice)
     if changed:
         message = f"{changed[0]} does not have the weights that the run was trained with"
         advice = "a model only works with the encoders it was trained with: restore the "

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Autoencoder, LatentStats
 from pinxit.encoders import vae, weights
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.tiling import map_tiles
 from pinxit.encoders.vae import AutoencoderKLConfig
 from pinxit.encoders.weights import Tree
@@ -148,7 +149,8 @@ def downsample_of(source: str | Path) -> int:
         return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
     root, subfolder = _find(home)
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
-    return AutoencoderKLConfig.from_json(config).downsample
+    with naming(root, subfolder=subfolder):
+        return AutoencoderKLConfig.from_json(config).downsample
 
 
 def _find(source: str | Path) -> tuple[Path, str]:

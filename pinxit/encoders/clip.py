@@ -30,6 +30,7 @@ from pinxit.encoders.clip_config import (
     ClipVisionConfig,
     TowerConfig,
 )
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.weights import Sharding, Tree
 
 WEIGHTS = "model.safetensors"
@@ -180,7 +181,8 @@ def load_clip(
     `only` is "text" or "vision" for one tower, or None for all towers of the file.
     """
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    config = ClipConfig.from_json(value)
+    with naming(source, subfolder=subfolder):
+        config = ClipConfig.from_json(value)
     if only is not None:
         if only not in TOWERS or getattr(config, only) is None:
             towers = [name for name in TOWERS if getattr(config, name) is not None]

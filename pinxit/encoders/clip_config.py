@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pinxit.config import UsageError
+from pinxit.encoders.config_fields import finite_positive, known_fields, object_in
 
 TOWERS = ("text", "vision")
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -29,6 +31,7 @@ class TowerConfig:
         for name, value in asdict(self).items():
             if isinstance(value, int) and value < 1 and not name.endswith("_token_id"):
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        finite_positive("layer_norm_eps", self.layer_norm_eps)
         if self.hidden_size % self.num_attention_heads:
             raise UsageError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
@@ -40,8 +43,7 @@ class TowerConfig:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]):
         """Reads one tower's part of config.json; absent fields have Hugging Face's defaults."""
-        fields = cls.__dataclass_fields__
-        return cls(**{name: value[name] for name in fields if value.get(name) is not None})
+        return cls(**known_fields(cls, value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,12 @@ class ClipTextConfig(TowerConfig):
     bos_token_id: int = 49406
     eos_token_id: int = 49407
     pad_token_id: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("bos_token_id", "eos_token_id"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,11 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if self.text is None and self.vision is None:
             raise UsageError("a CLIP config needs a text tower, a vision tower, or both")
+        if self.projection_dim is not None and self.projection_dim < 1:
+            raise UsageError(f"projection_dim is {self.projection_dim}; it must be at least 1")
+        if not math.isfinite(self.logit_scale_init_value):
+            value = self.logit_scale_init_value
+            raise UsageError(f"logit_scale_init_value is {value}; it must be finite")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClipConfig:
@@ -99,7 +112,9 @@ class ClipConfig:
         If a CLIPModel's config describes only one tower, the result has only that tower.
         """
         kind = value.get("model_type", "clip")
-        projection = {"projection_dim": value.get("projection_dim", 512)}
+        numbers = {n: value.get(n) for n in ("projection_dim", "logit_scale_init_value")}
+        common = {"projection_dim": value.get("projection_dim", 512)} | known_fields(cls, numbers)
+        projection = {"projection_dim": common["projection_dim"]}
         if kind == "clip_text_model":
             return cls(text=ClipTextConfig.from_json(value), **projection)
         if kind == "clip_vision_model":
@@ -108,15 +123,17 @@ class ClipConfig:
             raise UsageError(
                 f"model_type is {kind!r}; known: clip, clip_text_model, clip_vision_model"
             )
-        towers = {x: value.get(f"{x}_config_dict") or value.get(f"{x}_config") for x in TOWERS}
+        towers = {
+            name: object_in(value, f"{name}_config_dict") or object_in(value, f"{name}_config")
+            for name in TOWERS
+        }
         if all(tower is None for tower in towers.values()):
             towers = {x: {} for x in TOWERS}
         text, vision = towers["text"], towers["vision"]
         return cls(
             text=None if text is None else ClipTextConfig.from_json(text),
             vision=None if vision is None else ClipVisionConfig.from_json(vision),
-            logit_scale_init_value=value.get("logit_scale_init_value", 2.6592),
-            **projection,
+            **common,
         )
 
     def to_json(self) -> dict[str, Any]:

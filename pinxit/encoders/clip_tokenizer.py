@@ -47,11 +47,10 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
                 f"{directory}: {name} is {settings[name]!r}; CLIP requires {expected!r}"
             )
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        vocab = weights.read_config(directory / "vocab.json")
+        vocab = _read_vocabulary(directory / "vocab.json")
         tokenizer = _tokenizer(vocab, _read_merges(directory / "merges.txt", vocab))
     elif (directory / "tokenizer.json").is_file():
-        weights.read_config(directory / "tokenizer.json")
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        tokenizer = read_tokenizer_json(directory / "tokenizer.json")
         tokenizer.no_truncation()
     else:
         raise UsageError(f"{directory} has neither vocab.json with merges.txt nor tokenizer.json")
@@ -59,7 +58,7 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
     unknown = [name for name in (BOS, EOS, pad) if tokenizer.token_to_id(name) is None]
     if unknown:
         raise UsageError(f"{directory}: the vocabulary lacks {unknown}")
-    longest = int(min(settings.get("model_max_length", 77), 2**31))
+    longest = _longest(directory, settings.get("model_max_length"))
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
     return tokenizer, longest
 
@@ -133,13 +132,51 @@ def _settings(directory: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (directory / name).is_file():
             settings |= weights.read_config(directory / name)
-    tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
-    contents = {n: v["content"] if isinstance(v, dict) else v for n, v in tokens.items()}
-    return settings | contents
+    for name in ("bos_token", "eos_token", "pad_token"):
+        value = settings.pop(name, None)
+        content = value.get("content") if isinstance(value, dict) else value
+        if value is not None:  # null means that the tokenizer has no such token
+            if not isinstance(content, str):
+                raise UsageError(f"{directory}: {name} is {value!r}; it must be text")
+            settings[name] = content
+    return settings
+
+
+def _longest(directory: Path, value: Any) -> int:
+    """Returns the longest row that a tokenizer's ``model_max_length`` allows; by default 77."""
+    length = 77 if value is None else value
+    if not isinstance(length, int | float) or isinstance(length, bool) or not length >= 2:
+        raise UsageError(f"{directory}: model_max_length is {value!r}; it must be 2 or more")
+    return int(min(length, 2**31))
+
+
+def read_tokenizer_json(path: Path) -> Tokenizer:
+    """Reads a ``tokenizer.json``. Raises `UsageError` if it is not one."""
+    weights.read_config(path)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions for every fault of the file
+        raise UsageError(f"{path} is not a tokenizer: {error}") from error
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """Reads the ids of the tokens, which must be whole numbers, each used once."""
+    vocab = weights.read_config(path)
+    for token, number in vocab.items():
+        if type(number) is not int or number < 0:
+            raise UsageError(f"{path}: the id of {token!r} is {number!r}; it must be at least 0")
+    if len(set(vocab.values())) != len(vocab):
+        seen: dict[int, str] = {}
+        a, b = next((seen[n], t) for t, n in vocab.items() if seen.setdefault(n, t) != t)
+        raise UsageError(f"{path}: {a!r} and {b!r} have the same id {vocab[b]}")
+    return vocab
 
 
 def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8: {error}") from error
     merges = []
     for number, line in enumerate(lines, start=1):
         if not line or (number == 1 and line.startswith("#version")):

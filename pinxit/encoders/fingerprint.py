@@ -4,6 +4,10 @@ A model works only with the encoders it was trained with, and the name of a dire
 whether its contents have changed. A fingerprint is the SHA-256 of every tensor's name, shape and
 about `SAMPLES` of its values, evenly spaced and rounded to bfloat16. So it is the same for weights
 in float32 and in bfloat16, and takes little time for networks of any size.
+
+The scale and shift of an autoencoder's latents are in its config, not in its weights, but a model
+depends on them just as much. They are recorded beside the fingerprint, under `SCALING`. Runs,
+releases and prepared datasets of older versions do not have that entry, and are accepted without.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import numpy as np
 from pinxit.arrays import Autoencoder, TextEncoder
 
 SAMPLES = 1024
+SCALING = "vae_scaling"
+"""The key of the autoencoder's scale and shift among the fingerprints."""
 
 
 def fingerprint(params: Any) -> str:
@@ -39,7 +45,16 @@ def encoder_fingerprints(text_encoder: TextEncoder, autoencoder: Autoencoder) ->
     return {
         "text_encoder": fingerprint(text_encoder.params),
         "vae": fingerprint(autoencoder.params),
+        SCALING: scaling_of(autoencoder),
     }
+
+
+def scaling_of(autoencoder: Autoencoder) -> str:
+    """Returns the scale and shift of an autoencoder's latents as text, or "" without weights."""
+    if not jax.tree.leaves(autoencoder.params):
+        return ""
+    stats = autoencoder.stats
+    return f"scale {float(stats.scale)!r}, shift {float(stats.shift)!r}"
 
 
 def fingerprint_of_outputs(params: Any) -> str:

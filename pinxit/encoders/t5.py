@@ -34,6 +34,7 @@ from jaxtyping import Array, Bool, Float, Int
 from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
+from pinxit.encoders.config_fields import finite_positive, known_fields, naming
 from pinxit.encoders.weights import Sharding, Tree
 
 WEIGHTS = "model.safetensors"
@@ -69,6 +70,7 @@ class T5Config:
         for name, value in asdict(self).items():
             if isinstance(value, int) and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        finite_positive("layer_norm_epsilon", self.layer_norm_epsilon)
         if self.feed_forward_proj not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UsageError(f"feed_forward_proj is {self.feed_forward_proj!r}; known: {known}")
@@ -95,8 +97,7 @@ class T5Config:
         if kind != "t5":
             why = "; umt5 differs: each block has its own position bias" if kind == "umt5" else ""
             raise UsageError(f"model_type is {kind!r}; known: t5{why}")
-        fields = cls.__dataclass_fields__
-        return cls(**{name: value[name] for name in fields if value.get(name) is not None})
+        return cls(**known_fields(cls, value))
 
     def to_json(self) -> dict[str, Any]:
         """Returns Hugging Face's config.json for a T5EncoderModel."""
@@ -211,7 +212,8 @@ def load_t5(
     """
     refuse_float16(dtype)
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    config = T5Config.from_json(value)
+    with naming(source, subfolder=subfolder):
+        config = T5Config.from_json(value)
     if EMBEDDING not in tensors and COPY in tensors:
         tensors[EMBEDDING] = tensors.pop(COPY)
 

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from pinxit.arrays import ArrayLike, Conditioning
 from pinxit.encoders import t5, t5_tokenizer, weights
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
 from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
@@ -94,7 +95,8 @@ def _load_t5(
 ) -> T5TextEncoder:
     """Loads the encoder; its rows have `max_tokens` entries, by default 77."""
     tokenizer = t5_tokenizer.load_t5_tokenizer(stored.tokenizer)
-    config = T5Config.from_json(stored.config)
+    with naming(stored.source, subfolder=stored.folder):
+        config = T5Config.from_json(stored.config)
     length = T5_MAX_TOKENS if max_tokens is None else max_tokens
     # Make the encoder before reading gigabytes of weights, since that checks the settings.
     encoder = T5TextEncoder(tokenizer, config, params={}, max_tokens=length, clean=clean)

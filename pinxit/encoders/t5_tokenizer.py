@@ -27,6 +27,7 @@ from tokenizers.models import Unigram
 
 from pinxit.config import UsageError
 from pinxit.encoders import weights
+from pinxit.encoders.clip_tokenizer import read_tokenizer_json
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPACE = "\u2581"
@@ -70,7 +71,9 @@ def load_t5_tokenizer(directory: Path) -> Tokenizer:
     elif (directory / "spiece.model").is_file():
         settings = directory / "tokenizer_config.json"
         value = weights.read_config(settings) if settings.is_file() else {}
-        extra_ids = int(value.get("extra_ids", EXTRA_IDS))
+        extra_ids = value.get("extra_ids", EXTRA_IDS)
+        if type(extra_ids) is not int or extra_ids < 0:
+            raise UsageError(f"{settings}: extra_ids is {extra_ids!r}; it must be at least 0")
         tokenizer = _from_model(directory / "spiece.model", extra_ids=extra_ids)
     else:
         raise UsageError(f"{directory} has neither tokenizer.json nor spiece.model")
@@ -102,7 +105,7 @@ def _from_json(path: Path) -> Tokenizer:
     kind = model.get("type", "Unigram") if isinstance(model, dict) else None
     if kind != "Unigram":
         raise UsageError(f"{path}: the model's type is {kind!r}; T5 requires 'Unigram'")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = read_tokenizer_json(path)
     _check_vocabulary(path, tokenizer)
     eos = tokenizer.token_to_id(EOS)
     if tokenizer.encode("").ids != [eos]:

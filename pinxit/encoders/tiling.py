@@ -4,7 +4,9 @@ A convolutional network needs memory in proportion to its grid. If a large grid 
 one size, one compiled program processes them one by one, and needs memory for one tile and the
 result. Tiles are spread evenly and share at least `overlap` cells with their neighbours. Along each
 axis a tile's weight rises linearly from 0 to 1 over the middle half of the cells that it shares. In
-the outer quarter the weight is 0, since the tile's border distorts its result there. At every point
+the outer quarter the weight is 0, since the tile's border distorts its result there. Where three
+tiles meet, as they do if they share more than a third of their cells, the weights are divided by
+their sum. At every point
 
     sum_i weight_i = 1,    result = sum_i weight_i * network(tile_i).
 
@@ -95,4 +97,10 @@ def tile_weights(starts: list[int], tile: int, *, points: int) -> Float[np.ndarr
         ramp = np.clip(ramp, 0, 1).astype(np.float32)
         weights[i + 1, :shared] *= ramp
         weights[i, tile * points - shared :] *= 1 - ramp
+    spans = [slice(start * points, (start + tile) * points) for start in starts]
+    total = np.zeros(spans[-1].stop, np.float32)  # exactly 1 where only two tiles meet
+    for span, weight in zip(spans, weights, strict=True):
+        total[span] += weight
+    for span, weight in zip(spans, weights, strict=True):
+        weight /= total[span]
     return weights

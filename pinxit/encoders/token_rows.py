@@ -55,3 +55,7 @@ def check_fit(tokenizer: Tokenizer, vocab_size: int, *, max_tokens: int, longest
     size = tokenizer.get_vocab_size()
     if size > vocab_size:
         raise UsageError(f"the tokenizer has {size} tokens, but the text tower only {vocab_size}")
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocab_size:
+        problem = f"the tokenizer has the id {largest}, but the text tower's ids end at"
+        raise UsageError(f"{problem} {vocab_size - 1}")

@@ -10,6 +10,7 @@ are computed in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float
 from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
+from pinxit.encoders.config_fields import finite_positive, known_fields, naming
 from pinxit.encoders.weights import Sharding, Tree
 from pinxit.encoders.winograd import conv3x3
 
@@ -67,6 +69,9 @@ class AutoencoderKLConfig:
                 f"block_out_channels has {bad}; each width must be a multiple of "
                 f"norm_num_groups = {self.norm_num_groups}"
             )
+        finite_positive("scaling_factor", self.scaling_factor)
+        if not math.isfinite(self.shift_factor):
+            raise UsageError(f"shift_factor is {self.shift_factor}; it must be finite")
 
     @property
     def downsample(self) -> int:
@@ -80,7 +85,7 @@ class AutoencoderKLConfig:
         if kind != "AutoencoderKL":
             raise UsageError(f"config.json describes a {kind!r}; known: AutoencoderKL")
         widths = value.get("block_out_channels", (64,))
-        if not (isinstance(widths, list | tuple) and all(isinstance(w, int) for w in widths)):
+        if not isinstance(widths, list | tuple) or any(type(w) is not int for w in widths):
             raise UsageError(f"block_out_channels is {widths!r}; give one width per level")
         levels = len(widths)
         fixed = {
@@ -95,13 +100,13 @@ class AutoencoderKLConfig:
         for name in ("latents_mean", "latents_std"):
             if value.get(name) is not None:
                 raise UsageError(f"{name} is set; only a scalar scale and shift are supported")
-        fields = cls.__dataclass_fields__
-        known = {name: value[name] for name in fields if value.get(name) is not None}
-        if isinstance(known.get("sample_size"), list | tuple):
-            known["sample_size"] = known["sample_size"][0]
-        for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels"):
-            if not isinstance(known.get(name, 1), int):
-                raise UsageError(f"{name} is {known[name]!r}; it must be a whole number")
+        side = value.get("sample_size")
+        if isinstance(side, list | tuple) and side:
+            value = {**value, "sample_size": side[0]}
+        known = known_fields(cls, value)
+        for name in ("in_channels", "out_channels"):
+            if known.get(name, 3) != 3:
+                raise UsageError(f"{name} is {known[name]}; it must be 3, because images are RGB")
         return cls(**known | {"block_out_channels": tuple(widths)})
 
     def to_json(self) -> dict[str, Any]:
@@ -190,7 +195,8 @@ def load_vae(
 ) -> tuple[Tree, AutoencoderKLConfig]:
     """Reads parameters (as `dtype`) and config from a diffusers directory or a Hub repository."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    config = AutoencoderKLConfig.from_json(value)
+    with naming(source, subfolder=subfolder):
+        config = AutoencoderKLConfig.from_json(value)
     tensors = {_modern(name): tensor for name, tensor in tensors.items()}
     params = weights.from_tensors(
         tensors, vae_shapes(config), source=source, dtype=dtype, sharding=sharding

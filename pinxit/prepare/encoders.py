@@ -69,7 +69,7 @@ class LoadedEncoders:
 
     def identity(self) -> dict[str, Any]:
         """Returns the names, fingerprints and text settings that identify these encoders."""
-        from pinxit.encoders.fingerprint import fingerprint
+        from pinxit.encoders.fingerprint import fingerprint, scaling_of
 
         text = None
         if self.text is not None:
@@ -81,8 +81,12 @@ class LoadedEncoders:
                 max_tokens=part.max_tokens,
                 cleaning=self.settings.cleaning,
             )
-        vae = fingerprint(self.autoencoder.params)
-        return encoder_identity(vae=self.settings.vae, vae_fingerprint=vae, text=text)
+        return encoder_identity(
+            vae=self.settings.vae,
+            vae_fingerprint=fingerprint(self.autoencoder.params),
+            scaling=scaling_of(self.autoencoder),
+            text=text,
+        )
 
     def ready(self) -> Encoders:
         """Returns the functions that the stage calls, which use all devices of this process."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError, differences, plain, read_json
+from pinxit.data.prepared.encoder_identity import without_scaling
 from pinxit.data.prepared.manifest import FORMAT, STAGES, Manifest, Stage, Unfinished
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
@@ -66,6 +67,8 @@ class Ledger:
         """
         current = plain({"format": FORMAT, **identity})
         before = self.identity()
+        if before is not None and before == without_scaling(before):
+            current = without_scaling(current)  # an older version began this folder
         if before is not None and before != current:
             changed = differences(before, current)
             raise UsageError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pinxit.config import UsageError, plain
+from pinxit.data.prepared.encoder_identity import without_scaling
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
 
@@ -94,14 +95,16 @@ class Manifest:
         """Returns a hash of all training data, which is equal for equal data.
 
         Retries and different failures on the web do not change it, because it excludes the outcomes
-        (their details differ from run to run).
+        (their details differ from run to run). The autoencoder's scale and shift show in the
+        latents themselves, so a dataset that is prepared again keeps its hash of older versions.
         """
         content = {
             folder: [info and info.sha256 for info in infos]
             for folder, infos in self.files.items()
             if folder != "outcomes"
         }
-        text = json.dumps([plain(self.identity), self.units, content], sort_keys=True)
+        identity = without_scaling(plain(self.identity))
+        text = json.dumps([identity, self.units, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def summary(self) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from pinxit.config import UsageError
 from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.image_column import IMAGES, LATENTS, image_column, text_in
 from pinxit.data.loader import Loader
-from pinxit.data.prepared.encoder_identity import ENCODERS
+from pinxit.data.prepared.encoder_identity import ENCODERS, SCALING_OF_LATENTS
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
 from pinxit.devices.mesh import local_rows
+from pinxit.encoders.fingerprint import SCALING
 from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
@@ -152,7 +153,24 @@ def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: P
             problem=f"not the autoencoder that {root} was prepared with ({vae.get('name')})",
             valid="the same autoencoder, or prepare the latents again into another folder",
         )
+    check_scaling(config, parts, vae.get(SCALING_OF_LATENTS), root)
     check_images(config, parts, manifest, root)
+
+
+def check_scaling(config: TrainConfig, parts: Parts, stored: str | None, root: Path) -> None:
+    """Raises if the latents in `root` have another scale or shift than the run's autoencoder.
+
+    `stored` is None for datasets of older versions, which do not record it.
+    """
+    current = parts.encoders.get(SCALING)
+    if None not in (stored, current) and stored != current:
+        raise UsageError(
+            "vae",
+            config.vae,
+            problem=f"an autoencoder with {current}, but the latents in {root} have {stored}",
+            valid="the scaling_factor and shift_factor that the latents were made with, or "
+            "prepare them again into another folder",
+        )
 
 
 def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Path) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from toys import assert_trees_equal
 
 from pinxit.cli.prepare import prepare_command
+from pinxit.config import UsageError
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build
 from pinxit.train.display import Display
@@ -204,3 +205,14 @@ def test_a_dataset_whose_images_were_deleted_is_trained_on(
     assert result.status == "finished", said
     assert "only 0 held-out rows are left, so there is no validation loss" in said
     assert not result.results.get("validation")
+
+
+def test_latents_of_another_scale_are_refused(config: TrainConfig, bundle: Path, tmp_path: Path):
+    """The weights are the same: only scaling_factor in the autoencoder's config.json differs."""
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    about = json.loads((copy / "vae" / "config.json").read_text())
+    (copy / "vae" / "config.json").write_text(json.dumps(about | {"scaling_factor": 0.5}))
+    with pytest.raises(UsageError) as error:
+        train(dataclasses.replace(config, vae=str(copy)))
+    assert "is an autoencoder with scale 0.5, shift 0.0, but the latents in" in str(error.value)
+    assert "have scale 0.18215, shift 0.0" in str(error.value)

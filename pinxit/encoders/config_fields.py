@@ -1,0 +1,55 @@
+"""Reads the fields of an encoder's config.json: each of the right type and in the right range.
+
+A wrong field is one line when the encoder is loaded, before any weights are read: the file, the
+field, its value and what it must be. Otherwise it would surface as an exception deep in a network,
+or as latents of the wrong scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pinxit.config import UsageError, hints, misfit, typed
+
+
+def known_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the dataclass `cls` that a config.json sets, in their types.
+
+    Absent and null fields are left out, and so are those that the class does not have. Raises
+    `UsageError` for a value of another type.
+    """
+    kinds = hints(cls)
+    fields = {name: value[name] for name in kinds if value.get(name) is not None}
+    for name, entry in fields.items():
+        if expected := misfit(kinds[name], entry):
+            raise UsageError(f"{name} is {entry!r}; it must be {expected}")
+    return typed(cls, fields)
+
+
+def finite_positive(name: str, value: float) -> None:
+    """Raises `UsageError` unless a number of a config is finite and more than 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value}; it must be more than 0, and finite")
+
+
+def object_in(value: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Returns a nested object of a config.json, or None if it is absent or null."""
+    part = value.get(name)
+    if part is not None and not isinstance(part, Mapping):
+        raise UsageError(f"{name} is {part!r}; it must be an object")
+    return part
+
+
+@contextmanager
+def naming(
+    directory: str | Path, *, subfolder: str = "", file: str = "config.json"
+) -> Iterator[None]:
+    """Puts the file's path in front of a `UsageError` that is raised inside."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{Path(directory) / subfolder / 'config.json'}: {error}") from error
