@@ -85,7 +85,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     """Compiles a step and returns its memory, cycles and operations, or that it does not fit."""
     import jax
 
-    from pinxit.plan import flops
+    from pinxit.devices import flops
     from pinxit.plan.stream_cost import stream_encoding
     from pinxit.train.abstract_program import abstract_program
     from pinxit.train.auto_settings import abstract_parts, settled

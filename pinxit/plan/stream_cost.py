@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinxit.arrays import to_pixels
+from pinxit.devices import flops
 from pinxit.devices.mesh import batch_sharding, replicated
-from pinxit.plan import flops
 from pinxit.train.abstract_program import AbstractProgram, device_bytes
 from pinxit.train.build import encoder_dtype
 from pinxit.train.input.streamed import encode_chunk

@@ -33,6 +33,7 @@ from pinxit.train.run_folder import RunFolder, as_stored
 from pinxit.train.save_schedule import SaveSchedule, streak
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
+from pinxit.train.step_watch import StepFigures
 from pinxit.train.watch.run_health import MetricsRow, RunWatch
 from pinxit.train.watch.watchers import Watchers, last_line
 
@@ -60,6 +61,7 @@ class CurrentRun:
     watch: RunWatch
     saves: SaveSchedule
     watchers: Watchers
+    figures: StepFigures
     interruption: Interruption
     step: int = 0
     """Number of steps taken before this process."""
@@ -88,6 +90,7 @@ class CurrentRun:
         guard = self.watchers.guard
         rate = build_schedule(self.config.optimizer, self.config.max_steps, self.changes)
         row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
+        row |= guard("reading the figures of the devices", lambda: self.figures.of(row), {})
         row |= guard("reading the figures of the data", self.feed.figures, {})
         row |= guard("checking a row", lambda: self.watch.note(step, row, self.display.say), {})
         row |= self.watchers.figures()

@@ -23,6 +23,14 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def _memory(row: dict[str, Any]) -> str:
+    """Returns the peak memory of the fullest device and its limit, or the host's use on CPUs."""
+    if row.get("device_memory_gb") is None:
+        return _number(row.get("memory_gb"), ".2f") + " GB"
+    limit = row.get("device_memory_limit_gb")
+    return f"{row['device_memory_gb']:.1f}" + (f" of {limit:.1f} GB" if limit else " GB")
+
+
 class Display:
     """Displays a run while it trains."""
 
@@ -100,8 +108,10 @@ class Display:
             "images/s": _number(row.get("images_per_second"), ".1f"),
             "time left": duration(seconds),
             "data wait": _number(row.get("data_wait_share"), ".1%"),
-            "memory": _number(row.get("memory_gb"), ".2f") + " GB",
+            "memory": _memory(row),
         }
+        if row.get("mfu") is not None:
+            facts["MFU"] = f"{row['mfu']:.0%}"
         if "alive_share" in row:
             facts["alive"] = f"{row['alive_share']:.0%} of {row['rows_tried']:,.0f} tried"
             facts["filtered"] = _number(row.get("filtered_share"), ".0%")

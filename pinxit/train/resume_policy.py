@@ -17,7 +17,7 @@ from pinxit.config import KIND, UsageError, diff
 
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "resume_step", "change", "max_steps", "max_skipped"),
-    *("keep_checkpoints", "keep_every", "wandb", "mesh", "distributed"),
+    *("keep_checkpoints", "keep_every", "wandb", "profile_steps", "mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval", "watch_timeout"),
     *("sampling", "samples", "evaluation", "dataset_path", "fetch", "outage_hours"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,10 @@ from pinxit.train.report.page import summary
 from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
 from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
+from pinxit.train.start_lines import data_line, model_lines
 from pinxit.train.state import TrainState
+from pinxit.train.step_profile import StepProfile, steps_to_profile
+from pinxit.train.step_watch import StepFigures, WatchedStep
 from pinxit.train.watch.data_advice import before_training
 from pinxit.train.watch.out_of_memory import is_out_of_memory, memory_advice
 from pinxit.train.watch.run_health import RunWatch
@@ -156,6 +159,7 @@ def _open(
     for note in parts.notes:
         display.say(note)
     config, parts, choice = settled(config, parts, say=display.say)
+    display.say("\n".join(model_lines(config, parts)))
     checkpoints = Checkpoints(
         folder.checkpoints,
         keep=config.keep_checkpoints,
@@ -166,6 +170,7 @@ def _open(
     parts, run, step = beginning.parts, beginning.run, beginning.step
     about = {"command": command, "automatic": choice.to_json()}
     feed = _enter(config, beginning, folder, display, source, about)
+    display.say(data_line(config, feed.loader, step=step))
     feed.watch(lambda: interruption.requested is not None)
     feed.begin()
     watchers = Watchers(
@@ -187,6 +192,7 @@ def _open(
         watch=RunWatch(config, parts.model.dtype, before=before),
         saves=SaveSchedule(config),
         watchers=watchers,
+        figures=StepFigures(config, parts, feed.text),
         interruption=interruption,
         step=step,
         changes=beginning.changes,
@@ -273,29 +279,26 @@ def _train_and_finish(
     frozen = frozen_arrays(feed.text, feed.text_columns, parts.encoder_in_step(config))
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
-
-    def attend(act: Callable[[], Any]) -> Any:
-        return attended(act, name="compile", stop=interruption.heard)
-
-    state, window = train(
-        Together(build_step(config, parts, state, feed.text), attend, signal=interruption.heard),
-        state,
-        feed.loader,
-        frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
-        max_steps=config.max_steps,
-        log_interval=config.log_interval,
-        on_row=run.on_row,
-        on_step=run.display.on_step,
-        hooks=hooks_of(run, observer),
-        place=Intake(
-            lambda columns: place_batch(columns, parts.mesh, rows, config.batch_size),
-            run.display.say,
-            run.watchers.guard,
-        ),
-        window=window,
-        interruption=interruption,
-        max_skipped=config.max_skipped,
-    )
+    with closing(_watched_step(run, state)) as step_fn:
+        state, window = train(
+            step_fn,
+            state,
+            feed.loader,
+            frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
+            max_steps=config.max_steps,
+            log_interval=config.log_interval,
+            on_row=run.on_row,
+            on_step=run.display.on_step,
+            hooks=hooks_of(run, observer),
+            place=Intake(
+                lambda columns: place_batch(columns, parts.mesh, rows, config.batch_size),
+                run.display.say,
+                run.watchers.guard,
+            ),
+            window=window,
+            interruption=interruption,
+            max_skipped=config.max_skipped,
+        )
     stop = agreement.now(interruption.requested is not None)
     step = int(state.step)
     if stop and step == run.step:  # nothing is new
@@ -311,3 +314,22 @@ def _train_and_finish(
     run.display.say(f"finished: {summary(results)}")
     run.display.say(f"report: {run.folder.report}")
     return RunResult("finished", run.folder.root, results["step"], results)
+
+
+def _watched_step(run: CurrentRun, state: TrainState) -> WatchedStep:
+    """Returns the step of this run, which says that it compiles, and profiles what is asked for."""
+    config, parts, say = run.config, run.parts, run.display.say
+
+    def attend(act: Callable[[], Any]) -> Any:
+        return attended(act, name="compile", stop=run.interruption.heard)
+
+    step = build_step(config, parts, state, run.feed.text)
+    span = steps_to_profile(config.profile_steps) if is_first() else None
+    return WatchedStep(
+        Together(step, attend, signal=run.interruption.heard),
+        parts=parts,
+        start=int(state.step),
+        figures=run.figures,
+        profile=StepProfile(span, run.folder.root / "profile", say=say),
+        say=say,
+    )

@@ -24,6 +24,7 @@ from pinxit.train.datasets import (
 from pinxit.train.ema import EmaConfig
 from pinxit.train.model_settings import AUTO, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
+from pinxit.train.step_profile import steps_to_profile
 
 PIXEL_PATCH = 8
 """Default side of a token in a pixel model, in pixels."""
@@ -195,6 +196,9 @@ class TrainConfig:
     (fsdp)."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     """Discovery of the processes (hosts) that train together."""
+    profile_steps: str | None = None
+    """Record a profile of these steps in the run's folder, such as 20:25 (the first and the last).
+    none records no profile."""
     wandb: bool = False
     """Also send metrics to Weights & Biases (requires the extra wandb)."""
     filters: FilterConfig = field(default_factory=FilterConfig)
@@ -252,6 +256,7 @@ class TrainConfig:
         if self.decay_from is not None and self.init_from is not None:
             problem = "not possible together with init_from"
             raise UsageError("decay_from", self.decay_from, problem=problem, valid="one of both")
+        steps_to_profile(self.profile_steps)
         if not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0"):
             raise UsageError("name", self.name, problem="not a valid folder name")
 

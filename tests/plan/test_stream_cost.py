@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from pinxit.devices import flops
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
-from pinxit.plan import flops
 from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.compile_worker import work
 from pinxit.plan.data_cost import ALIVE, FETCHED, data_plan, stream_needs

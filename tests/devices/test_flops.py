@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from pinxit.plan.flops import count
+from pinxit.devices.flops import count
 
 
 def traced(f, *shapes) -> float:
