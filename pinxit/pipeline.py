@@ -64,6 +64,11 @@ Progress = Callable[[int, int], Any]
 class TextToImage:
     """A trained model with the encoders and settings that it needs to draw pictures."""
 
+    devices: Sequence[Any] = ()
+    """Devices that draw several batches at once. Each needs memory for all parameters. With fewer
+    than two of them, pictures are drawn where the parameters are."""
+    _copies: tuple[Mesh, Any] | None = None
+
     def __init__(
         self,
         params: Any,
@@ -85,10 +90,6 @@ class TextToImage:
         self.name = name
         self.stored: Stored | None = None
         """The stored form of a model that was loaded, otherwise None."""
-        self.devices: Sequence[Any] = ()
-        """Devices that draw several batches at once. Each needs memory for all parameters. With
-        fewer than two of them, pictures are drawn where the parameters are."""
-        self._copies: tuple[Mesh, Any] | None = None
         self.vae = ImageDecoder(autoencoder)
         self._check_fit()
 
@@ -291,7 +292,7 @@ class TextToImage:
         ]
         conditioning, null = joined(texts)
         return solve(
-            self._params_on(mesh),
+            self.params_on(mesh),
             time_grid(sampling.steps, shift=sampling.shift),
             noise,
             conditioning,
@@ -302,7 +303,7 @@ class TextToImage:
             mesh=mesh,
         )
 
-    def _params_on(self, mesh: Mesh | None) -> Any:
+    def params_on(self, mesh: Mesh | None) -> Any:
         """Returns the parameters with a copy on each device of `mesh`, which is made once."""
         if mesh is None:
             return self.params

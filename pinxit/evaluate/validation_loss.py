@@ -3,24 +3,28 @@
 Each of the ``N`` rows is used once, at a fixed time and with noise from a fixed key that is folded
 with the row's number. The times are spread evenly over [0, 1] and over the bins. So two models, or
 two averages of one model, are compared on the same noise. Images of one size are computed together.
+Each device computes batches of its own with the program of a single device, so that the losses do
+not depend on the number of devices.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from pinxit.arrays import Conditioning, Example, Objective, to_pixels
+from pinxit.arrays import ArrayLike, Conditioning, Example, Objective, to_pixels
 from pinxit.config import UsageError, positive
+from pinxit.devices.each_device import copied, mesh_of, on_each
 from pinxit.evaluate.context import EvaluationContext, Examples
 from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.models.transformer import TransformerConfig, apply
+from pinxit.pipeline import TextToImage
 
 
 def validation_loss(
@@ -34,22 +38,22 @@ def validation_loss(
         return
     if count < bins:
         raise UsageError(f"images: {count} rows for {bins} bins of time; valid: at least {bins}")
-    encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
-    for numbers, batch in numbered_by_shape(examples, batch_size):
-        # The last batch repeats its last row until it is full, so that only one shape is compiled.
-        numbers, batch = padded(numbers, batch_size), padded(batch, batch_size)
-        images = to_pixels(np.stack([row.image for row in batch]))
+    mesh = mesh_for(model, count, batch_size)
+    params, encode = model.params_on(mesh), image_encoder_on(model, mesh)
+    for batches in rounds(numbered_by_shape(examples, batch_size), batch_size, mesh):
+        numbers = np.concatenate([numbers for numbers, _ in batches])
         loss = row_losses(
-            model.params,
-            encode(model.autoencoder.params, images),
-            model.encode([row.caption for row in batch]),
-            jnp.asarray(times[numbers]),
-            jnp.asarray(numbers, jnp.int32),
+            params,
+            encode(np.stack([row.image for _, batch in batches for row in batch])),
+            encoded_captions(model, [[row.caption for row in batch] for _, batch in batches]),
+            times[numbers],
+            numbers.astype(np.int32),
             jax.random.key(seed),
             config=model.config,
             objective=context.objective,
+            mesh=mesh,
         )
         per_row[numbers] = np.asarray(loss)  # a repeated row gets the same loss each time
     yield "validation/loss", float(per_row.mean())
@@ -86,23 +90,64 @@ def spread_times(count: int, *, bins: int, seed: int) -> Float[np.ndarray, " n"]
     return ((row % bins + (within + jitter) / size) / bins).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "objective"))
+def mesh_for(model: TextToImage, count: int, batch_size: int) -> Mesh | None:
+    """Returns the mesh of the model's devices, or None if there is only one batch of rows."""
+    return mesh_of(model.devices) if count > batch_size else None
+
+
+def rounds(
+    batches: Iterable[tuple[Int[np.ndarray, " n"], list[Example]]], size: int, mesh: Mesh | None
+) -> Iterator[list[tuple[Int[np.ndarray, " n"], list[Example]]]]:
+    """Yields a batch of `size` rows for each device, all of one image shape, with their numbers.
+
+    A batch that is not full repeats its last row, and the last batch of a shape is repeated for
+    devices without another one, so that only one program is compiled for a shape.
+    """
+    devices = 1 if mesh is None else mesh.size
+    full = ((padded(numbers, size), padded(rows, size)) for numbers, rows in batches)
+    for one_round in batches_by_shape(full, devices, shape=lambda batch: batch[1][0].image.shape):
+        yield padded(one_round, devices)
+
+
+def image_encoder_on(
+    model: TextToImage, mesh: Mesh | None
+) -> Callable[[np.ndarray], Float[Array, "b h w c"]]:
+    """Returns a function from uint8 images to latents, which each device computes for its batch."""
+    encode = jax.jit(on_each(model.autoencoder.encode, mesh, shared=1))
+    params = copied(model.autoencoder.params, mesh)
+    return lambda images: encode(params, to_pixels(images))
+
+
+def encoded_captions(model: TextToImage, captions: Iterable[Sequence[str]]) -> Conditioning:
+    """Returns the conditioning of several batches of captions, which are encoded one by one."""
+    encoded = [model.encode(batch) for batch in captions]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *encoded)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "objective", "mesh"))
 def row_losses(
     params: Any,
     latents: Float[Array, "b h w c"],
     conditioning: Conditioning,
-    t: Float[Array, " b"],
-    rows: Int[Array, " b"],
+    t: Float[ArrayLike, " b"],
+    rows: Int[ArrayLike, " b"],
     key: Array,
     *,
     config: TransformerConfig,
     objective: Objective,
+    mesh: Mesh | None = None,
 ) -> Float[Array, " b"]:
     """Returns the objective's error of each row, with noise that depends on the row's number."""
-    shape = latents.shape[1:]
-    noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
 
-    def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-        return apply(config, params, x_t, t, conditioning)
+    def losses(
+        params: Any, key: Array, latents: Array, conditioning: Conditioning, t: Array, rows: Array
+    ) -> Array:
+        shape = latents.shape[1:]
+        noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
 
-    return objective.error(model, latents, conditioning, noise=noise, t=t)
+        def model(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+            return apply(config, params, x_t, t, conditioning)
+
+        return objective.error(model, latents, conditioning, noise=noise, t=t)
+
+    return on_each(losses, mesh, shared=2)(params, key, latents, conditioning, t, rows)

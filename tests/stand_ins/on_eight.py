@@ -17,6 +17,7 @@ from rich.console import Console
 from toys import FROZEN, encode, loader
 
 from pinxit.data.loader import ArrayRows, Loader
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.devices import mesh as meshes
 from pinxit.devices import partition_rules as sharding
 from pinxit.devices.mesh import (
@@ -29,6 +30,8 @@ from pinxit.devices.mesh import (
 )
 from pinxit.devices.transfer import place, spread
 from pinxit.encoders import clip, t5
+from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.flow.objective import FlowMatching
 from pinxit.models.transformer import apply, init_params, preset
 from pinxit.pipeline import load_checkpoint
@@ -251,6 +254,18 @@ def drawing() -> None:
             **(how | ({"negative_prompt": negative[4]} if "negative_prompt" in how else {})),
         )
         np.testing.assert_array_equal(alone, one[4], err_msg=f"alone {how}")
+
+
+def measuring() -> None:
+    """The validation loss of the shipped model is the same on one device, on two and on eight."""
+    model = load_checkpoint()
+    rows = [*Scenes(length=21, seed=1, image_size=64), *Scenes(length=6, seed=2, image_size=32)]
+    losses = []
+    for count in (1, 2, 8):
+        model.devices = jax.devices()[:count]
+        context = EvaluationContext(model=model, rows=rows, batch_size=2)
+        losses.append(measure(EVALUATORS["validation_loss"], context))
+    assert len(losses[0]) == 11 and losses[0] == losses[1] == losses[2]
 
 
 if __name__ == "__main__":
