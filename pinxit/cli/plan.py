@@ -8,6 +8,7 @@ The options are the planner's own and all training settings::
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,8 +58,23 @@ class PlanOptions:
         if self.picture is not None and Path(self.picture).suffix not in PICTURES:
             problem = "not a picture file"
             raise UsageError("picture", self.picture, problem=problem, valid=PICTURES)
+        for name, path in (("json", self.json), ("picture", self.picture)):
+            if path is not None and path != "-":
+                check_output(name, path)
         if self.install_compiler is not None:
             choice("install_compiler", self.install_compiler, MODULES)
+
+
+def check_output(name: str, path: str) -> None:
+    """Raises `UsageError` if no file can be written to `path`. Missing folders are no obstacle."""
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(name, path, problem="a folder", valid="the path of a file")
+    folder = next(one for one in file.absolute().parents if one.exists())
+    if not folder.is_dir():
+        raise UsageError(name, path, problem=f"not possible: {folder} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(name, path, problem=f"not possible: {folder} is not writable")
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from pinxit.models.attention_kernels import fastest, works
 from pinxit.models.transformer import TransformerConfig
@@ -44,6 +47,21 @@ def hardware_of(device: Any) -> Hardware:
         kind=device.device_kind,
         capability=float(capability) if gpu else 0.0,
     )
+
+
+def cgroup_number(name: str) -> int | None:
+    """Reads a limit of the container, or returns None if there is none."""
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text().split()[0]
+    except (OSError, IndexError):
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def host_memory() -> int:
+    """Returns the bytes of memory that this process may use, within a container's limit."""
+    total = int(psutil.virtual_memory().total)
+    return min(total, cgroup_number("memory.max") or total)
 
 
 def tried_attention(

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from pinxit.devices.hardware import cgroup_number
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 
@@ -102,15 +103,6 @@ def processors() -> Iterator[Line]:
         yield warning("processors", f"{message}, of which the container may use {quota:g}", advice)
     else:
         yield ok("processors", message)
-
-
-def cgroup_number(name: str) -> int | None:
-    """Reads a limit of the container, or returns None if there is none."""
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text().split()[0]
-    except (OSError, IndexError):
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _quota() -> float | None:

@@ -141,8 +141,8 @@ def compile_step(
     cached_result = (
         folder / f"{key_of(config, target, package_version(OF_PLATFORM.get(platform), path))}.json"
     )
-    if cached_result.is_file():
-        return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=True)
+    if (result := read_cached(cached_result)) is not None:
+        return Compiled(config, target, result, cached=True)
     folder.mkdir(parents=True, exist_ok=True)
     own = secrets.token_hex(6)  # not the process id: containers that share the cache may reuse it
     job = cached_result.with_suffix(f".{own}.job")
@@ -163,6 +163,15 @@ def compile_step(
         job.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
     return Compiled(config, target, json.loads(cached_result.read_text("utf-8")), cached=False)
+
+
+def read_cached(path: Path) -> dict[str, Any] | None:
+    """Reads a stored result, or returns None if there is none or it is damaged."""
+    try:
+        result = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and "fits" in result else None
 
 
 def worker_environment(platform: str, path: list[str]) -> dict[str, str]:

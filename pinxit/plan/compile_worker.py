@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,9 +167,8 @@ def compiled(
 
     digest = hashlib.sha256((about + lowered.as_text()).encode()).hexdigest()[:24]
     facts_file, text_file = programs / f"{digest}.json", programs / f"{digest}.hlo.gz"
-    if facts_file.is_file():
-        facts = json.loads(facts_file.read_text("utf-8"))
-        return facts, gzip.decompress(text_file.read_bytes()).decode() if facts["fits"] else ""
+    if (stored := _stored(facts_file, text_file)) is not None:
+        return stored
     start = time.perf_counter()
     program = ""
     try:
@@ -188,6 +188,16 @@ def compiled(
     with whole(facts_file) as temporary:
         temporary.write_text(json.dumps(facts), encoding="utf-8")
     return facts, program
+
+
+def _stored(facts_file: Path, text_file: Path) -> tuple[dict[str, Any], str] | None:
+    """Reads a compiled program's facts and text, or returns None if one is missing or damaged."""
+    try:
+        facts = json.loads(facts_file.read_text("utf-8"))
+        text = gzip.decompress(text_file.read_bytes()).decode() if facts["fits"] else ""
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error):
+        return None
+    return (facts, text) if text or not facts["fits"] else None
 
 
 def _memory(analysis: Any) -> dict[str, int]:

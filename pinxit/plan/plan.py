@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit import config as settings
+from pinxit.devices.hardware import host_memory
 from pinxit.plan.compile_cache import Compiled, OnProgress, compile_step
 from pinxit.plan.data_cost import DataPlan, data_plan
 from pinxit.plan.memory import Largest, Memory, largest_batch, memory_of
@@ -173,9 +174,7 @@ def planned(config: TrainConfig) -> TrainConfig:
 
 def _here(compiled: Compiled) -> Target:
     """Returns this machine as a target."""
-    import psutil
-
-    memory = compiled.result.get("device_memory") or psutil.virtual_memory().total
+    memory = compiled.result.get("device_memory") or host_memory()
     devices = compiled.result["devices"]
     platform = compiled.result["device"].split()[0]
     chip = Chip(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from pinxit.cli.main import main
+from pinxit.devices import hardware
 from pinxit.plan import plan as planning
 from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import GIB
+from pinxit.recipes import coyo_256
 from pinxit.train.settings import TrainConfig
 
 SLOPES = {"none": 0.05, "dots": 0.02, "full": 0.003}
@@ -99,6 +101,32 @@ def test_what_does_not_fit_is_told_with_what_would(compiler: None, capsys, tmp_p
     assert "It does not fit" in said and "that fits is 4096, with remat full" in said
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["time"] is None and found["memory"]["free"] < 0
+
+
+@pytest.mark.parametrize("option", ["--json", "--picture"])
+def test_outputs_are_checked_before_the_compiler_runs(option: str, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(planning, "compile_step", pytest.fail)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    for path, problem in (("file/plan.png", "not a folder"), ("folder.png", "a folder")):
+        assert main([*PLAN, option, str(tmp_path / path)]) == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and option[2:] in message and problem in message
+
+
+def test_missing_folders_are_made(compiler: None, tmp_path):
+    path = tmp_path / "new" / "folder" / "plan.json"
+    assert main([*PLAN, "--policies", "--model.remat", "full", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["recipe"] == "coyo_256"
+
+
+def test_here_is_as_large_as_the_container(monkeypatch):
+    monkeypatch.setattr(hardware, "cgroup_number", lambda name: 3 * GIB)
+    facts = {"device": "cpu cpu", "devices": 2}
+    found = planning._here(Compiled(coyo_256(), "here", facts, cached=False))
+    assert found.chip.memory == 3 * GIB // 2
+    monkeypatch.setattr(hardware, "cgroup_number", lambda name: None)
+    assert planning._here(Compiled(coyo_256(), "here", facts, cached=False)).chip.memory > 0
 
 
 @pytest.mark.parametrize("policies", [["--policies"], ["--policies", "full", "dots"]])

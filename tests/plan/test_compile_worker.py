@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 from pinxit.config import UsageError
 from pinxit.plan import compile_cache as compiling
 from pinxit.plan.compile_cache import compile_step, key_of
-from pinxit.plan.compile_worker import overfull
+from pinxit.plan.compile_worker import compiled, overfull
 from pinxit.recipes import mock
 from pinxit.train.settings import ModelConfig
 
@@ -82,6 +83,35 @@ def test_what_was_compiled_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert first.peak == second.peak == 5
     assert runs[0]["target"] == "here"
     assert list(cache.glob("*.job")) == []
+
+
+def test_damaged_results_are_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = []
+
+    def run(job: Path, result: Path, log: Path, env: dict, *, what: str, on_progress) -> None:
+        runs.append(job)
+        result.write_text(json.dumps({"fits": True, "memory": {"peak": 5}}))
+
+    monkeypatch.setattr(compiling, "_run", run)
+    config = mock().resolved()
+    compile_step(config, "here")
+    (stored,) = cache.glob("*.json")
+    for text in ("", '{"fits": tr', "[]", "{}"):
+        stored.write_text(text)
+        assert compile_step(config, "here").peak == 5
+    assert len(runs) == 5
+
+
+def test_damaged_programs_are_compiled_again(tmp_path: Path):
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    facts, text = compiled(lowered, tmp_path, about="", platform="cpu")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for name in names:
+        for damage in (b"", (tmp_path / name).read_bytes()[:-9]):
+            (tmp_path / name).write_bytes(damage)
+            again, other = compiled(lowered, tmp_path, about="", platform="cpu")
+            assert (again["fits"], again["memory"], other) == (True, facts["memory"], text)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_worker_that_fails_is_told_by_its_last_words(cache: Path):
