@@ -43,7 +43,9 @@ class Observer:
 
     @cached_property
     def _pipeline(self) -> TextToImage:
-        return build_pipeline(self.config, self.parts, None)
+        pipeline = build_pipeline(self.config, self.parts, None)
+        pipeline.devices = jax.local_devices()
+        return pipeline
 
     @cached_property
     def heldout(self) -> Sequence[Example]:
@@ -55,7 +57,8 @@ class Observer:
         return {RAW: state.params, **state.ema}
 
     def model(self, params: Any) -> TextToImage:
-        """Returns the pipeline with these parameters, on one device."""
+        """Returns the pipeline with these parameters on one device. It copies them to the others
+        when it computes several batches."""
         local = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.local_devices()[0]), params)
         return self._pipeline.with_params(local)
 
