@@ -247,7 +247,7 @@ def test_a_run_is_resumed_and_a_difference_is_named(trained: Path, added, capsys
     plain = ["flow_matching" if word == "huber" else word for word in SMALL]
     plain = [w for i, w in enumerate(plain) if "objective.scale" not in (w[2:], plain[i - 1][2:])]
     assert in_folder(folder, "train", *plain, "--max_steps", "3") == 2
-    assert "objective.kind (was 'huber', is 'flow_matching')" in capsys.readouterr().err
+    assert "--objective (was huber, is flow_matching)" in capsys.readouterr().err
     file = folder / f"{FILES['objective']}.py"
     file.write_text(file.read_text() + "# edited\n")
     with pytest.MonkeyPatch.context() as patch:  # as a new process would find it
