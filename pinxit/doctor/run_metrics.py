@@ -12,6 +12,7 @@ from typing import Any
 from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age, listing
 from pinxit.stored_model import step_of_checkpoint
+from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.metric_rows import wrong_row
 from pinxit.train.settings import TrainConfig
 from pinxit.train.watch.run_health import Finding, RunWatch
@@ -101,7 +102,8 @@ def _summary(facts: RunFacts) -> Line:
 
 def check_signs(facts: RunFacts, config: TrainConfig) -> Iterator[Line]:
     """Reports the warnings stored in the rows, and those that the rows give rise to now."""
-    watch = RunWatch(config, dtype=config.model.dtype or "float32")
+    steps = Checkpoints(facts.folder.checkpoints).steps
+    watch = RunWatch(config, dtype=config.model.dtype or "float32", steps=steps)
     findings: list[Finding] = []
     unreadable: list[str] = []
     for row in facts.rows:

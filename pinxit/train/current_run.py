@@ -29,11 +29,12 @@ from pinxit.train.metric_window import Window
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.observer import Observer, names_of
 from pinxit.train.resume_policy import SettingChange, changes_to_json
-from pinxit.train.run_folder import RunFolder, as_stored
+from pinxit.train.run_folder import RunFolder, as_stored, run_records
 from pinxit.train.save_schedule import SaveSchedule, streak
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 from pinxit.train.step_watch import StepFigures
+from pinxit.train.watch.rescue import rescue_message, step_to_return_to
 from pinxit.train.watch.run_health import MetricsRow, RunWatch
 from pinxit.train.watch.watchers import Watchers, last_line
 
@@ -165,6 +166,13 @@ class CurrentRun:
         except Exception as error:  # any failure of the writer: the caller reports it
             return error.fact if isinstance(error, DiskFull) else last_line(error)
         return ""
+
+    def way_out(self) -> str:
+        """Returns how to rescue the run, which has diverged."""
+        tried = [entry["step"] for entry in run_records(self.folder)["resumed_at"]]
+        steps, best = self.checkpoints.steps(), self.watch.good_until()
+        step = step_to_return_to(steps, best=best, tried=tried)
+        return rescue_message(self.config, self.parts.model.dtype, step)
 
     def last(self, state: TrainState) -> TrainState:
         """Returns the last state with arrays that process 0 can use without the others. They were

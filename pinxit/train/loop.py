@@ -186,6 +186,5 @@ def train(
 def _not_finite(step: int, streak: int, max_skipped: int) -> str:
     return (
         f"stopped at step {step}: loss or gradient was not finite in {streak} consecutive steps "
-        f"(max_skipped is {max_skipped}). Try a lower --optimizer.learning_rate, a longer "
-        "--optimizer.warmup_steps, or --use_amp 0"
+        f"(max_skipped is {max_skipped})"
     )

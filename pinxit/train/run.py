@@ -189,7 +189,7 @@ def _open(
         checkpoints=checkpoints,
         writers=BackgroundWriters(openers if is_first() else {}, watchers.failed),
         feed=feed,
-        watch=RunWatch(config, parts.model.dtype, before=before),
+        watch=RunWatch(config, parts.model.dtype, before=before, steps=checkpoints.steps),
         saves=SaveSchedule(config),
         watchers=watchers,
         figures=StepFigures(config, parts, feed.text),
@@ -246,8 +246,11 @@ def _closed(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:
     except (NotFinite, NotWritten) as error:
         with suppress(Exception):  # said when it happened
             run.checkpoints.wait()
-        run.display.say(str(error))
-        return RunResult("failed", run.folder.root, run.display.step, reason=str(error))
+        reason = str(error)
+        if isinstance(error, NotFinite):
+            reason = f"{reason}. {run.way_out()}"
+        run.display.say(reason)
+        return RunResult("failed", run.folder.root, run.display.step, reason=reason)
     except KeyboardInterrupt:
         seconds = 0.0
         raise

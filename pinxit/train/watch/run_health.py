@@ -20,10 +20,13 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
+from pinxit.train.resume_policy import options_of
 from pinxit.train.settings import TrainConfig
 from pinxit.train.watch.data_advice import faster_data
+from pinxit.train.watch.rescue import half_rate, remedies, step_to_return_to, ways_out
 
 MetricsRow = Mapping[str, Any]
+Steps = Callable[[], Sequence[int]]
 
 RECENT = 3
 """Number of newest rows whose median counts as the current loss."""
@@ -75,9 +78,10 @@ class Episode:
 class LossCheck:
     """Detects a loss that rises far above the run's best, or stays near that of predicting zero."""
 
-    def __init__(self, config: TrainConfig, dtype: str) -> None:
+    def __init__(self, config: TrainConfig, dtype: str, steps: Steps) -> None:
         self.config = config
         self.dtype = dtype
+        self.steps = steps
         self.first: list[float] = []
         self.rows: list[tuple[int, float]] = []
         self.zeros: deque[float] = deque(maxlen=HISTORY)
@@ -120,14 +124,10 @@ class LossCheck:
         bad = recent > best + margin or last > max(2 * start, best + 3 * margin)
         if not self.rising.begins(bad, over=max(recent, last) < best + margin / 2):
             return
-        optimizer = self.config.optimizer
-        advice = "try one or more of these in a new run (--name NEW): a lower learning rate ("
-        advice += f"--optimizer.learning_rate {optimizer.learning_rate / 3:g}), a longer warm-up "
-        advice += f"(--optimizer.warmup_steps {max(100, 3 * _warmup(self))})"
-        if optimizer.clip_norm is None:
-            advice += ", gradient clipping (--optimizer.clip_norm 1)"
-        if self.dtype != "float32":
-            advice += f", float32 instead of {self.dtype} (--use_amp 0)"
+        before = [step for step in self.steps() if step <= at]
+        advice = "if it does not fall again, stop the run and add one or more of these to its "
+        advice += "command: "
+        advice += "; ".join(ways_out(self.config, self.dtype, step_to_return_to(before)))
         yield Finding(
             "loss_rises",
             step,
@@ -148,7 +148,8 @@ class LossCheck:
                 step,
                 f"the model learns nothing: after {step} steps the loss is {loss:.4g}, and a model "
                 f"that always predicts zero has {zero:.4g}",
-                f"try other learning rates ({rate / 10:g} and {rate * 3:g}; it is {rate:g} now). "
+                f"try other learning rates ({rate / 10:g} and {rate * 3:g}; it is {rate:g} now): "
+                f"stop the run and add --change 1 --optimizer.learning_rate {rate / 10:g}. "
                 "Check the latents (their standard deviation should be near 1) and a few images "
                 "of the data",
             )
@@ -164,6 +165,7 @@ class GradientCheck:
 
     def __init__(self, config: TrainConfig) -> None:
         self.clip = config.optimizer.clip_norm
+        self.lower = half_rate(config)
         self.norms: deque[float] = deque(maxlen=HISTORY)
         self.episode = Episode()
         self.inside = 0
@@ -189,10 +191,10 @@ class GradientCheck:
 
     def _advice(self) -> str:
         if self.clip is None:
-            return "start a new run (--name NEW) with gradient clipping: --optimizer.clip_norm 1"
+            return "stop the run and add gradient clipping: --change 1 --optimizer.clip_norm 1"
         return (
-            f"updates are clipped to {self.clip:g}. If the loss rises as well, try a lower "
-            "--optimizer.learning_rate or a longer --optimizer.warmup_steps"
+            f"updates are clipped to {self.clip:g}. If the loss rises as well, stop the run and "
+            f"add a lower learning rate: --change 1 --optimizer.learning_rate {self.lower:g}"
         )
 
 
@@ -245,13 +247,17 @@ class DataCheck:
 class ScaleCheck:
     """Detects many skipped steps and, in float16, a loss scale so small that gradients vanish."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, config: TrainConfig, dtype: str) -> None:
         self.dtype = dtype
+        self.advice = "stop the run and add one or more of these to its command: "
+        self.advice += "; ".join(
+            f"{options_of({'change': True} | settings)}   ({text})"
+            for settings, text in remedies(config, dtype)
+        )
         self.rows: deque[tuple[int, int]] = deque(maxlen=10)
         self.collapse, self.skips = Episode(), Episode()
 
     def __call__(self, step: int, row: MetricsRow) -> Iterator[Finding]:
-        other = "--use_amp 0" if self.dtype != "float32" else "a longer --optimizer.warmup_steps"
         scale = row.get("loss_scale")
         if scale is not None and self.collapse.begins(scale <= COLLAPSED, over=scale >= RECOVERED):
             yield Finding(
@@ -259,8 +265,8 @@ class ScaleCheck:
                 step,
                 f"the float16 loss scale has fallen to {scale:g} (it starts at 32768): gradients "
                 "or activations overflow, and small gradients become zero",
-                "try --model.dtype bfloat16 (if the hardware supports it) or float32, or a lower "
-                "--optimizer.learning_rate",
+                "stop the run and add --change 1 --model.dtype bfloat16 (if the hardware supports "
+                "it) or --change 1 --model.dtype float32 to its command",
             )
         if row.get("skipped") is None:
             return
@@ -275,7 +281,7 @@ class ScaleCheck:
                 step,
                 f"{count} of the last {last - first} steps were skipped ({share:.0%}) because "
                 "their loss or gradient was not finite",
-                f"try a lower --optimizer.learning_rate or {other}",
+                self.advice,
             )
 
 
@@ -334,6 +340,8 @@ class RunWatch:
     dtype: str = "float32"
     before: Sequence[MetricsRow] = ()
     """Rows from before a resume. Their findings have already been reported."""
+    steps: Steps = list
+    """Returns the steps of the run's checkpoints, which the advice names."""
     findings: list[Finding] = field(default_factory=list)
     """The findings so far, including those stored in `before`."""
     text_works: bool = False
@@ -341,11 +349,12 @@ class RunWatch:
 
     def __post_init__(self) -> None:
         self._data = DataCheck(self.config)
+        self._loss = LossCheck(self.config, self.dtype, self.steps)
         self._checks: tuple[Callable[[int, MetricsRow], Iterator[Finding]], ...] = (
-            LossCheck(self.config, self.dtype),
+            self._loss,
             GradientCheck(self.config),
             self._data,
-            ScaleCheck(self.dtype),
+            ScaleCheck(self.config, self.dtype),
             TextCheck(self.config),
         )
         for row in self.before:
@@ -353,6 +362,10 @@ class RunWatch:
             self._observe(row["step"], row)
             self.findings += [Finding(**one) for one in row.get("warnings", ())]
         self._data.begin()
+
+    def good_until(self) -> int | None:
+        """Returns the step with the best loss if the loss has risen since, else None."""
+        return self._loss.best[0] if self._loss.rising.open else None
 
     def observe(self, step: int, row: MetricsRow) -> list[Finding]:
         """Returns the new findings that a row gives rise to."""

@@ -62,7 +62,10 @@ def test_a_loss_that_rises_is_told_once_an_episode():
     first = found[0]
     assert 20 * 100 < first.step <= 20 * 116, "within the rise, not at its end"
     assert "up from 0.4" in first.text and "2" in first.text
-    assert f"--optimizer.learning_rate {1e-3 / 3:g}" in first.advice and "--name" in first.advice
+    assert "--name scenes_2 --optimizer.learning_rate 0.0005" in first.advice, "no checkpoints"
+    back = said(rows(losses, loss_of_zero=lambda i: 2.0), steps=lambda: [500, 1500, 2000, 2150])
+    words = "--resume_step 1500 --change 1 --optimizer.learning_rate 0.0005"
+    assert "around step 1980" in first.text and words in back[0].advice, "before the rise"
 
 
 def test_a_slow_rise_of_a_quiet_loss_is_told():
