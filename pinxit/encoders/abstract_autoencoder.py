@@ -1,17 +1,21 @@
 """Autoencoders without weights: their parameters are shapes, so nothing is fetched or computed.
 
-Shapes are all that a compiler needs: `encode` and `decode` can be traced. The configs of published
-autoencoders are known by name; for a directory, its config.json is read.
+Shapes are all that a compiler needs: `encode` and `decode` can be traced. An autoencoder is found
+as `load_autoencoder` finds it: by name, in a directory, or by its repository. The configs of
+published repositories are built in, and that of a directory is read.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.encoders import vae, weights
-from pinxit.encoders.autoencoder import IdentityAutoencoder, KLAutoencoder
+from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES, IdentityAutoencoder, KLAutoencoder
 from pinxit.encoders.vae import AutoencoderKLConfig
 
 SD_VAE = AutoencoderKLConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2)
@@ -20,27 +24,46 @@ SDXL_VAE = AutoencoderKLConfig(
     block_out_channels=(128, 256, 512, 512), layers_per_block=2, scaling_factor=0.13025
 )
 """The autoencoder of Stable Diffusion XL."""
-VAE_CONFIGS = {
-    "sd": SD_VAE,
+PUBLISHED_VAES = {
     "stabilityai/sd-vae-ft-mse": SD_VAE,
-    "sdxl": SDXL_VAE,
     "madebyollin/sdxl-vae-fp16-fix": SDXL_VAE,
 }
-"""The configs by the names in `autoencoder.AUTOENCODERS` and by their repositories."""
+"""The configs of published repositories."""
+
+
+def autoencoder_config(source: str) -> AutoencoderKLConfig | None:
+    """Returns the config of the autoencoder that `load_autoencoder` would load.
+
+    Returns None for one that is made by code, such as the identity. Raises `UsageError` for a
+    repository that is not well known, because nothing is fetched.
+    """
+    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(source, source)
+    if home == source and source in AUTOENCODERS:
+        return None
+    if Path(home).is_dir():
+        folder = Path(home) / "vae" if (Path(home) / "vae").is_dir() else Path(home)
+        return AutoencoderKLConfig.from_json(weights.read_config(folder / "config.json"))
+    published = PUBLISHED_VAES.get(str(home).partition("@")[0])
+    if published is None:
+        valid = f"{', '.join(AUTOENCODERS)}, or a directory with a config.json"
+        problem = "neither a known name nor a directory (nothing is fetched here)"
+        raise UsageError("vae", source, problem=problem, valid=valid)
+    return published
+
+
+def described_autoencoder(source: str) -> Any:
+    """Returns the config of an autoencoder as JSON, or the name of one that is made by code."""
+    config = autoencoder_config(source)
+    return source if config is None else config.to_json()
 
 
 def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
     """Makes the autoencoder that `load_autoencoder` would load, with shapes for parameters."""
+    config = autoencoder_config(source)
+    if config is not None:
+        return KLAutoencoder(weights.abstract_params(vae.vae_shapes(config), dtype), config)
     if source == "none":
         return IdentityAutoencoder()
-    if source in VAE_CONFIGS:
-        config = VAE_CONFIGS[source]
-    else:
-        root = weights.bundled("tiny") if source == "tiny" else Path(source)
-        if not root.is_dir():
-            valid = f"{', '.join(VAE_CONFIGS)}, tiny, none, or a directory with a config.json"
-            problem = "neither a known name nor a directory (nothing is fetched here)"
-            raise UsageError("vae", source, problem=problem, valid=valid)
-        folder = root / "vae" if (root / "vae").is_dir() else root
-        config = AutoencoderKLConfig.from_json(weights.read_config(folder / "config.json"))
-    return KLAutoencoder(weights.abstract_params(vae.vae_shapes(config), dtype), config)
+    autoencoder = AUTOENCODERS[source](dtype=dtype)
+    autoencoder.params = jax.eval_shape(lambda: autoencoder.params)
+    return autoencoder

@@ -113,7 +113,7 @@ def load_text_encoder(
     choice("dtype", dtype, weights.PARAMETER_DTYPES)
     options = {"dtype": dtype, "clean": clean, "sharding": sharding}
     encoders = []
-    for part, length in _with_lengths(_find_all(source, _find), max_tokens):
+    for part, length in _with_lengths(_find_all(source), max_tokens):
         if isinstance(part, MadeEncoder):
             encoders.append(part.load(max_tokens=length, **options))
         else:
@@ -131,7 +131,7 @@ def abstract_text_encoder(
     shapes. `apply` can be traced, but captions cannot be tokenised.
     """
     encoders = []
-    for part, length in _with_lengths(_find_all(source, _find_described), max_tokens):
+    for part, length in _with_lengths(_find_all(source, fetch=False), max_tokens):
         if isinstance(part, MadeEncoder):
             encoders.append(part.abstract(max_tokens=length, dtype=dtype))
         else:
@@ -141,7 +141,18 @@ def abstract_text_encoder(
 
 def check_text_encoder(source: str | Path) -> None:
     """Raises the errors of `load_text_encoder` if `source` is no text encoder; reads no weights."""
-    _find_all(source, _find)
+    _find_all(source)
+
+
+def described_text_encoder(source: str | Path) -> list[Any]:
+    """Returns the kind and the config.json of each encoder in `source`, which fix its program.
+
+    Nothing is fetched. An encoder that is made by code has its name only.
+    """
+    return [
+        part.name if isinstance(part, MadeEncoder) else [part.kind.name, dict(part.config)]
+        for part in _find_all(source, fetch=False)
+    ]
 
 
 def origins_of(source: str) -> dict[str, str | Path | None]:
@@ -169,11 +180,14 @@ def _names(source: str | Path) -> list[str | Path]:
 
 
 Part = MadeEncoder | StoredEncoder
-Find = Callable[[str | Path, str | None], StoredEncoder]
 
 
-def _find_all(source: str | Path, find: Find) -> list[Part]:
-    """Finds the encoders in `source`; the second is of another kind than the first if possible."""
+def _find_all(source: str | Path, *, fetch: bool = True) -> list[Part]:
+    """Finds the encoders in `source`; the second is of another kind than the first if possible.
+
+    Loading and planning both use this function, so they agree. Without `fetch`, it needs no network
+    and refuses repositories that are not well known.
+    """
     parts: list[Part] = []
     for name in _names(source):
         entry = TEXT_ENCODERS.get(name, name) if isinstance(name, str) else name
@@ -181,7 +195,7 @@ def _find_all(source: str | Path, find: Find) -> list[Part]:
             parts.append(MadeEncoder(str(name), entry))
             continue
         avoid = parts[0].kind.name if parts and isinstance(parts[0], StoredEncoder) else None
-        parts.append(find(entry, avoid))
+        parts.append(_find(entry, avoid) if fetch else _find_described(entry, avoid))
     return parts
 
 
@@ -211,17 +225,18 @@ def _find(source: str | Path, avoid: str | None) -> StoredEncoder:
 
 def _find_described(source: str | Path, avoid: str | None) -> StoredEncoder:
     """Finds the same encoder as `_find`, without a network connection."""
+    if Path(source).is_dir():
+        return _find(source, avoid)
+    repository = str(source).partition("@")[0]
     for kind in KINDS:
-        if (config := kind.published.get(str(source))) is not None:
+        if (config := kind.published.get(repository)) is not None:
             no_files = Path()
             return StoredEncoder(
                 source=source, folder="", tokenizer=no_files, config=config, kind=kind
             )
-    if not Path(source).is_dir():
-        valid = f"{', '.join(TEXT_ENCODERS)}, or a directory with a config.json"
-        problem = "neither a known name nor a directory (nothing is fetched here)"
-        raise UsageError("text_encoder", source, problem=problem, valid=valid)
-    return _in_directory(Path(source), source, avoid)
+    valid = f"{', '.join(TEXT_ENCODERS)}, or a directory with a config.json"
+    problem = "neither a known name nor a directory (nothing is fetched here)"
+    raise UsageError("text_encoder", source, problem=problem, valid=valid)
 
 
 def _in_directory(root: Path, source: str | Path, avoid: str | None) -> StoredEncoder:

@@ -111,6 +111,7 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
     shaping = {k: v for k, v in settings.to_json(config).items() if k not in IRRELEVANT}
     about: dict[str, Any] = {
         "config": shaping,
+        "encoders": described_encoders(config),
         "target": target,
         "jax": importlib.metadata.version("jax"),
         "compiler": compiler,
@@ -120,6 +121,16 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
     if target == HERE:  # the devices may change, or machines share this cache
         about["machine"] = [node(), *(os.environ.get(name, "") for name in DEVICES)]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def described_encoders(config: TrainConfig) -> list[Any]:
+    """Returns the configs of a run's encoders: the contents of a directory may change, and a
+    relative path means another directory elsewhere."""
+    from pinxit.encoders.abstract_autoencoder import described_autoencoder
+    from pinxit.encoders.text_encoder_catalogue import described_text_encoder
+
+    text = described_text_encoder(config.text_encoder)
+    return [*text, described_autoencoder(config.autoencoder)]
 
 
 def compile_step(

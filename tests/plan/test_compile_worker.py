@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,30 @@ def test_the_key_depends_on_what_shapes_the_step():
     keys = [key_of(one, "tpu-v3-8", "libtpu 1") for one in other]
     keys += [key_of(config, "tpu-v3-32", "libtpu 1"), key_of(config, "tpu-v3-8", "libtpu 2")]
     assert len({base, *keys}) == 6
+
+
+def test_the_key_depends_on_the_encoders_that_are_there(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        shutil.copytree(bundle, place / "encoders")
+    config = replace(mock(), text_encoder="encoders", vae="encoders").resolved()
+
+    def key(place: Path) -> str:
+        monkeypatch.chdir(place)
+        return key_of(config, "tpu-v3-8", "libtpu 1")
+
+    base = key(places[0])
+    assert key(places[1]) == base  # the same path, and the same contents
+    changes = (("text_encoder", "num_hidden_layers", 2), ("vae", "layers_per_block", 2))
+    for name, field, value in changes:
+        path = places[1] / "encoders" / name / "config.json"
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | {field: value}))
+        assert key(places[1]) != base, name
+        path.write_text(before)
+    assert key(places[1]) == base
 
 
 def test_a_plan_for_here_is_for_the_devices_that_are_here(monkeypatch: pytest.MonkeyPatch):
