@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+import pinxit
 from pinxit.doctor.report_line import Line, ok, problem, warning
 
 PYTHONS = ((3, 11), (3, 13))
@@ -18,14 +19,31 @@ EXTRAS = {
     "data": "streaming, `pinxit prepare` and training on prepared data",
     "ray": "`pinxit prepare --engine ray`",
     "wandb": "--wandb 1",
-    "cuda12": "NVIDIA GPUs (CUDA 12)",
-    "cuda13": "NVIDIA GPUs (CUDA 13)",
+    "cuda": "NVIDIA GPUs, the same as cuda12",
+    "cuda12": "NVIDIA GPUs, driver 525 or newer",
+    "cuda13": "NVIDIA GPUs newer than the V100, driver 580 or newer",
     "tpu": "TPUs",
 }
 """The use of each extra. Other extras are listed by name only."""
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cuda13-pjrt")
+DEVICES = Path("/dev")
+"""The folder of device files."""
 DEVELOPERS = ("dev", "parity")
 """Extras for developers, which are not listed."""
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra: from the source tree that runs, or by name."""
+    root = Path(pinxit.__file__).parents[1]
+    source = (root / "pyproject.toml").is_file()
+    return f"pip install -e '{root}[{extra}]'" if source else f"pip install 'pinxit[{extra}]'"
+
+
+def accelerators() -> dict[str, str]:
+    """Returns the extras that this machine's accelerators need, with the devices' paths."""
+    paths = [*sorted(DEVICES.glob("accel*")), *sorted((DEVICES / "vfio").glob("[0-9]*"))]
+    gpu = DEVICES / "nvidia0"
+    return ({"cuda": str(gpu)} if gpu.exists() else {}) | ({"tpu": str(paths[0])} if paths else {})
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Line]:
@@ -75,15 +93,13 @@ def jax_versions() -> Iterator[Line]:
 
 def _hardware_without_plugin(gpu: bool, tpu: bool) -> Iterator[Line]:
     """Warns of an accelerator that JAX cannot use because a package is missing."""
-    if Path("/dev/nvidia0").exists() and not gpu:
-        fix = "pip install 'pinxit[cuda12]' (or cuda13)"
-        yield warning("gpu", "this machine has an NVIDIA GPU, but JAX has no plugin for it", fix)
-    accelerators = list(Path("/dev").glob("accel*")) + list(Path("/dev/vfio").glob("[0-9]*"))
-    if accelerators and not tpu and not gpu:
-        fix = "on a TPU machine: pip install 'pinxit[tpu]'"
-        yield warning(
-            "tpu", f"this machine has {accelerators[0]}, but libtpu is not installed", fix
-        )
+    present = accelerators()
+    if "cuda" in present and not gpu:
+        message = "this machine has an NVIDIA GPU, but JAX has no plugin for it"
+        yield warning("gpu", message, install_command("cuda"))
+    if "tpu" in present and not tpu and not gpu:
+        message = f"this machine has {present['tpu']}, but libtpu is not installed"
+        yield warning("tpu", message, f"on a TPU machine: {install_command('tpu')}")
 
 
 def requirements() -> Iterator[Line]:
@@ -110,7 +126,7 @@ def requirements() -> Iterator[Line]:
         unmet = _unmet([r for r in mine if _normal(r.name) != "pinxit"], extras=True)
         named = f" ({use})" if use else ""
         if unmet:
-            yield ok("extra", f"{extra}{named}: not installed; pip install 'pinxit[{extra}]'")
+            yield ok("extra", f"{extra}{named}: not installed; {install_command(extra)}")
         else:
             yield ok("extra", f"{extra}{named}: installed")
 

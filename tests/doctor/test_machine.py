@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
+import tomllib
 from collections import namedtuple
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pinxit.cli.doctor import DoctorOptions, examine
 from pinxit.cli.main import main
@@ -93,6 +97,57 @@ def test_packages_that_are_missing(monkeypatch):
     extras = [line.message for line in software.requirements() if line.name == "extra"]
     assert any(said.startswith("data (streaming") and "not installed" in said for said in extras)
     assert any(said.startswith("cuda12") and "not installed" in said for said in extras)
+
+
+def test_an_accelerator_without_its_package_gets_the_command(tmp_path: Path, monkeypatch):
+    root = Path(software.pinxit.__file__).parents[1]
+    assert software.install_command("tpu") == f"pip install -e '{root}[tpu]'"
+    monkeypatch.setattr(software.pinxit, "__file__", str(tmp_path / "pinxit" / "__init__.py"))
+    assert software.install_command("tpu") == "pip install 'pinxit[tpu]'"
+    monkeypatch.setattr(software, "DEVICES", tmp_path)
+    assert software.accelerators() == {}
+    (tmp_path / "nvidia0").touch()
+    (tmp_path / "accel0").touch()
+    assert software.accelerators().keys() == {"cuda", "tpu"}
+    gpu, tpu = software._hardware_without_plugin(False, False)
+    assert (gpu.name, gpu.advice) == ("gpu", "pip install 'pinxit[cuda]'")
+    assert (tpu.name, tpu.advice) == ("tpu", "on a TPU machine: pip install 'pinxit[tpu]'")
+    assert not list(software._hardware_without_plugin(True, True))
+
+
+def test_a_gpu_that_jax_leaves_idle_is_named(tmp_path: Path, monkeypatch):
+    answer = {"backend": "cpu", "devices": [GPU | {"kind": "cpu", "compute_capability": None}]}
+    monkeypatch.setattr(machine, "ask", lambda *args, **more: answer)
+    monkeypatch.setattr(machine, "accelerators", lambda: {"cuda": "/dev/nvidia0"})
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    ok_line, idle = machine.devices()
+    assert ok_line.status == "ok" and idle.status == "warning"
+    assert "has /dev/nvidia0, but JAX computes on the CPU" in idle.message
+    assert "[cuda]'" in idle.advice and "nvidia-smi" in idle.advice
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert statuses(machine.devices()) == ["ok"]
+
+
+def test_documented_extras_exist_and_are_jaxs():
+    """The commands of the docs name extras of ours, and ours name extras that JAX has."""
+    root = Path(__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    page = (root / "docs" / "devices.md").read_text() + (root / "README.md").read_text()
+    named = set(re.findall(r'pip install -e "?\.\[([a-z0-9,]+)\]', page))
+    assert {"tpu", "cuda", "cuda13"} <= named
+    assert {part for name in named for part in name.split(",")} <= extras.keys()
+    known = metadata.metadata("jax").get_all("Provides-Extra")
+    for name in ("tpu", "cuda", "cuda12", "cuda13"):
+        (requirement,) = map(Requirement, extras[name])
+        assert requirement.name == "jax" and requirement.extras <= set(known or ())
+
+
+def test_devices_of_other_makers_and_none_at_all():
+    amd = GPU | {"kind": "AMD Instinct", "compute_capability": "gfx90a"}
+    assert statuses(machine.judged({"backend": "gpu", "devices": [amd]})) == ["ok"]
+    assert statuses(machine.judged({"backend": "cpu", "devices": []})) == ["problem"]
 
 
 # --- devices ----------------------------------------------------------------------------------
