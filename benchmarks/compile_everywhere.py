@@ -22,7 +22,7 @@ from pinxit.train.settings import ModelConfig, TrainConfig
 TARGETS = ("tpu-v3-8", "tpu-v3-512", "tpu-v4-256", "v5e-256", "v6e-256", "a100-40", "v100-16")
 
 
-MODEL = ModelConfig(preset="large", remat="full")
+MODEL = ModelConfig(preset="large", remat="full", scan_blocks=True)
 """Blocks in a loop: what compiles in the same time at any depth."""
 
 
@@ -56,7 +56,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     for target in options.targets:
         batch = options.each * get_target(target).devices
-        config = planned(replace(coyo_256(), model=MODEL, batch_size=batch).resolved())
+        config = replace(coyo_256(), model=MODEL, batch_size=batch, gradient_accumulation_steps=1)
+        config = planned(config.resolved())
         for depth in options.depths or [None]:
             model = config.model if depth is None else replace(config.model, depth=depth)
             changed = replace(config, model=model)

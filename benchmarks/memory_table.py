@@ -52,7 +52,8 @@ CELLS = (
 def settings(vae: bool) -> TrainConfig:
     """The recipe, on latents or on pixels."""
     model = ModelConfig(preset="large", use_stable_vae=vae, remat="full")
-    return planned(replace(coyo_256(), model=model).resolved())
+    config = replace(coyo_256(), model=model, gradient_accumulation_steps=1)
+    return planned(config.resolved())
 
 
 def said(what: str, seconds: float, begun: set[str] = set()) -> None:  # noqa: B006

@@ -43,5 +43,20 @@ def test_prepared_data_are_of_the_kind_they_came_from(tmp_path: Path):
     assert recipe_of(["--dataset_path", str(tmp_path)])[0] == "scenes"
 
 
+def test_large_recipes_choose_for_the_devices():
+    for name in ("coyo_256", "coyo_256_pixels", "coyo_256_a100", "coyo_256_v100", "coyo_512"):
+        config = RECIPES[name]()
+        assert config.name == name and config.gradient_accumulation_steps == 0
+        assert (config.model.remat, config.model.scan_blocks) == ("auto", "auto")
+
+
+def test_pixels_have_noisier_times_and_need_no_autoencoder():
+    config = RECIPES["coyo_256_pixels"]().resolved()
+    assert config.autoencoder == "none" and not config.encodes_ahead
+    assert config.model.patch_size == 8 and config.model.prediction == "latents"
+    shift = config.image_size / 64
+    assert (config.objective.time.shift, config.sampling.shift) == (shift, shift)
+
+
 def test_unknown_datasets_start_from_scenes():
     assert recipe_for("imagenet") == "scenes"  # what is wrong with it is said by the settings

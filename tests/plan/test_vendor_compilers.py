@@ -31,7 +31,8 @@ def compiler_or_skip(name: str) -> None:
 
 def settings(*, vae: bool) -> TrainConfig:
     model = ModelConfig(preset="large", use_stable_vae=vae, remat="full")
-    return planned(replace(coyo_256(), model=model).resolved())
+    config = replace(coyo_256(), model=model, gradient_accumulation_steps=1)
+    return planned(config.resolved())
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_what_is_too_large_is_refused_with_its_size():
 def test_cycles_cover_the_step_of_a_tpu():
     compiler_or_skip("tpu-v3-8")
     config = replace(settings(vae=True), batch_size=64)
-    model = replace(config.model, preset="base", remat="full")
+    model = replace(config.model, preset="base", remat="full", scan_blocks=True)
     found = compile_step(replace(config, model=model), "tpu-v3-8")
     time = step_time(found.result, get_target("tpu-v3-8"))
     assert time is not None
