@@ -53,7 +53,8 @@ def config(bundle: Path, tmp_path: Path) -> TrainConfig:
 def as_before(config: dict) -> dict:
     """The settings as versions wrote them whose grids were part of the sampling settings."""
     old = json.loads(json.dumps(config))
-    old["sampling"] |= old.pop("samples")
+    grid = old.pop("samples")
+    old["sampling"] |= {name: grid[name] for name in ("prompts", "seeds")}
     for name in ("guidance_interval", "cfg_zero_star", "zero_init"):
         del old["sampling"][name]
     del old["objective"]["kind"]
