@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from pinxit.cli.habits import (
     TRAIN_HABITS,
     Habit,
     Habits,
+    advice_for,
 )
 from pinxit.cli.main import main
 from pinxit.cli.train import TRAIN_ALIASES
@@ -91,6 +93,15 @@ def test_the_value_is_translated(line, advice, capsys):
     assert main(line.split()) == 2
     message = capsys.readouterr().err
     assert f"is unknown; valid: {advice}" in message
+
+
+def test_the_page_has_the_advice_of_the_program():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    page = page.partition("## Settings that have other names elsewhere")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+) ?(.*?)` \| `(--.*?)`", page, re.MULTILINE)
+    assert len(rows) >= 16
+    for name, value, ours in rows:
+        assert advice_for(TRAIN_HABITS, name, value).startswith(ours), name
 
 
 def test_an_epoch_example_is_right():
