@@ -13,8 +13,10 @@ predict.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +51,6 @@ def caption_effect(
     first = [examples[row] for row in range(count)]
     captions = [row.caption for row in first]
     others = shuffled(captions)
-    encode = jax.jit(model.autoencoder.encode)
     times = spread_times(count, bins=min(10, count), seed=seed)
     own, other, null = np.zeros((3, count), np.float64)
     sums, saturated, colours = np.zeros(3), 0, 0
@@ -57,7 +58,8 @@ def caption_effect(
         count_here = len(batch)
         numbers = padded(numbers, batch_size)
         pixels = np.stack([first[number].image for number in numbers])
-        latents = encode(model.autoencoder.params, to_pixels(pixels))
+        context.check()
+        latents = _latents(model.autoencoder.params, to_pixels(pixels), model.autoencoder.encode)
         values = np.asarray(latents, np.float64)[:count_here]
         sums += [values.size, values.sum(), np.square(values).sum()]
         colours += pixels[:count_here].size
@@ -83,6 +85,12 @@ def caption_effect(
     mean = sums[1] / sums[0]
     yield "latents/std", math.sqrt(max(0.0, sums[2] / sums[0] - mean**2))
     yield "latents/saturated", saturated / colours
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _latents(params: Any, images: Any, encode: Callable[..., Any]) -> Any:
+    """Returns the images' latents. The program is compiled once for each autoencoder."""
+    return encode(params, images)
 
 
 def caption_effect_in_words(values: Mapping[str, float]) -> str:

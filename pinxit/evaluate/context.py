@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pinxit.arrays import Example, Objective
 from pinxit.config import positive
+from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.judge import Judge
 from pinxit.flow.objective import FlowMatching
 from pinxit.pipeline import TextToImage
@@ -41,6 +42,10 @@ class EvaluationContext:
     """Sampling settings that differ from the model's own, for `TextToImage.generate`."""
     progress: Callable[[int, int], Any] = lambda done, total: None
     """A callback with (pictures drawn, pictures in total); it may raise an exception to stop."""
+    check: Callable[[], Any] = lambda: None
+    """A callback between batches of rows; it may raise an exception to stop."""
+    encoded: EncodedRows | None = None
+    """Storage for the encoded rows, if several models of the same encoders are measured on them."""
 
     def __post_init__(self) -> None:
         positive("batch_size", self.batch_size)

@@ -22,6 +22,7 @@ from pinxit.arrays import ArrayLike, Conditioning, Example, Objective, to_pixels
 from pinxit.config import UsageError, positive
 from pinxit.devices.each_device import copied, mesh_of, on_each
 from pinxit.evaluate.context import EvaluationContext, Examples
+from pinxit.evaluate.encoded_rows import EncodedRound, EncodedRows
 from pinxit.fixed_batches import batches_by_shape, padded
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
@@ -41,13 +42,14 @@ def validation_loss(
     times = spread_times(count, bins=bins, seed=seed)
     per_row = np.zeros(count, np.float32)
     mesh = mesh_for(model, count, batch_size)
-    params, encode = model.params_on(mesh), image_encoder_on(model, mesh)
-    for batches in rounds(numbered_by_shape(examples, batch_size), batch_size, mesh):
-        numbers = np.concatenate([numbers for numbers, _ in batches])
+    params, encoded = model.params_on(mesh), context.encoded or EncodedRows(0)
+    for one_round in encoded.rounds((batch_size, mesh), lambda: encoded_rounds(context, mesh)):
+        context.check()
+        numbers = one_round.numbers
         loss = row_losses(
             params,
-            encode(np.stack([row.image for _, batch in batches for row in batch])),
-            encoded_captions(model, [[row.caption for row in batch] for _, batch in batches]),
+            one_round.latents,
+            one_round.conditioning,
             times[numbers],
             numbers.astype(np.int32),
             jax.random.key(seed),
@@ -60,6 +62,20 @@ def validation_loss(
     bin_of = np.arange(count) % bins
     for i in range(bins):
         yield f"validation/loss_t_{(i + 0.5) / bins:.2f}", float(per_row[bin_of == i].mean())
+
+
+def encoded_rounds(context: EvaluationContext, mesh: Mesh | None) -> Iterator[EncodedRound]:
+    """Yields the rows of a context, encoded, in the order in which they are computed."""
+    model, size = context.model, context.batch_size
+    encode = image_encoder_on(model, mesh)
+    for batches in rounds(numbered_by_shape(context.rows, size), size, mesh):
+        latents = encode(np.stack([row.image for _, batch in batches for row in batch]))
+        captions = [[row.caption for row in batch] for _, batch in batches]
+        yield EncodedRound(
+            numbers=np.concatenate([numbers for numbers, _ in batches]),
+            latents=np.asarray(latents),
+            conditioning=encoded_captions(model, captions),
+        )
 
 
 def validation_in_words(values: Mapping[str, float]) -> str:
@@ -127,7 +143,7 @@ def encoded_captions(model: TextToImage, captions: Iterable[Sequence[str]]) -> C
 @functools.partial(jax.jit, static_argnames=("config", "objective", "mesh"))
 def row_losses(
     params: Any,
-    latents: Float[Array, "b h w c"],
+    latents: Float[ArrayLike, "b h w c"],
     conditioning: Conditioning,
     t: Float[ArrayLike, " b"],
     rows: Int[ArrayLike, " b"],

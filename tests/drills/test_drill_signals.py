@@ -99,7 +99,9 @@ def test_a_signal_arrives(phase: str, count: int, whole: Path, bundle: Path, tmp
     assert [process.returncode for process in processes] == [0] * count, output
     assert "the same command resumes" in output[0], output
     steps = sorted(int(path.name[5:]) for path in folder.glob("checkpoints/step_*"))
-    assert steps[-1:] == [PHASES[phase]] * bool(PHASES[phase]) or phase == "saving", steps
+    last, later = max(steps, default=0), 2 * (count - 1) + 2 * (phase == "saving")
+    # several processes agree two steps later, and saving goes on while the next steps run
+    assert PHASES[phase] <= last <= PHASES[phase] + later, steps
     result, said = train_here(config)
     assert result.status == "finished", said
     if count == 1:

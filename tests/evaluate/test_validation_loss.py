@@ -14,6 +14,7 @@ import pytest
 from pinxit.arrays import Conditioning, Example
 from pinxit.evaluate import validation_loss as validation
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.validation_loss import spread_times, validation_loss
 from pinxit.models.transformer import preset
 from pinxit.pipeline import TextToImage
@@ -81,3 +82,32 @@ def test_times_are_spread_over_the_bins():
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="images: 4 rows for 5 bins"):
         measured(rows()[:4])
+
+
+def test_rows_are_encoded_once_and_give_the_same_bytes():
+    calls: list[int] = []
+
+    class Counted(Toy):
+        """Counts the batches of captions that are encoded."""
+
+        def encode(self, captions: Sequence[str]) -> Conditioning:
+            calls.append(len(captions))
+            return super().encode(captions)
+
+    plain = measured(rows((0, 3)), batch_size=4)
+    for most, encodings in ((2**30, 1), (100, 3)):
+        calls.clear()
+        encoded = EncodedRows(most)
+        for _ in range(3):
+            context = EvaluationContext(Counted(), rows((0, 3)), batch_size=4, encoded=encoded)
+            assert dict(validation_loss(context, bins=5)) == plain
+        assert len(calls) == 7 * encodings, "batches of four: six of one size and one of two rows"
+
+
+def test_a_check_between_batches_ends_it():
+    def check() -> None:
+        raise TimeoutError
+
+    context = EvaluationContext(Toy(), rows(), batch_size=4, check=check)
+    with pytest.raises(TimeoutError):
+        dict(validation_loss(context, bins=5))

@@ -72,10 +72,10 @@ class Feed(Protocol):
         return ""
 
 
-def stop_waiting(loader: Loader, interrupted: Callable[[], bool]) -> None:
+def stop_waiting(loader: Batches, interrupted: Callable[[], bool]) -> None:
     """Makes a loader end once `interrupted` returns True while no batch is ready.
 
     Several processes cannot: the others have started the step that this one waits to take.
     """
-    if not several():
+    if isinstance(loader, Loader) and not several():
         loader.interrupted = interrupted

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pinxit.arrays import Example
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
 from pinxit.files import whole
 from pinxit.pipeline import TextToImage
@@ -40,6 +41,11 @@ class Observer:
     """Returns the rows for the validation loss."""
     check: Callable[[], None] = end_if_asked
     """A function that is called between batches and raises to stop."""
+
+    @cached_property
+    def encoded(self) -> EncodedRows:
+        """The held-out rows, which are encoded once for all averages and evaluations."""
+        return EncodedRows()
 
     @cached_property
     def _pipeline(self) -> TextToImage:
@@ -115,6 +121,8 @@ class Observer:
             prompts=settings.prompts,
             judge=self.parts.judge,
             progress=lambda done, total: self.check(),
+            check=self.check,
+            encoded=self.encoded,
         )
 
     def measure(
