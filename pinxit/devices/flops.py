@@ -8,7 +8,7 @@ FLOPs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -17,20 +17,35 @@ def count(jaxpr: Any) -> float:
 
     A conditional counts as its costliest branch. The body of a loop of unknown length counts once.
     """
+    return float(sum(count_by_dtype(jaxpr).values()))
+
+
+def count_by_dtype(jaxpr: Any) -> dict[str, float]:
+    """Counts the operations as `count` does, by the dtype of the factors (the wider of two)."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return sum(_of(equation) for equation in jaxpr.eqns)
+    return _total(_of(equation) for equation in jaxpr.eqns)
 
 
-def _of(equation: Any) -> float:
+def _of(equation: Any) -> dict[str, float]:
     name, params = equation.primitive.name, equation.params
-    if name == "dot_general":
-        return _dot(equation)
-    if name == "conv_general_dilated":
-        return _convolution(equation)
+    if name in ("dot_general", "conv_general_dilated"):
+        factors = [factor.aval.dtype for factor in equation.invars[:2]]
+        dtype = max(factors, key=lambda dtype: dtype.itemsize).name
+        return {dtype: _dot(equation) if name == "dot_general" else _convolution(equation)}
     if name == "cond":
-        return max(count(branch) for branch in params["branches"])
+        branches = [count_by_dtype(branch) for branch in params["branches"]]
+        return max(branches, key=lambda branch: sum(branch.values()))
+    once = _total(count_by_dtype(inner) for inner in _inner(params))
     times = params["length"] if name == "scan" else 1
-    return times * sum(count(inner) for inner in _inner(params))
+    return {dtype: times * operations for dtype, operations in once.items()}
+
+
+def _total(counts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in counts:
+        for dtype, operations in one.items():
+            total[dtype] = total.get(dtype, 0.0) + operations
+    return total
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:

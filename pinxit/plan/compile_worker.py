@@ -105,11 +105,12 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
     traced = program.trace()
     lowered = traced.lower()
 
-    def operations(remat: Any) -> float:
+    def operations(remat: Any) -> dict[str, float]:
         """Counts the step's operations with XLA's attention, as other kernels cannot be counted."""
         model = dataclasses.replace(config.model, attention="xla", remat=remat)
         counted = dataclasses.replace(config, model=model)
-        return flops.count(abstract_program(counted, devices, memory_bytes=memory).trace().jaxpr)
+        program = abstract_program(counted, devices, memory_bytes=memory)
+        return flops.count_by_dtype(program.trace().jaxpr)
 
     countable = program.parts.model.attention == "xla"
     result = {
@@ -120,8 +121,10 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         "bytes_by_part": program.bytes_by_part(),
         "unread_bytes": program.unread_bytes(traced),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(program.state.params)),
-        "flops": operations("none"),
-        "flops_run": flops.count(traced.jaxpr) if countable else operations(config.model.remat),
+        "flops": sum(operations("none").values()),
+        "flops_run": flops.count_by_dtype(traced.jaxpr)
+        if countable
+        else operations(config.model.remat),
         "stored_width": program.text.stored_width,
         "chosen": choice.to_json(),
         "jax": jax.__version__,

@@ -109,8 +109,8 @@ def _from_cycles(cycles: dict[str, Any], target: Target) -> StepTime:
 
 
 def _from_traffic(result: dict[str, Any], traffic: dict[str, Any], target: Target) -> StepTime:
-    operations = result["flops_run"] / target.devices
-    products = operations / (target.peak(result["dtype"]) * MATMUL_SHARE)
+    at_peak = sum(flops / target.peak(dtype) for dtype, flops in result["flops_run"].items())
+    products = at_peak / target.devices / MATMUL_SHARE
     rest = traffic["other_bytes"] / (target.chip.bandwidth * BANDWIDTH_SHARE)
     links = sum(traffic["collective_bytes"].values()) / target.chip.link
     total = products + rest + links

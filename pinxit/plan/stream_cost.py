@@ -18,7 +18,6 @@ from pinxit.arrays import to_pixels
 from pinxit.devices import flops
 from pinxit.devices.mesh import batch_sharding, replicated
 from pinxit.train.abstract_program import AbstractProgram, device_bytes
-from pinxit.train.build import encoder_dtype
 from pinxit.train.input.streamed import encode_chunk
 
 
@@ -29,12 +28,10 @@ class StreamEncoding:
     lowered: jax.stages.Lowered
     images: int
     """Number of images in a chunk, over all devices."""
-    flops: float
-    """Operations for a chunk."""
+    flops: dict[str, float]
+    """Operations for a chunk, by the dtype of their factors."""
     weights: int
     """Bytes of the autoencoder's weights on each device."""
-    dtype: str
-    """The dtype that the autoencoder computes in."""
     transferred: int
     """Bytes that pass between the host and the devices for each image: the image, and its latents
     back to the host and again to the step."""
@@ -44,10 +41,9 @@ class StreamEncoding:
         return {
             "images": self.images,
             "chunks_per_step": batch_size / self.images,
-            "flops": self.flops,
+            "flops": sum(self.flops.values()),
             "flops_run": self.flops,
             "weights": self.weights,
-            "dtype": self.dtype,
             "transferred": self.transferred,
         }
 
@@ -72,8 +68,7 @@ def stream_encoding(program: AbstractProgram) -> StreamEncoding:
     return StreamEncoding(
         lowered=traced.lower(),
         images=images,
-        flops=flops.count(traced.jaxpr),
+        flops=flops.count_by_dtype(traced.jaxpr),
         weights=device_bytes(params),
-        dtype=encoder_dtype(config, mesh),
         transferred=int(np.prod(shape[1:]) + 2 * latents),
     )

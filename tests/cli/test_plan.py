@@ -29,7 +29,7 @@ def invented(config: TrainConfig, target: str, **_: Any) -> Compiled:
         "dtype": "bfloat16",
         "parameters": 559_000_000,
         "flops": 3e11 * batch,
-        "flops_run": 4e11 * batch,
+        "flops_run": {"bfloat16": 4e11 * batch},
         "compile_seconds": 1.0,
         "stored_width": 0,
         "program": "x.hlo.gz",

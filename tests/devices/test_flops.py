@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from pinxit.devices.flops import count
+from pinxit.devices.flops import count, count_by_dtype
 
 
 def traced(f, *shapes) -> float:
@@ -47,3 +47,16 @@ def test_convolutions():
         )
 
     assert traced(convolve, (2, 8, 8, 3), (3, 3, 3, 5)) == 2 * 2 * 64 * 5 * 27
+
+
+def test_products_are_told_apart_by_their_dtype():
+    half, single = (jax.ShapeDtypeStruct((4, 4), dtype) for dtype in (jnp.float16, jnp.float32))
+
+    def mixed(a, b):
+        encoded = jax.lax.scan(lambda x, _: (x @ b, None), b, None, length=3)[0]
+        return jax.lax.cond(a.sum() > 0, lambda: a @ a, lambda: a @ a @ a), encoded
+
+    once = 2 * 4 * 4 * 4
+    counts = count_by_dtype(jax.make_jaxpr(mixed)(half, single))
+    assert counts == {"float16": 2 * once, "float32": 3 * once}
+    assert sum(counts.values()) == count(jax.make_jaxpr(mixed)(half, single))
