@@ -18,6 +18,7 @@ from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age
 from pinxit.files import BEFORE
 from pinxit.stored_model import checkpoints_in, step_of_checkpoint
+from pinxit.train.abandoned import PREFIX_ASIDE
 from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify_checkpoint
 
 HASHED = 2e9
@@ -100,6 +101,13 @@ def _others(root: Path) -> Iterator[Line]:
             yield warning("checkpoint", message, advice)
     for path in sorted(root.glob(f".{PREFIX}*")):
         yield _unfinished_line(path)
+
+
+def check_abandoned(facts: RunFacts) -> Iterator[Line]:
+    """Names the folders of what a run did after the step that it went back to."""
+    for path in sorted(facts.folder.root.glob(f"{PREFIX_ASIDE}*")):
+        message = f"{path.name} has what the run did before it went back; it is a run of its own"
+        yield ok("abandoned", message)
 
 
 def _unfinished_line(path: Path) -> Line:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pinxit.doctor.guard import error_text, guarded_check
 from pinxit.doctor.report_line import Line, ok, problem
-from pinxit.doctor.run_checkpoints import check_checkpoints
+from pinxit.doctor.run_checkpoints import check_abandoned, check_checkpoints
 from pinxit.doctor.run_facts import RunFacts, age
 from pinxit.doctor.run_inputs import check_dataset, check_run_encoders
 from pinxit.doctor.run_metrics import check_metrics, check_signs, seems_alive
@@ -38,6 +38,7 @@ class RunReport:
         yield from self._guarded("config", partial(check_settings, facts), folder.config)
         checks = {
             "checkpoints": (check_checkpoints, folder.checkpoints),
+            "abandoned": (check_abandoned, folder.root),
             "metrics": (check_metrics, folder.metrics),
             "results": (check_results, folder.results),
             "release": (check_release, folder.model),

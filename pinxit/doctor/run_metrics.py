@@ -120,13 +120,28 @@ def check_signs(facts: RunFacts, config: TrainConfig) -> Iterator[Line]:
         more = f" (reported {times} times)" if times > 1 else ""
         name, text = str(finding.kind).replace("_", " "), f"{finding.text}{more}"
         yield warning(name, text, str(finding.advice))
+    failures = _watch_failures(facts)
+    if failures:
+        advice = "the checkpoints are not affected, but grids, evaluations or trackers' values may "
+        advice += "be missing; the run's output has the first error of each kind"
+        yield warning("watchers", failures, advice)
     if unreadable:
         message = f"{facts.folder.metrics}: values of the wrong kind at step {listing(unreadable)}"
         advice = "restore these rows from a copy, or remove them; they are left out of this report"
         yield problem("signs", message, advice)
-    elif facts.rows and not findings:
+    elif facts.rows and not findings and not failures:
         message = "no diverging loss, no waiting for data, no unused captions, no overflow"
         yield ok("signs", message)
+
+
+def _watch_failures(facts: RunFacts) -> str:
+    """Describes what failed beside the training, as the results or else the rows record it."""
+    stored = (facts.results or {}).get("warnings") or ()
+    texts = [str(one["text"]) for one in stored if one.get("kind") == "watcher"]
+    counts = [row["watch_failures"] for row in facts.rows if "watch_failures" in row]
+    if texts or not counts:
+        return listing(texts)
+    return f"what runs beside the training failed {int(counts[-1])} times"
 
 
 def seems_alive(facts: RunFacts) -> float | None:

@@ -225,6 +225,21 @@ FAULTS = {
     "rows a folder": Fault(
         lambda r: into_folder(r / ROWS), "problem", "metrics", "Is a directory", "restore it"
     ),
+    "a watcher that failed": Fault(
+        lambda r: append(r / ROWS, '{"step": 6, "watch_failures": 3}\n'),
+        "warning", "watchers", "what runs beside the training failed 3 times", "not affected",
+    ),
+    "a watcher that failed in a finished run": Fault(
+        lambda r: edit(
+            r / "results.json",
+            lambda v: v.update(warnings=[{"kind": "watcher", "text": "sampling failed once"}]),
+        ),
+        "warning", "watchers", "sampling failed once", "not affected",
+    ),
+    "warnings of the results that are none": Fault(
+        lambda r: edit(r / "results.json", lambda v: v.update(warnings=[5])),
+        "problem", "signs", "could not be checked", "restore it",
+    ),
     # results
     "results empty": Fault(
         lambda r: (r / "results.json").write_text(""),
@@ -376,6 +391,13 @@ def test_a_run_that_is_saving_is_not_called_killed(broken: Path, capsys):
     code, lines = doctor(broken, capsys)
     (line,) = [line for line in lines if line.name == "checkpoint"]
     assert code == 0 and line.status == "ok" and "is being saved" in line.message
+
+
+def test_what_a_run_moved_aside_is_named(broken: Path, capsys):
+    (broken / "abandoned_after_step_00000003").mkdir()
+    code, lines = doctor(broken, capsys)
+    (line,) = [line for line in lines if line.name == "abandoned"]
+    assert code == 0 and line.status == "ok" and "a run of its own" in line.message
 
 
 def test_a_run_that_is_running(broken: Path, capsys):
