@@ -22,22 +22,20 @@ import jax.numpy as jnp
 import numpy as np
 from optax import contrib
 
+from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.encoders.weights import flatten, unflatten
 from pinxit.models.transformer import abstract, preset
 from pinxit.train.muon import INTO_HEADS, scale_by_muon
 
-MARK = "muon.inner_state"
+MARK = "muon/inner_state"
 
 
 def momenta_of(run: Path) -> dict[str, Any]:
     """Muon's momenta in the newest checkpoint of a run."""
-    import orbax.checkpoint as ocp
-
     newest = max((run / "checkpoints").glob("step_*"))
-    tree = ocp.PyTreeCheckpointer().restore((newest / "state").absolute())
     found = {
-        name.split("blocks.")[1]: jnp.asarray(value)
-        for name, value in tree["optimizer"].items()
+        name.split("blocks/")[1].replace("/", "."): jnp.asarray(value)
+        for name, value in arrays_of_checkpoint(newest).items()
         if MARK in name and np.ndim(value) == 3
     }
     if not found:

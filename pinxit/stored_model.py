@@ -2,35 +2,42 @@
 
 Two kinds of directory hold a model. A *release* consists of ``model.safetensors`` and
 ``config.json``: the parameters, the network's configuration, the names of the text encoder and of
-the autoencoder, and the sampling settings. A *run* holds checkpoints ``checkpoints/step_*``, each
-with its arrays (Orbax), the run's config in ``run.json``, and ``manifest.json`` with the SHA-256 of
-every file. A checkpoint whose files do not match its manifest is never read.
+the autoencoder, and the sampling settings. A *run* holds checkpoints ``checkpoints/step_*``
+(`pinxit.checkpoint_files`). Of a checkpoint only the parameters to draw with are verified and read,
+not the optimiser's state or the other averages. A file that does not match its checkpoint's
+manifest is never used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pinxit.checkpoint_files import (
+    AVERAGE,
+    COUNTERS,
+    MANIFEST,
+    PARAMS,
+    RUN,
+    CheckpointManifest,
+    DamagedCheckpoint,
+    checkpoints_in,
+    read_choice,
+)
+from pinxit.checkpoint_version_1 import read_version_1
 from pinxit.config import UsageError
 from pinxit.encoders.fingerprint import SCALING
 from pinxit.encoders.weights import flatten, unflatten
-from pinxit.files import whole_set, write_json
+from pinxit.files import whole_set
 
 FORMAT = "pinxit-release"
 SHOWN = 5
 """The number of differences that an error message lists."""
-MANIFEST = "manifest.json"
-"""The file of a checkpoint that lists its files with their hashes."""
-CHOICE = "chosen.json"
-"""The file of a checkpoint that names its best parameters. It is written after the manifest."""
 OF_GRIDS = ("prompts", "seeds")
 """Settings of the sample grids that older versions stored among the sampling settings."""
 SHIPPED = Path(__file__).parent / "assets" / "scenes"
@@ -83,16 +90,13 @@ def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
         if ema is not None:
             raise UsageError("ema", ema, problem="not in a release", valid=["runs and checkpoints"])
         return _read_release(directory)
-    if (directory / "manifest.json").is_file() and (directory / "state").is_dir():
-        return _read_checkpoint(directory, ema=ema)
+    folders = [directory] if (directory / MANIFEST).is_file() else []
     problems = []
-    for folder in checkpoints_in(directory / "checkpoints") or checkpoints_in(directory):
+    for folder in folders or checkpoints_in(directory / "checkpoints") or checkpoints_in(directory):
         try:
-            _verify(folder)
-        except UsageError as error:
-            problems.append(str(error))
-            continue
-        return _read_checkpoint(folder, ema=ema)
+            return _read_checkpoint(folder, ema=ema)
+        except DamagedCheckpoint as error:
+            problems.append(f"{folder.name}: {error}")
     if problems:
         raise UsageError(
             "checkpoint", str(directory), problem=f"damaged ({'; '.join(problems)})", valid=_kinds()
@@ -160,21 +164,31 @@ def _read_release(directory: Path) -> Stored:
 
 
 def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
-    import orbax.checkpoint as ocp
-
-    _verify(folder)
-    run = _json(folder / "run.json")
+    """Reads the parameters of a checkpoint that `ema` chooses. Raises `DamagedCheckpoint` if a file
+    that is needed is damaged."""
+    manifest = CheckpointManifest(folder)
+    _verify(manifest, COUNTERS)
+    run = _json(folder / RUN)
     config = run["config"]
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.restore((folder / "state").absolute())
-    averages = tree.get("ema") or {}
+    older = read_version_1(folder) if manifest.version == 1 else {}
+    averages = manifest.averages() or sorted(
+        {name.split("/")[1] for name in older if name.startswith(AVERAGE)}
+    )
     best = read_choice(folder) or run.get("best_ema")  # where older versions stored it
-    chosen = choose_ema(ema, list(averages), best)
-    params = tree["params"] if chosen == "raw" else averages[chosen]
+    chosen = choose_ema(ema, averages, best)
+    part = PARAMS if chosen == "raw" else f"{AVERAGE}{chosen}"
+    if manifest.version == 1:
+        arrays = {
+            n.removeprefix(f"{part}/"): v for n, v in older.items() if n.startswith(f"{part}/")
+        }
+        step = older["counters/step"]
+    else:
+        _verify(manifest, part)
+        arrays, step = manifest.arrays(part), manifest.arrays(COUNTERS)["step"]
     model = {name: v for name, v in config["model"].items() if v is not None}
     use_vae = model.pop("use_stable_vae", True)
     return Stored(
-        params=_map(params),
+        params=_as_float32(arrays),
         model=model,
         text_encoder=config["text_encoder"],
         vae=config["vae"] if use_vae else "none",
@@ -186,8 +200,14 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
         caption_cleaning=config.get("caption_cleaning", "none"),
         text_max_tokens=config.get("text_max_tokens"),
         encoders=run.get("encoders", {}),
-        details={"step": int(np.asarray(tree["counters"]["step"])), "ema": chosen},
+        details={"step": int(step), "ema": chosen},
     )
+
+
+def _verify(manifest: CheckpointManifest, part: str) -> None:
+    """Raises unless the files of a part, and those of no part, match the manifest."""
+    if (problem := manifest.damage({part})) is not None:
+        raise DamagedCheckpoint(problem)
 
 
 def check_encoders(stored: Mapping[str, str], loaded: Mapping[str, str], *, where: str) -> None:
@@ -228,85 +248,6 @@ def choose_ema(requested: str | None, averages: list[str], best: str | None = No
     return sorted(averages)[len(averages) // 2] if averages else "raw"
 
 
-def damage(folder: Path) -> str | None:
-    """Compares a checkpoint's files with its manifest; returns the first problem, or None."""
-    try:
-        listed: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} cannot be read ({error})"
-    present = {str(path.relative_to(folder)) for path in files_of_checkpoint(folder)}
-    for name in sorted(listed):
-        if name not in present:
-            return f"{name} is missing"
-        if sha256_of(folder / name) != listed[name]:
-            return f"{name} is damaged (its SHA-256 differs)"
-    extra = sorted(present - set(listed))
-    if extra:
-        return f"{extra[0]} is not in its manifest"
-    if (folder / CHOICE).exists() and read_choice(folder) is None:
-        return f"{CHOICE} is damaged"
-    return None
-
-
-def write_choice(folder: Path, best: str) -> None:
-    """Records which parameters of a checkpoint are the best ones, atomically."""
-    write_json(folder / CHOICE, {"best": best, "sha256": _digest_of(best)})
-
-
-def read_choice(folder: Path) -> str | None:
-    """Returns the name of a checkpoint's best parameters, or None if none or a damaged one is
-    recorded."""
-    try:
-        value = json.loads((folder / CHOICE).read_text())
-        best, digest = str(value["best"]), value["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return best if digest == _digest_of(best) else None
-
-
-def _digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def step_of_checkpoint(folder: Path) -> int | None:
-    """Returns the step in the name of a checkpoint's folder (``step_00000500``).
-
-    Any other name, such as that of a copy, gives None: such a folder is never read by itself.
-    """
-    match = re.fullmatch(r"step_(\d{8,})", folder.name)
-    return int(match[1]) if match else None
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a folder by their names, newest first. Nothing is verified."""
-    steps = {path: step_of_checkpoint(path) for path in folder.glob("step_*") if path.is_dir()}
-    return sorted(
-        (path for path, step in steps.items() if step is not None),
-        key=lambda path: steps[path] or 0,
-        reverse=True,
-    )
-
-
-def files_of_checkpoint(folder: Path) -> Iterator[Path]:
-    """Yields all files of a checkpoint that the manifest lists, in a fixed order."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in (MANIFEST, CHOICE):
-            yield path
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify(folder: Path) -> None:
-    """Raises unless a checkpoint's files match its manifest."""
-    if (problem := damage(folder)) is not None:
-        problem = f"damaged ({problem})"
-        raise UsageError("checkpoint", str(folder), problem=problem, valid=_kinds())
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
@@ -319,10 +260,10 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _map(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts a tree to nested dicts of NumPy float32 arrays."""
-    flat = {name: np.asarray(leaf, np.float32) for name, leaf in flatten(tree).items()}
-    return unflatten(flat)
+def _as_float32(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the nested dict of arrays whose names are paths."""
+    flat = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    return unflatten(flat, separator="/")
 
 
 def mismatches(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ EXTRAS = {
     "data": ("data/fetch/", "data/prepared/", "data/sources/", "prepare/"),
     "ray": ("prepare/engines/ray_cluster.py",),
     "wandb": ("train/metric_writers.py",),
+    "older-checkpoints": ("checkpoint_version_1.py",),
 }
 """Extra to the modules that need it: files, and all that is in folders."""
 

@@ -227,7 +227,7 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
             raise
         _store().key_value_set(key, json.dumps({"value": value}))
         return value
-    answer = json.loads(_awaited(key, signal))
+    answer = json.loads(awaited(key, signal))
     if "code" in answer:
         raise SystemExit(answer["code"])
     return answer["value"]
@@ -240,7 +240,7 @@ def meet(name: str, *, stop: bool = False, signal: Callable[[], str | None] = la
     """
     answer = "stop" if stop else "here"
     _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", answer, allow_overwrite=True)
-    answers = [_awaited(f"pinxit/{name}/{n}", signal) for n in range(jax.process_count())]
+    answers = [awaited(f"pinxit/{name}/{n}", signal) for n in range(jax.process_count())]
     return "stop" in answers
 
 
@@ -255,8 +255,14 @@ def pass_on(signal: str) -> None:
         _store().key_value_set(STOP, signal, allow_overwrite=True)
 
 
-def _awaited(key: str, signal: Callable[[], str | None]) -> str:
-    """Waits for the value of a key, and passes a signal of this process on meanwhile."""
+def publish(key: str, text: str) -> None:
+    """Stores a text that all processes can read under this key. Threads may call it."""
+    _store().key_value_set(key, text, allow_overwrite=True)
+
+
+def awaited(key: str, signal: Callable[[], str | None] = lambda: None) -> str:
+    """Waits for the text of a key, and passes a signal of this process on meanwhile. Threads may
+    call it."""
     passed_on = False
     while (value := _look(key)) is None:
         if not passed_on and (name := signal()):
@@ -299,7 +305,7 @@ def check_same(settings: dict[str, Any], *, apart: str) -> None:
     key = f"pinxit/settings/{next(_numbers)}"
     _store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(other))
     for number in range(jax.process_count()):
-        differences = json.loads(_awaited(f"{key}/{number}", lambda: None))
+        differences = json.loads(awaited(f"{key}/{number}"))
         for name, value in differences.items():
             if not is_first():
                 raise SystemExit(2)

@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pinxit.checkpoint_files import MANIFEST, VERSION, checkpoints_in, step_of_checkpoint
 from pinxit.config import read_json
 from pinxit.doctor.guard import error_text
 from pinxit.doctor.network import bytes_of
 from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age
 from pinxit.files import BEFORE
-from pinxit.stored_model import checkpoints_in, step_of_checkpoint
 from pinxit.train.abandoned import PREFIX_ASIDE
-from pinxit.train.checkpoint import MANIFEST, PREFIX, CheckpointError, verify_checkpoint
+from pinxit.train.checkpoint import PREFIX, CheckpointError, verify_checkpoint
 
 HASHED = 2e9
 """Bytes of checkpoints that are hashed without ``--full``."""
-KNOWN = 1
+KNOWN = VERSION
 """The newest version of a checkpoint's manifest that this version reads."""
 
 

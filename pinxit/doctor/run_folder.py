@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from pinxit.checkpoint_files import checkpoints_in, step_of_checkpoint
 from pinxit.doctor.guard import error_text, guarded_check
 from pinxit.doctor.report_line import Line, ok, problem
 from pinxit.doctor.run_checkpoints import check_abandoned, check_checkpoints
@@ -18,7 +19,6 @@ from pinxit.doctor.run_facts import RunFacts, age
 from pinxit.doctor.run_inputs import check_dataset, check_run_encoders
 from pinxit.doctor.run_metrics import check_metrics, check_signs, seems_alive
 from pinxit.doctor.run_outputs import check_release, check_report, check_results, check_samples
-from pinxit.stored_model import checkpoints_in, step_of_checkpoint
 from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
 

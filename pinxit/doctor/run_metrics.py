@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pinxit.checkpoint_files import step_of_checkpoint
 from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age, listing
-from pinxit.stored_model import step_of_checkpoint
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.metric_rows import wrong_row
 from pinxit.train.settings import TrainConfig

@@ -31,7 +31,7 @@ class EncodedRound:
 
     @property
     def size(self) -> int:
-        """Bytes of all arrays."""
+        """Returns the bytes of all arrays."""
         return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(self.parts))
 
     @property

@@ -16,8 +16,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pinxit.checkpoint_files import checkpoints_in, step_of_checkpoint
 from pinxit.files import move_into, whole
-from pinxit.stored_model import checkpoints_in, step_of_checkpoint
 from pinxit.train.metric_rows import read_rows, write_rows
 from pinxit.train.run_folder import RunFolder
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.devices.mesh import state_shardings
 from pinxit.devices.processes import alone
-from pinxit.devices.transfer import spread
+from pinxit.devices.transfer import place
 from pinxit.stored_model import check_encoders
 from pinxit.train.abandoned import move_aside
 from pinxit.train.build import Parts, abstract_state, build_state
-from pinxit.train.checkpoint import Checkpoints, Restored
+from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.decay_from import decay_origin, take_history, trunk_of
 from pinxit.train.display import Display
 from pinxit.train.init_from import started
@@ -36,6 +37,7 @@ from pinxit.train.resume_policy import (
 from pinxit.train.run_folder import RunFolder, folder_of, run_records, start
 from pinxit.train.settings import TrainConfig, config_from_json
 from pinxit.train.state import TrainState
+from pinxit.train.stored_state import load_state
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ def begin_run(
     that decay_from names.
     """
     like = abstract_state(config, parts)
-    checkpoint: list[Restored] = []
 
     def read() -> dict[str, Any] | None:
         checkpoints.clean()
@@ -87,11 +88,10 @@ def begin_run(
             return None
         for problem in restored.problems:
             display.say(f"warning: {problem}")
-        checkpoint.append(restored)
-        skipped = int(restored.state.skipped)
+        skipped = int(restored.stored.numbers()["skipped"])
         at = {"step": restored.step, "updates": restored.step - skipped, "from_trunk": from_trunk}
         known = run_records(folder_of(config))["changes"]
-        return {**restored.run, "begin": at, "known": known}
+        return {**restored.run, "begin": at, "known": known, "folder": str(restored.folder)}
 
     run = alone(read)
     if run is None:
@@ -105,8 +105,8 @@ def begin_run(
     changes = _changes(config, run, checkpoints, display.say)
     if changes:
         parts = replace(parts, optimizer=_optimizer(config, parts, changes))
-    host = _rescaled(checkpoint.pop().state, parts, run) if checkpoint else None
-    state = spread(host, like, state_shardings(like, parts.mesh))
+    shardings = state_shardings(like, parts.mesh)
+    state = _rescaled(load_state(Path(run["folder"]), like, shardings), parts, run)
     from_trunk = run["begin"]["from_trunk"]
     words = f"decaying from {where}, step {step}" if from_trunk else f"resuming after step {step}"
     display.say(words)
@@ -176,7 +176,8 @@ def _rescaled(state: TrainState, parts: Parts, run: Mapping[str, Any]) -> TrainS
     if before is None or (before == "float16") == half:
         return state
     scale = parts.loss_scaling.initial if parts.loss_scaling else 1.0
-    return replace(state, loss_scale=np.float32(scale), good_steps=np.int32(0))
+    first = place(np.float32(scale), state.loss_scale.sharding)
+    return replace(state, loss_scale=first, good_steps=place(np.int32(0), first.sharding))
 
 
 def _dtype_of(settings: Mapping[str, Any]) -> str | None:

@@ -1,11 +1,13 @@
 """Checkpoints: written atomically, and used only if every file has the right hash.
 
-A checkpoint is a folder ``step_00000500``. It contains the arrays (Orbax, ``state/``), the state of
-the host (``run.json``: step, seed, resolved config, metrics not yet written) and, written last,
-``manifest.json`` with the SHA-256 of every file. The folder is built under another name and renamed
-when complete, so a process that is killed leaves either the whole checkpoint or none. Reading
-checks the manifest first, because Orbax and safetensors both return wrong numbers for a flipped bit
-without an error. If it does not match, the next older valid checkpoint is used.
+A checkpoint is a folder ``step_00000500`` with the files that `pinxit.checkpoint_files` lists. It
+is built under another name and renamed when complete, so a process that is killed leaves either the
+whole checkpoint or none. Reading checks the manifest first, because safetensors (and Orbax, which
+older versions used) return wrong numbers for a flipped bit without an error. If it does not match,
+the next older valid checkpoint is used.
+
+If all processes see the run's folder, each writes the pieces of the state that it holds, and reads
+those that it needs. Otherwise process 0 gathers, writes, reads and distributes the state.
 """
 
 from __future__ import annotations
@@ -19,101 +21,48 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
-
-from pinxit.config import UsageError, read_json
-from pinxit.devices.transfer import fetch
-from pinxit.files import BEFORE, DiskFull, restore_folder, sync, whole_folder
-from pinxit.stored_model import (
-    MANIFEST,
+from pinxit.checkpoint_files import (
+    RUN,
     checkpoints_in,
     damage,
-    files_of_checkpoint,
-    mismatches,
-    sha256_of,
     step_of_checkpoint,
     write_choice,
 )
+from pinxit.config import UsageError, read_json
+from pinxit.devices.processes import is_first, several
+from pinxit.files import BEFORE, DiskFull, restore_folder
+from pinxit.train.checkpoint_writing import SharedWriting, is_shared, write_folder
 from pinxit.train.state import TrainState
+from pinxit.train.state_arrays import gathered_pieces, own_pieces, whole_pieces
+from pinxit.train.stored_state import CheckpointError, StoredState
 
 PREFIX = "step_"
 RETRY_SECONDS = 5.0
 """Seconds after which a checkpoint that could not be written is tried again."""
 
 
-class CheckpointError(UsageError):
-    """The reason why a checkpoint cannot be used."""
-
-
 @dataclass(frozen=True)
 class Restored:
-    """A run that was restored from a checkpoint."""
+    """A checkpoint that was verified and fits the run."""
 
-    step: int
-    """Number of steps taken."""
-    state: TrainState
-    """State, with its arrays on the host."""
+    folder: Path
+    """The folder of the checkpoint."""
+    stored: StoredState
+    """Its arrays, which are read when they are asked for."""
     run: dict[str, Any]
     """The `run` argument of `Checkpoints.save`."""
     problems: tuple[str, ...] = field(default=())
     """A message for each newer checkpoint that could not be used."""
 
+    @property
+    def step(self) -> int:
+        """Returns the number of steps taken."""
+        return int(self.stored.numbers()["step"])
 
-def _named(tree: Any) -> dict[str, Any]:
-    """Returns the leaves by their path in the tree."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
-
-
-def _as_tree(state: TrainState) -> dict[str, Any]:
-    """Converts the state to nested dicts. Parameters keep their nesting, the optimiser becomes
-    flat."""
-    counters = ("step", "skipped", "consecutive", "loss_scale", "good_steps")
-    return {
-        "params": state.params,
-        "ema": state.ema,
-        "optimizer": {k.replace("/", "."): v for k, v in _named(state.opt_state).items()},
-        "counters": {name: getattr(state, name) for name in counters},
-    }
-
-
-def _with_clipping(stored: dict[str, Any]) -> dict[str, Any]:
-    """Returns the leaves of an older version's state without gradient clipping, whose optimiser was
-    not the second of a chain, under their names of today."""
-    prefix = "optimizer/"
-    return {
-        name.replace(prefix, f"{prefix}1.", 1) if name.startswith(prefix) else name: leaf
-        for name, leaf in stored.items()
-    }
-
-
-def _from_tree(tree: dict[str, Any], like: TrainState) -> TrainState:
-    """Reverses `_as_tree`. Raises if the tree differs in names or shapes from the state `like`."""
-    stored, expected = _named(tree), _named(_as_tree(like))
-    if (older := _with_clipping(stored)).keys() == expected.keys():
-        stored = older
-    if problems := mismatches(stored, expected):
-        raise CheckpointError(
-            "the checkpoint's state does not match these settings in this version: " + problems
-        )
-
-    def fill(part: Any, prefix: str, separator: str = "/") -> Any:
-        names = [prefix + name.replace("/", separator) for name in _named(part)]
-        leaves = [np.asarray(stored[name], expected[name].dtype) for name in names]
-        return jax.tree.unflatten(jax.tree.structure(part), leaves)
-
-    counters = {
-        name: np.asarray(stored[f"counters/{name}"], expected[f"counters/{name}"].dtype)
-        for name in ("step", "skipped", "consecutive", "loss_scale", "good_steps")
-    }
-    return TrainState(
-        params=fill(like.params, "params/"),
-        ema=fill(like.ema, "ema/"),
-        opt_state=fill(like.opt_state, "optimizer/", "."),
-        **counters,
-    )
+    @property
+    def state(self) -> TrainState:
+        """Returns the state with its arrays on the host."""
+        return self.stored.on_host()
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -122,46 +71,18 @@ def verify_checkpoint(folder: Path) -> None:
         raise CheckpointError(problem)
 
 
-def _orbax() -> ocp.Checkpointer:
-    """Returns an Orbax checkpointer for this process alone. By default Orbax would wait for the
-    other processes, which do not take part."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix="pinxit"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
 def write_checkpoint(
     folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Writes a checkpoint atomically, unless it exists. `state` must be on the host."""
-    if folder.exists() and not overwrite:
-        return
-    with whole_folder(folder) as temporary:
-        with _orbax() as writer:
-            writer.save(temporary.absolute() / "state", _as_tree(state))
-        (temporary / "run.json").write_text(json.dumps(run, indent=1))
-        hashes = {
-            str(path.relative_to(temporary)): sha256_of(path)
-            for path in files_of_checkpoint(temporary)
-        }
-        for path in files_of_checkpoint(temporary):
-            sync(path)
-        about = {"version": 1, "sha256": hashes}
-        (temporary / MANIFEST).write_text(json.dumps(about, indent=1))
+    """Writes a checkpoint atomically, unless it exists. This process must hold the whole state."""
+    write_folder(folder, whole_pieces(state), run, overwrite=overwrite)
 
 
 def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -> Restored:
-    """Reads a checkpoint. Raises `CheckpointError` if anything is wrong with it."""
+    """Opens a checkpoint. Raises `CheckpointError` if anything is wrong with it."""
     if not verified:
         verify_checkpoint(folder)
-    with _orbax() as reader:
-        tree = reader.restore(folder.absolute() / "state")
-    run = json.loads((folder / "run.json").read_text())
-    state = _from_tree(tree, like)
-    return Restored(step=int(state.step), state=state, run=run)
+    return Restored(folder, StoredState(folder, like), json.loads((folder / RUN).read_text()))
 
 
 class Checkpoints:
@@ -190,6 +111,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._superseded = threading.Event()
+        self._shared: bool | None = None
 
     def folders(self) -> list[Path]:
         """Returns the folders of complete checkpoints, newest first."""
@@ -204,30 +126,32 @@ class Checkpoints:
         if self.keep_every and (step_of_checkpoint(folder) or 0) % self.keep_every == 0:
             return True
         try:
-            return bool(read_json(folder / "run.json").get("permanent"))
+            return bool(read_json(folder / RUN).get("permanent"))
         except (OSError, UsageError):
             return False  # damaged: its loss is noticed when it is restored
 
-    def save(
-        self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
-    ) -> TrainState | None:
+    def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
         """Copies the state to the host, and writes it in the background. `wait` waits for that.
 
-        All processes must call this. Process 0 gathers the state, writes it and returns it. If the
-        previous checkpoint could not be written, that has been said.
+        All processes must call this. Each copies and writes its own pieces if all see the folder,
+        otherwise process 0 gathers and writes everything. If the previous checkpoint could not be
+        written, that has been said.
         """
         with contextlib.suppress(Exception):
             self.wait()
         self.step = int(state.step)
-        host = fetch(state)
-        if host is None:
-            return None
+        if self._shared is None:
+            self._shared = is_shared(self.root)
+        if not several():
+            pieces = whole_pieces(state)
+        else:
+            pieces = own_pieces(state) if self._shared else gathered_pieces(state)
+        writing = SharedWriting(self._folder(self.step), pieces, run, everywhere=self._shared)
         self._superseded.clear()
         self._thread = threading.Thread(
-            target=self._write, args=(host, run, overwrite), name="pinxit-checkpoint"
+            target=self._write, args=(writing, overwrite), name="pinxit-checkpoint"
         )
         self._thread.start()
-        return host
 
     def choose(self, step: int, best: str) -> None:
         """Records in the checkpoint of a step which parameters are the best ones."""
@@ -236,26 +160,37 @@ class Checkpoints:
     def _folder(self, step: int) -> Path:
         return self.root / f"{PREFIX}{step:08d}"
 
-    def _write(self, state: TrainState, run: dict[str, Any], overwrite: bool) -> None:
-        folder = self._folder(int(state.step))
+    def _write(self, writing: SharedWriting, overwrite: bool) -> None:
+        try:
+            self._try_to_write(writing, overwrite)
+        except Exception as error:  # another process is gone; `wait` raises it
+            self._error = error
+
+    def _try_to_write(self, writing: SharedWriting, overwrite: bool) -> None:
+        name = writing.folder.name
         while True:
             try:
-                write_checkpoint(folder, state, run, overwrite=overwrite)
-                self._prune()
+                writing.write(overwrite=overwrite)
+                if is_first():
+                    self._prune()
             except Exception as error:  # `wait` raises it: exceptions in threads are silent
                 first, self._error = self._error is None, error
                 reason = error.fact if isinstance(error, DiskFull) else repr(error)
-                again = isinstance(error, OSError)
                 if first:
-                    more = f" It is tried again every {RETRY_SECONDS:g} seconds" if again else ""
-                    self.say(f"warning: {folder.name} could not be written: {reason}.{more}")
-                if again and not self._superseded.wait(RETRY_SECONDS):
+                    more = f" It is tried again every {RETRY_SECONDS:g} seconds"
+                    more = more if isinstance(error, OSError) else ""
+                    self.say(f"warning: {name} could not be written: {reason}.{more}")
+                if writing.again(lambda: self._retry(self._error)):
                     continue
                 return
             if self._error is not None:
-                self.say(f"{folder.name} is written now")
+                self.say(f"{name} is written now")
                 self._error = None
             return
+
+    def _retry(self, error: Exception | None) -> bool:
+        """Waits, and returns whether to write again after this error."""
+        return isinstance(error, OSError) and not self._superseded.wait(RETRY_SECONDS)
 
     def _prune(self) -> None:
         for old in self.folders()[self.keep :]:

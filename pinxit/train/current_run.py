@@ -76,8 +76,6 @@ class CurrentRun:
 
     def __post_init__(self) -> None:
         """Notes which values the evaluators have measured at which step."""
-        self._gathered = False
-        self._last_host: TrainState | None = None
         self._measured: dict[int, set[str]] = {}
         for row in self.before:
             if names := {name for name in row if "/" in name}:
@@ -129,9 +127,7 @@ class CurrentRun:
             **({"changes": changes_to_json(self.changes)} if self.changes else {}),
             **({"permanent": True} if self.saves.permanent(step) else {}),
         }
-        host = self.checkpoints.save(state, run)
-        self._gathered = step == self.config.max_steps
-        self._last_host = host if self._gathered else None
+        self.checkpoints.save(state, run)
 
     def save_last(self, state: TrainState, window: Window) -> str:
         """Writes the checkpoint at which training stops, and returns how the run goes on.
@@ -173,15 +169,6 @@ class CurrentRun:
         steps, best = self.checkpoints.steps(), self.watch.good_until()
         step = step_to_return_to(steps, best=best, tried=tried)
         return rescue_message(self.config, self.parts.model.dtype, step)
-
-    def last(self, state: TrainState) -> TrainState:
-        """Returns the last state with arrays that process 0 can use without the others. They were
-        gathered for the checkpoint."""
-        if not several():
-            return state
-        if not self._gathered:
-            return on_first(state)
-        return state if self._last_host is None else self._last_host
 
 
 def hooks_of(run: CurrentRun, observer: Observer) -> tuple[Hook, ...]:

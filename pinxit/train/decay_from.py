@@ -11,10 +11,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from pinxit.checkpoint_files import damage, step_of_checkpoint
 from pinxit.config import UsageError
 from pinxit.config import replace as with_settings
 from pinxit.files import whole_folder
-from pinxit.stored_model import damage, step_of_checkpoint
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.metric_rows import read_rows, write_rows
 from pinxit.train.optimizer import decay_start

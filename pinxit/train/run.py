@@ -35,7 +35,7 @@ from pinxit.train.background_writer import BackgroundWriters
 from pinxit.train.begin import Beginning, begin_run, enter
 from pinxit.train.build import build, build_step
 from pinxit.train.checkpoint import Checkpoints
-from pinxit.train.current_run import CurrentRun, NotWritten, catch_up, hooks_of
+from pinxit.train.current_run import CurrentRun, NotWritten, catch_up, hooks_of, on_first
 from pinxit.train.decay_from import decay_origin, decaying
 from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
@@ -311,7 +311,7 @@ def _train_and_finish(
         reason = f"the data ended after step {step}: {feed.ended()} ({goes_on})"
         run.display.say(f"stopped: {reason}")
         return RunResult("failed", run.folder.root, step, reason=reason)
-    results = None if stop else final_phase(run, observer, run.last(state), command)
+    results = None if stop else final_phase(run, observer, on_first(state), command)
     if results is None:
         return _stopped(run.display, run.folder, interruption, f"after step {step}", goes_on)
     run.display.say(f"finished: {summary(results)}")

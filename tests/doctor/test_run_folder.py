@@ -93,7 +93,7 @@ def test_a_flipped_bit_in_a_checkpoint(copy: Path):
     (copy / "results.json").unlink()
     file = next(
         path
-        for path in (copy / "checkpoints" / "step_00000006" / "state").rglob("*")
+        for path in (copy / "checkpoints" / "step_00000006").rglob("*.safetensors")
         if path.is_file() and path.stat().st_size
     )
     data = bytearray(file.read_bytes())
@@ -111,7 +111,8 @@ def test_large_checkpoints_are_not_hashed_unless_asked_for(copy: Path, monkeypat
     monkeypatch.setattr(run_checkpoints, "HASHED", 0)
     assert "not hashed: --full" in one(report(copy), "checkpoints").message
     assert "not hashed" not in one(report(copy, full=True), "checkpoints").message
-    next((copy / "checkpoints" / "step_00000006" / "state").glob("*")).rename(copy / "elsewhere")
+    file = next((copy / "checkpoints" / "step_00000006").glob("*.safetensors"))
+    file.rename(copy / "elsewhere")
     assert "is missing" in one(report(copy), "checkpoint").message
 
 

@@ -16,7 +16,7 @@ import strict_wandb
 from drill_table import record
 from small_run import arrays_of, rows_without_times, same_arrays, small_run, train_here
 
-from pinxit.stored_model import read_choice
+from pinxit.checkpoint_files import read_choice
 from pinxit.train import background_writer, metric_writers
 from pinxit.train import run as run_module
 from pinxit.train.report import observer

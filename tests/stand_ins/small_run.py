@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 from rich.console import Console
 
+from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
@@ -61,17 +61,7 @@ def rows_without_times(folder: Path) -> list[dict[str, Any]]:
 
 def arrays_of(folder: Path, step: int) -> dict[str, np.ndarray]:
     """Returns all arrays of a checkpoint by their path in the tree."""
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.restore((folder / "checkpoints" / f"step_{step:08d}" / "state").absolute())
-    return dict(_flat(tree, ""))
-
-
-def _flat(tree: Any, prefix: str) -> Any:
-    if isinstance(tree, dict):
-        for name, part in tree.items():
-            yield from _flat(part, f"{prefix}/{name}")
-    elif tree is not None:
-        yield prefix, np.asarray(tree)
+    return arrays_of_checkpoint(folder / "checkpoints" / f"step_{step:08d}")
 
 
 def same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:

@@ -17,12 +17,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 from rich.console import Console
 from toys import assert_trees_equal
 
+from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build_step
@@ -118,8 +118,7 @@ def learned(folder: Path) -> list[dict[str, Any]]:
 
 def arrays(folder: Path) -> Any:
     """Everything in the last checkpoint."""
-    with ocp.PyTreeCheckpointer() as reader:
-        return reader.restore((folder / "checkpoints" / "step_00000040" / "state").absolute())
+    return arrays_of_checkpoint(folder / "checkpoints" / "step_00000040")
 
 
 def test_what_a_run_writes(whole: Path, config: TrainConfig):

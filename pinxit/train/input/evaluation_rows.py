@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.arrays import Example
+from pinxit.checkpoint_files import checkpoints_in
 from pinxit.config import UsageError, read_json
 from pinxit.data.image_column import IMAGES, image_column
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
-from pinxit.stored_model import checkpoints_in
 from pinxit.train.datasets import DATASETS, PREPARED, load_examples
 from pinxit.train.input.held_out_rows import HeldOut
 from pinxit.train.input.image_stream import Stream
