@@ -26,6 +26,7 @@ from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
+from pinxit.data.image_column import LATENTS
 from pinxit.files import whole
 from pinxit.plan.targets import CARDS, GPU_RESERVE, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig, config_from_json
@@ -126,6 +127,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         if countable
         else operations(config.model.remat),
         "stored_width": program.text.stored_width,
+        "latent": program.columns[LATENTS].shape[1:] if LATENTS in program.columns else None,
         "chosen": choice.to_json(),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - start,

@@ -81,7 +81,7 @@ def test_time_and_memory_add_to_those_of_the_step():
 
 
 def test_a_stream_stores_nothing_and_fetches_in_every_epoch():
-    sizes = {"image_size": 256, "latents": True, "stored_width": 4096}
+    sizes = {"image_size": 256, "latent": (32, 32, 4), "stored_width": 4096}
     many = 500_000 * 256
     stored = data_plan(many, **sizes)
     stream = data_plan(many, **sizes, streamed=True, transferred=1000)
