@@ -205,7 +205,7 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "prompt: [] is an empty list; valid: at least one prompt"),
+        ([], "prompt: '' is an empty list; valid: at least one prompt"),
         (["a", "--steps", "0"], "steps: 0 is too small; valid: at least 1"),
         (["a", "--n", "-1"], "n: -1 is too small"),
         (["a", "--solver", "eular"], "solver: unknown 'eular'; known: euler, heun"),
