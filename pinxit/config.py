@@ -71,7 +71,7 @@ def shown(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def naming(group: str = "", **names: str) -> Generator[None, None, None]:
+def full_names(group: str = "", **names: str) -> Generator[None, None, None]:
     """Gives the setting that a `UsageError` raised inside begins with its full name: another one
     from `names`, or its own with the `group` before it."""
     try:

@@ -13,7 +13,7 @@ from pinxit.config import (
     diff,
     differences,
     from_json,
-    naming,
+    full_names,
     plain,
     replace,
     shown,
@@ -130,8 +130,8 @@ def test_an_error_inside_gets_the_full_name_of_its_setting():
         ("", {}, "side"),
         ("filters", {"side": "image_side"}, "image_side"),
     ):
-        with pytest.raises(UsageError) as caught, naming(group, **names):
+        with pytest.raises(UsageError) as caught, full_names(group, **names):
             raise UsageError("side", 3, problem="small", valid="4")
         assert str(caught.value) == f"{full}: 3 is small; valid: 4" and caught.value.field == full
-    with pytest.raises(UsageError, match=r"^the file a\.b: damaged"), naming("filters"):
+    with pytest.raises(UsageError, match=r"^the file a\.b: damaged"), full_names("filters"):
         raise UsageError("the file a.b: damaged")

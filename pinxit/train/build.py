@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder, Batch, TextEncoder
-from pinxit.config import UsageError, naming
+from pinxit.config import UsageError, full_names
 from pinxit.devices.hardware import Hardware, hardware_of, tried_attention
 from pinxit.devices.mesh import (
     batch_sharding,
@@ -85,7 +85,7 @@ def model_config(
     dtype = overrides.get("dtype", hardware.amp_dtype if config.use_amp else "float32")
     required = {"in_channels": channels, "context_dim": width, "dtype": dtype}
     required["attention"] = hardware.attention(dtype)
-    with naming("model"):
+    with full_names("model"):
         return preset(config.model.preset, **required | overrides)
 
 
@@ -100,7 +100,7 @@ def build_mesh(
 
     It assumes the width of CLIP for the text encoder. Another width changes the size by a percent.
     """
-    with naming("model"):
+    with full_names("model"):
         model = preset(config.model.preset, **config.model.overrides())
     mesh = make_mesh(
         config.mesh,
@@ -141,7 +141,7 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
     mesh = build_mesh(config, say=say)
     dtype = encoder_dtype(config, mesh)
     autoencoder = load_autoencoder(config.autoencoder, dtype=dtype)
-    with naming(max_tokens="text_max_tokens"):
+    with full_names(max_tokens="text_max_tokens"):
         text_encoder = load_text_encoder(
             config.text_encoder,
             max_tokens=config.text_max_tokens,

@@ -19,7 +19,7 @@ HOLD_IMAGES = ("folder", "monet", "webdataset")
 
 
 @dataclass(frozen=True)
-class Rule:
+class UseRule:
     """Settings that only some runs read."""
 
     settings: tuple[str, ...]
@@ -48,88 +48,88 @@ def _is_uniform(config: TrainConfig) -> bool:
 
 
 RULES = (
-    Rule(("dataset_size",), "by datasets made by code (scenes, mock)", _is_generated),
-    Rule(
+    UseRule(("dataset_size",), "by datasets made by code (scenes, mock)", _is_generated),
+    UseRule(
         ("filters", "images", "columns", "dataset_revision", "outage_hours"),
         "by streamed datasets; `pinxit prepare` has its own",
         _is_streamed,
     ),
-    Rule(
+    UseRule(
         ("fetch",),
         "by streamed datasets of links, whose rows do not hold their images",
         lambda config: _is_streamed(config) and config.dataset_name not in HOLD_IMAGES,
     ),
-    Rule(
+    UseRule(
         ("vae",),
         "by models of latents (--model.use_stable_vae 1)",
         lambda config: config.model.use_stable_vae,
     ),
-    Rule(
+    UseRule(
         ("text_max_tokens",),
         "by text encoders with T5, since the length of CLIP is fixed",
         lambda config: config.text_encoder not in ("tiny", "clip"),
     ),
-    Rule(
+    UseRule(
         ("encoder_chunk",),
         "by encoders inside the step (--encode_in_step 1, or --cache_text 0)",
         lambda config: config.encode_in_step or config.cache_text is not True,
     ),
-    Rule(
+    UseRule(
         ("use_amp",),
         "without --model.dtype, which sets the precision",
         lambda config: config.model.dtype is None,
     ),
-    Rule(
+    UseRule(
         ("model.scan_unroll",),
         "by the loop over blocks (--model.scan_blocks 1)",
         lambda config: config.model.scan_blocks is not False,
     ),
-    Rule(
+    UseRule(
         ("optimizer.momentum",),
         "by --optimizer.name muon",
         lambda config: config.optimizer.name == "muon",
     ),
-    Rule(
+    UseRule(
         ("optimizer.decay_steps",),
         "by --optimizer.schedule wsd",
         lambda config: config.optimizer.schedule == "wsd",
     ),
-    Rule(
+    UseRule(
         ("optimizer.final_fraction",),
         "by --optimizer.schedule cosine, linear and wsd",
         lambda config: config.optimizer.schedule != "constant",
     ),
-    Rule(
+    UseRule(
         ("objective.time.mean", "objective.time.std"),
         "by --objective.time.distribution logit_normal",
         lambda config: not _is_uniform(config),
     ),
-    Rule(
+    UseRule(
         ("ema.kind",),
         "with averages (--ema.lengths)",
         lambda config: bool(config.ema.lengths),
     ),
-    Rule(
+    UseRule(
         ("sampling.guidance_interval", "sampling.cfg_zero_star", "samples.negative_prompt"),
         "with guidance (--sampling.guidance_scale other than 1)",
         lambda config: config.sampling.guidance_scale != 1,
     ),
-    Rule(
+    UseRule(
         ("evaluation.prompts",),
         "by the dataset scenes, whose pictures can be judged",
         lambda config: config.dataset_name == "scenes",
     ),
-    Rule(
+    UseRule(
         ("evaluation.batch_size",),
         "with --evaluation.images or --evaluation.prompts above 0",
         lambda config: bool(config.evaluation.images or config.evaluation.prompts),
     ),
-    Rule(
+    UseRule(
         ("eval_interval",),
         "with held-out rows (--evaluation.images above 0)",
         lambda config: bool(config.evaluation.images),
     ),
-    Rule(
+    UseRule(
         ("distributed.timeout",),
         "by several processes (--distributed.coordinator other than off)",
         lambda config: config.distributed.coordinator != "off",
@@ -140,7 +140,7 @@ CHECKED_ELSEWHERE = ("images.size", "encode_in_step", "distributed.processes")
 """Settings whose wrong use has its own message."""
 
 
-def unused(config: TrainConfig) -> Iterator[tuple[str, Rule]]:
+def unused(config: TrainConfig) -> Iterator[tuple[str, UseRule]]:
     """Yields each setting that a run with these resolved settings does not read, with its rule."""
     for name in flattened(config):
         for rule in RULES:
