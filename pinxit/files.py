@@ -204,7 +204,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(handle: int) -> bool | None:
-    """Locks an open folder. Returns False if another process holds it, None if locks do not work."""
+    """Locks an open folder. Returns False if another process holds it, None without such locks."""
     try:
         import fcntl
 
