@@ -23,6 +23,7 @@ STREAMED = "by streamed datasets; `pinxit prepare` has its own"
 
 REFUSED = {
     "--dataset_name coyo --dataset_size 1000": "dataset_size: 1000|by datasets made by code",
+    "--recipe coyo_256 --cache_gb 3": "cache_gb: 3.0|by datasets made by code",
     "--filters.min_side 300": f"filters.min_side: 300|{STREAMED}",
     "--filters.unique_url 0": f"filters.unique_url: 0|{STREAMED}",
     "--fetch.timeout 3": f"fetch.timeout: 3.0|{LINKS}",
