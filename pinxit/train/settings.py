@@ -238,6 +238,7 @@ class TrainConfig:
         positive += ("text_max_tokens", "watch_timeout")
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         natural += ("encoder_chunk", "keep_every", "resume_step", "gradient_accumulation_steps")
+        natural += ("outage_hours", "cache_gb")
         require_counts("", self, positive=positive, natural=natural)
         self._check_dataset()
         if self.batch_size % self.pieces:
