@@ -29,7 +29,7 @@ from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, is_first, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns, Track
-from pinxit.files import whole_folder
+from pinxit.files import DiskFull, whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 from pinxit.train.build import Parts, text_columns_for
@@ -184,7 +184,11 @@ def prepare_rows(
     encoded = _load(folder, len(examples))
     if encoded is None:
         encoded = _encode(examples, autoencoder, track)
-        _store(folder, *encoded)
+        try:
+            _store(folder, *encoded)
+        except OSError as error:
+            reason = error.fact if isinstance(error, DiskFull) else error
+            say(f"warning: the next run will encode these rows again: {reason}")
     hold(folder)
     array, captions = encoded
     if cut := text.truncated(captions):
