@@ -11,7 +11,10 @@ without an error. If it does not match, the next older valid checkpoint is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -25,7 +28,7 @@ import orbax.checkpoint as ocp
 
 from pinxit.config import UsageError, read_json
 from pinxit.devices.transfer import fetch
-from pinxit.files import BEFORE, DiskFull, restore_folder, sync, whole_folder
+from pinxit.files import BEFORE, FULL, DiskFull, restore_folder, sync, whole_folder
 from pinxit.stored_model import (
     MANIFEST,
     checkpoints_in,
@@ -133,6 +136,23 @@ def _orbax() -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
+def _save_arrays(path: Path, tree: dict[str, Any]) -> None:
+    """Writes the arrays with Orbax, whose errors of the disk become OSError. Orbax would also print
+    their traceback."""
+    log = logging.getLogger("absl")
+    quiet, log.disabled = log.disabled, True
+    try:
+        with _orbax() as writer:
+            writer.save(path, tree)
+    except ValueError as error:
+        numbers = [n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)]
+        if not numbers:
+            raise
+        raise OSError(numbers[0], os.strerror(numbers[0]), str(path)) from error
+    finally:
+        log.disabled = quiet
+
+
 def write_checkpoint(
     folder: Path, state: TrainState, run: dict[str, Any], *, overwrite: bool = False
 ) -> None:
@@ -140,8 +160,7 @@ def write_checkpoint(
     if folder.exists() and not overwrite:
         return
     with whole_folder(folder) as temporary:
-        with _orbax() as writer:
-            writer.save(temporary.absolute() / "state", _as_tree(state))
+        _save_arrays(temporary.absolute() / "state", _as_tree(state))
         (temporary / "run.json").write_text(json.dumps(run, indent=1))
         hashes = {
             str(path.relative_to(temporary)): sha256_of(path)
@@ -162,6 +181,12 @@ def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -
     run = json.loads((folder / "run.json").read_text())
     state = _from_tree(tree, like)
     return Restored(step=int(state.step), state=state, run=run)
+
+
+def _reason(error: Exception) -> str:
+    """Returns why a checkpoint could not be written, in one line."""
+    text = error.fact if isinstance(error, DiskFull) else repr(error)
+    return " ".join(text.split())[:400]
 
 
 class Checkpoints:
@@ -244,12 +269,12 @@ class Checkpoints:
                 self._prune()
             except Exception as error:  # `wait` raises it: exceptions in threads are silent
                 first, self._error = self._error is None, error
-                reason = error.fact if isinstance(error, DiskFull) else repr(error)
-                again = isinstance(error, OSError)
                 if first:
-                    more = f" It is tried again every {RETRY_SECONDS:g} seconds" if again else ""
-                    self.say(f"warning: {folder.name} could not be written: {reason}.{more}")
-                if again and not self._superseded.wait(RETRY_SECONDS):
+                    self.say(
+                        f"warning: {folder.name} is not written yet, and is tried again every "
+                        f"{RETRY_SECONDS:g} seconds: {_reason(error)}"
+                    )
+                if not self._superseded.wait(RETRY_SECONDS):
                     continue
                 return
             if self._error is not None:
