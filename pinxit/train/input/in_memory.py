@@ -182,14 +182,15 @@ def prepare_rows(
     """Returns the rows that a run trains on: latents or images, and the columns of `text`."""
     folder = cache / cache_name(about | {"rows": len(examples)}, autoencoder)
     encoded = _load(folder, len(examples))
-    if encoded is None:
-        encoded = _encode(examples, autoencoder, track)
-        try:
+    stored = encoded is not None
+    encoded = encoded or _encode(examples, autoencoder, track)
+    try:
+        if not stored:
             _store(folder, *encoded)
-        except OSError as error:
-            reason = error.fact if isinstance(error, DiskFull) else error
-            say(f"warning: the next run will encode these rows again: {reason}")
-    hold(folder)
+        hold(folder)
+    except OSError as error:  # the run needs no cache
+        reason = error.fact if isinstance(error, DiskFull) else error
+        say(f"warning: the cache of encoded rows cannot be written: {reason}")
     array, captions = encoded
     if cut := text.truncated(captions):
         say(
