@@ -149,8 +149,12 @@ def usable(target: Target | None) -> int | None:
     """Returns the bytes of each device that a run may use, which its choices depend on."""
     if target is None or target.platform != "cuda":
         return target.chip.memory if target else None
-    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or GPU_SHARE)
-    return min(target.chip.memory, int((target.chip.memory + GPU_RESERVE) * share))
+    return min(target.chip.memory, int((target.chip.memory + GPU_RESERVE) * gpu_share()))
+
+
+def gpu_share() -> float:
+    """Returns the share of a GPU's memory that a run started now would use."""
+    return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or GPU_SHARE)
 
 
 def compiler_version(target: Target | None) -> str:
