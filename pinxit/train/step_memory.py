@@ -58,6 +58,7 @@ class Shares:
 SHARES = {
     "tpu": Shares(unrolled=0.34, looped=1.0, work=0.25, looped_work=0.7),
     "gpu": Shares(unrolled=0.5, looped=1.0, work=0.35, looped_work=0.65),
+    "gpu without fused attention": Shares(unrolled=0.64, looped=1.0, work=0.35, looped_work=0.65),
     "cpu": Shares(unrolled=1.0, looped=1.0, work=1.0, looped_work=1.0),
 }
 """The shares by platform. Other platforms have those of the CPU, which are the largest."""
@@ -175,7 +176,9 @@ def _activations(
 ) -> dict[str, int]:
     """Returns the activations of `rows` samples: `stored` under the policy, `whole` without one."""
     platform = mesh.devices.flat[0].platform
-    shares = SHARES.get("gpu" if platform in ("cuda", "rocm") else platform, SHARES["cpu"])
+    if platform in ("gpu", "cuda", "rocm"):
+        platform = "gpu" if model.attention == "cudnn" else "gpu without fused attention"
+    shares = SHARES.get(platform, SHARES["cpu"])
     share = shares.unrolled if model.remat == "none" and not model.scan_blocks else shares.looped
     work = shares.looped_work if model.scan_blocks else shares.work
     heads = mesh.shape["tensor"]
