@@ -8,14 +8,16 @@ raises a `UsageError`, which states the field, the value, and the valid values.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import numbers
 import os
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,9 +49,41 @@ class UsageError(ValueError):
         self.field = field
         self.value = value
         self.valid = valid
-        message = field if value is SENTENCE else f"{field}: {value!r} is {problem}"
+        message = field if value is SENTENCE else f"{field}: {shown(value)} is {problem}"
         choices = valid if isinstance(valid, str) else ", ".join(str(choice) for choice in valid)
         super().__init__(f"{message}; valid: {choices}" if choices else message)
+
+
+def shown(value: Any) -> str:
+    """Returns a setting's value as the command line takes it: 1 for True, none for None, the
+    values of a list with blanks between them. Text is quoted where it stands alone."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return shown([f"{name}={inner}" for name, inner in value.items()])
+    if isinstance(value, list | tuple):
+        return (
+            " ".join(inner if isinstance(inner, str) else shown(inner) for inner in value) or "''"
+        )
+    return repr(value)
+
+
+@contextlib.contextmanager
+def full_names(group: str = "", **names: str) -> Generator[None, None, None]:
+    """Gives the setting that a `UsageError` raised inside begins with its full name: another one
+    from `names`, or its own with the `group` before it."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error)
+        field, colon, rest = text.partition(": ")
+        if not colon or not re.fullmatch(r"\w+", field):
+            raise
+        error.field = names.get(field) or (f"{group}.{field}" if group else field)
+        error.args = (f"{error.field}: {rest}",)
+        raise
 
 
 def check_writable(field: str, value: str, folder: Path) -> None:
@@ -233,7 +267,7 @@ def diff(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 def differences(old: Any, new: Any) -> list[str]:
     """Returns `diff` in words, sorted by name: "filters.min_side (was 256, is 512)"."""
     changes = sorted(diff(old, new), key=lambda change: change[0])
-    return [f"{name} (was {before!r}, is {after!r})" for name, before, after in changes]
+    return [f"{name} (was {shown(before)}, is {shown(after)})" for name, before, after in changes]
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -279,7 +313,7 @@ def typed(cls: type, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, 
         if name not in types_of:
             raise unknown_name(name, types_of)
         if name not in kinds_of(cls) and (kinds := misfit(types_of[name], value)):
-            raise UsageError(f"{prefix}{name}", value, problem=f"not {kinds}")
+            raise UsageError(f"{prefix}{name}: {value!r} is not {kinds}")
     values = {n: _typed(types_of[n], value, f"{prefix}{n}.") for n, value in data.items()}
     for name, field in kinds_of(cls).items():
         if isinstance(data.get(name), Mapping):

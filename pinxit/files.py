@@ -172,8 +172,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    with _unfinished(path, temporary):
+    with _unfinished(path, temporary), contextlib.ExitStack() as lock:
         temporary.mkdir()
+        lock.enter_context(_locked(temporary))
         yield temporary
         for entry in (*temporary.rglob("*"), temporary):
             sync(entry)
@@ -188,6 +189,41 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
         sync(path.parent)
         shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks a folder while this process fills it, if the file system can. A killed process releases
+    its locks, so `is_being_filled` tells a folder in use from one that was left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Locks an open folder. Returns False if another process holds it, None without such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a file system without locks on folders
+        return None
+    return True
+
+
+def is_being_filled(folder: Path) -> bool | None:
+    """Returns whether a process fills the unfinished folder now; None if that cannot be told."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        free = _lock(handle)
+    finally:
+        os.close(handle)
+    return None if free is None else not free
 
 
 def restore_folder(path: Path) -> None:

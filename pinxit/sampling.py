@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from pinxit.config import UsageError, positive, typed, unknown_name
+from pinxit.config import UsageError, full_names, positive, typed, unknown_name
 from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 
@@ -55,7 +55,8 @@ class Sampling:
         if not self.shift > 0:
             raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
         get_solver(self.solver)
-        self.guidance()
+        with full_names(interval="guidance_interval"):
+            self.guidance()
 
     def guidance(self) -> Guidance:
         """Returns the guidance that these settings describe."""

@@ -8,7 +8,17 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from pinxit.config import UsageError, diff, differences, from_json, plain, replace, to_json
+from pinxit.config import (
+    UsageError,
+    diff,
+    differences,
+    from_json,
+    full_names,
+    plain,
+    replace,
+    shown,
+    to_json,
+)
 from pinxit.train.settings import TrainConfig
 
 
@@ -53,11 +63,11 @@ def test_differences_of_mappings_name_what_is_nested():
     old = {"a": {"b": 1, "c": [1]}, "z": 0}
     assert differences(old, {"a": {"b": 2, "c": [1]}, "y": 0}) == [
         "a.b (was 1, is 2)",
-        "y (was None, is 0)",
-        "z (was 0, is None)",
+        "y (was none, is 0)",
+        "z (was 0, is none)",
     ]
     assert differences(Config(), replace(Config(), {"part.depth": 2})) == [
-        "part.depth (was None, is 2)"
+        "part.depth (was none, is 2)"
     ]
 
 
@@ -91,3 +101,37 @@ def test_values_that_mean_the_same_are_accepted():
     data = {"use_amp": 1, "optimizer": {"learning_rate": 1, "clip_norm": None}}
     config = from_json(TrainConfig, data | {"max_steps": np.int64(3)})
     assert config.use_amp and config.optimizer.learning_rate == 1.0 and config.max_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "1"),
+        (False, "0"),
+        (None, "none"),
+        (3, "3"),
+        (0.5, "0.5"),
+        ("sd", "'sd'"),
+        ((0.05, 0.1), "0.05 0.1"),
+        (("caption=text", "url=link"), "caption=text url=link"),
+        (((256, 192), (192, 256)), "256 192 192 256"),
+        ((), "''"),
+        ({"caption": "text"}, "caption=text"),
+    ],
+)
+def test_values_are_shown_as_the_command_line_takes_them(value: object, text: str):
+    assert shown(value) == text
+    assert str(UsageError("name", value, problem="wrong")) == f"name: {text} is wrong"
+
+
+def test_an_error_inside_gets_the_full_name_of_its_setting():
+    for group, names, full in (
+        ("filters", {}, "filters.side"),
+        ("", {}, "side"),
+        ("filters", {"side": "image_side"}, "image_side"),
+    ):
+        with pytest.raises(UsageError) as caught, full_names(group, **names):
+            raise UsageError("side", 3, problem="small", valid="4")
+        assert str(caught.value) == f"{full}: 3 is small; valid: 4" and caught.value.field == full
+    with pytest.raises(UsageError, match=r"^the file a\.b: damaged"), full_names("filters"):
+        raise UsageError("the file a.b: damaged")

@@ -75,10 +75,22 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(box.getvalue())) from None
+        raise _refusal(_one_line(box.getvalue()), types_of, values_of) from None
     if positional is not None and words:
         config = replace(config, {positional: tuple(words)})
     return config
+
+
+def typed_names(
+    cls: type[T],
+    argv: Sequence[str],
+    *,
+    default: T,
+    aliases: Mapping[str, str] | None = None,
+) -> set[str]:
+    """Returns the dotted names of the settings that arguments name, which `parse` has accepted."""
+    default, rest = _with_kinds(default, argv)
+    return set(_read(rest, leaves(cls, default), dict(aliases or {}), {})[0])
 
 
 def _with_kinds(default: T, argv: Sequence[str]) -> tuple[T, list[str]]:
@@ -202,10 +214,20 @@ def _expected(hint: Any) -> str:
         if typing.get_origin(kind) is Literal:
             choices += [str(item) for item in typing.get_args(kind)]
         elif typing.get_origin(kind) is tuple:
-            choices.append(f"{words.get(typing.get_args(kind)[0], 'value')}, one or more")
+            choices.append(_expected_of_tuple(typing.get_args(kind), words))
         else:
             choices.append("none" if kind is type(None) else words.get(kind, str(kind)))
     return ", ".join(choices)
+
+
+def _expected_of_tuple(elements: tuple[Any, ...], words: Mapping[Any, str]) -> str:
+    """Describes the values of an option that takes several."""
+    first, several = elements[0], elements[-1] is Ellipsis
+    if typing.get_origin(first) is tuple:
+        count = len(typing.get_args(first))
+        return f"{count} values, or a multiple of {count}"
+    kind = words.get(first, "value")
+    return f"{kind}, one or more" if several else f"{kind}, {len(elements)} times"
 
 
 def _described(cls: Any, description: str | None, aliases: Mapping[str, str]) -> str:
@@ -216,6 +238,19 @@ def _described(cls: Any, description: str | None, aliases: Mapping[str, str]) ->
         short = ", ".join(f"--{name} = --{dotted}" for name, dotted in aliases.items())
         text += f"\n\nShort names: {short}."
     return text
+
+
+def _refusal(
+    line: str, types_of: Mapping[str, Any], values_of: Mapping[str, list[str]]
+) -> UsageError:
+    """Returns tyro's message as an error. Says in our words that an option has too few or too many
+    values."""
+    match = re.search(r"(?:^Error parsing |argument ')--([\w.]+)", line)
+    name = match[1] if match else ""
+    if name not in types_of:
+        return UsageError(line)
+    value = tuple(values_of.get(name, ()))
+    return UsageError(name, value, problem="not understood", valid=_expected(types_of[name]))
 
 
 def _one_line(box: str) -> str:

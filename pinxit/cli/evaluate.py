@@ -17,7 +17,7 @@ from rich.table import Table
 from pinxit.arrays import Objective
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import EVALUATE_HABITS
-from pinxit.cli.sampling_options import SamplingOptions, sampling_options
+from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
 from pinxit.config import UsageError, from_kind, kinds_of, positive
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.devices.hardware import hardware_of
@@ -89,7 +89,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
     from pinxit.pipeline import load_checkpoint
 
     model = load_checkpoint(options.checkpoint, ema=options.ema)
-    model.sampling.override(**sampling_options(options))
+    check_guidance(options, model.sampling.override(**sampling_options(options)))
     run = run_of(options.checkpoint)
     rows, config = _rows(model, options, run)
     model.config = replace(model.config, dtype=_dtype(model, config))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import GENERATE_HABITS
-from pinxit.cli.sampling_options import SamplingOptions, sampling_options
+from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
 from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES, Order
@@ -82,6 +82,7 @@ def generate_command(argv: Sequence[str]) -> int:
         batch_size=options.batch_size,
         **sampling_options(options),
     )
+    check_guidance(options, order.sampling)
     recipes = [model.recipe(order, i) for i in range(len(order))]
     paths = stored_pictures(out, recipes)
     total = counted(len(order), "picture")

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any
 
-from pinxit.config import hints
+from pinxit.config import UsageError, hints
 from pinxit.sampling import Sampling
 
 
@@ -45,3 +45,13 @@ def sampling_options(options: object) -> dict[str, Any]:
     """Returns the sampling settings among a command's options, without those that are None."""
     values = {field.name: getattr(options, field.name) for field in fields(Sampling)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def check_guidance(options: object, sampling: Sampling) -> None:
+    """Raises for an option that only guidance reads, if the pictures are drawn without it."""
+    if sampling.guidance_scale != 1:
+        return
+    problem = "without effect, since guidance_scale 1 turns guidance off"
+    for name in ("negative_prompt", "guidance_interval", "cfg_zero_star"):
+        if value := getattr(options, name, None):
+            raise UsageError(name, value, problem=problem, valid="leave it out")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.arguments import parse
+from pinxit.cli.arguments import parse, typed_names
 from pinxit.cli.habits import TRAIN_HABITS
+
+if TYPE_CHECKING:
+    from pinxit.train.settings import TrainConfig
 
 TRAIN_ALIASES = {
     "learning_rate": "optimizer.learning_rate",
@@ -37,10 +41,11 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     from pinxit.train.settings import TrainConfig
 
     recipe, rest = recipes.recipe_of(argv)
+    default = recipes.RECIPES[recipe]()
     config = parse(
         TrainConfig,
         rest,
-        default=recipes.RECIPES[recipe](),
+        default=default,
         aliases=TRAIN_ALIASES,
         prog=prog,
         description=f"Trains a model with the settings of a recipe (--recipe "
@@ -48,6 +53,9 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         habits=TRAIN_HABITS,
     )
     from pinxit.train.attended_work import end_without_waiting
+
+    names = typed_names(TrainConfig, rest, default=default, aliases=TRAIN_ALIASES)
+    _check_used(config, default, names)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
@@ -55,3 +63,13 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     if restart:
         end_without_waiting(code)
     return code
+
+
+def _check_used(config: TrainConfig, default: TrainConfig, names: Collection[str]) -> None:
+    """Raises for an option that has no effect, unless the run was started with it."""
+    from pinxit.train.run_folder import folder_of, saved_config
+    from pinxit.train.unused_settings import check_used
+
+    folder = folder_of(config)
+    saved = saved_config(folder) if folder.config.is_file() else None
+    check_used(config.resolved(), default, names, saved=saved)

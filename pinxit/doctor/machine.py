@@ -15,7 +15,7 @@ import psutil
 from pinxit.devices.hardware import cgroup_number
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
-from pinxit.doctor.software import accelerators, install_command
+from pinxit.doctor.software import accelerators, extra_command
 
 PROBE_SECONDS = 60.0
 """Seconds after which a device counts as not answering."""
@@ -48,7 +48,7 @@ def devices() -> Iterator[Line]:
     if answer["backend"] == "cpu" and present and not os.environ.get("JAX_PLATFORMS"):
         extra, path = next(iter(present.items()))
         message = f"this machine has {path}, but JAX computes on the CPU"
-        advice = f"{install_command(extra)}; if it is installed, check the driver (nvidia-smi) and "
+        advice = f"{extra_command(extra)}; if it is installed, check the driver (nvidia-smi) and "
         advice += "whether another process holds the device"
         yield warning("devices", message, advice)
 

@@ -17,7 +17,7 @@ from pinxit.doctor.guard import error_text
 from pinxit.doctor.network import bytes_of
 from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age
-from pinxit.files import BEFORE
+from pinxit.files import BEFORE, is_being_filled
 from pinxit.train.abandoned import PREFIX_ASIDE
 from pinxit.train.checkpoint import PREFIX, CheckpointError, verify_checkpoint
 
@@ -115,8 +115,13 @@ def _unfinished_line(path: Path) -> Line:
     if path.name.endswith(BEFORE):
         message = f"{path.name} was being replaced when a process was killed"
         return warning("checkpoint", message, "nothing to do: the next start restores it")
-    seconds = age(path)
-    if seconds < RECENT:
+    try:
+        filled, seconds = is_being_filled(path), age(path)
+    except FileNotFoundError:
+        return ok("checkpoint", f"{path.name} was finished or removed while this report was made")
+    if filled:
+        return ok("checkpoint", f"{path.name} is being saved by a process that is running")
+    if filled is None and seconds < RECENT:
         message = (
             f"{path.name} was written to {max(seconds, 0):.0f} s ago: a checkpoint is being saved, "
             "or a process was killed while saving it"

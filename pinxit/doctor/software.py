@@ -32,7 +32,7 @@ DEVELOPERS = ("dev", "parity")
 """Extras for developers, which are not listed."""
 
 
-def install_command(extra: str) -> str:
+def extra_command(extra: str) -> str:
     """Returns the command that installs an extra: from the source tree that runs, or by name."""
     root = Path(pinxit.__file__).parents[1]
     source = (root / "pyproject.toml").is_file()
@@ -96,10 +96,10 @@ def _hardware_without_plugin(gpu: bool, tpu: bool) -> Iterator[Line]:
     present = accelerators()
     if "cuda" in present and not gpu:
         message = "this machine has an NVIDIA GPU, but JAX has no plugin for it"
-        yield warning("gpu", message, install_command("cuda"))
+        yield warning("gpu", message, extra_command("cuda"))
     if "tpu" in present and not tpu and not gpu:
         message = f"this machine has {present['tpu']}, but libtpu is not installed"
-        yield warning("tpu", message, f"on a TPU machine: {install_command('tpu')}")
+        yield warning("tpu", message, f"on a TPU machine: {extra_command('tpu')}")
 
 
 def requirements() -> Iterator[Line]:
@@ -126,7 +126,7 @@ def requirements() -> Iterator[Line]:
         unmet = _unmet([r for r in mine if _normal(r.name) != "pinxit"], extras=True)
         named = f" ({use})" if use else ""
         if unmet:
-            yield ok("extra", f"{extra}{named}: not installed; {install_command(extra)}")
+            yield ok("extra", f"{extra}{named}: not installed; {extra_command(extra)}")
         else:
             yield ok("extra", f"{extra}{named}: installed")
 

@@ -16,6 +16,7 @@ from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.encoders import vae, weights
 from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES, IdentityAutoencoder, KLAutoencoder
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.vae import AutoencoderKLConfig
 
 SD_VAE = AutoencoderKLConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2)
@@ -42,7 +43,9 @@ def autoencoder_config(source: str) -> AutoencoderKLConfig | None:
         return None
     if Path(home).is_dir():
         folder = Path(home) / "vae" if (Path(home) / "vae").is_dir() else Path(home)
-        return AutoencoderKLConfig.from_json(weights.read_config(folder / "config.json"))
+        value = weights.read_config(folder / "config.json")
+        with naming(folder):
+            return AutoencoderKLConfig.from_json(value)
     published = PUBLISHED_VAES.get(str(home).partition("@")[0])
     if published is None:
         valid = f"{', '.join(AUTOENCODERS)}, or a directory with a config.json"

@@ -186,7 +186,7 @@ def load_clip(
     if only is not None:
         if only not in TOWERS or getattr(config, only) is None:
             towers = [name for name in TOWERS if getattr(config, name) is not None]
-            raise UsageError(f"only={only!r}, but {source} has the towers {towers}")
+            raise UsageError(f"only: {source} has no tower {only!r}; it has {', '.join(towers)}")
         config = replace(config, vision=None) if only == "text" else replace(config, text=None)
     tensors = {_prefixed(name, config): tensor for name, tensor in tensors.items()}
     alone = config.text is None or config.vision is None

@@ -57,7 +57,7 @@ def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
     pad = settings.get("pad_token", EOS)
     unknown = [name for name in (BOS, EOS, pad) if tokenizer.token_to_id(name) is None]
     if unknown:
-        raise UsageError(f"{directory}: the vocabulary lacks {unknown}")
+        raise UsageError(f"{directory}: the vocabulary lacks {', '.join(unknown)}")
     longest = _longest(directory, settings.get("model_max_length"))
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad)
     return tokenizer, longest

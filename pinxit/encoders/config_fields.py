@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pinxit.config import UsageError, hints, misfit, typed
+from pinxit.config import SENTENCE, UsageError, hints, misfit, typed
 
 
 def known_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,11 +45,15 @@ def object_in(value: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 @contextmanager
-def naming(
-    directory: str | Path, *, subfolder: str = "", file: str = "config.json"
-) -> Iterator[None]:
-    """Puts the file's path in front of a `UsageError` that is raised inside."""
+def naming(directory: str | Path, *, subfolder: str = "") -> Iterator[None]:
+    """Puts the path of the directory's config.json in front of a `UsageError` raised inside.
+
+    Errors about a setting of the user, such as max_tokens, are raised as they are.
+    """
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{Path(directory) / subfolder / 'config.json'}: {error}") from error
+        if error.value is not SENTENCE:
+            raise
+        path = Path(directory) / subfolder / "config.json"
+        raise UsageError(f"{path}: {error}") from error

@@ -44,7 +44,7 @@ class StoredTensor:
 def read_config(path: Path) -> dict[str, Any]:
     """Returns the JSON object in `path`, which is usually a config.json."""
     if not path.is_file():
-        raise UsageError(f"{path.parent} has no {path.name}; it has {_names(path.parent)}")
+        raise UsageError(f"{path.parent} has no {path.name}; it has {_listed(path.parent)}")
     return read_json(path)
 
 
@@ -68,8 +68,9 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
             return open_one(directory / matches[0])
         if matches:
             raise UsageError(
-                f"{directory} has none of {list(weights)}, but more than one file that could be "
-                f"used instead: {matches}; rename the right one, or remove the others"
+                f"{directory} has none of {', '.join(weights)}, but more than one file that "
+                f"could be used instead: {', '.join(matches)}; rename the right one, or remove "
+                "the others"
             )
     pickles = [name for name in names if Path(name).suffix in PICKLES]
     if pickles:
@@ -78,7 +79,7 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
             "opened. If you trust them, convert them to safetensors: load them with transformers "
             "or diffusers, then save_pretrained(DIR, safe_serialization=True), and pass DIR"
         )
-    raise UsageError(f"{directory} has none of {list(weights)}; it has {names}")
+    raise UsageError(f"{directory} has none of {', '.join(weights)}; it has {_listed(directory)}")
 
 
 def _open_file(path: Path) -> dict[str, StoredTensor]:
@@ -113,13 +114,18 @@ def _open_sharded(index: Path) -> dict[str, StoredTensor]:
         raise UsageError(f"{index} lists files outside its directory: {outside}")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise UsageError(f"{index} lists files that do not exist: {absent}")
+        raise UsageError(f"{index} lists files that do not exist: {', '.join(absent)}")
     files = {name: _open_file(index.parent / name) for name in names}
     missing = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
     if missing:
         raise UsageError(f"{index} lists tensors that its files lack: {', '.join(missing)}")
     unlisted = {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
     return unlisted | {name: files[file][name] for name, file in weight_map.items()}
+
+
+def _listed(directory: Path) -> str:
+    """Returns the names of the files in a folder, for a message."""
+    return ", ".join(_names(directory)) or "nothing"
 
 
 def _names(directory: Path) -> list[str]:

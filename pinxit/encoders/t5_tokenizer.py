@@ -147,7 +147,7 @@ def _from_model(path: Path, *, extra_ids: int) -> Tokenizer:
 def _check_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
     absent = [name for name in (PAD, EOS, UNKNOWN) if tokenizer.token_to_id(name) is None]
     if absent:
-        raise UsageError(f"{path}: the vocabulary lacks {absent}")
+        raise UsageError(f"{path}: the vocabulary lacks {', '.join(absent)}")
 
 
 def _piece(message: bytes) -> Piece:

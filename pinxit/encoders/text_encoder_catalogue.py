@@ -20,6 +20,7 @@ from pinxit.arrays import TextEncoder
 from pinxit.config import UsageError, choice
 from pinxit.encoders import weights
 from pinxit.encoders.clip_text_encoder import CLIP
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.joint_text_encoder import JointTextEncoder
 from pinxit.encoders.t5_text_encoder import T5
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
@@ -135,7 +136,8 @@ def abstract_text_encoder(
         if isinstance(part, MadeEncoder):
             encoders.append(part.abstract(max_tokens=length, dtype=dtype))
         else:
-            encoders.append(part.kind.abstract(part.config, max_tokens=length, dtype=dtype))
+            with naming(part.source, subfolder=part.folder):
+                encoders.append(part.kind.abstract(part.config, max_tokens=length, dtype=dtype))
     return encoders[0] if len(encoders) == 1 else JointTextEncoder(*encoders)
 
 

@@ -41,10 +41,8 @@ class Guidance:
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low < high <= 1:
-            raise UsageError(
-                f"interval: {self.interval!r} is not valid; "
-                "it must be (low, high) with 0 <= low < high <= 1"
-            )
+            valid = "low high with 0 <= low < high <= 1"
+            raise UsageError("interval", self.interval, problem="not an interval", valid=valid)
         if not 0 <= self.zero_init < 1:
             raise UsageError(
                 f"zero_init: {self.zero_init!r} is not valid; it must be at least 0 and below 1"

@@ -14,6 +14,7 @@ depth. `init_params` and `apply` are the functional API, with parameters in a pl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -103,6 +104,7 @@ class TransformerConfig:
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         _require(self.modulation_rank >= 0, self, "modulation_rank", "0 (none) or more")
         _require(self.rope_theta > 1, self, "rope_theta", "more than 1")
+        _require(math.isfinite(self.mlp_ratio), self, "mlp_ratio", "a finite number")
         _require(self.mlp_hidden >= 1, self, "mlp_ratio", "large enough for one hidden unit")
         if self.bottleneck_size is not None:
             _require(self.bottleneck_size >= 1, self, "bottleneck_size", "at least 1, or none")

@@ -24,7 +24,7 @@ import pinxit
 from pinxit import config as settings
 from pinxit import extensions
 from pinxit.config import UsageError
-from pinxit.plan.compile_worker import FLAGS, MISTAKE, XLA_FLAGS
+from pinxit.plan.compile_worker import FLAGS, MISTAKE, XLA_FLAGS, gpu_share
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, package_version
 from pinxit.train.settings import TrainConfig
@@ -120,6 +120,8 @@ def key_of(config: TrainConfig, target: str, compiler: str) -> str:
     }
     if target == HERE:  # the devices may change, or machines share this cache
         about["machine"] = [node(), *(os.environ.get(name, "") for name in DEVICES)]
+    elif get_target(target).platform == "cuda":  # automatic choices depend on it
+        about["gpu_share"] = gpu_share()
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 

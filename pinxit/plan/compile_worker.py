@@ -26,6 +26,7 @@ from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
+from pinxit.data.image_column import LATENTS
 from pinxit.files import whole
 from pinxit.plan.targets import CARDS, GPU_RESERVE, HERE, Target, get_target
 from pinxit.train.settings import TrainConfig, config_from_json
@@ -126,6 +127,7 @@ def work(config: TrainConfig, name: str, *, programs: Path) -> dict[str, Any]:
         if countable
         else operations(config.model.remat),
         "stored_width": program.text.stored_width,
+        "latent": program.columns[LATENTS].shape[1:] if LATENTS in program.columns else None,
         "chosen": choice.to_json(),
         "jax": jax.__version__,
         "lower_seconds": time.perf_counter() - start,
@@ -147,8 +149,12 @@ def usable(target: Target | None) -> int | None:
     """Returns the bytes of each device that a run may use, which its choices depend on."""
     if target is None or target.platform != "cuda":
         return target.chip.memory if target else None
-    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or GPU_SHARE)
-    return min(target.chip.memory, int((target.chip.memory + GPU_RESERVE) * share))
+    return min(target.chip.memory, int((target.chip.memory + GPU_RESERVE) * gpu_share()))
+
+
+def gpu_share() -> float:
+    """Returns the share of a GPU's memory that a run started now would use."""
+    return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or GPU_SHARE)
 
 
 def compiler_version(target: Target | None) -> str:

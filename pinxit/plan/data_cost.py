@@ -5,6 +5,8 @@ The assumptions and the arithmetic are those of docs/coyo.md. A test recomputes 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +19,9 @@ FETCHED = 120e3
 KEPT = 30e3
 """Bytes of a stored image of 256 pixels at quality 95, proportional to the area."""
 LATENT = 8.4e3
-"""Bytes of a 32 x 32 x 4 latent in float16 with its caption, proportional to the area."""
+"""Bytes of a 32 x 32 x 4 latent in float16 with its caption and metadata."""
+BESIDE_LATENT = LATENT - 32 * 32 * 4 * 2
+"""Bytes of the caption and metadata alone."""
 T5_ROW = 164e3
 """Bytes of a T5-XXL embedding of 20 tokens."""
 T5_WIDTH = 4096
@@ -74,13 +78,14 @@ def data_plan(
     images: float,
     *,
     image_size: int,
-    latents: bool,
+    latent: Sequence[int] | None,
     stored_width: int,
     streamed: bool = False,
     transferred: int = 0,
 ) -> DataPlan:
     """Returns the data of a run that trains on `images` images from COYO.
 
+    `latent` is the shape of a latent (height, width, channels), or None if none are stored.
     `stored_width` is the width of the stored text embeddings, or 0 if none are stored. A streamed
     run stores nothing, and moves `transferred` bytes to and from the devices for each image.
     """
@@ -89,6 +94,7 @@ def data_plan(
     tried = obtained / ALIVE
     area = 0.0 if streamed else (image_size / 256) ** 2
     stored_width = 0 if streamed else stored_width
+    latent_size = BESIDE_LATENT + 2 * math.prod(latent or ())
     fetched = obtained * FETCHED
     return DataPlan(
         seen=images,
@@ -96,7 +102,7 @@ def data_plan(
         rows=tried / PASS,
         fetched_bytes=fetched,
         image_bytes=distinct * KEPT * area,
-        latent_bytes=distinct * LATENT * area if latents else 0.0,
+        latent_bytes=distinct * latent_size if latent and not streamed else 0.0,
         text_bytes=distinct * T5_ROW * stored_width / T5_WIDTH,
         fetch_seconds=max(tried / ATTEMPTS, fetched * 8 / LINE),
         streamed=streamed,

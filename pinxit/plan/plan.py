@@ -141,7 +141,6 @@ def make_plan(
         return compile_step(changed, target, what=_name(changed), on_progress=on_progress)
 
     largest = tuple(largest_batch(searched, name, machine, compile_one) for name in policies)
-    latents = config.model.use_stable_vae
     return Plan(
         config=config,
         recipe=recipe,
@@ -156,7 +155,7 @@ def make_plan(
         data=data_plan(
             config.batch_size * config.max_steps,
             image_size=config.image_size,
-            latents=latents,
+            latent=compiled.result["latent"],
             streamed=config.streamed,
             transferred=compiled.result.get("stream", {}).get("transferred", 0),
             stored_width=compiled.result["stored_width"],

@@ -52,6 +52,7 @@ def coyo_256() -> TrainConfig:
         vae="sd",
         log_interval=100,
         save_interval=2_500,
+        keep_every=50_000,
         sample_interval=10_000,
         eval_interval=10_000,
         encoder_dtype="bfloat16",
@@ -110,10 +111,8 @@ def coyo_512() -> TrainConfig:
     --init_from runs/coyo_256 --dataset_path DIR``. `init_from` takes a run, a checkpoint or a
     release. The times of training and of sampling are shifted towards the noise by 2, the square
     root of the ratio of the token numbers, which is 4 (Esser et al. 2024, arXiv:2403.03206).
-    Hardware: a TPU v3-8, of which the run uses 7.0 of the 15.5 GiB of each core. Planned: 4.2 s per
-    step, 61 images per second, 58 hours of steps. Published runs took 0.83 to 1.06 times as long as
-    such plans predict. No figure of this recipe has been measured. To plan again: ``pinxit plan
-    --recipe coyo_512 --target tpu-v3-8``.
+    Hardware: that of `coyo_256`; docs/plan.md has the figures. No figure of this recipe has been
+    measured. To plan again: ``pinxit plan --recipe coyo_512 --target tpu-v3-8``.
     """
     base = coyo_256()
     return replace(
@@ -122,6 +121,7 @@ def coyo_512() -> TrainConfig:
         init_from="runs/coyo_256",
         image_size=512,
         max_steps=50_000,
+        keep_every=10_000,
         model=AUTOMATIC,
         optimizer=replace(base.optimizer, learning_rate=5e-5, warmup_steps=1_000),
         objective=FlowMatching(time=TimeSampling(shift=2.0)),
@@ -149,6 +149,7 @@ def coyo_256_pod() -> TrainConfig:
         max_steps=31_250,
         log_interval=20,
         save_interval=500,
+        keep_every=5_000,
         sample_interval=2_000,
         eval_interval=2_000,
         optimizer=replace(base.optimizer, learning_rate=4e-4, warmup_steps=2_000),

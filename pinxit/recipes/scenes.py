@@ -46,6 +46,7 @@ def scenes_long() -> TrainConfig:
         name="scenes_long",
         dataset_size=48_000,
         max_steps=9_000,
+        keep_every=3_000,
         save_interval=500,
         sample_interval=1_500,
     )

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder, Batch, TextEncoder
-from pinxit.config import UsageError
+from pinxit.config import UsageError, full_names
 from pinxit.devices.hardware import Hardware, hardware_of, tried_attention
 from pinxit.devices.mesh import (
     batch_sharding,
@@ -85,7 +85,8 @@ def model_config(
     dtype = overrides.get("dtype", hardware.amp_dtype if config.use_amp else "float32")
     required = {"in_channels": channels, "context_dim": width, "dtype": dtype}
     required["attention"] = hardware.attention(dtype)
-    return preset(config.model.preset, **required | overrides)
+    with full_names("model"):
+        return preset(config.model.preset, **required | overrides)
 
 
 def build_mesh(
@@ -99,7 +100,8 @@ def build_mesh(
 
     It assumes the width of CLIP for the text encoder. Another width changes the size by a percent.
     """
-    model = preset(config.model.preset, **config.model.overrides())
+    with full_names("model"):
+        model = preset(config.model.preset, **config.model.overrides())
     mesh = make_mesh(
         config.mesh,
         devices,
@@ -139,13 +141,14 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
     mesh = build_mesh(config, say=say)
     dtype = encoder_dtype(config, mesh)
     autoencoder = load_autoencoder(config.autoencoder, dtype=dtype)
-    text_encoder = load_text_encoder(
-        config.text_encoder,
-        max_tokens=config.text_max_tokens,
-        dtype=dtype,
-        clean=get_cleaner(config.caption_cleaning),
-        sharding=weight_sharding(mesh),
-    )
+    with full_names(max_tokens="text_max_tokens"):
+        text_encoder = load_text_encoder(
+            config.text_encoder,
+            max_tokens=config.text_max_tokens,
+            dtype=dtype,
+            clean=get_cleaner(config.caption_cleaning),
+            sharding=weight_sharding(mesh),
+        )
     parts = assemble(config, autoencoder, text_encoder, mesh)
     side = config.image_size // autoencoder.stats.downsample // parts.model.patch_size
     model, note = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)

@@ -85,6 +85,12 @@ def read_checkpoint(folder: Path, like: TrainState, *, verified: bool = False) -
     return Restored(folder, StoredState(folder, like), json.loads((folder / RUN).read_text()))
 
 
+def _reason(error: Exception) -> str:
+    """Returns why a checkpoint could not be written, in one line."""
+    text = error.fact if isinstance(error, DiskFull) else repr(error)
+    return " ".join(text.split())[:400]
+
+
 class Checkpoints:
     """The checkpoints of a run. Writes them in the background, one at a time.
 
@@ -175,22 +181,18 @@ class Checkpoints:
                     self._prune()
             except Exception as error:  # `wait` raises it: exceptions in threads are silent
                 first, self._error = self._error is None, error
-                reason = error.fact if isinstance(error, DiskFull) else repr(error)
                 if first:
-                    more = f" It is tried again every {RETRY_SECONDS:g} seconds"
-                    more = more if isinstance(error, OSError) else ""
-                    self.say(f"warning: {name} could not be written: {reason}.{more}")
-                if writing.again(lambda: self._retry(self._error)):
+                    self.say(
+                        f"warning: {name} is not written yet, and is tried again every "
+                        f"{RETRY_SECONDS:g} seconds: {_reason(error)}"
+                    )
+                if writing.again(lambda: not self._superseded.wait(RETRY_SECONDS)):
                     continue
                 return
             if self._error is not None:
                 self.say(f"{name} is written now")
                 self._error = None
             return
-
-    def _retry(self, error: Exception | None) -> bool:
-        """Waits, and returns whether to write again after this error."""
-        return isinstance(error, OSError) and not self._superseded.wait(RETRY_SECONDS)
 
     def _prune(self) -> None:
         for old in self.folders()[self.keep :]:

@@ -76,7 +76,9 @@ class OptimizerConfig:
             raise UsageError(f"optimizer.learning_rate: {self.learning_rate} must be above 0")
         for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"optimizer.{name}: {getattr(self, name)} must be in [0, 1)")
+                raise UsageError(
+                    f"optimizer.{name}: {getattr(self, name)} must be at least 0 and below 1"
+                )
         for name in ("weight_decay", "warmup_steps", "final_fraction"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"optimizer.{name}: {getattr(self, name)} must not be negative")

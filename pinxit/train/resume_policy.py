@@ -19,7 +19,7 @@ FREE_FIELDS = (
     *("name", "output_dir", "resume", "resume_step", "change", "max_steps", "max_skipped"),
     *("keep_checkpoints", "keep_every", "wandb", "profile_steps", "mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval", "watch_timeout"),
-    *("sampling", "samples", "evaluation", "dataset_path", "fetch", "outage_hours"),
+    *("sampling", "samples", "evaluation", "dataset_path", "fetch", "outage_hours", "cache_gb"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),
     *("model.scan_unroll", "model.attention", "encoder_chunk"),
     *("images.timeout", "images.workers", "images.memory_mb"),

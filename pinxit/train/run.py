@@ -45,8 +45,9 @@ from pinxit.train.input.feed import Feed
 from pinxit.train.input.open import open_feed, open_source_of
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import NotFinite, train
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import check_wandb, read_rows, writers_of
+from pinxit.train.metric_writers import check_wandb, writers_of
 from pinxit.train.report.observer import Observer
 from pinxit.train.report.page import summary
 from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
@@ -179,8 +180,10 @@ def _open(
         seconds=config.watch_timeout,
         step=lambda: display.step,
     )
-    before = read_rows(folder.metrics)
-    openers = writers_of(folder, config, resume_at=step, unwritten=run.get("unwritten_rows", ()))
+    unwritten = run.get("unwritten_rows", [])
+    before = [row for row in read_rows(folder.metrics) if row["step"] <= step]
+    before += [row for row in unwritten if row not in before]
+    openers = writers_of(folder, config, resume_at=step, unwritten=unwritten)
     opened = CurrentRun(
         config=config,
         parts=parts,

@@ -123,6 +123,9 @@ class TrainConfig:
     """Names of the dataset's columns if they are unusual, such as caption=long_caption url=link."""
     dataset_size: int = 20_000
     """Number of rows to generate and encode at the start, and keep in memory (scenes, mock)."""
+    cache_gb: float = 20.0
+    """Largest size of the encoded datasets in output_dir/.cache, in GB (scenes, mock). Those used
+    least recently are removed, but none that a running process uses."""
     image_size: int = 0
     """Side of the images, in pixels. 0 means 64 for the debug and tiny presets, else 256."""
     batch_size: int = 16
@@ -235,6 +238,7 @@ class TrainConfig:
         positive += ("text_max_tokens", "watch_timeout")
         natural = ("image_size", "seed", "sample_interval", "eval_interval", "max_skipped")
         natural += ("encoder_chunk", "keep_every", "resume_step", "gradient_accumulation_steps")
+        natural += ("outage_hours", "cache_gb")
         require_counts("", self, positive=positive, natural=natural)
         self._check_dataset()
         if self.batch_size % self.pieces:

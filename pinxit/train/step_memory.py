@@ -7,8 +7,8 @@
 Parts that are arrays of the run are exact. The activations are those that JAX's gradient of the
 network stores for one sample, which tracing it with shapes reveals. Compilers store only a share of
 them, because they recompute what is cheap. `SHARES` has the shares that the vendors' compilers
-showed, and `MARGIN` is what the estimate may be too low by. ``python benchmarks/auto_choices.py
---calibrate`` compares the estimate with compiled programs.
+showed, rounded up, and `MARGIN` is what the estimate may still be too low by. ``python
+benchmarks/auto_choices.py`` compares the estimate with compiled programs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from pinxit.train.settings import TrainConfig
 
 MARGIN = 0.06
 """Share of a device's memory that an estimate leaves free, since it may be too low."""
-ENCODER_IMAGES = 6.0
-"""Size of an autoencoder's activations, in multiples of its largest one."""
+ENCODER_WORK = 3.0
+"""Size of an autoencoder's activations for an image, in multiples of its largest one: 2.9 on a V100
+in float32, 1.5 in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ class Shares:
 SHARES = {
     "tpu": Shares(unrolled=0.34, looped=1.0, work=0.25, looped_work=0.7),
     "gpu": Shares(unrolled=0.5, looped=1.0, work=0.35, looped_work=0.65),
+    "gpu without fused attention": Shares(unrolled=0.64, looped=1.0, work=0.35, looped_work=0.65),
     "cpu": Shares(unrolled=1.0, looped=1.0, work=1.0, looped_work=1.0),
 }
-"""The shares by platform."""
+"""The shares by platform. Other platforms have those of the CPU, which are the largest."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,9 @@ def _activations(
 ) -> dict[str, int]:
     """Returns the activations of `rows` samples: `stored` under the policy, `whole` without one."""
     platform = mesh.devices.flat[0].platform
-    shares = SHARES["gpu" if platform in ("cuda", "rocm") else platform]
+    if platform in ("gpu", "cuda", "rocm"):
+        platform = "gpu" if model.attention == "cudnn" else "gpu without fused attention"
+    shares = SHARES.get(platform, SHARES["cpu"])
     share = shares.unrolled if model.remat == "none" and not model.scan_blocks else shares.looped
     work = shares.looped_work if model.scan_blocks else shares.work
     heads = mesh.shape["tensor"]
@@ -209,7 +213,7 @@ def encoder_work(autoencoder: Autoencoder, image_size: int) -> int:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
                           autoencoder.params)  # fmt: skip
     traced = jax.make_jaxpr(autoencoder.encode)(shapes, image)
-    return int(ENCODER_IMAGES * _largest(traced.jaxpr))
+    return int(ENCODER_WORK * _largest(traced.jaxpr))
 
 
 def _largest(jaxpr: Any) -> int:

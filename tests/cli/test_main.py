@@ -205,7 +205,7 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "prompt: [] is an empty list; valid: at least one prompt"),
+        ([], "prompt: '' is an empty list; valid: at least one prompt"),
         (["a", "--steps", "0"], "steps: 0 is too small; valid: at least 1"),
         (["a", "--n", "-1"], "n: -1 is too small"),
         (["a", "--solver", "eular"], "solver: unknown 'eular'; known: euler, heun"),
@@ -216,7 +216,19 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
         (["a", "--seed", "-3"], "seed: -3 is out of range"),
         (["a", "--ema", "0.1"], "ema: '0.1' is not in a release"),
-        (["a", "--guidance_interval", "0.9", "0.1"], "interval"),
+        (["a", "--guidance_interval", "0.9", "0.1"], "guidance_interval: 0.9 0.1 is not an interv"),
+        (
+            ["a", "--guidance_scale", "1", "--negative_prompt", "blurred"],
+            "negative_prompt: 'blurred' is without effect, since guidance_scale 1 turns guidance",
+        ),
+        (
+            ["a", "--cfg_scale", "1", "--guidance_interval", "0.1", "0.9"],
+            "guidance_interval: 0.1 0.9 is without effect, since guidance_scale 1 turns guidance",
+        ),
+        (
+            ["a", "--guidance_scale", "1", "--cfg_zero_star", "1"],
+            "cfg_zero_star: 1 is without effect, since guidance_scale 1 turns guidance off",
+        ),
         (["a", "--stps", "3"], "'stps' is unknown; valid: steps"),
         (["a", "--checkpoint", "nowhere"], "checkpoint: 'nowhere' is missing; valid: a run"),
         (["a", "--checkpoint", str(ROOT / "tests")], "is not a Pinxit model"),

@@ -32,6 +32,7 @@ def invented(config: TrainConfig, target: str, **_: Any) -> Compiled:
         "flops_run": {"bfloat16": 4e11 * batch},
         "compile_seconds": 1.0,
         "stored_width": 0,
+        "latent": [32, 32, 4],
         "program": "x.hlo.gz",
         "bytes_by_part": {
             "parameters": 300 << 20,

@@ -206,13 +206,13 @@ def test_a_folder_that_cannot_be_used_ends_with_1(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["prepare", "--out", "x"], "source: None is not one name; valid: coyo, laion2b"),
+        (["prepare", "--out", "x"], "source: none is not one name; valid: coyo, laion2b"),
         (["prepare", "koyo", "--out", "x"], "source: 'koyo' is unknown; valid: coyo"),
-        (["prepare", "coyo"], "out: None is missing; valid: a folder"),
+        (["prepare", "coyo"], "out: none is missing; valid: a folder"),
         (["prepare", "coyo", "--out", "x", "--engine", "spark"], "engine: 'spark' is unknown"),
         (["prepare", "coyo", "--out", "x", "--limit", "0"], "limit: 0 is too small"),
         (["prepare", "coyo", "--out", "x", "--fetch.allow_networks", "all"], "allow_networks"),
-        (["prepare", "csv", "--out", "x"], "dataset_path: None is missing"),
+        (["prepare", "csv", "--out", "x"], "dataset_path: none is missing"),
         (["prepare", "coyo", "--out", "x", "--images.size", "64"], "images.size: 64 is not used"),
         (
             ["prepare", "coyo", "--out", "x", "--text_encoder", "clip"],

@@ -10,6 +10,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from pinxit.cli.main import main
-from pinxit.doctor import run_inputs
+from pinxit.doctor import run_checkpoints, run_inputs
 from pinxit.doctor.guard import guarded_check
 from pinxit.doctor.report_line import Line, ok
 from pinxit.train.run import run
@@ -386,11 +388,41 @@ def test_an_undisturbed_copy_has_no_complaint(broken: Path, capsys):
     assert code == 0 and {line.status for line in lines} == {"ok"}, lines
 
 
-def test_a_run_that_is_saving_is_not_called_killed(broken: Path, capsys):
+SAVE = """
+import sys, time
+from pathlib import Path
+from pinxit.files import whole_folder
+with whole_folder(Path(sys.argv[1])) as temporary:
+    (temporary / "half").write_bytes(b"half")
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_that_is_saving_is_not_called_killed_and_a_killed_one_is(broken: Path, capsys):
+    command = [sys.executable, "-c", SAVE, str(broken / "checkpoints" / "step_00000009")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        code, lines = doctor(broken, capsys)
+        (line,) = [line for line in lines if line.name == "checkpoint"]
+        assert (code, line.status) == (0, "ok")
+        assert "is being saved by a process that is running" in line.message
+        process.kill()
+        process.wait()
+    code, lines = doctor(broken, capsys)  # at once: its files are seconds old
+    (line,) = [line for line in lines if line.name == "checkpoint"]
+    assert (code, line.status) == (0, "warning")
+    assert "is incomplete: a process was killed while writing it" in line.message
+
+
+def test_where_folders_cannot_be_locked_the_time_of_the_last_write_decides(
+    broken: Path, capsys, monkeypatch
+):
+    monkeypatch.setattr(run_checkpoints, "is_being_filled", lambda path: None)
     partial(broken, old=False)
     code, lines = doctor(broken, capsys)
     (line,) = [line for line in lines if line.name == "checkpoint"]
-    assert code == 0 and line.status == "ok" and "is being saved" in line.message
+    assert code == 0 and line.status == "ok" and "is being saved, or a process" in line.message
 
 
 def test_what_a_run_moved_aside_is_named(broken: Path, capsys):

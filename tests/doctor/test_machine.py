@@ -101,9 +101,9 @@ def test_packages_that_are_missing(monkeypatch):
 
 def test_an_accelerator_without_its_package_gets_the_command(tmp_path: Path, monkeypatch):
     root = Path(software.pinxit.__file__).parents[1]
-    assert software.install_command("tpu") == f"pip install -e '{root}[tpu]'"
+    assert software.extra_command("tpu") == f"pip install -e '{root}[tpu]'"
     monkeypatch.setattr(software.pinxit, "__file__", str(tmp_path / "pinxit" / "__init__.py"))
-    assert software.install_command("tpu") == "pip install 'pinxit[tpu]'"
+    assert software.extra_command("tpu") == "pip install 'pinxit[tpu]'"
     monkeypatch.setattr(software, "DEVICES", tmp_path)
     assert software.accelerators() == {}
     (tmp_path / "nvidia0").touch()

@@ -125,7 +125,7 @@ def test_bfloat16_parameters_give_bfloat16_activations(tmp_path):
 def test_missing_tower_is_named(tmp_path):
     config = replace(TINY, vision=None)
     clip.save_clip(tmp_path, clip.init_clip(config, jax.random.key(0)), config)
-    with pytest.raises(ValueError, match=r"only='vision', but .* has the towers \['text'\]"):
+    with pytest.raises(ValueError, match=r"only: .* has no tower 'vision'; it has text"):
         clip.load_clip(tmp_path, only="vision")
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from pinxit.config import UsageError, hints, misfit
 from pinxit.encoders import weights
+from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
 from pinxit.encoders.clip_config import ClipConfig, ClipTextConfig, ClipVisionConfig
 from pinxit.encoders.clip_tokenizer import load_clip_tokenizer
+from pinxit.encoders.config_fields import naming
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
-from pinxit.encoders.text_encoder_catalogue import load_text_encoder
+from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder, load_text_encoder
 from pinxit.encoders.token_rows import check_fit
 from pinxit.encoders.vae import AutoencoderKLConfig
 
@@ -81,7 +83,7 @@ def test_an_autoencoder_is_refused_in_one_line(bundle: Path, tmp_path: Path, cha
     root = shutil.copytree(bundle / "vae", tmp_path / "vae")
     value = json.loads((root / "config.json").read_text())
     (root / "config.json").write_text(json.dumps(value | change))
-    for load in (load_autoencoder, downsample_of):
+    for load in (load_autoencoder, downsample_of, abstract_autoencoder):
         with pytest.raises(UsageError, match=words) as error:
             load(str(root))
         assert str(error.value).startswith(f"{root / 'config.json'}: ")
@@ -120,6 +122,12 @@ def test_a_clip_is_refused_in_one_line(value: dict, words: str):
         ClipConfig.from_json(value)
 
 
+def test_a_setting_of_the_user_is_not_blamed_on_a_file(tmp_path: Path):
+    with pytest.raises(UsageError) as error, naming(tmp_path):
+        raise UsageError("max_tokens", 600, problem="out of range")
+    assert str(error.value) == "max_tokens: 600 is out of range"
+
+
 def test_projections_are_read_as_before():
     assert ClipConfig.from_json({}).projection_dim == 512
     assert ClipConfig.from_json({"projection_dim": None}).projection_dim is None
@@ -132,9 +140,10 @@ def test_the_file_of_a_text_encoder_is_named(bundle: Path, tmp_path: Path):
     path = root / "text_encoder" / "config.json"
     value = json.loads(path.read_text())
     path.write_text(json.dumps(value | {"hidden_size": "16"}))
-    with pytest.raises(UsageError, match="hidden_size is '16'; it must be a whole number") as error:
-        load_text_encoder(str(root))
-    assert str(path) in str(error.value)
+    for load in (load_text_encoder, abstract_text_encoder):
+        with pytest.raises(UsageError, match="hidden_size is '16'; it must be a whole") as error:
+            load(str(root))
+        assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_models_that_are_not_t5s_are_refused(tmp_path):
     with pytest.raises(ValueError, match="algorithm is 'bpe'; T5 requires 'unigram'"):
         load_t5_tokenizer(tmp_path)
     path.write_bytes(sentencepiece_model(t5_pieces()[1:]))
-    with pytest.raises(ValueError, match=r"the vocabulary lacks \['<pad>'\]"):
+    with pytest.raises(ValueError, match=r"the vocabulary lacks <pad>$"):
         load_t5_tokenizer(tmp_path)
     path.write_bytes(sentencepiece_model([entry for entry in t5_pieces() if entry[2] != 2]))
     with pytest.raises(ValueError, match="has 0 unknown-token pieces"):

@@ -369,13 +369,13 @@ def test_an_unknown_architecture_is_named(tmp_path):
 
 
 def test_missing_files_are_named(bundle, t5_directory, tmp_path):
-    with pytest.raises(ValueError, match=r"has no config\.json; it has \[\]"):
+    with pytest.raises(ValueError, match=r"has no config\.json; it has nothing"):
         load_text_encoder(tmp_path)
     (tmp_path / "config.json").symlink_to(t5_directory / "config.json")
     with pytest.raises(ValueError, match=r"has neither tokenizer\.json nor spiece\.model"):
         load_text_encoder(tmp_path)
     (tmp_path / "spiece.model").symlink_to(t5_directory / "spiece.model")
-    with pytest.raises(ValueError, match=r"has none of \['model\.safetensors'\]"):
+    with pytest.raises(ValueError, match=r"has none of model\.safetensors"):
         load_text_encoder(tmp_path)
 
 

@@ -119,10 +119,10 @@ def test_what_is_absent_is_named(directory):
     with pytest.raises(ValueError, match="is a file; pass the directory that contains it"):
         vae.load_vae(path)
     path.rename(directory / "weights.npz")
-    with pytest.raises(ValueError, match=r"has none of .* it has \['config.json', 'weights.npz'\]"):
+    with pytest.raises(ValueError, match=r"has none of .* it has config.json, weights.npz"):
         vae.load_vae(directory)
     (directory / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"has no config.json; it has \['weights.npz'\]"):
+    with pytest.raises(ValueError, match=r"has no config.json; it has weights.npz"):
         vae.load_vae(directory)
 
 
@@ -140,7 +140,7 @@ def test_the_only_safetensors_file_is_taken(directory):
     (directory / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04")
     jax.tree.map(np.testing.assert_array_equal, vae.load_vae(directory)[0], expected)
     path.with_name("other.safetensors").write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=r"more than one file .*fp16.safetensors', 'other.safe"):
+    with pytest.raises(ValueError, match=r"more than one file .*fp16.safetensors, other.safe"):
         vae.load_vae(directory)
 
 
@@ -179,7 +179,7 @@ def test_sharded_weights(sharded):
     [
         ({"x": "../a-00001.safetensors"}, "lists files outside its directory"),
         ({"x": "/etc/passwd"}, "lists files outside its directory"),
-        ({"x": "a-00003.safetensors"}, r"lists files that do not exist: \['a-00003"),
+        ({"x": "a-00003.safetensors"}, r"lists files that do not exist: a-00003"),
         ({"x": "a-00001.safetensors"}, "lists tensors that its files lack: x in a-00001"),
         ({CONV: "a-00001.safetensors"}, f"its files lack: {CONV} in a-00001"),
         ({"x": "config.json"}, "config.json is not a whole safetensors file"),

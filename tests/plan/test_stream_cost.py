@@ -81,7 +81,7 @@ def test_time_and_memory_add_to_those_of_the_step():
 
 
 def test_a_stream_stores_nothing_and_fetches_in_every_epoch():
-    sizes = {"image_size": 256, "latents": True, "stored_width": 4096}
+    sizes = {"image_size": 256, "latent": (32, 32, 4), "stored_width": 4096}
     many = 500_000 * 256
     stored = data_plan(many, **sizes)
     stream = data_plan(many, **sizes, streamed=True, transferred=1000)
@@ -90,3 +90,14 @@ def test_a_stream_stores_nothing_and_fetches_in_every_epoch():
     assert stream.rows > stored.rows and stream.transferred_bytes == many * 1000
     assert stored.transferred_bytes == 0
     assert stream_needs(407) == (407 / ALIVE, 407 * FETCHED * 8)
+
+
+def test_the_page_on_coyo_needs_what_the_plan_of_its_recipe_says():
+    docs = Path(__file__).parents[2] / "docs"
+    plan, coyo = ((docs / name).read_text() for name in ("plan.md", "coyo.md"))
+    row = next(line for line in plan.splitlines() if line.startswith("| tpu-v3-8 | `coyo_256` |"))
+    rate = int(row.split("|")[-2])
+    attempts, bits = stream_needs(rate)
+    text = " ".join(coyo.split())
+    assert f"Streamed training at {rate} images a second" in text
+    assert f"needs about {attempts:.0f} attempts a second and {bits / 1e9:.2f} Gbit/s" in text

@@ -117,7 +117,7 @@ def test_wrong_settings_are_named(monkeypatch):
         UsageError, match="engine: 'rat' is unknown; valid: local, inline, rank, ray"
     ):
         get_engine("rat")
-    with pytest.raises(UsageError, match="rank: None is missing, and SLURM_PROCID is not set"):
+    with pytest.raises(UsageError, match="rank: none is missing, and SLURM_PROCID is not set"):
         get_engine("rank")
     with pytest.raises(UsageError, match="rank: 4 is impossible; valid: 0 to 3"):
         get_engine("rank", rank=4, world=4)

@@ -55,8 +55,8 @@ def test_another_identity_is_refused_and_every_difference_named(tmp_path):
         ledger.begin(other)
     for part in (
         "revision (was '1', is '2')",
-        "min_side (was 256, is None)",
-        "image.size (was None",
+        "min_side (was 256, is none)",
+        "image.size (was none",
     ):
         assert part in str(error.value)
     fresh = Ledger(tmp_path / "fresh", "images")

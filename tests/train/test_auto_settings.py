@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pinxit.cli.arguments import parse
-from pinxit.config import UsageError, read_json
+from pinxit.config import UsageError
 from pinxit.train import auto_settings
 from pinxit.train.auto_settings import (
     abstract_parts,
@@ -25,6 +25,7 @@ from pinxit.train.auto_settings import (
     settled,
 )
 from pinxit.train.run import run
+from pinxit.train.run_folder import folder_of, saved_config
 from pinxit.train.settings import (
     AUTO,
     EvalConfig,
@@ -96,6 +97,13 @@ def test_pieces_come_before_recomputing_while_they_keep_the_device_busy(
     assert order[6:] == [("full", n) for n in (1, 2, 4, 8, 16, 32)]
 
 
+def test_processes_whose_devices_differ_by_some_bytes_choose_alike(bundle: Path):
+    config = settings(bundle)
+    parts = abstract_parts(config)
+    one, two = (choose_settings(config, parts, memory=2**34 + more) for more in (3, 5 * 2**26))
+    assert one == two and one.limit == 2**34
+
+
 def test_explicit_values_stay(bundle: Path):
     config = settings(bundle, model=replace(MODEL, remat="dots", scan_blocks=True))
     assert open_settings(config) == ()
@@ -145,7 +153,7 @@ def test_a_resumed_run_chooses_again(bundle: Path, tmp_path: Path, monkeypatch: 
         out = io.StringIO()
         result = run(replace(config, max_steps=steps), ["x"], console=Console(file=out, width=200))
         assert result.status == "finished", out.getvalue()
-        saved = config_from_json(read_json(tmp_path / "chosen" / "config.json"))
+        saved = saved_config(folder_of(config))
         assert (saved.model.remat, saved.model.scan_blocks) == (remat, remat == "full")
         about = json.loads((tmp_path / "chosen" / "environment.json").read_text())["automatic"]
         assert about["settings"]["model.remat"] == remat

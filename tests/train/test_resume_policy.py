@@ -1,5 +1,8 @@
 """Settings that may change when a run is resumed: which, and what is said of the others."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pinxit.config import UsageError, leaves, replace
@@ -55,6 +58,13 @@ def test_every_changeable_and_free_setting_exists():
     names = {*leaves(TrainConfig), *(name.partition(".")[0] for name in leaves(TrainConfig))}
     assert set(CHANGEABLE) | set(FREE_FIELDS) <= names
     assert not set(CHANGEABLE) & set(FREE_FIELDS)
+
+
+def test_the_page_on_training_lists_the_classes():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (free|allowed)[^|]* \|(.*) \|$", page, re.MULTILINE))
+    assert tuple(re.findall("`([^`]+)`", rows["free"])) == FREE_FIELDS
+    assert tuple(re.findall("`([^`]+)`", rows["allowed"])) == CHANGEABLE
 
 
 def test_changes_are_recorded_with_their_step():

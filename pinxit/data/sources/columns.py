@@ -45,7 +45,7 @@ class Columns:
         """
         unknown = [name for name in columns if name not in FIELDS]
         if unknown:
-            raise UsageError(f"columns: {unknown} are unknown; valid: {', '.join(FIELDS)}")
+            raise UsageError("columns", unknown, problem="unknown", valid=FIELDS)
         names = dict(self.names)
         for key, value in columns.items():
             absent = value.lower() in NONE

@@ -57,14 +57,20 @@ def list_files(
     """
     local = os.path.exists(os.path.expanduser(path))
     if not local and (path.startswith("pipe:") or "::" in path):
-        raise UsageError(f"path: {path!r} is refused: it names a command or a chain of filesystems")
+        raise UsageError(
+            f"dataset_path: {path!r} is refused: it names a command or a chain of filesystems"
+        )
     if path.startswith(SCHEME) or (not local and _is_hub_name(path, suffixes)):
         return _list_hub(path, revision, suffixes=suffixes, form=form)
     if revision is not None:
-        raise UsageError(f"revision: {revision!r} applies to datasets on the hub, not to {path!r}")
+        raise UsageError(
+            f"dataset_revision: {revision!r} applies to datasets on the hub, not to {path!r}"
+        )
     listed = _list_local(path) if local or "://" not in path else _list_remote(path)
     if not listed:
-        raise UsageError(f"path: {path!r} does not exist; valid: {form}, or a dataset on the hub")
+        raise UsageError(
+            f"dataset_path: {path!r} does not exist; valid: {form}, or a dataset on the hub"
+        )
     files = _select(listed, suffixes, path, form)
     return Listing(tuple(files), files_fingerprint(files))
 
@@ -158,7 +164,8 @@ def _select(listed: list[File], suffixes: Sequence[str], path: str, form: str) -
         names = ", ".join(file.name for file in listed[:SHOWN])
         more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
         raise UsageError(
-            f"path: {path!r} holds no {' or '.join(suffixes)} file ({form}); it holds {names}{more}"
+            f"dataset_path: {path!r} holds no {' or '.join(suffixes)} file ({form}); it holds "
+            f"{names}{more}"
         )
     return sorted(files, key=lambda file: file.name)
 
@@ -166,12 +173,14 @@ def _select(listed: list[File], suffixes: Sequence[str], path: str, form: str) -
 def _list_hub(path: str, revision: str | None, *, suffixes: Sequence[str], form: str) -> Listing:
     where = parse_hub_path(path, revision)
     if where is None:
-        raise UsageError(f"path: {path!r} is not a hub path; valid: hf://datasets/owner/name")
+        raise UsageError(
+            f"dataset_path: {path!r} is not a hub path; valid: hf://datasets/owner/name"
+        )
     commit, entries = list_hub(where, form=form)
     root = f"{SCHEME}datasets/{where.repo}@{commit}/"
     files = [File(name, root + name, size) for name, size in entries if not _is_hidden(name)]
     if not files:
-        raise UsageError(f"path: {path!r} at commit {commit} holds no files")
+        raise UsageError(f"dataset_path: {path!r} at commit {commit} holds no files")
     return Listing(tuple(_select(files, suffixes, path, form)), commit)
 
 
@@ -212,7 +221,7 @@ def _list_remote(url: str) -> list[File]:
         else:
             entries, root = fs.find(location, detail=True), location
     except (OSError, ImportError, ValueError, *network_faults(url)) as error:
-        raise UsageError(f"path: {url!r} cannot be listed: {error}") from error
+        raise UsageError(f"dataset_path: {url!r} cannot be listed: {error}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]
     start = root.rstrip("/") + "/"
     return [

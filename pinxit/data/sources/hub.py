@@ -55,7 +55,7 @@ def parse_hub_path(path: str, revision: str | None = None) -> HubPath | None:
         return None
     repo, named, inside = match.groups()
     if named and revision and named != revision:
-        raise UsageError(f"revision: {revision!r} contradicts {named!r} in the path {path}")
+        raise UsageError(f"dataset_revision: {revision!r} contradicts {named!r} in the path {path}")
     return HubPath(repo, named or revision, inside or "")
 
 

@@ -26,15 +26,16 @@ from pinxit.arrays import Autoencoder, Example, to_pixels
 from pinxit.data.image_column import image_column
 from pinxit.data.loader import ArrayRows, Loader
 from pinxit.devices.mesh import local_rows
-from pinxit.devices.processes import alone, several
+from pinxit.devices.processes import alone, is_first, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns, Track
-from pinxit.files import whole_folder
+from pinxit.files import DiskFull, whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, Split, dataset_fingerprint, load_examples
 from pinxit.train.display import Display
+from pinxit.train.input.cache_limit import hold, limit_cache
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.feed import Feed, stop_waiting
 from pinxit.train.run_folder import RunFolder
@@ -70,6 +71,8 @@ class InMemoryFeed(Feed):
             # process 0 fills the cache, so that the others can read it if they see the same folder
             alone(lambda: len(prepare()))
         rows = prepare()
+        if is_first():
+            limit_cache(folder.cache, gigabytes=config.cache_gb, say=display.say)
         self.text_columns = rows.arrays
         part = local_rows(parts.mesh, config.batch_size)
         self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
@@ -179,9 +182,15 @@ def prepare_rows(
     """Returns the rows that a run trains on: latents or images, and the columns of `text`."""
     folder = cache / cache_name(about | {"rows": len(examples)}, autoencoder)
     encoded = _load(folder, len(examples))
-    if encoded is None:
-        encoded = _encode(examples, autoencoder, track)
-        _store(folder, *encoded)
+    stored = encoded is not None
+    encoded = encoded or _encode(examples, autoencoder, track)
+    try:
+        if not stored:
+            _store(folder, *encoded)
+        hold(folder)
+    except OSError as error:  # the run needs no cache
+        reason = error.fact if isinstance(error, DiskFull) else error
+        say(f"warning: the cache of encoded rows cannot be written: {reason}")
     array, captions = encoded
     if cut := text.truncated(captions):
         say(
@@ -189,4 +198,7 @@ def prepare_rows(
             f"{text.text_encoder.max_tokens} tokens that the text encoder reads, and are truncated"
         )
     columns = text.columns(captions, folder=cache, track=track)
+    for column in columns.values():
+        if isinstance(column, np.memmap) and column.filename:
+            hold(Path(column.filename).parent)
     return ArrayRows({image_column(autoencoder is not None): array, **columns})

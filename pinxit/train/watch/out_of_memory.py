@@ -136,11 +136,13 @@ def device_limit() -> int | None:
 
 
 def step_measure(config: TrainConfig) -> int:
-    """Compiles the step for the local devices and returns its peak bytes on each device. Nothing is
-    loaded or allocated."""
+    """Compiles the step for the local devices and returns its peak bytes on each device, with what
+    else stays there, such as encoders beside the step. Nothing is loaded or allocated."""
     from pinxit.train.abstract_program import abstract_program
 
-    return peak_bytes(abstract_program(config).lower().compile())
+    program = abstract_program(config)
+    traced = program.trace()
+    return peak_bytes(traced.lower().compile()) + program.unread_bytes(traced)
 
 
 def peak_bytes(compiled: Any) -> int:

@@ -114,7 +114,7 @@ def test_wrong_input_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="unit_rows: 0 is too small"):
         open_source("coyo", unit_rows=0)
     for name in ("parquet", "csv", "tsv", "jsonl", "folder", "webdataset", "hf"):
-        with pytest.raises(ValueError, match="dataset_path: None is missing"):
+        with pytest.raises(ValueError, match="dataset_path: none is missing"):
             open_source(name)
     for path in (tmp_path / "no.parquet", tmp_path / "no" / "*.parquet", "no/such.parquet"):
         with pytest.raises(ValueError, match=r"'.*parquet' does not exist; valid: COYO-format"):

@@ -95,7 +95,7 @@ def test_what_is_not_there_is_said(tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds no .*\.png.* file .*it holds a\.pdf, b\.pdf"):
         open_source("folder", path=fill(tmp_path, {"a.pdf": "", "b.pdf": ""}))
     with pytest.raises(
-        ValueError, match="dataset_path: None is missing; valid: the path of the folder data"
+        ValueError, match="dataset_path: none is missing; valid: the path of the folder data"
     ):
         open_source("folder")
     with pytest.raises(ValueError, match=r"columns: .* valid: caption, for a folder"):

@@ -21,6 +21,7 @@ from pinxit.data.sources.catalogue import open_source
 from pinxit.train.input.attempt_order import Attempts
 from pinxit.train.input.image_stream import Stream
 from pinxit.train.input.outage import LEAST, Ended, Outage, patiently
+from pinxit.train.settings import TrainConfig
 
 FETCH = FetchConfig(
     allow_networks=(NETWORK,), timeout=2, connect_timeout=1, retries=0, concurrency=1
@@ -74,6 +75,12 @@ def test_a_wait_hears_that_the_run_is_to_stop_also_while_a_connection_hangs():
     outage.stopping = hanging.is_set
     with pytest.raises(Ended, match="closed"):
         outage.tested(lambda: bool(hanging.set()) or threading.Event().wait(5))
+
+
+def test_the_limit_is_a_number_of_hours():
+    with pytest.raises(UsageError, match=r"^outage_hours: -1 is too small; valid: at least 0"):
+        TrainConfig(outage_hours=-1)
+    assert Outage(hours=0.5).limit == 1800
 
 
 def test_an_error_of_the_test_is_raised():

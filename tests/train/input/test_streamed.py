@@ -226,10 +226,14 @@ def test_a_run_outlives_an_outage(
 
 def test_a_stop_during_an_outage_is_heard_at_once(config: TrainConfig, tmp_path: Path):
     with MortalServer() as server:
-        path = write_coyo(tmp_path / "web.parquet", 100, url=[server.url(i) for i in range(100)])
+        path = write_coyo(tmp_path / "web.parquet", 200, url=[server.url(i) for i in range(200)])
         fetch = dataclasses.replace(FETCH, allow_networks=(NETWORK,), timeout=2)
         config = dataclasses.replace(
-            config, dataset_path=str(path), fetch=fetch, evaluation=EvalConfig(images=0, prompts=0)
+            config,
+            dataset_path=str(path),
+            fetch=fetch,
+            max_steps=40,
+            evaluation=EvalConfig(images=0, prompts=0),
         )
         said, began = io.StringIO(), list[float]()
 
@@ -249,8 +253,8 @@ def test_a_stop_during_an_outage_is_heard_at_once(config: TrainConfig, tmp_path:
         server.revive()
         result, text = train(config)
     assert result.status == "finished", text
-    assert result.results["data"]["rows"] == {"ok": 4 * 14}
-    assert len({line["key"] for line in outcomes(result.folder)}) == 4 * 14
+    assert result.results["data"]["rows"] == {"ok": 4 * 40}
+    assert len({line["key"] for line in outcomes(result.folder)}) == 4 * 40
 
 
 @pytest.mark.parametrize(
@@ -283,7 +287,7 @@ def test_a_stream_keeps_no_embeddings_on_several_devices(config: TrainConfig):
 
     asked = dataclasses.replace(config, cache_text=True)
     assert stores(asked, 1) and not stores(config, 2)
-    with pytest.raises(UsageError, match=r"cache_text: True is not possible: on 2 devices"):
+    with pytest.raises(UsageError, match=r"cache_text: 1 is not possible: on 2 devices"):
         stores(asked, 2)
     drawn = dataclasses.replace(asked, dataset_name="scenes", dataset_path=None)
     assert stores(drawn, 2)
@@ -296,7 +300,7 @@ def test_the_size_of_the_images_is_said_once(config: TrainConfig):
 
 
 def test_prepared_needs_a_path(config: TrainConfig):
-    with pytest.raises(UsageError, match="dataset_path: None is missing"):
+    with pytest.raises(UsageError, match="dataset_path: none is missing"):
         train(dataclasses.replace(config, dataset_name="prepared", dataset_path=None))
 
 
