@@ -90,7 +90,7 @@ class CheckpointManifest:
             raise DamagedCheckpoint(f"its {MANIFEST} cannot be read ({error})") from error
         if self.version > VERSION:
             raise UsageError(
-                f"{folder}: a newer version of Pinxit wrote it (format {self.version}; this version "
+                f"{folder}: a newer version of Pinxit wrote it (format {self.version}; this one "
                 f"reads {VERSION}): install that version, or start a new run with --name"
             )
         plain = {name: value for name, value in data.items() if name != "self"}
