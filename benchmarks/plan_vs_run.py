@@ -285,16 +285,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = Path(folder)
         write_encoders(root, tiny=options.counts)
         groups = [RUNS] if options.counts else [(name,) for name in RUNS]
-        results = {}
+        results: dict[str, Any] = {}
+        if not options.json:
+            print("| run | state | encoders | inputs | peak planned | resident | ratio |")
+            print("|---|---|---|---|---|---|---|", flush=True)
         for names in groups:
-            results |= measure(names, root, options)
+            measured = measure(names, root, options)
+            results |= measured
+            for name, result in () if options.json else measured.items():
+                print("| " + " | ".join([name, *cells(result)]) + " |", flush=True)
     if options.json:
         print(json.dumps(results))
-        return 0
-    print("| run | state | encoders | inputs | peak planned | resident | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for name, result in results.items():
-        print("| " + " | ".join([name, *cells(result)]) + " |")
     return 0
 
 

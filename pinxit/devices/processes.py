@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import time
 import urllib.request
 from collections import deque
@@ -107,6 +108,8 @@ def initialise(config: DistributedConfig) -> None:
     arguments = group(config, os.environ)
     if arguments is None or jax.distributed.is_initialized():
         return
+    if arguments.get("process_id"):
+        _reach(arguments["coordinator_address"], config.timeout)
     # on CPUs, programs must run one at a time: gloo cannot separate the messages of two programs
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -122,6 +125,27 @@ def initialise(config: DistributedConfig) -> None:
         valid = "an address of process 0 that all processes can reach, with a free port"
         where = arguments.get("coordinator_address", config.coordinator)
         raise UsageError("distributed.coordinator", where, problem=problem, valid=valid) from error
+
+
+def _reach(address: str, timeout: float) -> None:
+    """Waits until process 0 listens at `address`. Raises `UsageError` after `timeout` seconds.
+
+    JAX would end this process without a Python exception instead.
+    """
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=POLL * 10).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                problem = f"not answering for {timeout:g} seconds ({error})"
+                valid = "an address of process 0 that all processes can reach, with a free port"
+                raise UsageError(
+                    "distributed.coordinator", address, problem=problem, valid=valid
+                ) from error
+        time.sleep(POLL)
 
 
 def disconnect() -> None:

@@ -176,6 +176,17 @@ def test_settings_that_differ_end_all(bundle: Path, tmp_path: Path):
     assert "optimizer: " in said[0] and "the value on process 1" in said[0] and said[1] == ""
 
 
+def test_an_address_that_does_not_answer_is_waited_for_as_long_as_the_timeout():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nothing listens there
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        config = DistributedConfig(address, processes=2, process_id=1, timeout=1)
+        started = time.monotonic()
+        with pytest.raises(UsageError, match=r"coordinator: .*not answering for 1 seconds"):
+            distributed.initialise(config)
+        assert 1 <= time.monotonic() - started < 10
+
+
 def test_addresses_are_checked():
     config = DistributedConfig(coordinator="10.0.0.1:1234", processes=2, process_id=1)
     found = group(config, {})

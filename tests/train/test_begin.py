@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from rich.console import Console
 from pinxit.config import UsageError
 from pinxit.config import replace as with_settings
 from pinxit.stored_model import read_model
+from pinxit.train.display import Display
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import (
@@ -227,3 +231,41 @@ def test_a_run_can_decay_from_another(config: TrainConfig):
     with pytest.raises(UsageError, match=r"decay_from: 'nowhere' is not a run"):
         train(trunk, **cooled | {"name": "late", "decay_from": "nowhere"})
     assert not (Path(config.output_dir) / "late").exists()
+
+
+DIVERGING = {
+    **{"model.dtype": "float16", "optimizer.learning_rate": 3.0, "optimizer.clip_norm": None},
+    **{"optimizer.warmup_steps": 20, "optimizer.schedule": "constant", "save_interval": 2},
+    **{"keep_checkpoints": 9, "keep_every": 0, "max_steps": 100, "log_interval": 1},
+}
+"""Settings with which activations overflow after some steps, and no step is finite any more."""
+
+
+def test_nothing_is_saved_while_steps_are_not_finite(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    nan = with_settings(config, {"name": "nan", **DIVERGING})
+    result, printed = train(nan, max_skipped=2)
+    assert result.status == "failed" and "stopped at step" in printed, printed
+    rows = read_rows(result.folder / "metrics.jsonl")
+    streak = [row["step"] for row in rows if row.get("consecutive")]
+    before = steps(result.folder)
+    assert streak and not set(before) & set(streak), "only finite steps are saved"
+    named = re.findall(r"--resume_step (\d+) --change 1 ", result.reason)
+    assert len(named) >= 3 and {int(step) for step in named} <= set(before), result.reason
+    assert train(nan, max_skipped=2)[0].reason == result.reason, "the same message again"
+    assert steps(result.folder) == before
+
+    plain = Display.on_step
+
+    def on_step(display: Display, step: int) -> None:
+        plain(display, step)
+        if step == result.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Display, "on_step", on_step)
+    stopped, _ = train(nan, max_skipped=90)
+    assert stopped.status == "stopped" and stopped.step == result.step
+    words = "not saved, because the last 3 steps were not finite; the same command resumes from "
+    assert f"{words}step {before[-1]}" in stopped.reason, stopped.reason
+    assert steps(result.folder) == before
