@@ -11,7 +11,6 @@ seconds, or as soon as a connection to it breaks. The same command then resumes 
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import itertools
 import json
@@ -20,17 +19,13 @@ import re
 import socket
 import time
 import urllib.request
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax._src import distributed as runtime  # the key-value store has no public API
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pinxit.config import UsageError, positive
 
@@ -50,8 +45,6 @@ METADATA = (
     "worker-network-endpoints"
 )
 """The URL at which a machine in Google's cloud finds the other hosts of its TPU."""
-DELAY = 2
-"""Number of steps after which all processes know of a signal: the flag is summed while they run."""
 
 
 @dataclass(frozen=True)
@@ -335,90 +328,3 @@ def check_same(settings: dict[str, Any], *, apart: str) -> None:
                 raise SystemExit(2)
             problem = f"the value on process {number}, but process 0 has {first[name]!r}"
             raise UsageError(name, value, problem=problem, valid="the same on all processes")
-
-
-class Together:
-    """A jitted step that is compiled for each new batch shape before it runs on it.
-
-    A signal ends a compilation: then the step raises `Stopped` and has not used up the state.
-    Processes compile at different speeds, and collectives time out sooner than the key-value store,
-    so several processes wait on the store first.
-    """
-
-    def __init__(
-        self,
-        step: Any,
-        attend: Callable[[Callable[[], Any]], Any] = lambda act: act(),
-        *,
-        signal: Callable[[], str | None] = lambda: None,
-    ) -> None:
-        """Takes a function `attend` that calls another one, and raises `Stopped` if a signal
-        arrives meanwhile. `signal` is as for `alone`."""
-        self._step = step
-        self._attend = attend
-        self._signal = signal
-        self._compiled: dict[Any, Any] = {}
-
-    def __call__(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
-        """Runs the step, after compiling it if the batch shape is new."""
-        key = tuple(sorted((name, array.shape) for name, array in raw.items()))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(state, frozen, raw)
-        return self._compiled[key](state, frozen, raw)
-
-    def _compile(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
-        compiled = None
-        with contextlib.suppress(Stopped):
-            compiled = self._attend(lambda: self._step.lower(state, frozen, raw).compile())
-        stop = compiled is None
-        if several():
-            name = f"compiled/{len(self._compiled) + 1}"
-            stop = meet(name, stop=stop, signal=self._signal)
-        if stop:
-            raise Stopped
-        return compiled
-
-
-class Agreement:
-    """Finds out, at the same step in all processes, whether any of them wants to stop.
-
-    Each call starts a small sum over the mesh and returns the result of `DELAY` calls before, so no
-    process waits. All processes must call it equally often. A single process gets its own flag back
-    at once.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._several = several()
-        self._size = mesh.size
-        self._cut = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._sum = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
-        self._waiting: deque[jax.Array] = deque()
-        self.reached = False
-        """Whether the processes have agreed to stop."""
-
-    def __call__(self, stop: bool) -> bool:
-        """Returns True once the flag of any process has arrived."""
-        if not self._several:
-            return stop
-        self._start(stop)
-        while len(self._waiting) > DELAY:
-            self._finish()
-        return self.reached
-
-    def now(self, stop: bool) -> bool:
-        """Returns the same, including all flags up to this call; waits for the other processes."""
-        if not self._several:
-            return stop
-        self._start(stop)
-        while self._waiting:
-            self._finish()
-        return self.reached
-
-    def _start(self, stop: bool) -> None:
-        flags = np.full(self._size, stop, np.int32)
-        shape = (self._size,)
-        flag = jax.make_array_from_callback(shape, self._cut, lambda index: flags[index])
-        self._waiting.append(self._sum(flag))
-
-    def _finish(self) -> None:
-        self.reached |= bool(np.asarray(self._waiting.popleft()) > 0)

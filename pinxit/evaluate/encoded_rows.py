@@ -31,12 +31,12 @@ class EncodedRound:
 
     @property
     def size(self) -> int:
-        """Returns the bytes of all arrays."""
+        """The number of bytes of all arrays."""
         return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(self.parts))
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The arrays."""
+        """The arrays of the rows, as a tuple."""
         return self.numbers, self.latents, self.conditioning
 
 

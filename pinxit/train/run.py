@@ -18,11 +18,10 @@ from rich.console import Console
 
 from pinxit.config import to_json
 from pinxit.data.row import Source
+from pinxit.devices.common_steps import Agreement, Together
 from pinxit.devices.mesh import frozen_shardings, local_rows
 from pinxit.devices.processes import (
-    Agreement,
     Stopped,
-    Together,
     alone,
     check_same,
     initialise,
