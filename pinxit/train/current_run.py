@@ -213,7 +213,7 @@ def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequen
         measure = watchers.attend("the evaluation", lambda: observer.measure(held, names))
         run.evaluated(step, measure)
 
-    def act() -> None:
+    def act() -> bool:
         if "sample" in what:
             path = watchers.attend("the sample grid", lambda: observer.sample(step, held))
             if path is not None:
@@ -222,8 +222,10 @@ def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequen
                 evaluate(["caption_effect"])
         if "evaluate" in what:
             evaluate(names_of(mid_run=True))
+        return run.interruption.heard() is not None
 
-    alone(act, signal=run.interruption.heard)
+    # all processes stop after this step, so that the resumed run makes up for what is missing
+    run.interruption.agreed = alone(act, signal=run.interruption.heard)
 
 
 def on_first(state: TrainState) -> TrainState:

@@ -31,6 +31,8 @@ class Interruption:
         """Name of the signal that another process has received, as far as it is known here."""
         self.agree: Callable[[bool], bool] = bool
         """Maps this process's wish to stop to the common decision of all processes at this step."""
+        self.agreed = False
+        """Whether all processes know that they stop after this step."""
         self._previous: dict[int, Any] = {}
         self._looked = 0.0
         self._passed_on = False
@@ -47,7 +49,7 @@ class Interruption:
 
     def due(self) -> bool:
         """Returns whether to stop after this step. Must be called once per step."""
-        return self.agree(self.requested is not None)
+        return self.agreed or self.agree(self.requested is not None)
 
     def heard(self) -> str | None:
         """Returns the name of the signal that this process or another one has received, if any.
