@@ -35,6 +35,7 @@ from pinxit import stored_model as release
 from pinxit.arrays import Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import UsageError, choice, from_json, positive, to_json
 from pinxit.devices.each_device import copied, mesh_of
+from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.drawing import ImageDecoder, cut_prompts, encoded_batch, joined, noise_of, solve
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import padded
@@ -320,22 +321,28 @@ class TextToImage:
         return [Image.fromarray(image) for image in images] if output_type == "pil" else images
 
 
-def load_checkpoint(path: str | Path | None = None, *, ema: str | None = None) -> TextToImage:
+def load_checkpoint(
+    path: str | Path | None = None, *, ema: str | None = None, encoder_dtype: str = "float32"
+) -> TextToImage:
     """Loads the model of a run, a checkpoint or a release; by default the shipped one.
 
-    `ema` selects one of the averages that a run stores, or "raw" for the parameters themselves.
+    `ema` selects one of the averages that a run stores, or "raw" for the parameters themselves. Of
+    a run, only these are read. With `encoder_dtype` "bfloat16", the text encoder and the
+    autoencoder take half the memory; the pictures differ slightly.
     """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
     from pinxit.encoders.fingerprint import encoder_fingerprints
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
+    check_encoder_dtype(encoder_dtype)
     stored = release.read_model(path, ema=ema)
-    autoencoder = load_autoencoder(stored.vae)
+    autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
     text_encoder = load_text_encoder(
         stored.text_encoder,
         max_tokens=stored.text_max_tokens,
         clean=get_cleaner(stored.caption_cleaning),
+        dtype=encoder_dtype,
     )
     fingerprints = encoder_fingerprints(text_encoder, autoencoder)
     release.check_encoders(stored.encoders, fingerprints, where=str(path or stored.name))

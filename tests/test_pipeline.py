@@ -327,3 +327,15 @@ def test_a_cut_prompt_is_told(model, monkeypatch):
     )
     with pytest.warns(UserWarning, match=r"1 of 3 prompts \('a long story'\) have more than"):
         model.generate(["a tree", "a long story"], steps=1)
+
+
+def test_half_precision_encoders_draw_nearly_the_same_picture():
+    prompt, settings = "a small red house on the left", {"steps": 2, "seed": 3}
+    half = load_checkpoint(encoder_dtype="bfloat16")
+    leaves = jax.tree.leaves(half.autoencoder.params)
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("bfloat16")}
+    images = [model.generate(prompt, **settings) for model in (half, load_checkpoint())]
+    one, other = (np.asarray(image, np.float32) for image in images)
+    assert 0 < np.abs(one - other).mean() < 4
+    with pytest.raises(UsageError, match=r"encoder_dtype: 'half'"):
+        load_checkpoint(encoder_dtype="half")

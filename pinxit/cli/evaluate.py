@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
@@ -65,6 +65,8 @@ class EvaluateOptions(SamplingOptions):
     without one)."""
     ema: str | None = None
     """The run's average to evaluate, or raw; none means the run's best."""
+    encoder_dtype: Literal["float32", "bfloat16"] | None = None
+    """Dtype of the text encoder and the autoencoder; none means the run's (float32 without one)."""
     out: str | None = None
     """JSON file for the results; none means evaluation.json in the evaluated run or release."""
 
@@ -88,9 +90,11 @@ def evaluate_command(argv: Sequence[str]) -> int:
     chosen = evaluators(options.evaluators)
     from pinxit.pipeline import load_checkpoint
 
-    model = load_checkpoint(options.checkpoint, ema=options.ema)
-    check_guidance(options, model.sampling.override(**sampling_options(options)))
     run = run_of(options.checkpoint)
+    model = load_checkpoint(
+        options.checkpoint, ema=options.ema, encoder_dtype=_encoder_dtype(options, run)
+    )
+    check_guidance(options, model.sampling.override(**sampling_options(options)))
     rows, config = _rows(model, options, run)
     model.config = replace(model.config, dtype=_dtype(model, config))
     prompts = _prompts(options, config, rows)
@@ -200,6 +204,13 @@ def _dtype(model: TextToImage, config: TrainConfig) -> Any:
     """Returns the dtype in which the run measures its model."""
     mixed = config.use_amp and config.model.dtype is None
     return hardware_of(jax.devices()[0]).amp_dtype if mixed else model.config.dtype
+
+
+def _encoder_dtype(options: EvaluateOptions, run: RunFolder | None) -> str:
+    """Returns the dtype of the encoders: what was asked for, or the run's on this device."""
+    if options.encoder_dtype is not None or run is None:
+        return options.encoder_dtype or "float32"
+    return hardware_of(jax.devices()[0]).encoder_dtype(saved_config(run).encoder_dtype)
 
 
 def _objective(model: TextToImage) -> Objective:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import GENERATE_HABITS
@@ -45,6 +45,8 @@ class GenerateOptions(SamplingOptions):
     """Text that guidance steers away from."""
     ema: str | None = None
     """The run's average to draw with, or raw; none means the run's best."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the text encoder and the autoencoder. bfloat16 takes half the memory."""
     batch_size: int | None = None
     """Number of pictures that each device computes together; none means 1 on a CPU and 4 on an
     accelerator. The last bits of a picture may depend on it."""
@@ -72,7 +74,9 @@ def generate_command(argv: Sequence[str]) -> int:
     from pinxit.pipeline import load_checkpoint
     from pinxit.png_recipe import stored_pictures
 
-    model = load_checkpoint(options.checkpoint, ema=options.ema)
+    model = load_checkpoint(
+        options.checkpoint, ema=options.ema, encoder_dtype=options.encoder_dtype
+    )
     order = model.order(
         prompts,
         n=options.n,

@@ -20,11 +20,11 @@ from pinxit.config import UsageError
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns
+from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
     check_divisible,
-    check_dtype,
     check_text,
     encodes_here,
 )
@@ -77,7 +77,7 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
     if options.encodes:
         check_devices(engine, options.latent_workers)
         if encodes_here(engine, options.latent_workers):
-            check_dtype(options.encoder_dtype)
+            check_encoder_dtype(options.encoder_dtype)
         _check_sizes(options, folder)
         if options.store_text:
             check_text(options.text_encoder)

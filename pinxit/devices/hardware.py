@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import psutil
 
+from pinxit.config import UsageError, choice
 from pinxit.models.attention_kernels import fastest, works
 from pinxit.models.transformer import TransformerConfig
 
@@ -36,6 +38,17 @@ class Hardware:
     def attention(self, dtype: str) -> str:
         """Returns the fastest attention kernel for this device."""
         return fastest(self.platform, self.kind, dtype, capability=self.capability)
+
+
+def check_encoder_dtype(dtype: str) -> None:
+    """Raises unless this host's device can compute the frozen encoders in `dtype`."""
+    choice("encoder_dtype", dtype, ("float32", "bfloat16"))
+    if dtype == "float32":
+        return
+    device = jax.local_devices()[0]
+    if hardware_of(device).encoder_dtype(dtype) != dtype:
+        problem = f"not supported on a {device.device_kind}"
+        raise UsageError("encoder_dtype", dtype, problem=problem, valid="float32")
 
 
 def hardware_of(device: Any) -> Hardware:

@@ -135,20 +135,6 @@ def check_devices(engine: Engine, workers: int) -> None:
     raise UsageError("latent_workers", workers, problem=problem, valid=valid)
 
 
-def check_dtype(dtype: str) -> None:
-    """Raises if the device that encodes does not support the dtype."""
-    if dtype == "float32":
-        return
-    import jax
-
-    from pinxit.devices.hardware import hardware_of
-
-    device = jax.local_devices()[0]
-    if hardware_of(device).encoder_dtype(dtype) != dtype:
-        problem = f"not supported on a {device.device_kind}"
-        raise UsageError("encoder_dtype", dtype, problem=problem, valid="float32")
-
-
 def check_text(text_encoder: str) -> None:
     """Raises if the text encoder does not exist, before days are spent on fetching."""
     from pinxit.encoders.text_encoder_catalogue import check_text_encoder

@@ -55,7 +55,7 @@ def state_from(parts: Parts, like: TrainState) -> TrainState:
     )
 
 
-def full_names(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def by_full_name(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the arrays by their full name, such as ``params/blocks/…``."""
     return {f"{part}/{name}": leaf for part in parts for name, leaf in parts[part].items()}
 

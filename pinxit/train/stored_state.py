@@ -20,7 +20,7 @@ from pinxit.devices.transfer import spread
 from pinxit.stored_model import mismatches
 from pinxit.train.checkpoint_writing import is_shared
 from pinxit.train.state import TrainState
-from pinxit.train.state_arrays import full_names, state_from, state_parts
+from pinxit.train.state_arrays import by_full_name, state_from, state_parts
 
 
 class CheckpointError(DamagedCheckpoint):
@@ -33,7 +33,7 @@ class StoredState:
     def __init__(self, folder: Path, like: TrainState) -> None:
         """Raises `CheckpointError` if the arrays differ from `like` in names or shapes."""
         self.like = like
-        self._expected = full_names(state_parts(like))
+        self._expected = by_full_name(state_parts(like))
         manifest = CheckpointManifest(folder)
         entries = _version_1(folder) if manifest.version == 1 else _entries(manifest, like)
         self._entries = _as_today(entries, self._expected)

@@ -17,9 +17,10 @@ from PIL import Image
 from pinxit.cli.main import main
 from pinxit.config import UsageError
 from pinxit.data.prepared.manifest import Manifest
+from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.encoders import autoencoder
 from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
-from pinxit.prepare.encoders import check_devices, check_dtype, encodes_here
+from pinxit.prepare.encoders import check_devices, encodes_here
 from pinxit.prepare.engines.choose import in_this_process
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.engines.ranks import RankEngine
@@ -109,19 +110,19 @@ def test_an_accelerator_is_for_one_process(monkeypatch):
 
 
 def test_bfloat16_is_not_for_old_cards(monkeypatch):
-    check_dtype("bfloat16")
+    check_encoder_dtype("bfloat16")
 
     class Card:
         platform, device_kind, compute_capability = "gpu", "Tesla V100", "7.0"
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Card()])
-    check_dtype("float32")
+    check_encoder_dtype("float32")
     with pytest.raises(
         UsageError, match=r"encoder_dtype.*not supported on a Tesla V100; valid: float32"
     ):
-        check_dtype("bfloat16")
+        check_encoder_dtype("bfloat16")
     Card.compute_capability = "8.0"
-    check_dtype("bfloat16")
+    check_encoder_dtype("bfloat16")
 
 
 def test_a_share_may_be_done_in_this_process():
