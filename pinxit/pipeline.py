@@ -182,8 +182,8 @@ class TextToImage:
     ) -> Any:
         """Returns pictures of the prompt, or `n` pictures of each prompt.
 
-        One prompt with ``n = 1`` gives one PIL image, otherwise the result is a list.
-        ``output_type="np"`` gives uint8 arrays ``h w 3`` and "latent" gives latents ``h w c``,
+        One prompt with ``n = 1`` gives one PIL image, otherwise the result is a list. With
+        ``output_type="np"``, pictures are uint8 arrays ``h w 3``, with "latent" latents ``h w c``,
         stacked if there are several. `how` accepts the arguments of `order`: seed, size,
         negative_prompt, batch_size, and every field of `Sampling`. For many pictures, `stream`
         gives each one when it is ready.
@@ -326,9 +326,8 @@ def load_checkpoint(
 ) -> TextToImage:
     """Loads the model of a run, a checkpoint or a release; by default the shipped one.
 
-    `ema` selects one of the averages that a run stores, or "raw" for the parameters themselves. Of
-    a run, only these are read. With `encoder_dtype` "bfloat16", the text encoder and the
-    autoencoder take half the memory; the pictures differ slightly.
+    `ema` selects one of a run's averages, or "raw" for the parameters themselves; only these are
+    read. `encoder_dtype` "bfloat16" halves the encoders' memory and changes pictures slightly.
     """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
