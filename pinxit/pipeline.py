@@ -7,9 +7,8 @@
     image   = decode(latents)
 
 Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. Pictures are
-computed in batches of one fixed size (the last batch is padded), so a call for one picture and a
-call for four run the same program and give the same bytes. On several devices, each computes its
-own batches with that same program.
+computed in batches of one fixed size (the last one is padded), so calls for one picture and for four
+run the same program and give the same bytes. Several devices run it on batches of their own.
 """
 
 from __future__ import annotations
@@ -205,8 +204,8 @@ class TextToImage:
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Yields each picture, as soon as its batch is ready, with the recipe that draws it again.
 
-        Takes the arguments of `order`. Wrong ones are refused at once, before the first picture.
-        ``save_png(folder, *item)`` of `pinxit.png_recipe` stores an item.
+        Takes the arguments of `order`, and refuses wrong ones at once. ``save_png(folder, *item)``
+        of `pinxit.png_recipe` stores an item.
         """
         order = self.order(prompt, **how)
         return ((picture, self.recipe(order, i)) for i, picture in self.pictures(order))
