@@ -7,8 +7,8 @@
     image   = decode(latents)
 
 Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. Pictures are
-computed in batches of one fixed size (the last one is padded), so calls for one picture and for four
-run the same program and give the same bytes. Several devices run it on batches of their own.
+computed in batches of one fixed size (the last one is padded), so calls for one picture and for
+four run the same program and give the same bytes. Several devices run it on batches of their own.
 """
 
 from __future__ import annotations

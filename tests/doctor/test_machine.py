@@ -302,3 +302,18 @@ def test_encoders_in_the_cache(tmp_path: Path, monkeypatch):
     (line,) = network.encoders()
     assert "clip (5 bytes)" in line.message and "t5, sd, sdxl" in line.message
     assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_the_documented_install_commands_name_extras_of_jax():
+    """The commands of docs/devices.md, in a block tagged "bash", cannot run without a network."""
+    root = Path(__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    page = (root / "docs" / "devices.md").read_text()
+    names = re.findall(r'^pip install -e "\.\[(\w+)\]"', page, re.MULTILINE)
+    assert names == ["tpu", "cuda", "cuda13"]
+    for name in names:
+        jax_extra = "cuda12" if name == "cuda" else name
+        (requirement,) = extras[name]
+        assert requirement.startswith((f"jax[{jax_extra}]", f"pinxit[{jax_extra}]")), requirement
