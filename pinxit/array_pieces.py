@@ -134,11 +134,15 @@ class StoredArrays:
             self._boxes.setdefault(name, []).append(box)
 
     def incomplete(self) -> list[str]:
-        """Returns the names of arrays whose pieces do not have all elements."""
+        """Returns the names of arrays whose pieces do not have all elements. A piece counts once,
+        however many files have it."""
+        different = {
+            name: {(box.start, box.shape) for box in boxes} for name, boxes in self._boxes.items()
+        }
         return [
             name
-            for name, boxes in self._boxes.items()
-            if sum(math.prod(box.shape) for box in boxes) != math.prod(self.shapes[name])
+            for name, boxes in different.items()
+            if sum(math.prod(shape) for _, shape in boxes) != math.prod(self.shapes[name])
         ]
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:

@@ -42,12 +42,25 @@ VERSION = 2
 """The version of the format that is written. Version 1 can be read."""
 PARAMS, COUNTERS, OPTIMIZER, AVERAGE = "params", "counters", "optimizer", "ema/"
 """The names of parts; that of an average begins with `AVERAGE`."""
+INSTALL = "install that version of Pinxit, or start a new run with --name"
+"""Advice for a checkpoint of a newer version."""
 THREADS = 8
 """Number of files that are hashed at once."""
 
 
 class DamagedCheckpoint(UsageError):
     """A checkpoint whose files are not those that were written."""
+
+
+class NewerCheckpoint(UsageError):
+    """An intact checkpoint that a newer version of Pinxit wrote."""
+
+    def __init__(self, folder: Path, version: int) -> None:
+        self.fact = (
+            f"a newer version of Pinxit wrote it (format {version}; this version reads {VERSION})"
+        )
+        """The versions of the format, in one clause."""
+        super().__init__(f"{folder}: {self.fact}: {INSTALL}")
 
 
 def part_file(part: str, process: int) -> str:
@@ -63,11 +76,15 @@ def _part_of(file: str) -> str | None:
 
 def manifest_of(hashes: Mapping[str, str]) -> str:
     """Returns the text of the manifest of files with these SHA-256, by name."""
-    return json.dumps(_signed({"version": VERSION, "sha256": dict(sorted(hashes.items()))}))
+    return json.dumps(signed({"version": VERSION, "sha256": dict(sorted(hashes.items()))}))
 
 
-def _signed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Returns the manifest with its own SHA-256, since a flipped bit may be anywhere."""
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest with its own SHA-256, since a flipped bit may be anywhere.
+
+    Every version from 2 on does this in the same way: otherwise a flipped bit of the version's
+    number would look like a newer version.
+    """
     return manifest | {"self": _digest_of(json.dumps(manifest, sort_keys=True))}
 
 
@@ -75,8 +92,8 @@ class CheckpointManifest:
     """The list of a checkpoint's files, and what it tells without opening them."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads it. Raises `DamagedCheckpoint` if it is absent or damaged, and another `UsageError`
-        if the disk does not let it be read or a newer version wrote it."""
+        """Reads it. Raises `DamagedCheckpoint` if it is absent or damaged, `NewerCheckpoint` if a
+        newer version wrote it, and another `UsageError` if the disk does not let it be read."""
         self.folder = folder
         try:
             data = json.loads((folder / MANIFEST).read_text())
@@ -88,14 +105,11 @@ class CheckpointManifest:
             raise _unreadable(folder / MANIFEST, error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedCheckpoint(f"its {MANIFEST} cannot be read ({error})") from error
-        if self.version > VERSION:
-            raise UsageError(
-                f"{folder}: a newer version of Pinxit wrote it (format {self.version}; this one "
-                f"reads {VERSION}): install that version, or start a new run with --name"
-            )
         plain = {name: value for name, value in data.items() if name != "self"}
-        if self.version != 1 and data != _signed(plain):
+        if self.version != 1 and data != signed(plain):
             raise DamagedCheckpoint(f"its {MANIFEST} is damaged")
+        if self.version > VERSION:
+            raise NewerCheckpoint(folder, self.version)
 
     def files(self, part: str) -> list[Path]:
         """Returns the files of a part."""

@@ -233,6 +233,16 @@ def restore_folder(path: Path) -> None:
         os.rename(before, path)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder. A process killed meanwhile leaves no incomplete folder under its name."""
+    temporary = temporary_name(path)
+    try:
+        os.rename(path, temporary)
+    except OSError:  # gone, or a disk that lets nothing be changed: it stays as it is
+        return
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def move_into(path: Path, folder: Path) -> Path:
     """Moves a file or folder into another folder on the same file system, which is created.
 

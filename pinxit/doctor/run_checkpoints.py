@@ -11,8 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pinxit.checkpoint_files import MANIFEST, VERSION, checkpoints_in, step_of_checkpoint
-from pinxit.config import read_json
+from pinxit.checkpoint_files import (
+    INSTALL,
+    MANIFEST,
+    CheckpointManifest,
+    DamagedCheckpoint,
+    NewerCheckpoint,
+    checkpoints_in,
+    step_of_checkpoint,
+)
+from pinxit.config import UsageError, read_json
 from pinxit.doctor.guard import error_text
 from pinxit.doctor.network import bytes_of
 from pinxit.doctor.report_line import Line, ok, problem, warning
@@ -23,12 +31,6 @@ from pinxit.train.checkpoint import PREFIX, CheckpointError, verify_checkpoint
 
 HASHED = 2e9
 """Bytes of checkpoints that are hashed without ``--full``."""
-KNOWN = VERSION
-"""The newest version of a checkpoint's manifest that this version reads."""
-
-
-class NewerVersion(CheckpointError):
-    """Raised for a checkpoint that a newer version of Pinxit wrote."""
 
 
 def check_checkpoints(facts: RunFacts) -> Iterator[Line]:
@@ -66,20 +68,20 @@ def check_checkpoints(facts: RunFacts) -> Iterator[Line]:
 def _wrong(path: Path, *, whole: bool) -> Line | None:
     """Returns the problem of a checkpoint, or None if it can be used."""
     try:
-        check_version(path)
+        CheckpointManifest(path)
         if whole:
             verify_checkpoint(path)
         else:
             listed(path)
         read_json(path / "run.json")
-    except NewerVersion as error:
-        advice = "install that version of Pinxit, or start a new run with --name"
-        return problem("checkpoint", f"{path.name}: {error}", advice)
-    except OSError as error:
-        advice = f"make its files readable (chmod -R u+rX {path}), and check the disk"
-        return problem("checkpoint", f"{path.name} cannot be read: {error_text(error)}", advice)
+    except NewerCheckpoint as error:
+        return problem("checkpoint", f"{path.name}: {error.fact}", INSTALL)
     except Exception as error:  # whatever a broken checkpoint raises is a line of the report
-        reason = str(error) if isinstance(error, CheckpointError) else error_text(error)
+        cause = error.__cause__ if isinstance(error, UsageError) else error
+        if isinstance(cause, OSError) and not isinstance(error, DamagedCheckpoint):
+            advice = f"make its files readable (chmod -R u+rX {path}), and check the disk"
+            return problem("checkpoint", f"{path.name} cannot be read: {error_text(cause)}", advice)
+        reason = str(error) if isinstance(error, DamagedCheckpoint) else error_text(error)
         advice = "resuming renames it to damaged_* and uses the checkpoint before it"
         return problem("checkpoint", f"{path.name}: {reason}", advice)
     return None
@@ -129,19 +131,6 @@ def _unfinished_line(path: Path) -> Line:
         return ok("checkpoint", message)
     message = f"{path.name} is incomplete: a process was killed while writing it"
     return warning("checkpoint", message, "nothing to do: the next start removes it")
-
-
-def check_version(folder: Path) -> None:
-    """Raises `NewerVersion` if the manifest is of a newer version. Other faults pass."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except ValueError:
-        return
-    version = manifest.get("version") if isinstance(manifest, dict) else None
-    if isinstance(version, int) and version > KNOWN:
-        raise NewerVersion(
-            f"a newer version of Pinxit wrote it (format {version}; this version reads {KNOWN})"
-        )
 
 
 def listed(folder: Path) -> None:

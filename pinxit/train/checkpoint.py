@@ -30,7 +30,7 @@ from pinxit.checkpoint_files import (
 )
 from pinxit.config import UsageError, read_json
 from pinxit.devices.processes import is_first, several
-from pinxit.files import BEFORE, DiskFull, restore_folder
+from pinxit.files import BEFORE, DiskFull, remove_folder, restore_folder, sweep
 from pinxit.train.checkpoint_writing import SharedWriting, is_shared, write_folder
 from pinxit.train.state import TrainState
 from pinxit.train.state_arrays import gathered_pieces, own_pieces, whole_pieces
@@ -197,7 +197,7 @@ class Checkpoints:
     def _prune(self) -> None:
         for old in self.folders()[self.keep :]:
             if not self.permanent(old):
-                shutil.rmtree(old, ignore_errors=True)
+                remove_folder(old)
 
     def wait(self, seconds: float = 0.0) -> None:
         """Waits until the last checkpoint is on the disk, or has been tried again for `seconds`.
@@ -212,7 +212,7 @@ class Checkpoints:
             raise error
 
     def clean(self) -> None:
-        """Removes incomplete checkpoints of a killed process, and restores the one it was
+        """Removes everything unfinished of a killed process, and restores the checkpoint it was
         replacing."""
         if not self.root.is_dir():
             return
@@ -220,6 +220,7 @@ class Checkpoints:
             restore_folder(self.root / before.name[1:].removesuffix(BEFORE))
         for path in self.root.glob(f".{PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
+        sweep(self.root)
 
     def folder_at(self, step: int) -> Path:
         """Returns the folder of a step's checkpoint. Raises `UsageError` if there is none."""

@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from pinxit.checkpoint_files import signed
 from pinxit.cli.main import main
 from pinxit.doctor import run_checkpoints, run_inputs
 from pinxit.doctor.guard import guarded_check
@@ -128,7 +130,12 @@ def newest(root: Path) -> Path:
 
 
 def newer_version(root: Path) -> None:
-    edit(newest(root) / "manifest.json", lambda value: value.update(version=99))
+    def renew(manifest: dict[str, Any]) -> None:
+        hashes = manifest["sha256"]
+        manifest.clear()
+        manifest.update(signed({"version": 99, "sha256": hashes}))
+
+    edit(newest(root) / "manifest.json", renew)
 
 
 def prepared_gone(root: Path) -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from toys import assert_trees_equal, make, run_steps
 
+from pinxit.checkpoint_files import CheckpointManifest, DamagedCheckpoint, damage, signed
 from pinxit.config import UsageError
+from pinxit.encoders.weights import flatten
+from pinxit.stored_model import read_model
 from pinxit.train.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -92,6 +95,80 @@ def test_every_flipped_bit_is_found(state, tmp_path: Path):
         shutil.rmtree(copy)
 
 
+def test_a_flipped_bit_anywhere_in_the_manifest_is_damage(state, tmp_path: Path):
+    """None looks like another version of the format, which would not be renamed and skipped."""
+    folder = tmp_path / "step_00000002"
+    write_checkpoint(folder, state, {})
+    manifest = folder / "manifest.json"
+    original = manifest.read_bytes()
+    for place in range(8 * len(original)):
+        data = bytearray(original)
+        data[place // 8] ^= 1 << place % 8
+        manifest.write_bytes(data)
+        with pytest.raises(DamagedCheckpoint):
+            CheckpointManifest(folder)
+    manifest.write_bytes(original)
+    assert damage(folder) is None
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "run.json~", "ema/.DS_Store"])
+def test_a_stray_file_is_ignored(name: str, state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {"seed": 3})
+    checkpoints.wait()
+    (tmp_path / "step_00000002" / name).write_bytes(b"left by another program")
+    restored = checkpoints.restore(make(name="muon")[1])
+    assert restored.run == {"seed": 3} and not restored.problems
+    assert_trees_equal(restored.state, state)
+
+
+def test_a_newer_versions_checkpoint_is_neither_renamed_nor_skipped(state, tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    like = make(name="muon")[1]
+    for older_or_newer in (like, state):
+        checkpoints.save(older_or_newer, {})
+        checkpoints.wait()
+    manifest = tmp_path / "step_00000002" / "manifest.json"
+    hashes = json.loads(manifest.read_text())["sha256"]
+    manifest.write_text(json.dumps(signed({"version": 99, "sha256": hashes})))
+    for read in (
+        lambda: checkpoints.restore(like),
+        lambda: checkpoints.restore(like, step=2),
+        lambda: read_model(tmp_path),
+    ):
+        with pytest.raises(UsageError, match=r"step_00000002: .*format 99.*install that version"):
+            read()
+    assert checkpoints.steps() == [2, 0] and not list(tmp_path.glob("damaged_*"))
+
+
+MODEL_OF_A_RUN = {
+    "config": {"model": {}, "text_encoder": "none", "vae": "none", "image_size": 8, "name": "toy"}
+}
+
+
+def test_drawing_reads_no_byte_of_the_optimiser_and_the_averages(state, tmp_path: Path):
+    folder = tmp_path / "step_00000002"
+    write_checkpoint(folder, state, MODEL_OF_A_RUN)
+    before = flatten(read_model(folder, ema="raw").params)
+    assert_trees_equal(before, flatten(state.params))
+    with (folder / "optimizer.00000.safetensors").open("r+b") as file:
+        file.write(bytes(100))
+    averages = sorted((folder / "ema").iterdir())
+    averages[0].unlink()
+    averages[1].write_text("damaged")
+    assert_trees_equal(flatten(read_model(folder, ema="raw").params), before)
+    for path in averages:
+        with pytest.raises(UsageError, match=r"ema_.* is (missing|damaged)"):
+            read_model(folder, ema=path.name.removesuffix(".00000.safetensors"))
+    for name in ("params.00000.safetensors", "run.json", "counters.00000.safetensors"):
+        original = (folder / name).read_bytes()
+        (folder / name).write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+        with pytest.raises(UsageError, match=f"{name} is damaged"):
+            read_model(folder, ema="raw")
+        (folder / name).write_bytes(original)
+    assert_trees_equal(flatten(read_model(folder, ema="raw").params), before)
+
+
 def damage_bit(folder: Path) -> None:
     victim = max(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
@@ -112,15 +189,15 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
-@pytest.mark.parametrize("damage", [damage_bit, truncate, lose_manifest, empty])
-def test_the_newest_valid_checkpoint_is_used(damage, state, tmp_path: Path):
+@pytest.mark.parametrize("spoil", [damage_bit, truncate, lose_manifest, empty])
+def test_the_newest_valid_checkpoint_is_used(spoil, state, tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     start = make(name="muon")[1]
     checkpoints.save(start, {})
     checkpoints.wait()
     checkpoints.save(state, {})
     checkpoints.wait()
-    damage(tmp_path / "step_00000002")
+    spoil(tmp_path / "step_00000002")
     restored = checkpoints.restore(start)
     assert restored.step == 0
     assert "step_00000002 was renamed to damaged_step_00000002" in restored.problems[0]
@@ -202,6 +279,23 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(state, tmp_path: Pa
     checkpoints.clean()
     assert checkpoints.restore(state).step == 2
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_removal_that_a_kill_interrupts_leaves_no_incomplete_checkpoint(
+    state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(make(name="muon")[1], {})
+    checkpoints.wait()
+    monkeypatch.setattr("shutil.rmtree", lambda *args, **kwargs: None)  # killed before this
+    checkpoints.save(state, {})
+    checkpoints.wait()
+    monkeypatch.undo()
+    assert checkpoints.steps() == [2]
+    (tmp_path / ".shared.000000000001.partial").mkdir()  # asked whether all see this folder
+    assert len(list(tmp_path.iterdir())) == 3
+    checkpoints.clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
 
 
 def test_overwriting_replaces_what_the_host_knows(state, tmp_path: Path):
