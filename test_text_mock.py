@@ -117,10 +117,10 @@ def drawing(root: Path) -> Iterator[Check]:
     from pinxit.png_recipe import read_recipe
 
     run, out = str(root / "whole" / "mock"), root / "pictures"
-    words = ["generate", "red light from the left", "--checkpoint", run, "--out", str(out)]
-    code = main([*words, "--n", "2", "--seed", "7", "--steps", "4"])
-    code += main([*words, "--seed", "8", "--steps", "4"])
-    pictures = sorted(out.glob("*.png"))
+    words = ["generate", "red light from the left", "--checkpoint", run, "--steps", "4"]
+    code = main([*words, "--n", "2", "--seed", "7", "--out", str(out / "both")])
+    code += main([*words, "--seed", "8", "--out", str(out / "one")])
+    pictures = sorted((out / "both").glob("*.png")) + sorted((out / "one").glob("*.png"))
     yield "generate writes pictures", code == 0 and len(pictures) == 3, f"{len(pictures)} PNG files"
     recipe = read_recipe(pictures[0])
     carried = (recipe["prompt"], recipe["seed"]) == ("red light from the left", 7)

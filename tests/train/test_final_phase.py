@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from small_run import small_run, train_here
 
+from pinxit.checkpoint_files import CHOICE, damage, read_choice
 from pinxit.pipeline import load_checkpoint
-from pinxit.stored_model import CHOICE, damage, read_choice
 from pinxit.train import checkpoint
 
 

@@ -70,7 +70,8 @@ def parts_of(
         known.update(counts)
     if shape is not None and shape_name(shape) not in known:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
-        raise UsageError("shape", shape, problem="not one of the dataset's", valid=listed or "none")
+        problem = "not one of the dataset's"
+        raise UsageError("shape", shape_name(shape), problem=problem, valid=listed or "none")
     parts: list[ShardPart] = []
     buckets: list[Bucket] = []
     for name in sorted(known) if shape is None else [shape_name(shape)]:

@@ -202,7 +202,7 @@ def test_rows_of_a_shape_follow_one_another(tmp_path):
     wide = rows(tmp_path, shape=(2, 4, 3))
     assert wide.take(np.arange(4))["number"].tolist() == [1, 2, 5, 8]
     assert wide.take(np.arange(4))["latents"].shape == (4, 2, 4, 3)
-    with pytest.raises(UsageError, match=r"shape: \(4, 4, 3\) .*2x2x3 \(5\), 2x4x3 \(4\)"):
+    with pytest.raises(UsageError, match=r"shape: '4x4x3' .*2x2x3 \(5\), 2x4x3 \(4\)"):
         rows(tmp_path, shape=(4, 4, 3))
 
 
