@@ -1,4 +1,4 @@
-"""The end of a run: its last state is gathered once and written once, and the choice beside it."""
+"""The end of a run: its last state is copied once and written once, and the choice beside it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pinxit.pipeline import load_checkpoint
 from pinxit.train import checkpoint
 
 
-def test_the_last_checkpoint_is_gathered_and_written_once(
+def test_the_last_checkpoint_is_copied_and_written_once(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fetched: list[int] = []
-    fetch = checkpoint.fetch
+    copied = checkpoint.whole_pieces
 
     def counted(state: Any) -> Any:
         fetched.append(int(state.step))
-        return fetch(state)
+        return copied(state)
 
-    monkeypatch.setattr(checkpoint, "fetch", counted)
+    monkeypatch.setattr(checkpoint, "whole_pieces", counted)
     config = small_run(
         bundle, tmp_path, max_steps=4, save_interval=2, sample_interval=0, eval_interval=0
     )
