@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -36,12 +37,15 @@ from pinxit.flow.objective import FlowMatching
 from pinxit.models.transformer import apply, init_params, preset
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.checkpoint import Checkpoints
+from pinxit.train.checkpoint_writing import write_folder
 from pinxit.train.ema import EmaConfig
 from pinxit.train.optimizer import OptimizerConfig, build_optimizer
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 from pinxit.train.state import init_state
+from pinxit.train.state_arrays import by_full_name, own_pieces, state_parts, whole_pieces
 from pinxit.train.step import make_train_step
+from pinxit.train.stored_state import load_state
 
 MODEL = preset("debug", hidden_size=32, num_heads=4, context_dim=1, patch_size=1)
 EMA = EmaConfig(lengths=(0.1,))
@@ -147,6 +151,42 @@ def checkpoints() -> None:
         assert numbers + others == through[2] == list(range(64))
         for a, b in zip(jax.tree.leaves(through[0]), jax.tree.leaves(state), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-4)
+
+
+MESHES = (
+    *(("data=1", 1), ("fsdp=2", 2), ("tensor=2", 2), ("fsdp=2,tensor=2", 4), ("data=2,fsdp=2", 4)),
+    *(("fsdp=8", 8), ("data=2,fsdp=2,tensor=2", 8), ("fsdp=2,tensor=4", 8)),
+)
+"""Meshes with their numbers of devices."""
+
+
+def from_any_mesh_to_any() -> None:
+    """Prints how many pairs of meshes there are, and for how many of them a state that is saved on
+    one, whole or in pieces, is bit-equal on the other."""
+    step, fresh, _ = parts("muon", on("data=1", 1), model="transformer")
+    state = jax.device_get(advanced(step, fresh, on("data=1", 1), 2)[0])
+    expected = by_full_name(state_parts(state))
+    pairs = equal = 0
+    for spec in MESHES:
+        placed = place(state, state_shardings(state, on(*spec)))
+        for pieces_of in (whole_pieces, own_pieces):
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint = Path(folder) / "step_00000002"
+                pieces = pieces_of(placed)
+                cut = any(piece.key != piece.name for piece in pieces["params"])
+                assert cut == (pieces_of is own_pieces and spec[1] > 1)
+                write_folder(checkpoint, pieces, {})
+                for other in MESHES:
+                    pairs += 1
+                    shardings = state_shardings(state, on(*other))
+                    restored = by_full_name(state_parts(load_state(checkpoint, state, shardings)))
+                    targets = by_full_name(state_parts(shardings))
+                    equal += restored.keys() == expected.keys() and all(
+                        array.sharding == targets[name]
+                        and np.asarray(array).tobytes() == expected[name].tobytes()
+                        for name, array in restored.items()
+                    )
+    print(json.dumps([pairs, equal]))
 
 
 def encoders(bundle: str) -> None:
