@@ -43,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=1, help="fake devices of all processes")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--averages", type=int, default=2, help="averages of the parameters")
+    parser.add_argument("--saves", type=int, choices=(1, 2), default=2, help="the last is measured")
     parser.add_argument("--folder", help="where checkpoints are written (a temporary folder)")
     options = parser.parse_args()
     if options.devices % options.processes:
@@ -117,7 +118,7 @@ def run_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def save(options: argparse.Namespace, root: Path) -> dict[str, float]:
-    """Saves two checkpoints. The second is measured, since the first one may compile."""
+    """Saves one or two checkpoints. The last is measured, since the first one may compile."""
     import dataclasses
 
     import jax
@@ -131,7 +132,7 @@ def save(options: argparse.Namespace, root: Path) -> dict[str, float]:
     checkpoints = Checkpoints(root)
     usage, first, second = Usage(), 0.0, 0.0
     begin = end = 0.0
-    for step in STEPS:
+    for step in STEPS[-options.saves :]:
         number = jax.device_put(jax.numpy.int32(step), state.step.sharding)
         state = dataclasses.replace(state, step=number)
         begin = time.perf_counter()
