@@ -122,7 +122,9 @@ def save(options: argparse.Namespace, root: Path) -> dict[str, float]:
     import dataclasses
 
     import jax
+    import numpy as np
 
+    from pinxit.devices.transfer import place
     from pinxit.train.checkpoint import Checkpoints
 
     state = random_state(options)
@@ -133,7 +135,7 @@ def save(options: argparse.Namespace, root: Path) -> dict[str, float]:
     usage, first, second = Usage(), 0.0, 0.0
     begin = end = 0.0
     for step in STEPS[-options.saves :]:
-        number = jax.device_put(jax.numpy.int32(step), state.step.sharding)
+        number = place(np.int32(step), state.step.sharding)
         state = dataclasses.replace(state, step=number)
         begin = time.perf_counter()
         checkpoints.save(state, run_settings(options))
