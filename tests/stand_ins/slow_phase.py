@@ -26,7 +26,7 @@ def slow(marker: Path, seconds: float = SECONDS) -> None:
 def patch(phase: str, marker: Path) -> None:
     """Makes one phase slow."""
     from pinxit.data.loader import Loader
-    from pinxit.train import checkpoint, run
+    from pinxit.train import checkpoint_writing, run
     from pinxit.train.input import in_memory
     from pinxit.train.report import observer
 
@@ -60,7 +60,7 @@ def patch(phase: str, marker: Path) -> None:
     elif phase == "evaluation":
         before(observer, "measure")
     elif phase == "saving":
-        before(checkpoint, "write_checkpoint", SAVING)
+        before(checkpoint_writing, "write_parts", SAVING)
     elif phase == "compiling":
         run.build_step = Step  # type: ignore[assignment]
     elif phase == "encoding":
