@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,21 @@ class StoredArrays:
         for box in self._boxes[name]:
             _copy(box, bounds, result)
         return result
+
+
+class ArraysInMemory(StoredArrays):
+    """Arrays in memory, which are read like those in files."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes the arrays by name."""
+        super().__init__(())
+        self._arrays = arrays
+        self.shapes = {name: array.shape for name, array in arrays.items()}
+        self.dtypes = {name: array.dtype for name, array in arrays.items()}
+
+    def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Copies an array, or the slice `index` of it."""
+        return np.array(self._arrays[name] if index is None else self._arrays[name][index])
 
 
 def _copy(box: _Box, bounds: Sequence[tuple[int, int]], result: np.ndarray) -> None:

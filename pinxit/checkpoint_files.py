@@ -19,6 +19,7 @@ ignored. Version 1 of the format stored all arrays in one folder, ``state/``, wi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pinxit.array_pieces import StoredArrays
+from pinxit.array_pieces import ArraysInMemory, StoredArrays
+from pinxit.checkpoint_version_1 import read_version_1
 from pinxit.config import UsageError
 from pinxit.files import write_json
 
@@ -44,6 +46,8 @@ PARAMS, COUNTERS, OPTIMIZER, AVERAGE = "params", "counters", "optimizer", "ema/"
 """The names of parts; that of an average begins with `AVERAGE`."""
 INSTALL = "install that version of Pinxit, or start a new run with --name"
 """Advice for a checkpoint of a newer version."""
+PREFIX = "step_"
+"""The beginning of the name of a checkpoint's folder, before the step."""
 THREADS = 8
 """Number of files that are hashed at once."""
 
@@ -95,6 +99,7 @@ class CheckpointManifest:
         """Reads it. Raises `DamagedCheckpoint` if it is absent or damaged, `NewerCheckpoint` if a
         newer version wrote it, and another `UsageError` if the disk does not let it be read."""
         self.folder = folder
+        self._intact: set[str] = set()
         try:
             data = json.loads((folder / MANIFEST).read_text())
             self.version: int = int(data["version"])
@@ -115,21 +120,34 @@ class CheckpointManifest:
         """Returns the files of a part."""
         return [self.folder / name for name in self.hashes if _part_of(name) == part]
 
+    def parts(self) -> list[str]:
+        """Returns the names of all parts."""
+        if self.version == 1:
+            return sorted(self._older)
+        return sorted({part for name in self.hashes if (part := _part_of(name))})
+
     def averages(self) -> list[str]:
         """Returns the names of the averages of the parameters."""
-        parts = {_part_of(name) or "" for name in self.hashes}
-        return sorted(part.removeprefix(AVERAGE) for part in parts if part.startswith(AVERAGE))
+        parts = self.parts()
+        return [part.removeprefix(AVERAGE) for part in parts if part.startswith(AVERAGE)]
 
     def damage(self, parts: Collection[str] | None = None) -> str | None:
         """Hashes the files of some parts (None: all), and those that belong to none. Returns the
         first problem, or None."""
         every = parts is None or self.version == 1
         names = [n for n in sorted(self.hashes) if every or _part_of(n) in (None, *parts)]
+        names = [name for name in names if name not in self._intact]
         with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
             for problem in pool.map(self._damage_of, names):
                 if problem is not None:
                     return problem
+        self._intact.update(names)
         return None
+
+    def missing(self) -> str | None:
+        """Returns a problem if a file does not exist, or None. Nothing is hashed."""
+        absent = (name for name in self.hashes if not (self.folder / name).is_file())
+        return next((f"{name} is missing" for name in absent), None)
 
     def _damage_of(self, name: str) -> str | None:
         path = self.folder / name
@@ -141,12 +159,29 @@ class CheckpointManifest:
             raise _unreadable(path, error) from error
         return None if digest == self.hashes[name] else f"{name} is damaged (its SHA-256 differs)"
 
-    def arrays(self, part: str) -> dict[str, Any]:
-        """Reads the arrays of a part, by name. They must have been verified."""
+    def stored(self, part: str) -> StoredArrays:
+        """Opens the arrays of a part, which must have been verified."""
+        if self.version == 1:
+            return self._older.get(part, ArraysInMemory({}))
         stored = StoredArrays(self.files(part))
         if names := stored.incomplete():
-            raise DamagedCheckpoint(f"{names[0]} is incomplete")
+            raise DamagedCheckpoint(f"{part}/{names[0]} is incomplete")
+        return stored
+
+    def arrays(self, part: str) -> dict[str, Any]:
+        """Reads the arrays of a part, by name. They must have been verified."""
+        stored = self.stored(part)
         return {name: stored.read(name) for name in stored.shapes}
+
+    @functools.cached_property
+    def _older(self) -> dict[str, StoredArrays]:
+        """The arrays of a checkpoint of version 1 by part."""
+        parts: dict[str, dict[str, Any]] = {}
+        for full, array in read_version_1(self.folder).items():
+            depth = 2 if full.startswith(AVERAGE) else 1
+            words = full.split("/", depth)
+            parts.setdefault("/".join(words[:depth]), {})[words[depth]] = array
+        return {part: ArraysInMemory(arrays) for part, arrays in parts.items()}
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
@@ -157,8 +192,7 @@ def _unreadable(path: Path, error: OSError) -> UsageError:
 def arrays_of_checkpoint(folder: Path) -> dict[str, Any]:
     """Reads all arrays of a checkpoint, by part and name, such as ``params/…``, unverified."""
     manifest = CheckpointManifest(folder)
-    parts = {part for name in manifest.hashes if (part := _part_of(name))}
-    return {f"{p}/{n}": array for p in sorted(parts) for n, array in manifest.arrays(p).items()}
+    return {f"{p}/{n}": array for p in manifest.parts() for n, array in manifest.arrays(p).items()}
 
 
 def damage(folder: Path) -> str | None:
@@ -198,18 +232,23 @@ def _digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Returns the folder in `root` for the checkpoint of a step."""
+    return root / f"{PREFIX}{step:08d}"
+
+
 def step_of_checkpoint(folder: Path) -> int | None:
     """Returns the step in the name of a checkpoint's folder (``step_00000500``).
 
     Any other name, such as that of a copy, gives None: such a folder is never read by itself.
     """
-    match = re.fullmatch(r"step_(\d{8,})", folder.name)
+    match = re.fullmatch(rf"{PREFIX}(\d{{8,}})", folder.name)
     return int(match[1]) if match else None
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Returns the checkpoints in a folder by their names, newest first. Nothing is verified."""
-    steps = {path: step_of_checkpoint(path) for path in folder.glob("step_*") if path.is_dir()}
+    steps = {path: step_of_checkpoint(path) for path in folder.glob(f"{PREFIX}*") if path.is_dir()}
     return sorted(
         (path for path, step in steps.items() if step is not None),
         key=lambda path: steps[path] or 0,

@@ -29,7 +29,6 @@ from pinxit.checkpoint_files import (
     checkpoints_in,
     read_choice,
 )
-from pinxit.checkpoint_version_1 import read_version_1
 from pinxit.config import UsageError
 from pinxit.encoders.fingerprint import SCALING
 from pinxit.encoders.weights import flatten, unflatten
@@ -170,25 +169,15 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
     _verify(manifest, COUNTERS)
     run = _json(folder / RUN)
     config = run["config"]
-    older = read_version_1(folder) if manifest.version == 1 else {}
-    averages = manifest.averages() or sorted(
-        {name.split("/")[1] for name in older if name.startswith(AVERAGE)}
-    )
     best = read_choice(folder) or run.get("best_ema")  # where older versions stored it
-    chosen = choose_ema(ema, averages, best)
+    chosen = choose_ema(ema, manifest.averages(), best)
     part = PARAMS if chosen == "raw" else f"{AVERAGE}{chosen}"
-    if manifest.version == 1:
-        arrays = {
-            n.removeprefix(f"{part}/"): v for n, v in older.items() if n.startswith(f"{part}/")
-        }
-        step = older["counters/step"]
-    else:
-        _verify(manifest, part)
-        arrays, step = manifest.arrays(part), manifest.arrays(COUNTERS)["step"]
+    _verify(manifest, part)
+    step = manifest.arrays(COUNTERS)["step"]
     model = {name: v for name, v in config["model"].items() if v is not None}
     use_vae = model.pop("use_stable_vae", True)
     return Stored(
-        params=_as_float32(arrays),
+        params=_as_float32(manifest.arrays(part)),
         model=model,
         text_encoder=config["text_encoder"],
         vae=config["vae"] if use_vae else "none",

@@ -5,15 +5,14 @@ Hashing stops after `HASHED` bytes unless the report is full.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pinxit.checkpoint_files import (
     INSTALL,
-    MANIFEST,
+    PREFIX,
+    RUN,
     CheckpointManifest,
     DamagedCheckpoint,
     NewerCheckpoint,
@@ -27,7 +26,7 @@ from pinxit.doctor.report_line import Line, ok, problem, warning
 from pinxit.doctor.run_facts import RECENT, RunFacts, age
 from pinxit.files import BEFORE, is_being_filled
 from pinxit.train.abandoned import PREFIX_ASIDE
-from pinxit.train.checkpoint import PREFIX, CheckpointError, verify_checkpoint
+from pinxit.train.checkpoint import verify_checkpoint
 
 HASHED = 2e9
 """Bytes of checkpoints that are hashed without ``--full``."""
@@ -68,12 +67,12 @@ def check_checkpoints(facts: RunFacts) -> Iterator[Line]:
 def _wrong(path: Path, *, whole: bool) -> Line | None:
     """Returns the problem of a checkpoint, or None if it can be used."""
     try:
-        CheckpointManifest(path)
+        manifest = CheckpointManifest(path)
         if whole:
             verify_checkpoint(path)
-        else:
-            listed(path)
-        read_json(path / "run.json")
+        elif absent := manifest.missing():
+            raise DamagedCheckpoint(absent)
+        read_json(path / RUN)
     except NewerCheckpoint as error:
         return problem("checkpoint", f"{path.name}: {error.fact}", INSTALL)
     except Exception as error:  # whatever a broken checkpoint raises is a line of the report
@@ -131,14 +130,3 @@ def _unfinished_line(path: Path) -> Line:
         return ok("checkpoint", message)
     message = f"{path.name} is incomplete: a process was killed while writing it"
     return warning("checkpoint", message, "nothing to do: the next start removes it")
-
-
-def listed(folder: Path) -> None:
-    """Raises `CheckpointError` unless every file in the manifest exists. Nothing is hashed."""
-    try:
-        names: dict[str, Any] = json.loads((folder / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"its {MANIFEST} cannot be read ({error})") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{name} is missing")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pinxit.checkpoint_files import RUN
 from pinxit.config import read_json
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
@@ -43,11 +44,11 @@ class RunFacts:
 
     def record(self) -> dict[str, Any]:
         """Returns everything that the newest valid checkpoint stores besides arrays."""
-        return {} if self.valid is None else read_json(self.valid / "run.json")
+        return {} if self.valid is None else read_json(self.valid / RUN)
 
     def checkpoint_file(self) -> Path:
         """Returns the file that `record` reads, for messages."""
-        return (self.valid or self.folder.checkpoints) / "run.json"
+        return (self.valid or self.folder.checkpoints) / RUN
 
 
 def age(path: Path) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from pinxit.checkpoint_files import checkpoints_in, step_of_checkpoint
+from pinxit.checkpoint_files import RUN, checkpoints_in, step_of_checkpoint
 from pinxit.doctor.guard import error_text, guarded_check
 from pinxit.doctor.report_line import Line, ok, problem
 from pinxit.doctor.run_checkpoints import check_abandoned, check_checkpoints
@@ -89,7 +89,7 @@ def check_settings(facts: RunFacts) -> Iterator[Line]:
         message += f"{config.max_steps} steps of {config.batch_size}"
     except Exception as error:  # a damaged file of settings raises many types
         facts.blocked = str(path)
-        copies = [one / "run.json" for one in checkpoints_in(facts.folder.checkpoints)]
+        copies = [one / RUN for one in checkpoints_in(facts.folder.checkpoints)]
         advice = "restore config.json from a copy, or start a new run with --name"
         if copies:
             advice += f'. The settings are also under "config" in {copies[0]}'

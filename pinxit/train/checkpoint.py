@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.checkpoint_files import (
+    PREFIX,
     RUN,
+    checkpoint_folder,
     checkpoints_in,
     damage,
     step_of_checkpoint,
@@ -36,7 +38,6 @@ from pinxit.train.state import TrainState
 from pinxit.train.state_arrays import gathered_pieces, own_pieces, whole_pieces
 from pinxit.train.stored_state import CheckpointError, StoredState
 
-PREFIX = "step_"
 RETRY_SECONDS = 5.0
 """Seconds after which a checkpoint that could not be written is tried again."""
 
@@ -152,7 +153,8 @@ class Checkpoints:
             pieces = whole_pieces(state)
         else:
             pieces = own_pieces(state) if self._shared else gathered_pieces(state)
-        writing = SharedWriting(self._folder(self.step), pieces, run, everywhere=self._shared)
+        folder = checkpoint_folder(self.root, self.step)
+        writing = SharedWriting(folder, pieces, run, everywhere=self._shared)
         self._superseded.clear()
         self._thread = threading.Thread(
             target=self._write, args=(writing, overwrite), name="pinxit-checkpoint"
@@ -161,10 +163,7 @@ class Checkpoints:
 
     def choose(self, step: int, best: str) -> None:
         """Records in the checkpoint of a step which parameters are the best ones."""
-        write_choice(self._folder(step), best)
-
-    def _folder(self, step: int) -> Path:
-        return self.root / f"{PREFIX}{step:08d}"
+        write_choice(checkpoint_folder(self.root, step), best)
 
     def _write(self, writing: SharedWriting, overwrite: bool) -> None:
         try:
@@ -224,12 +223,11 @@ class Checkpoints:
 
     def folder_at(self, step: int) -> Path:
         """Returns the folder of a step's checkpoint. Raises `UsageError` if there is none."""
-        folder = self.root / f"{PREFIX}{step:08d}"
         if step not in (steps := self.steps()):
             valid = ", ".join(map(str, sorted(steps))) or "none, since there are no checkpoints"
             problem = "not the step of a checkpoint"
             raise UsageError("resume_step", step, problem=problem, valid=valid)
-        return folder
+        return checkpoint_folder(self.root, step)
 
     def restore(self, like: TrainState, *, step: int | None = None) -> Restored | None:
         """Returns the newest valid checkpoint, or None. Renames damaged ones and reports them.

@@ -110,7 +110,6 @@ def take_history(trunk: RunFolder, own: RunFolder, step: int) -> None:
     """Copies the trunk's metrics up to `step`, and its held-out rows, into a new run's folder."""
     if not own.metrics.exists():
         write_rows(own.metrics, (r for r in read_rows(trunk.metrics) if r["step"] <= step))
-    rows = trunk.root / "heldout"
-    if rows.is_dir() and not (own.root / rows.name).exists():
-        with whole_folder(own.root / rows.name) as temporary:
-            shutil.copytree(rows, temporary, dirs_exist_ok=True)
+    if trunk.held_out.is_dir() and not own.held_out.exists():
+        with whole_folder(own.held_out) as temporary:
+            shutil.copytree(trunk.held_out, temporary, dirs_exist_ok=True)

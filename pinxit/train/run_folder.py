@@ -74,6 +74,11 @@ class RunFolder:
         return self.root / "results.json"
 
     @property
+    def held_out(self) -> Path:
+        """The folder of the rows that a streamed run holds out."""
+        return self.root / "heldout"
+
+    @property
     def cache(self) -> Path:
         """The folder of encoded datasets, which the runs in the same output_dir share."""
         return self.root.parent / ".cache"

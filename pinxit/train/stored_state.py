@@ -12,9 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pinxit.array_pieces import StoredArrays
-from pinxit.checkpoint_files import AVERAGE, COUNTERS, CheckpointManifest, DamagedCheckpoint
-from pinxit.checkpoint_version_1 import read_version_1
+from pinxit.checkpoint_files import COUNTERS, CheckpointManifest, DamagedCheckpoint
 from pinxit.devices.processes import is_first
 from pinxit.devices.transfer import spread
 from pinxit.stored_model import mismatches
@@ -35,9 +33,15 @@ class StoredState:
         self.like = like
         self._expected = by_full_name(state_parts(like))
         manifest = CheckpointManifest(folder)
-        entries = _version_1(folder) if manifest.version == 1 else _entries(manifest, like)
+        parts = {part: manifest.stored(part) for part in manifest.parts()}
+        entries = {
+            f"{part}/{n}": (arrays, n) for part, arrays in parts.items() for n in arrays.shapes
+        }
         self._entries = _as_today(entries, self._expected)
-        stored = {name: _Shape(entry[0].shapes[entry[1]]) for name, entry in self._entries.items()}
+        stored = {
+            name: jax.ShapeDtypeStruct(arrays.shapes[own], arrays.dtypes[own])
+            for name, (arrays, own) in self._entries.items()
+        }
         if problems := mismatches(stored, self._expected):
             raise CheckpointError(
                 "the checkpoint's state does not match these settings in this version: " + problems
@@ -76,42 +80,6 @@ class StoredState:
             return slices[repr(index)]
 
         return jax.make_array_from_callback(self._expected[name].shape, sharding, read)
-
-
-class _Shape:
-    """The shape of an array that is not read yet."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.ndim = len(shape)
-
-
-class _Memory:
-    """Arrays in memory, read like `StoredArrays`."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self.arrays = arrays
-        self.shapes = {name: np.shape(array) for name, array in arrays.items()}
-
-    def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
-        return np.asarray(self.arrays[name] if index is None else self.arrays[name][index])
-
-
-def _version_1(folder: Path) -> dict[str, tuple[Any, str]]:
-    arrays = _Memory(read_version_1(folder))
-    return {name: (arrays, name) for name in arrays.shapes}
-
-
-def _entries(manifest: CheckpointManifest, like: TrainState) -> dict[str, tuple[Any, str]]:
-    """Returns the arrays of the files, by full name, each with its name in its part."""
-    parts = [*state_parts(like), *(f"{AVERAGE}{name}" for name in manifest.averages())]
-    entries: dict[str, tuple[Any, str]] = {}
-    for part in dict.fromkeys(parts):
-        arrays = StoredArrays(manifest.files(part))
-        if names := arrays.incomplete():
-            raise CheckpointError(f"{part}/{names[0]} is incomplete")
-        entries |= {f"{part}/{name}": (arrays, name) for name in arrays.shapes}
-    return entries
 
 
 def _as_today(stored: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.arrays import Example
-from pinxit.checkpoint_files import checkpoints_in
+from pinxit.checkpoint_files import RUN, checkpoints_in
 from pinxit.config import UsageError, read_json
 from pinxit.data.image_column import IMAGES, image_column
 from pinxit.data.prepared.manifest import Manifest
@@ -56,7 +56,7 @@ def rows_of_run(config: TrainConfig, folder: RunFolder, count: int, say: Say) ->
     elif config.dataset_name == PREPARED:
         examples = _reserved(config, folder, say)
     else:
-        examples = HeldOut(folder.root / "heldout").examples(max(count, config.evaluation.images))
+        examples = HeldOut(folder.held_out).examples(max(count, config.evaluation.images))
     if count > len(examples):
         problem = f"more than the {len(examples)} rows that {folder.root} has held out"
         valid = f"0 to {len(examples)}, or another dataset with --dataset_path or --dataset_name"
@@ -117,8 +117,8 @@ def _prepared_folder(config: TrainConfig) -> Path:
 def _position(folder: RunFolder) -> dict[str, Any]:
     """Returns the position in the data of a run's newest readable checkpoint, or nothing."""
     for checkpoint in checkpoints_in(folder.checkpoints):
-        if (checkpoint / "run.json").is_file():
-            position = read_json(checkpoint / "run.json").get("loader_position")
+        if (checkpoint / RUN).is_file():
+            position = read_json(checkpoint / RUN).get("loader_position")
             return position if isinstance(position, dict) else {}
     return {}
 

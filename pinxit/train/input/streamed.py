@@ -43,7 +43,7 @@ class StreamedFeed(Feed):
         self.source = source
         self.held_out_count = config.evaluation.images
         """Number of rows to hold out."""
-        self.reserved = HeldOut(folder.root / "heldout")
+        self.reserved = HeldOut(folder.held_out)
         if config.images.bucketed:
             announce_sizes(config, parts, display)
         self.stream = Stream(
