@@ -28,7 +28,7 @@ from rich.console import Console
 
 from pinxit import recipes
 from pinxit.cli.xla_environment import prepare_environment
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.settings import (
     EmaConfig,
     EvalConfig,

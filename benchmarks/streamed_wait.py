@@ -117,7 +117,7 @@ def main() -> int:
 
     from pinxit.data.fetch.fetcher import FetchConfig
     from pinxit.data.images.decode import ImageConfig
-    from pinxit.train.metric_writers import read_rows
+    from pinxit.train.metric_rows import read_rows
     from pinxit.train.run import run
     from pinxit.train.settings import (
         EvalConfig,

@@ -15,6 +15,7 @@ import json
 import numbers
 import os
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -54,19 +55,25 @@ class UsageError(ValueError):
         super().__init__(f"{message}; valid: {choices}" if choices else message)
 
 
-def shown(value: Any) -> str:
+def written(value: Any, *, quote: Callable[[str], str] = shlex.quote) -> str:
     """Returns a setting's value as the command line takes it: 1 for True, none for None, the
-    values of a list with blanks between them. Text is quoted where it stands alone."""
-    if isinstance(value, bool):
-        return str(int(value))
+    values of a list with blanks between them."""
     if value is None:
         return "none"
-    if isinstance(value, Mapping):
-        return shown([f"{name}={inner}" for name, inner in value.items()])
+    if isinstance(value, bool):
+        return str(int(value))
     if isinstance(value, list | tuple):
-        return (
-            " ".join(inner if isinstance(inner, str) else shown(inner) for inner in value) or "''"
-        )
+        return " ".join(written(item, quote=quote) for item in value)
+    return quote(str(value))
+
+
+def shown(value: Any) -> str:
+    """Returns a setting's value for a message: as `written`, but text is quoted where it stands
+    alone, and only there."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={inner}" for name, inner in value.items()]
+    if value is None or isinstance(value, bool | list | tuple):
+        return written(value, quote=str) or "''"
     return repr(value)
 
 

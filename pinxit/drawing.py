@@ -18,6 +18,7 @@ from PIL import Image
 
 from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.devices.each_device import copied, on_each
+from pinxit.fixed_batches import concatenated
 from pinxit.flow.guidance import Guidance, guided
 from pinxit.flow.solvers import get_solver
 from pinxit.models.transformer import TransformerConfig, apply
@@ -88,7 +89,7 @@ def encoded_batch(
     encoded = {text: encode([*prompts, text]) for text in dict.fromkeys(negative)}
     last = {text: jax.tree.map(lambda leaf: leaf[-1:], both) for text, both in encoded.items()}
     used = negative if len(last) > 1 else negative[:1]
-    null = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(last[text] for text in used))
+    null = concatenated([last[text] for text in used])
     return jax.tree.map(lambda leaf: leaf[:-1], encoded[negative[0]]), null
 
 
@@ -103,11 +104,7 @@ def joined(batches: list[tuple[Conditioning, Conditioning]]) -> tuple[Conditioni
         return np.repeat(leaf, rows // len(leaf), axis=0)
 
     conditioning, null = zip(*batches, strict=True)
-    null = [jax.tree.map(repeated, one) for one in null]
-    return (
-        jax.tree.map(lambda *leaves: np.concatenate(leaves), *conditioning),
-        jax.tree.map(lambda *leaves: np.concatenate(leaves), *null),
-    )
+    return concatenated(conditioning), concatenated([jax.tree.map(repeated, one) for one in null])
 
 
 class ImageDecoder:

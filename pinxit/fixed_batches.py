@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TypeVar, overload
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, overload
 
+import jax
 import numpy as np
 
 T = TypeVar("T")
@@ -26,6 +27,11 @@ def padded(rows: np.ndarray | list[T], size: int) -> np.ndarray | list[T]:
     if isinstance(rows, list):
         return rows + rows[-1:] * missing
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+
+
+def concatenated(batches: Sequence[Any]) -> Any:
+    """Joins trees of arrays along the first axis of each array."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
 def batches_by_shape(

@@ -91,11 +91,12 @@ def evaluate_command(argv: Sequence[str]) -> int:
     from pinxit.pipeline import load_checkpoint
 
     run = run_of(options.checkpoint)
+    own = saved_config(run) if run is not None else None
     model = load_checkpoint(
-        options.checkpoint, ema=options.ema, encoder_dtype=_encoder_dtype(options, run)
+        options.checkpoint, ema=options.ema, encoder_dtype=_encoder_dtype(options, own)
     )
     check_guidance(options, model.sampling.override(**sampling_options(options)))
-    rows, config = _rows(model, options, run)
+    rows, config = _rows(model, options, run, own)
     model.config = replace(model.config, dtype=_dtype(model, config))
     prompts = _prompts(options, config, rows)
     print(f"measured on: {rows}")
@@ -142,10 +143,9 @@ def _record(model: TextToImage, rows: EvaluationRows, values: dict[str, float]) 
 
 
 def _rows(
-    model: TextToImage, options: EvaluateOptions, run: RunFolder | None
+    model: TextToImage, options: EvaluateOptions, run: RunFolder | None, own: TrainConfig | None
 ) -> tuple[EvaluationRows, TrainConfig]:
-    """Returns the rows to measure on, and the settings of the run, or the usual ones."""
-    own = saved_config(run) if run is not None else None
+    """Returns the rows to measure on, and the settings of the run (`own`), or the usual ones."""
     config = own or TrainConfig(image_size=model.image_size)
     count = config.evaluation.images if options.images is None else options.images
     say = partial(print, "pinxit:", file=sys.stderr)
@@ -206,11 +206,11 @@ def _dtype(model: TextToImage, config: TrainConfig) -> Any:
     return hardware_of(jax.devices()[0]).amp_dtype if mixed else model.config.dtype
 
 
-def _encoder_dtype(options: EvaluateOptions, run: RunFolder | None) -> str:
+def _encoder_dtype(options: EvaluateOptions, own: TrainConfig | None) -> str:
     """Returns the dtype of the encoders: what was asked for, or the run's on this device."""
-    if options.encoder_dtype is not None or run is None:
+    if options.encoder_dtype is not None or own is None:
         return options.encoder_dtype or "float32"
-    return hardware_of(jax.devices()[0]).encoder_dtype(saved_config(run).encoder_dtype)
+    return hardware_of(jax.devices()[0]).encoder_dtype(own.encoder_dtype)
 
 
 def _objective(model: TextToImage) -> Objective:

@@ -20,10 +20,10 @@ from pinxit.cli.habits import TRAIN_HABITS
 from pinxit.cli.train import TRAIN_ALIASES
 from pinxit.config import UsageError, choice, positive
 from pinxit.files import whole
-from pinxit.plan.memory import POLICIES
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import MODULES, install
 from pinxit.recipes import RECIPES, recipe_of
+from pinxit.train.model_settings import POLICIES
 from pinxit.train.settings import TrainConfig
 
 PICTURES = (".png", ".svg", ".pdf")

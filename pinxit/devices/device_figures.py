@@ -29,6 +29,11 @@ def peak_flops(kind: str, dtype: str) -> float | None:
     return None
 
 
+def counted_kinds(kinds: Sequence[str]) -> str:
+    """Returns the kinds of devices with the number of each: "8 x TPU v3"."""
+    return ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+
+
 def memory_figures(devices: Sequence[Any]) -> dict[str, float]:
     """Returns the peak memory of the fullest device and the memory that programs may use, in GB.
 

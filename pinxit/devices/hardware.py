@@ -51,14 +51,22 @@ def check_encoder_dtype(dtype: str) -> None:
         raise UsageError("encoder_dtype", dtype, problem=problem, valid="float32")
 
 
+def capability_of(version: Any) -> float:
+    """Returns the compute capability of an NVIDIA GPU; 9 for other devices (AMD's say gfx90a)."""
+    try:
+        return float(version or 9)
+    except (TypeError, ValueError):
+        return 9.0
+
+
 def hardware_of(device: Any) -> Hardware:
     """Describes a JAX device. A GPU without a stated compute capability counts as 9.0."""
-    capability = getattr(device, "compute_capability", None) or 9.0
+    capability = capability_of(getattr(device, "compute_capability", None))
     gpu = device.platform in ("gpu", "cuda")
     return Hardware(
         platform="gpu" if gpu else device.platform,
         kind=device.device_kind,
-        capability=float(capability) if gpu else 0.0,
+        capability=capability if gpu else 0.0,
     )
 
 

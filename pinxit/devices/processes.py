@@ -256,7 +256,7 @@ def meet(name: str, *, stop: bool = False, signal: Callable[[], str | None] = la
     Each `name` can be used once per run. `signal` is as for `alone`.
     """
     answer = "stop" if stop else "here"
-    _store().key_value_set(f"pinxit/{name}/{jax.process_index()}", answer, allow_overwrite=True)
+    publish(f"pinxit/{name}/{jax.process_index()}", answer)
     answers = [awaited(f"pinxit/{name}/{n}", signal) for n in range(jax.process_count())]
     return "stop" in answers
 
@@ -269,7 +269,7 @@ def asked_to_stop() -> str | None:
 def pass_on(signal: str) -> None:
     """Passes a signal of this process on to the others."""
     if several():
-        _store().key_value_set(STOP, signal, allow_overwrite=True)
+        publish(STOP, signal)
 
 
 def publish(key: str, text: str) -> None:

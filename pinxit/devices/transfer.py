@@ -34,6 +34,11 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(put, tree, shardings)
 
 
+def encoding_of(autoencoder: Autoencoder) -> Callable[[Any, Any], jax.Array]:
+    """Returns the function from (parameters, uint8 images) to latents that is compiled."""
+    return lambda params, images: autoencoder.encode(params, to_pixels(images))
+
+
 def image_encoder(autoencoder: Autoencoder, mesh: Mesh) -> Callable[[np.ndarray], jax.Array]:
     """Returns a function from uint8 images to latents, which it returns before they are computed.
 
@@ -41,9 +46,7 @@ def image_encoder(autoencoder: Autoencoder, mesh: Mesh) -> Callable[[np.ndarray]
     """
     weights = jax.device_put(autoencoder.params, replicated(mesh))
 
-    @jax.jit
-    def run(params: Any, images: Any) -> Any:
-        return autoencoder.encode(params, to_pixels(images))
+    run = jax.jit(encoding_of(autoencoder))
 
     def encode(images: np.ndarray) -> jax.Array:
         shared = len(images) % mesh.size == 0

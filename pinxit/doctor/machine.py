@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 
-from pinxit.devices.hardware import cgroup_number
+from pinxit.devices.device_figures import counted_kinds
+from pinxit.devices.hardware import capability_of, cgroup_number
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 from pinxit.doctor.software import accelerators, extra_command
@@ -59,7 +60,7 @@ def judged(answer: dict[str, Any]) -> Iterator[Line]:
     if not kinds:
         yield problem("devices", f"{answer['backend']} has no devices", "check JAX_PLATFORMS")
         return
-    each = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+    each = counted_kinds(kinds)
     wrong = [device["id"] for device in answer["devices"] if not device["right"]]
     if wrong:
         message = f"{each}: a product of small integers is wrong on devices {wrong}"
@@ -72,18 +73,10 @@ def judged(answer: dict[str, Any]) -> Iterator[Line]:
         f"{answer['backend']}: {each}{memory}; all compute correctly (in {seconds:.2f} s or less)"
     )
     yield ok("devices", message)
-    old = [d for d in answer["devices"] if _capability(d.get("compute_capability")) < 8.0]
+    old = [d for d in answer["devices"] if capability_of(d.get("compute_capability")) < 8.0]
     if old:
         message = f"{old[0]['kind']} has no bfloat16"
         yield ok("precision", f"{message}: --use_amp 1 means float16 with loss scaling here")
-
-
-def _capability(version: Any) -> float:
-    """Returns the compute capability of an NVIDIA GPU; 9 for other devices (AMD's say gfx90a)."""
-    try:
-        return float(version or 9)
-    except (TypeError, ValueError):
-        return 9.0
 
 
 def memory() -> Iterator[Line]:

@@ -60,7 +60,9 @@ class EncodedRows:
         size = 0
         for one_round in encode():
             size += one_round.size
-            rounds = [*rounds, one_round] if size <= self._most_bytes else []
+            rounds.append(one_round)
+            if size > self._most_bytes:
+                rounds.clear()
             yield one_round
         if size <= self._most_bytes:
             self._rounds[key] = rounds

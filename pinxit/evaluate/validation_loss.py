@@ -23,7 +23,7 @@ from pinxit.config import UsageError, positive
 from pinxit.devices.each_device import copied, mesh_of, on_each
 from pinxit.evaluate.context import EvaluationContext, Examples
 from pinxit.evaluate.encoded_rows import EncodedRound, EncodedRows
-from pinxit.fixed_batches import batches_by_shape, padded
+from pinxit.fixed_batches import batches_by_shape, concatenated, padded
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
 
@@ -136,8 +136,7 @@ def image_encoder_on(
 
 def encoded_captions(model: TextToImage, captions: Iterable[Sequence[str]]) -> Conditioning:
     """Returns the conditioning of several batches of captions, which are encoded one by one."""
-    encoded = [model.encode(batch) for batch in captions]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *encoded)
+    return concatenated([model.encode(batch) for batch in captions])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "objective", "mesh"))

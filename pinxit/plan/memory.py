@@ -17,8 +17,6 @@ from pinxit.plan.compile_cache import Compiled
 from pinxit.plan.targets import Target
 from pinxit.train.settings import AUTO, TrainConfig
 
-POLICIES = ("none", "dots", "full")
-"""Rematerialisation policies, from the fastest to the one that needs the least memory."""
 Compile = Callable[[TrainConfig], Compiled]
 
 

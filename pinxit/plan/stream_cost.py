@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinxit.arrays import to_pixels
 from pinxit.devices import flops
 from pinxit.devices.mesh import batch_sharding, replicated
+from pinxit.devices.transfer import encoding_of
 from pinxit.train.abstract_program import AbstractProgram, device_bytes
-from pinxit.train.input.streamed import encode_chunk
+from pinxit.train.input.encode_chunk import stream_chunk
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,15 @@ def stream_encoding(program: AbstractProgram) -> StreamEncoding:
     """Lowers the program that encodes a chunk of images for the devices of `program`."""
     config, parts = program.config, program.parts
     autoencoder, mesh = parts.autoencoder, parts.mesh
-    images = encode_chunk(config, parts)
+    images = stream_chunk(config.image_size, config.batch_size, devices=mesh.size)
     shape = (images, config.image_size, config.image_size, 3)
-
-    def encode(params: Any, pixels: Any) -> Any:
-        return autoencoder.encode(params, to_pixels(pixels))
 
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         autoencoder.params,
     )
     pixels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=batch_sharding(mesh))
-    traced = jax.jit(encode).trace(params, pixels)
+    traced = jax.jit(encoding_of(autoencoder)).trace(params, pixels)
     latents = np.prod(traced.out_info.shape[1:]) * np.dtype(np.float32).itemsize
     return StreamEncoding(
         lowered=traced.lower(),

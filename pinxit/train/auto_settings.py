@@ -20,13 +20,10 @@ from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.models.transformer import preset
 from pinxit.train.build import Parts, assemble, build_mesh, encoder_dtype
+from pinxit.train.model_settings import POLICIES, SMALL_PRESETS
 from pinxit.train.settings import AUTO, TrainConfig
 from pinxit.train.step_memory import MARGIN, StepEstimate, step_estimate
 
-POLICIES = ("none", "dots", "full")
-"""Rematerialisation policies, the fastest first."""
-SMALL_PRESETS = ("debug", "tiny")
-"""Presets that fit any device and keep their own values."""
 BUSY = 4096
 """Number of tokens in a piece of a batch that keeps a device busy."""
 GIB = 2**30
@@ -189,24 +186,18 @@ def _explained(
     fits: bool = True,
 ) -> Choice:
     """Returns the choice with its line for the log."""
-    words = ", ".join(f"{_short(name)} {_value(value)}" for name, value in settings.items())
+    words = _in_words(settings)
     device = str(parts.mesh.devices.flat[0].device_kind)
     line = f"{words}: needs about {needs / GIB:.1f} of {memory / GIB:.1f} GiB on each {device}"
     if not fits:
         line = f"warning: {words}: {line.rpartition(': ')[2]}, and nothing that needs less is known"
     elif first[1] != settings:
-        other = ", ".join(
-            f"{_short(name)} {_value(value)}"
-            for name, value in first[1].items()
-            if value != settings[name]
-        )
+        other = _in_words({n: v for n, v in first[1].items() if v != settings[n]})
         line += f"; {other} would need {first[0] / GIB:.1f}"
     return Choice(settings, needs, memory, fits, line)
 
 
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _value(value: Any) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
+def _in_words(settings: dict[str, Any]) -> str:
+    """Returns settings without their groups, for the log: "remat dots, scan_blocks 0"."""
+    values = ((name.rpartition(".")[2], value) for name, value in settings.items())
+    return ", ".join(f"{name} {configuration.written(value)}" for name, value in values)

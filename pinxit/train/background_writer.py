@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pinxit.progress import counted
 from pinxit.train.attended_work import leave_behind
 from pinxit.train.metric_writers import Writer
 
@@ -90,8 +91,8 @@ class BackgroundWriter:
         if self._thread.is_alive():
             leave_behind(self._thread)
         if count := len(self._items):
-            rows = "1 row" if count == 1 else f"{count} rows"
-            self._failed(self.name, TimeoutError(f"{rows} not written by the end of the run"))
+            problem = f"{counted(count, 'row')} not written by the end of the run"
+            self._failed(self.name, TimeoutError(problem))
 
     def _add(self, item: Item) -> None:
         with self._changed:

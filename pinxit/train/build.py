@@ -33,7 +33,6 @@ from pinxit.encoders.token_grid import TokenGrid
 from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import TextToImage
-from pinxit.train.datasets import DATASETS, PREPARED
 from pinxit.train.encode_step import make_encode
 from pinxit.train.optimizer import build_optimizer
 from pinxit.train.settings import TrainConfig
@@ -198,7 +197,7 @@ def text_columns_for(config: TrainConfig, parts: Parts) -> TextColumns:
     settings that ask for it.
     """
     cache, devices = config.cache_text, parts.mesh.size
-    if config.dataset_name in (*DATASETS, PREPARED) or devices == 1:
+    if not config.streamed or devices == 1:
         return TextColumns(parts.text_encoder, cache=cache)
     if cache:
         problem = f"not possible: on {devices} devices a stream encodes captions in the step"

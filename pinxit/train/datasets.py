@@ -53,6 +53,12 @@ def load_examples(
     return DATASETS[name](size, image_size, seed=seed, split=split)
 
 
+def held_out_examples(name: str, count: int, *, image_size: int, seed: int) -> list[Example]:
+    """Returns the first rows of the held-out split of the dataset called `name`."""
+    rows = load_examples(name, count, image_size=image_size, seed=seed, split="heldout")
+    return [rows[row] for row in range(count)]
+
+
 def dataset_fingerprint(name: str, examples: Dataset) -> str:
     """Returns the dataset's own fingerprint, or one of the code that makes its rows."""
     own = getattr(examples, "fingerprint", None)

@@ -16,7 +16,7 @@ from pinxit.config import UsageError
 from pinxit.config import replace as with_settings
 from pinxit.files import whole_folder
 from pinxit.train.checkpoint import Checkpoints
-from pinxit.train.metric_rows import read_rows, write_rows
+from pinxit.train.metric_rows import rows_until, write_rows
 from pinxit.train.optimizer import decay_start
 from pinxit.train.resume_policy import check_config, options_of
 from pinxit.train.run_folder import RunFolder, folder_of, saved_config
@@ -109,7 +109,7 @@ def decaying(config: TrainConfig, step: int) -> TrainConfig:
 def take_history(trunk: RunFolder, own: RunFolder, step: int) -> None:
     """Copies the trunk's metrics up to `step`, and its held-out rows, into a new run's folder."""
     if not own.metrics.exists():
-        write_rows(own.metrics, (r for r in read_rows(trunk.metrics) if r["step"] <= step))
+        write_rows(own.metrics, rows_until(trunk.metrics, step))
     if trunk.held_out.is_dir() and not own.held_out.exists():
         with whole_folder(own.held_out) as temporary:
             shutil.copytree(trunk.held_out, temporary, dirs_exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pinxit.devices.processes import Stopped, alone
 from pinxit.train.current_run import CurrentRun
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.finish import finish
 from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
 from pinxit.train.state import TrainState

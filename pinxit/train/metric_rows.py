@@ -41,6 +41,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_until(
+    path: Path, step: int, unwritten: Iterable[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Returns the rows up to `step`, and those of a checkpoint that were `unwritten` then, unless
+    they are there."""
+    rows = [row for row in read_rows(path) if row["step"] <= step]
+    known = set(map(json.dumps, rows))
+    return rows + [dict(row) for row in unwritten if json.dumps(row) not in known]
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a metrics file with these rows atomically."""
     with whole(path) as temporary:

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from pinxit.config import UsageError, read_json, to_json
-from pinxit.files import append, whole, write_json
-from pinxit.train.metric_rows import read_rows
+from pinxit.files import append, write_json
+from pinxit.train.metric_rows import rows_until, write_rows
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
@@ -63,10 +63,7 @@ class JsonLines:
         """Removes the rows after step `resume_at`, because the resumed run writes them again. Adds
         the rows `unwritten` of the checkpoint, unless they are there."""
         self.path = path
-        lines = [json.dumps(row) for row in read_rows(path) if row["step"] <= resume_at]
-        lines += [line for line in map(json.dumps, unwritten) if line not in set(lines)]
-        with whole(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines))
+        write_rows(path, rows_until(path, resume_at, unwritten))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a row. If that fails, the file is as it was."""

@@ -10,6 +10,11 @@ from pinxit.config import positive as positive_or_none
 AUTO = "auto"
 """The value of a setting that is chosen for the devices (`pinxit.train.auto_settings`)."""
 
+POLICIES = ("none", "dots", "full")
+"""Rematerialisation policies, from the fastest to the one that needs the least memory."""
+SMALL_PRESETS = ("debug", "tiny")
+"""Presets that fit any device. They have the bundled encoders and images of 64 pixels."""
+
 
 def require_counts(
     prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]

@@ -8,12 +8,11 @@ of their values would be neither run.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pinxit.config import KIND, UsageError, diff
+from pinxit.config import KIND, UsageError, diff, written
 
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "resume_step", "change", "max_steps", "max_skipped"),
@@ -53,17 +52,6 @@ class SettingChange:
     def __str__(self) -> str:
         """Returns the change in words, with the values as the command line writes them."""
         return f"{self.setting} {written(self.old)} -> {written(self.new)} from step {self.step}"
-
-
-def written(value: Any) -> str:
-    """Returns a setting's value as it is written on the command line."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, list | tuple):
-        return " ".join(written(item) for item in value)
-    return shlex.quote(str(value))
 
 
 def options_of(settings: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ from pinxit.train.input.feed import Feed
 from pinxit.train.input.open import open_feed, open_source_of
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import NotFinite, train
-from pinxit.train.metric_rows import read_rows
+from pinxit.train.metric_rows import rows_until
 from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers import check_wandb, writers_of
 from pinxit.train.report.observer import Observer
@@ -180,8 +180,7 @@ def _open(
         step=lambda: display.step,
     )
     unwritten = run.get("unwritten_rows", [])
-    before = [row for row in read_rows(folder.metrics) if row["step"] <= step]
-    before += [row for row in unwritten if row not in before]
+    before = rows_until(folder.metrics, step, unwritten)
     openers = writers_of(folder, config, resume_at=step, unwritten=unwritten)
     opened = CurrentRun(
         config=config,

@@ -22,7 +22,7 @@ from pinxit.train.datasets import (
     dataset_names,
 )
 from pinxit.train.ema import EmaConfig
-from pinxit.train.model_settings import AUTO, ModelConfig, require_counts
+from pinxit.train.model_settings import AUTO, SMALL_PRESETS, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
 from pinxit.train.step_profile import steps_to_profile
 
@@ -301,7 +301,7 @@ class TrainConfig:
         Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8
         pixels.
         """
-        small = self.model.preset in ("debug", "tiny")
+        small = self.model.preset in SMALL_PRESETS
         model = self.model
         if model.patch_size is None and not model.use_stable_vae:
             model = replace(model, patch_size=PIXEL_PATCH)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from pinxit.devices.device_figures import memory_figures
+from pinxit.devices.device_figures import counted_kinds, memory_figures
 from pinxit.devices.mesh import batch_parts
 from pinxit.models.transformer import abstract
 from pinxit.progress import counted
@@ -22,7 +22,6 @@ def model_lines(config: TrainConfig, parts: Parts) -> list[str]:
     """Returns lines about the model and the devices, and about one step."""
     model, mesh = parts.model, parts.mesh
     kinds = [str(device.device_kind) for device in mesh.devices.flat]
-    devices = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
     own = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     limit = memory_figures(own).get("device_memory_limit_gb")
     memory = f" ({limit:.1f} GB each)" if limit else ""
@@ -34,7 +33,7 @@ def model_lines(config: TrainConfig, parts: Parts) -> list[str]:
     shared = f", {each} per device at a time" if mesh.size > 1 or pieces > 1 else ""
     return [
         f"training {config.model.preset} ({parameters / 1e6:,.1f} million parameters) in "
-        f"{model.dtype} on {devices}{memory}",
+        f"{model.dtype} on {counted_kinds(kinds)}{memory}",
         f"each step: {counted(config.batch_size, 'image')} of {config.image_size} x "
         f"{config.image_size} pixels, {side**2:,} tokens each{accumulated}{shared}",
     ]

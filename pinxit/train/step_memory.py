@@ -29,7 +29,7 @@ from pinxit.devices.mesh import batch_parts, frozen_shardings
 from pinxit.models.transformer import TransformerConfig, abstract, apply
 from pinxit.train.abstract_program import device_bytes, placed_abstract_state
 from pinxit.train.build import Parts, text_columns_for
-from pinxit.train.input.encode_chunk import CHUNK, chunk_size
+from pinxit.train.input.encode_chunk import stream_chunk
 from pinxit.train.settings import TrainConfig
 
 MARGIN = 0.06
@@ -208,7 +208,7 @@ def images_at_once(config: TrainConfig, mesh: Mesh) -> int:
         return math.ceil((config.encoder_chunk or config.batch_size // config.pieces) / mesh.size)
     if not config.streamed or not config.encodes_ahead:
         return 0
-    return min(chunk_size(config.image_size), math.ceil(min(CHUNK, config.batch_size) / mesh.size))
+    return stream_chunk(config.image_size, config.batch_size, devices=mesh.size) // mesh.size
 
 
 def encoder_work(autoencoder: Autoencoder, image_size: int) -> int:

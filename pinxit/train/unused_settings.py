@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit.config import UsageError, flattened
-from pinxit.train.datasets import DATASETS, PREPARED
+from pinxit.train.datasets import DATASETS
 from pinxit.train.settings import TrainConfig
 
 HOLD_IMAGES = ("folder", "monet", "webdataset")
@@ -38,10 +38,6 @@ def _is_generated(config: TrainConfig) -> bool:
     return config.dataset_name in DATASETS
 
 
-def _is_streamed(config: TrainConfig) -> bool:
-    return config.dataset_name not in (*DATASETS, PREPARED)
-
-
 def _is_uniform(config: TrainConfig) -> bool:
     time = getattr(config.objective, "time", None)
     return getattr(time, "distribution", None) == "uniform"
@@ -52,12 +48,12 @@ RULES = (
     UseRule(
         ("filters", "images", "columns", "dataset_revision", "outage_hours"),
         "by streamed datasets; `pinxit prepare` has its own",
-        _is_streamed,
+        lambda config: config.streamed,
     ),
     UseRule(
         ("fetch",),
         "by streamed datasets of links, whose rows do not hold their images",
-        lambda config: _is_streamed(config) and config.dataset_name not in HOLD_IMAGES,
+        lambda config: config.streamed and config.dataset_name not in HOLD_IMAGES,
     ),
     UseRule(
         ("vae",),

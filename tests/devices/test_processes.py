@@ -17,7 +17,7 @@ import pytest
 from pinxit.config import UsageError
 from pinxit.devices import processes as distributed
 from pinxit.devices.processes import DistributedConfig, group
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 
 STEPS = 60
 PATIENCE = 400.0

@@ -16,7 +16,7 @@ from pinxit.encoders.autoencoder import load_autoencoder
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.train.encode_step import frozen_arrays, make_encode
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 

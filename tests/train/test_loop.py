@@ -14,8 +14,9 @@ from toys import FROZEN, assert_trees_equal, loader, make, poisoned
 
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import Hook, NotFinite, _Clock, train
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import JsonLines, TensorBoard, read_rows
+from pinxit.train.metric_writers import JsonLines, TensorBoard
 
 
 def loop(step, state, **options):

@@ -26,7 +26,7 @@ from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.config import UsageError, to_json
 from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build_step
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.observer import Observer
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import claim, start

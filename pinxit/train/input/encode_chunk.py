@@ -1,4 +1,4 @@
-"""The number of images that are encoded together before training."""
+"""The number of images that are encoded together, before training or beside it."""
 
 from __future__ import annotations
 
@@ -11,3 +11,9 @@ CHUNK_PIXELS = CHUNK * 64 * 64
 def chunk_size(image_size: int) -> int:
     """Returns how many square images with sides of `image_size` pixels are encoded together."""
     return max(1, min(CHUNK, CHUNK_PIXELS // image_size**2))
+
+
+def stream_chunk(image_size: int, batch_size: int, *, devices: int) -> int:
+    """Returns how many images of a stream are encoded together: a multiple of `devices`."""
+    chunk = min(CHUNK, batch_size, chunk_size(image_size) * devices)
+    return -(-chunk // devices) * devices

@@ -20,7 +20,7 @@ from pinxit.config import UsageError, read_json
 from pinxit.data.image_column import IMAGES, image_column
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
-from pinxit.train.datasets import DATASETS, PREPARED, load_examples
+from pinxit.train.datasets import DATASETS, PREPARED, held_out_examples
 from pinxit.train.input.held_out_rows import HeldOut
 from pinxit.train.input.image_stream import Stream
 from pinxit.train.input.open import open_source_of
@@ -82,14 +82,9 @@ def rows_of_dataset(config: TrainConfig, count: int, say: Say) -> EvaluationRows
 
 def _generated(config: TrainConfig, count: int) -> list[Example]:
     """Returns rows of the held-out split of a generated dataset."""
-    rows = load_examples(
-        config.dataset_name,
-        count,
-        image_size=config.image_size,
-        seed=config.seed,
-        split="heldout",
+    return held_out_examples(
+        config.dataset_name, count, image_size=config.image_size, seed=config.seed
     )
-    return [rows[row] for row in range(count)]
 
 
 def _reserved(config: TrainConfig, folder: RunFolder, say: Say) -> list[Example]:

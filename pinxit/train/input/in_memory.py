@@ -33,7 +33,7 @@ from pinxit.files import DiskFull, whole_folder
 from pinxit.fixed_batches import padded
 from pinxit.progress import counted
 from pinxit.train.build import Parts, text_columns_for
-from pinxit.train.datasets import Dataset, Split, dataset_fingerprint, load_examples
+from pinxit.train.datasets import Dataset, dataset_fingerprint, held_out_examples, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.cache_limit import hold, limit_cache
 from pinxit.train.input.encode_chunk import chunk_size
@@ -51,7 +51,12 @@ class InMemoryFeed(Feed):
         """Generates and encodes the rows, or reads them from the cache in `folder`."""
         self.config = config
         self.text = text_columns_for(config, parts)
-        examples = self._examples(config.dataset_size, "train")
+        examples = load_examples(
+            config.dataset_name,
+            config.dataset_size,
+            image_size=config.image_size,
+            seed=config.seed,
+        )
         prepare = partial(
             prepare_rows,
             examples,
@@ -77,22 +82,15 @@ class InMemoryFeed(Feed):
         part = local_rows(parts.mesh, config.batch_size)
         self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
 
-    def _examples(self, count: int, split: Split) -> Dataset:
-        """Returns the first `count` rows of a split."""
-        config = self.config
-        return load_examples(
-            config.dataset_name,
-            count,
-            image_size=config.image_size,
-            seed=config.seed,
-            split=split,
-        )
-
     def held_out(self) -> list[Example]:
         """Returns the first `evaluation.images` rows of the held-out split."""
-        count = self.config.evaluation.images
-        examples = self._examples(count, "heldout")
-        return [examples[row] for row in range(count)]
+        config = self.config
+        return held_out_examples(
+            config.dataset_name,
+            config.evaluation.images,
+            image_size=config.image_size,
+            seed=config.seed,
+        )
 
     def watch(self, interrupted: Callable[[], bool]) -> None:
         """Cancels waiting for a batch once `interrupted` returns True."""

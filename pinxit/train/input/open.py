@@ -10,7 +10,7 @@ from pinxit.data.row import Source
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import several
 from pinxit.train.build import Parts
-from pinxit.train.datasets import DATASETS, PREPARED
+from pinxit.train.datasets import PREPARED
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed
 from pinxit.train.input.outage import Outage, patiently
@@ -30,7 +30,7 @@ def open_source_of(
     the run has read. A dataset on the Hugging Face hub is read at that revision. If the run exists
     already and its source cannot be reached, it is waited for.
     """
-    if config.dataset_name in (*DATASETS, PREPARED):
+    if not config.streamed:
         return None
     if several():
         problem = "a streamed dataset, which only a single process can train on"

@@ -7,7 +7,6 @@ wait at once.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -15,7 +14,9 @@ from typing import Any, TypeVar
 
 from pinxit.config import UsageError
 from pinxit.data.sources.network_fault import is_network_fault
+from pinxit.devices.processes import Stopped
 from pinxit.progress import duration
+from pinxit.train.attended_work import attended
 
 T = TypeVar("T")
 
@@ -104,22 +105,10 @@ class Outage:
     def tested(self, is_over: Callable[[], bool]) -> bool:
         """Returns the result of `is_over`, which runs in a thread, since a connection may hang.
         Raises `Ended` once the run should stop."""
-        results: list[bool | BaseException] = []
-
-        def test() -> None:
-            try:
-                results.append(is_over())
-            except BaseException as error:  # raised below, in the waiting thread
-                results.append(error)
-
-        thread = threading.Thread(target=test, name="pinxit-outage", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(LOOK_SECONDS)
-            self._check()
-        if isinstance(results[0], BaseException):
-            raise results[0]
-        return results[0]
+        try:
+            return attended(is_over, name="outage", stop=self.stopping)
+        except Stopped:
+            raise Ended("closed") from None
 
     def _check(self) -> None:
         if self.stopping():

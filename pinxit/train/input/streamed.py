@@ -14,7 +14,7 @@ from pinxit.progress import counted
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Position
-from pinxit.train.input.encode_chunk import CHUNK, chunk_size
+from pinxit.train.input.encode_chunk import stream_chunk
 from pinxit.train.input.feed import Feed
 from pinxit.train.input.held_out_rows import HeldOut
 from pinxit.train.input.image_stream import Stream, pack_position, unpack_position
@@ -59,7 +59,7 @@ class StreamedFeed(Feed):
             outage=Outage(hours=config.outage_hours, say=display.say),
         )
         self.duplicates = check_duplicates(self.stream, position)
-        chunk = encode_chunk(config, parts)
+        chunk = stream_chunk(config.image_size, config.batch_size, devices=parts.mesh.size)
         self.text = text_columns_for(config, parts)
         autoencoder = parts.autoencoder if config.encodes_ahead else None
         encode = make_row_encoder(autoencoder, self.text, chunk=chunk, mesh=parts.mesh)
@@ -129,13 +129,6 @@ def check_duplicates(stream: Stream, position: Any) -> str | None:
             "started. Restore the original list, or start a new run with --name"
         )
     return listed
-
-
-def encode_chunk(config: TrainConfig, parts: Parts) -> int:
-    """Returns how many images are encoded together: a multiple of the number of devices."""
-    devices = parts.mesh.size
-    chunk = min(CHUNK, config.batch_size, chunk_size(config.image_size) * devices)
-    return -(-chunk // devices) * devices
 
 
 def start_position(source: Source, held_out: HeldOut, position: Any) -> Position:

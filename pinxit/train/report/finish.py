@@ -49,8 +49,7 @@ def finish(
     if final.is_file():
         send(final)
     watch("drawing the curves", lambda: draw_curves(rows, folder.curves))
-    results = _results(config, state, chosen, values) | {
-        "train_seconds": round(seconds, 1),
+    results = _results(config, state, chosen, values, seconds) | {
         "data": data,
         "warnings": warnings(),
         **({"changes": changes_to_json(changes)} if changes else {}),
@@ -84,15 +83,15 @@ def finish(
 
 
 def _results(
-    config: TrainConfig, state: TrainState, chosen: str, values: dict[str, float]
+    config: TrainConfig, state: TrainState, chosen: str, values: dict[str, float], seconds: float
 ) -> dict[str, Any]:
-    """Returns the results that follow from the state and the evaluators' values."""
+    """Returns the results that follow from the state, its time and the evaluators' values."""
     step = int(state.step)
     return {
         "status": "finished",
         "step": step,
         "images": step * config.batch_size,
-        "train_seconds": 0.0,
+        "train_seconds": round(seconds, 1),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "skipped": int(state.skipped),
         "ema": chosen,

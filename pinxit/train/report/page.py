@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pinxit.config import written
 from pinxit.data.outcome import meaning
 from pinxit.evaluate.tables import tables
 from pinxit.files import whole
@@ -20,7 +21,6 @@ from pinxit.html_report import (
     picture,
     table,
 )
-from pinxit.train.resume_policy import written
 
 STYLE = "h1 { margin-bottom: 0 }"
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import jax
 
 from pinxit import config as configuration
+from pinxit.train.resume_policy import options_of
 from pinxit.train.settings import AUTO, ModelConfig, TrainConfig
 
 
@@ -25,7 +26,7 @@ class Change:
     @property
     def flags(self) -> str:
         """The settings as command-line options."""
-        return " ".join(f"--{name} {_word(value)}" for name, value in self.settings.items())
+        return options_of(self.settings)
 
 
 def ladder(
@@ -144,9 +145,3 @@ def _remats() -> tuple[str, ...]:
     """Returns the names of all rematerialisation policies."""
     literal = configuration.options(configuration.hints(ModelConfig)["remat"])[0]
     return tuple(name for name in get_args(literal) if name != AUTO)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -242,8 +242,8 @@ def _measured(measure: MeasureFn, config: TrainConfig) -> int | None:
         return shortage(str(error)).needed
 
 
-def _fits(peak: int, limit: int | None, *, room: float | None = None) -> bool:
-    return limit is None or peak < (room or ROOM) * limit
+def _fits(peak: int, limit: int | None, *, room: float = ROOM) -> bool:
+    return limit is None or peak < room * limit
 
 
 def _where(error: BaseException) -> str:

@@ -47,9 +47,12 @@ def ways_out(config: TrainConfig, dtype: str, step: int | None) -> list[str]:
     They go back to the checkpoint of `step`, or start a new run if that is None.
     """
     where: dict[str, Any] = {"resume_step": step, "change": True}
-    if step is None:
-        where = {"name": f"{config.name}_2"}
-    return [f"{options_of(where | do)}   ({text})" for do, text in remedies(config, dtype)]
+    return words_for(config, dtype, {"name": f"{config.name}_2"} if step is None else where)
+
+
+def words_for(config: TrainConfig, dtype: str, settings: dict[str, Any]) -> list[str]:
+    """Returns the words for `settings` and each remedy, with a description in brackets."""
+    return [f"{options_of(settings | do)}   ({text})" for do, text in remedies(config, dtype)]
 
 
 def rescue_message(config: TrainConfig, dtype: str, step: int | None) -> str:

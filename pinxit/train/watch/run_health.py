@@ -20,10 +20,9 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
-from pinxit.train.resume_policy import options_of
 from pinxit.train.settings import TrainConfig
 from pinxit.train.watch.data_advice import faster_data
-from pinxit.train.watch.rescue import half_rate, remedies, step_to_return_to, ways_out
+from pinxit.train.watch.rescue import half_rate, step_to_return_to, ways_out, words_for
 
 MetricsRow = Mapping[str, Any]
 Steps = Callable[[], Sequence[int]]
@@ -250,10 +249,7 @@ class ScaleCheck:
     def __init__(self, config: TrainConfig, dtype: str) -> None:
         self.dtype = dtype
         self.advice = "stop the run and add one or more of these to its command: "
-        self.advice += "; ".join(
-            f"{options_of({'change': True} | settings)}   ({text})"
-            for settings, text in remedies(config, dtype)
-        )
+        self.advice += "; ".join(words_for(config, dtype, {"change": True}))
         self.rows: deque[tuple[int, int]] = deque(maxlen=10)
         self.collapse, self.skips = Episode(), Episode()
 

@@ -37,7 +37,7 @@ from pinxit.train.input.feed import Feed
 from pinxit.train.input.image_stream import Stream
 from pinxit.train.input.open import open_feed
 from pinxit.train.input.streamed_loader import StreamedLoader
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import (

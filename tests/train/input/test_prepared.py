@@ -21,7 +21,7 @@ from pinxit.pipeline import load_checkpoint
 from pinxit.train.build import build
 from pinxit.train.display import Display
 from pinxit.train.input.open import open_feed
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import (

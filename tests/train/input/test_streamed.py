@@ -34,7 +34,7 @@ from pinxit.train.build import build, text_columns_for
 from pinxit.train.input.attempt_order import Attempts
 from pinxit.train.input.outage import Ended
 from pinxit.train.input.streamed import StreamedFeed
-from pinxit.train.metric_writers import read_rows
+from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import RunResult, run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
