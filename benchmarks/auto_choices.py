@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from marked_table import write_table
+
 from pinxit import config as configuration
 from pinxit.plan.compile_cache import compile_step, worker_environment
 from pinxit.plan.memory import memory_of
@@ -154,10 +156,7 @@ def main() -> None:
             lines.append(row(target, name, choice, found))
             print(lines[-1], flush=True)
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        table = "\n".join(lines)
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+        write_table(PAGE, BEGIN, END, lines)
 
 
 if __name__ == "__main__":

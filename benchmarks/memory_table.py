@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from marked_table import write_table
+
 from pinxit.plan.compile_cache import Compiled, compile_step
 from pinxit.plan.memory import Largest, largest_batch
 from pinxit.plan.plan import planned
@@ -110,10 +112,7 @@ def main() -> None:
             lines.append(row(cell, remat))
             print(lines[-1], flush=True)
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        table = "\n".join(lines)
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+        write_table(PAGE, BEGIN, END, lines)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from small_run import run_to_examine
 
 from pinxit.checkpoint_files import signed
 from pinxit.cli.main import main
@@ -27,48 +28,17 @@ from pinxit.doctor import run_checkpoints, run_inputs
 from pinxit.doctor.guard import guarded_check
 from pinxit.doctor.report_line import Line, ok
 from pinxit.train.run import run
-from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 OLD = time.time() - 7200
 
 
-def settings(bundle: Path, output_dir: Path) -> TrainConfig:
-    return TrainConfig(
-        name="good",
-        dataset_name="mock",
-        dataset_size=16,
-        image_size=16,
-        batch_size=4,
-        max_steps=6,
-        text_encoder=str(bundle),
-        vae=str(bundle),
-        log_interval=2,
-        save_interval=3,
-        sample_interval=3,
-        output_dir=str(output_dir),
-        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=Sampling(steps=1),
-        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
-        evaluation=EvalConfig(images=10, batch_size=10),
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of seconds."""
-    config = settings(bundle, tmp_path_factory.mktemp("runs"))
-    result = run(config, ["pinxit", "train"], console=Console(file=io.StringIO()))
-    assert result.status == "finished"
-    return result.folder
-
-
 @pytest.fixture
-def broken(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def broken(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy to break, last written two hours ago, whose encoders are as they were."""
-    newest = sorted((trained / "checkpoints").glob("step_*"))[-1]
+    newest = sorted((finished_run / "checkpoints").glob("step_*"))[-1]
     weights = json.loads((newest / "run.json").read_text())["encoders"]
     monkeypatch.setattr(run_inputs, "ask", lambda *args, **more: dict(weights))
-    root = shutil.copytree(trained, tmp_path / "good")
+    root = shutil.copytree(finished_run, tmp_path / "good")
     for path in [root, *root.rglob("*")]:
         os.utime(path, (OLD, OLD))
     return root
@@ -476,7 +446,7 @@ def test_the_advice_to_write_a_release_again_is_right(bundle: Path, broken: Path
     (line,) = [line for line in lines if line.name == "release"]
     assert line.advice.startswith(f"remove {broken / 'results.json'}, then run the same command")
     (broken / "results.json").unlink()
-    result = run(settings(bundle, broken.parent), [], console=Console(file=io.StringIO()))
+    result = run(run_to_examine(bundle, broken.parent), [], console=Console(file=io.StringIO()))
     assert result.status == "finished"
     assert (broken / "model" / "model.safetensors").read_bytes() == before
     assert doctor(broken, capsys)[0] == 0

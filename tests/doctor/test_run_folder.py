@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from pinxit.data.prepared.manifest import FORMAT, Manifest
 from pinxit.data.prepared.shards import ShardInfo
@@ -20,50 +18,22 @@ from pinxit.doctor import run_checkpoints, run_inputs
 from pinxit.doctor.report_line import Line
 from pinxit.doctor.run_facts import RunFacts
 from pinxit.doctor.run_folder import RunReport
-from pinxit.train.run import run
-from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 from pinxit.train.watch.run_health import Finding
 
 
-@pytest.fixture(scope="module")
-def good(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of seconds."""
-    config = TrainConfig(
-        name="good",
-        dataset_name="mock",
-        dataset_size=16,
-        image_size=16,
-        batch_size=4,
-        max_steps=6,
-        text_encoder=str(bundle),
-        vae=str(bundle),
-        log_interval=2,
-        save_interval=3,
-        sample_interval=3,
-        output_dir=str(tmp_path_factory.mktemp("runs")),
-        model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
-        sampling=Sampling(steps=1),
-        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
-        evaluation=EvalConfig(images=10, batch_size=10),
-    )
-    result = run(config, ["pinxit", "train"], console=Console(file=io.StringIO()))
-    assert result.status == "finished"
-    return result.folder
-
-
 @pytest.fixture
-def copy(good: Path, tmp_path: Path) -> Path:
+def copy(finished_run: Path, tmp_path: Path) -> Path:
     """One to break; it was last written an hour ago."""
-    path = shutil.copytree(good, tmp_path / "good")
+    path = shutil.copytree(finished_run, tmp_path / "good")
     before = time.time() - 3600
     os.utime(path / "metrics.jsonl", (before, before))
     return path
 
 
 @pytest.fixture(autouse=True)
-def known_weights(good: Path, monkeypatch: pytest.MonkeyPatch):
+def known_weights(finished_run: Path, monkeypatch: pytest.MonkeyPatch):
     """What the child would tell, without another process that loads JAX."""
-    newest = sorted((good / "checkpoints").glob("step_*"))[-1]
+    newest = sorted((finished_run / "checkpoints").glob("step_*"))[-1]
     kept = json.loads((newest / "run.json").read_text())["encoders"]
     monkeypatch.setattr(run_inputs, "ask", lambda *args, **more: dict(kept))
 
@@ -77,16 +47,16 @@ def one(lines: list[Line], name: str) -> Line:
     return found
 
 
-def test_a_good_run_has_no_complaint_and_is_not_touched(good: Path):
-    before = {path: path.stat().st_mtime_ns for path in good.rglob("*")}
-    lines = report(good)
+def test_a_good_run_has_no_complaint_and_is_not_touched(finished_run: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    lines = report(finished_run)
     assert {line.status for line in lines} == {"ok"}, lines
     assert "valid: step_00000006, step_00000003" in one(lines, "checkpoints").message
     assert "3 rows, the last at step 6" in one(lines, "metrics").message
     assert "the weights that the run was trained with" in one(lines, "encoders").message
     assert "3 grids" in one(lines, "samples").message
     assert "finished after 6 steps" in one(lines, "next").message
-    assert before == {path: path.stat().st_mtime_ns for path in good.rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
 
 
 def test_a_flipped_bit_in_a_checkpoint(copy: Path):

@@ -46,6 +46,22 @@ def small_run(bundle: Path, folder: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**settings | changes)
 
 
+def run_to_examine(bundle: Path, folder: Path) -> TrainConfig:
+    """Returns the settings of the run that the tests of the doctor break."""
+    return small_run(
+        bundle,
+        folder,
+        name="good",
+        dataset_size=16,
+        max_steps=6,
+        save_interval=3,
+        sample_interval=3,
+        eval_interval=0,
+        keep_checkpoints=2,
+        samples=SampleGridConfig(prompts=("red",), seeds=(0,)),
+    )
+
+
 def train_here(config: TrainConfig) -> tuple[RunResult, str]:
     """Runs in this process. Returns the result and the output."""
     output = io.StringIO()
