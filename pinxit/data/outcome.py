@@ -43,8 +43,14 @@ STATUSES: dict[str, str] = {
     "filtered_domain": "the URL's domain is blocked",
     "filtered_missing": "the row lacks a value that a filter needs",
     # the source
-    "no_url": "the row has neither an image nor a URL, or is unreadable",
+    "no_url": "the row has neither an image nor a URL",
     "no_caption": "the row has no caption",
+    "no_image": "a caption without an image",
+    "missing_image": "the metadata names an image that does not exist",
+    "extra_image": "another image of the same sample, such as a mask",
+    "bad_record": "the record is damaged, or does not fit the header",
+    "bad_text": "the caption is not text in a known encoding",
+    "large_file": "the image file or archive member is larger than the limit",
     # fetching
     "timeout": "the whole attempt took too long",
     "dns": "the host's name does not resolve",
@@ -58,14 +64,26 @@ STATUSES: dict[str, str] = {
     "encoded": "the body has a Content-Encoding",
     "empty": "the body is empty",
     "opt_out": "the owner asked not to be used for training (X-Robots-Tag)",
+    "fetch_error": "an unexpected error while fetching",
     # decoding
     "not_image": "the bytes are not an image in an accepted format",
+    "unsupported": "an image format that this installation cannot read",
     "too_many_pixels": "the image header states more pixels than the limit",
     "too_small": "the image itself is smaller than the minimum",
+    "too_narrow": "the image itself has a more extreme aspect ratio than the limit",
+    "blank": "the whole image has one colour",
+    "placeholder": "the same picture came from many URLs of one host",
     "decode_error": "decoding failed (corrupt, truncated, out of memory)",
     "decode_timeout": "the decoder took too long",
 }
 """Maps each status to its meaning. HTTP responses other than 200 are ``http_<code>``: http_404."""
+UNUSABLE = frozenset(
+    {
+        *("no_url", "no_caption", "no_image", "missing_image", "extra_image"),
+        *("bad_record", "bad_text", "large_file"),
+    }
+)
+"""The statuses of rows that a source cannot turn into a training example."""
 HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol"})
 """The statuses of failed fetches that may succeed later."""
 HEALABLE_CODES = frozenset({408, 425, 429})
@@ -113,4 +131,4 @@ def can_heal(status: str) -> bool:
 
 def is_dropped(status: str) -> bool:
     """Returns whether a row with this status was dropped before its image was requested."""
-    return status.startswith("filtered_") or status in ("no_url", "no_caption")
+    return status.startswith("filtered_") or status in UNUSABLE

@@ -43,6 +43,13 @@ class Row:
     origin: str | None = None
     """The URL that an image held by the source came from. Filters and reports use it; it is never
     fetched."""
+    name: str | None = None
+    """The path of the image inside the folder or the archive, or a file and a record number. None
+    if the URL says enough. Messages show it."""
+    fault: str | None = None
+    """The status of a row that the source cannot read, such as "bad_record"; otherwise None."""
+    detail: str = ""
+    """One line of explanation for the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,14 @@ class Source(Protocol):
         """The columns that the rows are made from, as a dataclass; None if there are none."""
         ...
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Returns one line for each kind of file or column that is not read, with an example.
+
+        Pictures and captions that are found only while units are read are rows with a fault.
+        """
+        ...
+
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units, or only the first `limit`, always in the same order."""
         ...
@@ -117,10 +132,12 @@ def source_identity(source: Source) -> dict[str, Any]:
 
 
 def unusable(row: Row) -> str | None:
-    """Returns "no_url" or "no_caption" for a row that can never become a training example.
+    """Returns the status of a row that can never become a training example, such as "no_caption".
 
     Returns None for all other rows, which the filters may still drop.
     """
+    if row.fault is not None:
+        return row.fault
     if row.url is None and row.image is None:
         return "no_url"
     return None if row.caption.strip() else "no_caption"

@@ -114,7 +114,7 @@ def prepare_images(
             files=work.write(ledger, generation),
             counts=counts,
             generation=generation,
-            measured={**work.measured(), **(before.measured if before else {}), **work.shapes()},
+            measured={**work.measured(), **(before.measured if before else {}), **work.described()},
             seconds=time.monotonic() - start,
         )
         ledger.commit(record)
@@ -227,7 +227,7 @@ class _Work:
             return False
         reason = reason_to_drop(row, self.filter)
         if reason is not None:
-            self._record(row.key, reason)
+            self._record(row.key, reason, row.detail)
             self.previews.reject(reason, row)
         return reason is None
 
@@ -257,9 +257,16 @@ class _Work:
             "missing": dict(sorted(self.filter.missing.items())),
         }
 
-    def shapes(self) -> dict[str, Any]:
-        """Returns the number of images by shape, in the order of the shard."""
-        return {"shapes": dict(sorted(Counter(self.sizes.values()).items()))}
+    def described(self) -> dict[str, Any]:
+        """Returns the number of images by shape, in the order of the shard, and the first row of
+        each status other than ok."""
+        examples: dict[str, str] = {}
+        for key, row in self.rows.items():
+            status = self.outcomes[key].status
+            if status != "ok":
+                examples.setdefault(status, row.name or row.url or row.origin or key)
+        shapes = dict(sorted(Counter(self.sizes.values()).items()))
+        return {"shapes": shapes, "examples": dict(sorted(examples.items()))}
 
     def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
         """Writes the unit's files, and returns their descriptions by folder.
@@ -290,7 +297,9 @@ class _Work:
 def _without_image(row: Row) -> Row:
     """Returns the row without its image, and with text that can be encoded as UTF-8."""
     url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
-    return Row(row.key, url, _utf8(row.caption), row.width, row.height, origin=origin)
+    name = None if row.name is None else _utf8(row.name)
+    caption = _utf8(row.caption)
+    return Row(row.key, url, caption, row.width, row.height, origin=origin, name=name)
 
 
 def _utf8(text: str) -> str:

@@ -1,7 +1,7 @@
 """Reads and writes the outcomes of a unit's rows as a Parquet file.
 
-``outcomes/<unit>.parquet`` has the columns key, url, status and detail, and one line for each row,
-in the order of the unit's rows.
+``outcomes/<unit>.parquet`` has the columns key, name, url, status and detail, and one line for each
+row, in the order of the unit's rows. ``name`` is the path or record in the source, if it has one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def write_outcomes(
     table = pa.table(
         {
             "key": pa.array(list(rows), pa.string()),
+            "name": pa.array([row.name for row in rows.values()], pa.string()),
             "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
             "status": pa.array([outcome.status for outcome in ordered], pa.string()),
             "detail": pa.array([outcome.detail for outcome in ordered], pa.string()),

@@ -214,7 +214,9 @@ def test_a_retry_heals_what_can_heal_and_equals_a_run_that_never_failed(tmp_path
     assert len(web.asked) == first.counts["timeout"] + first.counts["http_500"]
     assert again.counts["ok"] == first.counts["ok"] + len(web.asked)
     assert again.generation == 1
-    assert {**again.measured, "shapes": first.measured["shapes"]} == first.measured
+    described = {name: first.measured[name] for name in ("shapes", "examples")}
+    assert {**again.measured, **described} == first.measured
+    assert again.measured["examples"].keys() == again.counts.keys() - {"ok"}
     assert sum(again.measured["shapes"].values()) == again.counts["ok"]
     fresh = prepare(tmp_path / "b", fetch=work.ToyWeb(healed=True), retry=True)
     digests = [{name: info.sha256 for name, info in r.files.items()} for r in (again, fresh)]

@@ -52,6 +52,7 @@ class ToySource:
     kinds: tuple[str, ...] = KINDS
     unit_rows: None = None
     columns: None = None
+    unused: tuple[str, ...] = ()
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         return [Unit(f"{i:05d}-000", "toys", i, n) for i, n in enumerate(self.sizes)][:limit]

@@ -154,8 +154,8 @@ class Filter:
 
     def alone(self, row: Row, figures: Mapping[str, float] | None = None) -> str | None:
         """Checks this row like `check`, but ignores duplicates and does not count the row."""
-        if unusable(row) == "no_url":
-            return "no_url"
+        if (status := unusable(row)) not in (None, "no_caption"):
+            return status
         return self._figures(measure_row(row) if figures is None else figures) or self._domain(row)
 
     def _figures(self, figures: Mapping[str, float]) -> str | None:

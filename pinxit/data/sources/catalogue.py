@@ -23,6 +23,7 @@ from pinxit.data.sources.image_folder import FolderSource, list_folder
 from pinxit.data.sources.parquet import ParquetSource, match, open_table
 from pinxit.data.sources.text_lines import LinesSource
 from pinxit.data.sources.webdataset import ArchiveSource
+from pinxit.text_decoding import known_encoding
 
 __all__ = ["SOURCES", "Source", "SourceRequest", "Unit", "open_source"]
 
@@ -100,6 +101,8 @@ class SourceRequest:
     revision: str | None = None
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unit_rows: int = 10_000
+    text_encoding: str | None = None
+    """The encoding of texts that are not Unicode; none means that their rows are bad_text."""
 
     def needed_path(self) -> str:
         """Returns the path, or raises UsageError if none is set."""
@@ -124,17 +127,23 @@ def open_source(
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit_rows: int = 10_000,
+    text_encoding: str | None = None,
 ) -> Source:
     """Opens the source of this name at `path` (default: the published dataset on the hub).
 
     `revision` pins a dataset on the hub; a branch is resolved to its current commit. `columns` maps
-    fields (url, caption, image, width, ...) to the names of the source's columns. Opening lists the
+    fields (url, caption, image, width, ...) to the names of the source's columns. `text_encoding`
+    is the encoding of texts that are not Unicode (see `pinxit.text_decoding`). Opening lists the
     files and reads the columns of the first one. Raises one ValueError if no files are there or
     columns are missing, which it lists.
     """
     choice("dataset_name", name, SOURCES)
     positive("unit_rows", unit_rows)
-    return SOURCES[name](SourceRequest(name, path, revision, dict(columns or {}), unit_rows))
+    text_encoding = known_encoding("text_encoding", text_encoding)
+    request = SourceRequest(
+        name, path, revision, dict(columns or {}), unit_rows, text_encoding=text_encoding
+    )
+    return SOURCES[name](request)
 
 
 def coyo(request: SourceRequest) -> Source:

@@ -145,9 +145,11 @@ def make_row(key: str, values: Mapping[str, Any], by_field: FieldColumns) -> Row
     )
 
 
-def unreadable(key: str) -> Row:
-    """Returns the row of an unreadable record. Without URL and image, its status is no_url."""
-    return Row(key=key, url=None, caption="")
+def unreadable(
+    key: str, status: str = "bad_record", *, name: str | None = None, detail: str = ""
+) -> Row:
+    """Returns the row of a record that cannot be read. `status` becomes its outcome."""
+    return Row(key=key, url=None, caption="", name=name, fault=status, detail=detail)
 
 
 def text(value: Any) -> str | None:

@@ -66,6 +66,7 @@ class FolderSource:
     columns: Columns
     unit_rows: int = 10_000
     has_images: bool = True
+    unused: tuple[str, ...] = ()
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units. The folder is listed once."""

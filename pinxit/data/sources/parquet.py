@@ -43,6 +43,7 @@ class ParquetSource:
     columns: Columns
     has_images: bool = False
     unit_rows: int = 10_000
+    unused: tuple[str, ...] = ()
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units, or the first `limit`. Reads only as many footers as needed."""

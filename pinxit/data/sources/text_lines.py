@@ -46,6 +46,7 @@ class LinesSource:
     """Whether the first record names the columns. Otherwise they are called 0, 1, 2 ..."""
     unit_rows: int = 10_000
     has_images: bool = False
+    unused: tuple[str, ...] = ()
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns all units, or the first `limit`. Reads each file once, as far as needed."""

@@ -40,6 +40,7 @@ class ArchiveSource:
     columns: Columns
     has_images: bool = True
     unit_rows: None = None
+    unused: tuple[str, ...] = ()
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
         """Returns one unit per tar. Its number of samples is only known after reading it."""

@@ -230,6 +230,7 @@ class Remote:
     """A source of two files, on a server that is away at times."""
 
     name, revision, has_images, unit_rows, columns = "toy", "1", False, None, None
+    unused = ()
 
     def __init__(self, away: dict[str, int], error: Exception) -> None:
         self.away = away
