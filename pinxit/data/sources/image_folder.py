@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ from pinxit.data.sources.sample_names import (
     IMAGE_SUFFIXES,
     Grouping,
     SampleName,
+    describe_picture,
     group_names,
     parse_name,
     printable,
@@ -164,7 +165,7 @@ def read_folder(path: str, revision: str, encoding: str | None = None) -> Folder
     files = {file.name: file for file in listing.files if not is_metadata(file.name)}
     names = {name: parsed for name in files if (parsed := parse_name(name)) is not None}
     images = [name for name, parsed in names.items() if parsed.kind == "image"]
-    matches = match_records(records, images, root=os.path.abspath(path))
+    matches = match_records(records, images, root=_full(path))
     pairs = _Pairs()
     for group in _groups(names.values()):
         pairs.add(group, group_names(group))
@@ -189,8 +190,8 @@ class _Pairs:
 
     captions: dict[str, str] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
-    extras: dict[str, SampleName] = field(default_factory=dict)
-    """The pictures of the samples to which other images belong."""
+    extras: dict[str, SampleName | None] = field(default_factory=dict)
+    """The pictures of the samples to which other images belong, if there are any."""
     auxiliary: set[str] = field(default_factory=set)
     """The other images that are no pictures by their name, such as masks."""
     spare: list[str] = field(default_factory=list)
@@ -215,9 +216,10 @@ class _Pairs:
             if sample.about is not None:
                 self.about[image] = names[sample.about].path
         for at, sample in grouping.extra_images:
-            assert sample.image is not None
-            image, picture = names[at], names[sample.image]
-            if image.stem == picture.stem:  # one caption for two files of a name, as for one
+            image, picture = names[at], None if sample.image is None else names[sample.image]
+            if (
+                picture is not None and image.stem == picture.stem
+            ):  # one caption for two files of a name, as for one
                 for texts in (self.captions, self.about):
                     if picture.path in texts:
                         texts[image.path] = texts[picture.path]
@@ -250,7 +252,7 @@ class _Pairs:
         )
 
 
-def _groups(names: Iterator[SampleName] | Any) -> list[list[SampleName]]:
+def _groups(names: Iterable[SampleName]) -> list[list[SampleName]]:
     """Returns the names of each group in the order of the names."""
     groups: dict[tuple[str, str], list[SampleName]] = {}
     for name in names:
@@ -288,7 +290,7 @@ def _entries(
     labelled = not described and not pairs.captions
     entries = []
     for name in images:
-        record, picture = described.get(name), pairs.extras.get(name)
+        record = described.get(name)
         entry = Entry(
             name,
             files[name],
@@ -297,12 +299,16 @@ def _entries(
             files.get(pairs.about.get(name, "")),
             posixpath.basename(posixpath.dirname(name)) or None if labelled else None,
         )
-        is_extra = picture is not None and (not labelled or name in pairs.auxiliary)
-        if is_extra and record is None and picture is not None:
-            detail = f"the picture of this sample is {printable(picture.base)}"
+        is_extra = name in (pairs.auxiliary if labelled else pairs.extras)
+        if is_extra and record is None:
+            detail = describe_picture(pairs.extras[name])
             entry = dataclasses.replace(entry, fault="extra_image", detail=detail)
         entries.append(entry)
     return entries
+
+
+def _full(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def _label(folder: str | None, encoding: str | None) -> str | None:

@@ -8,6 +8,7 @@ that fits two images matches none.
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import re
 import unicodedata
@@ -113,22 +114,25 @@ def _by_tail(
     ``train/0.jpg`` and not ``val/0.jpg``. A name in a folder of a held-out split never matches an
     image outside.
     """
-    by_base: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        for with_suffix in (True, False):
-            by_base[_parts(image, with_suffix=with_suffix)[-1]].add(image)
+    by_tail: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    whole: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for image, with_suffix in itertools.product(images, (True, False)):
+        parts = _parts(image, with_suffix=with_suffix)
+        whole[parts].add(image)
+        for start in range(len(parts)):
+            by_tail[parts[start:]].add(image)
     candidates, lengths = {}, {}
     for at, record in records.items():
         with_suffix = not _lacks_suffix(record)
         named = _parts(_slashed(unquote(record.named)), with_suffix=with_suffix)
-        if not named or ".." in named:
+        if ".." in named:
             continue
+        fits = [by_tail.get(named, set())]
+        fits += [whole[named[i:]] for i in range(1, len(named)) if named[i:] in whole]
         scores = {}
-        for image in by_base.get(named[-1], ()):
-            parts = _parts(image, with_suffix=with_suffix)
+        for image in set().union(*fits):
             full = _parts(f"{_slashed(root)}/{image}", with_suffix=with_suffix)
-            fits = _common_tail(named, parts) == min(len(named), len(parts))
-            if fits and not (set(named[:-1]) - set(full)) & HELD_OUT:
+            if not (set(named[:-1]) - set(full)) & HELD_OUT:
                 scores[image] = _common_tail(named, full)
         best = [image for image, score in scores.items() if score == max(scores.values())]
         if len(best) == 1:
@@ -136,9 +140,9 @@ def _by_tail(
     return _unrivalled(candidates, records, lengths)
 
 
-def _parts(path: str, *, with_suffix: bool) -> list[str]:
+def _parts(path: str, *, with_suffix: bool) -> tuple[str, ...]:
     folded = _fold(path, with_suffix=with_suffix)
-    return [part for part in folded.split("/") if part not in ("", ".")]
+    return tuple(part for part in folded.split("/") if part not in ("", "."))
 
 
 def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:

@@ -9,7 +9,8 @@ not to ``shot 1.7s.txt``. A text and an image belong together, in this order, if
 - one continues the other by a dotted word or number (``1.jpg`` and ``1.caption.txt``), or their
   last dotted words are the usual ones for this (``1.image.png`` and ``1.caption.txt``).
 
-Another image of the same sample, such as ``1.mask.png``, never takes the place of the picture.
+Another image of the same sample, such as ``1.mask.png``, never takes the place of the picture, even
+if the picture is missing.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ UNREAD_PICTURES = frozenset(
     }
 )
 """The suffixes of pictures and films for people, which are not read."""
-AUXILIARY = frozenset(
-    {
-        *("mask", "masks", "seg", "segmentation", "depth", "normal", "normals", "edge", "edges"),
-        *("canny", "alpha", "matte", "trimap", "pose", "thumb", "thumbnail", "preview"),
-    }
-)
-"""Dotted words of images that describe another image of the sample."""
+MASKS = frozenset({"mask", "masks", "seg", "segmentation", "trimap", "matte"})
+"""Dotted words of images that never take the caption of a sample."""
+AUXILIARY = MASKS | {
+    *("depth", "normal", "normals", "edge", "edges", "canny", "alpha", "pose"),
+    *("thumb", "thumbnail", "preview"),
+}
+"""Dotted words of images that describe another image of the sample, if there is one."""
 ROLES = AUXILIARY | {
     *("image", "img", "rgb", "photo", "picture"),
     *("caption", "captions", "text", "txt", "prompt", "alt", "description"),
@@ -76,10 +77,14 @@ class SampleName:
         return self.folder, self.base.partition(".")[0]
 
     @property
+    def role(self) -> str:
+        """Returns the last dotted word in lower case, or an empty string if there is none."""
+        return self.stem.lower().partition(".")[2].rpartition(".")[2]
+
+    @property
     def is_auxiliary(self) -> bool:
         """Returns whether the last dotted word is one of `AUXILIARY`."""
-        words = self.stem.lower().split(".")
-        return len(words) > 1 and words[-1] in AUXILIARY
+        return self.role in AUXILIARY
 
 
 @dataclass
@@ -102,7 +107,7 @@ class Grouping:
 
     samples: list[Sample] = field(default_factory=list)
     extra_images: list[tuple[int, Sample]] = field(default_factory=list)
-    """The other images of samples."""
+    """The other images of samples. The sample may lack its picture."""
     extra_captions: list[int] = field(default_factory=list)
     """The captions of images that have another caption."""
 
@@ -136,6 +141,13 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def describe_picture(picture: SampleName | None) -> str:
+    """Returns the detail of another image of a sample, which says what the picture is."""
+    if picture is None:
+        return "this sample has no picture"
+    return f"the picture of this sample is {printable(picture.base)}"
+
+
 def are_related(one: SampleName, other: SampleName) -> bool:
     """Returns whether two names of one group belong to the same sample by their dotted words."""
     short, long = sorted((one.stem.split("."), other.stem.split(".")), key=len)
@@ -155,7 +167,8 @@ def group_names(names: Sequence[SampleName]) -> Grouping:
         "about": _of(names, "about"),
     }
     rest = _pair_by_stem(names, images, free, grouping)
-    for at in rest:
+    masks = [at for at in rest if names[at].role in MASKS]
+    for at in (at for at in rest if at not in masks):
         anchor = _related_sample(names, at, grouping.samples)
         if anchor is not None:
             grouping.extra_images.append((at, anchor))
@@ -165,6 +178,12 @@ def group_names(names: Sequence[SampleName]) -> Grouping:
     for sample in grouping.samples:
         _fill(names, sample, free)
     _place_the_rest(names, free, grouping)
+    for at in masks:
+        anchor = _related_sample(names, at, grouping.samples)
+        if anchor is None:
+            grouping.samples.append(Sample(image=at))
+        else:
+            grouping.extra_images.append((at, anchor))
     grouping.samples.sort(key=lambda sample: sample.first)
     grouping.extra_images.sort(key=lambda extra: extra[0])
     grouping.extra_captions.sort()

@@ -23,6 +23,7 @@ from pinxit.data.sources.sample_names import (
     Sample,
     SampleName,
     are_related,
+    describe_picture,
     group_names,
     parse_name,
 )
@@ -206,9 +207,8 @@ def _sample(parts: Sequence[Part], sample: Sample) -> TarSample:
 
 def _extra_images(parts: Sequence[Part], grouping: Grouping) -> Iterator[Extra]:
     for at, sample in grouping.extra_images:
-        assert sample.image is not None
-        detail = f"the picture of this sample is {parts[sample.image].name.base}"
-        yield _extra(parts[at], "extra_image", detail)
+        picture = None if sample.image is None else parts[sample.image].name
+        yield _extra(parts[at], "extra_image", describe_picture(picture))
 
 
 def _extra_captions(parts: Sequence[Part], grouping: Grouping) -> Iterator[Extra]:

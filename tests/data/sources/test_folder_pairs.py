@@ -79,6 +79,12 @@ def test_two_files_of_one_name_share_its_caption(tmp_path: Path):
     assert outcomes(source) == [("x.jpg", "both"), ("x.png", "both")]
 
 
+def test_a_mask_never_takes_the_caption(tmp_path: Path):
+    source = opened(tmp_path, {"x.mask.png": PNG, "x.txt": "of x", "y.png": PNG, "y.txt": "of y"})
+    assert outcomes(source) == [("x.mask.png", "extra_image"), ("y.png", "of y")]
+    assert source.unused == ("1 caption file belongs to no image (the first: x.txt)",)
+
+
 def test_unpacked_output_of_img2dataset(tmp_path: Path):
     about = {"caption": "json", "url": "http://a/0", "width": 5, "punsafe": 0.25}
     files = {

@@ -93,7 +93,13 @@ CASES = {
     "a version with a plain caption": (
         ["6.v2.jpg", "6.txt"], [("6.v2.jpg", "6.txt", None)], [], [],
     ),
-    "a mask alone": (["1.mask.png", "1.txt"], [("1.mask.png", "1.txt", None)], [], []),
+    "a mask without its picture": (
+        ["1.mask.png", "1.txt"], [(None, "1.txt", None)], ["1.mask.png"], [],
+    ),
+    "a mask alone": (["1.mask.png"], [("1.mask.png", None, None)], [], []),
+    "depth maps are the pictures": (
+        ["1.depth.png", "1.txt"], [("1.depth.png", "1.txt", None)], [], [],
+    ),
     "upper case": (["X.JPG", "X.TXT"], [("X.JPG", "X.TXT", None)], [], []),
     "a clip": (
         ["clip.0001.jpg", "clip.0002.jpg"],

@@ -94,6 +94,9 @@ def test_every_picture_has_a_row(tmp_path: Path):
         *[("a.mask.png", "extra_image"), ("b.caption", "extra_caption")],
     ]
     assert rows[3].detail == "an earlier sample has the picture a.jpg"
+    assert outcomes(rows_of(tmp_path, [("a.mask.png", JPEG), ("a.txt", b"a"), *pair("b")])) == [
+        *[("a.txt", "no_image"), ("b.jpg", "text b"), ("a.mask.png", "extra_image")],
+    ]
     twice = [*pair("a"), *pair("a")]
     assert outcomes(rows_of(tmp_path, twice)) == [
         *[("a.jpg", "text a"), ("a.jpg", "extra_image"), ("a.txt", "extra_caption")],
