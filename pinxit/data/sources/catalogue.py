@@ -126,11 +126,13 @@ class SourceRequest:
         self.unused.extend((*other_files_lines(listing.others), *listing.unused))
         return listing
 
-    def skip(self, files: Sequence[File], chosen: Sequence[File], *, why: str = "") -> None:
+    def skip(self, files: Sequence[File], chosen: Sequence[File], *, which: str = "") -> None:
         """Adds the line about the `files` that are not among the `chosen` ones."""
-        why = why or f", since the .{chosen[0].name.rpartition('.')[2]} files are read"
-        rest = [file.name for file in files if file not in set(chosen)]
-        self.unused.extend(unused_line(rest, f"file is not read{why}", f"files are not read{why}"))
+        names = {file.name for file in chosen}
+        rest = [file.name for file in files if file.name not in names]
+        which = which or f"the .{chosen[0].name.rpartition('.')[2]} files are"
+        one, many = (f"{what} not read, since {which}" for what in ("file is", "files are"))
+        self.unused.extend(unused_line(rest, one, many))
 
 
 def open_source(
@@ -210,7 +212,7 @@ def monet(request: SourceRequest) -> Source:
         form="MONET as .tar (image and json) or .parquet files",
     )
     files = newest_version(listing.files)
-    request.skip(listing.files, files, why=", since it is not of the newest version")
+    request.skip(listing.files, files, which="the newest version is")
     return _images(request, dataclasses.replace(listing, files=files))
 
 

@@ -209,12 +209,22 @@ def test_monet_reads_its_newest_version(tmp_path: Path):
         about = json.dumps({"caption_original": f"words {key}", "nsfw": 0.1}).encode()
         latent = ("0.embedding_vae-x.pth", b"a pickle")
         write_tar(folder / "0000.tar", [("0.jpg", JPEG), ("0.json", about), latent])
-    (row,) = every(open_source("monet", path=str(tmp_path)))
+    source = open_source("monet", path=str(tmp_path))
+    (row,) = every(source)
     assert row.caption == "words 1" and row.image == JPEG
+    assert source.unused == (
+        "1 file is not read, since the newest version is (the first: v1.9.0/synthetic/0000.tar)",
+    )
 
 
 def test_cc12m_with_images(tmp_path: Path):
     write_tar(tmp_path / "cc12m-train-0000.tar", sample("0"))
     (tmp_path / "info.parquet").write_bytes(b"")
-    (row,) = every(open_source("cc12m", path=str(tmp_path)))
+    (tmp_path / "more.tar.gz").write_bytes(b"")
+    source = open_source("cc12m", path=str(tmp_path))
+    (row,) = every(source)
     assert row.caption == "text 0" and row.image is not None
+    assert source.unused == (
+        "1 archive is not read; unpack it first (the first: more.tar.gz)",
+        "1 file is not read, since the .tar files are (the first: info.parquet)",
+    )
