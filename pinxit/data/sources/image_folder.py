@@ -33,7 +33,7 @@ from pinxit.data.sources.files import (
     reading,
     without_held_out,
 )
-from pinxit.data.sources.metadata_files import METADATA, Record, is_metadata, read_records
+from pinxit.data.sources.metadata_files import METADATA, ImageRecord, is_metadata, read_records
 from pinxit.data.sources.metadata_names import match_records, plain_name
 from pinxit.data.sources.sample_names import (
     CAPTION_SUFFIXES,
@@ -261,10 +261,10 @@ def _groups(names: Iterable[SampleName]) -> list[list[SampleName]]:
 
 
 def _by_image(
-    records: Sequence[Record], matches: Mapping[int, str]
-) -> tuple[dict[str, Record], list[Entry], list[Record]]:
+    records: Sequence[ImageRecord], matches: Mapping[int, str]
+) -> tuple[dict[str, ImageRecord], list[Entry], list[ImageRecord]]:
     """Returns the first record of each image, the entries of missing ones, and other records."""
-    described: dict[str, Record] = {}
+    described: dict[str, ImageRecord] = {}
     missing: dict[str, Entry] = {}
     repeated = []
     for at, record in enumerate(records):
@@ -283,7 +283,7 @@ def _by_image(
 def _entries(
     files: Mapping[str, File],
     images: Sequence[str],
-    described: Mapping[str, Record],
+    described: Mapping[str, ImageRecord],
     pairs: _Pairs,
 ) -> list[Entry]:
     """Returns the entries of all images."""

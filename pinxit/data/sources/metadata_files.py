@@ -34,7 +34,7 @@ LONGEST_FIELD = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ImageRecord:
     """One record about an image."""
 
     named: str
@@ -51,7 +51,7 @@ def is_metadata(name: str) -> bool:
     return posixpath.basename(name).lower() in METADATA
 
 
-def read_records(file: File, *, encoding: str | None = None) -> Iterator[Record]:
+def read_records(file: File, *, encoding: str | None = None) -> Iterator[ImageRecord]:
     """Yields the records of a metadata file. Raises UsageError for the first one without a name."""
     suffix = file.name.lower().rpartition(".")[2]
     with reading(file.path), open_file(file.path) as stream:
@@ -69,7 +69,7 @@ def read_records(file: File, *, encoding: str | None = None) -> Iterator[Record]
                 f"{printable(file.path)} has a record without {' or '.join(NAMED)} "
                 f"(record {number}); it has: {', '.join(values)}"
             )
-        yield Record(named, folder, values, where)
+        yield ImageRecord(named, folder, values, where)
 
 
 def _text_objects(

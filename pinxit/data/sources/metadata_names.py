@@ -17,12 +17,12 @@ from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote
 
 from pinxit.data.sources.files import HELD_OUT
-from pinxit.data.sources.metadata_files import Record
+from pinxit.data.sources.metadata_files import ImageRecord
 from pinxit.data.sources.sample_names import IMAGE_SUFFIXES
 
 
 def match_records(
-    records: Sequence[Record], images: Collection[str], *, root: str = ""
+    records: Sequence[ImageRecord], images: Collection[str], *, root: str = ""
 ) -> dict[int, str]:
     """Returns the image of each record, by the record's position. Others name no image.
 
@@ -42,12 +42,12 @@ def match_records(
     return matches
 
 
-def plain_name(record: Record) -> str:
+def plain_name(record: ImageRecord) -> str:
     """Returns the path of a record's image as the record states it, relative to the dataset."""
     return posixpath.normpath(posixpath.join(record.folder, record.named))
 
 
-def _by_spelling(records: Mapping[int, Record], images: Collection[str]) -> dict[int, str]:
+def _by_spelling(records: Mapping[int, ImageRecord], images: Collection[str]) -> dict[int, str]:
     """Matches names with backslashes, quoted characters or another folder to start from."""
     candidates = {}
     for at, record in records.items():
@@ -58,7 +58,7 @@ def _by_spelling(records: Mapping[int, Record], images: Collection[str]) -> dict
 
 
 def _by_case(
-    records: Mapping[int, Record], images: Collection[str], *, with_suffix: bool = True
+    records: Mapping[int, ImageRecord], images: Collection[str], *, with_suffix: bool = True
 ) -> dict[int, str]:
     """Matches names that differ in case only, if one image fits."""
     by_fold: dict[str, list[str]] = defaultdict(list)
@@ -73,12 +73,12 @@ def _by_case(
     return _unrivalled(candidates, records)
 
 
-def _by_stem(records: Mapping[int, Record], images: Collection[str]) -> dict[int, str]:
+def _by_stem(records: Mapping[int, ImageRecord], images: Collection[str]) -> dict[int, str]:
     """Matches names without a suffix, if one image fits."""
     return _by_case(records, images, with_suffix=False)
 
 
-def _respelled(record: Record) -> list[str]:
+def _respelled(record: ImageRecord) -> list[str]:
     """Returns other spellings of a record's image: beside the metadata, or from the root."""
     spellings = dict.fromkeys((_slashed(record.named), _slashed(unquote(record.named))))
     return [
@@ -101,12 +101,12 @@ def _fold(path: str, *, with_suffix: bool) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
-def _lacks_suffix(record: Record) -> bool:
+def _lacks_suffix(record: ImageRecord) -> bool:
     return posixpath.splitext(record.named)[1][1:].lower() not in IMAGE_SUFFIXES
 
 
 def _by_tail(
-    records: Mapping[int, Record], images: Collection[str], *, root: str
+    records: Mapping[int, ImageRecord], images: Collection[str], *, root: str
 ) -> dict[int, str]:
     """Matches names and images of which one is the end of the other, such as an absolute path.
 
@@ -157,7 +157,7 @@ def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _unrivalled(
     candidates: Mapping[int, str],
-    records: Mapping[int, Record],
+    records: Mapping[int, ImageRecord],
     lengths: Mapping[int, int] | None = None,
 ) -> dict[int, str]:
     """Returns the candidates whose image no record of another name claims equally well."""

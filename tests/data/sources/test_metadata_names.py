@@ -10,7 +10,7 @@ import pytest
 from pinxit.config import UsageError
 from pinxit.data.row import Source, unusable
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.metadata_files import Record
+from pinxit.data.sources.metadata_files import ImageRecord
 from pinxit.data.sources.metadata_names import match_records
 
 PNG = b"\x89PNG not a real picture"
@@ -29,7 +29,7 @@ def outcomes(source: Source) -> list[tuple[str | None, str]]:
 
 
 def matched(names: list[str], images: list[str], *, folder: str = "", root: str = "/data") -> list:
-    records = [Record(name, folder, {}, "") for name in names]
+    records = [ImageRecord(name, folder, {}, "") for name in names]
     matches = match_records(records, images, root=root)
     return [matches.get(at) for at in range(len(names))]
 
