@@ -48,6 +48,7 @@ STATUSES: dict[str, str] = {
     "no_image": "a caption without an image",
     "missing_image": "the metadata names an image that does not exist",
     "extra_image": "another image of the same sample, such as a mask",
+    "extra_caption": "another caption of the same image",
     "bad_record": "the record is damaged, or does not fit the header",
     "bad_text": "the caption is not text in a known encoding",
     "large_file": "the image file or archive member is larger than the limit",
@@ -80,7 +81,7 @@ STATUSES: dict[str, str] = {
 UNUSABLE = frozenset(
     {
         *("no_url", "no_caption", "no_image", "missing_image", "extra_image"),
-        *("bad_record", "bad_text", "large_file"),
+        *("extra_caption", "bad_record", "bad_text", "large_file"),
     }
 )
 """The statuses of rows that a source cannot turn into a training example."""

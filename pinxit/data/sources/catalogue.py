@@ -13,15 +13,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.columns import Columns
 from pinxit.data.sources.files import File, Listing, list_files, without_held_out
 from pinxit.data.sources.hub import SCHEME, parse_hub_path
-from pinxit.data.sources.image_folder import FolderSource, list_folder
+from pinxit.data.sources.image_folder import FolderSource, list_folder, read_folder
 from pinxit.data.sources.parquet import ParquetSource, match, open_table
 from pinxit.data.sources.text_lines import LinesSource
+from pinxit.data.sources.unused_lines import other_files_lines, unused_line
 from pinxit.data.sources.webdataset import ArchiveSource
 from pinxit.text_decoding import known_encoding
 
@@ -104,6 +106,9 @@ class SourceRequest:
     text_encoding: str | None = None
     """The encoding of texts that are not Unicode; none means that their rows are bad_text."""
 
+    unused: list[str] = dataclasses.field(default_factory=list)
+    """The lines about files that are not read. Each selection of files adds to them."""
+
     def needed_path(self) -> str:
         """Returns the path, or raises UsageError if none is set."""
         if self.path is None:
@@ -117,7 +122,17 @@ class SourceRequest:
         listing = list_files(
             self.path or home, suffixes=suffixes, form=form, revision=self.revision
         )
-        return Listing(without_held_out(listing.files), listing.revision)
+        listing = without_held_out(listing)
+        self.unused.extend((*other_files_lines(listing.others), *listing.unused))
+        return listing
+
+    def skip(self, files: Sequence[File], chosen: Sequence[File], *, which: str = "") -> None:
+        """Adds the line about the `files` that are not among the `chosen` ones."""
+        names = {file.name for file in chosen}
+        rest = [file.name for file in files if file.name not in names]
+        which = which or f"the .{chosen[0].name.rpartition('.')[2]} files are"
+        one, many = (f"{what} not read, since {which}" for what in ("file is", "files are"))
+        self.unused.extend(unused_line(rest, one, many))
 
 
 def open_source(
@@ -143,7 +158,8 @@ def open_source(
     request = SourceRequest(
         name, path, revision, dict(columns or {}), unit_rows, text_encoding=text_encoding
     )
-    return SOURCES[name](request)
+    source = SOURCES[name](request)
+    return _with_unused(source, request.unused) if request.unused else source
 
 
 def coyo(request: SourceRequest) -> Source:
@@ -176,6 +192,7 @@ def cc12m(request: SourceRequest) -> Source:
     )
     tars = _ending(listing.files, ".tar")
     texts = _ending(listing.files, ".tsv", ".tsv.gz")
+    request.skip(listing.files, tars or texts or listing.files)
     if tars:
         return _archives(request, listing.revision, tars)
     if texts:
@@ -194,7 +211,9 @@ def monet(request: SourceRequest) -> Source:
         suffixes=(".tar", ".parquet"),
         form="MONET as .tar (image and json) or .parquet files",
     )
-    return _images(request, Listing(newest_version(listing.files), listing.revision))
+    files = newest_version(listing.files)
+    request.skip(listing.files, files, which="the newest version is")
+    return _images(request, dataclasses.replace(listing, files=files))
 
 
 def parquet(request: SourceRequest) -> Source:
@@ -228,7 +247,16 @@ def folder(request: SourceRequest) -> Source:
     where = parse_hub_path(path) if listing.files[0].path.startswith(SCHEME) else None
     if where is not None:  # workers list the same commit again
         path = f"{SCHEME}datasets/{where.repo}@{listing.revision}/{where.inside}".rstrip("/")
-    return FolderSource(request.name, path, listing.revision, columns, unit_rows=request.unit_rows)
+    encoding = request.text_encoding
+    return FolderSource(
+        request.name,
+        path,
+        listing.revision,
+        columns,
+        unit_rows=request.unit_rows,
+        unused=read_folder(path, listing.revision, encoding).unused,
+        text_encoding=encoding,
+    )
 
 
 def webdataset(request: SourceRequest) -> Source:
@@ -282,6 +310,7 @@ def _urls(request: SourceRequest, home: str, columns: Columns, *, form: str) -> 
 def _images(request: SourceRequest, listing: Listing) -> Source:
     tars = _ending(listing.files, ".tar")
     tables = _ending(listing.files, ".parquet") or (() if tars else listing.files)
+    request.skip(listing.files, tars or tables)
     if tables and not tars:
         columns = dataclasses.replace(USUAL, required=("image", "caption"))
         return _table(request, listing.revision, tables, columns)
@@ -301,7 +330,10 @@ def _table(
 
 
 def _archives(request: SourceRequest, revision: str, files: tuple[File, ...]) -> Source:
-    return ArchiveSource(request.name, revision, files, USUAL.override(request.columns))
+    columns = USUAL.override(request.columns)
+    return ArchiveSource(
+        request.name, revision, files, columns, text_encoding=request.text_encoding
+    )
 
 
 def _text(request: SourceRequest, *suffixes: str) -> Source:
@@ -321,6 +353,11 @@ def _lines(request: SourceRequest, revision: str, files: tuple[File, ...]) -> So
     )
     source.check()
     return source
+
+
+def _with_unused(source: Any, lines: Sequence[str]) -> Source:
+    """Returns a source that also names the files that were left out when it was opened."""
+    return dataclasses.replace(source, unused=(*lines, *source.unused))
 
 
 def _ending(files: Sequence[File], *suffixes: str) -> tuple[File, ...]:

@@ -7,6 +7,7 @@ and sizes. A dataset that changes between two runs is detected by its revision.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import io
@@ -18,6 +19,9 @@ from pathlib import Path
 
 from pinxit.config import UsageError
 from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
+from pinxit.data.sources.local_files import LocalFiles, find_local
+from pinxit.data.sources.sample_names import is_hidden, printable
+from pinxit.data.sources.unused_lines import unused_line
 
 MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
@@ -45,6 +49,20 @@ class Listing:
     files: tuple[File, ...]
     revision: str
     """A commit on the hub, or the result of `files_fingerprint`."""
+    others: tuple[str, ...] = ()
+    """The names of the files with other suffixes, sorted."""
+    unused: tuple[str, ...] = ()
+    """One line for each kind of file that is not read, with its number and an example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The files that lie at a path, whatever their suffix."""
+
+    files: list[File]
+    hidden: Sequence[str] = ()
+    """The names of the hidden files, which are not read."""
+    unused: tuple[str, ...] = ()
 
 
 def list_files(
@@ -66,38 +84,61 @@ def list_files(
         raise UsageError(
             f"dataset_revision: {revision!r} applies to datasets on the hub, not to {path!r}"
         )
-    listed = _list_local(path) if local or "://" not in path else _list_remote(path)
-    if not listed:
+    place = _list_local(path) if local or "://" not in path else _list_remote(path)
+    if not place.files:
         raise UsageError(
             f"dataset_path: {path!r} does not exist; valid: {form}, or a dataset on the hub"
         )
-    files = _select(listed, suffixes, path, form)
-    return Listing(tuple(files), files_fingerprint(files))
+    files, others = _select(place.files, suffixes, path, form)
+    unused = (*_hidden_line(place, suffixes), *place.unused)
+    return Listing(files, files_fingerprint(files), others, unused)
 
 
 def files_fingerprint(files: Sequence[File]) -> str:
     """Returns "files-" and 16 hex digits, a hash of all names and sizes but not of the location."""
     text = "".join(f"{file.name}\t{file.size}\n" for file in files)
-    return f"files-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"files-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
-def without_held_out(files: Sequence[File], *, folders: bool = False) -> tuple[File, ...]:
-    """Returns all files except test and validation splits, if any file is of a training split.
+def without_held_out(listing: Listing, *, folders: bool = False) -> Listing:
+    """Returns a listing without test and validation splits, if any file is of a training split.
 
     A split is recognised by a word in the name (``train-00000.parquet``, ``test/0.parquet``) or,
-    with `folders`, only by the name of the first folder.
+    with `folders`, only by the name of the first folder, if all first folders are called like
+    splits: beside ``car`` and ``bus``, the folder ``train`` is a class.
     """
-    words = {
-        file.name: {file.name.partition("/")[0].lower()}
-        if folders
-        else set(re.split(r"[/_.-]", file.name.lower()))
-        for file in files
-    }
-    if not any(words[file.name] & TRAINING for file in files):
-        return tuple(files)
-    return tuple(
-        file for file in files if words[file.name] & TRAINING or not words[file.name] & HELD_OUT
+    splits = {file.name: _splits_of(file.name, folders=folders) for file in listing.files}
+    words = set().union(*splits.values())
+    others = {file.name.partition("/")[0].lower() for file in listing.files if "/" in file.name}
+    if not words & TRAINING or (folders and others - TRAINING - HELD_OUT):
+        return listing
+    held_out = [
+        file.name
+        for file in listing.files
+        if splits[file.name] & HELD_OUT and not splits[file.name] & TRAINING
+    ]
+    if not held_out:
+        return listing
+    names = ", ".join(sorted(set().union(*(splits[name] for name in held_out))))
+    line = unused_line(
+        held_out,
+        f"file of the split {names} is not read",
+        f"files of the {'split' if ',' not in names else 'splits'} {names} are not read",
+        advice="; name them in --dataset_path to read them",
     )
+    dropped = set(held_out)
+    files = tuple(file for file in listing.files if file.name not in dropped)
+    return dataclasses.replace(listing, files=files, unused=(*listing.unused, *line))
+
+
+def _splits_of(name: str, *, folders: bool) -> set[str]:
+    """Returns the words of a name that are called like a split."""
+    if folders:
+        folder, slash, _ = name.lower().partition("/")
+        words = {folder} if slash else set()
+    else:
+        words = set(re.split(r"[/_.-]", name.lower()))
+    return words & (TRAINING | HELD_OUT)
 
 
 def open_file(path: str, *, stream: bool = False) -> io.IOBase:
@@ -144,30 +185,45 @@ def _is_hub_name(path: str, suffixes: Sequence[str]) -> bool:
     return is_hub_name(path) and not looks_local
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
 def _folder_of_glob(pattern: str) -> str:
     """Returns the part of a pattern before the first folder with a wildcard."""
     plain = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     return plain.rpartition("/")[0]
 
 
-def _select(listed: list[File], suffixes: Sequence[str], path: str, form: str) -> list[File]:
-    """Returns the files with one of the suffixes, sorted by name. Raises if there are none."""
+def _select(
+    listed: list[File], suffixes: Sequence[str], path: str, form: str
+) -> tuple[tuple[File, ...], tuple[str, ...]]:
+    """Returns the files with one of the suffixes and the names of the others, both sorted.
+
+    Raises if there is no such file.
+    """
     if len(listed) == 1 and listed[0].name == os.path.basename(path.rstrip("/")):
-        return listed  # the path is this file, so that any suffix is accepted
+        return tuple(listed), ()  # the path is this file, so that any suffix is accepted
     ends = tuple(suffix.lower() for suffix in suffixes)
     files = [file for file in listed if file.name.lower().endswith(ends)]
     if not files:
-        names = ", ".join(file.name for file in listed[:SHOWN])
+        names = ", ".join(printable(file.name) for file in listed[:SHOWN])
         more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
         raise UsageError(
             f"dataset_path: {path!r} holds no {' or '.join(suffixes)} file ({form}); it holds "
             f"{names}{more}"
         )
-    return sorted(files, key=lambda file: file.name)
+    others = sorted(file.name for file in listed if not file.name.lower().endswith(ends))
+    return tuple(sorted(files, key=lambda file: file.name)), tuple(others)
+
+
+def _hidden_line(place: Place, suffixes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the line about hidden files with one of the suffixes."""
+    ends = tuple(suffix.lower() for suffix in suffixes)
+    names = sorted(name for name in place.hidden if name.lower().endswith(ends))
+    return unused_line(names, "hidden file is not read", "hidden files are not read")
+
+
+def _visible(files: Sequence[File]) -> Place:
+    """Returns the files of a remote place, of which some are hidden."""
+    visible = [file for file in files if not is_hidden(file.name)]
+    return Place(visible, [file.name for file in files if is_hidden(file.name)])
 
 
 def _list_hub(path: str, revision: str | None, *, suffixes: Sequence[str], form: str) -> Listing:
@@ -178,38 +234,46 @@ def _list_hub(path: str, revision: str | None, *, suffixes: Sequence[str], form:
         )
     commit, entries = list_hub(where, form=form)
     root = f"{SCHEME}datasets/{where.repo}@{commit}/"
-    files = [File(name, root + name, size) for name, size in entries if not _is_hidden(name)]
-    if not files:
+    place = _visible([File(name, root + name, size) for name, size in entries])
+    if not place.files:
         raise UsageError(f"dataset_path: {path!r} at commit {commit} holds no files")
-    return Listing(tuple(_select(files, suffixes, path, form)), commit)
+    files, others = _select(place.files, suffixes, path, form)
+    return Listing(files, commit, others, _hidden_line(place, suffixes))
 
 
-def _list_local(path: str) -> list[File]:
+def _list_local(path: str) -> Place:
     full = os.path.abspath(os.path.expanduser(path))
     if os.path.isfile(full):
-        return [_local(full, os.path.dirname(full))]
+        return Place([_local(full, os.path.dirname(full))])
     if os.path.isdir(full):
-        return [_local(file, full) for file in _walk(full)]
+        listed = find_local(full)
+        return Place([_local(file, full) for file in listed.files], listed.hidden, _links(listed))
     names = glob.glob(full, recursive=True)
     root = _folder_of_glob(full)
-    return [_local(name, root) for name in sorted(names) if os.path.isfile(name)]
+    return Place([_local(name, root) for name in sorted(names) if os.path.isfile(name)])
 
 
 def _local(path: str, root: str) -> File:
     return File(Path(path).relative_to(root).as_posix(), path, os.path.getsize(path))
 
 
-def _walk(root: str) -> Iterator[str]:
-    """Yields the files below a folder, except hidden ones and those in linked folders."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and os.path.isfile(path):
-                yield path
+def _links(listed: LocalFiles) -> tuple[str, ...]:
+    """Returns the lines about names in a folder that lead to nothing or back into it."""
+    return (
+        *unused_line(
+            listed.broken,
+            "link that leads nowhere or special file is not read",
+            "links that lead nowhere or special files are not read",
+        ),
+        *unused_line(
+            listed.loops,
+            "linked folder is not read, since it contains this folder",
+            "linked folders are not read, since they contain this folder",
+        ),
+    )
 
 
-def _list_remote(url: str) -> list[File]:
+def _list_remote(url: str) -> Place:
     import fsspec
 
     try:
@@ -224,8 +288,9 @@ def _list_remote(url: str) -> list[File]:
         raise UsageError(f"dataset_path: {url!r} cannot be listed: {error}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]
     start = root.rstrip("/") + "/"
-    return [
-        File(name.removeprefix(start), fs.unstrip_protocol(name), entry.get("size"))
-        for name, entry in sorted(files)
-        if not _is_hidden(name.removeprefix(start))
-    ]
+    return _visible(
+        [
+            File(name.removeprefix(start), fs.unstrip_protocol(name), entry.get("size"))
+            for name, entry in sorted(files)
+        ]
+    )

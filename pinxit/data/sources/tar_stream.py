@@ -1,7 +1,7 @@
 """Reads a tar archive as one stream, without trusting it.
 
-Archives come from the web. No member is written to disk, sparse members are refused, and links,
-devices and members with absolute names or ``..`` in their names are skipped.
+Archives come from the web. No member is written to disk and sparse members are refused. The content
+of links, devices and members with absolute names or ``..`` in their names is never used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pinxit.config import UsageError
 
@@ -17,6 +18,8 @@ CHUNK = 2**20
 LARGEST_HEADER = 2**16
 """The largest accepted header of a long name, in bytes."""
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+HEADERS = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK, b"V", b"D", b"M", tarfile.SOLARIS_XHDTYPE)
+"""Members that say something about others or about the archive."""
 BODILESS = (
     *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE),
     *(tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE),
@@ -44,15 +47,31 @@ class Body:
             self.read(CHUNK)
 
 
-def members(stream: io.IOBase, path: str, *, seek: bool = False) -> Iterator[tuple[str, int, Body]]:
-    """Yields (name, size in bytes, body) of each regular member with a safe name, in one pass.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an archive, other than a folder."""
+
+    name: str
+    size: int
+    """The size in bytes."""
+    offset: int
+    """The position of its content in the archive, in bytes."""
+    body: Body
+    problem: str = ""
+    """The reason why its content is not used, such as "a link"; otherwise empty."""
+
+
+def members(stream: io.IOBase, path: str, *, seek: bool = False) -> Iterator[Member]:
+    """Yields each member that is not a folder, in one pass over a stream that is at its beginning.
 
     With `seek`, the rest of a body is skipped without reading it. Raises ValueError for a damaged
     or truncated archive and for a sparse member.
     """
     override: dict[str, str] = {}
+    position = 0
     while True:
         block = read_exactly(stream, BLOCK, path)
+        position += BLOCK
         if not any(block):  # the end-of-archive marker
             return
         try:
@@ -73,10 +92,20 @@ def members(stream: io.IOBase, path: str, *, seek: bool = False) -> Iterator[tup
         else:
             name = override.get("path", head.name)
             override = {}
-            if head.type in REGULAR and is_safe(name):
-                yield name, size, body
+            if head.type != tarfile.DIRTYPE and head.type not in HEADERS:
+                yield Member(name, size, position, body, _problem(head.type, name))
         body.skip(seek=seek)
         read_exactly(stream, padding, path)
+        position += size + padding
+
+
+def _problem(kind: bytes, name: str) -> str:
+    """Returns the reason why the content of a member is not used, or an empty string."""
+    if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+        return "a link in the archive"
+    if kind not in REGULAR:
+        return "not a regular file in the archive"
+    return "" if is_safe(name) else "its name leads out of the archive"
 
 
 def is_safe(name: str) -> bool:

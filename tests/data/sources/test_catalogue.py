@@ -17,6 +17,7 @@ from pinxit.data.row import Row, Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.files import (
     File,
+    Listing,
     files_fingerprint,
     list_files,
     open_file,
@@ -149,15 +150,47 @@ def test_listing_follows_names(tmp_path: Path):
 
 
 def test_held_out_splits():
+    lines: list[str] = []
+
     def kept(*names: str, folders: bool = False) -> list[str]:
         files = [File(name, name, 1) for name in names]
-        return [file.name for file in without_held_out(files, folders=folders)]
+        listing = without_held_out(Listing(tuple(files), "files-0"), folders=folders)
+        lines.extend(listing.unused)
+        return [file.name for file in listing.files]
 
     assert kept("data/train-0.parquet", "data/test-0.parquet") == ["data/train-0.parquet"]
     assert kept("train/0.tar", "val/0.tar", "extra/0.tar") == ["train/0.tar", "extra/0.tar"]
     assert kept("test/0.tar", "validation/0.tar") == ["test/0.tar", "validation/0.tar"]
     assert kept("contest.tar", "trainer.tar") == ["contest.tar", "trainer.tar"]
     assert kept("train/test-drive.png", "test/0.png", folders=True) == ["train/test-drive.png"]
+    advice = "; name them in --dataset_path to read them"
+    assert lines == [
+        f"1 file of the split test is not read (the first: data/test-0.parquet){advice}",
+        f"1 file of the split val is not read (the first: val/0.tar){advice}",
+        f"1 file of the split test is not read (the first: test/0.png){advice}",
+    ]
+    lines.clear()
+    assert kept("train-0.tar", "dev-0.tar", "test-0.tar", "test-1.tar") == ["train-0.tar"]
+    assert lines == [f"3 files of the splits dev, test are not read (the first: dev-0.tar){advice}"]
+    lines.clear()
+    classes = ("bus/0.png", "car/0.png", "dev/0.png", "train/0.png")
+    assert kept(*classes, folders=True) == list(classes)  # a train is a vehicle
+    assert kept("train.png", "dev.jpg", "test shot.jpg", folders=True) == [
+        *("train.png", "dev.jpg", "test shot.jpg"),
+    ]
+    assert lines == []
+
+
+def test_files_that_a_table_leaves_out_are_named(tmp_path: Path):
+    for name in ("train.csv", "test.csv", "test2.jpg", "more.parquet", "README.md", ".x.csv"):
+        (tmp_path / name).write_text("url,caption\nhttp://a/0.jpg,a cat\n")
+    assert open_source("csv", path=str(tmp_path)).unused == (
+        "1 table is not read (the first: more.parquet)",
+        "1 other file is not read (the first: test2.jpg)",
+        "1 hidden file is not read (the first: .x.csv)",
+        "1 file of the split test is not read (the first: test.csv); name them in --dataset_path "
+        "to read them",
+    )
 
 
 def test_opening_needs_no_jax():

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
-from pinxit.data.row import Row, Source
+from pinxit.data.row import Row, Source, unusable
 from pinxit.data.sources.catalogue import open_source
+from pinxit.data.sources.sample_rows import LARGEST
 from pinxit.data.sources.tar_stream import LARGEST_HEADER, is_safe, members
-from pinxit.data.sources.webdataset import LARGEST
 
 
 def every(source: Source) -> list[Row]:
@@ -49,7 +49,7 @@ def test_long_names_in_every_format(tmp_path: Path):
         (row,) = every(open_source("webdataset", path=str(path)))
         assert row.caption == "x"
         with open(path, "rb") as file:
-            assert [member for member, _, _ in members(file, "a.tar")] == [
+            assert [member.name for member in members(file, "a.tar")] == [
                 f"{name}.png",
                 f"{name}.txt",
             ]
@@ -72,11 +72,16 @@ def test_samples_without_captions_json_or_image(tmp_path: Path):
         ("7/8.txt", b"in a folder"),
     ]
     rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
-    assert [row.image for row in rows] == [JPEG, JPEG, None, JPEG, JPEG, JPEG, JPEG]
-    assert [row.caption for row in rows] == [
-        *("", "from json", "", "\ufffd café", "", "", "in a folder"),
+    assert [row.image for row in rows] == [JPEG, JPEG, None, None, JPEG, JPEG, JPEG, None]
+    assert [row.caption for row in rows] == ["", "from json", "", "", "", "", "in a folder", ""]
+    assert [(row.name, unusable(row)) for row in rows] == [
+        *[("0.webp", "no_caption"), ("1.JPG", None), ("2.txt", "no_image"), ("3.png", "bad_text")],
+        *[("4.png", "no_caption"), ("6.v2.jpg", "no_caption"), ("7/8.jpg", None)],
+        ("4.mask.png", "extra_image"),
     ]
-    assert [int(row.key[-8:]) for row in rows] == list(range(7))
+    assert rows[3].detail == "3.txt is not UTF-8 text (byte 0xff at position 1)"
+    assert rows[7].detail == "the picture of this sample is 4.png"
+    assert [int(row.key[-8:]) for row in rows] == list(range(8))
 
 
 class Bomb:
@@ -92,7 +97,7 @@ class Bomb:
 def test_pickles_are_never_opened(tmp_path: Path):
     bomb = pickle.dumps(Bomb(tmp_path / "canary"))
     files = [(f"0.{suffix}", bomb) for suffix in ("pkl", "pyd", "pickle", "pth", "pt", "npy")]
-    files += [*sample("0"), ("1.pyd", bomb), ("2.jpg", bomb), ("2.json", bomb), ("2.txt", bomb)]
+    files += [*sample("0"), ("1.pyd", bomb), ("2.jpg", bomb), ("2.json", bomb), ("2.txt", b"two")]
     rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
     assert len(rows) == 2 and rows[0].image is not None and rows[1].image == bomb
     assert not (tmp_path / "canary").exists()
@@ -112,13 +117,16 @@ def test_commands_are_refused(tmp_path: Path):
     "name",
     ["../0.jpg", "/etc/0.jpg", "a/../../0.jpg", "..\\0.jpg", "C:\\0.jpg", "\\0.jpg", "C:/0.jpg"],
 )
-def test_names_that_climb_are_skipped(tmp_path: Path, name: str):
+def test_names_that_climb_are_rows_without_content(tmp_path: Path, name: str):
     assert not is_safe(name)
     path = write_tar(tmp_path / "a.tar", [(name, JPEG), *sample("1")])
-    assert [row.caption for row in every(open_source("webdataset", path=str(path)))] == ["text 1"]
+    row, extra = every(open_source("webdataset", path=str(path)))
+    assert row.caption == "text 1" and extra.image is None
+    assert (extra.name, extra.fault) == (name, "bad_record")
+    assert extra.detail == "its name leads out of the archive"
 
 
-def test_links_and_devices_are_skipped(tmp_path: Path):
+def test_links_and_devices_are_rows_without_content(tmp_path: Path):
     path = tmp_path / "a.tar"
     types = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
     with tarfile.open(path, "w") as tar:
@@ -130,7 +138,14 @@ def test_links_and_devices_are_skipped(tmp_path: Path):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    assert [row.caption for row in every(open_source("webdataset", path=str(path)))] == ["text 9"]
+    row, *extras = every(open_source("webdataset", path=str(path)))
+    assert row.caption == "text 9" and not any(extra.image for extra in extras)
+    assert [(extra.name, extra.fault, extra.detail) for extra in extras] == [
+        ("0.jpg", "bad_record", "a link in the archive"),
+        ("1.jpg", "bad_record", "a link in the archive"),
+        ("2.jpg", "bad_record", "not a regular file in the archive"),
+        ("3.jpg", "bad_record", "not a regular file in the archive"),
+    ]
 
 
 def test_sparse_members_are_refused(tmp_path: Path):
@@ -155,7 +170,10 @@ def test_large_members_do_not_enter_memory(tmp_path: Path, monkeypatch: pytest.M
         ("1.txt", b"x" * 101),
     ]
     rows = every(open_source("webdataset", path=str(write_tar(tmp_path / "a.tar", files))))
-    assert [(row.image, row.caption) for row in rows] == [(None, ""), (JPEG, "")]
+    assert [(row.image, row.fault, row.name, row.detail) for row in rows] == [
+        (None, "large_file", "0.jpg", "0.jpg has 1001 bytes; the limit is 1000"),
+        (None, "large_file", "1.jpg", "1.txt has 101 bytes; the limit is 100"),
+    ]
 
 
 def test_a_huge_header_is_refused(tmp_path: Path):
@@ -191,12 +209,22 @@ def test_monet_reads_its_newest_version(tmp_path: Path):
         about = json.dumps({"caption_original": f"words {key}", "nsfw": 0.1}).encode()
         latent = ("0.embedding_vae-x.pth", b"a pickle")
         write_tar(folder / "0000.tar", [("0.jpg", JPEG), ("0.json", about), latent])
-    (row,) = every(open_source("monet", path=str(tmp_path)))
+    source = open_source("monet", path=str(tmp_path))
+    (row,) = every(source)
     assert row.caption == "words 1" and row.image == JPEG
+    assert source.unused == (
+        "1 file is not read, since the newest version is (the first: v1.9.0/synthetic/0000.tar)",
+    )
 
 
 def test_cc12m_with_images(tmp_path: Path):
     write_tar(tmp_path / "cc12m-train-0000.tar", sample("0"))
     (tmp_path / "info.parquet").write_bytes(b"")
-    (row,) = every(open_source("cc12m", path=str(tmp_path)))
+    (tmp_path / "more.tar.gz").write_bytes(b"")
+    source = open_source("cc12m", path=str(tmp_path))
+    (row,) = every(source)
     assert row.caption == "text 0" and row.image is not None
+    assert source.unused == (
+        "1 archive is not read; unpack it first (the first: more.tar.gz)",
+        "1 file is not read, since the .tar files are (the first: info.parquet)",
+    )
