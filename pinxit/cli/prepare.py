@@ -101,6 +101,7 @@ def _source(options: PrepareOptions) -> Source:
         revision=options.dataset_revision,
         columns=named_columns(options.columns),
         unit_rows=options.unit_rows,
+        text_encoding=options.text_encoding,
     )
 
 

@@ -39,7 +39,7 @@ def test_a_missing_column_is_named_with_those_that_exist(lost):
         COYO.match(existing, where="coyo: part-0.parquet")
     said = str(error.value)
     assert "coyo: part-0.parquet has no column for" in said and f"({lost})" in said
-    assert "num_faces" in said and "columns={" in said
+    assert "num_faces" in said and "--columns url=LINK" in said
 
 
 def test_everything_that_lacks_is_said_at_once():

@@ -95,8 +95,9 @@ def test_only_wanted_columns_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     assert len(every(open_source("coyo", path=str(path)))) == 4
-    assert "num_faces" not in asked[0] and "clip_similarity_vitb32" not in asked[0]
-    assert len(asked[0]) == 10
+    assert asked[0] == ["text", "url"]  # the look at the URLs when the source is opened
+    assert "num_faces" not in asked[1] and "clip_similarity_vitb32" not in asked[1]
+    assert len(asked[1]) == 10 and len(asked) == 2
 
 
 def test_types_as_they_come(tmp_path: Path):
@@ -129,8 +130,12 @@ def test_a_missing_column_is_said_when_the_source_is_opened(tmp_path: Path):
 def test_a_later_file_that_lacks_a_column_is_named(tmp_path: Path):
     write_coyo(tmp_path / "0.parquet", 3)
     write_coyo(tmp_path / "1.parquet", 3, text=None)
+    source = open_source("coyo", path=str(tmp_path))
+    units = source.units()
+    assert [(unit.id, unit.rows) for unit in units] == [("00000-000", 3), ("00001-000", None)]
+    assert len(list(source.read(units[0]))) == 3
     with pytest.raises(ValueError, match=r"1\.parquet has no column for caption"):
-        open_source("coyo", path=str(tmp_path)).units()
+        list(source.read(units[1]))
 
 
 def test_images_of_the_hub_s_form(tmp_path: Path):
