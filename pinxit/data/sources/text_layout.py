@@ -99,10 +99,10 @@ def read_layout(
 
 
 def shown_start(start: bytes, header: bool) -> str:
-    """Returns the beginning of the first record for a message, shortened, in quotes."""
+    """Returns the first line after the header for a message, or the first lines without one."""
     lines = start.decode("utf-8", "replace").lstrip("\ufeff").splitlines()
-    lines = [line for line in lines if line.strip()][1 if header else 0 :]
-    return shown_record(" ".join(lines[:5]))
+    lines = [line for line in lines if line.strip()]
+    return shown_record(" ".join(lines[1:2] if header else lines[:5]))
 
 
 def _names(fields: Sequence[Any]) -> tuple[str, ...]:

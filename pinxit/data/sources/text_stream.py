@@ -30,6 +30,12 @@ OTHERS = {
     b"PAR1": "parquet",
 }
 """The first bytes of files that are not text, and the names of their formats."""
+NO_TABLES = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; run: git lfs pull",
+    b"<!doctype": "is an HTML page, not a table",
+    b"<html": "is an HTML page, not a table",
+}
+"""The first bytes of texts that stand in the place of a file, in lower case."""
 WIDE = ("utf-16", "utf-32")
 """Encodings in which a line break is more than one byte."""
 CHUNK = 2**16
@@ -134,6 +140,9 @@ def _check_text(sample: bytes, path: str) -> None:
     for magic, form in OTHERS.items():
         if sample.startswith(magic) and not sample.isascii():
             raise DamagedFile(f"{path} is not text but {form}; unpack or export it as text first")
+    for beginning, problem in NO_TABLES.items():
+        if sample.lstrip().lower().startswith(beginning):
+            raise DamagedFile(f"{path} {problem}")
 
 
 def _wide_encoding(sample: bytes, path: str, declared: str | None) -> tuple[str | None, int]:
