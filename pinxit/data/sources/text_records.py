@@ -33,15 +33,9 @@ class Record(NamedTuple):
     """One line that says why the record is not valid."""
 
 
-class TextLine(NamedTuple):
-    """One line of a file."""
-
-    text: str
-    """The line with its line break. Bytes that cannot be decoded are lone surrogates."""
-    after: int
-    """The byte offset of the next line."""
-    is_decoded: bool
-    """Whether all bytes could be decoded."""
+TextLine = tuple[str, int, bool]
+"""A line with its line break, the byte offset of the next line, and whether all bytes of it could
+be decoded. If not, they are lone surrogates."""
 
 
 class _Unclosed(ValueError):
@@ -60,15 +54,15 @@ def table_records(
     if format == "csv" or quoted:
         yield from _quoted_records(lines, "," if format == "csv" else "\t")
         return
-    for line in lines:
-        bare = line.text.rstrip("\r\n")
+    for line, after, is_decoded in lines:
+        bare = line.rstrip("\r\n")
         if not bare.strip():
             continue
         if format == "tsv":
             fields: list[Any] = bare.split("\t")
-            yield Record(line.after, fields if line.is_decoded else _as_bytes(fields))
+            yield Record(after, fields if is_decoded else _as_bytes(fields))
         else:
-            yield _json_record(bare, line)
+            yield _json_record(bare, after, is_decoded)
 
 
 def _lines(stream: io.IOBase, text_encoding: str | None) -> Iterator[TextLine]:
@@ -82,7 +76,7 @@ def _lines(stream: io.IOBase, text_encoding: str | None) -> Iterator[TextLine]:
             text, is_decoded = data.decode(), True
         except UnicodeDecodeError:
             text, is_decoded = _otherwise(data, text_encoding)
-        yield TextLine(text.replace("\0", "") if "\0" in text else text, after, is_decoded)
+        yield text.replace("\0", "") if "\0" in text else text, after, is_decoded
 
 
 def _otherwise(data: bytes, text_encoding: str | None) -> tuple[str, bool]:
@@ -118,7 +112,7 @@ class _Feed:
         self.taken.append(line)
         if len(self.taken) > LONGEST_RECORD:
             raise _Unclosed(f"a quote is not closed within {LONGEST_RECORD:,} lines")
-        return line.text
+        return line[0]
 
     def reject(self) -> TextLine:
         """Gives back all lines of the current record except the first, which is returned."""
@@ -138,26 +132,26 @@ def _quoted_records(lines: Iterator[TextLine], delimiter: str) -> Iterator[Recor
         except StopIteration:
             return
         except (csv.Error, _Unclosed) as error:
-            yield Record(feed.reject().after, None, f"not valid CSV: {error}")
+            yield Record(feed.reject()[1], None, f"not valid CSV: {error}")
             continue
         if not fields:
             continue
-        if not all(line.is_decoded for line in feed.taken):
+        if not all([is_decoded for _, _, is_decoded in feed.taken]):
             fields = _as_bytes(fields)
-        yield Record(feed.taken[-1].after, fields)
+        yield Record(feed.taken[-1][1], fields)
 
 
-def _json_record(text: str, line: TextLine) -> Record:
+def _json_record(text: str, after: int, is_decoded: bool) -> Record:
     try:
         value = json.loads(text)
     except RecursionError:
-        return Record(line.after, None, "not valid JSON: nested too deeply")
+        return Record(after, None, "not valid JSON: nested too deeply")
     except ValueError as error:
-        return Record(line.after, None, f"not valid JSON: {str(error).splitlines()[0]}")
+        return Record(after, None, f"not valid JSON: {str(error).splitlines()[0]}")
     if not isinstance(value, dict):
         kind = KINDS.get(type(value), "a number")
-        return Record(line.after, None, f"{kind}, not a JSON object")
-    return Record(line.after, value if line.is_decoded else _values_as_bytes(value))
+        return Record(after, None, f"{kind}, not a JSON object")
+    return Record(after, value if is_decoded else _values_as_bytes(value))
 
 
 def _values_as_bytes(value: dict[str, Any]) -> dict[str, Any]:
