@@ -15,6 +15,7 @@ from prepare_work import picture
 
 from pinxit.cli.main import main
 from pinxit.config import UsageError
+from pinxit.data.filters.duplicate_list import open_duplicates
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.row import Source
@@ -270,9 +271,25 @@ def test_prepare_ends_if_the_first_file_of_all_is_damaged(tables: Path, tmp_path
     assert "none of the 4 files can be read" in said and "Traceback" not in said
 
 
-def test_find_duplicates_names_the_file(tables: Path, tmp_path: Path, capsys):
-    empty(tables / "1.parquet")
-    arguments = ["prepare", "parquet", "--dataset_path", str(tables), "--engine", "inline"]
-    assert main([*arguments, "--find_duplicates", str(tmp_path / "list")]) == 1
-    said = "".join(capsys.readouterr().err.split())
-    assert "1.parquetisnotareadableparquetfile" in said and "Traceback" not in said
+def test_find_duplicates_leaves_it_out_if_asked(tmp_path: Path, capsys):
+    folder, path = tmp_path / "tables", tmp_path / "list"
+    for number in range(3):
+        write_coyo(folder / f"{number}.parquet", 8)
+    whole = (folder / "1.parquet").read_bytes()
+    (folder / "1.parquet").write_bytes(bytes(len(whole)))  # its fingerprint stays the same
+    given = ["prepare", "coyo", "--dataset_path", str(folder), "--engine", "inline"]
+    given += ["--find_duplicates", str(path)]
+    assert main(given) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1.parquet is not a readable parquet file" in said and "Traceback" not in said
+    assert "again to continue, with --skip_failed 1 to leave out units" in said
+    assert main([*given, "--skip_failed", "1"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "00001-000 left out: " in said and "8 of 16 rows remain; 8 by URL" in said
+    source = open_source("coyo", path=str(folder))
+    duplicates = open_duplicates(source, FilterConfig(duplicates=str(path)))
+    assert duplicates.get("00000-000/00000007") is None
+    assert duplicates.get("00002-000/00000000") == "filtered_url"
+    for row in (0, 7, 8, 100):
+        with pytest.raises(UsageError, match="does not cover unit 00001-000, which could not be"):
+            duplicates.get(f"00001-000/{row:08d}")
