@@ -68,6 +68,8 @@ def read_layout(
     with open_lines(path, text_encoding=text_encoding) as stream:
         lines = list(itertools.islice(stream, SAMPLE + 1))
     start, is_cut = b"".join(lines), len(lines) > SAMPLE
+    if b"\n" not in start and b"\r" in start.strip():
+        raise UsageError(f"{path}: its lines end in carriage returns alone; use line feeds instead")
 
     def first_records(quoted: bool) -> list[Record]:
         beginning = io.BytesIO(start)

@@ -386,3 +386,21 @@ def test_columns_that_are_not_read_are_counted(tmp_path: Path):
         "7 columns of part.parquet not read: id, text_length, word_count, num_tokens_bert, "
         "num_tokens_gpt, num_faces, clip_similarity_vitb32",
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.uint8()),
+        pa.struct([("path", pa.string())]),
+        pa.struct([("bytes", pa.string()), ("path", pa.string())]),
+    ],
+    ids=str,
+)
+def test_columns_of_images_without_bytes_are_refused(tmp_path: Path, kind: pa.DataType):
+    table = pa.table({"image": pa.array([None], kind), "caption": ["a cat"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(
+        UsageError, match=r"no column for url or image .*\(image: no encoded images"
+    ):
+        open_source("parquet", path=str(tmp_path))

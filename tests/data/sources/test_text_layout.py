@@ -235,3 +235,11 @@ def test_bytes_in_a_column_that_is_not_read_do_no_harm(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes(b"url,caption,author\nhttp://a,a cat,Ren\xe9\n")
     (row,) = every(open_source("csv", path=str(tmp_path)))
     assert row.caption == "a cat" and row.fault is None
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+def test_lines_that_end_in_carriage_returns_alone(tmp_path: Path, form: str):
+    text = {"jsonl": '{"url": "http://a", "caption": "b"}\r' * 3}.get(
+        form, "url,caption\rhttp://a,b\r"
+    )
+    assert "its lines end in carriage returns alone" in refusal(tmp_path, form, text)
