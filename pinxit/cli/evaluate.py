@@ -159,7 +159,13 @@ def _rows(
         seed=config.seed,
     ).resolved()
     if other.dataset_name in SOURCES:
-        other = replace(other, columns=config.columns, filters=config.filters, fetch=config.fetch)
+        other = replace(
+            other,
+            columns=config.columns,
+            text_encoding=config.text_encoding,
+            filters=config.filters,
+            fetch=config.fetch,
+        )
     return rows_of_dataset(other, count, say), config
 
 

@@ -101,6 +101,7 @@ def _source(options: PrepareOptions) -> Source:
         revision=options.dataset_revision,
         columns=named_columns(options.columns),
         unit_rows=options.unit_rows,
+        text_encoding=options.text_encoding,
     )
 
 
@@ -120,7 +121,9 @@ def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> in
             get_engine(options.engine, address=options.address),
             workers=options.workers,
             limit=None if options.limit is None else units_for(source, options.limit),
+            skip_failed=options.skip_failed,
             watch=watch,
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
     rows, remaining = sum(counts.values()), counts.get("ok", 0)
     duplicates = " and ".join(

@@ -127,7 +127,11 @@ class Source(Protocol):
 def source_identity(source: Source) -> dict[str, Any]:
     """Returns the settings that determine a source's rows and their keys, as plain JSON."""
     identity = {"name": source.name, "revision": source.revision}
-    optional = {"unit_rows": source.unit_rows, "columns": source.columns}
+    optional = {
+        "unit_rows": source.unit_rows,
+        "columns": source.columns,
+        "text_encoding": getattr(source, "text_encoding", None),
+    }
     return identity | {name: plain(value) for name, value in optional.items() if value is not None}
 
 

@@ -32,7 +32,8 @@ from pinxit.train.settings import TrainConfig
 SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train")
 """Files and folders of the package that determine the step or the analysis of it."""
 IRRELEVANT = (
-    "name", "dataset_path", "dataset_revision", "columns", "dataset_size", "max_steps", "seed",
+    "name", "dataset_path", "dataset_revision", "columns", "text_encoding", "dataset_size",
+    "max_steps", "seed",
     "log_interval", "save_interval", "sample_interval", "eval_interval", "keep_checkpoints",
     "keep_every", "max_skipped", "output_dir", "resume", "resume_step", "change", "init_from",
     "decay_from", "wandb",

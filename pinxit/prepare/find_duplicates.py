@@ -62,6 +62,8 @@ class Search:
     """Number of partitions, a power of two."""
     group: int
     """Number of units in one task of the first pass."""
+    skip_failed: bool = False
+    """Whether a unit that cannot be read is left out, so that the list does not cover it."""
 
     @property
     def groups(self) -> list[int]:
@@ -128,10 +130,20 @@ class ReadMarks:
         self._plain = self._plain or Filter(self.search.filters)
         search, counts = self.search, Counter[str]()
         parts = {"marks": [np.empty(0, MARK)], "hashes": [np.empty(0, HASH)]}
-        ranges = []
+        ranges, skipped = [], {}
         start = group * search.group
         for number, unit in enumerate(search.units[start : start + search.group], start):
-            marks, hashes, rows = self._unit(number, unit, counts)
+            of_unit = Counter[str]()
+            try:
+                marks, hashes, rows = self._unit(number, unit, of_unit)
+            except (OSError, ValueError) as error:
+                is_remote = isinstance(error, OSError) and "://" in unit.path
+                if is_remote or not search.skip_failed:
+                    raise
+                marks, hashes, rows = np.empty(0, MARK), np.empty(0, HASH), [0, 0]
+                skipped[unit.id] = str(error)
+            else:
+                counts.update(of_unit)
             parts["marks"].append(marks)
             parts["hashes"].append(hashes)
             ranges.append(rows)
@@ -140,7 +152,9 @@ class ReadMarks:
         hashes, hash_edges = search.partitioned(hashes, mixed(hashes["phash"]))
         edges = {"marks": mark_edges, "hashes": hash_edges}
         arrays = {"marks": marks, "hashes": hashes}
-        search.write("read", group, arrays, ranges=ranges, counts=dict(counts), **edges)
+        search.write(
+            "read", group, arrays, ranges=ranges, counts=dict(counts), skipped=skipped, **edges
+        )
         return dict(counts)
 
     def _unit(
@@ -251,9 +265,13 @@ def find_duplicates(
     *,
     workers: int = 1,
     limit: int | None = None,
+    skip_failed: bool = False,
     watch: WatchFn = no_watch,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, int]:
     """Writes the list of duplicates of the source, or of its first `limit` units, to `path`.
+
+    With `skip_failed`, units that cannot be read are left out, and `say` receives a line for each.
 
     Returns the number of rows by status, at once if the list already exists. Raises `Incomplete` if
     a task fails, and ValueError if `path` is another file or the search was started with other
@@ -272,7 +290,7 @@ def find_duplicates(
         return dict(known.about["counts"])
     rows = sum(unit.rows or source.unit_rows or 10_000 for unit in units)
     partitions = 2 ** max(0, (-(-rows // PARTITION_ROWS) - 1).bit_length())
-    search = Search(source, filters, work, units, partitions, GROUP)
+    search = Search(source, filters, work, units, partitions, GROUP, skip_failed)
     with locked(search.folder, engine):
         _begin(search, {**identity, "units": len(units), "partitions": partitions, "group": GROUP})
         passes: tuple[tuple[str, Callable[[int], dict[str, int]], Sequence[int]], ...] = (
@@ -283,6 +301,10 @@ def find_duplicates(
         for name, fn, pieces in passes:
             _run(search, name, fn, pieces, engine, workers, watch)
         counts = _merge(path, search, identity)
+        for group in search.groups:
+            about = search.read_record("read", group) or {}
+            for unit, reason in about.get("skipped", {}).items():
+                say(f"{unit} left out: {reason}")
     shutil.rmtree(search.folder)
     return counts
 
@@ -324,6 +346,8 @@ def _run(
         for result in results:
             if result.failed:
                 advice = "run the same command again to continue"
+                if not result.os_error:
+                    advice += ", with --skip_failed 1 to leave out units that cannot be read"
                 raise Incomplete(f"{name} {result.unit}: {result.reason}; {advice}")
             fresh += 1
             counts.update(result.value)

@@ -13,6 +13,7 @@ from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.data.sources.columns import named_columns
 from pinxit.prepare.engines.choose import ENGINES
+from pinxit.text_decoding import known_encoding
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """The settings that only `store_text` uses."""
@@ -37,6 +38,9 @@ class PrepareOptions:
     """Commit or branch of a dataset on the Hub."""
     columns: tuple[str, ...] = ()
     """Names of columns that differ from the usual ones: caption=long_caption url=link."""
+    text_encoding: str | None = None
+    """Encoding of captions that are not Unicode, such as cp1252 or shift_jis; without it, their
+    rows are dropped as bad_text."""
     unit_rows: int = 10_000
     """Approximate rows in a unit of work, which is the most that a crash can lose."""
     limit: int | None = None
@@ -91,6 +95,7 @@ class PrepareOptions:
         for name in (*positives, "encode_batch", "text_max_tokens"):
             positive(name, getattr(self, name))
         named_columns(self.columns)
+        known_encoding("text_encoding", self.text_encoding)
         self._check_use()
 
     def _check_use(self) -> None:

@@ -16,6 +16,7 @@ from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
 from pinxit.sampling import SEEDS, Sampling
+from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
     DATASETS,
     PREPARED,
@@ -121,6 +122,9 @@ class TrainConfig:
     """Commit or branch of a Hugging Face dataset. none uses the newest."""
     columns: tuple[str, ...] = ()
     """Names of the dataset's columns if they are unusual, such as caption=long_caption url=link."""
+    text_encoding: str | None = None
+    """Encoding of captions that are not Unicode, such as cp1252 or shift_jis. Without it, their
+    rows are dropped as bad_text."""
     dataset_size: int = 20_000
     """Number of rows to generate and encode at the start, and keep in memory (scenes, mock)."""
     cache_gb: float = 20.0
@@ -283,6 +287,7 @@ class TrainConfig:
         """Refuses dataset settings that are wrong for any path."""
         choice("dataset_name", self.dataset_name, dataset_names())
         named_columns(self.columns)
+        known_encoding("text_encoding", self.text_encoding)
         generated = self.dataset_name in DATASETS and self.dataset_path is None
         if generated and self.images.bucketed:
             name = "buckets" if self.images.buckets else "bucket_step"

@@ -46,7 +46,7 @@ def _is_uniform(config: TrainConfig) -> bool:
 RULES = (
     UseRule(("dataset_size", "cache_gb"), "by datasets made by code (scenes, mock)", _is_generated),
     UseRule(
-        ("filters", "images", "columns", "dataset_revision", "outage_hours"),
+        ("filters", "images", "columns", "text_encoding", "dataset_revision", "outage_hours"),
         "by streamed datasets; `pinxit prepare` has its own",
         lambda config: config.streamed,
     ),

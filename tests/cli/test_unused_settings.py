@@ -31,6 +31,7 @@ REFUSED = {
     "--dataset_name folder --dataset_path . --fetch.per_host 2": f"fetch.per_host: 2|{LINKS}",
     "--images.crop random": f"images.crop: 'random'|{STREAMED}",
     "--columns caption=text": f"columns: caption=text|{STREAMED}",
+    "--text_encoding cp1252": f"text_encoding: 'cp1252'|{STREAMED}",
     "--dataset_revision main": f"dataset_revision: 'main'|{STREAMED}",
     "--outage_hours 2": f"outage_hours: 2.0|{STREAMED}",
     "--use_stable_vae 0 --vae sdxl": "vae: 'sdxl'|by models of latents (--model.use_stable_vae 1)",

@@ -77,6 +77,11 @@ class DuplicateList:
             )
         row = int(number) - int(self._arrays["first"][index])
         at = int(self._arrays["start"][index]) + (row >> 3)
+        if row < 0 or at >= int(self._arrays["start"][index + 1]):
+            raise UsageError(
+                f"filters.duplicates: {self.path} does not cover unit {unit}, which could not be "
+                "read when the list was made; make a new list"
+            )
         for name, reason in REASONS.items():
             if self._arrays[name][at] >> (row & 7) & 1:
                 return reason

@@ -21,7 +21,7 @@ from pinxit.data.sources.columns import Columns
 from pinxit.data.sources.files import File, Listing, list_files, without_held_out
 from pinxit.data.sources.hub import SCHEME, parse_hub_path
 from pinxit.data.sources.image_folder import FolderSource, list_folder, read_folder
-from pinxit.data.sources.parquet import ParquetSource, match, open_table
+from pinxit.data.sources.parquet import ParquetSource
 from pinxit.data.sources.text_lines import LinesSource
 from pinxit.data.sources.unused_lines import other_files_lines, unused_line
 from pinxit.data.sources.webdataset import ArchiveSource
@@ -149,8 +149,8 @@ def open_source(
     `revision` pins a dataset on the hub; a branch is resolved to its current commit. `columns` maps
     fields (url, caption, image, width, ...) to the names of the source's columns. `text_encoding`
     is the encoding of texts that are not Unicode (see `pinxit.text_decoding`). Opening lists the
-    files and reads the columns of the first one. Raises one ValueError if no files are there or
-    columns are missing, which it lists.
+    files and looks at the first one that can be read. Raises one ValueError if no files are there,
+    columns are missing, which it lists, or the file holds something else.
     """
     choice("dataset_name", name, SOURCES)
     positive("unit_rows", unit_rows)
@@ -228,7 +228,10 @@ def csv(request: SourceRequest) -> Source:
 
 
 def tsv(request: SourceRequest) -> Source:
-    """Opens TSV without quoting, with a header, or without one if all columns are set by number."""
+    """Opens TSV with a header, or without one if all columns are set by number.
+
+    Quotes are part of the text, unless the first records show that fields stand in quotes.
+    """
     return _text(request, ".tsv", ".tsv.gz")
 
 
@@ -320,13 +323,14 @@ def _images(request: SourceRequest, listing: Listing) -> Source:
 def _table(
     request: SourceRequest, revision: str, files: tuple[File, ...], columns: Columns
 ) -> Source:
-    columns = columns.override(request.columns)
-    path = files[0].path
-    with open_table(path) as table:
-        by_field = match(columns, table, where=f"{request.name}: {path}")
     return ParquetSource(
-        request.name, revision, files, columns, "image" in by_field, unit_rows=request.unit_rows
-    )
+        request.name,
+        revision,
+        files,
+        columns.override(request.columns),
+        unit_rows=request.unit_rows,
+        text_encoding=request.text_encoding,
+    ).check()
 
 
 def _archives(request: SourceRequest, revision: str, files: tuple[File, ...]) -> Source:
@@ -348,11 +352,17 @@ def _lines(request: SourceRequest, revision: str, files: tuple[File, ...]) -> So
     names = [name for value in request.columns.values() for name in value.split(",")]
     header = not names or not all(name.strip().isdecimal() for name in names)
     columns = dataclasses.replace(USUAL, required=("url", "caption")).override(request.columns)
-    source = LinesSource(
-        request.name, revision, files, columns, kind, header=header, unit_rows=request.unit_rows
-    )
-    source.check()
-    return source
+    return LinesSource(
+        request.name,
+        revision,
+        files,
+        columns,
+        kind,
+        header=header,
+        unit_rows=request.unit_rows,
+        text_encoding=request.text_encoding,
+        quotable=request.name != "cc12m",
+    ).check()
 
 
 def _with_unused(source: Any, lines: Sequence[str]) -> Source:

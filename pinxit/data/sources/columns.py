@@ -2,24 +2,34 @@
 
 Every dataset spells its columns differently, and types vary (a width is int32 in one file, float64
 with NaN in another, text in a CSV). Names are therefore matched regardless of case, and values are
-cast to the type of their field. A value that cannot be cast counts as missing, never as an error.
+cast to the type of their field. A number that cannot be cast counts as missing. A URL or a caption
+of a type that holds no text makes its row a ``bad_record``, and one in an unknown encoding a
+``bad_text``. No value raises an error.
+
+If a caption is a list of texts, one of them is taken. A hash of the row's key chooses it, so that
+every run takes the same one. Empty texts and nulls do not count.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import SCORES, Row
+from pinxit.text_decoding import UnknownEncoding, decode_text
 
 FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
 """The fields that a column can be mapped to."""
 NONE = ("", "none")
 """Column names which state that the source has no column for the field."""
+SHOWN = 8
+"""The most columns that a message lists."""
 
 FieldColumns = dict[str, tuple[str, ...]]
 """Maps each field to the file's columns that hold it, spelled as in the file."""
@@ -87,8 +97,13 @@ class Columns:
             raise UsageError(
                 f"{where} has no column for {'; '.join(missing)}; it has: "
                 f"{', '.join(existing) or 'none'}. {self._image_hint(existing, can_hold_images)}"
-                "Set the column names explicitly, for example "
-                "columns={'url': 'LINK', 'phash': 'none'}"
+                "Set the column names explicitly, for example --columns url=LINK phash=none"
+            )
+        used = {name for names in by_field.values() for name in names}
+        twice = [name for name in used if list(existing).count(name) > 1]
+        if twice:
+            raise UsageError(
+                f"{where} has several columns called {min(twice)!r}; rename all but one"
             )
         return by_field
 
@@ -118,31 +133,89 @@ def named_columns(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def make_row(key: str, values: Mapping[str, Any], by_field: FieldColumns) -> Row:
+class NotText(ValueError):
+    """Raised for a value that holds no text. The message is the kind of value."""
+
+
+def make_row(
+    key: str,
+    values: Mapping[str, Any],
+    by_field: FieldColumns,
+    *,
+    place: tuple[str, int] | None = None,
+    text_encoding: str | None = None,
+) -> Row:
     """Returns the row of one record, whose `values` are keyed by the file's column names.
 
     In a file with an image column, a row's URL is only the origin of the image, even if the image
-    is missing.
+    is missing. `place`, such as ("file.csv, record", 17), becomes the name of a row without a URL
+    or with a fault. Bytes that are not UTF-8 are decoded with `text_encoding`.
     """
+    has_image = "image" in by_field
+    text_url, url_fault = _first_text("url", key, values, by_field, text_encoding)
+    caption, caption_fault = _first_text("caption", key, values, by_field, text_encoding)
     image = _first(by_field, "image", values, image_bytes)
-    url = _first(by_field, "url", values, text)
+    fault, detail = url_fault or caption_fault or (None, "")
+    if has_image and image is None and fault is None:
+        fault, detail = _missing_image(values, by_field["image"])
     scores = {}
     for name in SCORES:
         numbers = [number(values.get(column)) for column in by_field.get(name, ())]
         known = [value for value in numbers if value is not None]
         if known:
             scores[name] = max(known) if name == "nsfw" else known[0]
+    url = None if has_image else text_url
+    is_named = place is not None and (url is None or fault is not None)
     return Row(
         key=key,
-        url=None if "image" in by_field else url,
-        caption=_first(by_field, "caption", values, text) or "",
+        url=url,
+        caption=caption or "",
         width=_first(by_field, "width", values, whole_number),
         height=_first(by_field, "height", values, whole_number),
         phash=_first(by_field, "phash", values, hash_digits),
         scores=scores,
         image=image,
-        origin=url if "image" in by_field else None,
+        origin=text_url if has_image else None,
+        name=f"{place[0]} {place[1]}" if place is not None and is_named else None,
+        fault=fault,
+        detail=detail,
     )
+
+
+def check_values(
+    records: Sequence[Mapping[str, Any]], by_field: FieldColumns, *, where: str
+) -> None:
+    """Raises UsageError if the captions or URLs of the first `records` hold no text at all."""
+    for name in ("url", "caption"):
+        problem = ""
+        for record in records:
+            try:
+                values = [_cell(record.get(c), "", name, None) for c in by_field.get(name, ())]
+            except UnknownEncoding:
+                break
+            except NotText as error:
+                problem = problem or str(error)
+                continue
+            if any(values):
+                break
+        else:
+            if problem:
+                several = ", or lists of texts" if name == "caption" else ""
+                raise UsageError(
+                    f"{where}: the column {by_field[name][0]!r} ({name}) holds {problem}; valid: "
+                    f"text{several}. Name another column with --columns {name}=NAME"
+                )
+
+
+def unread_columns(file: str, existing: Sequence[str], by_field: FieldColumns) -> tuple[str, ...]:
+    """Returns one line with the columns of a file that are not read, or none if all are."""
+    used = {name for names in by_field.values() for name in names}
+    names = [name for name in existing if name not in used and name.strip()]
+    if not names:
+        return ()
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    count = f"{len(names)} column{'' if len(names) == 1 else 's'}"
+    return (f"{count} of {file} not read: {', '.join(names[:SHOWN])}{more}",)
 
 
 def unreadable(
@@ -153,21 +226,25 @@ def unreadable(
 
 
 def text(value: Any) -> str | None:
-    """Returns a value as valid Unicode text, stripped of surrounding white space; None if empty."""
+    """Returns a value as valid Unicode text, stripped of surrounding white space; None if empty.
+
+    NUL characters are removed. Half a character (a lone surrogate, as JSON may hold where a text
+    was cut) becomes a question mark.
+    """
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        value = str(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        value = _digits(value)
     if not isinstance(value, str):
         return None
     if not value.isascii():
         value = value.encode("utf-8", errors="replace").decode("utf-8")  # lone surrogates
-    return value.strip() or None
+    return value.replace("\0", "").strip() or None
 
 
 def number(value: Any) -> float | None:
     """Returns a value as a finite number, or None if it is not one."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
         cast = float(value)
@@ -186,7 +263,7 @@ def hash_digits(value: Any) -> str | None:
     """Returns a 64-bit hash, stored as hex digits or as an integer, as 16 lower-case hex digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value % 2**64:016x}"
-    digits = (text(value) or "").lower()
+    digits = value.strip().lower() if isinstance(value, str) else ""
     return digits if re.fullmatch(r"[0-9a-f]{16}", digits) else None
 
 
@@ -198,6 +275,73 @@ def image_bytes(value: Any) -> bytes | None:
     if isinstance(value, Mapping):
         value = value.get("bytes")
     return value or None if isinstance(value, bytes) else None
+
+
+def _first_text(
+    name: str,
+    key: str,
+    values: Mapping[str, Any],
+    by_field: FieldColumns,
+    text_encoding: str | None,
+) -> tuple[str | None, tuple[str, str] | None]:
+    """Returns the URL or the caption of a record, or else the status and the detail of its fault.
+
+    The first column with a text counts.
+    """
+    fault: tuple[str, str] | None = None
+    for column in by_field.get(name, ()):
+        try:
+            value = _cell(values.get(column), key, name, text_encoding)
+        except UnknownEncoding as error:
+            fault = fault or ("bad_text", f"{name}: {error}")
+        except NotText as error:
+            fault = fault or ("bad_record", f"{name}: {error}, not text")
+        else:
+            if value is not None:
+                return value, None
+    return None, fault
+
+
+def _cell(value: Any, key: str, name: str, text_encoding: str | None) -> str | None:
+    """Returns the text of a URL or a caption. Of a list of captions, `key` chooses one."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        names = ", ".join(str(inner)[:20] for inner in list(value)[:4])
+        names = names.encode("utf-8", "replace").decode().replace("\n", " ")
+        raise NotText(f"an object ({names})" if names else "an object")
+    if isinstance(value, bytes):
+        return text(decode_text(value, fallback=text_encoding))
+    if not isinstance(value, list | tuple):
+        return text(value)
+    if name != "caption":
+        raise NotText("a list")
+    if any(isinstance(inner, Mapping | list | tuple) for inner in value):
+        raise NotText("a list whose items are objects or lists")
+    choices = [_cell(inner, key, name, text_encoding) for inner in value]
+    choices = [choice for choice in choices if choice is not None]
+    if not choices:
+        return None
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return choices[int.from_bytes(digest, "big") % len(choices)]
+
+
+def _digits(value: float) -> str | None:
+    """Returns a number as text, or None if it is not finite or too long to be written."""
+    try:
+        return str(value) if math.isfinite(value) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _missing_image(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str]:
+    """Returns the status and the detail of a row whose image column holds no bytes."""
+    for column in columns:
+        value = values.get(column)
+        path = value.get("path") if isinstance(value, Mapping) else None
+        if isinstance(path, str) and path:
+            return "missing_image", f"{column}: the path {path[:200]!a} and no bytes"
+    return "no_image", f"{', '.join(columns)}: no bytes"
 
 
 def _first(by_field: FieldColumns, key: str, values: Mapping[str, Any], cast: Any) -> Any:

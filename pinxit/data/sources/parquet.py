@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import Columns, FieldColumns, make_row
+from pinxit.data.sources.columns import Columns, FieldColumns, make_row, unread_columns
+from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.files import File, open_file, reading
+from pinxit.data.sources.parquet_types import holds_bytes, usable_columns
+from pinxit.data.sources.url_check import check_urls
 
 if TYPE_CHECKING:
-    from pyarrow import DataType, RecordBatch, Table
+    from pyarrow import RecordBatch, Table
     from pyarrow.parquet import ParquetFile
 
 BATCH = {True: 32, False: 1024}
@@ -31,6 +35,12 @@ READERS = 8
 """The number of footers read in parallel if the files are remote."""
 CACHED_BYTES = 256 * 2**20
 """The largest row group of a remote file that a process caches, in bytes."""
+LOOKED_AT = 100
+"""The number of rows that are looked at for URLs when the source is opened."""
+LOOK_BUFFER = 2**16
+"""The number of bytes that are read at a time for this look."""
+DAMAGE = ("thrift", "CRC checksum", "Corrupt", "Unexpected end of stream", "decompress")
+"""Words of pyarrow's messages about damaged files, which are OSErrors without an error number."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,14 @@ class ParquetSource:
     has_images: bool = False
     unit_rows: int = 10_000
     unused: tuple[str, ...] = ()
+    text_encoding: str | None = None
+    """The encoding of texts that are not UTF-8."""
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """Returns all units, or the first `limit`. Reads only as many footers as needed."""
+        """Returns all units, or the first `limit`. Reads only as many footers as needed.
+
+        A file that cannot be read, or has other columns, is one unit that fails when it is read.
+        """
         units: list[Unit] = []
         if limit is None and any("://" in file.path for file in self.files):
             with ThreadPoolExecutor(READERS) as pool:
@@ -64,7 +79,9 @@ class ParquetSource:
         cached = next((group for group in _CACHE if self._is_of(group, unit)), None)
         if cached is None:
             with open_table(unit.path) as table:
-                by_field = match(self.columns, table, where=f"{self.name}: {unit.path}")
+                by_field = self._match(table, unit.path)
+                if unit.rows is None:
+                    raise mended(unit)
                 groups = _group_rows(table)
                 start, stop = units_of(groups, unit_rows=self.unit_rows)[unit.part]
                 touched, first = _overlapping(groups, start, stop)
@@ -76,7 +93,7 @@ class ParquetSource:
                         columns=columns,
                         use_threads=False,
                     )
-                    yield from _rows(unit, batches, by_field, at=first, start=start, stop=stop)
+                    yield from self._rows(unit, batches, by_field, at=first, rows=(start, stop))
                     return
                 whole = table.read_row_group(touched[0], columns=columns, use_threads=False)
             cached = _CachedGroup(
@@ -86,7 +103,7 @@ class ParquetSource:
         start, stop = units_of(cached.groups, unit_rows=self.unit_rows)[unit.part]
         part = cached.table.slice(start - cached.first, stop - start)
         batches = part.to_batches(max_chunksize=BATCH["image" in cached.by_field])
-        yield from _rows(unit, batches, cached.by_field, at=start, start=start, stop=stop)
+        yield from self._rows(unit, batches, cached.by_field, at=start, rows=(start, stop))
 
     def _is_of(self, cached: _CachedGroup, unit: Unit) -> bool:
         """Returns whether a cached row group holds the unit."""
@@ -100,11 +117,68 @@ class ParquetSource:
         """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
         return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
 
+    def check(self) -> ParquetSource:
+        """Returns this source with the facts of the first file that can be read.
+
+        Raises ValueError if that file lacks a required column, or has no URLs in that of URLs.
+        """
+
+        def look(file: File) -> ParquetSource:
+            with open_table(file.path, buffer_size=LOOK_BUFFER) as table:
+                by_field = match(self.columns, table, where=f"{self.name}: {file.path}")
+                unused = unread_columns(file.name, table.schema_arrow.names, by_field)
+                if "image" not in by_field:
+                    with contextlib.suppress(DamagedFile):  # its unit fails when it is read
+                        records = _first_records(table, by_field, file.path)
+                        check_urls(records, by_field, where=f"{self.name}: {file.path}")
+            return replace(self, has_images="image" in by_field, unused=unused)
+
+        return first_readable(self.name, self.files, look)
+
+    def _match(self, table: ParquetFile, path: str) -> FieldColumns:
+        where = f"{self.name}: {path}"
+        by_field = match(self.columns, table, where=where)
+        if ("image" in by_field) != self.has_images:
+            kinds = ("URLs", "images") if self.has_images else ("images", "URLs")
+            raise UsageError(f"{where} holds {kinds[0]}, but the first file holds {kinds[1]}")
+        return by_field
+
+    def _rows(
+        self,
+        unit: Unit,
+        batches: Iterable[RecordBatch],
+        by_field: FieldColumns,
+        *,
+        at: int,
+        rows: tuple[int, int],
+    ) -> Iterator[Row]:
+        """Yields the rows from the first of `rows` to before the second, of batches that begin at
+        row `at`."""
+        start, stop = rows
+        file = posixpath.basename(unit.path).encode("utf-8", "replace").decode()
+        for batch in batches:
+            low, high = max(start - at, 0), min(stop - at, batch.num_rows)
+            records = _records(batch.slice(low, high - low)) if low < high else []
+            for number, record in enumerate(records, start=at + low):
+                yield make_row(
+                    f"{unit.id}/{number:08d}",
+                    record,
+                    by_field,
+                    place=(f"{file}, row", number + 1),
+                    text_encoding=self.text_encoding,
+                )
+            at += batch.num_rows
+            if at >= stop:
+                break
+
     def _units_of(self, index: int) -> list[Unit]:
         path = self.files[index].path
-        with open_table(path) as table:
-            match(self.columns, table, where=f"{self.name}: {path}")
-            parts = units_of(_group_rows(table), unit_rows=self.unit_rows)
+        try:
+            with open_table(path) as table:
+                self._match(table, path)
+                parts = units_of(_group_rows(table), unit_rows=self.unit_rows)
+        except UsageError:
+            return [unreadable_unit(index, self.files[index])]
         return [
             Unit(f"{index:05d}-{part:03d}", path, part, stop - start)
             for part, (start, stop) in enumerate(parts)
@@ -131,24 +205,41 @@ _CACHE: list[_CachedGroup] = []
 
 
 def match(columns: Columns, table: ParquetFile, *, where: str) -> FieldColumns:
-    """Returns the table's columns by field. Images are bytes, or the hub's structs with bytes."""
+    """Returns the table's columns by field. Raises UsageError if one is missing, or of a type that
+    cannot be used."""
     schema = table.schema_arrow
-    binary = [field.name for field in schema if _holds_bytes(field.type)]
-    return columns.match(schema.names, where=where, binary=binary)
+    binary = [field.name for field in schema if holds_bytes(field.type)]
+    by_field = columns.match(schema.names, where=where, binary=binary)
+    return usable_columns(by_field, schema, where=where)
 
 
 @contextlib.contextmanager
-def open_table(path: str) -> Iterator[ParquetFile]:
-    """Opens a parquet file. Raises ValueError if it is damaged, OSError if it is unreachable."""
-    import pyarrow
+def open_table(path: str, *, buffer_size: int = 0) -> Iterator[ParquetFile]:
+    """Opens a parquet file. Raises `DamagedFile` if it is damaged, OSError if it is unreachable.
+
+    With a `buffer_size`, columns are read in pieces of that many bytes.
+    """
     from pyarrow.parquet import ParquetFile
 
-    with reading(path), open_file(path) as stream:
-        try:
-            with ParquetFile(stream, page_checksum_verification=True) as table:
-                yield table
-        except pyarrow.ArrowException as error:
-            raise UsageError(f"{path} is not a readable parquet file: {error}") from error
+    with reading(path), open_file(path) as stream, damage_named(path):
+        table = ParquetFile(stream, page_checksum_verification=True, buffer_size=buffer_size)
+        with table:
+            yield table
+
+
+@contextlib.contextmanager
+def damage_named(path: str) -> Iterator[None]:
+    """Converts pyarrow's errors about the content of a file to `DamagedFile`."""
+    import pyarrow
+
+    try:
+        yield
+    except pyarrow.ArrowException as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        if _is_damage(path, error):
+            raise _damaged(path, error) from error
+        raise
 
 
 def units_of(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:
@@ -168,21 +259,6 @@ def units_of(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, in
     return [*units, (start, at)] if at > start else units
 
 
-def _holds_bytes(kind: DataType) -> bool:
-    """Returns whether `image_bytes` can find an image in values of this type."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
-    return any(
-        test(kind)
-        for test in (
-            *(types.is_binary, types.is_large_binary),
-            *(types.is_fixed_size_binary, types.is_binary_view),
-        )
-    )
-
-
 def _worth_caching(
     table: ParquetFile, path: str, groups: Sequence[int], rows: int, columns: Sequence[str]
 ) -> bool:
@@ -196,24 +272,52 @@ def _worth_caching(
     return rows < group.num_rows and size <= CACHED_BYTES
 
 
-def _rows(
-    unit: Unit,
-    batches: Iterable[RecordBatch],
-    by_field: FieldColumns,
-    *,
-    at: int,
-    start: int,
-    stop: int,
-) -> Iterator[Row]:
-    """Yields rows `start` to `stop - 1` of batches that begin at row `at`."""
-    for batch in batches:
-        low, high = max(start - at, 0), min(stop - at, batch.num_rows)
-        records = batch.slice(low, high - low).to_pylist() if low < high else []
-        for number, record in enumerate(records, start=at + low):
-            yield make_row(f"{unit.id}/{number:08d}", record, by_field)
-        at += batch.num_rows
-        if at >= stop:
-            break
+def _records(batch: RecordBatch) -> list[dict[str, Any]]:
+    """Returns the records of a batch. If any text is not UTF-8, all texts are bytes."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow
+
+        columns = [_texts_as_bytes(column) for column in batch.columns]
+        return pyarrow.table(columns, names=batch.schema.names).to_pylist()
+
+
+def _texts_as_bytes(column: Any) -> Any:
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if types.is_list(kind) or types.is_large_list(kind):
+        return column.cast(pyarrow.list_(pyarrow.binary()))
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return column.cast(pyarrow.binary()) if is_text else column
+
+
+def _first_records(table: ParquetFile, by_field: FieldColumns, path: str) -> list[dict[str, Any]]:
+    """Returns the URLs and captions of the first rows of the file at `path`."""
+    if not table.metadata.num_rows:
+        return []
+    columns = sorted({name for field in ("url", "caption") for name in by_field.get(field, ())})
+    batches = table.iter_batches(batch_size=LOOKED_AT, columns=columns, use_threads=False)
+    with damage_named(path):
+        return next((_records(batch) for batch in batches), [])
+
+
+def _is_damage(path: str, error: OSError) -> bool:
+    """Returns whether an OSError is pyarrow's, about the content of the file.
+
+    Errors of the system have a number, and those of clients of remote files other types.
+    """
+    if type(error) is not OSError or error.errno is not None:
+        return False
+    return "://" not in path or any(word in str(error) for word in DAMAGE)
+
+
+def _damaged(path: str, error: Exception) -> DamagedFile:
+    return DamagedFile(f"{path} is not a readable parquet file: {' '.join(str(error).split())}")
 
 
 def _group_rows(table: ParquetFile) -> list[int]:

@@ -3,34 +3,40 @@
 A unit stores its byte offset, so that a worker seeks there and reads only its own lines. Listing
 the units finds the offsets in one pass over each file. The pass and the reading use the same
 parser, so that line breaks inside quoted CSV fields are handled. TSV has no quoting (the format of
-the CC12M release). A record that cannot be read becomes a row without a URL, whose status is
-``no_url``; no row is lost. Text tables hold no images, so that a column called ``image`` is not
-read as one.
+the CC12M release), unless its first records show that it has. A record that cannot be read, or has
+more or fewer fields than the header, becomes a row with the status ``bad_record``; no row is lost.
+Text tables hold no images, so that a column called ``image`` is not read as one.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import json
-import zlib
+import itertools
+import posixpath
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import Columns, FieldColumns, make_row, unreadable
-from pinxit.data.sources.files import File, open_file, reading
+from pinxit.data.sources.columns import (
+    Columns,
+    FieldColumns,
+    check_values,
+    make_row,
+    unread_columns,
+    unreadable,
+)
+from pinxit.data.sources.damage import first_readable, mended
+from pinxit.data.sources.files import File
+from pinxit.data.sources.text_layout import TableLayout, read_layout
+from pinxit.data.sources.text_records import table_records
+from pinxit.data.sources.text_stream import open_lines
+from pinxit.data.sources.url_check import check_urls
+
+__all__ = ["FORMATS", "LinesSource", "open_lines", "records"]
 
 FORMATS = ("csv", "tsv", "jsonl")
-LONGEST_FIELD = 2**24
-"""The most characters of one CSV field. A longer field makes its record unreadable."""
-
-Record = tuple[int, list[str] | dict[str, Any] | None]
-"""The byte offset of the next record, and the fields of this one (None if unreadable)."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,16 @@ class LinesSource:
     unit_rows: int = 10_000
     has_images: bool = False
     unused: tuple[str, ...] = ()
+    text_encoding: str | None = None
+    """The encoding of lines that are not UTF-8."""
+    quotable: bool = True
+    """Whether the fields of a TSV may stand in quotes."""
 
     def units(self, *, limit: int | None = None) -> list[Unit]:
-        """Returns all units, or the first `limit`. Reads each file once, as far as needed."""
+        """Returns all units, or the first `limit`. Reads each file once, as far as needed.
+
+        A file that cannot be read, or not to its end, ends in a unit that fails when it is read.
+        """
         units: list[Unit] = []
         for index, file in enumerate(self.files):
             for part, (offset, rows) in enumerate(self._parts(file)):
@@ -61,123 +74,99 @@ class LinesSource:
     def read(self, unit: Unit) -> Iterator[Row]:
         """Yields the rows of a unit, numbered by their position in the file without the header."""
         first = unit.part * self.unit_rows
+        layout = self._layout(unit.path)
+        self._match(layout, unit.path)
         matched: dict[tuple[str, ...], FieldColumns] = {}
-        with open_lines(unit.path) as stream:
-            names = self._names(records(stream, self.format), unit.path)
-        with open_lines(unit.path) as stream:
-            stream.seek(unit.offset)
-            for number, (_, fields) in enumerate(records(stream, self.format)):
-                if number == self.unit_rows:
-                    return
-                key = f"{unit.id}/{first + number:08d}"
-                if fields is None:
-                    yield unreadable(key)
+        file = posixpath.basename(unit.path).encode("utf-8", "replace").decode()
+        with open_lines(unit.path, text_encoding=self.text_encoding) as stream:
+            stream.seek(max(unit.offset, layout.start))
+            records = self._records(stream, layout)
+            for number, record in enumerate(itertools.islice(records, unit.rows), start=first):
+                key, place = f"{unit.id}/{number:08d}", (f"{file}, record", number + 1)
+                values = record.problem if record.fields is None else layout.values(record.fields)
+                if isinstance(values, str):
+                    yield unreadable(key, name=" ".join(map(str, place)), detail=values)
                     continue
-                is_object = isinstance(fields, dict)
-                values = fields if is_object else dict(zip(names, fields, strict=False))
-                shape = tuple(values) if is_object else tuple(names)
+                shape = tuple(values) if self.format == "jsonl" else layout.names
                 if shape not in matched:
-                    matched[shape] = self._match(shape, unit.path)
-                yield make_row(key, values, matched[shape])
+                    matched[shape] = self._columns_of(shape, unit.path)
+                yield make_row(
+                    key, values, matched[shape], place=place, text_encoding=self.text_encoding
+                )
+        if unit.rows is None:
+            raise mended(unit)
 
-    def check(self) -> None:
-        """Raises ValueError if the first file lacks a required column."""
-        path = self.files[0].path
-        with open_lines(path) as stream:
-            lines = records(stream, self.format)
-            names = self._names(lines, path)
-            _, fields = next(lines, (0, None)) if self.format == "jsonl" else (0, names)
-        if fields:
-            self.columns.match(list(fields), where=f"{self.name}: {path}", binary=())
+    def check(self) -> LinesSource:
+        """Returns this source with the facts of the first file that can be read.
+
+        Raises ValueError if it lacks a required column, or holds something else than its format
+        says.
+        """
+
+        def look(file: File) -> LinesSource:
+            layout, where = self._layout(file.path), f"{self.name}: {file.path}"
+            by_field = self._match(layout, file.path)
+            check_values(layout.sample, by_field, where=where)
+            check_urls(layout.sample, by_field, where=where)
+            return replace(self, unused=unread_columns(file.name, layout.names, by_field))
+
+        return first_readable(self.name, self.files, look)
 
     def count(self, unit: Unit) -> int:
         """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
         return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
 
-    def _parts(self, file: File) -> Iterator[tuple[int, int]]:
-        """Yields (byte offset, number of records) of each unit of a file."""
-        with open_lines(file.path) as stream:
-            lines = records(stream, self.format)
-            start, rows = 0, 0
-            if self.header and self.format != "jsonl":
-                start, _ = next(lines, (0, None))
-            for after, _ in lines:
-                rows += 1
-                if rows == self.unit_rows:
-                    yield start, rows
-                    start, rows = after, 0
-            if rows:
-                yield start, rows
+    def _parts(self, file: File) -> Iterator[tuple[int, int | None]]:
+        """Yields (byte offset, number of records) of each unit of a file.
 
-    def _names(self, lines: Iterator[Record], path: str) -> list[str]:
-        if self.format == "jsonl":
-            return []
-        _, fields = next(lines, (0, None))
-        if not isinstance(fields, list):
-            raise UsageError(f"{path} has no readable first line")
-        return fields if self.header else [str(i) for i in range(len(fields))]
-
-    def _match(self, names: tuple[str, ...], path: str) -> FieldColumns:
-        if self.format == "jsonl":  # keys may differ from line to line
-            return self.columns.optional().match(names, where=path, binary=())
-        return self.columns.match(names, where=f"{self.name}: {path}", binary=())
-
-
-@contextmanager
-def open_lines(path: str) -> Iterator[io.IOBase]:
-    """Opens a text file as bytes, decompressed if its name ends in .gz.
-
-    Only plain files are meant to be read backwards.
-    """
-    with reading(path), open_file(path) as stream:
-        if not path.lower().endswith(".gz"):
-            yield stream
-            return
+        The last number is None if the file cannot be read from there to its end.
+        """
+        start, rows = 0, 0
         try:
-            with gzip.open(stream, "rb") as unpacked:  # type: ignore[arg-type]
-                yield unpacked
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UsageError(f"{path} is damaged: {error}") from error
-
-
-def records(stream: io.IOBase, format: str) -> Iterator[Record]:
-    """Yields the records from the current position of the stream on, and skips blank lines."""
-    offset = [stream.tell()]
-    if format == "csv":
-        yield from _csv_records(stream, offset)
-        return
-    for line in _lines(stream, offset):
-        bare = line.rstrip("\r\n")
-        if bare.strip():
-            yield offset[0], bare.split("\t") if format == "tsv" else _json_object(bare)
-
-
-def _csv_records(stream: io.IOBase, offset: list[int]) -> Iterator[Record]:
-    csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_lines(stream, offset))
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
+            layout = self._layout(file.path)
+            self._match(layout, file.path)
+            with open_lines(file.path, text_encoding=self.text_encoding) as stream:
+                start = stream.seek(layout.start)
+                for record in self._records(stream, layout):
+                    rows += 1
+                    if rows == self.unit_rows:
+                        yield start, rows
+                        start, rows = record.after, 0
+        except UsageError:
+            yield start, None
             return
-        except csv.Error:
-            yield offset[0], None
-            continue
-        if fields:
-            yield offset[0], fields
+        if rows:
+            yield start, rows
+
+    def _layout(self, path: str) -> TableLayout:
+        return read_layout(
+            path,
+            self.format,
+            header=self.header,
+            quotable=self.quotable,
+            text_encoding=self.text_encoding,
+        )
+
+    def _records(self, stream: io.IOBase, layout: TableLayout) -> Iterator[Any]:
+        return table_records(
+            stream, self.format, quoted=layout.quoted, text_encoding=self.text_encoding
+        )
+
+    def _match(self, layout: TableLayout, path: str) -> FieldColumns:
+        """Returns the columns of a file by field. Raises UsageError if one is missing."""
+        if self.format == "jsonl" and not layout.sample:
+            return {}
+        return self.columns.match(layout.names, where=f"{self.name}: {path}", binary=())
+
+    def _columns_of(self, names: tuple[str, ...], path: str) -> FieldColumns:
+        """Returns the columns of one record by field; JSON keys may differ from line to line."""
+        columns = self.columns.optional() if self.format == "jsonl" else self.columns
+        return columns.match(names, where=path, binary=())
 
 
-def _lines(stream: io.IOBase, offset: list[int]) -> Iterator[str]:
-    """Yields lines as text, and sets `offset[0]` to the byte offset of the end of the last one."""
-    for line in stream:
-        start = offset[0]
-        offset[0] += len(line)
-        yield line.decode("utf-8-sig" if start == 0 else "utf-8", errors="replace")
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def records(
+    stream: io.IOBase, format: str, *, text_encoding: str | None = None
+) -> Iterator[tuple[int, list[Any] | dict[str, Any] | None]]:
+    """Yields the byte offset after each record and its fields, or None if it is not valid."""
+    for record in table_records(stream, format, text_encoding=text_encoding):
+        yield record.after, record.fields

@@ -46,6 +46,7 @@ def open_source_of(
             path=config.dataset_path,
             revision=config.dataset_revision or (revision if hub else None),
             columns=named_columns(config.columns),
+            text_encoding=config.text_encoding,
         )
 
     if not folder_of(config).config.is_file():

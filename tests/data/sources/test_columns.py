@@ -1,9 +1,13 @@
 """Names matched whatever their case, values cast by meaning, what lacks said at once."""
 
+import math
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pinxit.data.sources.catalogue import COYO, LAION, USUAL
 from pinxit.data.sources.columns import (
@@ -39,7 +43,7 @@ def test_a_missing_column_is_named_with_those_that_exist(lost):
         COYO.match(existing, where="coyo: part-0.parquet")
     said = str(error.value)
     assert "coyo: part-0.parquet has no column for" in said and f"({lost})" in said
-    assert "num_faces" in said and "columns={" in said
+    assert "num_faces" in said and "--columns url=LINK" in said
 
 
 def test_everything_that_lacks_is_said_at_once():
@@ -147,3 +151,90 @@ def test_an_unreadable_record_keeps_its_key():
 
 def test_required_is_the_default_of_usual_tables():
     assert Columns({"url": ("u",), "caption": ("c",)}).match(["U", "C"], where="x")
+
+
+def test_one_of_several_captions_is_taken_by_the_key_of_the_row():
+    found = USUAL.match(["url", "caption"], where="x")
+    values = {"url": "http://a", "caption": ["one", "", None, " two ", "three"]}
+    keys = [f"00000-000/{i:08d}" for i in range(3000)]
+    taken = [make_row(key, values, found).caption for key in keys]
+    assert taken == [make_row(key, values, found).caption for key in keys]
+    assert taken[:6] == ["three", "one", "one", "one", "two", "three"]
+    counts = Counter(taken)
+    assert set(counts) == {"one", "two", "three"} and min(counts.values()) > 900
+    empty = make_row("k", {"url": "http://a", "caption": [None, " "]}, found)
+    assert empty.caption == "" and empty.fault is None
+
+
+def test_bytes_are_decoded_or_are_a_status():
+    found = USUAL.match(["url", "caption"], where="x")
+    values = {"url": b"http://a/1", "caption": "café".encode("cp1252")}
+    row = make_row("k", values, found, place=("a.parquet, row", 3))
+    assert (row.fault, row.name, row.url) == ("bad_text", "a.parquet, row 3", "http://a/1")
+    assert row.detail == "caption: not UTF-8 text (byte 0xe9 at position 3)" and row.caption == ""
+    row = make_row("k", values, found, place=("a.parquet, row", 3), text_encoding="cp1252")
+    assert (row.fault, row.name, row.caption) == (None, None, "café")
+    listed = make_row("k", {"url": "http://a", "caption": ["good", b"\xff\xe9\xff"]}, found)
+    assert listed.fault == "bad_text"
+    marked = make_row("k", {"url": "http://a", "caption": "\ufeffcafé".encode("utf-16-le")}, found)
+    assert marked.caption == "café"
+
+
+def test_a_later_column_stands_in_for_one_that_holds_no_text():
+    found = USUAL.override({"caption": "long,short"}).match(["url", "long", "short"], where="x")
+    values = {"url": "http://a", "long": {"en": 1}, "short": "a cat"}
+    assert make_row("k", values, found).caption == "a cat"
+    assert make_row("k", values, found).fault is None
+    row = make_row("k", {**values, "short": None}, found)
+    assert (row.fault, row.detail) == ("bad_record", "caption: an object (en), not text")
+
+
+def test_an_image_that_is_missing_says_which():
+    found = USUAL.match(["image", "caption"], where="x")
+    place = ("a.parquet, row", 7)
+    row = make_row(
+        "k", {"caption": "c", "image": {"bytes": None, "path": "x.png"}}, found, place=place
+    )
+    assert (row.fault, row.name) == ("missing_image", "a.parquet, row 7")
+    assert row.detail == "image: the path 'x.png' and no bytes"
+    for image in (None, b"", {"bytes": b"", "path": None}, {}):
+        row = make_row("k", {"caption": "c", "image": image}, found, place=place)
+        assert (row.fault, row.detail) == ("no_image", "image: no bytes")
+    row = make_row("k", {"caption": "c", "image": b"\x89PNG"}, found, place=place)
+    assert (row.fault, row.name) == (None, "a.parquet, row 7")
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ANY = st.recursive(
+    st.one_of(
+        *(st.none(), st.booleans(), st.floats(), st.text(max_size=9), st.binary(max_size=9)),
+        *(st.integers(), st.just(10**4000), st.just(-(10**400)), st.decimals()),
+        *(st.just("\ud83d\0"), st.just(nested(1000)), st.dates(), st.characters(categories=["Cs"])),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.fixed_dictionaries({name: ANY for name in (*RELEASED, "image", "caption")}))
+def test_no_value_raises(values: dict[str, Any]):
+    for columns in (USUAL, COYO, USUAL.override({"image": "none"})):
+        found = columns.match(list(values), where="x")
+        row = make_row("k", values, found, place=("a.csv, record", 1))
+        assert row.fault in (None, "bad_record", "bad_text", "no_image", "missing_image")
+        assert (row.fault is None) == (row.detail == "") and "\n" not in row.detail
+        for text_ in (row.caption, row.url or "", row.origin or "", row.detail, row.name or ""):
+            text_.encode("utf-8")
+            assert "\0" not in text_ and text_ == text_.strip()
+        for value in (row.width, row.height):
+            assert value is None or value >= 1
+        assert all(math.isfinite(score) for score in row.scores.values())

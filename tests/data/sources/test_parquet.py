@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from decimal import Decimal
 from pathlib import Path
 
 import fsspec
@@ -13,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pinxit.config import UsageError
 from pinxit.data.row import Row, Source
 from pinxit.data.sources import parquet as source_parquet
 from pinxit.data.sources.catalogue import open_source
@@ -95,8 +97,9 @@ def test_only_wanted_columns_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     assert len(every(open_source("coyo", path=str(path)))) == 4
-    assert "num_faces" not in asked[0] and "clip_similarity_vitb32" not in asked[0]
-    assert len(asked[0]) == 10
+    assert asked[0] == ["text", "url"]  # the look at the URLs when the source is opened
+    assert "num_faces" not in asked[1] and "clip_similarity_vitb32" not in asked[1]
+    assert len(asked[1]) == 10 and len(asked) == 2
 
 
 def test_types_as_they_come(tmp_path: Path):
@@ -129,8 +132,12 @@ def test_a_missing_column_is_said_when_the_source_is_opened(tmp_path: Path):
 def test_a_later_file_that_lacks_a_column_is_named(tmp_path: Path):
     write_coyo(tmp_path / "0.parquet", 3)
     write_coyo(tmp_path / "1.parquet", 3, text=None)
+    source = open_source("coyo", path=str(tmp_path))
+    units = source.units()
+    assert [(unit.id, unit.rows) for unit in units] == [("00000-000", 3), ("00001-000", None)]
+    assert len(list(source.read(units[0]))) == 3
     with pytest.raises(ValueError, match=r"1\.parquet has no column for caption"):
-        open_source("coyo", path=str(tmp_path)).units()
+        list(source.read(units[1]))
 
 
 def test_images_of_the_hub_s_form(tmp_path: Path):
@@ -238,3 +245,162 @@ def test_a_remote_row_group_is_downloaded_once(tmp_path: Path, monkeypatch, most
     )
     assert "watermark" not in next(other.read(other.units()[-1])).scores
     assert len(source_parquet._CACHE) <= 1
+
+
+def captions_of(path: Path, kind: pa.DataType, captions: list, **more) -> list[Row]:
+    urls = [f"http://a/{i}" for i in range(len(captions))]
+    pq.write_table(pa.table({"url": urls, "caption": pa.array(captions, kind)}), path)
+    return every(open_source("parquet", path=str(path), **more))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()),
+        *(
+            pa.dictionary(pa.int32(), pa.string()),
+            pa.list_(pa.string()),
+            pa.large_list(pa.string()),
+        ),
+        *(pa.list_(pa.string(), 1), pa.list_(pa.binary()), pa.list_(pa.large_string())),
+    ],
+    ids=str,
+)
+def test_types_that_hold_captions(tmp_path: Path, kind: pa.DataType):
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or "fixed_size" in str(kind)
+    values = ["a cat", "café", None]
+    rows = captions_of(tmp_path / "a.parquet", kind, [[v] if nested else v for v in values])
+    assert [(row.caption, row.fault) for row in rows] == [
+        ("a cat", None),
+        ("café", None),
+        ("", None),
+    ]
+
+
+def test_numbers_are_captions_too(tmp_path: Path):
+    rows = captions_of(tmp_path / "a.parquet", pa.float64(), [1.5, float("nan"), None])
+    assert [row.caption for row in rows] == ["1.5", "", ""]
+
+
+def test_one_caption_of_a_list_whatever_the_row_groups(tmp_path: Path):
+    lists = [["one", "two", "", None, "three"] for _ in range(300)]
+    rows = captions_of(tmp_path / "a.parquet", pa.list_(pa.string()), lists)
+    again = captions_of(tmp_path / "a.parquet", pa.list_(pa.string()), lists)
+    assert rows == again and {row.caption for row in rows} == {"one", "two", "three"}
+    assert captions_of(tmp_path / "a.parquet", pa.list_(pa.string()), [[], None])[0].caption == ""
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "shown"),
+    [
+        ("caption", pa.struct([("en", pa.string())]), "struct<en: string>"),
+        ("caption", pa.map_(pa.string(), pa.string()), "map<string, string"),
+        ("caption", pa.list_(pa.list_(pa.string())), "list<element: list<element: string>>"),
+        ("caption", pa.list_(pa.struct([("from", pa.string())])), "list<element: struct<from: str"),
+        ("caption", pa.bool_(), "bool"),
+        ("caption", pa.timestamp("ns"), "timestamp[ns]"),
+        ("url", pa.struct([("src", pa.string())]), "struct<src: string>"),
+        ("url", pa.list_(pa.string()), "list<element: string>"),
+    ],
+    ids=str,
+)
+def test_types_that_hold_no_text_are_refused(tmp_path: Path, column: str, kind, shown: str):
+    other = {"url": "caption", "caption": "url"}[column]
+    table = pa.table({column: pa.array([None], kind), other: ["http://a"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError) as error:
+        open_source("parquet", path=str(tmp_path))
+    message = str(error.value)
+    assert f"a.parquet: the column '{column}' ({column}) has the type {shown}" in message
+    several = ", or lists of text" if column == "caption" else ""
+    assert message.endswith(
+        f"valid: text{several}. Name another column with --columns {column}=NAME"
+    )
+
+
+def test_numbers_of_odd_types_count_as_missing(tmp_path: Path):
+    columns = {
+        "url": ["http://a"],
+        "caption": ["a cat"],
+        "width": pa.array([1], pa.timestamp("ns")),
+        "height": pa.array([[3]], pa.list_(pa.int64())),
+        "aesthetic": pa.array([Decimal("5.25")], pa.decimal128(5, 2)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (row,) = every(open_source("parquet", path=str(tmp_path)))
+    assert (row.width, row.height, row.scores) == (None, None, {"aesthetic": 5.25})
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.list_(pa.string())], ids=str)
+def test_a_text_that_is_not_utf_8_spoils_its_row_alone(tmp_path: Path, kind: pa.DataType):
+    """Arrow does not check texts, and many writers do not either."""
+    values = [b"a cat", "café".encode("cp1252"), "café".encode()]
+    if pa.types.is_list(kind):
+        damaged = pa.ListArray.from_arrays([0, 1, 2, 3], pa.array(values).view(pa.string()))
+    else:
+        damaged = pa.array(values, pa.large_binary() if "large" in str(kind) else None).view(kind)
+    urls = [f"http://a/{i}" for i in range(3)]
+    pq.write_table(pa.table({"url": urls, "caption": damaged}), tmp_path / "a.parquet")
+    rows = every(open_source("parquet", path=str(tmp_path)))
+    assert [row.url for row in rows] == urls
+    assert [(row.caption, row.fault) for row in rows] == [
+        ("a cat", None),
+        ("", "bad_text"),
+        ("café", None),
+    ]
+    assert rows[1].name == "a.parquet, row 2"
+    rows = every(open_source("parquet", path=str(tmp_path), text_encoding="cp1252"))
+    assert [row.caption for row in rows] == ["a cat", "café", "café"]
+
+
+def test_rows_without_a_url_have_a_name(tmp_path: Path):
+    (tmp_path / "urls").mkdir()
+    rows = captions_of(tmp_path / "urls" / "a.parquet", pa.string(), ["one"])
+    assert rows[0].name is None
+    images = {"image": [b"\x89PNG", b"\x89PNG"], "caption": ["one", "two"]}
+    pq.write_table(pa.table(images), tmp_path / "b.parquet", row_group_size=1)
+    rows = every(open_source("parquet", path=str(tmp_path / "b.parquet"), unit_rows=1))
+    assert [row.name for row in rows] == ["b.parquet, row 1", "b.parquet, row 2"]
+
+
+def test_a_table_with_captions_in_its_column_of_urls(tmp_path: Path):
+    table = pa.table({"url": ["a cat", "a dog"], "caption": ["http://a/1", "http://a/2"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"'url' holds no URLs.*'a cat'.*url=caption caption=url"):
+        open_source("parquet", path=str(tmp_path))
+
+
+def test_the_look_at_urls_reads_little(tmp_path: Path):
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    path = write_coyo(tmp_path / "part.parquet", 200_000, group=200_000)
+    fsspec.filesystem("counted").store.clear()
+    MemoryFileSystem().pipe("/look/part.parquet", path.read_bytes())
+    Counted.sent = 0
+    open_source("coyo", path="counted://look/part.parquet")
+    assert Counted.sent < 3 * 2**20 < path.stat().st_size
+
+
+def test_columns_that_are_not_read_are_counted(tmp_path: Path):
+    source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 3)))
+    assert source.unused == (
+        "7 columns of part.parquet not read: id, text_length, word_count, num_tokens_bert, "
+        "num_tokens_gpt, num_faces, clip_similarity_vitb32",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.uint8()),
+        pa.struct([("path", pa.string())]),
+        pa.struct([("bytes", pa.string()), ("path", pa.string())]),
+    ],
+    ids=str,
+)
+def test_columns_of_images_without_bytes_are_refused(tmp_path: Path, kind: pa.DataType):
+    table = pa.table({"image": pa.array([None], kind), "caption": ["a cat"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(
+        UsageError, match=r"no column for url or image .*\(image: no encoded images"
+    ):
+        open_source("parquet", path=str(tmp_path))

@@ -70,7 +70,7 @@ FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_siz
 def test_any_csv_is_cut_without_loss(tmp_path_factory, captions, unit_rows):
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(
-        [("caption", "url"), *((c, "u") for c in captions)]
+        [("caption", "url"), *((c, "http://a/b") for c in captions)]
     )
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     rows = every(open_source("csv", path=write(path, out.getvalue()), unit_rows=unit_rows))
@@ -91,7 +91,17 @@ def test_jsonl_with_unreadable_lines(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", "\n".join(lines))
     rows = every(open_source("jsonl", path=path, unit_rows=2))
     assert [row.url for row in rows] == ["http://a/0", None, None, "http://a/3", None, None, None]
-    assert [row.caption for row in rows] == ["zero", "", "", "three", "", "no url", ""]
+    assert [row.caption for row in rows] == ["zero", "", "", "three", "", "no url", "x"]
+    assert [(row.fault, row.name, row.detail) for row in rows] == [
+        (None, None, ""),
+        ("bad_record", "rows.jsonl, record 2", rows[1].detail),
+        ("bad_record", "rows.jsonl, record 3", "a list, not a JSON object"),
+        (None, None, ""),
+        ("bad_record", "rows.jsonl, record 5", "not valid JSON: nested too deeply"),
+        (None, "rows.jsonl, record 6", ""),
+        ("bad_record", "rows.jsonl, record 7", "url: an object (a), not text"),
+    ]
+    assert rows[1].detail.startswith("not valid JSON: Expecting property name")
     assert rows[0].width == 640 and rows[3].scores == {}
     assert len({row.key for row in rows}) == len(rows)
 
@@ -100,52 +110,61 @@ def test_cc12m_s_tsv_has_no_header_and_no_quotes(tmp_path: Path):
     data = 'http://a/0\t"quoted at the start only\nhttp://a/1\tplain <PERSON>\nlost line\n'
     path = write(tmp_path / "cc12m.tsv", data)
     rows = every(open_source("cc12m", path=path, unit_rows=2))
-    assert [row.url for row in rows] == ["http://a/0", "http://a/1", "lost line"]
+    assert [row.url for row in rows] == ["http://a/0", "http://a/1", None]
     assert [row.caption for row in rows] == ['"quoted at the start only', "plain <PERSON>", ""]
+    assert (rows[2].fault, rows[2].name) == ("bad_record", "cc12m.tsv, record 3")
+    assert rows[2].detail == "1 field, the first record has 2"
     by_number = open_source("tsv", path=path, columns={"url": "0", "caption": "1"})
     assert [row.url for row in every(by_number)] == [row.url for row in rows]
-    swapped = open_source("tsv", path=path, columns={"url": "1", "caption": "0"})
-    assert every(swapped)[1].caption == "http://a/1"
+    with pytest.raises(ValueError, match=r"url column '1' holds no URLs.*url=0 caption=1"):
+        open_source("tsv", path=path, columns={"url": "1", "caption": "0"})
 
 
 def test_missing_columns_are_named(tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"no column for url \(url, image_url.*it has: link2, text"
     ):
-        open_source("csv", path=write(tmp_path / "a.csv", "link2,text\nx,y\n"))
+        open_source("csv", path=write(tmp_path / "a.csv", "link2,text\nhttp://x,y\n"))
     with pytest.raises(ValueError, match=r"no column for caption.*it has: url, b"):
         open_source("jsonl", path=write(tmp_path / "a.jsonl", '{"url": "x", "b": 1}\n'))
     with pytest.raises(ValueError, match=r"no column for caption \(1\).*it has: 0"):
         open_source("cc12m", path=write(tmp_path / "a.tsv", "http://a/0\n"))
-    with pytest.raises(ValueError, match=r"empty\.csv has no readable first line"):
+    with pytest.raises(ValueError, match=r"empty\.csv is empty \(no bytes\)"):
         open_source("csv", path=write(tmp_path / "empty.csv", ""))
     renamed = open_source("csv", path=str(tmp_path / "a.csv"), columns={"url": "link2"})
-    assert every(renamed)[0].url == "x"
+    assert every(renamed)[0].url == "http://x"
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path):
     path = tmp_path / "rows.jsonl.gz"
-    write(path, '{"url": "u", "caption": "c"}\n' * 5000)
+    write(path, '{"url": "http://u", "caption": "c"}\n' * 5000)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"rows\.jsonl\.gz is damaged"):
         every(open_source("jsonl", path=str(path)))
 
 
 def test_a_unit_reads_its_own_lines_only(tmp_path: Path):
-    path = write(tmp_path / "rows.tsv", "url\tcaption\n" + "".join(f"u{i}\tc\n" for i in range(9)))
+    path = write(
+        tmp_path / "rows.tsv", "url\tcaption\n" + "".join(f"http://u{i}\tc\n" for i in range(9))
+    )
     source = open_source("tsv", path=path, unit_rows=4)
     last = source.units()[2]
     with open(path, "rb") as file:
         file.seek(last.offset)
-        assert [fields for _, fields in records(file, "tsv")] == [["u8", "c"]]
+        assert [fields for _, fields in records(file, "tsv")] == [["http://u8", "c"]]
     assert [row.key for row in source.read(last)] == ["00000-002/00000008"]
 
 
 def test_a_field_beyond_the_limit_spoils_its_record_alone(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pinxit.data.sources.text_lines.LONGEST_FIELD", 20)
-    data = f"url,caption\nu0,a\nu1,{'x' * 30}\nu2,b\n"
+    monkeypatch.setattr("pinxit.data.sources.text_records.LONGEST_FIELD", 20)
+    data = f"url,caption\nhttp://0,a\nhttp://1,{'x' * 30}\nhttp://2,b\n"
     rows = every(open_source("csv", path=write(tmp_path / "a.csv", data)))
-    assert [(row.url, row.caption) for row in rows] == [("u0", "a"), (None, ""), ("u2", "b")]
+    assert [(row.url, row.caption) for row in rows] == [
+        ("http://0", "a"),
+        (None, ""),
+        ("http://2", "b"),
+    ]
+    assert rows[1].fault == "bad_record" and "field limit" in rows[1].detail
 
 
 @pytest.mark.parametrize("name", ["image", "img", "jpg", "png"])
@@ -164,7 +183,7 @@ def test_a_column_called_image_is_text_and_takes_no_url_away(tmp_path: Path, for
     path = write(tmp_path / f"no_url.{form}", "\n".join(lines).replace("url", "where"))
     with pytest.raises(ValueError, match=rf"no column for url .*\({name}: no encoded images"):
         open_source(form, path=path)
-    rows = every(open_source(form, path=path, columns={"url": name}))
-    assert [row.url for row in rows] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(ValueError, match=rf"'{name}' holds no URLs.*--columns url=where caption="):
+        open_source(form, path=path, columns={"url": name})
     with pytest.raises(ValueError, match=rf"no column for image \({name}\)"):
         open_source(form, path=path, columns={"url": "where", "image": name})
