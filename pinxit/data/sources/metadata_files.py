@@ -7,8 +7,6 @@ record must name its image.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +17,13 @@ from pinxit.config import UsageError
 from pinxit.data.sources.columns import text
 from pinxit.data.sources.files import File, open_file, reading
 from pinxit.data.sources.sample_names import printable
-from pinxit.text_decoding import UnknownEncoding, decode_text, split_lines
+from pinxit.data.sources.text_layout import read_layout
+from pinxit.data.sources.text_records import table_records
+from pinxit.data.sources.text_stream import open_lines
+from pinxit.text_decoding import UnknownEncoding, decode_text
 
-FORMATS = ("csv", "json", "jsonl", "parquet", "tsv")
+TEXT_TABLES = ("csv", "jsonl", "tsv")
+FORMATS = (*TEXT_TABLES, "json", "parquet")
 METADATA = (
     *(f"{stem}.{suffix}" for stem in ("metadata", "captions") for suffix in FORMATS),
     *("meta_cap.json", "meta_clean.json", "meta_lat.json"),
@@ -29,8 +31,6 @@ METADATA = (
 """The names of the files that describe images, in lower case."""
 NAMED = ("file_name", "filename", "file", "image", "image_path", "path")
 """The columns in which a record may name its image."""
-LONGEST_FIELD = 2**24
-"""The most characters of one CSV field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,7 @@ def is_metadata(name: str) -> bool:
 
 def read_records(file: File, *, encoding: str | None = None) -> Iterator[ImageRecord]:
     """Yields the records of a metadata file. Raises UsageError for the first one without a name."""
-    suffix = file.name.lower().rpartition(".")[2]
-    with reading(file.path), open_file(file.path) as stream:
-        if suffix == "parquet":
-            objects = _parquet_objects(stream, file)
-        else:
-            objects = _text_objects(stream.read(), suffix, file, encoding)  # type: ignore[attr-defined]
+    objects = _objects(file, encoding)
     folder = posixpath.dirname(file.name)
     for number, values in enumerate(objects, start=1):
         where = f"{printable(file.name)}, record {number}"
@@ -72,31 +67,48 @@ def read_records(file: File, *, encoding: str | None = None) -> Iterator[ImageRe
         yield ImageRecord(named, folder, values, where)
 
 
-def _text_objects(
-    data: bytes, suffix: str, file: File, encoding: str | None
-) -> list[dict[str, Any]]:
+def _objects(file: File, encoding: str | None) -> Iterator[dict[str, Any]]:
+    """Yields the records of a metadata file of any of the `FORMATS`."""
+    suffix = file.name.lower().rpartition(".")[2]
+    if suffix in TEXT_TABLES:
+        yield from _table_objects(file, suffix, encoding)
+        return
+    with reading(file.path), open_file(file.path) as stream:
+        if suffix == "parquet":
+            yield from _parquet_objects(stream, file)
+            return
+        data = stream.read()  # type: ignore[attr-defined]
     try:
         content = decode_text(data, fallback=encoding)
     except UnknownEncoding as error:
-        raise UsageError(
-            f"{printable(file.path)} is {error}; set --text_encoding, for example to cp1252"
-        ) from error
-    if suffix == "json":
-        return _json_objects(content, file)
-    if suffix == "jsonl":
-        lines = [line for line in split_lines(content) if line.strip()]
-        return [_json_line(line, number, file) for number, line in enumerate(lines, start=1)]
-    return _table_objects(content, suffix, file)
+        raise _not_decoded(f"{printable(file.path)} is {error}") from error
+    yield from _json_objects(content, file)
 
 
-def _json_line(line: str, number: int, file: File) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _unreadable(file, number, line)
-    return value
+def _table_objects(file: File, format: str, encoding: str | None) -> Iterator[dict[str, Any]]:
+    """Yields the records of a CSV, TSV or JSONL file. Raises UsageError for an invalid one."""
+    layout = read_layout(file.path, format, header=True, quotable=True, text_encoding=encoding)
+    with open_lines(file.path, text_encoding=encoding) as stream:
+        stream.seek(layout.start)
+        records = table_records(stream, format, quoted=layout.quoted, text_encoding=encoding)
+        for number, record in enumerate(records, start=1):
+            values = record.problem if record.fields is None else layout.values(record.fields)
+            place = f"{printable(file.path)}, record {number}"
+            if isinstance(values, str):
+                raise UsageError(f"{place}: {values}{_advice(format)}")
+            if any(isinstance(value, bytes) for value in values.values()):
+                raise _not_decoded(f"{place} is not Unicode text")
+            yield dict(values)
+
+
+def _advice(format: str) -> str:
+    if format == "jsonl":
+        return "; valid: one JSON object per line"
+    return "; a field that contains the separator must be quoted"
+
+
+def _not_decoded(problem: str) -> UsageError:
+    return UsageError(f"{problem}; set --text_encoding, for example to cp1252")
 
 
 def _json_objects(content: str, file: File) -> list[dict[str, Any]]:
@@ -121,28 +133,6 @@ def _json_objects(content: str, file: File) -> list[dict[str, Any]]:
     return objects
 
 
-def _table_objects(content: str, suffix: str, file: File) -> list[dict[str, Any]]:
-    csv.field_size_limit(LONGEST_FIELD)
-    if suffix == "tsv":
-        quoting = csv.QUOTE_MINIMAL if '"' in content.partition("\n")[0] else csv.QUOTE_NONE
-        reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=quoting)
-    else:
-        reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    try:
-        header, *rows = (fields for fields in reader if fields)
-    except (csv.Error, ValueError) as error:
-        problem = error if isinstance(error, csv.Error) else "it is empty"
-        raise UsageError(f"{printable(file.path)} has an unreadable record: {problem}") from error
-    for number, fields in enumerate(rows, start=1):
-        if len(fields) != len(header):
-            raise UsageError(
-                f"{printable(file.path)}, record {number}: {len(fields)} fields instead of the "
-                f"{len(header)} of the header ({', '.join(header)}): {_start(', '.join(fields))}; "
-                "a field that contains the separator must be quoted"
-            )
-    return [dict(zip(header, fields, strict=True)) for fields in rows]
-
-
 def _parquet_objects(stream: Any, file: File) -> list[dict[str, Any]]:
     """Returns the records of a parquet table, without columns of bytes."""
     import pyarrow
@@ -160,8 +150,8 @@ def _parquet_objects(stream: Any, file: File) -> list[dict[str, Any]]:
 
 def _unreadable(file: File, number: int, record: str) -> UsageError:
     return UsageError(
-        f"{printable(file.path)} has an unreadable record; valid: JSON objects (.jsonl, .json), a "
-        f"table with a header (.csv, .tsv) or parquet; record {number} is: {_start(record)}"
+        f"{printable(file.path)} has an unreadable record; valid: JSON objects; "
+        f"record {number} is: {_start(record)}"
     )
 
 

@@ -105,8 +105,6 @@ def test_what_is_not_there_is_said(tmp_path: Path):
     ):
         fill(tmp_path, {"metadata.csv": "name,text\n0.png,x\n"})
         open_source("folder", path=str(tmp_path)).units()
-    with pytest.raises(
-        ValueError, match=r"metadata\.(csv|jsonl) has an unreadable record; valid: JSON objects"
-    ):
+    with pytest.raises(ValueError, match=r"metadata\.jsonl does not hold one JSON object per line"):
         fill(tmp_path, {"metadata.csv": "file_name,text\n", "metadata.jsonl": "[1]\n"})
         open_source("folder", path=str(tmp_path)).units()
