@@ -51,6 +51,7 @@ STATUSES: dict[str, str] = {
     "extra_caption": "another caption of the same image",
     "bad_record": "the record is damaged, or does not fit the header",
     "bad_text": "the caption is not text in a known encoding",
+    "unreadable": "the file cannot be read (permission, or a fault of the disk)",
     "large_file": "the image file or archive member is larger than the limit",
     # fetching
     "timeout": "the whole attempt took too long",
@@ -81,12 +82,12 @@ STATUSES: dict[str, str] = {
 UNUSABLE = frozenset(
     {
         *("no_url", "no_caption", "no_image", "missing_image", "extra_image"),
-        *("extra_caption", "bad_record", "bad_text", "large_file"),
+        *("extra_caption", "bad_record", "bad_text", "unreadable", "large_file"),
     }
 )
 """The statuses of rows that a source cannot turn into a training example."""
-HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol"})
-"""The statuses of failed fetches that may succeed later."""
+HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol", "unreadable"})
+"""The statuses of failed fetches and reads that may succeed later."""
 HEALABLE_CODES = frozenset({408, 425, 429})
 """The HTTP codes of responses that may succeed later, in addition to 500 to 599."""
 

@@ -15,6 +15,7 @@ one of the lines of `FolderSource.unused`.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import os
 import posixpath
@@ -45,10 +46,17 @@ from pinxit.data.sources.sample_names import (
     parse_name,
     printable,
 )
-from pinxit.data.sources.sample_rows import Content, row_of_sample
+from pinxit.data.sources.sample_rows import Content, Unreadable, row_of_sample
 from pinxit.data.sources.unused_lines import other_files_lines, unused_line
 from pinxit.text_decoding import UnknownEncoding, decode_text
 
+REFUSED = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ELOOP),
+        *(errno.EIO, errno.ENXIO, errno.ESTALE),
+    }
+)
+"""Errors of a single local file, which cost its row only. All others are the machine's."""
 FORM = "a folder of images with captions (.txt beside, metadata.jsonl, or a folder for each class)"
 SUFFIXES = (
     *(f".{suffix}" for suffix in sorted(IMAGE_SUFFIXES)),
@@ -323,5 +331,12 @@ def _content(file: File) -> Content:
 
 
 def _read(path: str) -> bytes:
-    with reading(path), open_file(path) as stream:
-        return stream.read()  # type: ignore[attr-defined]
+    """Returns the content of a file. Raises `Unreadable` for one that this machine refuses."""
+    try:
+        with reading(path), open_file(path) as stream:
+            return stream.read()  # type: ignore[attr-defined]
+    except OSError as error:
+        if "://" in path or error.errno not in REFUSED:
+            raise
+        reason = f"{error.strerror} ({errno.errorcode[error.errno]})"
+        raise Unreadable("unreadable", f"{printable(os.path.basename(path))}: {reason}") from error

@@ -1,5 +1,6 @@
 """Folders as people have them: every picture and every caption is in a row or in a line."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -250,3 +251,35 @@ def test_every_file_is_in_a_row_or_in_a_line(tmp_path_factory, names: set[str]):
 def _kind(name: str) -> str | None:
     parsed = parse_name(name)
     return parsed.kind if parsed else None
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOENT])
+def test_one_file_that_cannot_be_read_costs_its_row(tmp_path: Path, monkeypatch, number: int):
+    files = {f"{i}.{kind}": "words" for i in range(4) for kind in ("png", "txt")}
+    source = opened(tmp_path, files)
+    refuse(monkeypatch, number, "1.png", "2.txt")
+    rows = every(source)
+    assert [row.fault for row in rows] == [None, "unreadable", "unreadable", None]
+    assert rows[1].name == "1.png" and errno.errorcode[number] in rows[2].detail
+    assert rows[2].detail.startswith("2.txt: ")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_a_fault_of_this_machine_costs_no_row(tmp_path: Path, monkeypatch, number: int):
+    source = opened(tmp_path, {"1.png": "x", "1.txt": "words"})
+    refuse(monkeypatch, number, "1.png")
+    with pytest.raises(OSError) as error:
+        every(source)
+    assert error.value.errno == number
+
+
+def refuse(monkeypatch, number: int, *names: str) -> None:
+    """Makes opening of these files fail with this error."""
+    real = image_folder.open_file
+
+    def open_file(path: str, **options):
+        if os.path.basename(path) in names:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, **options)
+
+    monkeypatch.setattr(image_folder, "open_file", open_file)
