@@ -29,7 +29,11 @@ FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
 NONE = ("", "none")
 """Column names which state that the source has no column for the field."""
 SHOWN = 8
-"""The most columns that a message lists."""
+"""The most columns that a line about unread columns lists."""
+LONGEST_NAME = 100
+"""The most characters of a column's or a file's name in a message."""
+MOST_SHOWN = 40
+"""The most columns that an error message lists."""
 
 FieldColumns = dict[str, tuple[str, ...]]
 """Maps each field to the file's columns that hold it, spelled as in the file."""
@@ -94,9 +98,10 @@ class Columns:
             if not any(f in by_field or f in self.by_hand for f in one.split("|")):
                 missing.append(f"{one.replace('|', ' or ')} ({self._candidates(one)})")
         if missing:
+            hint = self._image_hint(existing, can_hold_images)
             raise UsageError(
                 f"{where} has no column for {'; '.join(missing)}; it has: "
-                f"{', '.join(existing) or 'none'}. {self._image_hint(existing, can_hold_images)}"
+                f"{_listed(existing, MOST_SHOWN) or 'none'}. {hint}"
                 "Set the column names explicitly, for example --columns url=LINK phash=none"
             )
         used = {name for names in by_field.values() for name in names}
@@ -213,9 +218,14 @@ def unread_columns(file: str, existing: Sequence[str], by_field: FieldColumns) -
     names = [name for name in existing if name not in used and name.strip()]
     if not names:
         return ()
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     count = f"{len(names)} column{'' if len(names) == 1 else 's'}"
-    return (f"{count} of {file} not read: {', '.join(names[:SHOWN])}{more}",)
+    return (f"{count} of {one_line(file)} not read: {_listed(names, SHOWN)}",)
+
+
+def one_line(name: str) -> str:
+    """Returns a name for a message: one line of valid Unicode, shortened."""
+    text_only = name.replace("\0", "").encode("utf-8", "replace").decode()
+    return " ".join(text_only.split())[:LONGEST_NAME].strip()
 
 
 def unreadable(
@@ -307,8 +317,7 @@ def _cell(value: Any, key: str, name: str, text_encoding: str | None) -> str | N
     if isinstance(value, str):
         return text(value)
     if isinstance(value, Mapping):
-        names = ", ".join(str(inner)[:20] for inner in list(value)[:4])
-        names = names.encode("utf-8", "replace").decode().replace("\n", " ")
+        names = _listed([str(inner) for inner in value], 4)
         raise NotText(f"an object ({names})" if names else "an object")
     if isinstance(value, bytes):
         return text(decode_text(value, fallback=text_encoding))
@@ -324,6 +333,12 @@ def _cell(value: Any, key: str, name: str, text_encoding: str | None) -> str | N
         return None
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return choices[int.from_bytes(digest, "big") % len(choices)]
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """Returns the first names for a message, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(one_line, names[:most])) + more
 
 
 def _digits(value: float) -> str | None:

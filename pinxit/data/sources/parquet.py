@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import Columns, FieldColumns, make_row, unread_columns
+from pinxit.data.sources.columns import (
+    Columns,
+    FieldColumns,
+    make_row,
+    one_line,
+    unread_columns,
+)
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.files import File, open_file, reading
 from pinxit.data.sources.parquet_types import holds_bytes, usable_columns
@@ -155,7 +161,7 @@ class ParquetSource:
         """Yields the rows from the first of `rows` to before the second, of batches that begin at
         row `at`."""
         start, stop = rows
-        file = posixpath.basename(unit.path).encode("utf-8", "replace").decode()
+        file = one_line(posixpath.basename(unit.path))
         for batch in batches:
             low, high = max(start - at, 0), min(stop - at, batch.num_rows)
             records = _records(batch.slice(low, high - low)) if low < high else []

@@ -117,7 +117,7 @@ def _names(fields: Sequence[Any]) -> tuple[str, ...]:
     ]
     while len(names) > 1 and not names[-1].strip():
         names.pop()
-    return tuple(name.strip() for name in names)
+    return tuple(" ".join(name.split()) for name in names)
 
 
 def _values(layout: TableLayout, record: Record) -> Mapping[str, Any] | str:

@@ -24,6 +24,7 @@ from pinxit.data.sources.columns import (
     FieldColumns,
     check_values,
     make_row,
+    one_line,
     unread_columns,
     unreadable,
 )
@@ -77,7 +78,7 @@ class LinesSource:
         layout = self._layout(unit.path)
         self._match(layout, unit.path)
         matched: dict[tuple[str, ...], FieldColumns] = {}
-        file = posixpath.basename(unit.path).encode("utf-8", "replace").decode()
+        file = one_line(posixpath.basename(unit.path))
         with open_lines(unit.path, text_encoding=self.text_encoding) as stream:
             stream.seek(max(unit.offset, layout.start))
             records = self._records(stream, layout)

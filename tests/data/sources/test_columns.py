@@ -238,3 +238,15 @@ def test_no_value_raises(values: dict[str, Any]):
         for value in (row.width, row.height):
             assert value is None or value >= 1
         assert all(math.isfinite(score) for score in row.scores.values())
+
+
+def test_messages_are_one_line_whatever_the_names_are():
+    names = ["a\nb", "\ud83d", "x" * 5000, *(f"k{i}" for i in range(100))]
+    with pytest.raises(ValueError) as error:
+        USUAL.match(names, where="x")
+    message = str(error.value)
+    message.encode("utf-8")
+    assert "\n" not in message and len(message) < 1500 and "it has: a b, ?, xxx" in message
+    assert "k36 and 63 more. Set the column" in message
+    row = make_row("k", {"url": {"a\nb": 1, "c" * 999: 2}}, USUAL.match(["url", "text"], where="x"))
+    assert row.detail.startswith("url: an object (a b, ccc") and len(row.detail) < 200
