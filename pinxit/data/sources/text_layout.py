@@ -150,13 +150,13 @@ def _check_header(path: str, format: str, names: Sequence[str], first: Sequence[
     urls = [i for i, name in enumerate(names) if is_url(name)]
     own = "," if format == "csv" else "\t"
     for separator, word in SEPARATORS.items():
-        if len(names) > 1 or separator == own or separator not in names[0]:
+        if len(names) > 1 or separator == own or separator not in str(first[0]):
             continue
         other = {",": "csv", "\t": "tsv"}.get(separator)
         advice = f"read it as {other}" if other else f"save it with {SEPARATORS[own]}"
         raise UsageError(
             f"{path}: the fields are separated by {word}, not by {SEPARATORS[own]}: "
-            f"{shown_record(names[0])}; {advice}"
+            f"{shown_record(first[0])}; {advice}"
         )
     if urls:
         values = {str(i): name for i, name in enumerate(first)}
