@@ -239,10 +239,13 @@ def text(value: Any) -> str | None:
     """Returns a value as valid Unicode text, stripped of surrounding white space; None if empty.
 
     NUL characters are removed. Half a character (a lone surrogate, as JSON may hold where a text
-    was cut) becomes a question mark.
+    was cut) becomes a question mark. Bytes must be Unicode text; other bytes count as empty.
     """
     if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
+        try:
+            value = decode_text(value)
+        except UnknownEncoding:
+            return None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         value = _digits(value)
     if not isinstance(value, str):

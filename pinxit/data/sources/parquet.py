@@ -29,6 +29,7 @@ from pinxit.data.sources.columns import (
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.files import File, open_file, reading
 from pinxit.data.sources.parquet_types import holds_bytes, usable_columns
+from pinxit.data.sources.sample_names import printable
 from pinxit.data.sources.url_check import check_urls
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class ParquetSource:
         """Yields the rows from the first of `rows` to before the second, of batches that begin at
         row `at`."""
         start, stop = rows
-        file = one_line(posixpath.basename(unit.path))
+        file = one_line(printable(posixpath.basename(unit.path)))
         for batch in batches:
             low, high = max(start - at, 0), min(stop - at, batch.num_rows)
             records = _records(batch.slice(low, high - low)) if low < high else []

@@ -15,7 +15,6 @@ import itertools
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
@@ -30,12 +29,11 @@ from pinxit.data.sources.columns import (
 )
 from pinxit.data.sources.damage import first_readable, mended
 from pinxit.data.sources.files import File
+from pinxit.data.sources.sample_names import printable
 from pinxit.data.sources.text_layout import TableLayout, read_layout
-from pinxit.data.sources.text_records import table_records
+from pinxit.data.sources.text_records import Record, table_records
 from pinxit.data.sources.text_stream import open_lines
 from pinxit.data.sources.url_check import check_urls
-
-__all__ = ["FORMATS", "LinesSource", "open_lines", "records"]
 
 FORMATS = ("csv", "tsv", "jsonl")
 
@@ -78,7 +76,7 @@ class LinesSource:
         layout = self._layout(unit.path)
         self._match(layout, unit.path)
         matched: dict[tuple[str, ...], FieldColumns] = {}
-        file = one_line(posixpath.basename(unit.path))
+        file = one_line(printable(posixpath.basename(unit.path)))
         with open_lines(unit.path, text_encoding=self.text_encoding) as stream:
             stream.seek(max(unit.offset, layout.start))
             records = self._records(stream, layout)
@@ -148,7 +146,7 @@ class LinesSource:
             text_encoding=self.text_encoding,
         )
 
-    def _records(self, stream: io.IOBase, layout: TableLayout) -> Iterator[Any]:
+    def _records(self, stream: io.IOBase, layout: TableLayout) -> Iterator[Record]:
         return table_records(
             stream, self.format, quoted=layout.quoted, text_encoding=self.text_encoding
         )
@@ -163,11 +161,3 @@ class LinesSource:
         """Returns the columns of one record by field; JSON keys may differ from line to line."""
         columns = self.columns.optional() if self.format == "jsonl" else self.columns
         return columns.match(names, where=path, binary=())
-
-
-def records(
-    stream: io.IOBase, format: str, *, text_encoding: str | None = None
-) -> Iterator[tuple[int, list[Any] | dict[str, Any] | None]]:
-    """Yields the byte offset after each record and its fields, or None if it is not valid."""
-    for record in table_records(stream, format, text_encoding=text_encoding):
-        yield record.after, record.fields

@@ -113,6 +113,7 @@ def test_values_are_cast_or_absent(values: dict[str, Any], width, scores):
 
 def test_casts():
     assert text("  a \n") == "a" and text(b"caf\xc3\xa9") == "café" and text(5) == "5"
+    assert text(b"caf\xe9") is None and text("a\0b") == "ab" and text(float("inf")) is None
     assert text("\ud800x") == "?x" and text(None) is None and text(" ") is None
     assert text(float("nan")) is None and text({"a": 1}) is None and text(True) is None
     assert whole_number("12.9") == 12 and number("-3") == -3.0 and number("x") is None

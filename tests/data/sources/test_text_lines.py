@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.columns import text
-from pinxit.data.sources.text_lines import records
+from pinxit.data.sources.text_records import table_records
 
 
 def every(source: Source) -> list[Row]:
@@ -151,7 +151,7 @@ def test_a_unit_reads_its_own_lines_only(tmp_path: Path):
     last = source.units()[2]
     with open(path, "rb") as file:
         file.seek(last.offset)
-        assert [fields for _, fields in records(file, "tsv")] == [["http://u8", "c"]]
+        assert [record.fields for record in table_records(file, "tsv")] == [["http://u8", "c"]]
     assert [row.key for row in source.read(last)] == ["00000-002/00000008"]
 
 
