@@ -8,8 +8,8 @@ import pytest
 from prepare_work import ToySource  # pyrefly: ignore
 from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
-from pinxit.data.sources import webdataset as source_archives
 from pinxit.data.sources.catalogue import open_source
+from pinxit.data.sources.samples import webdataset as source_archives
 from pinxit.prepare.row_limit import units_for
 
 CASES = [

@@ -20,11 +20,11 @@ from pinxit.data.row import Source, Unit
 from pinxit.data.sources.columns import Columns
 from pinxit.data.sources.files import File, Listing, list_files, without_held_out
 from pinxit.data.sources.hub import SCHEME, parse_hub_path
-from pinxit.data.sources.image_folder import FolderSource, list_folder, read_folder
-from pinxit.data.sources.parquet import ParquetSource
-from pinxit.data.sources.text_lines import LinesSource
+from pinxit.data.sources.samples.image_folder import FolderSource, list_folder, read_folder
+from pinxit.data.sources.samples.webdataset import ArchiveSource
+from pinxit.data.sources.tables.parquet import ParquetSource
+from pinxit.data.sources.tables.text_lines import LinesSource
 from pinxit.data.sources.unused_lines import other_files_lines, unused_line
-from pinxit.data.sources.webdataset import ArchiveSource
 from pinxit.text_decoding import known_encoding
 
 __all__ = ["SOURCES", "Source", "SourceRequest", "Unit", "open_source"]

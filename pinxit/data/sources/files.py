@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pinxit.config import UsageError
+from pinxit.data.sources.file_names import is_hidden, printable
 from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
 from pinxit.data.sources.local_files import LocalFiles, find_local
-from pinxit.data.sources.sample_names import is_hidden, printable
 from pinxit.data.sources.unused_lines import unused_line
 
 MAGIC = frozenset("*?[")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from pinxit.config import UsageError
-from pinxit.data.sources.sample_names import is_hidden, printable
+from pinxit.data.sources.file_names import is_hidden, printable
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pinxit.data.sources.sample_names import UNREAD_PICTURES, printable
+from pinxit.data.sources.file_names import UNREAD_PICTURES, printable
 
 TABLES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "parquet", "xlsx", "xls", "arrow"})
 ARCHIVES = frozenset({"zip", "tar", "gz", "tgz", "xz", "bz2", "zst", "7z", "rar"})

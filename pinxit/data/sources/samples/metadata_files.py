@@ -15,11 +15,11 @@ from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.columns import text
+from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
-from pinxit.data.sources.sample_names import printable
-from pinxit.data.sources.text_layout import read_layout
-from pinxit.data.sources.text_records import table_records
-from pinxit.data.sources.text_stream import open_lines
+from pinxit.data.sources.tables.text_layout import read_layout
+from pinxit.data.sources.tables.text_records import table_records
+from pinxit.data.sources.tables.text_stream import open_lines
 from pinxit.text_decoding import UnknownEncoding, decode_text
 
 TEXT_TABLES = ("csv", "jsonl", "tsv")

@@ -10,8 +10,8 @@ import pytest
 from pinxit.config import UsageError
 from pinxit.data.row import Source, unusable
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.metadata_files import ImageRecord
-from pinxit.data.sources.metadata_names import match_records
+from pinxit.data.sources.samples.metadata_files import ImageRecord
+from pinxit.data.sources.samples.metadata_names import match_records
 
 PNG = b"\x89PNG not a real picture"
 

@@ -19,6 +19,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pinxit.data.sources.file_names import is_hidden, printable
+
 JPEG_SUFFIXES = ("jpg", "jpeg", "jpe", "jif", "jfif")
 IMAGE_SUFFIXES = frozenset(
     {
@@ -32,14 +34,6 @@ CAPTION_SUFFIXES = ("txt", "caption", "text", "captions", "cap")
 """The suffixes of captions. If an image has several captions, the first suffix here counts."""
 ABOUT_SUFFIX = "json"
 """The suffix of the metadata of one image."""
-UNREAD_PICTURES = frozenset(
-    {
-        *("svg", "psd", "ai", "eps", "pdf", "ico", "exr", "hdr", "tga", "jp2", "j2k", "ppm", "pgm"),
-        *("raw", "cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"),
-        *("mp4", "mov", "avi", "mkv", "webm", "m4v"),
-    }
-)
-"""The suffixes of pictures and films for people, which are not read."""
 MASKS = frozenset({"mask", "masks", "seg", "segmentation", "trimap", "matte"})
 """Dotted words of images that never take the caption of a sample."""
 AUXILIARY = MASKS | {
@@ -129,16 +123,6 @@ def suffix_kind(suffix: str) -> str | None:
     if suffix in CAPTION_SUFFIXES:
         return "caption"
     return "about" if suffix == ABOUT_SUFFIX else None
-
-
-def is_hidden(path: str) -> bool:
-    """Returns whether a file or one of its folders is hidden, or belongs to an archiver."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
-
-
-def printable(path: str) -> str:
-    """Returns a name that can be printed and stored: bytes that are not UTF-8 become ``\\xe9``."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def describe_picture(picture: SampleName | None) -> str:

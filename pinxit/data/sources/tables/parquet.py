@@ -27,10 +27,10 @@ from pinxit.data.sources.columns import (
     unread_columns,
 )
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
+from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
-from pinxit.data.sources.parquet_types import holds_bytes, usable_columns
-from pinxit.data.sources.sample_names import printable
-from pinxit.data.sources.url_check import check_urls
+from pinxit.data.sources.tables.parquet_types import holds_bytes, usable_columns
+from pinxit.data.sources.tables.url_check import check_urls
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Table

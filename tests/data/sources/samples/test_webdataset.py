@@ -12,8 +12,8 @@ from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
 from pinxit.data.row import Row, Source, unusable
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.sample_rows import LARGEST
-from pinxit.data.sources.tar_stream import LARGEST_HEADER, is_safe, members
+from pinxit.data.sources.samples.sample_rows import LARGEST
+from pinxit.data.sources.samples.tar_stream import LARGEST_HEADER, is_safe, members
 
 
 def every(source: Source) -> list[Row]:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Source
-from pinxit.data.sources import parquet as source_parquet
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.parquet import ParquetSource, units_of
+from pinxit.data.sources.tables import parquet as source_parquet
+from pinxit.data.sources.tables.parquet import ParquetSource, units_of
 
 
 def every(source: Source) -> list[Row]:

@@ -14,7 +14,7 @@ from pinxit.config import UsageError
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.damage import DamagedFile
-from pinxit.data.sources.text_stream import open_lines
+from pinxit.data.sources.tables.text_stream import open_lines
 
 TABLE = "url,caption\n" + "".join(f'http://a/{i},"café 猫 😀 {i}"\n' for i in range(200))
 ENCODINGS = {
@@ -77,7 +77,7 @@ def test_half_a_character_spoils_its_record_alone(tmp_path: Path):
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_converted_stream_can_be_read_from_any_byte(tmp_path: Path, monkeypatch, size: int):
-    monkeypatch.setattr("pinxit.data.sources.text_stream.CHUNK", size)
+    monkeypatch.setattr("pinxit.data.sources.tables.text_stream.CHUNK", size)
     path = tmp_path / "a.txt"
     text = TABLE[:300]
     path.write_bytes(codecs.BOM_UTF16_BE + text.encode("utf-16-be"))

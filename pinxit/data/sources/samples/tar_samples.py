@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pinxit.data.sources.sample_names import (
+from pinxit.data.sources.samples.sample_names import (
     Grouping,
     Sample,
     SampleName,
@@ -27,8 +27,8 @@ from pinxit.data.sources.sample_names import (
     group_names,
     parse_name,
 )
-from pinxit.data.sources.sample_rows import LARGEST
-from pinxit.data.sources.tar_stream import members, read_exactly
+from pinxit.data.sources.samples.sample_rows import LARGEST
+from pinxit.data.sources.samples.tar_stream import members, read_exactly
 
 HELD = 2**27
 """The most bytes of adjacent members with one name that are held in memory."""

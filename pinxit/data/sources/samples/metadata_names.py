@@ -17,8 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote
 
 from pinxit.data.sources.files import HELD_OUT
-from pinxit.data.sources.metadata_files import ImageRecord
-from pinxit.data.sources.sample_names import IMAGE_SUFFIXES
+from pinxit.data.sources.samples.metadata_files import ImageRecord
+from pinxit.data.sources.samples.sample_names import IMAGE_SUFFIXES
 
 
 def match_records(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pinxit.data.row import Row
 from pinxit.data.sources.columns import Columns, FieldColumns, make_row, text, unreadable
-from pinxit.data.sources.sample_names import printable
+from pinxit.data.sources.file_names import printable
 from pinxit.text_decoding import UnknownEncoding, decode_text
 
 LARGEST = {"image": 2**26, "text": 2**20}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinxit.data.sources import text_records
-from pinxit.data.sources.text_records import Record, table_records
+from pinxit.data.sources.tables import text_records
+from pinxit.data.sources.tables.text_records import Record, table_records
 
 
 def read(data: bytes, form: str = "csv", start: int = 0, **more) -> list[Record]:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, unreadable
+from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
-from pinxit.data.sources.sample_names import printable
-from pinxit.data.sources.sample_rows import Content, row_of_sample
-from pinxit.data.sources.tar_samples import (
+from pinxit.data.sources.samples.sample_rows import Content, row_of_sample
+from pinxit.data.sources.samples.tar_samples import (
     Extra,
     Part,
     TarSample,

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinxit.data.sources.sample_names import (
+from pinxit.data.sources.file_names import printable
+from pinxit.data.sources.samples.sample_names import (
     IMAGE_SUFFIXES,
     SampleName,
     group_names,
     parse_name,
-    printable,
 )
 
 

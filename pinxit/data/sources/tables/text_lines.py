@@ -28,12 +28,12 @@ from pinxit.data.sources.columns import (
     unreadable,
 )
 from pinxit.data.sources.damage import first_readable, mended
+from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File
-from pinxit.data.sources.sample_names import printable
-from pinxit.data.sources.text_layout import TableLayout, read_layout
-from pinxit.data.sources.text_records import Record, table_records
-from pinxit.data.sources.text_stream import open_lines
-from pinxit.data.sources.url_check import check_urls
+from pinxit.data.sources.tables.text_layout import TableLayout, read_layout
+from pinxit.data.sources.tables.text_records import Record, table_records
+from pinxit.data.sources.tables.text_stream import open_lines
+from pinxit.data.sources.tables.url_check import check_urls
 
 FORMATS = ("csv", "tsv", "jsonl")
 

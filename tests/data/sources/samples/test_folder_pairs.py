@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Source, unusable
-from pinxit.data.sources import image_folder
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.sample_names import parse_name
+from pinxit.data.sources.samples import image_folder
+from pinxit.data.sources.samples.sample_names import parse_name
 
 PNG = b"\x89PNG not a real picture"
 

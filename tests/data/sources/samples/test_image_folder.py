@@ -84,7 +84,7 @@ def test_a_folder_that_changes_is_noticed(tmp_path: Path):
     source = open_source("folder", path=fill(tmp_path, {"0.png": PNG, "1.png": PNG}))
     (unit,) = source.units()
     fill(tmp_path, {"0a.png": PNG})
-    from pinxit.data.sources.image_folder import read_folder
+    from pinxit.data.sources.samples.image_folder import read_folder
 
     read_folder.cache_clear()  # as in another process
     with pytest.raises(ValueError, match="has changed since it was opened"):

@@ -26,6 +26,7 @@ from typing import Any
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, unreadable
+from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import (
     File,
     Listing,
@@ -34,9 +35,14 @@ from pinxit.data.sources.files import (
     reading,
     without_held_out,
 )
-from pinxit.data.sources.metadata_files import METADATA, ImageRecord, is_metadata, read_records
-from pinxit.data.sources.metadata_names import match_records, plain_name
-from pinxit.data.sources.sample_names import (
+from pinxit.data.sources.samples.metadata_files import (
+    METADATA,
+    ImageRecord,
+    is_metadata,
+    read_records,
+)
+from pinxit.data.sources.samples.metadata_names import match_records, plain_name
+from pinxit.data.sources.samples.sample_names import (
     CAPTION_SUFFIXES,
     IMAGE_SUFFIXES,
     Grouping,
@@ -44,9 +50,8 @@ from pinxit.data.sources.sample_names import (
     describe_picture,
     group_names,
     parse_name,
-    printable,
 )
-from pinxit.data.sources.sample_rows import Content, Unreadable, row_of_sample
+from pinxit.data.sources.samples.sample_rows import Content, Unreadable, row_of_sample
 from pinxit.data.sources.unused_lines import other_files_lines, unused_line
 from pinxit.text_decoding import UnknownEncoding, decode_text
 

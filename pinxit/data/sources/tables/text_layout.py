@@ -14,9 +14,9 @@ from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.damage import DamagedFile
-from pinxit.data.sources.text_records import Record, table_records
-from pinxit.data.sources.text_stream import open_lines
-from pinxit.data.sources.url_check import is_url, shown_record, suggested_columns
+from pinxit.data.sources.tables.text_records import Record, table_records
+from pinxit.data.sources.tables.text_stream import open_lines
+from pinxit.data.sources.tables.url_check import is_url, shown_record, suggested_columns
 
 SAMPLE = 100
 """The number of lines that are looked at, besides the header."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tar_files import JPEG, sample, write_tar  # pyrefly: ignore
 
 from pinxit.data.row import Row, unusable
-from pinxit.data.sources import tar_samples, webdataset
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.sample_names import parse_name
+from pinxit.data.sources.samples import tar_samples, webdataset
+from pinxit.data.sources.samples.sample_names import parse_name
 
 Files = list[tuple[str, bytes]]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pinxit.data.row import Row, Source
 from pinxit.data.sources.catalogue import open_source
 from pinxit.data.sources.columns import text
-from pinxit.data.sources.text_records import table_records
+from pinxit.data.sources.tables.text_records import table_records
 
 
 def every(source: Source) -> list[Row]:
@@ -156,7 +156,7 @@ def test_a_unit_reads_its_own_lines_only(tmp_path: Path):
 
 
 def test_a_field_beyond_the_limit_spoils_its_record_alone(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("pinxit.data.sources.text_records.LONGEST_FIELD", 20)
+    monkeypatch.setattr("pinxit.data.sources.tables.text_records.LONGEST_FIELD", 20)
     data = f"url,caption\nhttp://0,a\nhttp://1,{'x' * 30}\nhttp://2,b\n"
     rows = every(open_source("csv", path=write(tmp_path / "a.csv", data)))
     assert [(row.url, row.caption) for row in rows] == [

@@ -1,0 +1,1 @@
+"""Pictures with captions in files beside them: folders and WebDataset tars."""

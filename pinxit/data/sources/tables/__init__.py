@@ -1,0 +1,1 @@
+"""Tables of captions with URLs or images: parquet, CSV, TSV and JSONL."""
