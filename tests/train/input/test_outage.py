@@ -163,7 +163,7 @@ def test_a_position_taken_during_an_outage_repeats_its_rows(server: MortalServer
             position = stream.settle([image.attempt])
             if number == 30:
                 server.kill()
-                stream.outage.stopping = lambda: bool(stream._doubtful)
+                stream.outage.stopping = lambda: bool(stream.patient.doubtful)
     assert stream.settle(()).counts == {"ok": len(keys)} == position.counts
     server.revive()
     later = Stream(
