@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from pinxit.config import UsageError, plain
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import UNREACHED, FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
@@ -51,6 +51,7 @@ from pinxit.data.prepared.shards import (
 from pinxit.data.reachability import Reachability
 from pinxit.data.row import Row, Source, Unit, source_identity
 from pinxit.data.row_images import DecodeFn, FetchFn, reason_to_drop, row_images
+from pinxit.data.url_host import host_of
 from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
@@ -125,7 +126,8 @@ def prepare_images(
         if before is not None and counts == before.counts:
             return before  # every retry failed as before
         if doubt and before is None:
-            _check_share(ledger, unit, counts, reached=patient.reached)
+            hosts = work.unreached()
+            _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
         generation = before.generation + 1 if before is not None else 0
         record = UnitRecord(
@@ -275,6 +277,11 @@ class _Work:
         statuses = Counter(outcome.status for outcome in self.outcomes.values())
         return dict(sorted(statuses.items()))
 
+    def unreached(self) -> Counter[str]:
+        """Returns the number of rows that did not reach their host, by host."""
+        rows = (row for key, row in self.rows.items() if self.outcomes[key].status in UNREACHED)
+        return Counter(host_of(row.url) for row in rows)
+
     def measured(self) -> dict[str, Any]:
         """Returns the score histograms for the report."""
         return {
@@ -323,9 +330,9 @@ def _check_reached(patient: PatientFetch, unit: Unit) -> None:
         raise Offline(f"unit {unit.id}: none of {count} hosts could be reached")
 
 
-def _check_share(ledger: Ledger, unit: Unit, counts: Mapping[str, int], *, reached: bool) -> None:
+def _check_share(ledger: Ledger, unit: Unit, counts: Mapping[str, int], **hosts: Any) -> None:
     """Raises `Doubtful` if the unreachable rows of a unit may be an outage's."""
-    if reason := reason_to_doubt(ledger, unit.id, counts, reached=reached):
+    if reason := reason_to_doubt(ledger, unit.id, counts, **hosts):
         raise Doubtful(f"unit {unit.id}: {reason}; it is tried again at the end")
 
 

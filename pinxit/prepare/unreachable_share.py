@@ -2,7 +2,8 @@
 
 A server that many rows share, or a part of the network, may be away while a unit is prepared. Its
 rows then look like dead links. What is normal differs between datasets, since of some half of the
-hosts are dead. So the measure is the dataset itself: the units that are done.
+hosts are dead. So the measure is the dataset itself: the units that are done. Dead links are spread
+over many hosts, so a single host with a large share of a unit is doubted even without that measure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SAMPLE = 64
 """Largest number of finished units that a unit is compared with."""
 FLOOR = 0.2
 """Share of unreachable rows up to which no unit is doubted."""
+ONE_HOST = 8
+"""Least number of unreachable rows for which a single host is doubted."""
 MARGIN = 0.15
 """Share by which a doubted unit exceeds the others at least."""
 DEVIATIONS = 6.0
@@ -26,11 +29,16 @@ DEVIATIONS = 6.0
 
 
 def reason_to_doubt(
-    ledger: Ledger, unit: str, counts: Mapping[str, int], *, reached: bool
+    ledger: Ledger,
+    unit: str,
+    counts: Mapping[str, int],
+    *,
+    unreached: Mapping[str, int],
+    reached: bool,
 ) -> str | None:
     """Returns why the unreachable rows of a unit may be an outage's, or None if they may not.
 
-    `reached` says whether any host of the unit was reached.
+    `unreached` is the number of these rows by host. `reached` says whether any host was reached.
     """
     failed, rows = _unreached(counts)
     if not failed:
@@ -40,6 +48,9 @@ def reason_to_doubt(
     share = failed / rows
     if share < FLOOR:
         return None
+    host = max(unreached, key=lambda name: (unreached[name], name))
+    if unreached[host] >= max(ONE_HOST, FLOOR * rows):
+        return f"{unreached[host]:,} of its {rows:,} rows did not reach the host {host}"
     others = Counter[str]()
     for path in sorted(ledger.record_path(unit).parent.glob("*.json"))[:SAMPLE]:
         record = ledger.read(path.stem)
