@@ -167,17 +167,21 @@ class PatientFetch:
                 results.close()
 
     def _judged(self, attempt: _Attempt, fetched: Fetched) -> Iterator[tuple[Any, Fetched]]:
-        """Yields what is certain once this result is known."""
-        if fetched.reached:
-            self.reached = True
-            self.reachability.answered(attempt.url)
+        """Yields what is certain once this result is known.
+
+        A response that broke off proves a connection, but not that the network still works.
+        """
+        self.reached = self.reached or bool(fetched.reached)
         if fetched.status not in UNREACHED:
             yield self._end(attempt, fetched)
-        else:
-            self.doubtful.append((attempt, fetched))
+            if fetched.reached:
+                self.reachability.answered(attempt.url)
+                yield from self._released(again=False)
+            return
+        self.doubtful.append((attempt, fetched))
         if fetched.reached:
-            yield from self._released(again=False)
-        elif fetched.status in UNREACHED:
+            self.reachability.remember(attempt.url)
+        else:
             self.reachability.failed(attempt.url)
             yield from self._examined()
 

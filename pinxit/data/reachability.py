@@ -34,8 +34,12 @@ class Reachability:
         self.lost += self.has_answered(url)
 
     def answered(self, url: str | None) -> None:
-        """Records that the host of `url` answered."""
+        """Records that the host of `url` answered, and that the network therefore works."""
         self.restart()
+        self.remember(url)
+
+    def remember(self, url: str | None) -> None:
+        """Records that the host of `url` has answered, without counting the attempts again."""
         self.ever = True
         host = host_of(url)
         self._answered.pop(host, None)
