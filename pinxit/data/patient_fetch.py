@@ -12,6 +12,7 @@ and requests them when the host is back, for which it waits a limited time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -37,6 +38,9 @@ TESTED = 4
 connection."""
 TEST_SECONDS = 10.0
 """Longest time, in seconds, for one test of the connection."""
+SETTLE_SECONDS = 1.0
+"""Seconds after which an answer says that an earlier failure was not due to the network. When the
+network breaks down, answers under way still arrive for a moment."""
 LAST_PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
 """Seconds of waiting before each test whether a host that had answered is back."""
 
@@ -99,12 +103,14 @@ class PatientFetch:
         self.reachability.restart()
         self.reached = False
         """Whether this fetch has reached any host."""
-        self.doubtful: list[tuple[_Attempt, Fetched]] = []
-        """The attempts that failed since a host answered."""
+        self.doubtful: deque[tuple[float, _Attempt, Fetched]] = deque()
+        """The failures that may be due to the network, with their times."""
         self._fetch, self._probe, self._wait, self._tested = fetch, probe, wait, tested
         self._last_pauses, self._sleep = last_pauses, sleep
-        self._again: deque[_Attempt] = deque()
-        """Attempts to make before the remaining ones."""
+        self.settle_seconds = SETTLE_SECONDS
+        """Seconds before a failure is believed because of an answer, or a URL is repeated."""
+        self._again: deque[tuple[float, _Attempt]] = deque()
+        """Attempts to make before the remaining ones, from these times on."""
         self._late: list[tuple[_Attempt, Fetched]] = []
         """Failed attempts that are made again at the end."""
         self._under_way: dict[int, _Attempt] = {}
@@ -147,9 +153,12 @@ class PatientFetch:
     def _to_try(self, attempts: Iterator[_Attempt]) -> Iterator[tuple[_Attempt, str]]:
         """Yields the attempts that are made again, then new ones."""
         while True:
-            attempt = self._again.popleft() if self._again else next(attempts, None)
+            is_due = self._again and self._again[0][0] <= time.monotonic()
+            attempt = None if is_due else next(attempts, None)
             if attempt is None:
-                return
+                if not self._again:
+                    return
+                attempt = self._again.popleft()[1]
             self._under_way[attempt.serial] = attempt
             yield attempt, attempt.url
 
@@ -176,9 +185,9 @@ class PatientFetch:
             yield self._end(attempt, fetched)
             if fetched.reached:
                 self.reachability.answered(attempt.url)
-                yield from self._released(again=False)
+                yield from self._released(until=time.monotonic() - self.settle_seconds)
             return
-        self.doubtful.append((attempt, fetched))
+        self.doubtful.append((time.monotonic(), attempt, fetched))
         if fetched.reached:
             self.reachability.remember(attempt.url)
         else:
@@ -214,30 +223,33 @@ class PatientFetch:
         if self.doubtful and self.reachability.ever:
             yield from self._examined_now(again=self.reachability.lost >= LOST_ROWS)
             return
-        for attempt, fetched in self.doubtful:
+        for _, attempt, fetched in self.doubtful:
             yield self._end(attempt, fetched)
-        self.doubtful = []
+        self.doubtful.clear()
 
-    def _released(self, *, again: bool) -> Iterator[tuple[Any, Fetched]]:
-        """Yields the failures that were withheld, since the network works. It may have been down
-        for a moment, so those of hosts that had answered, or all with `again`, are requested once
-        more."""
+    def _released(
+        self, *, again: bool = False, until: float = math.inf
+    ) -> Iterator[tuple[Any, Fetched]]:
+        """Yields the failures before `until` that were withheld, since the network works. It may
+        have been down for a moment, so those of hosts that had answered, or all with `again`, are
+        requested once more."""
         self._waited = 0.0
-        doubtful, self.doubtful = self.doubtful, []
-        for attempt, fetched in doubtful:
+        while self.doubtful and self.doubtful[0][0] <= until:
+            _, attempt, fetched = self.doubtful.popleft()
             repeat = again or self.reachability.has_answered(attempt.url)
             if not repeat or attempt.serial in self._repeated:
                 yield self._end(attempt, fetched)
             elif self._last_pauses is None:
                 self._repeated.add(attempt.serial)
-                self._again.append(attempt)
+                self._again.append((time.monotonic() + self.settle_seconds, attempt))
             else:
                 self._under_way.pop(attempt.serial, None)
                 self._late.append((attempt, fetched))
 
     def _is_network_up(self) -> bool:
         """Returns whether any of the hosts answers that answered last or failed last."""
-        failed = {host_of(a.url): a.url for a, _ in (*self._late, *self.doubtful)}
+        doubtful = [attempt for _, attempt, _ in self.doubtful]
+        failed = {host_of(a.url): a.url for a in (*(a for a, _ in self._late), *doubtful)}
         urls = [*self.reachability.latest(TESTED), *list(failed.values())[-TESTED:]]
         return any(self._answering(urls))
 
@@ -253,7 +265,7 @@ class PatientFetch:
     def _await_network(self, problem: str) -> None:
         """Waits until a host can be reached, and arranges that all attempts under way are made
         again, in their order."""
-        attempt, fetched = (self.doubtful or self._late)[-1]
+        attempt, fetched = self.doubtful[-1][1:] if self.doubtful else self._late[-1]
         last = f"{fetched.url or host_of(attempt.url)}: {fetched.status}: {fetched.detail}"
         self._wait(f"{problem} (the last: {last})", self._is_network_up)
         self.reached = True
@@ -261,7 +273,7 @@ class PatientFetch:
         self._waited = 0.0
         self.doubtful.clear()
         self._repeated.clear()
-        self._again = deque(self._under_way[serial] for serial in sorted(self._under_way))
+        self._again = deque((0.0, self._under_way[serial]) for serial in sorted(self._under_way))
 
     # --- the end of a fetch that ends ---------------------------------------------------------
 
