@@ -36,6 +36,7 @@ from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_preparation_report
+from pinxit.prepare.retry_advice import retry_advice, rows_by_status
 from pinxit.prepare.row_limit import units_for
 from pinxit.prepare.stages import StageResult, can_skip, run_images, run_latents
 
@@ -91,7 +92,12 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         results.append(_latents(options, folder, engine, console))
     failed = [failure for result in results for failure in result.failed]
     report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    return _print_results(results, report, folder, console)
+    code = _print_results(results, report, folder, console)
+    if source is not None:
+        counts = rows_by_status(Ledger(folder, "images"), results[0].ids)
+        if advice := retry_advice(counts, argv):
+            console.print(advice, highlight=False, markup=False, soft_wrap=True)
+    return code
 
 
 def _source(options: PrepareOptions) -> Source:
@@ -187,6 +193,7 @@ def _run_images(
             workers=options.images.workers or cores,
         ),
         retry=options.retry_failed,
+        outage_minutes=options.outage_minutes,
     )
     ledger = Ledger(folder, "images")
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pinxit.data.outcome import STATUSES
 from pinxit.data.url_host import host_of
 
 OFFLINE_HOSTS = 20
 """If at least this many hosts fail and none answers, the network counts as down."""
 REMEMBERED = 20_000
 """Largest number of hosts that are remembered because they answered."""
-UNPROVEN = frozenset({"scheme", "blocked", "tls"})
-"""The statuses that do not say whether the network works. The first two need no packet, and a
-handshake fails at every host if a login page intercepts the connections."""
 
 
 class Reachability:
     """Counts consecutive attempts that did not reach their host."""
 
-    def __init__(self, *statuses: str) -> None:
-        """Takes the statuses that mean that an attempt did not reach its host."""
-        assert all(status in STATUSES for status in statuses)
-        self.statuses = frozenset(statuses)
+    def __init__(self) -> None:
         self.hosts: set[str] = set()
         """The hosts that failed since the last attempt that reached its host."""
         self.attempts = 0
@@ -34,13 +27,6 @@ class Reachability:
         self._answered: OrderedDict[str, str] = OrderedDict()
         """A URL of each host that answered, the latest last."""
 
-    def note(self, url: str | None, status: str) -> None:
-        """Counts an attempt to fetch `url` that ended with `status`."""
-        if status in self.statuses:
-            self.failed(url)
-        elif status not in UNPROVEN:
-            self.answered(url)
-
     def failed(self, url: str | None) -> None:
         """Counts an attempt that did not reach its host."""
         self.hosts.add(host_of(url))
@@ -48,8 +34,12 @@ class Reachability:
         self.lost += self.has_answered(url)
 
     def answered(self, url: str | None) -> None:
-        """Records that the host of `url` answered."""
+        """Records that the host of `url` answered, and that the network therefore works."""
         self.restart()
+        self.remember(url)
+
+    def remember(self, url: str | None) -> None:
+        """Records that the host of `url` has answered, without counting the attempts again."""
         self.ever = True
         host = host_of(url)
         self._answered.pop(host, None)
@@ -60,6 +50,14 @@ class Reachability:
     def has_answered(self, url: str | None) -> bool:
         """Returns whether the host of `url` has ever answered."""
         return host_of(url) in self._answered
+
+    def answered_url(self, url: str | None) -> str:
+        """Returns the URL at which the host of `url` answered last."""
+        return self._answered[host_of(url)]
+
+    def forget(self, url: str | None) -> None:
+        """Forgets that the host of `url` has answered, because it seems to be gone."""
+        self._answered.pop(host_of(url), None)
 
     def restart(self) -> None:
         """Forgets the failed attempts, but not which hosts have answered."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from pinxit.data.fetch.fetcher import Fetched
 from pinxit.data.filters.row_filter import Filter
+from pinxit.data.html_ampersands import without_entities
 from pinxit.data.images.decode import Decoded
 from pinxit.data.row import Row, unusable
 
@@ -73,8 +74,8 @@ def _fetched(
     failed: Callable[[K, str, str], None],
     share_urls: bool,
 ) -> Generator[tuple[K, bytes], None, None]:
-    """Yields the encoded images that the rows' URLs lead to."""
-    links = ((key, row.url or "") for key, row in rows)
+    """Yields the encoded images that the rows' URLs lead to, without ``&amp;`` in their queries."""
+    links = ((key, without_entities(row.url or "")) for key, row in rows)
     requests = _by_url(links) if share_urls else (((key,), url) for key, url in links)
     results = fetch(requests)
     try:

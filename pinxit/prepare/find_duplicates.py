@@ -32,6 +32,7 @@ import numpy as np
 from pinxit.config import UsageError, differences, plain, read_json
 from pinxit.data.filters.duplicate_list import DuplicateList, list_identity, write_list
 from pinxit.data.filters.row_filter import Filter, FilterConfig
+from pinxit.data.html_ampersands import without_entities
 from pinxit.data.row import Row, Source, Unit, unusable
 from pinxit.files import sweep, whole, write_json
 from pinxit.prepare.engines.base import Engine, UnitResult
@@ -192,8 +193,8 @@ class ReadMarks:
         """Appends a row to `marks` if its URL is compared, else to `lone` if its hash is."""
         config = self.search.filters
         phash = int(row.phash, 16) if config.unique_phash and row.phash is not None else None
-        url = (row.url or row.origin) if config.unique_url else None
-        if url is not None:
+        url = without_entities(row.url or row.origin or "") if config.unique_url else ""
+        if url:
             hashed = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             high, low = int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
             marks.append((high, low, phash or 0, number | (phash is not None)))

@@ -30,12 +30,13 @@ import numpy as np
 from PIL import Image
 
 from pinxit.config import UsageError, plain
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import UNREACHED, FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.outcome import Outcome, can_heal
+from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
@@ -50,17 +51,17 @@ from pinxit.data.prepared.shards import (
 from pinxit.data.reachability import Reachability
 from pinxit.data.row import Row, Source, Unit, source_identity
 from pinxit.data.row_images import DecodeFn, FetchFn, reason_to_drop, row_images
+from pinxit.data.url_host import host_of
+from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
 from pinxit.prepare.outcome_files import read_outcomes, write_outcomes
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
+from pinxit.prepare.unreachable_share import reason_to_doubt
 
 QUALITY = 95
 """The quality of the JPEG images in the shards."""
-
-
-class Offline(OSError):
-    """No host can be reached, which says nothing about the rows, so no outcome is recorded."""
 
 
 def prepare_images(
@@ -74,13 +75,21 @@ def prepare_images(
     retry: bool = False,
     previews: int = 2,
     duplicates: Duplicates | None = None,
+    probe: FetchFn | None = None,
+    reachability: Reachability | None = None,
+    outage_seconds: float = 0.0,
+    doubt: bool = False,
 ) -> UnitRecord:
     """Does a unit, unless it is done, and returns its record.
 
     With `retry`, a unit that is done is tried again if rows of it failed for a reason that may be
     temporary. If a file of it is damaged, the file is quarantined and all rows are done again. Up
     to `previews` rejected images for each reason are stored for the report, from the first units.
-    Rows that are listed in `duplicates` are dropped. Raises `files.DiskFull` and `Offline`.
+    Rows that are listed in `duplicates` are dropped.
+
+    If the network is away, or hosts that are known to `reachability`, they are tested with `probe`
+    and waited for, for at most `outage_seconds`. Raises `files.DiskFull`, `Offline`, and with
+    `doubt`, `Doubtful` for a unit whose unreachable rows stand out.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
@@ -93,10 +102,17 @@ def prepare_images(
         final, sizes = _final(ledger, before, spool) if before is not None else ({}, {})
         row_filter = Filter(filters, duplicates=duplicates)
         work = _Work(unit, spool, row_filter, final, sizes, Previews(out, previews))
+        patient = PatientFetch(
+            fetch,
+            probe=probe or fetch,
+            wait=NetworkWait(outage_seconds),
+            reachability=reachability,
+            last_pauses=pauses_within(outage_seconds),
+        )
         images = row_images(
             ((row.key, row) for row in source.read(unit) if work.needs_image(row)),
             has_images=source.has_images,
-            fetch=fetch,
+            fetch=patient,
             decode=decode,
             failed=work.record,
             share_urls=True,
@@ -104,9 +120,14 @@ def prepare_images(
         for key, decoded in images:
             work.decoded(key, decoded)
         work.check()
+        if before is None:
+            _check_reached(patient, unit)
         counts = work.counts()
         if before is not None and counts == before.counts:
             return before  # every retry failed as before
+        if doubt and before is None:
+            hosts = work.unreached()
+            _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
         generation = before.generation + 1 if before is not None else 0
         record = UnitRecord(
@@ -134,10 +155,18 @@ class ImageStage:
     """Retries the rows of finished units that failed for a reason that may be temporary."""
     previews: int = 2
     """Number of rejected images stored for the report, for each reason and unit."""
+    outage_minutes: float = 5.0
+    """Minutes that a unit waits for the network, or for hosts that had answered."""
+    doubt: bool = True
+    """Refuses units in which far more hosts could not be reached than in the others."""
     _pool: DecodePool | None = field(default=None, init=False, repr=False)
     _dropped: Duplicates | None = field(default=None, init=False, repr=False)
+    _reachability: Reachability | None = field(default=None, init=False, repr=False)
+    """The hosts that have answered this process."""
 
     def __call__(self, unit: Unit) -> UnitRecord:
+        if self._reachability is None or not self._reachability.ever:
+            self._reachability = known_hosts(Ledger(self.out, "images"))
         if self._pool is None:
             self._pool = DecodePool(self.image).__enter__()
             self._dropped = open_duplicates(self.source, self.filters)
@@ -151,6 +180,10 @@ class ImageStage:
             retry=self.retry,
             previews=self.previews,
             duplicates=self._dropped,
+            probe=partial(fetch_all, config=probing(self.fetch)),
+            reachability=self._reachability,
+            outage_seconds=60 * self.outage_minutes,
+            doubt=self.doubt,
         )
 
     def close(self) -> None:
@@ -203,14 +236,8 @@ class _Work:
         self.sizes = sizes
         """Shapes of the finished images by key, as `shape_name` writes them."""
         self.outcomes: dict[str, Outcome] = {}
-        self.reachability = Reachability("dns", "connect")
 
-    def record(self, key: str, status: str, detail: str) -> None:
-        """Records the outcome of a row whose image was requested."""
-        self._record(key, status, detail)
-        self.reachability.note(self.rows[key].url, status)
-
-    def _record(self, key: str, status: str, detail: str = "") -> None:
+    def record(self, key: str, status: str, detail: str = "") -> None:
         """Records the outcome of a row, which must not have one yet."""
         if key in self.outcomes:
             before = self.outcomes[key].status
@@ -227,7 +254,7 @@ class _Work:
             return False
         reason = reason_to_drop(row, self.filter)
         if reason is not None:
-            self._record(row.key, reason, row.detail)
+            self.record(row.key, reason, row.detail)
             self.previews.reject(reason, row)
         return reason is None
 
@@ -249,6 +276,11 @@ class _Work:
         """Returns the number of rows by status."""
         statuses = Counter(outcome.status for outcome in self.outcomes.values())
         return dict(sorted(statuses.items()))
+
+    def unreached(self) -> Counter[str]:
+        """Returns the number of rows that did not reach their host, by host."""
+        rows = (row for key, row in self.rows.items() if self.outcomes[key].status in UNREACHED)
+        return Counter(host_of(row.url) for row in rows)
 
     def measured(self) -> dict[str, Any]:
         """Returns the score histograms for the report."""
@@ -283,15 +315,25 @@ class _Work:
         return files
 
     def check(self) -> None:
-        """Raises `Offline` if no host was reached, and RuntimeError if a row is lost."""
-        if self.reachability.is_offline() and not (self.reachability.ever or self.final):
-            count = len(self.reachability.hosts)
-            raise Offline(f"unit {self.unit.id}: none of {count} hosts could be reached")
+        """Raises RuntimeError if a row is lost."""
         images = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
         lost = [key for key in self.rows if key not in self.outcomes]
         lost += [key for key in images if key not in self.spool]
         if lost or len(images) != len(self.spool):
             raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
+
+
+def _check_reached(patient: PatientFetch, unit: Unit) -> None:
+    """Raises `Offline` if many hosts were tried and none was reached."""
+    if patient.reachability.is_offline() and not patient.reached:
+        count = len(patient.reachability.hosts)
+        raise Offline(f"unit {unit.id}: none of {count} hosts could be reached")
+
+
+def _check_share(ledger: Ledger, unit: Unit, counts: Mapping[str, int], **hosts: Any) -> None:
+    """Raises `Doubtful` if the unreachable rows of a unit may be an outage's."""
+    if reason := reason_to_doubt(ledger, unit.id, counts, **hosts):
+        raise Doubtful(f"unit {unit.id}: {reason}; it is tried again at the end")
 
 
 def _without_image(row: Row) -> Row:

@@ -1,7 +1,8 @@
 """Runs the two stages of a preparation over all units, on any engine.
 
 A stage that is run again does only the remaining work. A unit that fails is reported with its
-reason and the others continue. A full disk stops the stage at once. The manifest is written once
+reason and the others continue. A unit that an outage may have hit is tried again at the end. A full
+disk stops the stage at once. The manifest is written once
 every unit is done. Units whose source is damaged can be left out of it.
 
 Images may be deleted once their latents exist: such a unit counts as done.
@@ -25,11 +26,13 @@ from pinxit.data.row import Unit
 from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, UnitResult
 from pinxit.prepare.folder_lock import locked
-from pinxit.prepare.images import ImageStage, Offline
+from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
+from pinxit.prepare.network_wait import Offline
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
+from pinxit.prepare.second_round import OUTAGES, PAUSE, in_two_rounds
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,17 @@ def run_images(
 
         todo = [unit for unit in mine if not is_done(unit)]
         _withdraw(ledger, [unit.id for unit in todo])
-        result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
+        result = _run(
+            stage,
+            ledger,
+            engine,
+            todo,
+            total=len(mine),
+            workers=workers,
+            watch=watch,
+            last=dataclasses.replace(stage, doubt=False),
+            pause=min(PAUSE, 60 * stage.outage_minutes),
+        )
         if skip_failed:
             result = _skip(result, ledger)
         return _finish(result, ledger, [unit.id for unit in units])
@@ -153,7 +166,7 @@ def can_skip(result: UnitResult) -> bool:
 
     A full disk, a missing network and an unreachable server are not such failures.
     """
-    if result.kind in (Offline.__name__, DiskFull.__name__):
+    if result.kind in OUTAGES or result.kind == DiskFull.__name__:
         return False
     return not (result.os_error and "://" in result.unit.path)
 
@@ -167,14 +180,18 @@ def _run(
     total: int,
     workers: int,
     watch: WatchFn,
+    last: Callable[[Any], UnitRecord] | None = None,
+    pause: float = 0.0,
 ) -> StageResult:
     """Runs `fn` on the units of `todo`, and counts results and rows.
 
-    `total` is the number of units that this command is responsible for.
+    `total` is the number of units that this command is responsible for. Units that an outage may
+    have hit are run again with `last` at the end, after a `pause` in seconds.
     """
     started = time.monotonic()
     counts: Counter[str] = Counter()
     failed: list[UnitResult] = []
+    postponed: dict[str, UnitResult] = {}
     fresh, offline, stopped = 0, 0, ""
 
     def progress() -> StageProgress:
@@ -190,10 +207,15 @@ def _run(
         )
 
     watch(progress(), None)
-    with contextlib.closing(engine.map(fn, todo, workers=workers)) as results:
-        for result in results:
+    rounds = in_two_rounds(engine, fn, last or fn, todo, workers=workers, pause=pause)
+    with contextlib.closing(rounds) as results:
+        for result, is_final in results:
+            if not is_final:
+                postponed[result.unit.id] = result
+            elif postponed:
+                postponed.pop(result.unit.id, None)
             if result.failed:
-                failed.append(result)
+                failed += [result] if is_final else []
                 offline = offline + 1 if result.kind == Offline.__name__ else 0
             else:
                 fresh, offline = fresh + 1, 0
@@ -202,6 +224,7 @@ def _run(
             if result.kind == DiskFull.__name__ or offline == OFFLINE_LIMIT:
                 stopped = result.reason
                 break
+    failed += postponed.values()  # the stage was stopped before their second attempt
     return StageResult(
         ledger.stage, total, total - len(todo) + fresh, failed=tuple(failed), stopped=stopped
     )

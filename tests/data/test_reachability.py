@@ -6,32 +6,25 @@ from pinxit.data.reachability import OFFLINE_HOSTS, Reachability
 
 
 def test_many_hosts_and_no_answer_mean_that_there_is_no_network():
-    reachability = Reachability("dns", "connect")
+    reachability = Reachability()
     for number in range(OFFLINE_HOSTS):
         assert not reachability.is_offline()
-        reachability.note(f"http://host{number}.test/image.jpg", "dns")
+        reachability.failed(f"http://host{number}.test/image.jpg")
     assert reachability.is_offline() and not reachability.ever
     assert not reachability.is_offline(attempts=OFFLINE_HOSTS + 1)
-    reachability.note("http://host.test/", "http_404")  # an answer is an answer
+    reachability.answered("http://host.test/")
     assert not reachability.is_offline() and reachability.ever and reachability.attempts == 0
 
 
 def test_many_rows_of_few_hosts_prove_nothing():
-    reachability = Reachability("connect")
+    reachability = Reachability()
     for number in range(10 * OFFLINE_HOSTS):
-        reachability.note(f"http://host.test/{number}", "connect")
+        reachability.failed(f"http://host.test/{number}")
     assert not reachability.is_offline() and reachability.attempts == 10 * OFFLINE_HOSTS
 
 
-def test_a_refusal_without_a_packet_proves_nothing():
-    reachability = Reachability("connect")
-    for status in ("connect", "scheme", "blocked", "tls"):
-        reachability.note("http://host.test/", status)
-    assert reachability.attempts == 1 and not reachability.ever
-
-
 def test_hosts_that_answered_are_remembered():
-    reachability = Reachability("connect")
+    reachability = Reachability()
     for number in (0, 1, 2, 1):
         reachability.answered(f"http://host{number}.test/a")
     assert reachability.latest(2) == ["http://host1.test/a", "http://host2.test/a"]
@@ -40,3 +33,6 @@ def test_hosts_that_answered_are_remembered():
     assert (reachability.attempts, reachability.lost) == (3, 2)
     reachability.restart()
     assert (reachability.attempts, reachability.lost) == (0, 0) and len(reachability.latest(9)) == 3
+    assert reachability.answered_url("http://host1.test/z") == "http://host1.test/a"
+    reachability.forget("http://host1.test/z")
+    assert not reachability.has_answered("http://host1.test/a") and reachability.ever

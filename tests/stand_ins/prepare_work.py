@@ -90,13 +90,15 @@ class ToyWeb:
         kind, number = url.split("/")[-2:]
         data = picture(int(number))
         if self.offline:
-            return Fetched("dns", None)
+            return Fetched("dns", None, reached=False)
         if kind == "good" or (self.healed and kind in ("timeout", "500")):
             return Fetched("ok", data)
         bodies = {"html": b"<html>gone", "corrupt": data[: len(data) // 3]}
         if kind in bodies:
             return Fetched("ok", bodies[kind])
-        return Fetched("timeout" if kind == "timeout" else f"http_{kind}", None, "as it was told")
+        if kind == "timeout":
+            return Fetched("timeout", None, "as it was told", reached=False)
+        return Fetched(f"http_{kind}", None, "as it was told")
 
     def __call__(self, items: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, Fetched]]:
         mixed = list(items)
@@ -144,7 +146,14 @@ class ToyStage(ImageStage):
 def stage(out: Path, **more: Any) -> ToyStage:
     """The toy stage with the toys' settings."""
     return ToyStage(
-        **{"source": ToySource(), "filters": FILTERS, "image": IMAGE, "out": out} | more
+        **{
+            "source": ToySource(),
+            "filters": FILTERS,
+            "image": IMAGE,
+            "out": out,
+            "outage_minutes": 0,
+        }
+        | more
     )
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from pinxit.data.fetch.address_guard import Guard, Refused
+from pinxit.data.fetch.machine_fault import is_machine_fault
 
 Lookup = Callable[[str], Sequence[str]]
 """Returns a host name's addresses. It may block, and raises `socket.gaierror` if there are none."""
@@ -85,7 +86,10 @@ class Resolver(AbstractResolver):
         return addresses
 
     async def _ask(self, host: str) -> Sequence[str] | socket.gaierror:
-        """Looks a name up and caches the result; errors are returned, so all callers get them."""
+        """Looks a name up and caches the result; errors are returned, so all callers get them.
+
+        Raises faults of this machine.
+        """
         loop = asyncio.get_running_loop()
         result: Sequence[str] | socket.gaierror
         try:
@@ -100,6 +104,8 @@ class Resolver(AbstractResolver):
         except socket.gaierror as error:
             result = socket.gaierror(*error.args)
         except OSError as error:
+            if is_machine_fault(error):
+                raise
             result = socket.gaierror(TEMPORARY, str(error))
         finally:
             del self._asked[host]

@@ -23,9 +23,9 @@ from pinxit.config import UsageError, positive
 from pinxit.data.fetch.address_guard import Guard, follow, parse_url
 from pinxit.data.fetch.async_map import async_map
 from pinxit.data.fetch.host_backoff import Resting, Unreachable
+from pinxit.data.fetch.machine_fault import is_machine_fault
 from pinxit.data.fetch.request_turns import Turns, spare_places
 from pinxit.data.outcome import can_heal, http_code
-from pinxit.data.reachability import UNPROVEN
 from pinxit.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ WINDOW = 8
 """Number of URLs under way, waiting for their host or finished, per `FetchConfig.concurrency`."""
 UNREACHED = frozenset({"dns", "connect", "timeout"})
 """The statuses of requests that no server answered completely."""
+UNPROVEN = frozenset({"scheme", "blocked", "tls", "fetch_error"})
+"""The statuses that do not say whether the network works. The first two need no packet, and a
+handshake fails at every host if a login page intercepts the connections."""
 LONGEST_PAUSE = 30.0
 """Longest pause, in seconds, that the fetcher waits for. If a server asks for a longer one, its
 URLs end immediately with the status that it returned, until the pause is over."""
@@ -122,8 +125,22 @@ class Fetched:
     attempts: int = 1
     """Number of attempts made."""
     reached: bool | None = True
-    """Whether a server answered the last attempt. None means that nothing was learned about the
-    network, as when no request was made."""
+    """Whether a server responded to the last attempt, even if the response broke off. None means
+    that nothing was learned about the network, as when no request was made."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The progress of one attempt, which is known even if a library raises."""
+
+    url: str
+    """The URL to request next, or the last one requested."""
+    spent: float = 0.0
+    """Seconds spent on requests."""
+    reached: bool | None = None
+    """Whether a server was reached, as in `Fetched.reached`."""
+    unforeseen: str = "scheme"
+    """The status for an exception in the current step."""
 
 
 class Fetcher:
@@ -194,42 +211,62 @@ class Fetcher:
 
     async def _attempt(self, url: str) -> tuple[str, Answer, float, bool | None]:
         """Makes one attempt with redirects; returns the last URL, its answer, the seconds, and
-        whether a server was reached."""
+        whether a server was reached.
+
+        Whatever a library raises for a hostile URL or response becomes a status here, and only
+        here. Faults of this machine are raised.
+        """
         from pinxit.data.fetch.http_request import Answer
 
-        loop, spent, reached = asyncio.get_running_loop(), 0.0, None
+        attempt = _Attempt(url)
+        try:
+            answer = await self._requests(attempt)
+        except Exception as error:
+            if is_machine_fault(error):
+                raise
+            detail = str(error) if isinstance(error, ValueError) else ""
+            detail = detail or f"{type(error).__name__}: {error}"
+            answer = Answer(attempt.unforeseen, detail=detail, lasting=True)
+        return attempt.url, answer, attempt.spent, attempt.reached
+
+    async def _requests(self, attempt: _Attempt) -> Answer:
+        """Requests the attempt's URL and the targets of its redirects, and returns the last answer.
+
+        Raises what the parsers and the client raise.
+        """
+        from pinxit.data.fetch.http_request import Answer
+
+        loop = asyncio.get_running_loop()
         for _ in range(self.config.max_redirects + 1):
-            try:
-                target = parse_url(url)
-            except ValueError as error:
-                return url, Answer("scheme", detail=str(error)), spent, reached
+            attempt.unforeseen = "scheme"
+            target = parse_url(attempt.url)
             reason = self._guard.refuses_url(target)
             if reason is not None:
-                return url, Answer("blocked", detail=reason), spent, reached
+                return Answer("blocked", detail=reason)
             host, origin = str(target.raw_host), f"{target.raw_host}:{target.port}"
+            attempt.unforeseen = "fetch_error"
             async with self._turns.turn(host):
                 if self._unreachable.is_known(origin):
+                    attempt.reached = attempt.reached or False
                     detail = "the host could not be reached a moment ago"
-                    answer = Answer("connect", detail=detail, lasting=True)
-                    return url, answer, spent, reached or False
+                    return Answer("connect", detail=detail, lasting=True)
                 if (status := self._resting.status(origin)) is not None:
                     detail = "the server asked for a longer pause than the fetcher waits"
-                    return url, Answer(status, detail=detail, lasting=True), spent, reached
+                    return Answer(status, detail=detail, lasting=True)
                 start = loop.time()
                 answer = await self._exchange.get(
-                    target, seconds=self.config.timeout - spent, keep=self._turns.awaited(host)
+                    target,
+                    seconds=self.config.timeout - attempt.spent,
+                    keep=self._turns.awaited(host),
                 )
-                spent += loop.time() - start
+                attempt.spent += loop.time() - start
                 self._remember(host, origin, answer)
-                reached = _reached(answer.status, before=reached)
+                attempt.reached = _reached(answer, before=attempt.reached)
             if answer.location is None:
-                return url, answer, spent, reached
-            try:
-                url = follow(target, answer.location)
-            except ValueError as error:
-                return url, Answer("redirects", detail=str(error)), spent, reached
-        answer = Answer("redirects", detail=f"more than {self.config.max_redirects}")
-        return url, answer, spent, reached
+                return answer
+            attempt.unforeseen = "redirects"
+            attempt.url = follow(target, answer.location)
+        return Answer("redirects", detail=f"more than {self.config.max_redirects}")
 
     def _remember(self, host: str, origin: str, answer: Answer) -> None:
         """Records what this answer means for the next request to the host."""
@@ -258,11 +295,13 @@ class Fetcher:
         return max(asked, self.config.backoff * 2 ** (attempt - 1) * _jitter(url, attempt))
 
 
-def _reached(status: str, *, before: bool | None) -> bool | None:
-    """Returns whether an attempt has reached a server, from `before` and its next status."""
-    if status in UNREACHED:
+def _reached(answer: Answer, *, before: bool | None) -> bool | None:
+    """Returns whether an attempt has reached a server, from `before` and its next answer."""
+    if answer.responded:
+        return True
+    if answer.status in UNREACHED:
         return before or False
-    return before if status in UNPROVEN else True
+    return before if answer.status in UNPROVEN else True
 
 
 def fetch_all(

@@ -3,20 +3,19 @@
 This module bounds what a hostile or broken server can do: the address it connects to (`Guard`), the
 time (the caller's deadline), and the size of headers and body. Compressed bodies are refused,
 because a few hundred kilobytes of gzip may expand a thousandfold. Every failure is returned as an
-`Answer`; only faults of this machine raise.
+`Answer`; only faults of this machine and errors that the client does not declare raise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import math
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import aiohttp
@@ -27,6 +26,7 @@ from yarl import URL
 from pinxit.data.fetch.address_guard import Guard, Refused
 from pinxit.data.fetch.body_memory import BodyMemory, BodyShare
 from pinxit.data.fetch.dns_resolver import TEMPORARY, Lookup, Resolver
+from pinxit.data.fetch.machine_fault import is_machine_fault
 from pinxit.data.outcome import http_status
 from pinxit.data.retry_after import seconds_of
 
@@ -35,8 +35,6 @@ OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 """Words of ``X-Robots-Tag`` with which an owner opts out of training or indexing; "none" means
 noindex and nofollow."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-OWN_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of this machine. They are raised, because no row may be blamed for them."""
 FREE = 128 * 1024
 """Bytes of a body for which no memory is reserved."""
 MIDDLE = 2 * 2**20
@@ -64,6 +62,8 @@ class Answer:
     """Whether the failure will not pass within seconds, so that a retry is pointless."""
     connected: bool = True
     """Whether a connection was made."""
+    responded: bool = True
+    """Whether the head of a response arrived, even if its body then broke off."""
     share: BodyShare | None = None
     """The memory that `data` occupies; the consumer of the body releases it."""
 
@@ -138,9 +138,11 @@ class Exchange:
     async def get(self, url: URL, *, seconds: float, keep: bool) -> Answer:
         """Requests a URL within `seconds`; `keep` leaves the connection open for the next request.
 
-        Raises OSError only for faults of this machine, such as too many open files.
+        Raises OSError only for faults of this machine, such as too many open files. What the client
+        raises besides its own errors is raised too.
         """
         headers = {} if keep else {"Connection": "close"}
+        responded = False
         with contextlib.ExitStack() as held:
             share = BodyShare(self._memories, free=FREE)
             held.callback(share.release)
@@ -149,9 +151,10 @@ class Exchange:
                     asyncio.timeout(seconds) as deadline,
                     self._session.get(url, headers=headers, allow_redirects=False) as response,
                 ):
+                    responded = True
                     answer = self._judge(response) or await self._body(response, deadline, share)
             except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
-                return _failure(error, seconds)
+                return replace(_failure(error, seconds), responded=responded)
             if answer.share is not None:
                 held.pop_all()  # the consumer of the body releases it
             return answer
@@ -226,7 +229,7 @@ def _failure(error: Exception, seconds: float) -> Answer:
     """Returns the answer for an exception of the HTTP client."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     lookup = isinstance(cause, socket.gaierror)  # whose numbers are not those of errno
-    if isinstance(cause, OSError) and cause.errno in OWN_FAULT and not lookup:
+    if isinstance(cause, OSError) and is_machine_fault(cause) and not lookup:
         raise OSError(cause.errno, f"{cause.strerror}: lower the concurrency") from error
     message = cause.message if isinstance(cause, aiohttp.ClientResponseError) else str(cause)
     text = message or type(cause).__name__

@@ -22,6 +22,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.filters.histograms import Histograms, measure_row
+from pinxit.data.html_ampersands import without_entities
 from pinxit.data.row import Row, unusable
 from pinxit.data.url_host import host_of
 
@@ -184,15 +185,15 @@ class Filter:
 
         Must be the last check, since only a row that is kept makes later rows duplicates.
         """
-        url = (row.url or row.origin) if self.config.unique_url else None
+        url = without_entities(row.url or row.origin or "") if self.config.unique_url else ""
         phash = row.phash if self.config.unique_phash else None
-        if url is not None and url in self._urls:
+        if url in self._urls:
             return "filtered_url"
         if phash is not None and phash in self._hashes:
             return "filtered_phash"
         if (listed := self._duplicates.get(row.key)) is not None:
             return listed
-        self._urls |= {url} if url is not None else set()
+        self._urls |= {url} if url else set()
         self._hashes |= {phash} if phash is not None else set()
         return None
 

@@ -163,7 +163,7 @@ def test_a_position_taken_during_an_outage_repeats_its_rows(server: MortalServer
             position = stream.settle([image.attempt])
             if number == 30:
                 server.kill()
-                stream.outage.stopping = lambda: bool(stream._doubtful)
+                stream.outage.stopping = lambda: bool(stream.patient.doubtful)
     assert stream.settle(()).counts == {"ok": len(keys)} == position.counts
     server.revive()
     later = Stream(
@@ -197,6 +197,7 @@ def test_rows_of_dead_hosts_are_dead_if_others_answer(server: MortalServer, tmp_
     path = write_coyo(tmp_path / "t.parquet", 100, url=alive + dead)
     said: list[str] = []
     stream = stream_of(path, said, fetch=dataclasses.replace(FETCH, concurrency=16))
+    stream.patient.settle_seconds = 0.0  # the run is over within a second
     for image in itertools.islice(stream.row_images(), 20):
         stream.settle([image.attempt])
     assert stream.settle(()).counts["connect"] >= 80 and said == []
@@ -209,6 +210,7 @@ def test_a_row_of_a_host_that_answered_fails_twice_before_it_is_dead(
     path = write_coyo(tmp_path / "t.parquet", 120, url=[server.url(i) for i in range(120)])
     said: list[str] = []
     stream, failures = stream_of(path, said), iter([50, 51, 52])
+    stream.patient.settle_seconds = 0.0  # within the first epoch
 
     def shaky(links, *, config):
         number = next(failures, -1)

@@ -1,0 +1,44 @@
+"""Runs units on an engine, and those that an outage may have hit once more at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+from pinxit.prepare.engines.base import Engine, UnitResult
+from pinxit.prepare.network_wait import Doubtful, Offline
+
+OUTAGES = frozenset({Offline.__name__, Doubtful.__name__})
+"""Kinds of failures that may be over later."""
+PAUSE = 60.0
+"""Longest pause, in seconds, before the second round."""
+
+
+def in_two_rounds(
+    engine: Engine,
+    fn: Callable[[Any], Any],
+    last: Callable[[Any], Any],
+    units: Sequence[Any],
+    *,
+    workers: int,
+    pause: float,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> Generator[tuple[UnitResult, bool], None, None]:
+    """Yields each unit's result, and whether it is final.
+
+    Units that fail because of an outage are run with `last` after all others and after a pause.
+    """
+    postponed: list[Any] = []
+    with closing(engine.map(fn, units, workers=workers)) as results:
+        for result in results:
+            is_final = result.kind not in OUTAGES
+            if not is_final:
+                postponed.append(result.unit)
+            yield result, is_final
+    if postponed:
+        sleep(pause)
+        with closing(engine.map(last, postponed, workers=workers)) as results:
+            for result in results:
+                yield result, True
