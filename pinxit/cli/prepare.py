@@ -193,7 +193,7 @@ def _run_images(
             workers=options.images.workers or cores,
         ),
         retry=options.retry_failed,
-        outage_minutes=options.outage_minutes,
+        outage_hours=options.outage_hours,
     )
     ledger = Ledger(folder, "images")
 

@@ -155,7 +155,7 @@ class ImageStage:
     """Retries the rows of finished units that failed for a reason that may be temporary."""
     previews: int = 2
     """Number of rejected images stored for the report, for each reason and unit."""
-    outage_minutes: float = 5.0
+    outage_hours: float = 6.0
     """Minutes that a unit waits for the network, or for hosts that had answered."""
     doubt: bool = True
     """Refuses units in which far more hosts could not be reached than in the others."""
@@ -182,7 +182,7 @@ class ImageStage:
             duplicates=self._dropped,
             probe=partial(fetch_all, config=probing(self.fetch)),
             reachability=self._reachability,
-            outage_seconds=60 * self.outage_minutes,
+            outage_seconds=3600 * self.outage_hours,
             doubt=self.doubt,
         )
 

@@ -17,7 +17,7 @@ from pinxit.text_decoding import known_encoding
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """The settings that only `store_text` uses."""
-FETCHING = ("limit", "retry_failed", "skip_failed", "outage_minutes")
+FETCHING = ("limit", "retry_failed", "skip_failed", "outage_hours")
 """The settings that only the first stage uses."""
 
 
@@ -52,9 +52,10 @@ class PrepareOptions:
     skip_failed: bool = False
     """Leave out units that fail because of their own data, such as a damaged file, and finish the
     others. The manifest lists the units left out, and the next run tries them again."""
-    outage_minutes: float = 5.0
-    """Minutes that a unit waits for the network, and at most 45 seconds for single hosts, if they
-    had answered before. Then the unit, or these rows, fail and can be tried again."""
+    outage_hours: float = 6.0
+    """Hours that the preparation waits for the network when no host answers any more; 0 means not
+    at all. Then it stops, and the same command goes on. Single hosts that had answered before are
+    waited for at most 45 seconds."""
     engine: str = "local"
     """The engine: local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
     address: str | None = None
@@ -97,7 +98,7 @@ class PrepareOptions:
         positives = ("unit_rows", "limit", "workers", "latent_workers", "image_size")
         for name in (*positives, "encode_batch", "text_max_tokens"):
             positive(name, getattr(self, name))
-        positive("outage_minutes", self.outage_minutes, minimum=0)
+        positive("outage_hours", self.outage_hours, minimum=0)
         named_columns(self.columns)
         known_encoding("text_encoding", self.text_encoding)
         self._check_use()

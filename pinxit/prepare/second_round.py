@@ -8,10 +8,12 @@ from contextlib import closing
 from typing import Any
 
 from pinxit.prepare.engines.base import Engine, UnitResult
-from pinxit.prepare.network_wait import Doubtful, Offline
+from pinxit.prepare.network_wait import Doubtful, LongOutage, Offline
 
-OUTAGES = frozenset({Offline.__name__, Doubtful.__name__})
-"""Kinds of failures that may be over later."""
+POSTPONED = frozenset({Offline.__name__, Doubtful.__name__})
+"""Kinds of failures that may be over at the end of the command."""
+OUTAGES = POSTPONED | {LongOutage.__name__}
+"""Kinds of failures that say nothing about the unit."""
 PAUSE = 60.0
 """Longest pause, in seconds, before the second round."""
 
@@ -28,12 +30,13 @@ def in_two_rounds(
 ) -> Generator[tuple[UnitResult, bool], None, None]:
     """Yields each unit's result, and whether it is final.
 
-    Units that fail because of an outage are run with `last` after all others and after a pause.
+    Units that fail because of an outage are run with `last` after all others and after a pause,
+    except those that have waited for its end in vain.
     """
     postponed: list[Any] = []
     with closing(engine.map(fn, units, workers=workers)) as results:
         for result in results:
-            is_final = result.kind not in OUTAGES
+            is_final = result.kind not in POSTPONED
             if not is_final:
                 postponed.append(result.unit)
             yield result, is_final

@@ -29,7 +29,7 @@ from pinxit.prepare.folder_lock import locked
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
-from pinxit.prepare.network_wait import Offline
+from pinxit.prepare.network_wait import LongOutage, Offline
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 from pinxit.prepare.second_round import OUTAGES, PAUSE, in_two_rounds
@@ -109,7 +109,7 @@ def run_images(
             workers=workers,
             watch=watch,
             last=dataclasses.replace(stage, doubt=False),
-            pause=min(PAUSE, 60 * stage.outage_minutes),
+            pause=min(PAUSE, 3600 * stage.outage_hours),
         )
         if skip_failed:
             result = _skip(result, ledger)
@@ -217,11 +217,12 @@ def _run(
             if result.failed:
                 failed += [result] if is_final else []
                 offline = offline + 1 if result.kind == Offline.__name__ else 0
+                is_over = result.kind in (DiskFull.__name__, LongOutage.__name__)
             else:
-                fresh, offline = fresh + 1, 0
+                fresh, offline, is_over = fresh + 1, 0, False
                 counts.update(result.value.counts)
             watch(progress(), result)
-            if result.kind == DiskFull.__name__ or offline == OFFLINE_LIMIT:
+            if is_over or offline == OFFLINE_LIMIT:
                 stopped = result.reason
                 break
     failed += postponed.values()  # the stage was stopped before their second attempt

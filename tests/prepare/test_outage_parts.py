@@ -16,7 +16,7 @@ from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.images import prepare_images
 from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
-from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
+from pinxit.prepare.network_wait import Doubtful, LongOutage, NetworkWait, Offline
 from pinxit.prepare.retry_advice import retry_advice, rows_by_status
 from pinxit.prepare.second_round import in_two_rounds
 from pinxit.prepare.stages import can_skip
@@ -30,18 +30,34 @@ def test_a_wait_has_a_limit(seconds: float, over: float, raises: bool):
     def sleep(pause: float) -> None:
         now[0] += pause
 
-    wait = NetworkWait(seconds, sleep=sleep, clock=lambda: now[0])
+    lines: list[str] = []
+    wait = NetworkWait(seconds, say=lines.append, sleep=sleep, clock=lambda: now[0])
     if raises:
-        with pytest.raises(Offline, match=r"^no host answers, for 5s \(--outage_minutes\)$"):
+        with pytest.raises(LongOutage, match=r"^no host answers, for 5s \(--outage_hours\)$"):
             wait("no host answers", lambda: now[0] >= over)
         assert now[0] == seconds
     else:
         wait("no host answers", lambda: now[0] >= over)
         assert over <= now[0] <= 2 * over
+        assert lines[-1].startswith("the network can be reached again after 1")
+    assert lines[0].startswith("no host answers. Preparing waits for the network since 2")
+
+
+def test_a_long_wait_is_mentioned_again():
+    now, lines = [0.0], list[str]()
+    wait = NetworkWait(
+        7200,
+        say=lines.append,
+        sleep=lambda pause: now.__setitem__(0, now[0] + pause),
+        clock=lambda: now[0],
+    )
+    wait("no host answers", lambda: now[0] > 3600)
+    still = [line for line in lines if line.startswith("still waiting for the network: ")]
+    assert 5 <= len(still) <= 10
 
 
 def test_without_a_wait_an_outage_is_an_error_at_once():
-    with pytest.raises(Offline, match=r"^no host answers \(--outage_minutes\)$"):
+    with pytest.raises(Offline, match=r"^no host answers \(--outage_hours\)$"):
         NetworkWait(0.0)("no host answers", lambda: True)
 
 

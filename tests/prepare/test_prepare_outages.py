@@ -71,7 +71,7 @@ def words(table: Path, out: Path, *more: object) -> list[str]:
     given = ["prepare", "coyo", "--dataset_path", table, "--out", out, "--vae", "none"]
     given += ["--image_size", 16, "--unit_rows", 40, "--images.workers", 1]
     given += ["--fetch.allow_networks", NETWORK, "--fetch.retries", 0, "--fetch.concurrency", 4]
-    given += ["--fetch.timeout", 2, "--fetch.connect_timeout", 1, "--outage_minutes", 0.1]
+    given += ["--fetch.timeout", 2, "--fetch.connect_timeout", 1, "--outage_hours", 0.0017]
     return [str(word) for word in [*given, *more]]
 
 
@@ -146,11 +146,11 @@ def test_a_network_that_stays_away_ends_with_1_and_comes_back(
     capsys: pytest.CaptureFixture[str],
 ):
     command = words(table, tmp_path / "out", "--skip_failed", 1, *ENGINES[engine])
-    command[command.index("--outage_minutes") + 1] = "0.01"
+    command[command.index("--outage_hours") + 1] = "0.00017"
     with away(other, server, after=20, seconds=4.0):
         assert main(command) == 1
     message = capsys.readouterr().err.replace("\n", " ")
-    assert "Offline: none of" in message and "(--outage_minutes)" in message
+    assert "LongOutage: none of" in message and "(--outage_hours)" in message
     assert "left out" not in message and not (tmp_path / "out" / "manifest.json").exists()
     assert main(command) == 0
     assert prepared(tmp_path / "out") == calm
@@ -164,7 +164,7 @@ def test_a_server_that_dies_costs_its_rows_which_can_be_retried(
     capsys: pytest.CaptureFixture[str],
 ):
     command = words(table, tmp_path / "out", "--engine", "inline")
-    command[command.index("--outage_minutes") + 1] = "0.02"
+    command[command.index("--outage_hours") + 1] = "0.00034"
     other.kill()
     try:
         assert main(command) == 0

@@ -151,7 +151,7 @@ def stage(out: Path, **more: Any) -> ToyStage:
             "filters": FILTERS,
             "image": IMAGE,
             "out": out,
-            "outage_minutes": 0,
+            "outage_hours": 0,
         }
         | more
     )
