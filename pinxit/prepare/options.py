@@ -17,7 +17,7 @@ from pinxit.text_decoding import known_encoding
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """The settings that only `store_text` uses."""
-FETCHING = ("limit", "retry_failed", "skip_failed")
+FETCHING = ("limit", "retry_failed", "skip_failed", "previews")
 """The settings that only the first stage uses."""
 
 
@@ -52,6 +52,9 @@ class PrepareOptions:
     skip_failed: bool = False
     """Leave out units that fail because of their own data, such as a damaged file, and finish the
     others. The manifest lists the units left out, and the next run tries them again."""
+    previews: int = 2
+    """Number of rejected images of each unit that the report shows for each reason, from the first
+    units. 0 fetches and shows none."""
     engine: str = "local"
     """The engine: local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
     address: str | None = None
@@ -83,7 +86,7 @@ class PrepareOptions:
     encode_batch: int = 64
     """Number of images encoded together."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Settings that select the rows to fetch."""
+    """Settings that select the rows to fetch. auto depends on the source."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """Settings for fetching images."""
     images: ImageConfig = field(default_factory=ImageConfig)
@@ -94,6 +97,7 @@ class PrepareOptions:
         positives = ("unit_rows", "limit", "workers", "latent_workers", "image_size")
         for name in (*positives, "encode_batch", "text_max_tokens"):
             positive(name, getattr(self, name))
+        positive("previews", self.previews, minimum=0)
         named_columns(self.columns)
         known_encoding("text_encoding", self.text_encoding)
         self._check_use()
