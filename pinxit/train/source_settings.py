@@ -31,6 +31,8 @@ def begun_with(config: TrainConfig) -> dict[str, Any]:
         if config.decay_from is None:
             return {}
         folder = trunk_of(config)
+        if not folder.config.is_file():
+            return {}  # which is refused later, with its reason
     saved = saved_config(folder)
     return {"filters": plain(saved.filters), "images": plain(saved.images)}
 

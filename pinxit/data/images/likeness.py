@@ -8,9 +8,10 @@ from PIL import Image
 
 from pinxit.data.images.aspect_ratios import Size
 
-FLAT = 4
-"""Largest difference of the values of each channel (of 255) in an image of one colour. It cannot be
-seen, and a JPEG of one colour has none."""
+FLAT = 8
+"""Largest difference of the values of each channel (of 255) in an image of one colour. A JPEG of
+one colour has none and a lossy WebP some 5, while photographs of fog or of the night have dozens.
+"""
 HASHED = (9, 8)
 """Size (width, height) that an image is reduced to for its hash."""
 STEP = 2
