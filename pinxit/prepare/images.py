@@ -278,14 +278,14 @@ class _Work:
         The rows that a retry does not try again take part, so that the result is the same as if all
         rows had been tried at once.
         """
-        for found in find_placeholders(self.rows, self.prints, most):
-            first = found.keys[0]
+        for card in find_placeholders(self.rows, self.prints, most):
+            first = card.keys[0]
             if first in self.spool:
                 jpeg = unpack(self.spool[first])[0]["jpeg"].tobytes()
-                caption = f"{found.detail}: {self.rows[first].caption}"
+                caption = f"{card.detail}: {self.rows[first].caption}"
                 self.previews.show("placeholder", first, caption, jpeg)
-            for key in found.keys:
-                self.outcomes[key] = Outcome(key, "placeholder", found.detail)
+            for key in card.keys:
+                self.outcomes[key] = Outcome(key, "placeholder", card.detail)
                 if key in self.spool:
                     del self.spool[key], self.sizes[key]
                     self.enlarged.discard(key)

@@ -56,12 +56,12 @@ def find_placeholders(
         if key in prints and url and (host := host_of(url)):
             for picture in (prints[key].body, prints[key].look):
                 groups.setdefault((host, picture), []).append(key)
-    found: list[Placeholder] = []
-    taken: set[str] = set()
+    placeholders: list[Placeholder] = []
+    grouped: set[str] = set()
     for (host, _), keys in groups.items():
         urls = {rows[key].url or rows[key].origin for key in keys}
         captions = {rows[key].caption for key in keys}
-        if min(len(urls), len(captions)) > most and not taken.issuperset(keys):
-            taken.update(keys)
-            found.append(Placeholder(host, tuple(keys)))
-    return found
+        if min(len(urls), len(captions)) > most and not grouped.issuperset(keys):
+            grouped.update(keys)
+            placeholders.append(Placeholder(host, tuple(keys)))
+    return placeholders

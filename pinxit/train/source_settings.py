@@ -42,14 +42,18 @@ def as_begun(config: TrainConfig, before: Mapping[str, Any]) -> TrainConfig:
     if not before:
         return config
     filters, images = before["filters"], before["images"]
-    kept = {name: filters[name] for name in WEB_LIMITS if getattr(config.filters, name) == AUTO}
+    filter_values = {
+        name: filters[name] for name in WEB_LIMITS if getattr(config.filters, name) == AUTO
+    }
     shown = {name: getattr(config.images, name) for name in IMAGE_SETTINGS}
     auto = [name for name, value in shown.items() if value in (AUTO, (AUTO,))]
     stored = {name: images[name] for name in auto}
     if "formats" in stored:
         stored["formats"] = tuple(stored["formats"])
     return replace(
-        config, filters=replace(config.filters, **kept), images=replace(config.images, **stored)
+        config,
+        filters=replace(config.filters, **filter_values),
+        images=replace(config.images, **stored),
     )
 
 

@@ -1,8 +1,8 @@
 """Chooses the settings that depend on the source: limits for tables of the web, or none.
 
-Tables of links that a crawler collected need filters. A folder, an archive or a table with images
-that somebody has collected needs none: a class name is a caption, and a small image is meant. So
-the settings whose value is auto are off there, and values that are given apply to any source.
+Tables of links from a crawl need filters. A folder, an archive or a table with images that a person
+has collected needs none: a class name is a caption there, and small images are intended. So the
+settings whose value is auto are off there, and values that are given apply to any source.
 
 A prepared folder, or a run, that was begun with other values keeps these: auto then takes the
 stored values.

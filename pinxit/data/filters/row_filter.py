@@ -112,13 +112,13 @@ class FilterConfig:
             value = getattr(self, name)
             if isinstance(value, str) and value != AUTO:
                 raise UsageError(name, value, problem="not a number", valid="a number, none, auto")
-        given = {name: x for name in WEB_LIMITS if (x := getattr(self, name)) != AUTO}
+        explicit = {name: x for name in WEB_LIMITS if (x := getattr(self, name)) != AUTO}
         for name in ("min_side", "max_aspect"):
-            positive(name, given.get(name))
+            positive(name, explicit.get(name))
         positive("max_characters", self.max_characters)
-        positive("min_words", given.get("min_words"), minimum=0)
+        positive("min_words", explicit.get("min_words"), minimum=0)
         for name in ("max_watermark", "max_nsfw"):
-            value = given.get(name)
+            value = explicit.get(name)
             if value is not None and not 0 < value <= 1:
                 raise UsageError(name, value, problem="not a probability", valid="above 0, to 1")
         for domain in self.blocked_domains:

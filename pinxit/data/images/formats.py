@@ -32,7 +32,7 @@ class Format:
     """The reader's class. It is called directly, so that neither Pillow's choice of a reader nor
     its process-wide pixel limit applies."""
     needs: str
-    """What to install where the reader is missing."""
+    """The thing to install where the reader is missing."""
 
 
 PILLOW = "a Pillow with support for {}"

@@ -84,7 +84,7 @@ def _expands(data: bytes) -> bool:
 
 def _jpeg(data: bytes) -> bytes:
     """Returns a JPEG without comments, and without the application segments not needed."""
-    kept, at = [data[:2]], 2
+    parts, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
@@ -94,9 +94,9 @@ def _jpeg(data: bytes) -> bytes:
             break  # the pixels begin, or the file is damaged, which the reader tells
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _is_needed(marker, data[at + 4 : end]):
-            kept.append(data[at:end])
+            parts.append(data[at:end])
         at = end
-    return b"".join((*kept, data[at:]))
+    return b"".join((*parts, data[at:]))
 
 
 def _is_needed(marker: int, body: bytes) -> bool:
@@ -117,18 +117,18 @@ def _webp(data: bytes) -> bytes:
     or too large."""
     if data[12:16] != b"VP8X":
         return data
-    kept, at, dropped = [], 12, False
+    parts, at, dropped = [], 12, False
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
         end = at + 8 + length + (length & 1)
         if kind in WEBP_METADATA and (kind == b"ICCP" or length > LARGEST or end > len(data)):
             dropped = True
         else:
-            kept.append(data[at:end])
+            parts.append(data[at:end])
         at = end
     if not dropped:
         return data
-    body = b"".join((b"WEBP", *kept))
+    body = b"".join((b"WEBP", *parts))
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
