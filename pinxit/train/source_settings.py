@@ -42,9 +42,7 @@ def as_begun(config: TrainConfig, before: Mapping[str, Any]) -> TrainConfig:
     if not before:
         return config
     filters, images = before["filters"], before["images"]
-    filter_values = {
-        name: filters[name] for name in WEB_LIMITS if getattr(config.filters, name) == AUTO
-    }
+    values = {name: filters[name] for name in WEB_LIMITS if getattr(config.filters, name) == AUTO}
     shown = {name: getattr(config.images, name) for name in IMAGE_SETTINGS}
     auto = [name for name, value in shown.items() if value in (AUTO, (AUTO,))]
     stored = {name: images[name] for name in auto}
@@ -52,7 +50,7 @@ def as_begun(config: TrainConfig, before: Mapping[str, Any]) -> TrainConfig:
         stored["formats"] = tuple(stored["formats"])
     return replace(
         config,
-        filters=replace(config.filters, **filter_values),
+        filters=replace(config.filters, **values),
         images=replace(config.images, **stored),
     )
 
