@@ -115,10 +115,9 @@ def enlarged_line(records: Sequence[UnitRecord]) -> str:
     if not count:
         return ""
     first = next(unit["example"] for unit in enlarged if unit.get("rows"))
-    verb = "image is" if count == 1 else "images are"
     return (
-        f"{count:,} kept {verb} smaller than the size they are stored in and were enlarged, such "
-        f"as {first} (--filters.min_side drops them)"
+        f"enlarged images, which are smaller than the size they are stored in: {count:,} of those "
+        f"kept, such as {first} (--filters.min_side drops them)"
     )
 
 

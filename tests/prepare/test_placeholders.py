@@ -236,7 +236,7 @@ def test_pictures_that_are_enlarged_are_counted(tmp_path):
     from pinxit.prepare.report import enlarged_line
 
     assert enlarged_line([record, record]) == (
-        "4 kept images are smaller than the size they are stored in and were enlarged, such as "
-        "http://shop.test/card/1 (--filters.min_side drops them)"
+        "enlarged images, which are smaller than the size they are stored in: 4 of those kept, "
+        "such as http://shop.test/card/1 (--filters.min_side drops them)"
     )
     assert enlarged_line([dataclasses.replace(record, measured={})]) == ""
