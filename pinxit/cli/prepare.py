@@ -17,6 +17,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.habits import PREPARE_HABITS
 from pinxit.cli.prepare_progress import watching
 from pinxit.config import UsageError
+from pinxit.data.filters.resolve import chosen_line, is_web, resolved_filters
 from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns
@@ -35,7 +36,8 @@ from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
-from pinxit.prepare.report import write_preparation_report
+from pinxit.prepare.report import enlarged_line, write_preparation_report
+from pinxit.prepare.report_pictures import all_records
 from pinxit.prepare.retry_advice import retry_advice, rows_by_status
 from pinxit.prepare.row_limit import units_for
 from pinxit.prepare.stages import StageResult, can_skip, run_images, run_latents
@@ -119,11 +121,13 @@ def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> in
         problem = "not supported here, because each pass needs all results of the previous one"
         raise UsageError("engine", "rank", problem=problem, valid="local, inline, ray")
     source, file = _source(options), Path(path).expanduser()
+    targets = dataclasses.replace(options.images, size=options.image_size).targets
+    filters = resolved_filters(options.filters, web=is_web(source), targets=targets)
     with watching(console, "rows") as watch:
         counts = find_duplicates(
             file,
             source,
-            dataclasses.replace(options.filters, duplicates=None),
+            dataclasses.replace(filters, duplicates=None),
             get_engine(options.engine, address=options.address),
             workers=options.workers,
             limit=None if options.limit is None else units_for(source, options.limit),
@@ -194,7 +198,10 @@ def _run_images(
         ),
         retry=options.retry_failed,
         outage_hours=options.outage_hours,
+        previews=options.previews,
     )
+    if line := chosen_line(options.filters, stage.filters, web=is_web(source)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     ledger = Ledger(folder, "images")
 
     def counted(unit: Unit) -> int | None:
@@ -280,5 +287,7 @@ def _print_results(
         say(f"to train: {command}" if encoded else f"to train: {command} --use_stable_vae 0")
     elif results and results[-1].waiting:
         say(f"not finished: {results[-1].waiting}; run the same command again to continue")
+    if line := enlarged_line(all_records(folder)):
+        say(line)
     say(f"report: {report}")
     return max((result.exit_code for result in results), default=0)

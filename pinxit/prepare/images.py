@@ -17,21 +17,27 @@ unit's new files exist beside the old ones until the record switches to them.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pinxit.config import UsageError, plain
 from pinxit.data.fetch.fetcher import UNREACHED, FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
+from pinxit.data.filters.resolve import (
+    MAX_REPEATS,
+    images_identity,
+    is_web,
+    resolved_filters,
+    resolved_images,
+    with_served_limits,
+)
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
 from pinxit.data.images.decode_pool import DecodePool
@@ -40,7 +46,6 @@ from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
 from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
-    ShardReader,
     pack,
     quarantine,
     shape_name,
@@ -52,10 +57,12 @@ from pinxit.data.reachability import Reachability
 from pinxit.data.row import Row, Source, Unit, source_identity
 from pinxit.data.row_images import DecodeFn, FetchFn, reason_to_drop, row_images
 from pinxit.data.url_host import host_of
+from pinxit.prepare.finished_rows import FinishedRows, finished_rows, is_enlarged
 from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
-from pinxit.prepare.outcome_files import read_outcomes, write_outcomes
+from pinxit.prepare.outcome_files import write_outcomes
+from pinxit.prepare.placeholders import Fingerprint, find_placeholders
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 from pinxit.prepare.unreachable_share import reason_to_doubt
@@ -75,6 +82,8 @@ def prepare_images(
     retry: bool = False,
     previews: int = 2,
     duplicates: Duplicates | None = None,
+    max_repeats: int = MAX_REPEATS,
+    hidden_domains: Sequence[str] = (),
     probe: FetchFn | None = None,
     reachability: Reachability | None = None,
     outage_seconds: float = 0.0,
@@ -85,7 +94,8 @@ def prepare_images(
     With `retry`, a unit that is done is tried again if rows of it failed for a reason that may be
     temporary. If a file of it is damaged, the file is quarantined and all rows are done again. Up
     to `previews` rejected images for each reason are stored for the report, from the first units.
-    Rows that are listed in `duplicates` are dropped.
+    Rows that are listed in `duplicates` are dropped, and pictures that more than `max_repeats` URLs
+    of one host lead to. Images of `hidden_domains` are not shown in the report.
 
     If the network is away, or hosts that are known to `reachability`, they are tested with `probe`
     and waited for, for at most `outage_seconds`. Raises `files.DiskFull`, `Offline`, and with
@@ -99,9 +109,10 @@ def prepare_images(
     if before is not None and not _is_intact(ledger, before):
         before = None
     with Spool(out / "images") as spool:
-        final, sizes = _final(ledger, before, spool) if before is not None else ({}, {})
+        finished = finished_rows(ledger, before, spool) if before is not None else FinishedRows()
         row_filter = Filter(filters, duplicates=duplicates)
-        work = _Work(unit, spool, row_filter, final, sizes, Previews(out, previews))
+        shown = Previews(out, previews, blocked_domains=hidden_domains)
+        work = _Work(unit, spool, row_filter, finished, shown)
         patient = PatientFetch(
             fetch,
             probe=probe or fetch,
@@ -119,6 +130,7 @@ def prepare_images(
         )
         for key, decoded in images:
             work.decoded(key, decoded)
+        work.drop_placeholders(max_repeats)
         work.check()
         if before is None:
             _check_reached(patient, unit)
@@ -156,7 +168,7 @@ class ImageStage:
     previews: int = 2
     """Number of rejected images stored for the report, for each reason and unit."""
     outage_hours: float = 6.0
-    """Minutes that a unit waits for the network, or for hosts that had answered."""
+    """Hours that a unit waits for the network."""
     doubt: bool = True
     """Refuses units in which far more hosts could not be reached than in the others."""
     _pool: DecodePool | None = field(default=None, init=False, repr=False)
@@ -164,11 +176,20 @@ class ImageStage:
     _reachability: Reachability | None = field(default=None, init=False, repr=False)
     """The hosts that have answered this process."""
 
+    def __post_init__(self) -> None:
+        """Chooses the settings that depend on the source, or takes those of the folder."""
+        stored = Ledger(self.out, "images").identity() or {}
+        web = is_web(self.source)
+        self.filters = resolved_filters(
+            self.filters, web=web, targets=self.image.targets, stored=stored.get("filters")
+        )
+        self.image = resolved_images(self.image, web=web, stored=stored.get("image"))
+
     def __call__(self, unit: Unit) -> UnitRecord:
         if self._reachability is None or not self._reachability.ever:
             self._reachability = known_hosts(Ledger(self.out, "images"))
         if self._pool is None:
-            self._pool = DecodePool(self.image).__enter__()
+            self._pool = DecodePool(with_served_limits(self.image, self.filters)).__enter__()
             self._dropped = open_duplicates(self.source, self.filters)
         return prepare_images(
             unit,
@@ -180,6 +201,8 @@ class ImageStage:
             retry=self.retry,
             previews=self.previews,
             duplicates=self._dropped,
+            max_repeats=int(self.image.max_repeats),
+            hidden_domains=self.fetch.blocked_domains,
             probe=partial(fetch_all, config=probing(self.fetch)),
             reachability=self._reachability,
             outage_seconds=3600 * self.outage_hours,
@@ -197,14 +220,11 @@ class ImageStage:
 
         All images in a folder have the same identity.
         """
-        free = ("timeout", "workers", "memory_mb", "bucket_step")
-        image = {name: x for name, x in plain(self.image).items() if name not in free}
-        image |= {"buckets": plain(self.image.targets) if self.image.bucketed else []}
         open_duplicates(self.source, self.filters)  # raises if the list is of another source
         return {
             "source": source_identity(self.source),
             "filters": filters_identity(self.filters),
-            "image": image,
+            "image": images_identity(self.image),
         }
 
     def notes(self) -> dict[str, Any]:
@@ -220,21 +240,24 @@ class _Work:
         unit: Unit,
         spool: Spool,
         row_filter: Filter,
-        final: Mapping[str, Outcome],
-        sizes: dict[str, str],
+        finished: FinishedRows,
         previews: Previews,
     ) -> None:
         self.unit = unit
         self.spool = spool
         """Finished records by key."""
         self.filter = row_filter
-        self.final = final
-        """Outcomes of a retried unit that stay unchanged, by key."""
+        self.finished = finished
+        """The rows of a retried unit that are not tried again."""
         self.previews = previews
         self.rows: dict[str, Row] = {}
         """All rows by key, in their order, without images."""
-        self.sizes = sizes
+        self.sizes = finished.sizes
         """Shapes of the finished images by key, as `shape_name` writes them."""
+        self.prints = finished.prints
+        """Fingerprints of the decoded images by key."""
+        self.enlarged = finished.enlarged
+        """Keys of the images that are smaller than their targets."""
         self.outcomes: dict[str, Outcome] = {}
 
     def record(self, key: str, status: str, detail: str = "") -> None:
@@ -249,13 +272,13 @@ class _Work:
         if row.key in self.rows:
             raise UsageError(f"the source has two rows with the key {row.key}")
         self.rows[row.key] = _without_image(row)
-        if row.key in self.final:
-            self.outcomes[row.key] = self.final[row.key]
+        if row.key in self.finished.outcomes:
+            self.outcomes[row.key] = self.finished.outcomes[row.key]
             return False
         reason = reason_to_drop(row, self.filter)
         if reason is not None:
             self.record(row.key, reason, row.detail)
-            self.previews.reject(reason, row)
+            self.previews.reject(reason, row, self.filter)
         return reason is None
 
     def decoded(self, key: str, decoded: Decoded) -> None:
@@ -270,7 +293,28 @@ class _Work:
             }
             jpeg = encode_image(decoded.image, quality=QUALITY)
             self.sizes[key] = shape_name(decoded.image.shape)
+            self.prints[key] = Fingerprint(decoded.body, decoded.look)
+            if is_enlarged(decoded.crop, decoded.image.shape):
+                self.enlarged.add(key)
             self.spool[key] = pack({"jpeg": np.frombuffer(jpeg, np.uint8)}, meta)
+
+    def drop_placeholders(self, most: int) -> None:
+        """Drops the pictures that more than `most` URLs of one host led to.
+
+        The rows that a retry does not try again take part, so that the result is the same as if all
+        rows had been tried at once.
+        """
+        for card in find_placeholders(self.rows, self.prints, most):
+            first = card.keys[0]
+            if first in self.spool:
+                jpeg = unpack(self.spool[first])[0]["jpeg"].tobytes()
+                caption = f"{card.detail}: {self.rows[first].caption}"
+                self.previews.show("placeholder", first, caption, jpeg)
+            for key in card.keys:
+                self.outcomes[key] = Outcome(key, "placeholder", card.detail)
+                if key in self.spool:
+                    del self.spool[key], self.sizes[key]
+                    self.enlarged.discard(key)
 
     def counts(self) -> dict[str, int]:
         """Returns the number of rows by status."""
@@ -290,15 +334,20 @@ class _Work:
         }
 
     def described(self) -> dict[str, Any]:
-        """Returns the number of images by shape, in the order of the shard, and the first row of
-        each status other than ok."""
+        """Returns the number of images by shape, in the order of the shard, the first row of each
+        status other than ok, and the number of enlarged images with the first one."""
         examples: dict[str, str] = {}
         for key, row in self.rows.items():
             status = self.outcomes[key].status
             if status != "ok":
-                examples.setdefault(status, row.name or row.url or row.origin or key)
+                examples.setdefault(status, _name(row))
         shapes = dict(sorted(Counter(self.sizes.values()).items()))
-        return {"shapes": shapes, "examples": dict(sorted(examples.items()))}
+        first = next((_name(row) for key, row in self.rows.items() if key in self.enlarged), "")
+        return {
+            "shapes": shapes,
+            "examples": dict(sorted(examples.items())),
+            "enlarged": {"rows": len(self.enlarged), "example": first},
+        }
 
     def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
         """Writes the unit's files, and returns their descriptions by folder.
@@ -307,7 +356,7 @@ class _Work:
         """
         unit, spool = self.unit.id, self.spool
         path = ledger.path("outcomes", unit, generation=generation)
-        files = {"outcomes": write_outcomes(path, self.rows, self.outcomes)}
+        files = {"outcomes": write_outcomes(path, self.rows, self.outcomes, self.prints)}
         if len(spool):
             path = ledger.path("images", unit, generation=generation)
             keys = sorted((key for key in self.rows if key in spool), key=self.sizes.__getitem__)
@@ -344,6 +393,11 @@ def _without_image(row: Row) -> Row:
     return Row(row.key, url, caption, row.width, row.height, origin=origin, name=name)
 
 
+def _name(row: Row) -> str:
+    """Returns the name that a person finds the row by."""
+    return row.name or row.url or row.origin or row.key
+
+
 def _utf8(text: str) -> str:
     """Replaces lone surrogates, which JSON can contain, with "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -363,24 +417,3 @@ def _is_intact(ledger: Ledger, record: UnitRecord) -> bool:
             quarantine(path)
             intact = False
     return intact
-
-
-def _final(
-    ledger: Ledger, before: UnitRecord, spool: Spool
-) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """Returns the outcomes that a retry keeps and the shapes of the existing images, by key.
-
-    Puts the existing images into the spool.
-    """
-    sizes: dict[str, str] = {}
-    paths = {folder: ledger.root / folder / info.name for folder, info in before.files.items()}
-    outcomes = read_outcomes(paths["outcomes"])
-    if "images" in paths:
-        with ShardReader(paths["images"]) as reader:
-            for record in reader:
-                arrays, meta = unpack(record)
-                spool[meta["key"]] = record
-                with Image.open(io.BytesIO(arrays["jpeg"].tobytes()), formats=("JPEG",)) as picture:
-                    sizes[meta["key"]] = shape_name((picture.height, picture.width, 3))
-    final = {outcome.key: outcome for outcome in outcomes if not can_heal(outcome.status)}
-    return final, sizes

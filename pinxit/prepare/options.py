@@ -17,7 +17,7 @@ from pinxit.text_decoding import known_encoding
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """The settings that only `store_text` uses."""
-FETCHING = ("limit", "retry_failed", "skip_failed", "outage_hours")
+FETCHING = ("limit", "retry_failed", "skip_failed", "outage_hours", "previews")
 """The settings that only the first stage uses."""
 
 
@@ -56,6 +56,9 @@ class PrepareOptions:
     """Hours that the preparation waits for the network when no host answers any more; 0 means not
     at all. Then it stops, and the same command goes on. Single hosts that had answered before are
     waited for at most 45 seconds."""
+    previews: int = 2
+    """Number of rejected images of each unit that the report shows for each reason, from the first
+    units. 0 fetches and shows none."""
     engine: str = "local"
     """The engine: local (processes), inline, rank (a static share, for Slurm and pods) or ray."""
     address: str | None = None
@@ -87,7 +90,7 @@ class PrepareOptions:
     encode_batch: int = 64
     """Number of images encoded together."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Settings that select the rows to fetch."""
+    """Settings that select the rows to fetch. auto depends on the source."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """Settings for fetching images."""
     images: ImageConfig = field(default_factory=ImageConfig)
@@ -99,6 +102,7 @@ class PrepareOptions:
         for name in (*positives, "encode_batch", "text_max_tokens"):
             positive(name, getattr(self, name))
         positive("outage_hours", self.outage_hours, minimum=0)
+        positive("previews", self.previews, minimum=0)
         named_columns(self.columns)
         known_encoding("text_encoding", self.text_encoding)
         self._check_use()

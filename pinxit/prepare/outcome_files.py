@@ -2,6 +2,8 @@
 
 ``outcomes/<unit>.parquet`` has the columns key, name, url, status and detail, and one line for each
 row, in the order of the unit's rows. ``name`` is the path or record in the source, if it has one.
+Rows whose image was decoded also have its hashes (``body`` and ``look``), from which placeholders
+are found. Files of older versions lack them.
 """
 
 from __future__ import annotations
@@ -16,10 +18,17 @@ from pinxit.data.prepared.shards import (
 )
 from pinxit.data.row import Row
 from pinxit.files import whole
+from pinxit.prepare.placeholders import Fingerprint
+
+PRINTS = ("body", "look")
+"""The columns with the hashes of decoded images."""
 
 
 def write_outcomes(
-    path: Path, rows: Mapping[str, Row], outcomes: Mapping[str, Outcome]
+    path: Path,
+    rows: Mapping[str, Row],
+    outcomes: Mapping[str, Outcome],
+    prints: Mapping[str, Fingerprint],
 ) -> ShardInfo:
     """Writes the outcomes of `rows` in their order, and returns the file's description."""
     import pyarrow as pa
@@ -33,6 +42,10 @@ def write_outcomes(
             "url": pa.array([row.url or row.origin for row in rows.values()], pa.string()),
             "status": pa.array([outcome.status for outcome in ordered], pa.string()),
             "detail": pa.array([outcome.detail for outcome in ordered], pa.string()),
+            **{
+                name: pa.array([getattr(prints.get(key), name, None) for key in rows], pa.string())
+                for name in PRINTS
+            },
         }
     )
     with whole(path) as temporary:
@@ -47,3 +60,17 @@ def read_outcomes(path: Path) -> list[Outcome]:
     table = pq.read_table(path, columns=["key", "status", "detail"])
     columns: Sequence[list[str]] = [column.to_pylist() for column in table.columns]
     return [Outcome(*row) for row in zip(*columns, strict=True)]
+
+
+def read_prints(path: Path) -> dict[str, Fingerprint]:
+    """Reads the hashes of the decoded images by key; there are none in files of older versions."""
+    import pyarrow.parquet as pq
+
+    if not set(PRINTS) <= set(pq.read_schema(path).names):
+        return {}
+    keys, bodies, looks = pq.read_table(path, columns=["key", *PRINTS]).to_pydict().values()
+    return {
+        key: Fingerprint(body, look)
+        for key, body, look in zip(keys, bodies, looks, strict=True)
+        if body is not None
+    }

@@ -14,8 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from pinxit.config import from_json
-from pinxit.data.filters.row_filter import FilterConfig
+from pinxit.data.filters.resolve import stored_filters
 from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
@@ -66,6 +65,8 @@ def write_preparation_report(
     ledger = Ledger(root, "images")
     identity, notes = ledger.identity() or {}, ledger.notes()
     parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
+    if line := enlarged_line(records):
+        parts.append(note(line))
     if command:
         parts += [heading("Command"), command_line(command)]
     reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]
@@ -107,6 +108,19 @@ def _sentence(
     return f"{text}. {sum(record.seconds for record in records):,.0f} seconds of work."
 
 
+def enlarged_line(records: Sequence[UnitRecord]) -> str:
+    """Returns one line about kept images that were enlarged, with the first one, or ""."""
+    enlarged = [record.measured.get("enlarged", {}) for record in records]
+    count = sum(unit.get("rows", 0) for unit in enlarged)
+    if not count:
+        return ""
+    first = next(unit["example"] for unit in enlarged if unit.get("rows"))
+    return (
+        f"enlarged images, which are smaller than the size they are stored in: {count:,} of those "
+        f"kept, such as {first} (--filters.min_side drops them)"
+    )
+
+
 def _networks(notes: Mapping[str, Any]) -> list[Html]:
     """Returns a note if private networks were allowed or opt-outs were ignored."""
     fetch = notes.get("fetch", {})
@@ -140,16 +154,15 @@ def _pictures(
     root: Path, records: Sequence[UnitRecord], identity: Mapping[str, Any]
 ) -> list[tuple[str, str, bytes]]:
     """Returns (heading, file name, PNG) for each picture that can be drawn."""
-    filters = {k: v for k, v in identity.get("filters", {}).items() if k != "duplicates"}
     histograms = merged_histograms(records)
     pictures = [
         (
             "Scores of all rows, with the filters' limits",
             "scores.png",
-            score_histograms(histograms, from_json(FilterConfig, filters)),
+            score_histograms(histograms, stored_filters(identity)),
         ),
         ("Images kept", "kept.png", _png(kept_images(root, records))),
-        ("Images rejected by the filters", "rejected.png", _png(rejected_images(root))),
+        ("Images rejected", "rejected.png", _png(rejected_images(root))),
     ]
     return [(heading, name, data) for heading, name, data in pictures if data is not None]
 

@@ -53,6 +53,10 @@ class Spool:
             raise OSError(errno.EIO, "a temporary file was truncated", str(self.folder))
         return data
 
+    def __delitem__(self, name: str) -> None:
+        """Forgets the bytes of a name."""
+        del self._spans[name]
+
     def __enter__(self) -> Spool:
         return self
 

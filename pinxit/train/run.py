@@ -52,6 +52,7 @@ from pinxit.train.report.page import summary
 from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
 from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
+from pinxit.train.source_settings import as_begun, begun_with, chosen_for
 from pinxit.train.start_lines import data_line, model_lines
 from pinxit.train.state import TrainState
 from pinxit.train.step_profile import StepProfile, steps_to_profile
@@ -117,6 +118,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
     initialise(config.distributed)
     check_same(to_json(config), apart="distributed")
     check_wandb(config.wandb)
+    config = as_begun(config, alone(lambda: begun_with(config)))
     display = _display(config, console)
     folder = folder_of(config)
     if config.decay_from is not None:
@@ -155,6 +157,9 @@ def _open(
 ) -> tuple[CurrentRun, TrainState, Window]:
     """Loads the encoders, the state and the data, and creates the run's folder."""
     source = open_source_of(config, say=display.say)
+    config, line = chosen_for(config, source)
+    if line:
+        display.say(line)
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)

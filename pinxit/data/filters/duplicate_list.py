@@ -26,7 +26,13 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError, differences, plain
-from pinxit.data.filters.row_filter import Duplicates, FilterConfig, NoDuplicates
+from pinxit.data.filters.row_filter import (
+    WEB_LIMITS,
+    Duplicates,
+    FilterConfig,
+    NoDuplicates,
+)
+from pinxit.data.images.image_config import AUTO
 from pinxit.data.prepared.shards import DamagedShard, pack, unpack
 from pinxit.data.row import Source, source_identity
 from pinxit.files import whole
@@ -100,8 +106,13 @@ class DuplicateList:
 
 def list_identity(source: Source, filters: FilterConfig) -> dict[str, Any]:
     """Returns the settings that determine a list, as plain JSON."""
+    return {"source": source_identity(source), "filters": _settings(filters)}
+
+
+def _settings(filters: FilterConfig) -> dict[str, Any]:
+    """Returns the filters as plain JSON, without the list, and with a value for each auto."""
     settings = {name: x for name, x in plain(filters).items() if name != "duplicates"}
-    return {"source": source_identity(source), "filters": settings}
+    return {name: WEB_LIMITS[name] if x == AUTO else x for name, x in settings.items()}
 
 
 def open_duplicates(source: Source, filters: FilterConfig) -> Duplicates:
@@ -115,7 +126,7 @@ def open_duplicates(source: Source, filters: FilterConfig) -> Duplicates:
 
 def filters_identity(filters: FilterConfig) -> dict[str, Any]:
     """Returns the filters as plain JSON, with the hash of the list of duplicates, not its path."""
-    settings = {name: x for name, x in plain(filters).items() if name != "duplicates"}
+    settings = _settings(filters)
     if filters.duplicates is not None:
         settings["duplicates"] = DuplicateList(Path(filters.duplicates).expanduser()).sha256
     return settings

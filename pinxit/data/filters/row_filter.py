@@ -1,10 +1,12 @@
 """Filters rows by the metadata of their source, before anything is fetched.
 
 Each filter has one setting (None turns it off) and one status. A row counts under the first filter
-that it fails, in the order of `REASONS`. The defaults are a judgement; check them against the
-histograms: sides of at least 256 pixels, an aspect ratio of at most 2, watermark below 0.5, both
-NSFW scores below 0.2, aesthetic score (version 2 of LAION's predictor) at least 4.75, CLIP
-similarity (ViT-L/14) at least 0.22, three words, one row per perceptual hash and URL.
+that it fails, in the order of `REASONS`. The defaults for tables of the web are a judgement; check
+them against the histograms: sides of at least the size that images are scaled to, an aspect ratio
+of at most 2, watermark below 0.5, both NSFW scores below 0.2, aesthetic score (version 2 of LAION's
+predictor) at least 4.75, CLIP similarity (ViT-L/14) at least 0.22, three words, one row per
+perceptual hash and URL. They are off where the images are one's own
+(`pinxit.data.filters.resolve`).
 
 Filtering duplicates needs state. Within a unit, the first row that passes all other filters is
 kept. A `Filter` does not see other units, because many workers read units in any order. To keep
@@ -23,11 +25,23 @@ from typing import Literal, Protocol, runtime_checkable
 from pinxit.config import UsageError, choice, positive
 from pinxit.data.filters.histograms import Histograms, measure_row
 from pinxit.data.html_ampersands import without_entities
+from pinxit.data.images.image_config import AUTO
 from pinxit.data.row import Row, unusable
 from pinxit.data.url_host import host_of
 
 MISSING = ("keep", "drop")
 """Values of `FilterConfig.missing`."""
+WEB_LIMITS: dict[str, float] = {
+    "min_side": 256,
+    "max_aspect": 2.0,
+    "max_watermark": 0.5,
+    "max_nsfw": 0.2,
+    "min_aesthetic": 4.75,
+    "min_clip_similarity": 0.22,
+    "min_words": 3,
+}
+"""The settings whose default depends on the source, and their values for tables of the web.
+"min_side" is the one for images of 256 pixels."""
 
 
 @runtime_checkable
@@ -58,22 +72,27 @@ class NoDuplicates:
 class FilterConfig:
     """Settings for which rows are kept."""
 
-    min_side: int | None = 256
-    """Smallest shorter side, in pixels."""
-    max_aspect: float | None = 2.0
-    """Largest ratio of the longer side to the shorter side."""
-    max_watermark: float | None = 0.5
-    """Probability of a watermark must be below this."""
-    max_nsfw: float | None = 0.2
-    """Probability of being unsafe for work (the largest of several scores) must be below this."""
-    min_aesthetic: float | None = 4.75
-    """Smallest aesthetic score. COYO's is version 2 of LAION's predictor (mean 4.77); LAION's own
-    datasets have version 1, whose values are not comparable."""
-    min_clip_similarity: float | None = 0.22
-    """Smallest cosine between caption and image. COYO's is from CLIP ViT-L/14 (mean 0.25); other
-    datasets use ViT-B/32, whose values are higher (its mean on COYO is 0.29)."""
-    min_words: int | None = 3
-    """Smallest number of words in the caption."""
+    min_side: int | Literal["auto"] | None = "auto"
+    """Smallest shorter side, in pixels, as stated and of the image itself. auto means the side that
+    images are scaled to (of buckets the smallest), for tables of the web."""
+    max_aspect: float | Literal["auto"] | None = "auto"
+    """Largest ratio of the longer side to the shorter side, as stated and of the image itself. auto
+    means 2 for tables of the web."""
+    max_watermark: float | Literal["auto"] | None = "auto"
+    """Probability of a watermark must be below this. auto means 0.5 for tables of the web."""
+    max_nsfw: float | Literal["auto"] | None = "auto"
+    """Probability of being unsafe for work (the largest of several scores) must be below this. auto
+    means 0.2 for tables of the web."""
+    min_aesthetic: float | Literal["auto"] | None = "auto"
+    """Smallest aesthetic score. auto means 4.75 for tables of the web. COYO's is version 2 of
+    LAION's predictor (mean 4.77); LAION's own datasets have version 1, whose values are not
+    comparable."""
+    min_clip_similarity: float | Literal["auto"] | None = "auto"
+    """Smallest cosine between caption and image. auto means 0.22 for tables of the web. COYO's is
+    from CLIP ViT-L/14 (mean 0.25); other datasets use ViT-B/32, whose values are higher (its mean
+    on COYO is 0.29)."""
+    min_words: int | Literal["auto"] | None = "auto"
+    """Smallest number of words in the caption. auto means 3 for tables of the web."""
     max_characters: int | None = None
     """Largest number of characters in the caption."""
     unique_phash: bool = True
@@ -90,11 +109,17 @@ class FilterConfig:
 
     def __post_init__(self) -> None:
         choice("missing", self.missing, MISSING)
-        for name in ("min_side", "max_aspect", "max_characters"):
-            positive(name, getattr(self, name))
-        positive("min_words", self.min_words, minimum=0)
-        for name in ("max_watermark", "max_nsfw"):
+        for name in WEB_LIMITS:
             value = getattr(self, name)
+            if isinstance(value, str) and value != AUTO:
+                raise UsageError(name, value, problem="not a number", valid="a number, none, auto")
+        explicit = {name: x for name in WEB_LIMITS if (x := getattr(self, name)) != AUTO}
+        for name in ("min_side", "max_aspect"):
+            positive(name, explicit.get(name))
+        positive("max_characters", self.max_characters)
+        positive("min_words", explicit.get("min_words"), minimum=0)
+        for name in ("max_watermark", "max_nsfw"):
+            value = explicit.get(name)
             if value is not None and not 0 < value <= 1:
                 raise UsageError(name, value, problem="not a probability", valid="above 0, to 1")
         for domain in self.blocked_domains:
@@ -104,17 +129,12 @@ class FilterConfig:
                 )
 
     def thresholds(self) -> dict[str, float]:
-        """Returns the limit that is set on each figure (see `histograms`)."""
-        limits = {
-            "side": self.min_side,
-            "aspect": self.max_aspect,
-            "watermark": self.max_watermark,
-            "nsfw": self.max_nsfw,
-            "aesthetic": self.min_aesthetic,
-            "clip_similarity": self.min_clip_similarity,
-            "words": self.min_words,
-            "characters": self.max_characters,
-        }
+        """Returns the limit that is set on each figure (see `histograms`). auto means the limit for
+        tables of the web and images of 256 pixels."""
+        web = {name: getattr(self, name) for name in WEB_LIMITS}
+        web = {name: WEB_LIMITS[name] if value == AUTO else value for name, value in web.items()}
+        limits = {name.partition("_")[2]: value for name, value in web.items()}
+        limits["characters"] = self.max_characters
         return {name: float(limit) for name, limit in limits.items() if limit is not None}
 
 
@@ -158,6 +178,17 @@ class Filter:
         if (status := unusable(row)) not in (None, "no_caption"):
             return status
         return self._figures(measure_row(row) if figures is None else figures) or self._domain(row)
+
+    def may_be_shown(self, row: Row) -> bool:
+        """Returns whether the image of a row may be fetched and shown although the row is dropped:
+        it is not known to be unsafe, and its domain is not blocked."""
+        limit, score = self._thresholds.get("nsfw"), row.scores.get("nsfw")
+        is_unsafe = limit is not None and score is not None and _beyond("nsfw", score, limit)
+        return not is_unsafe and not self.is_blocked(row)
+
+    def is_blocked(self, row: Row) -> bool:
+        """Returns whether the domain of a row is blocked."""
+        return self._domain(row) is not None
 
     def _figures(self, figures: Mapping[str, float]) -> str | None:
         """Returns the status of the first figure beyond its limit; missing figures come last."""

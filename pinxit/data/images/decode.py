@@ -1,8 +1,9 @@
 """Decodes an image from untrusted bytes into the RGB pixels of one training example.
 
 The first bytes must be those of an accepted format, and the size in the header is checked before
-any pixel is decoded. Only the first frame is read. Every error of the decoder becomes a status of
-`pinxit.data.outcome`, never an exception.
+any pixel is decoded. Only the first frame is read. Metadata is left out first, apart from the
+orientation, so that its faults do not matter (see `metadata`). Every error of the decoder becomes a
+status of `pinxit.data.outcome`, never an exception.
 
 An image of W x H pixels is turned upright according to its EXIF orientation. It is then cropped to
 the aspect ratio of its target w x h, losing as little as possible, and scaled by
@@ -21,6 +22,7 @@ bits. Colour profiles are not applied. All sizes in this file are (width, height
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import math
@@ -28,44 +30,41 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, JpegImagePlugin
 
-from pinxit.config import UsageError, choice, positive
-from pinxit.data.images.aspect_ratios import Size, make_buckets, nearest_bucket
+from pinxit.config import UsageError
+from pinxit.data.images.aspect_ratios import Size, nearest_bucket
+from pinxit.data.images.formats import FORMATS, SUFFIXES, missing_reader, reader_of, sniff
+from pinxit.data.images.image_config import ImageConfig
+from pinxit.data.images.likeness import HASHED, one_colour, picture_hash
+from pinxit.data.images.metadata import jxl_size, webp_size, without_exif_item, without_metadata
+
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Decoded",
+    "ImageConfig",
+    "crop_box",
+    "decode",
+    "decode_jpeg",
+    "encode_image",
+    "sniff",
+]
 
 Box = tuple[int, int, int, int]
-
-FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
-    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    "WEBP": (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
-    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    "BMP": (rb"BM", BmpImagePlugin.BmpImageFile),
-    "TIFF": (rb"II\*\x00|MM\x00\*", TiffImagePlugin.TiffImageFile),
-}
-"""Format to the pattern of its first bytes and its reader. The reader is called directly, so that
-neither Pillow's choice of a reader nor its process-wide pixel limit applies."""
+HEADER_SIZES: dict[str, Callable[[bytes], Size]] = {"WEBP": webp_size, "JXL": jxl_size}
+"""The formats whose readers allocate or decode the whole image on opening, each with a function
+that returns the size in the header."""
 
 OTHER_DATA = {
     "HTML": rb"(?is)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
     "SVG or XML": rb"(?is)(\xef\xbb\xbf)?\s*<(\?xml|svg)",
     "JSON": rb"\s*[{\[]",
-    "AVIF or HEIF": rb"(?s)....ftyp(avi|hei|mif|msf)",
     "video": rb"(?s)....ftyp|\x1a\x45\xdf\xa3",
     "icon": rb"\x00\x00[\x01\x02]\x00",
     "JPEG 2000": rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51",
@@ -101,66 +100,13 @@ REDUCING_GAP = 3.0
 """The same factor for averaging blocks of pixels before the filter, which applies to any format."""
 
 
-@dataclass(frozen=True)
-class ImageConfig:
-    """Settings for which images are accepted and how they are cropped and scaled."""
-
-    size: int = 256
-    """Side of the square that an image is scaled to, in pixels, unless `buckets` are set."""
-    crop: Literal["center", "random"] = "center"
-    """Part of the image to keep if its aspect ratio differs; random depends on the key alone."""
-    max_pixels: int = 64 * 2**20
-    """Largest number of pixels; an image whose header announces more is not decoded."""
-    min_side: int = 0
-    """Smallest shorter side, in pixels; smaller images are refused. 0 accepts and enlarges all."""
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-    """Accepted formats; TIFF is also supported but not accepted by default."""
-    bucket_step: int = 0
-    """Above 0, images roughly keep their aspect ratio: sides are multiples of this, and areas at
-    most size x size (see `make_buckets`). 0 makes squares."""
-    buckets: tuple[tuple[int, int], ...] = ()
-    """Target sizes (width, height) to choose from by aspect ratio; they replace `bucket_step`."""
-    timeout: float = 20.0
-    """Seconds for one image, after which a `DecodePool` kills the decoding process."""
-    workers: int | None = None
-    """Number of processes of a `DecodePool`; none means one per available core."""
-    memory_mb: int = 1024
-    """Memory that one image may take in a process of a `DecodePool`, in MiB (Linux only)."""
-
-    def __post_init__(self) -> None:
-        for field in ("size", "max_pixels", "workers", "memory_mb"):
-            positive(field, getattr(self, field))
-        for field in ("min_side", "bucket_step"):
-            positive(field, getattr(self, field), minimum=0)
-        positive("timeout", self.timeout, minimum=0.001)
-        choice("crop", self.crop, ("center", "random"))
-        if not self.formats:
-            raise UsageError("formats", self.formats, problem="empty", valid=list(FORMATS))
-        for name in self.formats:
-            choice("formats", name, FORMATS)
-        for bucket in self.buckets:
-            if len(bucket) != 2 or min(bucket) < 1:
-                raise UsageError("buckets", bucket, problem="not a size", valid="(width, height)")
-
-    @property
-    def targets(self) -> tuple[Size, ...]:
-        """The sizes that an image may be scaled to."""
-        if self.bucket_step and not self.buckets:
-            return make_buckets(self.size, step=self.bucket_step)
-        return self.buckets or ((self.size, self.size),)
-
-    @property
-    def bucketed(self) -> bool:
-        """Whether images are scaled to more than one size."""
-        return bool(self.buckets or self.bucket_step)
-
-
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """Holds the result of decoding one image."""
 
     status: str
-    """One of ok, not_image, too_many_pixels, too_small, decode_error or decode_timeout."""
+    """One of ok, not_image, unsupported, too_many_pixels, too_small, too_narrow, blank,
+    decode_error or decode_timeout."""
     image: UInt8[np.ndarray, "h w 3"] | None = None
     """The image at its target size; None unless the status is ok."""
     detail: str = ""
@@ -169,6 +115,10 @@ class Decoded:
     """Size of the upright image before cropping; (0, 0) if it was not read."""
     crop: Box = (0, 0, 0, 0)
     """The part of the original that `image` shows, in pixels of the original."""
+    body: str = ""
+    """A hash of the encoded image; empty unless the status is ok."""
+    look: str = ""
+    """A perceptual hash of the image (see `picture_hash`); empty unless the status is ok."""
 
 
 def decode(data: bytes, config: ImageConfig, *, key: str = "") -> Decoded:
@@ -179,23 +129,20 @@ def decode(data: bytes, config: ImageConfig, *, key: str = "") -> Decoded:
     belong in a `DecodePool`.
     """
     announced = sniff(data)
-    if announced not in config.formats:
+    if announced not in config.accepted:
         return Decoded("not_image", detail=f"{announced or _name(data)} is not accepted")
+    if reader_of(announced) is None:
+        return Decoded("unsupported", detail=missing_reader(announced))
     try:
         with _without_warnings():
-            return _decode(data, announced, config, key)
+            decoded = _decode(data, announced, config, key)
     except Image.DecompressionBombError as error:
         return Decoded("too_many_pixels", detail=_one_line(error))
     except FAULTS as error:
         return Decoded("decode_error", detail=_one_line(error))
-
-
-def sniff(data: bytes) -> str:
-    """Returns the format of `FORMATS` that the first bytes announce, or "" for any other."""
-    for name, (pattern, _) in FORMATS.items():
-        if re.match(pattern, data[:16], re.DOTALL):
-            return name
-    return ""
+    if decoded.image is None:
+        return decoded
+    return dataclasses.replace(decoded, body=hashlib.blake2b(data, digest_size=8).hexdigest())
 
 
 def _name(data: bytes) -> str:
@@ -210,29 +157,61 @@ def _name(data: bytes) -> str:
 
 def _decode(data: bytes, image_format: str, config: ImageConfig, key: str) -> Decoded:
     """Does the work of `decode`, but lets Pillow's exceptions through."""
-    canvas = _webp_size(data) if image_format == "WEBP" else (0, 0)
+    canvas = HEADER_SIZES[image_format](data) if image_format in HEADER_SIZES else (0, 0)
     if math.prod(canvas) > config.max_pixels:
         return _too_many(canvas)
-    with FORMATS[image_format][1](io.BytesIO(data)) as picture:
+    with _opened(without_metadata(data, image_format), image_format) as picture:
         if math.prod(picture.size) > config.max_pixels:
             return _too_many(picture.size)
         if image_format == "PNG":
             # EXIF may follow the pixels: load them here, where their faults are not ignored
             picture.load()
-        # Pillow's TIFF reader turns the image upright itself
-        turn = 1 if image_format == "TIFF" else _orientation(picture)
+        turn = 1 if _turns_itself(picture, image_format) else _orientation(picture)
         stored = picture.size
         original = _swapped(stored, turn)
-        if min(original) < config.min_side:
-            detail = f"{original[0]} x {original[1]}, below {config.min_side}"
-            return Decoded("too_small", detail=detail, original=original)
+        if (refused := _refused(original, config)) is not None:
+            return refused
         target = nearest_bucket(original, config.targets)
         crop = crop_box(original, target, place=config.crop, key=key)
         scale = _shrink(picture, _swapped(target, turn), _stored_box(crop, turn, stored))
         picture.load()
         box = tuple(side / scale for side in _stored_box(crop, turn, stored))
-        upright = _turned(_resized(_plain(picture), _swapped(target, turn), box), turn)
-        return Decoded("ok", np.array(upright), original=original, crop=crop)
+        flat = _plain(picture)
+        upright = np.array(_turned(_resized(flat, _swapped(target, turn), box), turn))
+        if config.blank == "drop" and (colour := one_colour(upright)) is not None:
+            return Decoded("blank", detail=f"all of it is {colour}", original=original)
+        look = picture_hash(_resized(flat, HASHED, (0, 0, *flat.size)), original)
+        return Decoded("ok", upright, original=original, crop=crop, look=look)
+
+
+def _opened(data: bytes, image_format: str) -> ImageFile.ImageFile:
+    """Opens an image with the reader of its format."""
+    reader = reader_of(image_format)
+    assert reader is not None
+    try:
+        return reader(io.BytesIO(data))
+    except FAULTS:
+        if image_format != "AVIF" or (other := without_exif_item(data)) == data:
+            raise
+        return reader(io.BytesIO(other))
+
+
+def _turns_itself(picture: ImageFile.ImageFile, image_format: str) -> bool:
+    """Returns whether the reader has turned the image upright itself."""
+    if image_format == "JXL":
+        return not getattr(picture, "jpeg", False)  # the pixels of a JPEG inside are as stored
+    return image_format == "TIFF"
+
+
+def _refused(size: Size, config: ImageConfig) -> Decoded | None:
+    """Returns the result for an image that is too small or too narrow, otherwise None."""
+    words = f"{size[0]} x {size[1]}"
+    if min(size) < config.min_side:
+        return Decoded("too_small", detail=f"{words}, below {config.min_side}", original=size)
+    if config.max_aspect is not None and max(size) > config.max_aspect * min(size):
+        detail = f"{words}, an aspect ratio above {config.max_aspect:g}"
+        return Decoded("too_narrow", detail=detail, original=size)
+    return None
 
 
 def _too_many(size: Size) -> Decoded:
@@ -251,18 +230,6 @@ def _one_line(error: BaseException) -> str:
     """Returns an exception's text as one line, without memory addresses."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
-
-
-def _webp_size(data: bytes) -> Size:
-    """Returns the canvas size in a WebP header, which its reader would allocate on opening."""
-    kind, head = data[12:16], data[16:30]
-    if kind == b"VP8X":
-        return int.from_bytes(head[8:11], "little") + 1, int.from_bytes(head[11:14], "little") + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(head[5:9], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = head[10:12], head[12:14]
-    return int.from_bytes(width, "little") & 0x3FFF, int.from_bytes(height, "little") & 0x3FFF
 
 
 # --- turning and cropping ---------------------------------------------------------------------

@@ -9,8 +9,9 @@ status decode_error.
 
 The processes are fresh interpreters that import only the decoder (no JAX, no ``__main__``, so
 scripts need no guard). Only JSON lines and plain bytes cross the pipes, never a pickle, so that a
-compromised decoder cannot send code back. A worker exits when its pipe closes. If its parent dies
-while the decoder hangs, an alarm ends the worker.
+compromised decoder cannot send code back. They have no secrets of the environment and, where the
+system allows it, no network (see `confinement`). A worker exits when its pipe closes. If its parent
+dies while the decoder hangs, an alarm ends the worker.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pinxit.config import from_json, to_json
+from pinxit.data.images.confinement import decoder_environment, leave_network
 from pinxit.data.images.decode import Decoded, ImageConfig, decode
+from pinxit.data.images.formats import reader_of
 
 K = TypeVar("K")
 
@@ -158,7 +161,7 @@ class _Worker:
                 [sys.executable, "-P", "-c", START, json.dumps(paths), setting],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=decoder_environment(),
                 start_new_session=True,  # Ctrl-C reaches the parent only
             )
 
@@ -241,6 +244,8 @@ class _Worker:
             detail=head["detail"],
             original=(head["original"][0], head["original"][1]),
             crop=(left, upper, right, lower),
+            body=str(head["body"]),
+            look=str(head["look"]),
         )
 
     def _stop(self) -> str:
@@ -299,6 +304,9 @@ def serve(setting: str) -> None:
     config = from_json(ImageConfig, json.loads(setting))
     images = sys.stdin.buffer
     answers = _claim_stdout()
+    leave_network()
+    for name in config.accepted:
+        reader_of(name)  # imported before the memory is limited
     _limit_memory(config.memory_mb)
     answers.write(READY)
     answers.flush()
@@ -319,6 +327,8 @@ def _send_result(pipe: IO[bytes], decoded: Decoded) -> None:
         "detail": decoded.detail,
         "original": decoded.original,
         "crop": decoded.crop,
+        "body": decoded.body,
+        "look": decoded.look,
         "size": None if image is None else (image.shape[1], image.shape[0]),
     }
     _send(pipe, head, b"" if image is None else np.ascontiguousarray(image).data)

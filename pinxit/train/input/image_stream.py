@@ -30,6 +30,12 @@ from jaxtyping import UInt8
 
 from pinxit.config import UsageError, from_json, to_json
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
+from pinxit.data.filters.resolve import (
+    is_web,
+    resolved_filters,
+    resolved_images,
+    with_served_limits,
+)
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
@@ -39,6 +45,7 @@ from pinxit.data.row import Source
 from pinxit.data.row_images import row_images
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 from pinxit.train.input.outage import LEAST, Ended, Outage
+from pinxit.train.input.repeated_pictures import RepeatedPictures
 
 USELESS_ROWS = 100
 """The stream ends after four epochs without an image and this many further failures."""
@@ -85,6 +92,9 @@ class Stream:
         receives a warning for each unit that cannot be read. `outage` waits for the network.
         """
         start = start or Position()
+        web = is_web(source)
+        filters = resolved_filters(filters, web=web, targets=images.targets)
+        images = resolved_images(images, web=web)
         self.outage = outage or Outage(hours=0, say=say)
         self.attempts = Attempts(
             source,
@@ -97,7 +107,8 @@ class Stream:
         )
         self.source = source
         self.fetch = fetch
-        self.images = images
+        self.images = with_served_limits(images, filters)
+        self._repeated_pictures = RepeatedPictures(int(images.max_repeats))
         self.counts: Counter[str] = Counter(start.counts)
         """Number of rows before the position by status, including filtered rows."""
         self.log = log
@@ -134,6 +145,9 @@ class Stream:
                 self.attempts.end([attempt])  # it was already in progress when its row was held out
             elif decoded.image is None:
                 self.fail(attempt, decoded.status, decoded.detail)
+            elif self._repeated_pictures.is_placeholder(attempt.row, decoded.body):
+                host = host_of(attempt.row.url or attempt.row.origin)
+                self.fail(attempt, "placeholder", f"{host} served this picture for other URLs")
             else:
                 self._since_ok = 0
                 yield RowImage(attempt, decoded.image)
