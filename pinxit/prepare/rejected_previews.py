@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pinxit.data.filters.row_filter import Filter, FilterConfig
+from pinxit.data.html_ampersands import without_entities
 from pinxit.data.images.decode import decode_jpeg, encode_image
 from pinxit.data.prepared.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 from pinxit.data.row import Row

@@ -43,6 +43,7 @@ from pinxit.data.outcome import Outcome
 from pinxit.data.patient_fetch import PatientFetch, probing
 from pinxit.data.row import Source
 from pinxit.data.row_images import row_images
+from pinxit.data.url_host import host_of
 from pinxit.train.input.attempt_order import Attempt, Attempts, Position
 from pinxit.train.input.outage import LEAST, Ended, Outage
 from pinxit.train.input.repeated_pictures import RepeatedPictures
