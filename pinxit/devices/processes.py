@@ -290,6 +290,11 @@ def awaited(key: str, signal: Callable[[], str | None] = lambda: None) -> str:
     return value
 
 
+def published(key: str) -> str | None:
+    """Returns the text that a process has published under this key, or None if there is none."""
+    return _look(key)
+
+
 def _look(key: str) -> str | None:
     """Returns the value that a process has stored under this key, or None if there is none yet."""
     try:

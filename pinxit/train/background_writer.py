@@ -61,7 +61,7 @@ class BackgroundWriter:
         self._thread.start()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Adds a row to the queue, as plain JSON values: evaluators and extensions return others."""
+        """Adds a row to the queue, as plain JSON values."""
         self._add(Item(step, plain(values)))
 
     def picture(self, step: int, path: Path) -> None:
