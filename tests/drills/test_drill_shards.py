@@ -1,4 +1,4 @@
-"""Damaged shards in whole training runs: rows are replaced and counted, and nothing else changes."""
+"""Damaged shards in whole training runs: rows are replaced, counted, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 import damaged_shards
 import numpy as np
 import pytest
-from damaged_shards import DAMAGES, ON_DISK, damage, damage_at
+from damaged_shards import DAMAGES, damage, damage_at
 from drill_table import record
 from PIL import Image
-from small_run import arrays_of, rows_without_times, same_arrays, small_run, train_here
+from small_run import arrays_of, rows_without_times, small_run, train_here
 
 from pinxit.cli.prepare import prepare_command
 from pinxit.config import to_json
@@ -65,7 +65,7 @@ def settings(bundle: Path, folder: Path, dataset: Path, **changes: Any) -> Train
     quick = {"sample_interval": 0, "eval_interval": 0, "log_interval": 1}
     held = EvalConfig(images=HELD_OUT, batch_size=10, prompts=0)
     one = small_run(bundle, folder, dataset_path=str(dataset), evaluation=held, **quick)
-    return dataclasses.replace(one, dataset_name=None, dataset_size=None, **changes)
+    return dataclasses.replace(one, dataset_name="scenes", dataset_size=20000, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +148,92 @@ def test_one_process(
              name != f"latents/{shard.name}"]  # fmt: skip
     assert names(root) == after
     record("shards", f"{kind}, {when} of the run, 1 process", 1, 1, f"{expected[-1]} rows replaced")
+
+
+def test_a_resumed_run_counts_on_and_prepare_makes_the_shard_again(
+    pictures: Path, dataset: Path, sound: Path, bundle: Path, tmp_path: Path
+):
+    root, shard = copied(dataset, tmp_path)
+    before, good = Manifest.read(root).fingerprint(), shard.read_bytes()
+    damage(shard, "flipped")
+    config = settings(bundle, tmp_path / "runs", root)
+    folder = train_here(config)[0].folder
+    shutil.rmtree(folder / "checkpoints" / f"step_{STEPS:08d}")
+    shutil.rmtree(folder / "checkpoints" / "step_00000008")
+    (folder / "results.json").unlink()
+    result, output = train_here(config)
+    assert result.exit_code == 0 and "--verify 1" not in output, output
+    check(result.folder, sound, replaced_by_step(dataset, 0), shard, first=0)
+    assert prepare(pictures, root, bundle) == 0
+    assert shard.read_bytes() != good, "without --verify 1, only sizes are compared"
+    assert prepare(pictures, root, bundle, "--verify", 1) == 0
+    assert shard.read_bytes() == good and Manifest.read(root).fingerprint() == before
+    for folder_name in ("images", "text"):
+        other = sorted((root / folder_name).iterdir())[VICTIM]
+        good = other.read_bytes()
+        damage(other, "flipped")
+        assert prepare(pictures, root, bundle, "--verify", 1) == 0
+        assert other.read_bytes() == good and Manifest.read(root).fingerprint() == before
+
+
+def test_too_much_damage_in_mid_run_ends_with_a_checkpoint_and_one_line(
+    dataset: Path, sound: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, _ = copied(dataset, tmp_path)
+
+    def ruin() -> None:
+        for shard in sorted((root / "latents").iterdir())[1:3]:
+            damage(shard, "truncated")
+
+    with monkeypatch.context() as patch:
+        damage_at(MIDDLE, ruin, patch.setattr)
+        result, output = train_here(settings(bundle, tmp_path / "runs", root))
+    assert result.exit_code == 1 and 0 < result.step < STEPS, output
+    assert "2 of 4 shards" in result.reason and "--verify 1" in result.reason
+    assert (result.folder / "checkpoints" / f"step_{result.step:08d}").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "middle"])
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_two_processes(
+    kind: str, when: str, dataset: Path, sound: Path, bundle: Path, tmp_path: Path
+):
+    root, shard = copied(dataset, tmp_path)
+    first = 0 if when == "before" else MIDDLE
+    before = names(root)
+    config = settings(bundle, tmp_path / "runs", root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for number in range(2):
+        group = DistributedConfig(f"127.0.0.1:{port}", 2, number, timeout=100)
+        path = tmp_path / f"config{number}.json"
+        path.write_text(json.dumps(to_json(dataclasses.replace(config, distributed=group))))
+        command = [sys.executable, damaged_shards.__file__, str(path), kind, str(shard)]
+        processes.append(
+            subprocess.Popen(
+                [*command, str(first if when == "middle" else -1)],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        output = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], output
+    folder = tmp_path / "runs" / config.name
+    rows = [row for row in rows_without_times(folder) if "loss" in row]
+    counts = [row.get("rows_replaced", 0) for row in rows]
+    expected = replaced_by_step(dataset, first)[1:]
+    if when == "before":
+        assert counts == expected
+    else:  # a process that has read ahead damages the file while the other has it open
+        assert len(counts) == len(expected) and counts[-1] <= replaced_by_step(dataset, 0)[-1]
+    gone = [f"latents/{shard.name}"] if kind == "deleted" else []
+    assert [name for name in before if name not in gone] == names(root)
+    record("shards", f"{kind}, {when} of the run, 2 processes", 1, 1, f"{counts[-1]} rows replaced")

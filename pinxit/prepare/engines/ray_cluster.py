@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from pinxit import extensions
-from pinxit.open_files import raise_limit
 from pinxit.config import UsageError
+from pinxit.open_files import raise_limit
 from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
