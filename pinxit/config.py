@@ -291,7 +291,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting as plain JSON values, as `plain_json.plain` does, and configs as dicts."""
+    """Returns a setting as plain JSON values, as `plain_json.plain_values` does, and configs as dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, Mapping):
@@ -300,7 +300,7 @@ def plain(value: Any) -> Any:
         return sorted(plain(inner) for inner in value)
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return plain_json.plain(value)
+    return plain_json.plain_values(value)
 
 
 def from_json(cls: type[T], data: Mapping[str, Any], *, prefix: str = "") -> T:

@@ -1,7 +1,7 @@
 """Converts values from any code to plain JSON values.
 
 Metrics, results and records gather values from evaluators, extensions, feeds and watchers. Some of
-them are NumPy or JAX scalars, which `json` cannot write. The functions that write JSON call `plain`
+them are NumPy or JAX scalars, which `json` cannot write. The functions that write JSON call `plain_values`
 first, so that no caller has to.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Returns a value as plain JSON values, at any depth.
 
     Scalars and arrays of NumPy and JAX become numbers and lists, paths become text, and sets become
@@ -24,11 +24,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
+        return {str(name): plain_values(inner) for name, inner in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted(plain(inner) for inner in value)
+        return sorted(plain_values(inner) for inner in value)
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "dtype") and hasattr(value, "tolist"):

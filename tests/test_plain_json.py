@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pinxit.files import write_json
-from pinxit.plain_json import plain
+from pinxit.plain_json import plain_values
 
 VALUES = [
     (np.int64(3), 3),
@@ -35,7 +35,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("value", "expected"), VALUES, ids=lambda value: repr(value)[:30])
 def test_a_value_becomes_plain(value, expected):
-    result = plain({"deep": [value]})["deep"][0]
+    result = plain_values({"deep": [value]})["deep"][0]
     assert result == expected and type(result) is type(expected)
     json.dumps(result)
 

@@ -28,7 +28,7 @@ import jax
 from jax._src import distributed as runtime  # the key-value store has no public API
 
 from pinxit.config import UsageError, positive
-from pinxit.plain_json import plain
+from pinxit.plain_json import plain_values
 
 T = TypeVar("T")
 
@@ -243,7 +243,7 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
             code = 2 if isinstance(error, UsageError) else 1
             _store().key_value_set(key, json.dumps({"code": code}))
             raise
-        _store().key_value_set(key, json.dumps({"value": plain(value)}))
+        _store().key_value_set(key, json.dumps({"value": plain_values(value)}))
         return value
     answer = json.loads(awaited(key, signal))
     if "code" in answer:

@@ -83,7 +83,7 @@ class PreparedFeed(Feed):
         self._loader.read = self._read
 
     def begin(self) -> None:
-        """From now on, too many damaged shards end the run with a checkpoint, not an error."""
+        """Makes too many damaged shards end the run with a checkpoint from now on."""
         self.rows.too_damaged = self._end
 
     def held_out(self) -> list[Example]:
