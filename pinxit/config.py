@@ -291,7 +291,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting as plain JSON values, as `plain_json.plain_values` does, and configs as dicts."""
+    """Returns a setting as plain JSON values, and a config as a dict (see `plain_json`)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, Mapping):

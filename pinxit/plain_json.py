@@ -1,8 +1,8 @@
 """Converts values from any code to plain JSON values.
 
 Metrics, results and records gather values from evaluators, extensions, feeds and watchers. Some of
-them are NumPy or JAX scalars, which `json` cannot write. The functions that write JSON call `plain_values`
-first, so that no caller has to.
+them are NumPy or JAX scalars, which `json` cannot write. The functions that write JSON call
+`plain_values` first, so that no caller has to.
 """
 
 from __future__ import annotations
