@@ -22,6 +22,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pinxit import plain_json
+
 T = TypeVar("T")
 Number = int | float
 """A number that need not be an integer: 7 and 7.0 are equivalent."""
@@ -289,10 +291,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting as plain JSON values.
-
-    Sets become sorted lists, so that the result is the same in every process.
-    """
+    """Returns a setting as plain JSON values, and a config as a dict (see `plain_json`)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_json(value)
     if isinstance(value, Mapping):
@@ -301,7 +300,7 @@ def plain(value: Any) -> Any:
         return sorted(plain(inner) for inner in value)
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value
+    return plain_json.plain_values(value)
 
 
 def from_json(cls: type[T], data: Mapping[str, Any], *, prefix: str = "") -> T:

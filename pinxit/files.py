@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pinxit.plain_json import plain_values
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that mean a full disk, an exceeded quota, or a file above the size limit."""
 PARTIAL = ".partial"
@@ -261,9 +263,13 @@ def move_into(path: Path, folder: Path) -> Path:
 def write_json(
     path: Path, value: Any, *, sort_keys: bool = True, indent: int = 1, allow_nan: bool = False
 ) -> None:
-    """Writes a value as JSON atomically. Equal values give equal bytes."""
+    """Writes a value as JSON atomically, after `plain_values`. Equal values give equal bytes."""
     text = json.dumps(
-        value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=allow_nan
+        plain_values(value),
+        indent=indent,
+        sort_keys=sort_keys,
+        ensure_ascii=False,
+        allow_nan=allow_nan,
     )
     with whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -13,6 +13,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pinxit.plain_json import plain_values
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
@@ -71,7 +73,7 @@ def bullets(items: Iterable[object]) -> Html:
 
 def folded_json(summary: str, value: Any) -> Html:
     """Returns a value as JSON that unfolds when its `summary` is clicked."""
-    text = escaped(json.dumps(value, indent=2, ensure_ascii=False))
+    text = escaped(json.dumps(plain_values(value), indent=2, ensure_ascii=False))
     return Html(f"<details><summary>{escaped(summary)}</summary><pre>{text}</pre></details>")
 
 

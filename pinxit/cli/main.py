@@ -19,6 +19,7 @@ from pinxit import extensions
 from pinxit.cli import xla_environment
 from pinxit.cli.train import train_command
 from pinxit.config import UsageError
+from pinxit.open_files import raise_limit
 from pinxit.version import __version__
 
 USAGE = """usage: pinxit [--extensions FILE[,FILE...]] COMMAND [OPTIONS]
@@ -51,6 +52,7 @@ def guarded(command: Callable[[], int]) -> int:
     exception is a bug: its traceback, a line that says where to report it, and exit code 1.
     """
     xla_environment.prepare_environment()
+    raise_limit()
     shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         return command()

@@ -218,6 +218,7 @@ def _run_images(
             workers=options.workers,
             limit=limit,
             skip_failed=options.skip_failed,
+            verify=options.verify,
             watch=watch,
         )
 
@@ -257,6 +258,7 @@ def _latents(
             in_this_process(engine) if here else engine,
             identity=identity,
             workers=options.latent_workers,
+            verify=options.verify and options.stage == "latents",
             watch=watch,
         )
 

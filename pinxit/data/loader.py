@@ -10,6 +10,7 @@ up to the batches that a single reader would get.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Protocol, runtime_checkable
 
 import grain
@@ -84,6 +85,10 @@ class Loader:
         self._order = order
         self.interrupted: Callable[[], bool] = lambda: False
         """A callback that returns True once waiting for a batch is to end."""
+        self.read: Callable[[int], dict[str, np.ndarray]] = self.batch
+        """The function that reads the batch of a step, in a thread."""
+        self.served = 0
+        """The step after the last batch that `batches` has yielded."""
         self.wait_seconds = 0.0
         """Total time that consumers of `batches` have waited for data, in seconds."""
 
@@ -106,8 +111,8 @@ class Loader:
 
         Closing the generator ends the thread, unless it hangs.
         """
-        batches = (self.batch(step) for step in range(start, stop))
-        return read_ahead(
+        batches = (self.read(step) for step in range(start, stop))
+        ahead = read_ahead(
             batches,
             ahead=prefetch,
             name="pinxit-loader",
@@ -115,6 +120,11 @@ class Loader:
             interrupted=lambda: self.interrupted(),
             patience=PATIENCE,
         )
+        self.served = start
+        with closing(ahead):
+            for batch in ahead:
+                self.served += 1
+                yield batch
 
     def _waited(self, seconds: float) -> None:
         """Adds to the time spent waiting for data."""

@@ -28,6 +28,7 @@ import jax
 from jax._src import distributed as runtime  # the key-value store has no public API
 
 from pinxit.config import UsageError, positive
+from pinxit.plain_json import plain_values
 
 T = TypeVar("T")
 
@@ -242,7 +243,7 @@ def alone(act: Callable[[], T], *, signal: Callable[[], str | None] = lambda: No
             code = 2 if isinstance(error, UsageError) else 1
             _store().key_value_set(key, json.dumps({"code": code}))
             raise
-        _store().key_value_set(key, json.dumps({"value": value}))
+        _store().key_value_set(key, json.dumps({"value": plain_values(value)}))
         return value
     answer = json.loads(awaited(key, signal))
     if "code" in answer:
@@ -287,6 +288,11 @@ def awaited(key: str, signal: Callable[[], str | None] = lambda: None) -> str:
             passed_on = True
         time.sleep(POLL)
     return value
+
+
+def published(key: str) -> str | None:
+    """Returns the text that a process has published under this key, or None if there is none."""
+    return _look(key)
 
 
 def _look(key: str) -> str | None:

@@ -113,7 +113,7 @@ def _prepared(facts: RunFacts, config: TrainConfig, root: Path) -> Iterator[Line
     wrong = [text for kind, info in shards if (text := _shard(root, kind, info, full=facts.full))]
     if wrong:
         message = f"{len(wrong)} of {len(shards)} shards: {'; '.join(wrong[:3])}"
-        advice = f"run the same `pinxit prepare --out {root}` again: it rewrites these shards"
+        advice = f"run the same `pinxit prepare --out {root}` command again, with --verify 1"
         yield problem("dataset", message, advice)
     elif not shards:
         message = f"{root} lists no shards of {kinds[0]}, which this run reads"

@@ -44,13 +44,10 @@ from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.outcome import Outcome, can_heal
 from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
 from pinxit.data.prepared.shards import (
-    DamagedShard,
     ShardInfo,
     pack,
-    quarantine,
     shape_name,
     unpack,
-    verify_shard,
     write_shard,
 )
 from pinxit.data.reachability import Reachability
@@ -66,6 +63,7 @@ from pinxit.prepare.placeholders import Fingerprint, find_placeholders
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 from pinxit.prepare.unreachable_share import reason_to_doubt
+from pinxit.prepare.verify_units import is_intact
 
 QUALITY = 95
 """The quality of the JPEG images in the shards."""
@@ -106,7 +104,7 @@ def prepare_images(
     if before is not None and not (retry and any(can_heal(status) for status in before.counts)):
         return before
     start = time.monotonic()
-    if before is not None and not _is_intact(ledger, before):
+    if before is not None and not is_intact(out, before):
         before = None
     with Spool(out / "images") as spool:
         finished = finished_rows(ledger, before, spool) if before is not None else FinishedRows()
@@ -141,7 +139,10 @@ def prepare_images(
             hosts = work.unreached()
             _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
-        generation = before.generation + 1 if before is not None else 0
+        # a unit that is made again because of damage gets the names that it had
+        lost = ledger.read(unit.id)
+        generation = lost.generation if lost is not None else 0
+        generation = before.generation + 1 if before is not None else generation
         record = UnitRecord(
             unit=unit.id,
             files=work.write(ledger, generation),
@@ -401,19 +402,3 @@ def _name(row: Row) -> str:
 def _utf8(text: str) -> str:
     """Replaces lone surrogates, which JSON can contain, with "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-# --- a retry ----------------------------------------------------------------------------------
-
-
-def _is_intact(ledger: Ledger, record: UnitRecord) -> bool:
-    """Returns whether the unit's files match its record, and quarantines those that do not."""
-    intact = True
-    for folder, info in record.files.items():
-        path = ledger.root / folder / info.name
-        try:
-            verify_shard(path, info)
-        except DamagedShard:
-            quarantine(path)
-            intact = False
-    return intact

@@ -47,6 +47,9 @@ class PrepareOptions:
     """Number of the source's rows to process, rounded up to whole units; none means all."""
     stage: Literal["all", "images", "latents"] = "all"
     """The stages to run: images (fetch them), latents (encode the existing images), or all."""
+    verify: bool = False
+    """Compare the SHA-256 of all files of finished units, and make units with damaged ones again.
+    Without it, missing files and those of another size are made again."""
     retry_failed: bool = False
     """Retry the rows that failed for a reason that may be temporary."""
     skip_failed: bool = False

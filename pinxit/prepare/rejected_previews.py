@@ -108,7 +108,7 @@ def thumbnail(image: UInt8[np.ndarray, "h w 3"], *, side: int = SIDE) -> UInt8[n
 def read_previews(root: Path) -> Iterator[tuple[str, str, bytes]]:
     """Yields (reason, caption, JPEG) of every stored thumbnail."""
     for path in sorted((root / FOLDER).glob(f"*{SUFFIX}")):
-        with contextlib.suppress(DamagedShard), ShardReader(path) as reader:
+        with contextlib.suppress(DamagedShard, OSError), ShardReader(path) as reader:
             for record in reader:
                 arrays, meta = unpack(record)
                 yield meta["reason"], meta["caption"], arrays["jpeg"].tobytes()

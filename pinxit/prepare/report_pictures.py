@@ -50,7 +50,7 @@ def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None
     chosen = _spread(len(shards), min(len(shards), KEPT // 4))
     cells: list[tuple[bytes, str]] = []
     for number in chosen:
-        with contextlib.suppress(DamagedShard), ShardReader(shards[number]) as reader:
+        with contextlib.suppress(DamagedShard, OSError), ShardReader(shards[number]) as reader:
             rows = _spread(len(reader), min(len(reader), -(-KEPT // len(chosen))))
             for record in reader.read(rows):
                 arrays, meta = unpack(record)

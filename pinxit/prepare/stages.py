@@ -33,6 +33,7 @@ from pinxit.prepare.network_wait import LongOutage, Offline
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 from pinxit.prepare.second_round import OUTAGES, PAUSE, in_two_rounds
+from pinxit.prepare.verify_units import quarantine_damaged
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,15 @@ def run_images(
     workers: int = 1,
     limit: int | None = None,
     skip_failed: bool = False,
+    verify: bool = False,
     watch: WatchFn = no_watch,
 ) -> StageResult:
     """Runs the first stage over the source's units, or over the first `limit` of them.
 
     With `skip_failed`, units that `can_skip` accepts are left out of the manifest when they fail,
-    and are tried again in the next run. Raises ValueError if the folder holds a dataset with other
-    settings, or if another command is using it.
+    and are tried again in the next run. With `verify`, the files of finished units are compared
+    with their records, and units with damaged files are made again in both stages. Raises
+    ValueError if the folder holds a dataset with other settings, or if another command is using it.
     """
     ledger = Ledger(stage.out, "images")
     with locked(stage.out, engine):
@@ -87,6 +90,8 @@ def run_images(
         units = stage.source.units(limit=limit)
         mine = engine.share(units)
         clean(ledger, [unit.id for unit in mine])
+        if verify:
+            quarantine_damaged(stage.out, [unit.id for unit in mine])
 
         for unit in {unit.id for unit in mine} & ledger.skipped().keys():
             ledger.unskip(unit)
@@ -122,6 +127,7 @@ def run_latents(
     *,
     identity: Mapping[str, Any],
     workers: int = 1,
+    verify: bool = False,
     watch: WatchFn = no_watch,
 ) -> StageResult:
     """Runs the second stage over all units of the first.
@@ -140,6 +146,8 @@ def run_latents(
         }
         mine = engine.share(first.units)
         clean(ledger, mine)
+        if verify:
+            quarantine_damaged(stage.out, mine)
         todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
         _withdraw(ledger, todo)
         result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)

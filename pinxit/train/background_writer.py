@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pinxit.plain_json import plain_values
 from pinxit.progress import counted
 from pinxit.train.attended_work import leave_behind
 from pinxit.train.metric_writers import Writer
@@ -60,8 +61,8 @@ class BackgroundWriter:
         self._thread.start()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Adds a row to the queue."""
-        self._add(Item(step, values))
+        """Adds a row to the queue, as plain JSON values."""
+        self._add(Item(step, plain_values(values)))
 
     def picture(self, step: int, path: Path) -> None:
         """Adds a sample grid to the queue."""

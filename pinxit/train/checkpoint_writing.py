@@ -20,6 +20,7 @@ from pinxit.array_pieces import ArrayPiece, write_pieces
 from pinxit.checkpoint_files import MANIFEST, RUN, manifest_of, part_file, sha256_of
 from pinxit.devices.processes import awaited, is_first, publish, several
 from pinxit.files import DiskFull, sync, temporary_name, whole_folder
+from pinxit.plain_json import plain_values
 
 Pieces = Mapping[str, Sequence[ArrayPiece]]
 """Pieces of arrays by part."""
@@ -45,7 +46,7 @@ def write_folder(
     with whole_folder(folder) as temporary:
         announce(temporary)
         hashes = write_parts(temporary, pieces)
-        (temporary / RUN).write_text(json.dumps(run, indent=1))
+        (temporary / RUN).write_text(json.dumps(plain_values(run), indent=1))
         hashes[RUN] = sha256_of(temporary / RUN)
         hashes |= gather()
         (temporary / MANIFEST).write_text(manifest_of(hashes))

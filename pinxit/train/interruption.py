@@ -31,6 +31,8 @@ class Interruption:
         """Name of the signal that another process has received, as far as it is known here."""
         self.agree: Callable[[bool], bool] = bool
         """Maps this process's wish to stop to the common decision of all processes at this step."""
+        self.ending: Callable[[], bool] = lambda: False
+        """Returns whether this process has no more data, so that all of them are to stop."""
         self.agreed = False
         """Whether all processes know that they stop after this step."""
         self._previous: dict[int, Any] = {}
@@ -49,7 +51,7 @@ class Interruption:
 
     def due(self) -> bool:
         """Returns whether to stop after this step. Must be called once per step."""
-        return self.agreed or self.agree(self.requested is not None)
+        return self.agreed or self.agree(self.requested is not None or self.ending())
 
     def heard(self) -> str | None:
         """Returns the name of the signal that this process or another one has received, if any.

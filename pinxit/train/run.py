@@ -40,7 +40,7 @@ from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
 from pinxit.train.final_phase import final_phase
 from pinxit.train.input.caption_check import Intake
-from pinxit.train.input.feed import Feed
+from pinxit.train.input.feed import Feed, ended_anywhere
 from pinxit.train.input.open import open_feed, open_source_of
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import NotFinite, train
@@ -288,6 +288,7 @@ def _train_and_finish(
     frozen = frozen_arrays(feed.text, feed.text_columns, parts.encoder_in_step(config))
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
+    interruption.ending = lambda: bool(feed.ended())
     with closing(_watched_step(run, state)) as step_fn:
         state, window = train(
             step_fn,
@@ -309,20 +310,28 @@ def _train_and_finish(
             max_skipped=config.max_skipped,
         )
     stop = agreement.now(interruption.requested is not None)
+    ended = ended_anywhere(feed)
     step = int(state.step)
-    if stop and step == run.step:  # nothing is new
+    if step == run.step and step < config.max_steps and ended:  # nothing is new
+        return _data_ended(run, step, ended, "the same command resumes")
+    if stop and step == run.step:
         return _stopped(run.display, run.folder, interruption, f"after step {step}")
     goes_on = run.save_last(state, window)
-    if feed.ended() and step < config.max_steps and not stop:
-        reason = f"the data ended after step {step}: {feed.ended()} ({goes_on})"
-        run.display.say(f"stopped: {reason}")
-        return RunResult("failed", run.folder.root, step, reason=reason)
+    if ended and step < config.max_steps and interruption.requested is None:
+        return _data_ended(run, step, ended, goes_on)
     results = None if stop else final_phase(run, observer, on_first(state), command)
     if results is None:
         return _stopped(run.display, run.folder, interruption, f"after step {step}", goes_on)
     run.display.say(f"finished: {summary(results)}")
     run.display.say(f"report: {run.folder.report}")
     return RunResult("finished", run.folder.root, results["step"], results)
+
+
+def _data_ended(run: CurrentRun, step: int, why: str, goes_on: str) -> RunResult:
+    """Says why there are no more data."""
+    reason = f"the data ended after step {step}: {why} ({goes_on})"
+    run.display.say(f"stopped: {reason}")
+    return RunResult("failed", run.folder.root, step, reason=reason)
 
 
 def _watched_step(run: CurrentRun, state: TrainState) -> WatchedStep:

@@ -7,23 +7,21 @@ hosts and all restarts therefore agree on the order: batch ``s`` is a function o
 Rows of one shape are consecutive and form a bucket. (Aspect-ratio buckets give several shapes.)
 Within a bucket, rows are in the order of the units.
 
-A shard is read only after its SHA-256 has been checked against the manifest. A damaged or missing
-shard is reported, counted and quarantined (renamed to ``<name>.corrupt``). Each of its rows is
-replaced by another row of its bucket, chosen by a hash of the row number, so that batches keep
-their size and all other rows keep their positions. Held-out rows neither replace others nor are
-replaced. Running the preparation again recreates the shard.
+A shard is read only after its SHA-256 has been checked against the manifest. A shard that is
+damaged, missing or unreadable (see `unit_readers`) is reported and counted, and its file is left
+as it is. Each of its rows is replaced by another row of its bucket, chosen by a hash of the row
+number, so that batches keep their size and all other rows keep their positions. Processes that see
+the same files therefore choose the same rows, without asking each other. Held-out rows neither
+replace others nor are replaced. `pinxit prepare` with ``--verify 1`` makes damaged shards again.
 """
 
 from __future__ import annotations
 
 import bisect
-import contextlib
 import hashlib
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +34,8 @@ from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.data.prepared.row_layout import parts_of, shards_of
-from pinxit.data.prepared.shards import (
-    DamagedShard,
-    ShardInfo,
-    ShardReader,
-    quarantine,
-    shape_name,
-    unpack,
-    verify_shard,
-)
+from pinxit.data.prepared.shards import DamagedShard, shape_name, unpack
+from pinxit.data.prepared.unit_readers import UnitReaders
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 """Converts captions to arrays with one row per caption, such as ``token_ids``."""
@@ -95,10 +86,11 @@ class PreparedRows:
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
         self.say = say
-        self.quarantined: dict[str, str] = {}
-        """Maps each quarantined shard to the reason."""
         self.replaced = 0
-        """The number of rows that have been replaced so far."""
+        """The number of rows that `take` has replaced so far."""
+        self.too_damaged: Callable[[str], None] = _refuse
+        """Receives the reason once too many shards are unusable. By default it raises
+        `DamagedShard`; if it returns, the rows of the remaining shards are used."""
         folders = (kind, "text") if text else (kind,)
         if absent := [folder for folder in folders if folder not in self.manifest.files]:
             valid = ", ".join(self.manifest.files) or "none"
@@ -110,10 +102,7 @@ class PreparedRows:
         self._ends = np.cumsum([part.count for part in self._parts], dtype=np.int64)
         self._borders = [bucket.stop for bucket in self.buckets]
         """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
-        self._bad: set[int] = set()
-        self._verified: set[int] = set()
-        self._open: OrderedDict[int, dict[str, ShardReader]] = OrderedDict()
-        self._open_shards = open_shards
+        self.units = UnitReaders(root, self._files, open_units=open_shards, say=say)
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -138,11 +127,9 @@ class PreparedRows:
         """Returns the rows whose shards match the manifest."""
         with self._lock:
             numbers = [self._parts[self._part(int(row))].unit for row in rows]
-            for number in sorted(set(numbers) - self._bad):
-                with contextlib.suppress(DamagedShard):
-                    self._readers(number)
+            usable = {n: self.units.is_usable(n) for n in sorted(set(numbers))}
             self._check()
-            return rows[[number not in self._bad for number in numbers]]
+            return rows[[usable[number] for number in numbers]]
 
     def find(self, keys: Sequence[str]) -> dict[str, int]:
         """Returns the row numbers of those keys that exist, by key.
@@ -170,7 +157,7 @@ class PreparedRows:
 
         Raises `DamagedShard` if too many shards are damaged.
         """
-        records = self._records(rows)
+        records = self._records(rows, count=True)
         main = [unpack(record[self.kind]) for record in records]
         arrays: dict[str, np.ndarray] = {}
         if self.kind == LATENTS:
@@ -191,40 +178,45 @@ class PreparedRows:
         """Returns each row's metadata: key, caption, original (width, height) and crop (a box)."""
         return [unpack(record[self.kind])[1] for record in self._records(rows)]
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Maps each unusable shard to the reason."""
+        return dict(self.units.reasons)
+
     def verify_all(self, *, workers: int = 4) -> dict[str, str]:
-        """Verifies every shard now instead of at its first use. Returns the quarantined ones."""
-        remaining = [i for i in self._files if i not in self._verified | self._bad]
-        with ThreadPoolExecutor(workers) as pool:
-            for number, reason in zip(remaining, pool.map(self._damage, remaining), strict=True):
-                with self._lock:
-                    if reason is None:
-                        self._verified.add(number)
-                    else:
-                        self._quarantine(number, *reason)
-        return dict(self.quarantined)
+        """Verifies every shard now instead of at its first use. Returns the unusable ones."""
+        with self._lock:
+            self.units.verify_all(workers=workers)
+            self._check()
+        return self.damaged
 
     def close(self) -> None:
         """Closes the files."""
         with self._lock:
-            while self._open:
-                _close(self._open.popitem()[1])
+            self.units.close()
 
     # --- from rows to records ---
 
-    def _records(self, rows: Int[np.ndarray, " b"]) -> list[dict[str, bytes]]:
-        """Returns the records of each row, or of its replacement, by folder."""
+    def _records(
+        self, rows: Int[np.ndarray, " b"], *, count: bool = False
+    ) -> list[dict[str, bytes]]:
+        """Returns the records of each row, or of its replacement, by folder. Replacements are added
+        to `replaced` if `count`."""
         with self._lock:
             while True:
                 self._check()
                 usable = [self._usable(int(row)) for row in rows]
                 parts = [self._part(row) for row in usable]
                 records: list[dict[str, bytes]] = [{} for _ in usable]
-                damaged = False
+                complete = True
                 for part in sorted(set(parts)):
                     slots = [i for i, other in enumerate(parts) if other == part]
-                    damaged |= not self._read(part, slots, usable, records)
-                if not damaged:
-                    self.replaced += sum(a != b for a, b in zip(rows, usable, strict=True))
+                    complete &= self._read(part, slots, usable, records)
+                if complete:
+                    if count:
+                        self.replaced += sum(
+                            a != b for a, b in zip(rows.tolist(), usable, strict=True)
+                        )
                     return records
 
     def _part(self, row: int) -> int:
@@ -240,71 +232,24 @@ class PreparedRows:
         """
         part = self._parts[index]
         start = int(self._ends[index]) - part.count - part.first
-        folder, number = "", part.unit
         try:
-            for folder, reader in self._readers(number).items():
-                contents = reader.read([rows[slot] - start for slot in slots])
-                for slot, content in zip(slots, contents, strict=True):
-                    records[slot][folder] = content
-        except DamagedShard as error:
-            if number not in self._bad:
-                self._quarantine(number, folder or self.kind, str(error))
+            contents = self.units.read(part.unit, [rows[slot] - start for slot in slots])
+        except DamagedShard:  # it has been reported
             return False
+        for folder, records_of in contents.items():
+            for slot, content in zip(slots, records_of, strict=True):
+                records[slot][folder] = content
         return True
-
-    def _readers(self, number: int) -> dict[str, ShardReader]:
-        """Opens and verifies the shards of a unit, and returns their readers by folder."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        if number not in self._verified:
-            reason = self._damage(number)
-            if reason is not None:
-                self._quarantine(number, *reason)
-                raise DamagedShard(reason[1])
-            self._verified.add(number)
-        files = self._files[number]
-        readers = {name: ShardReader(self._path(name, info)) for name, info in files.items()}
-        self._open[number] = readers
-        while len(self._open) > self._open_shards:
-            _close(self._open.popitem(last=False)[1])
-        return readers
-
-    def _path(self, folder: str, info: ShardInfo) -> Path:
-        return self.root / folder / info.name
 
     # --- damage ---
 
-    def _damage(self, number: int) -> tuple[str, str] | None:
-        """Returns (folder, reason) if a shard of the unit does not match the manifest, or None.
-
-        An unreadable disk does not count as a damaged shard; its OSError is passed on.
-        """
-        for folder, info in self._files[number].items():
-            try:
-                verify_shard(self._path(folder, info), info)
-            except DamagedShard as error:
-                return folder, str(error)
-        return None
-
-    def _quarantine(self, number: int, folder: str, reason: str) -> None:
-        """Stops using a unit and quarantines its damaged shard."""
-        self._bad.add(number)
-        if number in self._open:
-            _close(self._open.pop(number))
-        info = self._files[number][folder]
-        action = quarantine(self._path(folder, info))
-        self.quarantined[f"{folder}/{info.name}"] = reason
-        self.say(f"warning: {folder}: {reason}; {action}; other rows replace its rows")
-        self._check()
-
     def _check(self) -> None:
-        """Raises `DamagedShard` if too many shards are damaged."""
-        allowed = max(1, int(TOLERANCE * len(self._files)))
-        if len(self._bad) > min(allowed, len(self._files) - 1):
-            raise DamagedShard(
-                f"{self.root}: {len(self._bad)} of {len(self._files)} shards are damaged or "
-                f"missing ({', '.join(list(self.quarantined)[:3])}); run the preparation again"
+        """Calls `too_damaged` if too many shards are unusable."""
+        count, total = len(self.units.unusable), len(self._files)
+        if count > min(max(1, int(TOLERANCE * total)), total - 1):
+            self.too_damaged(
+                f"{count} of {total} shards of {self.root} cannot be used "
+                f"({'; '.join(list(self.units.reasons.values())[:3])}); {remedy(self.root)}"
             )
 
     def _usable(self, row: int) -> int:
@@ -318,10 +263,10 @@ class PreparedRows:
             return row
         end = bisect.bisect_right(self._borders, row)
         start, stop = self._borders[end - 1] if end else 0, self._borders[end]
-        if all(self._parts[i].unit in self._bad for i in self._between(start, stop)):
+        if all(self._parts[i].unit in self.units.unusable for i in self._between(start, stop)):
             raise DamagedShard(
-                f"{self.root}: all rows that could replace row {row} are damaged; run the "
-                "preparation again"
+                f"{self.root}: all rows that could replace row {row} are unusable; "
+                f"{remedy(self.root)}"
             )
         for attempt in itertools.count():
             digest = hashlib.blake2b(f"{row} {attempt}".encode(), digest_size=8).digest()
@@ -331,7 +276,8 @@ class PreparedRows:
         raise AssertionError
 
     def _is_bad(self, row: int) -> bool:
-        return bool(self._bad) and self._parts[self._part(row)].unit in self._bad
+        bad = self.units.unusable
+        return bool(bad) and self._parts[self._part(row)].unit in bad
 
     def _between(self, start: int, stop: int) -> range:
         """Returns the indices of the parts that hold rows `start` to `stop - 1`."""
@@ -366,6 +312,13 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(arrays)
 
 
-def _close(readers: dict[str, ShardReader]) -> None:
-    for reader in readers.values():
-        reader.close()
+def remedy(root: Path) -> str:
+    """Returns how to make damaged shards of a dataset again."""
+    return (
+        f"to make damaged shards again, run the same `pinxit prepare … --out {root}` command "
+        "with --verify 1"
+    )
+
+
+def _refuse(reason: str) -> None:
+    raise DamagedShard(reason)

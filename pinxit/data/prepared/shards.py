@@ -26,6 +26,7 @@ import ml_dtypes
 import numpy as np
 
 from pinxit.config import UsageError
+from pinxit.data.prepared.read_errors import errno_in
 from pinxit.files import disk_full, whole
 
 SUFFIX = ".array_record"
@@ -196,7 +197,10 @@ def quarantine(path: Path) -> str:
 
 
 class ShardReader:
-    """Reads records of one shard by number. Damage of any kind raises `DamagedShard`."""
+    """Reads records of one shard by number.
+
+    A file that cannot be understood raises `DamagedShard`, an error of this machine an OSError.
+    """
 
     def __init__(self, path: Path) -> None:
         from array_record.python.array_record_module import ArrayRecordReader
@@ -207,6 +211,8 @@ class ShardReader:
         with _reading(self.path):
             self._reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
             if not self._reader.ok():
+                with contextlib.suppress(DamagedShard), _reading(self.path):
+                    self._reader.read([0])  # names an error of this machine
                 raise DamagedShard(f"{path.name} is truncated or not an ArrayRecord file")
             self._count = self._reader.num_records()
 
@@ -216,7 +222,10 @@ class ShardReader:
     def read(self, rows: Sequence[int]) -> list[bytes]:
         """Returns the records with these numbers."""
         with _reading(self.path):
-            return self._reader.read([int(row) for row in rows])
+            records = self._reader.read([int(row) for row in rows])
+        if len(records) != len(rows) or not all(records):  # the file was cut while it was open
+            raise DamagedShard(f"{self.path.name} is truncated")
+        return records
 
     def __iter__(self) -> Iterator[bytes]:
         """Yields all records in order, and holds 64 at a time in memory."""
@@ -237,8 +246,10 @@ class ShardReader:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Converts the reader's errors to `DamagedShard`."""
+    """Converts the reader's errors to `DamagedShard`, or OSError if their text names one."""
     try:
         yield
     except (RuntimeError, IndexError) as error:
+        if code := errno_in(str(error)):
+            raise OSError(code, os.strerror(code), str(path)) from error
         raise DamagedShard(f"{path.name}: {error}") from error

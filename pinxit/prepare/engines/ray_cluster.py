@@ -16,6 +16,7 @@ from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
+from pinxit.open_files import raise_limit
 from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
 
 
@@ -25,6 +26,7 @@ class _Actor:
     def __init__(self, fn: bytes, paths: str) -> None:
         os.environ[extensions.VARIABLE] = paths
         extensions.load()
+        raise_limit()  # Ray's workers do not inherit the limit of this command
         self.fn = pickle.loads(fn)
 
     def run(self, unit: Any) -> UnitResult:

@@ -21,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+
 from pinxit.arrays import Example
 from pinxit.data.loader import Loader
-from pinxit.devices.processes import several
+from pinxit.devices.processes import awaited, publish, several
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.train.loop import Batches
 
@@ -70,6 +72,16 @@ class Feed(Protocol):
     def ended(self) -> str:
         """Returns why there are no more batches, or "" if the data have not ended early."""
         return ""
+
+
+def ended_anywhere(feed: Feed) -> str:
+    """Returns why the data of a process ended early, or "". All processes call it once, after their
+    last step."""
+    if not several():
+        return feed.ended()
+    publish(f"pinxit/data_ended/{jax.process_index()}", feed.ended())
+    reasons = [awaited(f"pinxit/data_ended/{n}") for n in range(jax.process_count())]
+    return next(filter(None, reasons), "")
 
 
 def stop_waiting(loader: Batches, interrupted: Callable[[], bool]) -> None:

@@ -31,6 +31,7 @@ from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed, stop_waiting
+from pinxit.train.input.replaced_rows import ReplacedRows
 from pinxit.train.settings import TrainConfig
 
 LEAST_HELD_OUT = 10
@@ -69,11 +70,21 @@ class PreparedFeed(Feed):
         self.reserved = rows.hold_out(count)
         count = len(self.reserved)
         display.say(f"{root}: {len(rows) - count} rows to train on, {count} held out")
-        self.loader = make_loader(config, parts, rows, display)
+        self.loader = self._loader = make_loader(config, parts, rows, display)
         for column in ("mean", "std") if uses_vae and manifest.latents else ():
             values = ", ".join(f"{value:.3f}" for value in (manifest.latents or {})[column])
             display.say(f"latents' {column} by channel: {values}")
         self.text_columns = text_in(rows.take(np.arange(1)))
+        before = position.get("rows_replaced", 0) if isinstance(position, dict) else 0
+        self.replaced = ReplacedRows(before)
+        self._start = rows.replaced
+        self._ended = ""
+        self._last: dict[str, np.ndarray] | None = None
+        self._loader.read = self._read
+
+    def begin(self) -> None:
+        """Makes too many damaged shards end the run with a checkpoint from now on."""
+        self.rows.too_damaged = self._end
 
     def held_out(self) -> list[Example]:
         """Returns the held-out rows, without those in damaged shards."""
@@ -84,21 +95,49 @@ class PreparedFeed(Feed):
         stop_waiting(self.loader, interrupted)
 
     def position(self, step: int) -> dict[str, Any]:
-        """Returns the step, the dataset's fingerprint, and how many rows were held out."""
+        """Returns the step, the dataset's fingerprint, and how many rows were held out, and
+        replaced so far if there are any."""
         dataset, count = self.manifest.fingerprint(), len(self.reserved)
-        return {"step": step, "dataset": dataset, "held_out": count}
+        replaced = self.replaced.count(step)
+        more = {"rows_replaced": replaced} if replaced else {}
+        return {"step": step, "dataset": dataset, "held_out": count, **more}
 
     def figures(self) -> dict[str, float]:
-        """Returns how many damaged rows were replaced, if any."""
-        return {"rows_replaced": self.rows.replaced} if self.rows.replaced else {}
+        """Returns how many rows of damaged shards were replaced until this step, if any."""
+        count = self.replaced.count(self._loader.served)
+        return {"rows_replaced": count} if count else {}
 
     def results(self) -> dict[str, Any]:
-        """Returns the dataset's fingerprint, its rows by status, and its damaged shards."""
+        """Returns the dataset's fingerprint, its rows by status, its unusable shards, and how many
+        rows were replaced."""
         return {
             "dataset": self.manifest.fingerprint(),
             "rows": dict(self.manifest.counts),
-            "quarantined": dict(self.rows.quarantined),
+            "damaged_shards": self.rows.damaged | self.replaced.shards(),
+            "rows_replaced": self.replaced.count(self._loader.served),
         }
+
+    def ended(self) -> str:
+        """Returns why the run cannot go on: too many shards are damaged."""
+        return self._ended
+
+    def _end(self, reason: str) -> None:
+        self._ended = reason
+
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        """Reads a batch, and notes how many of its rows are replacements.
+
+        If none can be read, returns the batch before it: the run ends, but other processes have
+        started the step that needs this part.
+        """
+        try:
+            self._last = self._loader.batch(step)
+        except DamagedShard as error:
+            self._end(str(error))
+            if self._last is None:
+                raise
+        self.replaced.note(step, self.rows.replaced - self._start, self.rows.damaged)
+        return self._last
 
 
 def held_out_count(images: int, rows: int) -> int:

@@ -116,18 +116,19 @@ def test_three_epochs_across_ten_kills_have_each_row_once_an_epoch(made):
     assert (epochs[0] != epochs[1]).any()
 
 
-def test_a_damaged_shard_is_set_aside_named_and_never_used(root):
+def test_a_damaged_shard_is_named_left_in_place_and_never_used(root):
     victim = root / "latents" / "00002-000.array_record"  # rows 12 to 19
     flip(victim)
+    files = sorted(path.name for path in victim.parent.iterdir())
     said: list[str] = []
     found = rows(root, say=said.append)
     batches = [Loader(found, batch_size=6, seed=1).batch(step) for step in range(10)]
     used = np.concatenate([batch["number"] for batch in batches])
     assert not set(used) & set(range(12, 20)) and set(used) == {*range(12), *range(20, 30)}
-    assert list(found.quarantined) == ["latents/00002-000.array_record"]
-    assert "SHA-256" in found.quarantined["latents/00002-000.array_record"]
-    assert len(said) == 1 and "quarantined" in said[0]
-    assert not victim.exists() and victim.with_name(f"{victim.name}.corrupt").exists()
+    assert list(found.damaged) == ["latents/00002-000.array_record"]
+    assert "SHA-256" in found.damaged["latents/00002-000.array_record"]
+    assert len(said) == 1 and "SHA-256" in said[0]
+    assert sorted(path.name for path in victim.parent.iterdir()) == files
     # Two epochs of 30 rows: 16 of the 60 samples were others in the damaged shard's place.
     assert found.replaced == 16
     # All other samples are where they always were, and the next process does the same.
@@ -144,7 +145,7 @@ def test_a_missing_shard_counts_as_damaged(root):
     (root / "latents" / "00000-000.array_record").unlink()
     found = rows(root)
     assert set(found.take(np.arange(COUNT))["number"]) == set(range(7, COUNT))
-    assert "missing" in found.quarantined["latents/00000-000.array_record"]
+    assert "missing" in found.damaged["latents/00000-000.array_record"]
 
 
 def test_a_record_that_rots_after_verification_is_noticed(root):
@@ -152,7 +153,7 @@ def test_a_record_that_rots_after_verification_is_noticed(root):
     found.take(np.arange(COUNT))
     flip(root / "latents" / "00004-000.array_record")
     batch = found.take(np.arange(COUNT))
-    assert set(batch["number"]) == set(range(21)) and len(found.quarantined) == 1
+    assert set(batch["number"]) == set(range(21)) and len(found.damaged) == 1
 
 
 def test_too_much_damage_is_an_error_again_and_again(root):
@@ -160,7 +161,7 @@ def test_too_much_damage_is_an_error_again_and_again(root):
         flip(root / "latents" / f"{name}-000.array_record")
     found = rows(root)
     for _ in range(2):
-        with pytest.raises(DamagedShard, match=r"2 of 5 shards .*run the preparation again"):
+        with pytest.raises(DamagedShard, match=r"2 of 5 shards .*--verify 1"):
             found.take(np.arange(COUNT))
 
 
@@ -184,7 +185,7 @@ def test_damaged_text_takes_its_latents_with_it(tmp_path):
     flip(tmp_path / "text" / "00001-000.array_record")
     found = rows(tmp_path, text=True)
     assert not set(found.take(np.arange(COUNT))["number"]) & set(range(7, 12))
-    assert list(found.quarantined) == ["text/00001-000.array_record"]
+    assert list(found.damaged) == ["text/00001-000.array_record"]
     assert (tmp_path / "latents" / "00001-000.array_record").exists()
 
 
@@ -241,7 +242,7 @@ def test_a_bucket_that_is_all_damaged_is_an_error(tmp_path):
     flip(tmp_path / "latents" / "00002-000.array_record")
     found = rows(tmp_path)
     found.take(np.arange(20))
-    with pytest.raises(DamagedShard, match="all rows that could replace row 28 are damaged"):
+    with pytest.raises(DamagedShard, match="all rows that could replace row 28 are unusable"):
         found.take(np.array([28]))
 
 
