@@ -66,6 +66,7 @@ def write_preparation_report(
     ledger = Ledger(root, "images")
     identity, notes = ledger.identity() or {}, ledger.notes()
     parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
+    parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
     if command:
         parts += [heading("Command"), command_line(command)]
     reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]

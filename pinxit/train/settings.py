@@ -25,6 +25,7 @@ from pinxit.train.datasets import (
 from pinxit.train.ema import EmaConfig
 from pinxit.train.model_settings import AUTO, SMALL_PRESETS, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
+from pinxit.train.prepared_settings import known_settings
 from pinxit.train.step_profile import steps_to_profile
 
 PIXEL_PATCH = 8
@@ -302,10 +303,12 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """Returns these settings with every automatic choice made, as they are saved with the run.
 
-        The debug and tiny presets use the bundled encoders and 64 pixels, the others the Stable
-        Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8
-        pixels.
+        A prepared dataset determines its encoders and its size. Otherwise the debug and tiny
+        presets use the bundled encoders and 64 pixels, the others the Stable Diffusion autoencoder,
+        CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8 pixels.
         """
+        if changes := self._prepared_choices():
+            return replace(self, **changes).resolved()
         small = self.model.preset in SMALL_PRESETS
         model = self.model
         if model.patch_size is None and not model.use_stable_vae:
@@ -327,6 +330,17 @@ class TrainConfig:
             vae=vae if self.vae == "auto" else self.vae,
             model=model,
         )
+
+    def _prepared_choices(self) -> dict[str, Any]:
+        """Returns the automatic settings that a prepared dataset determines."""
+        open_names = [n for n in ("vae", "text_encoder") if getattr(self, n) == AUTO]
+        open_names += [] if self.image_size else ["image_size"]
+        if not open_names or self.dataset_path is None or not is_prepared(self.dataset_path):
+            return {}
+        known = known_settings(self.dataset_path)
+        if "text_encoder" in open_names and self.text_max_tokens is None:
+            open_names += ["text_max_tokens"]
+        return {name: known[name] for name in open_names if name in known}
 
     def _dataset(self) -> str:
         """Returns the dataset's name, which is "prepared" if dataset_path is a prepared folder.
