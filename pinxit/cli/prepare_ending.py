@@ -72,7 +72,7 @@ def print_ending(
         _print_counts(counts, _examples(records), say)
         if manifest is not None:
             say(f"to train: {training_command(folder)}")
-        elif not code and results and results[-1].waiting:
+        elif results and results[-1].waiting:
             say(f"not finished: {results[-1].waiting}; run the same command again to continue")
     say(f"report: {report}")
     return code

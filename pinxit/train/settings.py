@@ -15,7 +15,7 @@ from pinxit.data.prepared.manifest import is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
-from pinxit.sampling import SEEDS, Sampling
+from pinxit.sampling import Sampling, check_seed
 from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
     DATASETS,
@@ -73,9 +73,7 @@ class SampleGridConfig:
             if not getattr(self, name):
                 raise UsageError(f"samples.{name}", (), problem="empty", valid="one or more")
         for seed in self.seeds:
-            if not 0 <= seed < SEEDS:
-                valid = f"0 to {SEEDS - 1}"
-                raise UsageError("samples.seeds", seed, problem="out of range", valid=valid)
+            check_seed("samples.seeds", seed)
         if len(self.size) > 2 or any(side < 1 for side in self.size):
             problem, valid = "not a size", "one side, or width and height, in pixels"
             raise UsageError("samples.size", self.size, problem=problem, valid=valid)
@@ -138,7 +136,7 @@ class TrainConfig:
     max_steps: int = 2_000
     """Number of training steps (updates)."""
     seed: int = 0
-    """Random seed, which determines everything that is random in a run."""
+    """Random seed, 0 to 4294967295, which determines everything that is random in a run."""
     gradient_accumulation_steps: int = 1
     """Number of pieces to split the batch into, to save memory. The result is the same. 0 takes the
     number with which the step is fastest on the devices."""
