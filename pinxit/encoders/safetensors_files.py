@@ -65,8 +65,8 @@ def refused_file(path: Path) -> str:
     if path.suffix in PICKLES:
         return (
             f"{path} is a file of pickled weights, which can run code when opened. If you trust "
-            "it, convert it with diffusers or transformers (from_single_file or from_pretrained, then "
-            "save_pretrained(DIR, safe_serialization=True)), and pass DIR"
+            "it, convert it with diffusers or transformers (from_single_file or from_pretrained, "
+            "then save_pretrained(DIR, safe_serialization=True)), and pass DIR"
         )
     if problem := pointer_problem(path):
         return problem

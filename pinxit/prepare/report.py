@@ -16,6 +16,7 @@ from PIL import Image
 
 from pinxit.config import from_json
 from pinxit.data.filters.row_filter import FilterConfig
+from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
@@ -23,6 +24,7 @@ from pinxit.html_report import (
     Html,
     command_line,
     folded_json,
+    gallery,
     heading,
     note,
     page,
@@ -32,12 +34,15 @@ from pinxit.html_report import (
 )
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.rejected_previews import thumbnail
 from pinxit.prepare.report_pictures import (
+    Group,
     all_records,
     kept_images,
     merged_histograms,
     rejected_images,
     score_histograms,
+    sheet,
 )
 
 REPORT = "report.html"
@@ -46,6 +51,9 @@ PICTURES = "report"
 STYLE = """
 body { max-width: 84rem }
 figure { margin: 0 }
+.gallery { display: flex; flex-wrap: wrap; gap: 1.4rem .7rem; align-items: flex-start }
+.gallery figure { width: 128px }
+.gallery figcaption { font-size: .7rem; color: #444; margin-top: .1rem; overflow-wrap: anywhere }
 td, th { padding: .2rem .9rem }
 td:first-child, td:nth-child(2), th { text-align: left }
 .bar { background: #7aa6d8; height: .8rem }
@@ -75,10 +83,18 @@ def write_preparation_report(
         if units:
             parts += [heading(label), *_reasons(units)]
     parts += [heading("Outcomes of all rows"), _outcomes(counts)]
-    for label, name, png in _pictures(root, records, identity):
-        with whole(root / PICTURES / name) as temporary:
-            temporary.write_bytes(png)
-        parts += [heading(label), picture(png, label)]
+    scores = _scores(records, identity)
+    if scores is not None:
+        label = "Scores of all rows, with the filters' limits"
+        _write_picture(root, "scores.png", scores)
+        parts += [heading(label), picture(scores, label)]
+    for label, name, groups in (
+        ("Images kept", "kept.png", kept_images(root, records)),
+        ("Images rejected by the filters", "rejected.png", rejected_images(root)),
+    ):
+        if groups:
+            _write_picture(root, name, _png(sheet(groups)))
+            parts += [heading(label), *_galleries(groups)]
     parts += [*_manifest(root), heading("Settings")]
     parts += [
         folded_json("settings that determine the content", identity),
@@ -137,27 +153,32 @@ def _outcomes(counts: Counter[str]) -> Html:
     return table(("status", "meaning", "rows", "share", ""), rows)
 
 
-def _pictures(
-    root: Path, records: Sequence[UnitRecord], identity: Mapping[str, Any]
-) -> list[tuple[str, str, bytes]]:
-    """Returns (heading, file name, PNG) for each picture that can be drawn."""
+def _scores(records: Sequence[UnitRecord], identity: Mapping[str, Any]) -> bytes | None:
+    """Returns the histograms of scores as a PNG, or None if the rows have no scores."""
     filters = {k: v for k, v in identity.get("filters", {}).items() if k != "duplicates"}
-    histograms = merged_histograms(records)
-    pictures = [
-        (
-            "Scores of all rows, with the filters' limits",
-            "scores.png",
-            score_histograms(histograms, from_json(FilterConfig, filters)),
-        ),
-        ("Images kept", "kept.png", _png(kept_images(root, records))),
-        ("Images rejected by the filters", "rejected.png", _png(rejected_images(root))),
-    ]
-    return [(heading, name, data) for heading, name, data in pictures if data is not None]
+    return score_histograms(merged_histograms(records), from_json(FilterConfig, filters))
 
 
-def _png(picture: Image.Image | None) -> bytes | None:
-    if picture is None:
-        return None
+def _galleries(groups: Sequence[Group]) -> list[Html]:
+    """Returns the images of each group, with their captions as text."""
+    parts: list[Html] = []
+    for title, cells in groups:
+        parts += [paragraph(title)] if title else []
+        thumbnails = (
+            (_png(Image.fromarray(thumbnail(decode_jpeg(jpeg)))), caption[:200])
+            for jpeg, caption in cells
+        )
+        parts.append(gallery(thumbnails))
+    return parts
+
+
+def _write_picture(root: Path, name: str, png: bytes) -> None:
+    """Writes a picture beside the report."""
+    with whole(root / PICTURES / name) as temporary:
+        temporary.write_bytes(png)
+
+
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
