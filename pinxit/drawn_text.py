@@ -38,7 +38,7 @@ def text_width(text: str, size: int) -> float:
 
 
 def wrapped(text: str, *, width: int, size: int, lines: int | None = None) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels, at white space where there is any.
+    """Splits a text into lines of at most `width` pixels, at white space where there is any.
 
     Of a text that needs more than `lines` lines, the rest is cut off, which an ellipsis shows.
     """

@@ -1,7 +1,7 @@
 """Recognises Git LFS pointers: small text files that a clone without Git LFS has in place of files.
 
-Weights, tables and pictures are often kept in Git LFS. Whoever clones such a repository without it
-gets files with the right names and the wrong content, which every reader calls damaged.
+Weights, tables and pictures are often stored in Git LFS. A clone of such a repository without it
+has files with the right names and the wrong content, which every reader calls damaged.
 """
 
 from __future__ import annotations

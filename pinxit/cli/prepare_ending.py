@@ -25,7 +25,7 @@ REASONS = 5
 NAME = 160
 """The number of characters of an example's name that are printed."""
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 def print_unused(lines: Sequence[str], console: Console) -> None:
@@ -89,7 +89,7 @@ def training_command(folder: Path) -> str:
     return shlex.join(words)
 
 
-def _printer(console: Console) -> Say:
+def _printer(console: Console) -> PrintLine:
     """Returns a function that prints a line as it is, without colours and line breaks."""
 
     def say(text: str) -> None:
@@ -98,7 +98,7 @@ def _printer(console: Console) -> Say:
     return say
 
 
-def _print_stage(result: StageResult, say: Say) -> None:
+def _print_stage(result: StageResult, say: PrintLine) -> None:
     """Prints the units of a stage that are done, and those that are not."""
     say(f"{result.stage}: {result.done} of {result.units} units done")
     for word, failures in (("failed", result.failed), ("left out", result.skipped)):
@@ -112,7 +112,7 @@ def _print_stage(result: StageResult, say: Say) -> None:
         say(f"stopped: {result.stopped}")
 
 
-def _print_counts(counts: Mapping[str, int], examples: Mapping[str, str], say: Say) -> None:
+def _print_counts(counts: Mapping[str, int], examples: Mapping[str, str], say: PrintLine) -> None:
     """Prints the number of rows of each status, the most frequent first, if one was not kept."""
     if set(counts) <= {"ok"}:
         return
@@ -121,7 +121,7 @@ def _print_counts(counts: Mapping[str, int], examples: Mapping[str, str], say: S
         say(f"  {count:{width},} {_reason(status, examples)}")
 
 
-def _print_failure(manifest: Manifest, examples: Mapping[str, str], say: Say) -> None:
+def _print_failure(manifest: Manifest, examples: Mapping[str, str], say: PrintLine) -> None:
     """Prints why a dataset has nothing to train on."""
     if not manifest.rows:
         skipped = f" ({len(manifest.skipped)} units were left out)" if manifest.skipped else ""

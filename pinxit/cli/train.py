@@ -7,24 +7,12 @@ from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
+from pinxit.cli.train_aliases import TRAIN_ALIASES
+
+__all__ = ["TRAIN_ALIASES", "train_command"]
 
 if TYPE_CHECKING:
     from pinxit.cli.training_settings import TrainingSettings
-
-TRAIN_ALIASES = {
-    "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "warmup_steps": "optimizer.warmup_steps",
-    "text_dropout_prob": "objective.caption_dropout",
-    "caption_dropout": "objective.caption_dropout",
-    "preset": "model.preset",
-    "patch_size": "model.patch_size",
-    "use_stable_vae": "model.use_stable_vae",
-    "steps": "max_steps",
-    "sampling.prompts": "samples.prompts",
-    "sampling.seeds": "samples.seeds",
-}
-"""Short names of training settings, and names that older versions used."""
 
 
 def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:

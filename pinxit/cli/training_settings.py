@@ -13,7 +13,7 @@ from pathlib import Path
 from pinxit import recipes
 from pinxit.cli.arguments import parse, typed_names
 from pinxit.cli.habits import TRAIN_HABITS
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import diff, flattened, replace
 from pinxit.data.prepared.manifest import is_prepared
 from pinxit.models.transformer import preset
@@ -85,8 +85,8 @@ def _fitted(
     if not _same_path(saved.dataset_path, path):
         changed = set()
     values = flattened(saved)
-    kept = {name: values[name] for name in (*changed, *AUTOMATIC) if name in values}
-    return replace(fitted, {name: value for name, value in kept.items() if name not in names})
+    earlier = {name: values[name] for name in (*changed, *AUTOMATIC) if name in values}
+    return replace(fitted, {name: value for name, value in earlier.items() if name not in names})
 
 
 def _for_prepared(
