@@ -73,6 +73,16 @@ def test_a_pointer_in_a_release(tmp_path, name):
         read_model(copy)
 
 
+def test_a_pointer_as_a_table(tmp_path, capsys):
+    from pinxit.cli.main import main
+
+    path = tmp_path / "t.parquet"
+    path.write_text(POINTER)
+    words = ["prepare", "parquet", "--dataset_path", path, "--out", tmp_path / "out", "--vae"]
+    assert main([*map(str, words), "none"]) == 2
+    assert "t.parquet is a Git LFS pointer (" in capsys.readouterr().err
+
+
 def test_only_pointers_are_pointers(tmp_path):
     path = tmp_path / "file"
     for text in ("", "version 1", "x" + POINTER):
