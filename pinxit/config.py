@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pinxit import plain_json
+from pinxit.lfs_pointer import pointer_problem
 
 T = TypeVar("T")
 Number = int | float
@@ -114,10 +115,18 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
+        if problem := pointer_problem(path):
+            raise UsageError(problem) from error
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value
+
+
+def few(items: Sequence[object], *, limit: int = 5, separator: str = ", ") -> str:
+    """Returns the first items of a list for a message, and the number of the others."""
+    more = [f"and {len(items) - limit} more"] if len(items) > limit else []
+    return separator.join([*map(str, items[:limit]), *more])
 
 
 def positive(field: str, value: Number | None, *, minimum: Number = 1) -> None:

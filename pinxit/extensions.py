@@ -72,10 +72,15 @@ def load() -> None:
 
     A file is imported as a module of the same name, and may import modules from its own folder.
     """
-    for name in os.environ.get(VARIABLE, "").split(os.pathsep):
-        if name and (path := _absolute(name)) not in _loaded:
+    for name in files():
+        if (path := _absolute(name)) not in _loaded:
             _import(path)
             _loaded[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files() -> list[str]:
+    """Returns the paths of the files that this process and its children import."""
+    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
 def loaded() -> dict[str, str]:

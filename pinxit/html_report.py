@@ -85,6 +85,17 @@ def picture(png: bytes, caption: str) -> Html:
     )
 
 
+def gallery(cells: Iterable[tuple[bytes, str]]) -> Html:
+    """Returns PNGs that are embedded in the page, in rows, each with its caption below it."""
+    figures = []
+    for png, caption in cells:
+        data = base64.b64encode(png).decode()
+        image = f'<img alt="" src="data:image/png;base64,{data}">'
+        text = f'<figcaption dir="auto">{escaped(caption)}</figcaption>'
+        figures.append(f"<figure>{image}{text}</figure>")
+    return Html(f'<div class="gallery">{"".join(figures)}</div>')
+
+
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, best: int | None = None
 ) -> Html:

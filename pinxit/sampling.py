@@ -161,17 +161,29 @@ def check_negative(negative_prompt: str | Sequence[str], n: int, count: int) -> 
 
 
 def check_seeds(seed: object, count: int) -> list[int]:
-    """Returns one seed below 2**32 for each picture."""
-    if isinstance(seed, Sequence | np.ndarray) and np.ndim(seed) == 1:
-        seeds = [_integer(value) for value in seed]
+    """Returns one seed below 2**32 for each picture. Raises `UsageError` for others."""
+    several = isinstance(seed, Sequence | np.ndarray) and np.ndim(seed) == 1
+    if several:
+        seeds = [_integer(value) for value in seed]  # type: ignore[union-attr]
     else:
         seeds = [_integer(seed) + i for i in range(count)]
     if len(seeds) != count:
         raise UsageError("seed", seeds, problem=f"{len(seeds)} seeds for {count} pictures")
     for value in seeds:
-        if value < 0 or value >= 2 * SEEDS:
-            raise UsageError("seed", value, problem="out of range", valid=f"0 to {SEEDS - 1}")
-    return [value % SEEDS for value in seeds]
+        if 0 <= value < SEEDS:
+            continue
+        first, problem = value if several else seeds[0], "out of range"
+        if 0 <= first < SEEDS:
+            problem = f"too large for {count} pictures, the last of which would have seed + n - 1"
+            raise UsageError("seed", first, problem=problem, valid=f"0 to {SEEDS - count}")
+        check_seed("seed", first)
+    return seeds
+
+
+def check_seed(field: str, seed: int) -> None:
+    """Raises unless a seed is in the range that a key of JAX distinguishes."""
+    if not 0 <= seed < SEEDS:
+        raise UsageError(field, seed, problem="out of range", valid=f"0 to {SEEDS - 1}")
 
 
 def _integer(seed: Any) -> int:

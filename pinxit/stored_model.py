@@ -29,10 +29,11 @@ from pinxit.checkpoint_files import (
     checkpoints_in,
     read_choice,
 )
-from pinxit.config import UsageError
+from pinxit.config import UsageError, few
 from pinxit.encoders.fingerprint import SCALING
 from pinxit.encoders.weights import flatten, unflatten
 from pinxit.files import whole_set
+from pinxit.lfs_pointer import pointer_problem
 
 FORMAT = "pinxit-release"
 SHOWN = 5
@@ -145,6 +146,8 @@ def _read_release(directory: Path) -> Stored:
     try:
         tensors = load_file(str(directory / "model.safetensors"))
     except SafetensorError as error:
+        if problem := pointer_problem(directory / "model.safetensors"):
+            raise UsageError(f"checkpoint: {problem}") from error
         raise UsageError(
             "checkpoint", str(directory), problem=f"damaged ({error})", valid=_kinds()
         ) from error
@@ -241,6 +244,8 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
+        if problem := pointer_problem(path):
+            raise UsageError(f"checkpoint: {problem}") from error
         raise UsageError(
             "checkpoint", str(path), problem=f"not readable ({error})", valid=_kinds()
         ) from error
@@ -269,5 +274,4 @@ def mismatches(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
         for name in expected
         if name in stored and np.shape(stored[name]) != tuple(expected[name].shape)
     ]
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "; ".join(problems[:SHOWN] + more)
+    return few(problems, limit=SHOWN, separator="; ")

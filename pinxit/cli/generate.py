@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import GENERATE_HABITS
+from pinxit.cli.prompt_lines import read_prompts
 from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
 from pinxit.config import UsageError, check_writable, positive
 from pinxit.progress import counted, showing
@@ -28,7 +29,9 @@ class GenerateOptions(SamplingOptions):
     prompt: tuple[str, ...] = ()
     """Prompts to draw, with or without --prompt: pinxit generate "a red house" "a blue tent"."""
     prompts_file: str | None = None
-    """A text file with one prompt on each line."""
+    """A text file with one prompt on each line, in UTF-8 or UTF-16."""
+    text_encoding: str | None = None
+    """Encoding of the prompts file if it is another one, such as cp1252 or gb18030."""
     checkpoint: str | None = None
     """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
     out: str = "outputs"
@@ -143,19 +146,13 @@ def _size(text: str | None, argv: Sequence[str]) -> int | tuple[int, int] | None
 
 
 def _prompts(options: GenerateOptions) -> list[str]:
+    """Returns the prompts of the command line and of the file."""
     prompts = list(options.prompt)
     if options.prompts_file is not None:
-        path = Path(options.prompts_file)
-        if not path.is_file():
-            problem = "not a file"
-            raise UsageError("prompts_file", str(path), problem=problem, valid="a text file")
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
-            valid = "a text file"
-            raise UsageError("prompts_file", str(path), problem=problem, valid=valid) from error
-        prompts += [line.strip() for line in lines if line.strip()]
+        prompts += read_prompts(options.prompts_file, options.text_encoding)
+    elif options.text_encoding is not None:
+        problem = "without effect, since it is the encoding of --prompts_file"
+        raise UsageError("text_encoding", options.text_encoding, problem=problem)
     if not prompts:
         raise UsageError("prompt", prompts, problem="an empty list", valid="at least one prompt")
     return prompts

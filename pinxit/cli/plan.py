@@ -16,8 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pinxit.cli.arguments import parse
-from pinxit.cli.habits import TRAIN_HABITS
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.training_settings import training_settings
 from pinxit.config import UsageError, choice, positive
 from pinxit.files import whole
 from pinxit.plan.targets import HERE, get_target
@@ -95,7 +94,7 @@ def plan_command(argv: Sequence[str]) -> int:
     """Makes and prints a plan; returns 0 if the run fits, 1 if it does not."""
     wants_help = bool({"-h", "--help"} & set(argv))
     own, others = split(argv)
-    recipe, rest = recipe_of(others)
+    recipe, _ = recipe_of(others)
     description = (
         "Estimates a run's memory, time and cost on a machine. The machine's compiler does this, "
         "so the machine itself need not be present. All settings of pinxit train are options too "
@@ -107,14 +106,7 @@ def plan_command(argv: Sequence[str]) -> int:
     if options.install_compiler is not None:
         print(install(options.install_compiler))
         return 0
-    config = parse(
-        TrainConfig,
-        rest,
-        default=RECIPES[recipe](),
-        aliases=TRAIN_ALIASES,
-        prog="pinxit plan",
-        habits=TRAIN_HABITS,
-    )
+    config = training_settings(others, prog="pinxit plan").config
     return _plan(options, config, recipe)
 
 

@@ -2,7 +2,7 @@
 
 The command can be run again at any time. It does the remaining work, and the same settings give the
 same bytes. Its exit code is 0 if all of its units are done. Otherwise it is 1, and the reasons are
-printed.
+printed. A dataset of which nothing was kept is a failure, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import PREPARE_HABITS
+from pinxit.cli.prepare_ending import finished_manifest, print_ending, print_unused
 from pinxit.cli.prepare_progress import watching
 from pinxit.config import UsageError
 from pinxit.data.filters.resolve import chosen_line, is_web, resolved_filters
@@ -36,11 +37,10 @@ from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
-from pinxit.prepare.report import enlarged_line, write_preparation_report
-from pinxit.prepare.report_pictures import all_records
+from pinxit.prepare.report import write_preparation_report
 from pinxit.prepare.retry_advice import retry_advice, rows_by_status
 from pinxit.prepare.row_limit import units_for
-from pinxit.prepare.stages import StageResult, can_skip, run_images, run_latents
+from pinxit.prepare.stages import StageResult, run_images, run_latents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +74,8 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         return _find_duplicates(options, options.find_duplicates, console)
     folder = options.folder
     source = None if options.stage == "latents" else _source(options)
+    if source is not None:
+        print_unused(source.unused, console)
     engine = get_engine(
         options.engine, address=options.address, rank=options.rank, world=options.world
     )
@@ -90,16 +92,23 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         if options.encodes and not images.exit_code:
             images = _await_images(images, folder, engine, console)
         results.append(images)
-    if options.encodes and not any(result.exit_code for result in results):
+    failed_early = any(result.exit_code for result in results)
+    if options.encodes and not failed_early and not _has_no_images(folder):
         results.append(_latents(options, folder, engine, console))
     failed = [failure for result in results for failure in result.failed]
     report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    code = _print_results(results, report, folder, console)
+    code = print_ending(results, report, folder, console)
     if source is not None:
         counts = rows_by_status(Ledger(folder, "images"), results[0].ids)
         if advice := retry_advice(counts, argv):
             console.print(advice, highlight=False, markup=False, soft_wrap=True)
     return code
+
+
+def _has_no_images(folder: Path) -> bool:
+    """Returns whether the first stage is finished and kept nothing: no encoder is needed then."""
+    manifest = finished_manifest(folder)
+    return manifest is not None and not manifest.kept
 
 
 def _source(options: PrepareOptions) -> Source:
@@ -261,35 +270,3 @@ def _latents(
             verify=options.verify and options.stage == "latents",
             watch=watch,
         )
-
-
-def _print_results(
-    results: Sequence[StageResult], report: Path, folder: Path, console: Console
-) -> int:
-    """Prints the units that are done and those that are not, and returns the exit code."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    for result in results:
-        say(f"{result.stage}: {result.done} of {result.units} units done")
-        for word, failures in (("failed", result.failed), ("left out", result.skipped)):
-            for failure in failures[:10]:
-                say(f"  {getattr(failure.unit, 'id', failure.unit)} {word}: {failure.reason}")
-            if len(failures) > 10:
-                say(f"  and {len(failures) - 10} more")
-        if result.stage == "images" and not result.stopped and any(map(can_skip, result.failed)):
-            say("  if these units fail every time, rerun with --skip_failed 1 to leave them out")
-        if result.stopped:
-            say(f"stopped: {result.stopped}")
-    if not any(one.exit_code for one in results) and results and results[-1].manifest is not None:
-        say(f"done: {results[-1].manifest.kept:,} images of {results[-1].manifest.rows:,} rows")
-        encoded = results[-1].manifest.latents is not None
-        command = f"pinxit train --dataset_path {folder}"
-        say(f"to train: {command}" if encoded else f"to train: {command} --use_stable_vae 0")
-    elif results and results[-1].waiting:
-        say(f"not finished: {results[-1].waiting}; run the same command again to continue")
-    if line := enlarged_line(all_records(folder)):
-        say(line)
-    say(f"report: {report}")
-    return max((result.exit_code for result in results), default=0)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.arguments import parse, typed_names
-from pinxit.cli.habits import TRAIN_HABITS
+from pinxit.cli.train_aliases import TRAIN_ALIASES
+
+__all__ = ["TRAIN_ALIASES", "train_command"]
 
 if TYPE_CHECKING:
-    from pinxit.train.settings import TrainConfig
-
-TRAIN_ALIASES = {
-    "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "warmup_steps": "optimizer.warmup_steps",
-    "text_dropout_prob": "objective.caption_dropout",
-    "caption_dropout": "objective.caption_dropout",
-    "preset": "model.preset",
-    "patch_size": "model.patch_size",
-    "use_stable_vae": "model.use_stable_vae",
-    "steps": "max_steps",
-    "sampling.prompts": "samples.prompts",
-    "sampling.seeds": "samples.seeds",
-}
-"""Short names of training settings, and names that older versions used."""
+    from pinxit.cli.training_settings import TrainingSettings
 
 
 def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
@@ -37,39 +23,32 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     if restart and not {"-h", "--help"} & set(argv):
         xla_environment.restart_tuned()
     extensions.load()
-    from pinxit import recipes
-    from pinxit.train.settings import TrainConfig
+    from pinxit.cli.training_settings import training_settings
+    from pinxit.recipes import RECIPES
 
-    recipe, rest = recipes.recipe_of(argv)
-    default = recipes.RECIPES[recipe]()
-    config = parse(
-        TrainConfig,
-        rest,
-        default=default,
-        aliases=TRAIN_ALIASES,
+    settings = training_settings(
+        argv,
         prog=prog,
-        description=f"Trains a model with the settings of a recipe (--recipe "
-        f"{'|'.join(recipes.RECIPES)}; selected: {recipe}), which options change.",
-        habits=TRAIN_HABITS,
+        description="Trains a model with the settings of a recipe (--recipe "
+        f"{'|'.join(RECIPES)}; selected: {{recipe}}), which options change.",
     )
     from pinxit.train.attended_work import end_without_waiting
 
-    names = typed_names(TrainConfig, rest, default=default, aliases=TRAIN_ALIASES)
-    _check_used(config, default, names)
+    _check_used(settings)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
-    code = run(config, argv=command).exit_code
+    code = run(settings.config, argv=command).exit_code
     if restart:
         end_without_waiting(code)
     return code
 
 
-def _check_used(config: TrainConfig, default: TrainConfig, names: Collection[str]) -> None:
+def _check_used(settings: TrainingSettings) -> None:
     """Raises for an option that has no effect, unless the run was started with it."""
     from pinxit.train.run_folder import folder_of, saved_config
     from pinxit.train.unused_settings import check_used
 
-    folder = folder_of(config)
+    folder = folder_of(settings.config)
     saved = saved_config(folder) if folder.config.is_file() else None
-    check_used(config.resolved(), default, names, saved=saved)
+    check_used(settings.config.resolved(), settings.default, settings.names, saved=saved)

@@ -24,6 +24,7 @@ from tokenizers.models import BPE
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.files import whole_set
+from pinxit.lfs_pointer import pointer_problem
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
@@ -177,6 +178,8 @@ def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not text in UTF-8: {error}") from error
+    if problem := pointer_problem(path):
+        raise UsageError(problem)
     merges = []
     for number, line in enumerate(lines, start=1):
         if not line or (number == 1 and line.startswith("#version")):

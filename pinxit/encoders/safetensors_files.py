@@ -9,18 +9,26 @@ are never opened, since unpickling a file runs the code in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pinxit.config import UsageError, read_json
+from pinxit.config import UsageError, few, read_json
+from pinxit.lfs_pointer import pointer_problem
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The types that parameters may have in a file, with NumPy's names for them."""
+
+ORIGINAL_NAMES = re.compile(
+    r"(first_stage_model|cond_stage_model|conditioner|model\.diffusion_model)\."
+    r"|(encoder|decoder)\.(down|up|mid)\.(\d+\.(block|attn|downsample|upsample)|block_|attn_)"
+)
+"""Names of tensors in whole checkpoints of Stable Diffusion, and in its autoencoder alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +52,40 @@ class StoredTensor:
 def read_config(path: Path) -> dict[str, Any]:
     """Returns the JSON object in `path`, which is usually a config.json."""
     if not path.is_file():
-        raise UsageError(f"{path.parent} has no {path.name}; it has {_listed(path.parent)}")
+        hint = ""
+        files = [name for name in _names(path.parent) if name.endswith(".safetensors")]
+        if len(files) == 1 and (layout := original_layout(_open_file(path.parent / files[0]))):
+            hint = f". In {files[0]}, {layout}"
+        raise UsageError(f"{path.parent} has no {path.name}; it has {_listed(path.parent)}{hint}")
     return read_json(path)
+
+
+def refused_file(path: Path) -> str:
+    """Returns why a file cannot be used where a directory of weights is expected."""
+    if path.suffix in PICKLES:
+        return (
+            f"{path} is a file of pickled weights, which can run code when opened. If you trust "
+            "it, convert it with diffusers or transformers (from_single_file or from_pretrained, "
+            "then save_pretrained(DIR, safe_serialization=True)), and pass DIR"
+        )
+    if problem := pointer_problem(path):
+        return problem
+    if path.suffix == ".safetensors" and (layout := original_layout(_open_file(path))):
+        return f"{path}: {layout}"
+    return f"{path} is a file; pass the directory that contains it and config.json"
+
+
+def original_layout(names: Iterable[str]) -> str | None:
+    """Returns what to do if tensors have the names of the original Stable Diffusion repository,
+    or None if they do not."""
+    if not any(ORIGINAL_NAMES.match(name) for name in names):
+        return None
+    return (
+        "these are weights in the original Stable Diffusion (LDM) layout, but Pinxit reads that of "
+        "diffusers. Convert them there: StableDiffusionPipeline.from_single_file(FILE), or "
+        "AutoencoderKL.from_single_file(FILE), and then .save_pretrained(DIR). Or pass a directory "
+        "or repository in diffusers' layout, such as stabilityai/sd-vae-ft-mse"
+    )
 
 
 def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTensor]:
@@ -91,6 +131,8 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
         file: Any = safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
+        if problem := pointer_problem(path):
+            raise UsageError(problem) from error
         raise UsageError(f"{path} is not a whole safetensors file: {error}") from error
     return {
         name: StoredTensor(
@@ -111,21 +153,21 @@ def _open_sharded(index: Path) -> dict[str, StoredTensor]:
     names = sorted({str(name) for name in weight_map.values()})
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise UsageError(f"{index} lists files outside its directory: {outside}")
+        raise UsageError(f"{index} lists files outside its directory: {few(outside)}")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise UsageError(f"{index} lists files that do not exist: {', '.join(absent)}")
+        raise UsageError(f"{index} lists files that do not exist: {few(absent)}")
     files = {name: _open_file(index.parent / name) for name in names}
     missing = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
     if missing:
-        raise UsageError(f"{index} lists tensors that its files lack: {', '.join(missing)}")
+        raise UsageError(f"{index} lists tensors that its files lack: {few(missing)}")
     unlisted = {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
     return unlisted | {name: files[file][name] for name, file in weight_map.items()}
 
 
 def _listed(directory: Path) -> str:
     """Returns the names of the files in a folder, for a message."""
-    return ", ".join(_names(directory)) or "nothing"
+    return few(_names(directory), limit=12) or "nothing"
 
 
 def _names(directory: Path) -> list[str]:

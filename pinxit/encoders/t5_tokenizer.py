@@ -28,6 +28,7 @@ from tokenizers.models import Unigram
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.clip_tokenizer import read_tokenizer_json
+from pinxit.lfs_pointer import pointer_problem
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPACE = "\u2581"
@@ -85,6 +86,8 @@ def load_t5_tokenizer(directory: Path) -> Tokenizer:
 def read_sentencepiece(path: Path) -> SentencePieceModel:
     """Reads the vocabulary and the normalisation table of a ``spiece.model``."""
     pieces, algorithm, charsmap = [], UNIGRAM, b""
+    if problem := pointer_problem(path):
+        raise UsageError(problem)
     try:
         for number, value in _fields(path.read_bytes()):
             if number == 1:

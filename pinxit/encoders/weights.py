@@ -33,8 +33,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pinxit.config import UsageError
-from pinxit.encoders.safetensors_files import DTYPES, StoredTensor, open_tensors, read_config
+from pinxit.config import UsageError, few
+from pinxit.encoders.safetensors_files import (
+    DTYPES,
+    StoredTensor,
+    open_tensors,
+    original_layout,
+    read_config,
+    refused_file,
+)
 from pinxit.files import whole_set
 
 __all__ = [
@@ -90,7 +97,7 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
     if path.parent == ASSETS:
         return bundled(path.name)
     if path.is_file():
-        raise UsageError(f"{path} is a file; pass the directory that contains it and config.json")
+        raise UsageError(refused_file(path))
     match = REPOSITORY.fullmatch(str(source))
     if path.is_absolute() or match is None:
         choices = [*names, "a directory", "a Hub repository id (owner/name or owner/name@revision)"]
@@ -162,6 +169,8 @@ def from_tensors(
     if dtype not in PARAMETER_DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
     expected = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
+    if hint := original_layout(tensors):
+        raise UsageError(f"{source}: {hint}")
     problems = [f"missing {x}" for x in expected if x not in tensors]
     problems += [f"unexpected {x}" for x in tensors if x not in expected and not ignore(x)]
     for name in expected.keys() & tensors.keys():
@@ -223,7 +232,11 @@ def _misfits(
 
 def _refuse(source: str | Path, problems: list[str], fault: str) -> None:
     if problems:
-        details = "; ".join(sorted(problems))
+        groups: dict[str, list[str]] = {"missing": [], "unexpected": [], "": []}
+        for problem in sorted(problems):
+            word = problem.partition(" ")[0]
+            groups[word if word in groups else ""].append(problem)
+        details = "; ".join(few(group, separator="; ") for group in groups.values() if group)
         raise UsageError(f"{source}: {len(problems)} tensors {fault}: {details}")
 
 

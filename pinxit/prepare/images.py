@@ -230,7 +230,7 @@ class ImageStage:
 
     def notes(self) -> dict[str, Any]:
         """Returns further settings for the report."""
-        return {"fetch": plain(self.fetch)}
+        return {"fetch": plain(self.fetch), "not_read": list(self.source.unused)}
 
 
 class _Work:

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from pinxit.data.filters.resolve import stored_filters
+from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
@@ -22,6 +23,7 @@ from pinxit.html_report import (
     Html,
     command_line,
     folded_json,
+    gallery,
     heading,
     note,
     page,
@@ -31,12 +33,15 @@ from pinxit.html_report import (
 )
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.rejected_previews import thumbnail
 from pinxit.prepare.report_pictures import (
+    Group,
     all_records,
     kept_images,
     merged_histograms,
     rejected_images,
     score_histograms,
+    sheet,
 )
 
 REPORT = "report.html"
@@ -45,6 +50,9 @@ PICTURES = "report"
 STYLE = """
 body { max-width: 84rem }
 figure { margin: 0 }
+.gallery { display: flex; flex-wrap: wrap; gap: 1.4rem .7rem; align-items: flex-start }
+.gallery figure { width: 128px }
+.gallery figcaption { font-size: .7rem; color: #444; margin-top: .1rem; overflow-wrap: anywhere }
 td, th { padding: .2rem .9rem }
 td:first-child, td:nth-child(2), th { text-align: left }
 .bar { background: #7aa6d8; height: .8rem }
@@ -67,6 +75,7 @@ def write_preparation_report(
     parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
     if line := enlarged_line(records):
         parts.append(note(line))
+    parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
     if command:
         parts += [heading("Command"), command_line(command)]
     reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]
@@ -75,10 +84,18 @@ def write_preparation_report(
         if units:
             parts += [heading(label), *_reasons(units)]
     parts += [heading("Outcomes of all rows"), _outcomes(counts)]
-    for label, name, png in _pictures(root, records, identity):
-        with whole(root / PICTURES / name) as temporary:
-            temporary.write_bytes(png)
-        parts += [heading(label), picture(png, label)]
+    scores = _scores(records, identity)
+    if scores is not None:
+        label = "Scores of all rows, with the filters' limits"
+        _write_picture(root, "scores.png", scores)
+        parts += [heading(label), picture(scores, label)]
+    for label, name, groups in (
+        ("Images kept", "kept.png", kept_images(root, records)),
+        ("Images rejected by the filters", "rejected.png", rejected_images(root)),
+    ):
+        if groups:
+            _write_picture(root, name, _png(sheet(groups)))
+            parts += [heading(label), *_galleries(groups)]
     parts += [*_manifest(root), heading("Settings")]
     parts += [
         folded_json("settings that determine the content", identity),
@@ -150,26 +167,31 @@ def _outcomes(counts: Counter[str]) -> Html:
     return table(("status", "meaning", "rows", "share", ""), rows)
 
 
-def _pictures(
-    root: Path, records: Sequence[UnitRecord], identity: Mapping[str, Any]
-) -> list[tuple[str, str, bytes]]:
-    """Returns (heading, file name, PNG) for each picture that can be drawn."""
-    histograms = merged_histograms(records)
-    pictures = [
-        (
-            "Scores of all rows, with the filters' limits",
-            "scores.png",
-            score_histograms(histograms, stored_filters(identity)),
-        ),
-        ("Images kept", "kept.png", _png(kept_images(root, records))),
-        ("Images rejected", "rejected.png", _png(rejected_images(root))),
-    ]
-    return [(heading, name, data) for heading, name, data in pictures if data is not None]
+def _scores(records: Sequence[UnitRecord], identity: Mapping[str, Any]) -> bytes | None:
+    """Returns the histograms of scores as a PNG, or None if the rows have no scores."""
+    return score_histograms(merged_histograms(records), stored_filters(identity))
 
 
-def _png(picture: Image.Image | None) -> bytes | None:
-    if picture is None:
-        return None
+def _galleries(groups: Sequence[Group]) -> list[Html]:
+    """Returns the images of each group, with their captions as text."""
+    parts: list[Html] = []
+    for title, cells in groups:
+        parts += [paragraph(title)] if title else []
+        thumbnails = (
+            (_png(Image.fromarray(thumbnail(decode_jpeg(jpeg)))), caption[:200])
+            for jpeg, caption in cells
+        )
+        parts.append(gallery(thumbnails))
+    return parts
+
+
+def _write_picture(root: Path, name: str, png: bytes) -> None:
+    """Writes a picture beside the report."""
+    with whole(root / PICTURES / name) as temporary:
+        temporary.write_bytes(png)
+
+
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,23 +1,24 @@
 """Draws the pictures of a preparation's report: images kept and rejected, and score histograms.
 
-Each function returns the picture, or None if there is nothing to show.
+The browser shows the captions in the report, since it has the fonts. In the PNG files beside the
+report they are drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pinxit.data.filters.histograms import BINS, Histograms
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
+from pinxit.drawn_text import draw_text, wrapped
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 
@@ -26,8 +27,15 @@ KEPT = 60
 EACH = 8
 """The maximum number of rejected images to show for each reason."""
 COLUMNS = 10
-TEXT = 34
+LINE = 12
+TEXT = 2 * LINE + 2
 """Height of the text below a thumbnail, in pixels."""
+GAP, BETWEEN = 20, 10
+"""Distance from the text of a row to the next row, and between columns, in pixels."""
+TITLE = 30
+"""Height of a group's title, in pixels."""
+Group = tuple[str, list[tuple[bytes, str]]]
+"""A title, and the JPEG images below it with their captions."""
 TITLES = {
     "watermark": "watermark (probability)",
     "nsfw": "NSFW (probability)",
@@ -40,8 +48,8 @@ TITLES = {
 }
 
 
-def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None:
-    """Draws kept images with their captions, sampled evenly from the dataset.
+def kept_images(root: Path, records: Sequence[UnitRecord]) -> list[Group]:
+    """Returns kept images with their captions, sampled evenly from the dataset.
 
     Only shards that can be read are used, since images may be deleted once their latents exist.
     """
@@ -55,19 +63,17 @@ def kept_images(root: Path, records: Sequence[UnitRecord]) -> Image.Image | None
             for record in reader.read(rows):
                 arrays, meta = unpack(record)
                 cells.append((arrays["jpeg"].tobytes(), meta["caption"]))
-    return _sheet([("", cells[:KEPT])]) if cells else None
+    return [("", cells[:KEPT])] if cells else []
 
 
-def rejected_images(root: Path) -> Image.Image | None:
-    """Draws images that the filters rejected, grouped by reason."""
+def rejected_images(root: Path) -> list[Group]:
+    """Returns images that the filters rejected, grouped by reason."""
     groups: dict[str, list[tuple[bytes, str]]] = {}
     for reason, caption, jpeg in read_previews(root):
         cells = groups.setdefault(reason, [])
         if len(cells) < EACH:
             cells.append((jpeg, caption))
-    if not groups:
-        return None
-    return _sheet([(f"{name}: {meaning(name)}", cells) for name, cells in sorted(groups.items())])
+    return [(f"{name}: {meaning(name)}", cells) for name, cells in sorted(groups.items())]
 
 
 def score_histograms(histograms: Histograms, filters: FilterConfig) -> bytes | None:
@@ -121,29 +127,29 @@ def _spread(count: int, amount: int) -> list[int]:
     return [number * count // amount for number in range(amount)]
 
 
-def _sheet(groups: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]) -> Image.Image:
-    """Draws groups of thumbnails with captions, each group below its title."""
-    title = 22 if any(name for name, _ in groups) else 0
+def sheet(groups: Sequence[Group]) -> Image.Image:
+    """Draws groups of thumbnails with captions, each group below its title.
+
+    A caption is close to its own picture, and far from the next row.
+    """
+    title = TITLE if any(name for name, _ in groups) else 0
     lines = [-(-len(cells) // COLUMNS) for _, cells in groups]
-    height = sum(title + n * (SIDE + TEXT) for n in lines)
-    sheet = Image.new("RGB", (COLUMNS * (SIDE + 6), height), "white")
-    draw, small, large, top = ImageDraw.Draw(sheet), _font(9), _font(13), 0
+    row = SIDE + TEXT + GAP
+    height = sum(title + n * row for n in lines)
+    sheet = Image.new("RGB", (COLUMNS * (SIDE + BETWEEN), height), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
     for (name, cells), count in zip(groups, lines, strict=True):
-        draw.text((2, top + 3), name, fill="black", font=large)
+        if title:
+            draw.line((0, top + 1, sheet.width, top + 1), fill="#bbbbbb")
+            draw_text(draw, (2, top + 7), name, size=14, fill="black")
         top += title
         for index, (jpeg, caption) in enumerate(cells):
-            left = index % COLUMNS * (SIDE + 6)
-            upper = top + index // COLUMNS * (SIDE + TEXT)
+            left = index % COLUMNS * (SIDE + BETWEEN)
+            upper = top + index // COLUMNS * row
             sheet.paste(Image.fromarray(thumbnail(decode_jpeg(jpeg))), (left, upper))
-            text = "\n".join(textwrap.wrap(caption[:200], 24)[:2])
-            draw.multiline_text((left, upper + SIDE + 2), text, fill="#444444", font=small)
-        top += count * (SIDE + TEXT)
+            below = upper + SIDE + 1
+            for number, line in enumerate(wrapped(caption[:200], width=SIDE, size=9, lines=2)):
+                at = (left, below + number * LINE)
+                draw_text(draw, at, line, size=9, fill="#444444")
+        top += count * row
     return sheet
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Loads DejaVu Sans, which covers many scripts and comes with matplotlib."""
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), size)

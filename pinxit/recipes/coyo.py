@@ -43,13 +43,10 @@ def coyo_256() -> TrainConfig:
     return TrainConfig(
         name="coyo_256",
         dataset_name="coyo",
-        image_size=256,
         batch_size=256,
         gradient_accumulation_steps=0,
         max_steps=500_000,
         use_amp=True,
-        text_encoder="clip",
-        vae="sd",
         log_interval=100,
         save_interval=2_500,
         keep_every=50_000,
@@ -76,13 +73,17 @@ def coyo_256_pixels() -> TrainConfig:
     Hardware: that of `coyo_256`; docs/plan.md has the figures. No figure of this recipe has been
     measured. To plan again: ``pinxit plan --recipe coyo_256_pixels --target tpu-v3-8``.
     """
-    base = coyo_256()
+    return replace(on_pixels(coyo_256(), image_size=256), name="coyo_256_pixels")
+
+
+def on_pixels(base: TrainConfig, *, image_size: int) -> TrainConfig:
+    """Returns a recipe for latents as one for pixels, with the choices of `coyo_256_pixels`."""
+    shift = max(1.0, image_size / 64)
     return replace(
         base,
-        name="coyo_256_pixels",
-        model=replace(AUTOMATIC, use_stable_vae=False, patch_size=8, prediction="latents"),
-        objective=FlowMatching(time=TimeSampling(shift=4.0)),
-        sampling=replace(base.sampling, shift=4.0),
+        model=replace(base.model, use_stable_vae=False, patch_size=8, prediction="latents"),
+        objective=FlowMatching(time=TimeSampling(shift=shift)),
+        sampling=replace(base.sampling, shift=shift),
     )
 
 

@@ -117,6 +117,8 @@ class Checkpoints:
         """Step of the last checkpoint that was saved or is being written."""
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._warned = False
+        """Whether a warning was given since the last checkpoint that was written."""
         self._superseded = threading.Event()
         self._shared: bool | None = None
 
@@ -179,18 +181,19 @@ class Checkpoints:
                 if is_first():
                     self._prune()
             except Exception as error:  # `wait` raises it: exceptions in threads are silent
-                first, self._error = self._error is None, error
-                if first:
+                self._error = error
+                if not self._warned:  # the next ones fail for the same reason
+                    self._warned = True
                     self.say(
                         f"warning: {name} is not written yet, and is tried again every "
-                        f"{RETRY_SECONDS:g} seconds: {_reason(error)}"
+                        f"{RETRY_SECONDS:g} seconds, as are later ones: {_reason(error)}"
                     )
                 if writing.again(lambda: not self._superseded.wait(RETRY_SECONDS)):
                     continue
                 return
-            if self._error is not None:
+            if self._warned:
                 self.say(f"{name} is written now")
-                self._error = None
+            self._warned, self._error = False, None
             return
 
     def _prune(self) -> None:

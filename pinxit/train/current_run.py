@@ -160,7 +160,7 @@ class CurrentRun:
         try:
             self.checkpoints.wait(seconds)
         except Exception as error:  # any failure of the writer: the caller reports it
-            return error.fact if isinstance(error, DiskFull) else last_line(error)
+            return str(error) if isinstance(error, DiskFull) else last_line(error)
         return ""
 
     def way_out(self) -> str:

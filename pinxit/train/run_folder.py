@@ -21,6 +21,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.config import UsageError, check_writable, read_json, to_json
 from pinxit.files import write_json
+from pinxit.sampling import check_seed
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.resume_policy import changeable_differences, check_config
 from pinxit.train.settings import TrainConfig, config_from_json
@@ -160,7 +161,9 @@ def _check_writable(config: TrainConfig) -> None:
 
 
 def _check_start(config: TrainConfig) -> None:
-    """Raises unless the model that a new run starts from exists."""
+    """Raises unless a new run can start: its seed is valid, and the model exists that it starts
+    from. Runs of older versions go on with seeds that are larger than the largest one."""
+    check_seed("seed", config.seed)
     before = config.init_from
     if before is not None and not Path(before).exists():
         valid = "a run, a checkpoint or a release"

@@ -15,7 +15,7 @@ from pinxit.data.prepared.manifest import is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
-from pinxit.sampling import SEEDS, Sampling
+from pinxit.sampling import Sampling, check_seed
 from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
     DATASETS,
@@ -25,6 +25,7 @@ from pinxit.train.datasets import (
 from pinxit.train.ema import EmaConfig
 from pinxit.train.model_settings import AUTO, SMALL_PRESETS, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
+from pinxit.train.prepared_settings import known_settings
 from pinxit.train.step_profile import steps_to_profile
 
 PIXEL_PATCH = 8
@@ -72,9 +73,7 @@ class SampleGridConfig:
             if not getattr(self, name):
                 raise UsageError(f"samples.{name}", (), problem="empty", valid="one or more")
         for seed in self.seeds:
-            if not 0 <= seed < SEEDS:
-                valid = f"0 to {SEEDS - 1}"
-                raise UsageError("samples.seeds", seed, problem="out of range", valid=valid)
+            check_seed("samples.seeds", seed)
         if len(self.size) > 2 or any(side < 1 for side in self.size):
             problem, valid = "not a size", "one side, or width and height, in pixels"
             raise UsageError("samples.size", self.size, problem=problem, valid=valid)
@@ -137,7 +136,7 @@ class TrainConfig:
     max_steps: int = 2_000
     """Number of training steps (updates)."""
     seed: int = 0
-    """Random seed, which determines everything that is random in a run."""
+    """Random seed, 0 to 4294967295, which determines everything that is random in a run."""
     gradient_accumulation_steps: int = 1
     """Number of pieces to split the batch into, to save memory. The result is the same. 0 takes the
     number with which the step is fastest on the devices."""
@@ -302,10 +301,12 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """Returns these settings with every automatic choice made, as they are saved with the run.
 
-        The debug and tiny presets use the bundled encoders and 64 pixels, the others the Stable
-        Diffusion autoencoder, CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8
-        pixels.
+        A prepared dataset determines its encoders and its size. Otherwise the debug and tiny
+        presets use the bundled encoders and 64 pixels, the others the Stable Diffusion autoencoder,
+        CLIP ViT-L/14 and 256 pixels. Pixel models have tokens of 8 x 8 pixels.
         """
+        if changes := self._prepared_choices():
+            return replace(self, **changes).resolved()
         small = self.model.preset in SMALL_PRESETS
         model = self.model
         if model.patch_size is None and not model.use_stable_vae:
@@ -327,6 +328,17 @@ class TrainConfig:
             vae=vae if self.vae == "auto" else self.vae,
             model=model,
         )
+
+    def _prepared_choices(self) -> dict[str, Any]:
+        """Returns the automatic settings that a prepared dataset determines."""
+        open_names = [n for n in ("vae", "text_encoder") if getattr(self, n) == AUTO]
+        open_names += [] if self.image_size else ["image_size"]
+        if not open_names or self.dataset_path is None or not is_prepared(self.dataset_path):
+            return {}
+        known = known_settings(self.dataset_path)
+        if "text_encoder" in open_names and self.text_max_tokens is None:
+            open_names += ["text_max_tokens"]
+        return {name: known[name] for name in open_names if name in known}
 
     def _dataset(self) -> str:
         """Returns the dataset's name, which is "prepared" if dataset_path is a prepared folder.

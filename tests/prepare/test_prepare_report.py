@@ -14,6 +14,7 @@ from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.report import write_preparation_report
+from pinxit.prepare.report_pictures import sheet
 from pinxit.prepare.stages import run_images
 
 
@@ -48,7 +49,9 @@ def test_the_page_has_figures_pictures_and_settings(tmp_path):
     path = write_preparation_report(tmp_path, command=["pinxit", "prepare", "<i>"], failed=failed)
     page = Page(path)
     text = " ".join(page.words)
-    assert not {"script", "b", "i"} & set(page.tags) and page.tags.count("img") == 3
+    assert not {"script", "b", "i"} & set(page.tags)
+    captions = page.tags.count("figcaption")  # of images kept and rejected, beside the scores
+    assert captions >= 20 and page.tags.count("img") == captions + 1
     for part in ("50 rows in 2 units", "filtered_watermark", "probably watermarked", "<b>gone</b>"):
         assert part in text
     for name, least in (("kept", 128), ("rejected", 128), ("scores", 200)):
@@ -56,6 +59,50 @@ def test_the_page_has_figures_pictures_and_settings(tmp_path):
             assert picture.format == "PNG" and min(picture.size) >= least
             assert len(np.unique(np.asarray(picture))) > 20
     assert "not finished" not in text
+
+
+FOREIGN = ("红色的房子", "京都の寺院と桜", "แมวสีส้มนอน", "بيت أحمر صغير", "빨간 집 앞")
+
+
+class Foreign(work.ToySource):
+    def read(self, unit):
+        captions = (
+            "红色的房子",
+            "京都の寺院と桜",
+            "แมวสีส้มนอนบนโซฟา",
+            "بيت أحمر صغير",
+            "빨간 집 앞",
+        )
+        for number, row in enumerate(super().read(unit)):
+            yield dataclasses.replace(row, caption=captions[number % len(captions)])
+
+
+def test_captions_of_every_script_are_text_below_their_images(tmp_path):
+    source = Foreign((30,), has_images=True)
+    run_images(work.stage(tmp_path, source=source), InlineEngine())
+    html = write_preparation_report(tmp_path).read_text("utf-8")
+    for caption in (
+        "红色的房子",
+        "京都の寺院と桜",
+        "แมวสีส้มนอนบนโซฟา",
+        "بيت أحمر صغير",
+        "빨간 집 앞",
+    ):
+        assert f'"><figcaption dir="auto">{caption}</figcaption></figure>' in html
+    assert (tmp_path / "report" / "kept.png").is_file()
+
+
+def test_a_caption_is_nearer_to_its_image_than_to_the_next_row():
+    buffer = io.BytesIO()
+    Image.new("RGB", (128, 128), "black").save(buffer, "JPEG")
+    cells = [(buffer.getvalue(), "a small red house under a full moon beside a lake")] * 11
+    columns = np.asarray(sheet([("reason", cells)]).convert("L"))[:, :128]
+    images = np.flatnonzero(columns.max(axis=1) < 20)  # the lines of the images of both rows
+    end, second = images[127], images[128]
+    text = np.flatnonzero(columns[end + 1 : second].min(axis=1) < 200)
+    assert second - end > 30 and len(text) > 8
+    above, below = text[0], second - end - 1 - text[-1]
+    assert above <= 5 and below >= 15
 
 
 def test_the_limits_are_drawn_where_they_are(tmp_path):

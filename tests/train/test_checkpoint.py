@@ -257,6 +257,25 @@ def test_a_disk_that_is_really_full_is_reported(state, tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_disk_that_stays_full_is_warned_about_once(state, tmp_path: Path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    lines: list[str] = []
+    checkpoints = Checkpoints(tmp_path, say=lines.append)
+    monkeypatch.setattr("pinxit.train.checkpoint_writing.json.dumps", full)
+    for _ in range(3):
+        checkpoints.save(state, {})
+    with pytest.raises(OSError, match=r"could not be written: .*run the same command again"):
+        checkpoints.wait()
+    assert len(lines) == 1 and "tried again every 5 seconds, as are later ones" in lines[0]
+    assert "No space left on device (" in lines[0] and "GiB free)" in lines[0]
+    monkeypatch.undo()
+    checkpoints.save(state, {})
+    checkpoints.wait()
+    assert lines[1:] == [f"step_{int(state.step):08d} is written now"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, ValueError])
 def test_whatever_stops_the_writer_is_told(state, tmp_path: Path, monkeypatch, error: type):
     def broken(*args, **kwargs):

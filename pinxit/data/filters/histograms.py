@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pinxit.config import UsageError
+from pinxit.data.filters.word_count import count_words
 from pinxit.data.row import Row
 
 BINS: dict[str, tuple[float, float, int]] = {
@@ -34,7 +35,7 @@ def measure_row(row: Row) -> dict[str, float]:
     if row.width is not None and row.height is not None:
         short, long = sorted((row.width, row.height))
         figures |= {"side": float(short), "aspect": long / short}
-    figures |= {"words": float(len(row.caption.split())), "characters": float(len(row.caption))}
+    figures |= {"words": float(count_words(row.caption)), "characters": float(len(row.caption))}
     return figures
 
 

@@ -109,6 +109,8 @@ class Attempts:
         self.duplicates = open_duplicates(source, filters)
         self.filtered: Counter[str] = Counter()
         """Rows that were filtered in newly opened units, by status. The caller clears them."""
+        self.examples: dict[str, str] = {}
+        """The name of the first row that was filtered, by status."""
         self.opened = self.start.opened
         self.epoch_attempts: int | None = None
         """Number of attempts in the last epoch that was read from its beginning."""
@@ -162,7 +164,12 @@ class Attempts:
 
     def _refuse(self) -> None:
         """Raises an error because an epoch has no attempts, so no later epoch would have any."""
-        statuses = ", ".join(f"{status} {count}" for status, count in self.filtered.most_common())
+        statuses = ", ".join(
+            f"{status} {count}, such as {self.examples[status]}"
+            if status in self.examples
+            else f"{status} {count}"
+            for status, count in self.filtered.most_common(5)
+        )
         lost = [f", unit {unit} cannot be read: {why}" for unit, why in self.unreadable.items()]
         raise UsageError(
             f"{self.source.name}: no row is left to train on (filtered: {statuses or 'none'}, "
@@ -213,6 +220,7 @@ class Attempts:
                 else:
                     self.dropped += 1
                     missing[reason] += 1
+                    self.examples.setdefault(reason, row.name or row.url or row.origin or row.key)
             if this >= self.opened:
                 self.opened = this + 1
                 self.filtered.update(missing)

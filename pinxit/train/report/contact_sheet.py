@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from pinxit.drawn_text import draw_text, wrapped
 
 MARGIN = 8
 TEXT_WIDTH = 190
 LINE = 15
+SIZE = 12
 
 
 def contact_sheet(
@@ -21,19 +23,18 @@ def contact_sheet(
 ) -> Image.Image:
     """Draws a contact sheet. ``columns[label][i]`` are the images of prompt i, shown side by
     side. The longer side of an image gets `cell` pixels."""
-    font = ImageFont.load_default(size=12)
     groups = {label: max(len(pictures) for pictures in rows) for label, rows in columns.items()}
-    lines = [textwrap.wrap(prompt, 30) or [""] for prompt in prompts]
-    heights = [max(cell, LINE * len(wrapped)) + MARGIN for wrapped in lines]
+    lines = [wrapped(prompt, width=TEXT_WIDTH - 2 * MARGIN, size=SIZE) for prompt in prompts]
+    heights = [max(cell, LINE * len(text)) + MARGIN for text in lines]
     head = MARGIN + LINE * (2 if title else 1)
     width = TEXT_WIDTH + sum(count * (cell + 2) + MARGIN for count in groups.values()) + MARGIN
     sheet = Image.new("RGB", (width, head + sum(heights) + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((MARGIN, MARGIN // 2), title, fill="black", font=font)
+        draw_text(draw, (MARGIN, MARGIN // 2), title, size=SIZE, fill="black")
     left = TEXT_WIDTH
     for label, rows in columns.items():
-        draw.text((left, head - LINE), label, fill="black", font=font)
+        draw_text(draw, (left, head - LINE), label, size=SIZE, fill="black")
         top = head
         for pictures, height in zip(rows, heights, strict=True):
             for i, picture in enumerate(pictures):
@@ -44,8 +45,9 @@ def contact_sheet(
             top += height
         left += groups[label] * (cell + 2) + MARGIN
     top = head
-    for wrapped, height in zip(lines, heights, strict=True):
-        draw.multiline_text((MARGIN, top), "\n".join(wrapped), fill="black", font=font)
+    for text, height in zip(lines, heights, strict=True):
+        for number, line in enumerate(text):
+            draw_text(draw, (MARGIN, top + number * LINE), line, size=SIZE, fill="black")
         top += height
     return sheet
 

@@ -261,3 +261,10 @@ def test_a_position_of_an_older_version_is_read():
     packed = pack_position(position, "r")
     packed["given"] = packed.pop("yielded")
     assert unpack_position(packed, "r") == position
+
+
+def test_if_nothing_passes_each_reason_has_an_example():
+    source = ToySource((3, 2))
+    with pytest.raises(UsageError, match=r"filtered: filtered_side 5, such as http://") as error:
+        next(iter(Attempts(source, replace(FILTERS, min_side=4_000))))
+    assert "no row is left to train on" in str(error.value)

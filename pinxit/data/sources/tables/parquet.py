@@ -31,6 +31,7 @@ from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
 from pinxit.data.sources.tables.parquet_types import holds_bytes, usable_columns
 from pinxit.data.sources.tables.url_check import check_urls
+from pinxit.lfs_pointer import pointer_problem
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Table
@@ -324,6 +325,8 @@ def _is_damage(path: str, error: OSError) -> bool:
 
 
 def _damaged(path: str, error: Exception) -> DamagedFile:
+    if problem := pointer_problem(path):
+        return DamagedFile(problem)
     return DamagedFile(f"{path} is not a readable parquet file: {' '.join(str(error).split())}")
 
 

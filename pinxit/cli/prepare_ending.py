@@ -1,0 +1,191 @@
+"""Prints how `pinxit prepare` ended: units, rows by status with examples, and what to do next.
+
+A command that ends with nothing kept has failed, and the most frequent reasons say why.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from pinxit import extensions
+from pinxit.config import shown
+from pinxit.data.outcome import meaning
+from pinxit.data.prepared.manifest import Manifest, Unfinished
+from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.report import enlarged_line
+from pinxit.prepare.stages import StageResult, can_skip
+
+SHOWN_UNITS = 10
+"""The number of failed units that are listed."""
+REASONS = 5
+"""The number of reasons that are listed if nothing was kept."""
+NAME = 160
+"""The number of characters of an example's name that are printed."""
+
+PrintLine = Callable[[str], None]
+
+
+def print_unused(lines: Sequence[str], console: Console) -> None:
+    """Prints one line for each kind of thing that a source does not read."""
+    for line in lines:
+        _printer(console)(f"not read: {line}")
+
+
+def finished_manifest(folder: Path) -> Manifest | None:
+    """Returns the manifest of a prepared dataset, or None if it is not finished."""
+    try:
+        return Manifest.read(folder)
+    except Unfinished:
+        return None
+
+
+def is_empty(manifest: Manifest) -> bool:
+    """Returns whether a finished dataset has nothing to train on."""
+    if manifest.latents is not None:
+        return not manifest.latents["count"]
+    return not manifest.kept
+
+
+def print_ending(
+    results: Sequence[StageResult], report: Path, folder: Path, console: Console
+) -> int:
+    """Prints the end of a preparation, and returns the exit code.
+
+    The code is 1 if a unit failed, if a stage was stopped, or if nothing was kept.
+    """
+    say = _printer(console)
+    for result in results:
+        _print_stage(result, say)
+    code = max((result.exit_code for result in results), default=0)
+    manifest = None if code else finished_manifest(folder)
+    records = _records(folder, manifest)
+    counts = manifest.counts if manifest is not None else _counts(records)
+    if manifest is not None and is_empty(manifest):
+        _print_failure(manifest, _examples(records), say)
+        code = 1
+    else:
+        if manifest is not None:
+            say(f"done: {manifest.kept:,} images of {manifest.rows:,} rows")
+        _print_counts(counts, _examples(records), say)
+        if manifest is not None:
+            say(f"to train: {training_command(folder)}")
+        elif results and results[-1].waiting:
+            say(f"not finished: {results[-1].waiting}; run the same command again to continue")
+    if line := enlarged_line(records):
+        say(line)
+    say(f"report: {report}")
+    return code
+
+
+def training_command(folder: Path) -> str:
+    """Returns the command that trains on a prepared dataset, quoted for a shell.
+
+    The dataset's size and encoders need not be given, since its manifest has them.
+    """
+    words = ["pinxit", "train", "--dataset_path", str(folder)]
+    for path in extensions.files():
+        words += [extensions.OPTION, str(path)]
+    return shlex.join(words)
+
+
+def _printer(console: Console) -> PrintLine:
+    """Returns a function that prints a line as it is, without colours and line breaks."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return say
+
+
+def _print_stage(result: StageResult, say: PrintLine) -> None:
+    """Prints the units of a stage that are done, and those that are not."""
+    say(f"{result.stage}: {result.done} of {result.units} units done")
+    for word, failures in (("failed", result.failed), ("left out", result.skipped)):
+        for failure in failures[:SHOWN_UNITS]:
+            say(f"  {getattr(failure.unit, 'id', failure.unit)} {word}: {failure.reason}")
+        if len(failures) > SHOWN_UNITS:
+            say(f"  and {len(failures) - SHOWN_UNITS} more")
+    if result.stage == "images" and not result.stopped and any(map(can_skip, result.failed)):
+        say("  if these units fail every time, rerun with --skip_failed 1 to leave them out")
+    if result.stopped:
+        say(f"stopped: {result.stopped}")
+
+
+def _print_counts(counts: Mapping[str, int], examples: Mapping[str, str], say: PrintLine) -> None:
+    """Prints the number of rows of each status, the most frequent first, if one was not kept."""
+    if set(counts) <= {"ok"}:
+        return
+    width = max(len(f"{count:,}") for count in counts.values())
+    for status, count in _sorted(counts):
+        say(f"  {count:{width},} {_reason(status, examples)}")
+
+
+def _print_failure(manifest: Manifest, examples: Mapping[str, str], say: PrintLine) -> None:
+    """Prints why a dataset has nothing to train on."""
+    if not manifest.rows:
+        skipped = f" ({len(manifest.skipped)} units were left out)" if manifest.skipped else ""
+        say(f"failed: nothing was kept, because the source has no rows{skipped}")
+        return
+    counts = {status: count for status, count in manifest.counts.items() if status != "ok"}
+    if manifest.kept:  # all of them were lost in the second stage
+        lost = (manifest.latents or {}).get("not_finite", 0)
+        say(
+            f"failed: nothing was kept of {manifest.kept:,} images: {lost:,} latents are not "
+            "finite. Check the autoencoder (--vae), and use --encoder_dtype float32"
+        )
+        return
+    say(f"failed: nothing was kept of {manifest.rows:,} rows. The most frequent reasons:")
+    width = max(len(f"{count:,}") for count in counts.values())
+    for status, count in _sorted(counts)[:REASONS]:
+        say(f"  {count:{width},} {_reason(status, examples)}")
+    if len(counts) > REASONS:
+        say(f"  and {len(counts) - REASONS} more reasons, which the report lists")
+
+
+def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns the statuses with their counts, the most frequent first."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _reason(status: str, examples: Mapping[str, str]) -> str:
+    """Describes a status: its name, its meaning, and the first row that has it."""
+    text = f"{status}: {meaning(status)}"
+    name = examples.get(status)
+    if not name:
+        return text
+    name = name if len(name) <= NAME else f"{name[: NAME - 3]}..."
+    return f"{text}, such as {shown(name) if not name.isprintable() else name}"
+
+
+def _records(folder: Path, manifest: Manifest | None) -> list[UnitRecord]:
+    """Returns the records of the first stage in the order of the units, of all that are done if the
+    dataset is not finished."""
+    ledger = Ledger(folder, "images")
+    if manifest is not None:
+        units: Sequence[str] = manifest.units
+    else:
+        units = sorted(path.stem for path in ledger.record_path("x").parent.glob("*.json"))
+    records = (ledger.read(unit) for unit in units)
+    return [record for record in records if record is not None]
+
+
+def _counts(records: Sequence[UnitRecord]) -> dict[str, int]:
+    """Returns the number of rows by status in all units."""
+    counts: dict[str, int] = {}
+    for record in records:
+        for status, count in record.counts.items():
+            counts[status] = counts.get(status, 0) + count
+    return counts
+
+
+def _examples(records: Sequence[UnitRecord]) -> dict[str, str]:
+    """Returns the name of the first row of each status. Units of older versions have none."""
+    examples: dict[str, str] = {}
+    for record in records:
+        for status, name in record.measured.get("examples", {}).items():
+            examples.setdefault(status, name)
+    return examples
