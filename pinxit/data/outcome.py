@@ -69,7 +69,7 @@ STATUSES: dict[str, str] = {
     "fetch_error": "an unexpected error while fetching",
     # decoding
     "not_image": "the bytes are not an image in an accepted format",
-    "unsupported": "an image format that this installation cannot read",
+    "unsupported": 'a format that needs pip install "pinxit[formats]", and then --retry_failed 1',
     "too_many_pixels": "the image header states more pixels than the limit",
     "too_small": "the image itself is smaller than the minimum",
     "too_narrow": "the image itself has a more extreme aspect ratio than the limit",
@@ -86,7 +86,7 @@ UNUSABLE = frozenset(
     }
 )
 """The statuses of rows that a source cannot turn into a training example."""
-HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol", "unreadable"})
+HEALABLE = frozenset({"timeout", "dns", "connect", "tls", "protocol", "unreadable", "unsupported"})
 """The statuses of failed fetches and reads that may succeed later."""
 HEALABLE_CODES = frozenset({408, 425, 429})
 """The HTTP codes of responses that may succeed later, in addition to 500 to 599."""

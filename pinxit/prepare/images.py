@@ -18,17 +18,14 @@ unit's new files exist beside the old ones until the record switches to them.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pinxit.config import UsageError, plain
-from pinxit.data.fetch.fetcher import UNREACHED, FetchConfig, fetch_all
+from pinxit.config import plain
+from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.resolve import (
     MAX_REPEATS,
@@ -39,34 +36,22 @@ from pinxit.data.filters.resolve import (
     with_served_limits,
 )
 from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
-from pinxit.data.images.decode import Decoded, ImageConfig, encode_image
+from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.outcome import Outcome, can_heal
+from pinxit.data.outcome import can_heal
 from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
-from pinxit.data.prepared.shards import (
-    ShardInfo,
-    pack,
-    shape_name,
-    unpack,
-    write_shard,
-)
 from pinxit.data.reachability import Reachability
-from pinxit.data.row import Row, Source, Unit, source_identity
-from pinxit.data.row_images import DecodeFn, FetchFn, reason_to_drop, row_images
-from pinxit.data.url_host import host_of
-from pinxit.prepare.finished_rows import FinishedRows, finished_rows, is_enlarged
+from pinxit.data.row import Source, Unit, source_identity
+from pinxit.data.row_images import DecodeFn, FetchFn, row_images
+from pinxit.prepare.finished_rows import FinishedRows, finished_rows
 from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
-from pinxit.prepare.outcome_files import write_outcomes
-from pinxit.prepare.placeholders import Fingerprint, find_placeholders
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
+from pinxit.prepare.unit_rows import UnitRows
 from pinxit.prepare.unreachable_share import reason_to_doubt
 from pinxit.prepare.verify_units import is_intact
-
-QUALITY = 95
-"""The quality of the JPEG images in the shards."""
 
 
 def prepare_images(
@@ -110,7 +95,7 @@ def prepare_images(
         finished = finished_rows(ledger, before, spool) if before is not None else FinishedRows()
         row_filter = Filter(filters, duplicates=duplicates)
         shown = Previews(out, previews, blocked_domains=hidden_domains)
-        work = _Work(unit, spool, row_filter, finished, shown)
+        work = UnitRows(unit, spool, row_filter, finished, shown)
         patient = PatientFetch(
             fetch,
             probe=probe or fetch,
@@ -233,146 +218,6 @@ class ImageStage:
         return {"fetch": plain(self.fetch), "not_read": list(self.source.unused)}
 
 
-class _Work:
-    """The rows of one unit, their images and outcomes, while the unit is done."""
-
-    def __init__(
-        self,
-        unit: Unit,
-        spool: Spool,
-        row_filter: Filter,
-        finished: FinishedRows,
-        previews: Previews,
-    ) -> None:
-        self.unit = unit
-        self.spool = spool
-        """Finished records by key."""
-        self.filter = row_filter
-        self.finished = finished
-        """The rows of a retried unit that are not tried again."""
-        self.previews = previews
-        self.rows: dict[str, Row] = {}
-        """All rows by key, in their order, without images."""
-        self.sizes = finished.sizes
-        """Shapes of the finished images by key, as `shape_name` writes them."""
-        self.prints = finished.prints
-        """Fingerprints of the decoded images by key."""
-        self.enlarged = finished.enlarged
-        """Keys of the images that are smaller than their targets."""
-        self.outcomes: dict[str, Outcome] = {}
-
-    def record(self, key: str, status: str, detail: str = "") -> None:
-        """Records the outcome of a row, which must not have one yet."""
-        if key in self.outcomes:
-            before = self.outcomes[key].status
-            raise RuntimeError(f"row {key} has two outcomes: {before}, {status}")
-        self.outcomes[key] = Outcome(key, status, _utf8(detail))
-
-    def needs_image(self, row: Row) -> bool:
-        """Registers a row, and returns whether its image is needed."""
-        if row.key in self.rows:
-            raise UsageError(f"the source has two rows with the key {row.key}")
-        self.rows[row.key] = _without_image(row)
-        if row.key in self.finished.outcomes:
-            self.outcomes[row.key] = self.finished.outcomes[row.key]
-            return False
-        reason = reason_to_drop(row, self.filter)
-        if reason is not None:
-            self.record(row.key, reason, row.detail)
-            self.previews.reject(reason, row, self.filter)
-        return reason is None
-
-    def decoded(self, key: str, decoded: Decoded) -> None:
-        """Records the row's outcome, and puts a finished image into the spool."""
-        self.record(key, decoded.status, decoded.detail)
-        if decoded.image is not None:
-            meta = {
-                "key": key,
-                "caption": self.rows[key].caption,
-                "original": list(decoded.original),
-                "crop": list(decoded.crop),
-            }
-            jpeg = encode_image(decoded.image, quality=QUALITY)
-            self.sizes[key] = shape_name(decoded.image.shape)
-            self.prints[key] = Fingerprint(decoded.body, decoded.look)
-            if is_enlarged(decoded.crop, decoded.image.shape):
-                self.enlarged.add(key)
-            self.spool[key] = pack({"jpeg": np.frombuffer(jpeg, np.uint8)}, meta)
-
-    def drop_placeholders(self, most: int) -> None:
-        """Drops the pictures that more than `most` URLs of one host led to.
-
-        The rows that a retry does not try again take part, so that the result is the same as if all
-        rows had been tried at once.
-        """
-        for card in find_placeholders(self.rows, self.prints, most):
-            first = card.keys[0]
-            if first in self.spool:
-                jpeg = unpack(self.spool[first])[0]["jpeg"].tobytes()
-                caption = f"{card.detail}: {self.rows[first].caption}"
-                self.previews.show("placeholder", first, caption, jpeg)
-            for key in card.keys:
-                self.outcomes[key] = Outcome(key, "placeholder", card.detail)
-                if key in self.spool:
-                    del self.spool[key], self.sizes[key]
-                    self.enlarged.discard(key)
-
-    def counts(self) -> dict[str, int]:
-        """Returns the number of rows by status."""
-        statuses = Counter(outcome.status for outcome in self.outcomes.values())
-        return dict(sorted(statuses.items()))
-
-    def unreached(self) -> Counter[str]:
-        """Returns the number of rows that did not reach their host, by host."""
-        rows = (row for key, row in self.rows.items() if self.outcomes[key].status in UNREACHED)
-        return Counter(host_of(row.url) for row in rows)
-
-    def measured(self) -> dict[str, Any]:
-        """Returns the score histograms for the report."""
-        return {
-            "histograms": self.filter.histograms.to_json(),
-            "missing": dict(sorted(self.filter.missing.items())),
-        }
-
-    def described(self) -> dict[str, Any]:
-        """Returns the number of images by shape, in the order of the shard, the first row of each
-        status other than ok, and the number of enlarged images with the first one."""
-        examples: dict[str, str] = {}
-        for key, row in self.rows.items():
-            status = self.outcomes[key].status
-            if status != "ok":
-                examples.setdefault(status, _name(row))
-        shapes = dict(sorted(Counter(self.sizes.values()).items()))
-        first = next((_name(row) for key, row in self.rows.items() if key in self.enlarged), "")
-        return {
-            "shapes": shapes,
-            "examples": dict(sorted(examples.items())),
-            "enlarged": {"rows": len(self.enlarged), "example": first},
-        }
-
-    def write(self, ledger: Ledger, generation: int) -> dict[str, ShardInfo]:
-        """Writes the unit's files, and returns their descriptions by folder.
-
-        There is no shard if no image is kept.
-        """
-        unit, spool = self.unit.id, self.spool
-        path = ledger.path("outcomes", unit, generation=generation)
-        files = {"outcomes": write_outcomes(path, self.rows, self.outcomes, self.prints)}
-        if len(spool):
-            path = ledger.path("images", unit, generation=generation)
-            keys = sorted((key for key in self.rows if key in spool), key=self.sizes.__getitem__)
-            files["images"] = write_shard(path, (spool[key] for key in keys))
-        return files
-
-    def check(self) -> None:
-        """Raises RuntimeError if a row is lost."""
-        images = {key for key, outcome in self.outcomes.items() if outcome.status == "ok"}
-        lost = [key for key in self.rows if key not in self.outcomes]
-        lost += [key for key in images if key not in self.spool]
-        if lost or len(images) != len(self.spool):
-            raise RuntimeError(f"unit {self.unit.id}: {len(lost)} rows are lost: {lost[:3]}")
-
-
 def _check_reached(patient: PatientFetch, unit: Unit) -> None:
     """Raises `Offline` if many hosts were tried and none was reached."""
     if patient.reachability.is_offline() and not patient.reached:
@@ -384,21 +229,3 @@ def _check_share(ledger: Ledger, unit: Unit, counts: Mapping[str, int], **hosts:
     """Raises `Doubtful` if the unreachable rows of a unit may be an outage's."""
     if reason := reason_to_doubt(ledger, unit.id, counts, **hosts):
         raise Doubtful(f"unit {unit.id}: {reason}; it is tried again at the end")
-
-
-def _without_image(row: Row) -> Row:
-    """Returns the row without its image, and with text that can be encoded as UTF-8."""
-    url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
-    name = None if row.name is None else _utf8(row.name)
-    caption = _utf8(row.caption)
-    return Row(row.key, url, caption, row.width, row.height, origin=origin, name=name)
-
-
-def _name(row: Row) -> str:
-    """Returns the name that a person finds the row by."""
-    return row.name or row.url or row.origin or row.key
-
-
-def _utf8(text: str) -> str:
-    """Replaces lone surrogates, which JSON can contain, with "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")

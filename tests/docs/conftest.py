@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pinxit.cli.main import main
+from pinxit.data.prepared.manifest import FORMAT, Manifest
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +40,13 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def named_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the datasets and runs that the documentation's commands name, all but empty."""
     folder = tmp_path_factory.mktemp("named")
-    identity = json.dumps({"identity": {"source": {"name": "coyo"}}, "notes": {}})
+    about = {"format": FORMAT, "source": {"name": "coyo"}, "image": {"size": 256}}
+    encoders = {"vae": {"name": "sd", "fingerprint": "0"}}
+    manifest = Manifest({**about, "encoders": encoders}, (), {}, {}, {"count": 0, "shapes": []})
     for dataset in ("data/coyo", "DIR"):
         (folder / dataset).mkdir(parents=True)
-        (folder / dataset / "images.json").write_text(identity)
+        (folder / dataset / "images.json").write_text(json.dumps({"identity": about, "notes": {}}))
+        manifest.write(folder / dataset)
     for run in ("runs/scenes", "RUN"):
         (folder / run).mkdir(parents=True)
     return folder

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+from pinxit.data.filters.resolve import resolved_filters
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.prepare.find_duplicates import HASH, MARK, PARTITION_ROWS
 
@@ -69,8 +70,8 @@ def test_the_plan_of_the_duplicates_follows_from_its_figures():
 
 
 def test_the_filters_are_the_defaults():
-    filters = FilterConfig()
-    for value in (filters.min_side, filters.min_aesthetic):
-        assert f"at least {value}" in PAGE
+    filters = resolved_filters(FilterConfig(), web=True, targets=[(256, 256)])
+    assert f"at least as long as the image size ({filters.min_side})" in PAGE.replace("\n   ", " ")
+    assert f"at least {filters.min_aesthetic}" in PAGE
     for value in (filters.max_watermark, filters.max_nsfw, filters.min_clip_similarity):
         assert f" {value:.2f}".rstrip("0").replace("0.", ".") in PAGE

@@ -43,6 +43,7 @@ from pinxit.data.images.formats import FORMATS, SUFFIXES, missing_reader, reader
 from pinxit.data.images.image_config import ImageConfig
 from pinxit.data.images.likeness import HASHED, one_colour, picture_hash
 from pinxit.data.images.metadata import jxl_size, webp_size, without_exif_item, without_metadata
+from pinxit.lfs_pointer import BEGINNING
 
 __all__ = [
     "FORMATS",
@@ -69,6 +70,7 @@ OTHER_DATA = {
     "icon": rb"\x00\x00[\x01\x02]\x00",
     "JPEG 2000": rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51",
     "PDF": rb"%PDF",
+    "a Git LFS pointer (run git lfs pull)": re.escape(BEGINNING),
     "gzip": rb"\x1f\x8b",
 }
 """Name to pattern of other data that servers send instead of an image, for `Decoded.detail`."""

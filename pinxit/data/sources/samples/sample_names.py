@@ -19,16 +19,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pinxit.data.images.formats import SUFFIXES
 from pinxit.data.sources.file_names import is_hidden, printable
 
-JPEG_SUFFIXES = ("jpg", "jpeg", "jpe", "jif", "jfif")
-IMAGE_SUFFIXES = frozenset(
-    {
-        *JPEG_SUFFIXES,
-        *("png", "webp", "gif", "bmp", "tif", "tiff"),
-        *("avif", "heic", "heif", "jxl"),
-    }
-)
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 """The suffixes of images, in lower case. Whether an image can be decoded shows later."""
 CAPTION_SUFFIXES = ("txt", "caption", "text", "captions", "cap")
 """The suffixes of captions. If an image has several captions, the first suffix here counts."""

@@ -18,6 +18,7 @@ from typing import Any
 from pinxit.config import UsageError
 from pinxit.data.sources.damage import DamagedFile
 from pinxit.data.sources.files import open_file, reading
+from pinxit.lfs_pointer import described_pointer, is_pointer
 from pinxit.text_decoding import SAMPLE, announced_encoding
 
 GZIP = b"\x1f\x8b"
@@ -31,7 +32,6 @@ OTHERS = {
 }
 """The first bytes of files that are not text, and the names of their formats."""
 NO_TABLES = {
-    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; run: git lfs pull",
     b"<!doctype": "is an HTML page, not a table",
     b"<html": "is an HTML page, not a table",
 }
@@ -140,6 +140,8 @@ def _check_text(sample: bytes, path: str) -> None:
     for magic, form in OTHERS.items():
         if sample.startswith(magic) and not sample.isascii():
             raise DamagedFile(f"{path} is not text but {form}; unpack or export it as text first")
+    if is_pointer(sample):
+        raise DamagedFile(described_pointer(path, len(sample)))
     for beginning, problem in NO_TABLES.items():
         if sample.lstrip().lower().startswith(beginning):
             raise DamagedFile(f"{path} {problem}")
