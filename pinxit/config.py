@@ -22,8 +22,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pinxit import plain_json
 from pinxit.lfs_pointer import pointer_problem
+from pinxit.plain_json import plain_values
 
 T = TypeVar("T")
 Number = int | float
@@ -309,7 +309,7 @@ def plain(value: Any) -> Any:
         return sorted(plain(inner) for inner in value)
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return plain_json.plain_values(value)
+    return plain_values(value)
 
 
 def from_json(cls: type[T], data: Mapping[str, Any], *, prefix: str = "") -> T:

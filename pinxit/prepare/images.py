@@ -103,40 +103,50 @@ def prepare_images(
             reachability=reachability,
             last_pauses=pauses_within(outage_seconds),
         )
-        images = row_images(
-            ((row.key, row) for row in source.read(unit) if work.needs_image(row)),
-            has_images=source.has_images,
-            fetch=patient,
-            decode=decode,
-            failed=work.record,
-            share_urls=True,
-        )
-        for key, decoded in images:
-            work.decoded(key, decoded)
+        _do_rows(work, source, patient, decode)
         work.drop_placeholders(max_repeats)
         work.check()
-        if before is None:
-            _check_reached(patient, unit)
         counts = work.counts()
         if before is not None and counts == before.counts:
             return before  # every retry failed as before
-        if doubt and before is None:
-            hosts = work.unreached()
-            _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
+        if before is None:
+            _check_reached(patient, unit)
+            if doubt:
+                hosts = work.unreached()
+                _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
-        # a unit that is made again because of damage gets the names that it had
-        lost = ledger.read(unit.id)
-        generation = lost.generation if lost is not None else 0
-        generation = before.generation + 1 if before is not None else generation
-        record = UnitRecord(
-            unit=unit.id,
-            files=work.write(ledger, generation),
-            counts=counts,
-            generation=generation,
-            measured={**work.measured(), **(before.measured if before else {}), **work.described()},
-            seconds=time.monotonic() - start,
-        )
-        ledger.commit(record)
+        return _commit(work, ledger, before, start)
+
+
+def _do_rows(work: UnitRows, source: Source, fetch: FetchFn, decode: DecodeFn) -> None:
+    """Fetches and decodes the images of all rows that need one."""
+    images = row_images(
+        ((row.key, row) for row in source.read(work.unit) if work.needs_image(row)),
+        has_images=source.has_images,
+        fetch=fetch,
+        decode=decode,
+        failed=work.record,
+        share_urls=True,
+    )
+    for key, decoded in images:
+        work.decoded(key, decoded)
+
+
+def _commit(work: UnitRows, ledger: Ledger, before: UnitRecord | None, start: float) -> UnitRecord:
+    """Writes the files of a unit that was begun at `start`, and its record in place of `before`."""
+    # a unit that is made again because of damage gets the names that it had
+    lost = ledger.read(work.unit.id)
+    generation = lost.generation if lost is not None else 0
+    generation = before.generation + 1 if before is not None else generation
+    record = UnitRecord(
+        unit=work.unit.id,
+        files=work.write(ledger, generation),
+        counts=work.counts(),
+        generation=generation,
+        measured={**work.measured(), **(before.measured if before else {}), **work.described()},
+        seconds=time.monotonic() - start,
+    )
+    ledger.commit(record)
     return record
 
 

@@ -156,10 +156,7 @@ def _open(
     back_to: int | None,
 ) -> tuple[CurrentRun, TrainState, Window]:
     """Loads the encoders, the state and the data, and creates the run's folder."""
-    source = open_source_of(config, say=display.say)
-    config, line = chosen_for(config, source)
-    if line:
-        display.say(line)
+    config, source = _open_source(config, display)
     parts = build(config, say=display.say)
     for note in parts.notes:
         display.say(note)
@@ -209,6 +206,17 @@ def _open(
         display.say(f"warning: {warning}")
     display.on_step(step)
     return opened, beginning.state, Window(run.get("window", ()))
+
+
+def _open_source(config: TrainConfig, display: Display) -> tuple[TrainConfig, Source | None]:
+    """Opens the source of a run that streams, and returns it with the settings chosen for it."""
+    source = open_source_of(config, say=display.say)
+    for line in source.unused if source is not None else ():
+        display.say(f"not read: {line}")
+    config, line = chosen_for(config, source)
+    if line:
+        display.say(line)
+    return config, source
 
 
 def _went_back(step: int) -> str:

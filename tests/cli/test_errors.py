@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 INTERNAL = {
     "pinxit/data/fetch/address_guard.py": "caught by the fetcher: the reason of one row",
     "pinxit/data/images/decode.py": "caught by the decoder: the reason of one row",
+    "pinxit/data/images/metadata.py": "caught by the decoder: the reason of one row",
     "pinxit/data/images/decode_pool.py": "the protocol between two processes of ours",
     "pinxit/data/filters/histograms.py": "the figures' names are the package's own",
     "pinxit/data/loader.py": "arrays and indices in a batch are made by the package",

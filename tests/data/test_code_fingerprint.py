@@ -71,6 +71,7 @@ def files_of(*objects: object) -> set[str]:
 def test_scenes_depend_on_their_own_folder_and_what_it_imports():
     scenes = {f"pinxit.data.scenes.{name}" for name in ("dataset", "drawing", "captions")}
     expected = scenes | {"pinxit.data.scenes.attributes", "pinxit.arrays", "pinxit.config"}
+    expected |= {"pinxit.plain_json", "pinxit.lfs_pointer"}  # imported by config
     assert files_of(scene_examples, Scenes) == expected
     assert files_of(MockImages) == {"pinxit.data.mock", "pinxit.arrays"}
 

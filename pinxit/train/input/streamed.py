@@ -98,12 +98,13 @@ class StreamedFeed(Feed):
         return shares(self.stream)
 
     def results(self) -> dict[str, Any]:
-        """Returns the source's revision, the rows by status, and the units that could not be
-        read."""
+        """Returns the source's revision, the rows by status, the units that could not be read, and
+        the lines about what the source does not read."""
         return {
             "revision": self.source.revision,
             "rows": dict(self.stream.counts),
             "unreadable_units": dict(self.stream.attempts.unreadable),
+            "not_read": list(self.source.unused),
         }
 
     def ended(self) -> str:

@@ -101,7 +101,7 @@ def stream_of(
         open_source("coyo", path=str(path)),
         filters=FilterConfig(min_side=1),
         fetch=fetch,
-        images=ImageConfig(size=16, workers=1),
+        images=ImageConfig(size=16, workers=1, max_repeats=0),
         outage=Outage(hours=hours, say=say.append),
     )
 

@@ -75,7 +75,7 @@ def config(bundle: Path, table: Path, tmp_path: Path) -> TrainConfig:
         sample_interval=0,
         output_dir=str(tmp_path),
         fetch=FETCH,
-        images=ImageConfig(workers=1),
+        images=ImageConfig(workers=1, max_repeats=0),
         filters=FilterConfig(min_side=64),
         model=ModelConfig(preset="debug", hidden_size=16, depth=1, num_heads=2),
         sampling=Sampling(steps=1),
