@@ -18,7 +18,7 @@ unit's new files exist beside the old ones until the record switches to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -110,10 +110,7 @@ def prepare_images(
         if before is not None and counts == before.counts:
             return before  # every retry failed as before
         if before is None:
-            _check_reached(patient, unit)
-            if doubt:
-                hosts = work.unreached()
-                _check_share(ledger, unit, counts, unreached=hosts, reached=patient.reached)
+            _check_network(work, ledger, patient, doubt=doubt)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
         return _commit(work, ledger, before, start)
 
@@ -228,14 +225,16 @@ class ImageStage:
         return {"fetch": plain(self.fetch), "not_read": list(self.source.unused)}
 
 
-def _check_reached(patient: PatientFetch, unit: Unit) -> None:
-    """Raises `Offline` if many hosts were tried and none was reached."""
+def _check_network(work: UnitRows, ledger: Ledger, patient: PatientFetch, *, doubt: bool) -> None:
+    """Raises `Offline` if many hosts were tried and none was reached, and with `doubt`, `Doubtful`
+    if the unreachable rows may be an outage's."""
+    unit = work.unit.id
     if patient.reachability.is_offline() and not patient.reached:
         count = len(patient.reachability.hosts)
-        raise Offline(f"unit {unit.id}: none of {count} hosts could be reached")
-
-
-def _check_share(ledger: Ledger, unit: Unit, counts: Mapping[str, int], **hosts: Any) -> None:
-    """Raises `Doubtful` if the unreachable rows of a unit may be an outage's."""
-    if reason := reason_to_doubt(ledger, unit.id, counts, **hosts):
-        raise Doubtful(f"unit {unit.id}: {reason}; it is tried again at the end")
+        raise Offline(f"unit {unit}: none of {count} hosts could be reached")
+    if not doubt:
+        return
+    hosts, counts = work.unreached(), work.counts()
+    reason = reason_to_doubt(ledger, unit, counts, unreached=hosts, reached=patient.reached)
+    if reason is not None:
+        raise Doubtful(f"unit {unit}: {reason}; it is tried again at the end")
