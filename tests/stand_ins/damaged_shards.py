@@ -1,7 +1,8 @@
 """Damages a shard of a prepared dataset before or during a run, in this process or another one.
 
-As a program: ``damaged_shards.py CONFIG DAMAGE STEP`` runs the settings in a file. The process that
-reads the batch of that step first does the damage. STEP -1 damages before the start.
+As a program: ``damaged_shards.py CONFIG DAMAGE SHARDS STEP`` runs the settings in a file. SHARDS
+are paths with colons between them. The process that reads the batch of that step first does the
+damage. STEP -1 damages before the start.
 """
 
 from __future__ import annotations
@@ -83,11 +84,15 @@ def main(config_path: str, kind: str, path: str, step: str) -> None:
     from pinxit.train.run import run
     from pinxit.train.settings import config_from_json
 
+    def act() -> None:
+        for one in path.split(":"):
+            damage(Path(one), kind)
+
     if kind != "none":
         if int(step) < 0:
-            damage(Path(path), kind)
+            act()
         else:
-            damage_at(int(step), lambda: damage(Path(path), kind))
+            damage_at(int(step), act)
     code = run(config_from_json(json.loads(Path(config_path).read_text()))).exit_code
     end_without_waiting(code)
     sys.exit(code)

@@ -249,8 +249,17 @@ class PreparedRows:
         if count > min(max(1, int(TOLERANCE * total)), total - 1):
             self.too_damaged(
                 f"{count} of {total} shards of {self.root} cannot be used "
-                f"({'; '.join(list(self.units.reasons.values())[:3])}); {remedy(self.root)}"
+                f"({'; '.join(list(self.units.reasons.values())[:3])}){self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        """Returns how to make damaged shards again, or "" if none is damaged."""
+        if not self.units.found_damage:
+            return ""
+        return (
+            f"; to make damaged shards again, run the same `pinxit prepare … --out {self.root}` "
+            "command with --verify 1"
+        )
 
     def _usable(self, row: int) -> int:
         """Returns the row, or a replacement if its shard is damaged.
@@ -265,8 +274,7 @@ class PreparedRows:
         start, stop = self._borders[end - 1] if end else 0, self._borders[end]
         if all(self._parts[i].unit in self.units.unusable for i in self._between(start, stop)):
             raise DamagedShard(
-                f"{self.root}: all rows that could replace row {row} are unusable; "
-                f"{remedy(self.root)}"
+                f"{self.root}: all rows that could replace row {row} are unusable{self._remedy()}"
             )
         for attempt in itertools.count():
             digest = hashlib.blake2b(f"{row} {attempt}".encode(), digest_size=8).digest()
@@ -310,14 +318,6 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
             f"rows: they have several shapes ({names}); take rows of one bucket at a time"
         )
     return np.stack(arrays)
-
-
-def remedy(root: Path) -> str:
-    """Returns how to make damaged shards of a dataset again."""
-    return (
-        f"to make damaged shards again, run the same `pinxit prepare … --out {root}` command "
-        "with --verify 1"
-    )
 
 
 def _refuse(reason: str) -> None:

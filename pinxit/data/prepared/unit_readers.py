@@ -44,6 +44,8 @@ class UnitReaders:
         """The units that cannot be used."""
         self.reasons: dict[str, str] = {}
         """Maps each shard that cannot be used to the reason."""
+        self.found_damage = False
+        """Whether any of them is damaged, and not only unreadable for this process."""
         self._open_units = open_units
         self._say = say
         self._verified: set[int] = set()
@@ -83,7 +85,7 @@ class UnitReaders:
             try:
                 return act()
             except _Damaged as error:
-                reason, folder = str(error), error.folder
+                reason, folder, self.found_damage = str(error), error.folder, True
             except OSError as error:
                 self._close(number)
                 if error.errno in EXHAUSTED:

@@ -79,7 +79,8 @@ class PreparedFeed(Feed):
         self.replaced = ReplacedRows(before)
         self._start = rows.replaced
         self._ended = ""
-        self._last: dict[str, np.ndarray] | None = None
+        self._last: dict[int, dict[str, np.ndarray]] = {}
+        """The last batch of each image size, by its number among the buckets."""
         self._loader.read = self._read
 
     def begin(self) -> None:
@@ -127,17 +128,19 @@ class PreparedFeed(Feed):
     def _read(self, step: int) -> dict[str, np.ndarray]:
         """Reads a batch, and notes how many of its rows are replacements.
 
-        If none can be read, returns the batch before it: the run ends, but other processes have
-        started the step that needs this part.
+        If none can be read, returns an earlier batch of the same size: the run ends, but other
+        processes have started the step that needs this part.
         """
+        first = int(self._loader.row_numbers(step)[0])
+        bucket = next(i for i, rows in enumerate(self.rows.buckets) if first < rows.stop)
         try:
-            self._last = self._loader.batch(step)
+            self._last[bucket] = self._loader.batch(step)
         except DamagedShard as error:
             self._end(str(error))
-            if self._last is None:
+            if bucket not in self._last:
                 raise
         self.replaced.note(step, self.rows.replaced - self._start, self.rows.damaged)
-        return self._last
+        return self._last[bucket]
 
 
 def held_out_count(images: int, rows: int) -> int:
