@@ -68,14 +68,14 @@ def damage_at(step: int, act: Callable[[], None], patch: Any = setattr) -> None:
     """Calls `act` before the batch of a step is read."""
     from pinxit.data.loader import Loader
 
-    original = Loader.row_numbers
+    original = Loader.batch
 
-    def row_numbers(self: Loader, at: int) -> Any:
+    def batch(self: Loader, at: int) -> Any:
         if at == step:
             act()
         return original(self, at)
 
-    patch(Loader, "row_numbers", row_numbers)
+    patch(Loader, "batch", batch)
 
 
 def main(config_path: str, kind: str, path: str, step: str) -> None:
