@@ -193,3 +193,5 @@ def test_two_processes_of_which_one_cannot_read_its_data_end_together(
     saved = sorted((tmp_path / "runs" / config.name / "checkpoints").glob("step_*"))
     step = int(saved[-1].name.removeprefix("step_"))
     assert 0 < step < STEPS and f"the data ended after step {step}: " in output[0]
+    told = f"both end with exit code 1 and the checkpoint of step {step}"
+    record("shards", f"EIO at 3 of 4 shards of one process of two, {form}", 1, 1, told)

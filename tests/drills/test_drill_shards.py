@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 ROWS, UNIT, HELD_OUT, STEPS, BATCH = 60, 15, 10, 12, 4
 VICTIM = 1
 """The unit that is damaged: rows 15 to 29, of which none is held out."""
+WHEN = {"before": "before the run", "middle": "in mid-run"}
 MIDDLE = 8
 """The step before which a shard is damaged in mid-run. Its file is open and verified then."""
 
@@ -147,7 +148,7 @@ def test_one_process(
     after = [name for name in before if when == "before" or kind != "deleted" or
              name != f"latents/{shard.name}"]  # fmt: skip
     assert names(root) == after
-    record("shards", f"{kind}, {when} of the run, 1 process", 1, 1, f"{expected[-1]} rows replaced")
+    record("shards", f"{kind}, {WHEN[when]}, 1 process", 1, 1, f"{expected[-1]} rows replaced")
 
 
 def test_a_resumed_run_counts_on_and_prepare_makes_the_shard_again(
@@ -236,4 +237,4 @@ def test_two_processes(
         assert len(counts) == len(expected) and counts[-1] <= replaced_by_step(dataset, 0)[-1]
     gone = [f"latents/{shard.name}"] if kind == "deleted" else []
     assert [name for name in before if name not in gone] == names(root)
-    record("shards", f"{kind}, {when} of the run, 2 processes", 1, 1, f"{counts[-1]} rows replaced")
+    record("shards", f"{kind}, {WHEN[when]}, 2 processes", 1, 1, f"{counts[-1]} rows replaced")
