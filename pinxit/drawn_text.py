@@ -80,6 +80,8 @@ def _visible(character: str) -> str:
 def _note(run: str) -> str:
     """Describes characters that no font has: "[14 CJK characters]"."""
     characters = [c for c in run if c != " "]
+    if all(unicodedata.category(c).startswith("S") for c in characters):
+        return f"[{len(characters)} {'symbol' if len(characters) == 1 else 'symbols'}]"
     letters = [c for c in characters if c.isalpha()] or characters
     names = [unicodedata.name(c, "UNKNOWN").partition(" ")[0] for c in letters]
     scripts = [name if len(name) < 4 else name.capitalize() for name in dict.fromkeys(names)]

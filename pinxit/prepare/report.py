@@ -91,7 +91,7 @@ def write_preparation_report(
         parts += [heading(label), picture(scores, label)]
     for label, name, groups in (
         ("Images kept", "kept.png", kept_images(root, records)),
-        ("Images rejected by the filters", "rejected.png", rejected_images(root)),
+        ("Images rejected", "rejected.png", rejected_images(root)),
     ):
         if groups:
             _write_picture(root, name, _png(sheet(groups)))
@@ -132,10 +132,8 @@ def enlarged_line(records: Sequence[UnitRecord]) -> str:
     if not count:
         return ""
     first = next(unit["example"] for unit in enlarged if unit.get("rows"))
-    return (
-        f"enlarged images, which are smaller than the size they are stored in: {count:,} of those "
-        f"kept, such as {first} (--filters.min_side drops them)"
-    )
+    images = "1 of the images kept was" if count == 1 else f"{count:,} of the images kept were"
+    return f"{images} enlarged to the image size (the first: {first}; --filters.min_side limits it)"
 
 
 def _networks(notes: Mapping[str, Any]) -> list[Html]:

@@ -130,26 +130,38 @@ def _spread(count: int, amount: int) -> list[int]:
 def sheet(groups: Sequence[Group]) -> Image.Image:
     """Draws groups of thumbnails with captions, each group below its title.
 
-    A caption is close to its own picture, and far from the next row.
+    A caption is directly below its own picture, and far from the next row.
     """
     title = TITLE if any(name for name, _ in groups) else 0
-    lines = [-(-len(cells) // COLUMNS) for _, cells in groups]
-    row = SIDE + TEXT + GAP
-    height = sum(title + n * row for n in lines)
+    rows = [(name, _rows(cells)) for name, cells in groups]
+    height = sum(title + sum(map(_height, lines)) for _, lines in rows)
     sheet = Image.new("RGB", (COLUMNS * (SIDE + BETWEEN), height), "white")
     draw, top = ImageDraw.Draw(sheet), 0
-    for (name, cells), count in zip(groups, lines, strict=True):
+    for name, lines in rows:
         if title:
             draw.line((0, top + 1, sheet.width, top + 1), fill="#bbbbbb")
             draw_text(draw, (2, top + 7), name, size=14, fill="black")
         top += title
-        for index, (jpeg, caption) in enumerate(cells):
-            left = index % COLUMNS * (SIDE + BETWEEN)
-            upper = top + index // COLUMNS * row
-            sheet.paste(Image.fromarray(thumbnail(decode_jpeg(jpeg))), (left, upper))
-            below = upper + SIDE + 1
-            for number, line in enumerate(wrapped(caption[:200], width=SIDE, size=9, lines=2)):
-                at = (left, below + number * LINE)
-                draw_text(draw, at, line, size=9, fill="#444444")
-        top += count * row
+        for line in lines:
+            for column, (small, caption) in enumerate(line):
+                left = column * (SIDE + BETWEEN)
+                sheet.paste(small, (left, top))
+                _draw_caption(draw, (left, top + small.height + 1), caption)
+            top += _height(line)
     return sheet
+
+
+def _rows(cells: Sequence[tuple[bytes, str]]) -> list[list[tuple[Image.Image, str]]]:
+    """Returns the thumbnails with their captions, in rows of `COLUMNS`."""
+    small = [(Image.fromarray(thumbnail(decode_jpeg(jpeg))), caption) for jpeg, caption in cells]
+    return [small[start : start + COLUMNS] for start in range(0, len(small), COLUMNS)]
+
+
+def _height(row: Sequence[tuple[Image.Image, str]]) -> int:
+    """Returns the height of a row: its highest thumbnail, the text, and the gap below."""
+    return max(small.height for small, _ in row) + TEXT + GAP
+
+
+def _draw_caption(draw: ImageDraw.ImageDraw, at: tuple[int, int], caption: str) -> None:
+    for number, line in enumerate(wrapped(caption[:200], width=SIDE, size=9, lines=2)):
+        draw_text(draw, (at[0], at[1] + number * LINE), line, size=9, fill="#444444")

@@ -236,7 +236,7 @@ def test_pictures_that_are_enlarged_are_counted(tmp_path):
     from pinxit.prepare.report import enlarged_line
 
     assert enlarged_line([record, record]) == (
-        "enlarged images, which are smaller than the size they are stored in: 4 of those kept, "
-        "such as http://shop.test/card/1 (--filters.min_side drops them)"
+        "4 of the images kept were enlarged to the image size "
+        "(the first: http://shop.test/card/1; --filters.min_side limits it)"
     )
     assert enlarged_line([dataclasses.replace(record, measured={})]) == ""

@@ -54,7 +54,7 @@ def test_the_page_has_figures_pictures_and_settings(tmp_path):
     assert captions >= 20 and page.tags.count("img") == captions + 1
     for part in ("50 rows in 2 units", "filtered_watermark", "probably watermarked", "<b>gone</b>"):
         assert part in text
-    for name, least in (("kept", 128), ("rejected", 128), ("scores", 200)):
+    for name, least in (("kept", 60), ("rejected", 60), ("scores", 200)):
         with Image.open(io.BytesIO((tmp_path / "report" / f"{name}.png").read_bytes())) as picture:
             assert picture.format == "PNG" and min(picture.size) >= least
             assert len(np.unique(np.asarray(picture))) > 20
@@ -92,14 +92,15 @@ def test_captions_of_every_script_are_text_below_their_images(tmp_path):
     assert (tmp_path / "report" / "kept.png").is_file()
 
 
-def test_a_caption_is_nearer_to_its_image_than_to_the_next_row():
+@pytest.mark.parametrize("side", [128, 40])
+def test_a_caption_is_nearer_to_its_image_than_to_the_next_row(side: int):
     buffer = io.BytesIO()
-    Image.new("RGB", (128, 128), "black").save(buffer, "JPEG")
+    Image.new("RGB", (side, side), "black").save(buffer, "JPEG")
     cells = [(buffer.getvalue(), "a small red house under a full moon beside a lake")] * 11
-    columns = np.asarray(sheet([("reason", cells)]).convert("L"))[:, :128]
-    images = np.flatnonzero(columns.max(axis=1) < 20)  # the lines of the images of both rows
-    end, second = images[127], images[128]
-    text = np.flatnonzero(columns[end + 1 : second].min(axis=1) < 200)
+    columns = np.asarray(sheet([("reason", cells)]).convert("L"))
+    images = np.flatnonzero(columns[:, :side].max(axis=1) < 20)  # of both rows
+    end, second = images[side - 1], images[side]
+    text = np.flatnonzero(columns[end + 1 : second, :128].min(axis=1) < 200)
     assert second - end > 30 and len(text) > 8
     above, below = text[0], second - end - 1 - text[-1]
     assert above <= 5 and below >= 15

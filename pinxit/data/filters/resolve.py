@@ -109,11 +109,10 @@ def stored_filters(identity: Mapping[str, Any]) -> FilterConfig:
 
 
 def chosen_line(before: FilterConfig, after: FilterConfig, *, web: bool) -> str:
-    """Returns one line with the limits that were chosen, or "" if all were given."""
-    names = [name for name in WEB_LIMITS if getattr(before, name) == AUTO]
-    if not names:
+    """Returns one line with all limits, or "" if none of them was chosen automatically."""
+    if not any(getattr(before, name) == AUTO for name in WEB_LIMITS):
         return ""
-    values = {name: getattr(after, name) for name in names}
+    values = {name: getattr(after, name) for name in WEB_LIMITS}
     limits = [f"{name} {written(value)}" for name, value in values.items() if value is not None]
     off = [name for name, value in values.items() if value is None]
     text = f"filters for {'a table of the web' if web else 'images of your own'}"

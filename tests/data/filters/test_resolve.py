@@ -114,7 +114,14 @@ def test_one_line_says_which_filters_were_chosen():
         "To change one: --filters.min_side none"
     )
     own = line(dataclasses.replace(FilterConfig(), min_side=9), web=False)
-    assert own == ("filters for images of your own: none. To change one: --filters.max_aspect 2")
+    others = "max_aspect, max_watermark, max_nsfw, min_aesthetic, min_clip_similarity, min_words"
+    assert own == (
+        f"filters for images of your own: min_side 9 (off: {others}). "
+        "To change one: --filters.max_aspect 2"
+    )
+    assert line(FilterConfig(), web=False) == (
+        "filters for images of your own: none. To change one: --filters.min_side 256"
+    )
     assert line(FilterConfig(**FORMER), web=True) == ""
 
 
