@@ -16,6 +16,7 @@ CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}-{WORKER}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import huggingface_hub.constants  # noqa: E402, F401 - reads HF_HUB_OFFLINE once, before a test sets it
 import jax  # noqa: E402
 
 
