@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import prepare_work as work
 import prepared_toys as toys
@@ -29,7 +30,6 @@ from pinxit.data.row import Row, Unit
 from pinxit.pipeline import load_checkpoint
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.stages import run_images
-from pinxit.train import run as running
 from pinxit.train.build import build
 from pinxit.train.display import Display
 from pinxit.train.input.attempt_order import Attempts
@@ -196,18 +196,20 @@ def test_pixels_of_several_sizes(config: TrainConfig):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_the_whole_one(config: TrainConfig, monkeypatch):
-    steps: list[Any] = []
+def test_a_resumed_run_equals_the_whole_one(config: TrainConfig):
+    lowered = list[str]()
 
-    def build_step(*given: Any) -> Any:
-        steps.append(built(*given))
-        return steps[-1]
+    def note(event: str, seconds: float, **more: Any) -> None:
+        if event.endswith("jaxpr_to_mlir_module_duration"):
+            lowered.append(str(more.get("fun_name")))
 
-    built = running.build_step
-    monkeypatch.setattr(running, "build_step", build_step)
-    whole, said = train(config)
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        whole, said = train(config)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
     assert whole.status == "finished" and whole.results["validation"], said
-    assert steps[0]._cache_size() == 3
+    assert lowered.count("jit(step)") == 3
     half = dataclasses.replace(config, name="half", max_steps=4)
     train(half)
     more = dataclasses.replace(half, max_steps=10, evaluation=EvalConfig(images=16, batch_size=5))
