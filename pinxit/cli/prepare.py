@@ -23,6 +23,7 @@ from pinxit.data.row import Source, Unit
 from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.hardware import check_encoder_dtype
+from pinxit.extras import check_data_extra
 from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
@@ -58,6 +59,7 @@ def prepare_command(argv: Sequence[str]) -> int:
         positional="source",
         habits=PREPARE_HABITS,
     )
+    check_data_extra("pinxit prepare")
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -16,7 +16,8 @@ from pinxit.devices.device_figures import counted_kinds
 from pinxit.devices.hardware import capability_of, cgroup_number
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
-from pinxit.doctor.software import accelerators, extra_command
+from pinxit.doctor.software import accelerators
+from pinxit.extras import extra_command
 
 PROBE_SECONDS = 60.0
 """Seconds after which a device counts as not answering."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-import pinxit
 from pinxit.doctor.report_line import Line, ok, problem, warning
+from pinxit.extras import extra_command
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest Python that Pinxit is tested with."""
@@ -30,13 +30,6 @@ DEVICES = Path("/dev")
 """The folder of device files."""
 DEVELOPERS = ("dev", "parity")
 """Extras for developers, which are not listed."""
-
-
-def extra_command(extra: str) -> str:
-    """Returns the command that installs an extra: from the source tree that runs, or by name."""
-    root = Path(pinxit.__file__).parents[1]
-    source = (root / "pyproject.toml").is_file()
-    return f"pip install -e '{root}[{extra}]'" if source else f"pip install 'pinxit[{extra}]'"
 
 
 def accelerators() -> dict[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from pinxit import extras
 from pinxit.cli.doctor import DoctorOptions, examine
 from pinxit.cli.main import main
 from pinxit.doctor import machine, network, software
@@ -100,9 +101,9 @@ def test_packages_that_are_missing(monkeypatch):
 
 
 def test_an_accelerator_without_its_package_gets_the_command(tmp_path: Path, monkeypatch):
-    root = Path(software.pinxit.__file__).parents[1]
+    root = Path(extras.__file__).parents[1]
     assert software.extra_command("tpu") == f"pip install -e '{root}[tpu]'"
-    monkeypatch.setattr(software.pinxit, "__file__", str(tmp_path / "pinxit" / "__init__.py"))
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "pinxit" / "extras.py"))
     assert software.extra_command("tpu") == "pip install 'pinxit[tpu]'"
     monkeypatch.setattr(software, "DEVICES", tmp_path)
     assert software.accelerators() == {}

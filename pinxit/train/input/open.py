@@ -9,6 +9,7 @@ from pinxit.config import UsageError
 from pinxit.data.row import Source
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import several
+from pinxit.extras import check_data_extra
 from pinxit.train.build import Parts
 from pinxit.train.datasets import PREPARED
 from pinxit.train.display import Display
@@ -32,6 +33,7 @@ def open_source_of(
     """
     if not config.streamed:
         return None
+    check_data_extra(f"training on {config.dataset_name}")
     if several():
         problem = "a streamed dataset, which only a single process can train on"
         valid = "--dataset_path FOLDER, after `pinxit prepare`"
