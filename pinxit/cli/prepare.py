@@ -35,11 +35,11 @@ from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.choose import get_engine, in_this_process
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
-from pinxit.prepare.ledger import Ledger
+from pinxit.prepare.ledger import Ledger, rows_by_status
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_preparation_report
-from pinxit.prepare.retry_advice import retry_advice, rows_by_status
+from pinxit.prepare.retry_advice import retry_advice
 from pinxit.prepare.row_limit import units_for
 from pinxit.prepare.stages import StageResult, run_images, run_latents
 
@@ -99,9 +99,11 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         results.append(_latents(options, folder, engine, console))
     failed = [failure for result in results for failure in result.failed]
     report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    code = print_ending(results, report, folder, console)
+    records = Ledger(folder, "images").records()
+    code = print_ending(results, records, report, folder, console)
     if source is not None:
-        counts = rows_by_status(Ledger(folder, "images"), results[0].ids)
+        units = set(results[0].ids)
+        counts = rows_by_status(record for record in records if record.unit in units)
         if advice := retry_advice(counts, argv):
             console.print(advice, highlight=False, markup=False, soft_wrap=True)
     return code

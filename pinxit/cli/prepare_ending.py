@@ -15,7 +15,7 @@ from pinxit import extensions
 from pinxit.config import shown
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
-from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.ledger import UnitRecord, rows_by_status
 from pinxit.prepare.report import enlarged_line
 from pinxit.prepare.stages import StageResult, can_skip
 
@@ -51,9 +51,14 @@ def is_empty(manifest: Manifest) -> bool:
 
 
 def print_ending(
-    results: Sequence[StageResult], report: Path, folder: Path, console: Console
+    results: Sequence[StageResult],
+    records: Sequence[UnitRecord],
+    report: Path,
+    folder: Path,
+    console: Console,
 ) -> int:
-    """Prints the end of a preparation, and returns the exit code.
+    """Prints the end of a preparation, and returns the exit code. `records` are those of the first
+    stage.
 
     The code is 1 if a unit failed, if a stage was stopped, or if nothing was kept.
     """
@@ -62,8 +67,10 @@ def print_ending(
         _print_stage(result, say)
     code = max((result.exit_code for result in results), default=0)
     manifest = None if code else finished_manifest(folder)
-    records = _records(folder, manifest)
-    counts = manifest.counts if manifest is not None else _counts(records)
+    if manifest is not None:
+        units = set(manifest.units)
+        records = [record for record in records if record.unit in units]
+    counts = rows_by_status(records)
     if manifest is not None and is_empty(manifest):
         _print_failure(manifest, _examples(records), say)
         code = 1
@@ -159,27 +166,6 @@ def _reason(status: str, examples: Mapping[str, str]) -> str:
         return text
     name = name if len(name) <= NAME else f"{name[: NAME - 3]}..."
     return f"{text}, such as {shown(name) if not name.isprintable() else name}"
-
-
-def _records(folder: Path, manifest: Manifest | None) -> list[UnitRecord]:
-    """Returns the records of the first stage in the order of the units, of all that are done if the
-    dataset is not finished."""
-    ledger = Ledger(folder, "images")
-    if manifest is not None:
-        units: Sequence[str] = manifest.units
-    else:
-        units = sorted(path.stem for path in ledger.record_path("x").parent.glob("*.json"))
-    records = (ledger.read(unit) for unit in units)
-    return [record for record in records if record is not None]
-
-
-def _counts(records: Sequence[UnitRecord]) -> dict[str, int]:
-    """Returns the number of rows by status in all units."""
-    counts: dict[str, int] = {}
-    for record in records:
-        for status, count in record.counts.items():
-            counts[status] = counts.get(status, 0) + count
-    return counts
 
 
 def _examples(records: Sequence[UnitRecord]) -> dict[str, str]:

@@ -21,8 +21,7 @@ URLS = 64
 def known_hosts(ledger: Ledger) -> Reachability:
     """Returns the hosts that answered in the newest finished units; none if no unit is done."""
     known = Reachability()
-    folder = ledger.record_path("0").parent
-    for path in sorted(folder.glob("*.json"), key=_age)[-RECORDS:]:
+    for path in sorted(ledger.record_paths(), key=_age)[-RECORDS:]:
         record = ledger.read(path.stem)
         info = record.files.get("outcomes") if record is not None else None
         if info is not None:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,15 @@ class Ledger:
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None  # absent or unreadable: the unit is done again
 
+    def record_paths(self) -> list[Path]:
+        """Returns the paths of all commit records, by unit."""
+        return sorted((self.root / "units" / self.stage).glob("*.json"))
+
+    def records(self) -> list[UnitRecord]:
+        """Reads all commit records, by unit."""
+        records = (self.read(path.stem) for path in self.record_paths())
+        return [record for record in records if record is not None]
+
     def skip(self, unit: str, reason: str) -> None:
         """Leaves a unit out of the manifest until it is done."""
         write_json(self._skip_path(unit), {"unit": unit, "reason": reason})
@@ -170,6 +179,14 @@ def unit_of(name: str) -> str | None:
     return None
 
 
+def rows_by_status(records: Iterable[UnitRecord]) -> Counter[str]:
+    """Returns the number of rows of these units by status."""
+    counts = Counter[str]()
+    for record in records:
+        counts.update(record.counts)
+    return counts
+
+
 def gather(
     root: Path,
     units: Sequence[str],
@@ -203,9 +220,7 @@ def gather(
         for folder in STAGES[name]
         if any(folder in record.files for record in of_stage)
     }
-    total: Counter[str] = Counter()
-    for record in records.get("images", ()):
-        total.update(record.counts)
+    total = rows_by_status(records.get("images", ()))
     latents, text = _measure(records["latents"]) if "latents" in records else (None, None)
     shapes = [record.measured.get("shapes") for record in records.get("images", ())]
     images = {"shapes": shapes} if shapes and None not in shapes else None

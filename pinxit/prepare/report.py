@@ -32,11 +32,10 @@ from pinxit.html_report import (
     table,
 )
 from pinxit.prepare.engines.base import UnitResult
-from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.ledger import Ledger, UnitRecord, rows_by_status
 from pinxit.prepare.rejected_previews import thumbnail
 from pinxit.prepare.report_pictures import (
     Group,
-    all_records,
     kept_images,
     merged_histograms,
     rejected_images,
@@ -66,11 +65,9 @@ def write_preparation_report(
 
     `command` is the command line, and `failed` are the units that failed in it.
     """
-    records = all_records(root)
-    counts: Counter[str] = Counter()
-    for record in records:
-        counts.update(record.counts)
     ledger = Ledger(root, "images")
+    records = ledger.records()
+    counts = rows_by_status(records)
     identity, notes = ledger.identity() or {}, ledger.notes()
     parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
     if line := enlarged_line(records):

@@ -19,7 +19,7 @@ from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
 from pinxit.drawn_text import draw_text, wrapped
-from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.ledger import UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 
 KEPT = 60
@@ -112,14 +112,6 @@ def merged_histograms(records: Iterable[UnitRecord]) -> Histograms:
         for record in records
         if "histograms" in record.measured
     )
-
-
-def all_records(root: Path) -> list[UnitRecord]:
-    """Reads all commit records of the first stage, sorted by unit."""
-    ledger = Ledger(root, "images")
-    paths = sorted(ledger.record_path("x").parent.glob("*.json"))
-    records = (ledger.read(path.stem) for path in paths)
-    return [record for record in records if record is not None]
 
 
 def _spread(count: int, amount: int) -> list[int]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pinxit.data.outcome import can_heal
-from pinxit.prepare.ledger import Ledger
 
 RETRY = "--retry_failed"
 
@@ -38,13 +37,3 @@ def _without_retry(argv: Sequence[str]) -> list[str]:
         elif not word.startswith(f"{RETRY}="):
             words.append(word)
     return words
-
-
-def rows_by_status(ledger: Ledger, units: Sequence[str]) -> Counter[str]:
-    """Returns the rows of those of these units that are done, by status."""
-    counts = Counter[str]()
-    for unit in units:
-        record = ledger.read(unit)
-        if record is not None:
-            counts.update(record.counts)
-    return counts

@@ -52,7 +52,7 @@ def reason_to_doubt(
     if unreached[host] >= max(ONE_HOST, FLOOR * rows):
         return f"{unreached[host]:,} of its {rows:,} rows did not reach the host {host}"
     others = Counter[str]()
-    for path in sorted(ledger.record_path(unit).parent.glob("*.json"))[:SAMPLE]:
+    for path in ledger.record_paths()[:SAMPLE]:
         record = ledger.read(path.stem)
         if record is not None and record.unit != unit:
             others.update(record.counts)

@@ -15,9 +15,9 @@ from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.images import prepare_images
 from pinxit.prepare.known_hosts import known_hosts
-from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.ledger import Ledger, UnitRecord, rows_by_status
 from pinxit.prepare.network_wait import Doubtful, LongOutage, NetworkWait, Offline
-from pinxit.prepare.retry_advice import retry_advice, rows_by_status
+from pinxit.prepare.retry_advice import retry_advice
 from pinxit.prepare.second_round import in_two_rounds
 from pinxit.prepare.stages import can_skip
 from pinxit.prepare.unreachable_share import reason_to_doubt
@@ -197,4 +197,4 @@ def test_rows_are_counted_over_the_units_that_are_done(tmp_path: Path):
     one = retry_advice({"tls": 1}, ["coyo"])
     assert one is not None and one.startswith("1 row failed for")
     ledger = committed(tmp_path, a={"ok": 1, "dns": 2}, b={"dns": 3})
-    assert rows_by_status(ledger, ["a", "b", "c"]) == Counter(ok=1, dns=5)
+    assert rows_by_status(ledger.records()) == Counter(ok=1, dns=5)
