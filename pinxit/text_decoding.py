@@ -66,6 +66,11 @@ def announced_encoding(data: bytes) -> tuple[str | None, int]:
     return None, 0
 
 
+def valid_unicode(text: str) -> str:
+    """Returns a text with "?" in place of lone surrogates, which JSON and file names may have."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def split_lines(text: str) -> list[str]:
     """Returns the lines of a text, which end at a line feed, a carriage return, or both.
 

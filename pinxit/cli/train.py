@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.train_aliases import TRAIN_ALIASES
-
-__all__ = ["TRAIN_ALIASES", "train_command"]
 
 if TYPE_CHECKING:
     from pinxit.cli.training_settings import TrainingSettings

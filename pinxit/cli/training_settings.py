@@ -15,7 +15,7 @@ from pinxit.cli.arguments import parse, typed_names
 from pinxit.cli.habits import TRAIN_HABITS
 from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import diff, flattened, replace
-from pinxit.data.prepared.manifest import is_prepared
+from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.models.transformer import preset
 from pinxit.recipes.coyo import coyo_test, on_pixels
 from pinxit.train.prepared_settings import BUNDLED, known_settings, token_side
@@ -37,7 +37,6 @@ class TrainingSettings:
     """The settings without the options."""
     names: Collection[str]
     """The dotted names of the settings that were given."""
-    recipe: str
 
 
 def training_settings(
@@ -67,7 +66,7 @@ def training_settings(
     fitted = _fitted(default, config, names, is_named=is_named)
     if fitted != default:
         default, config = fitted, parsed(fitted)
-    return TrainingSettings(config, default, names, recipe)
+    return TrainingSettings(config, default, names)
 
 
 def _fitted(
@@ -103,7 +102,8 @@ def _for_prepared(
     made by the bundled autoencoder, which knows drawn scenes only, gets the small network and the
     short run of `coyo_test`, unless a recipe was named.
     """
-    known = known_settings(path)
+    manifest = Manifest.read(Path(path).expanduser())
+    known = known_settings(manifest)
     fitted = default
     if known.get("vae") == BUNDLED and not is_named:
         own = {"name": default.name, "dataset_name": default.dataset_name}
@@ -117,13 +117,15 @@ def _for_prepared(
     fitted = replace(fitted, known)
     if "model.use_stable_vae" in names or fitted.model.use_stable_vae != uses_latents:
         return fitted
-    return _with_fitting_tokens(fitted, config, path)
+    return _with_fitting_tokens(fitted, config, manifest)
 
 
-def _with_fitting_tokens(fitted: TrainConfig, config: TrainConfig, path: str) -> TrainConfig:
+def _with_fitting_tokens(
+    fitted: TrainConfig, config: TrainConfig, manifest: Manifest
+) -> TrainConfig:
     """Returns the recipe with smaller tokens, if its own do not divide the images."""
     preferred = fitted.model.patch_size or preset(config.model.preset).patch_size
-    side = token_side(path, preferred)
+    side = token_side(manifest, preferred)
     return fitted if side == preferred else replace(fitted, {"model.patch_size": side})
 
 

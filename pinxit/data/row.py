@@ -51,6 +51,11 @@ class Row:
     detail: str = ""
     """One line of explanation for the fault."""
 
+    @property
+    def shown_name(self) -> str:
+        """The name by which messages show the row, or its URL, or else its key."""
+        return self.name or self.url or self.origin or self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:

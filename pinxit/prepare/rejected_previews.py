@@ -22,6 +22,7 @@ from pinxit.data.html_ampersands import without_entities
 from pinxit.data.images.decode import decode_jpeg, encode_image
 from pinxit.data.prepared.shards import SUFFIX, DamagedShard, ShardReader, pack, unpack, write_shard
 from pinxit.data.row import Row
+from pinxit.text_decoding import valid_unicode
 
 FOLDER = "previews"
 UNITS = 40
@@ -85,7 +86,7 @@ class Previews:
 
 def _record(reason: str, key: str, caption: str, image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """Returns a thumbnail as it is stored."""
-    meta = {"key": key, "reason": reason, "caption": caption.encode("utf-8", "replace").decode()}
+    meta = {"key": key, "reason": reason, "caption": valid_unicode(caption)}
     jpeg = np.frombuffer(encode_image(thumbnail(image), quality=85), np.uint8)
     return pack({"jpeg": jpeg}, meta)
 

@@ -28,6 +28,7 @@ from pinxit.prepare.outcome_files import write_outcomes
 from pinxit.prepare.placeholders import Fingerprint, find_placeholders
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
+from pinxit.text_decoding import valid_unicode
 
 QUALITY = 95
 """The quality of the JPEG images in the shards."""
@@ -66,7 +67,7 @@ class UnitRows:
         if key in self.outcomes:
             before = self.outcomes[key].status
             raise RuntimeError(f"row {key} has two outcomes: {before}, {status}")
-        self.outcomes[key] = Outcome(key, status, _utf8(detail))
+        self.outcomes[key] = Outcome(key, status, valid_unicode(detail))
 
     def needs_image(self, row: Row) -> bool:
         """Registers a row, and returns whether its image is needed."""
@@ -141,9 +142,9 @@ class UnitRows:
         for key, row in self.rows.items():
             status = self.outcomes[key].status
             if status != "ok":
-                examples.setdefault(status, _name(row))
+                examples.setdefault(status, row.shown_name)
         shapes = dict(sorted(Counter(self.sizes.values()).items()))
-        first = next((_name(row) for key, row in self.rows.items() if key in self.enlarged), "")
+        first = next((row.shown_name for key, row in self.rows.items() if key in self.enlarged), "")
         return {
             "shapes": shapes,
             "examples": dict(sorted(examples.items())),
@@ -175,17 +176,7 @@ class UnitRows:
 
 def _without_image(row: Row) -> Row:
     """Returns the row without its image, and with text that can be encoded as UTF-8."""
-    url, origin = (None if text is None else _utf8(text) for text in (row.url, row.origin))
-    name = None if row.name is None else _utf8(row.name)
-    caption = _utf8(row.caption)
+    url, origin = (None if text is None else valid_unicode(text) for text in (row.url, row.origin))
+    name = None if row.name is None else valid_unicode(row.name)
+    caption = valid_unicode(row.caption)
     return Row(row.key, url, caption, row.width, row.height, origin=origin, name=name)
-
-
-def _name(row: Row) -> str:
-    """Returns the name that a person finds the row by."""
-    return row.name or row.url or row.origin or row.key
-
-
-def _utf8(text: str) -> str:
-    """Replaces lone surrogates, which JSON can contain, with "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -7,7 +7,6 @@ they are taken from there wherever they were not given.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from pinxit.data.prepared.encoder_identity import ENCODERS
@@ -18,13 +17,12 @@ BUNDLED = "tiny"
 """The name of the encoders that come with Pinxit."""
 
 
-def known_settings(path: str) -> dict[str, Any]:
+def known_settings(manifest: Manifest) -> dict[str, Any]:
     """Returns the settings that follow from a prepared dataset, by dotted name.
 
     The text encoder is that of the stored text. Without stored text, a dataset that was made by the
     bundled autoencoder goes with the bundled text encoder, and any other leaves the choice open.
     """
-    manifest = Manifest.read(Path(path).expanduser())
     encoders = manifest.identity.get(ENCODERS, {})
     known: dict[str, Any] = {}
     if (size := manifest.identity.get("image", {}).get("size")) is not None:
@@ -46,10 +44,9 @@ def known_settings(path: str) -> dict[str, Any]:
     return known
 
 
-def token_side(path: str, preferred: int) -> int:
+def token_side(manifest: Manifest, preferred: int) -> int:
     """Returns the side of a token, at most `preferred`, that divides all images of a prepared
     dataset: in latent cells, or in pixels if it has no latents."""
-    manifest = Manifest.read(Path(path).expanduser())
     shapes = (manifest.latents or manifest.images or {}).get("shapes", ())
     sides = {int(side) for unit in shapes for shape in unit for side in shape.split("x")[:2]}
     return math.gcd(preferred, *sides) if sides else preferred

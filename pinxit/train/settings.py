@@ -11,7 +11,7 @@ from pinxit.config import UsageError, choice, from_json, one_of
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
-from pinxit.data.prepared.manifest import is_prepared
+from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
@@ -335,7 +335,7 @@ class TrainConfig:
         open_names += [] if self.image_size else ["image_size"]
         if not open_names or self.dataset_path is None or not is_prepared(self.dataset_path):
             return {}
-        known = known_settings(self.dataset_path)
+        known = known_settings(Manifest.read(Path(self.dataset_path).expanduser()))
         if "text_encoder" in open_names and self.text_max_tokens is None:
             open_names += ["text_max_tokens"]
         return {name: known[name] for name in open_names if name in known}

@@ -19,7 +19,7 @@ from pinxit.cli.habits import (
     advice_for,
 )
 from pinxit.cli.main import main
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
 from pinxit.prepare.options import PrepareOptions
 from pinxit.sampling import ALIASES

@@ -11,7 +11,7 @@ import pytest
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.generate import GenerateOptions
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import UsageError, leaves, options
 from pinxit.devices.hardware import Hardware, hardware_of
 from pinxit.prepare.options import PrepareOptions

@@ -24,7 +24,7 @@ from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.main import COMMANDS, main
 from pinxit.cli.plan import PlanOptions
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
 from pinxit.prepare.options import PrepareOptions
 from pinxit.train.settings import TrainConfig

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.cli.arguments import parse
-from pinxit.cli.train import TRAIN_ALIASES
+from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import to_json
 from pinxit.encoders.weights import flatten
 from pinxit.flow.objective import OBJECTIVES, FlowMatching, velocity_error

@@ -22,7 +22,7 @@ from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import SCORES, Row
-from pinxit.text_decoding import UnknownEncoding, decode_text
+from pinxit.text_decoding import UnknownEncoding, decode_text, valid_unicode
 
 FIELDS = ("url", "caption", "image", "width", "height", "phash", *SCORES)
 """The fields that a column can be mapped to."""
@@ -224,7 +224,7 @@ def unread_columns(file: str, existing: Sequence[str], by_field: FieldColumns) -
 
 def one_line(name: str) -> str:
     """Returns a name for a message: one line of valid Unicode, shortened."""
-    text_only = name.replace("\0", "").encode("utf-8", "replace").decode()
+    text_only = valid_unicode(name.replace("\0", ""))
     return " ".join(text_only.split())[:LONGEST_NAME].strip()
 
 
@@ -251,7 +251,7 @@ def text(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     if not value.isascii():
-        value = value.encode("utf-8", errors="replace").decode("utf-8")  # lone surrogates
+        value = valid_unicode(value)
     return value.replace("\0", "").strip() or None
 
 

@@ -220,7 +220,7 @@ class Attempts:
                 else:
                     self.dropped += 1
                     missing[reason] += 1
-                    self.examples.setdefault(reason, row.name or row.url or row.origin or row.key)
+                    self.examples.setdefault(reason, row.shown_name)
             if this >= self.opened:
                 self.opened = this + 1
                 self.filtered.update(missing)

@@ -17,6 +17,7 @@ from pinxit.data.sources.damage import DamagedFile
 from pinxit.data.sources.tables.text_records import Record, table_records
 from pinxit.data.sources.tables.text_stream import open_lines
 from pinxit.data.sources.tables.url_check import is_url, shown_record, suggested_columns
+from pinxit.text_decoding import valid_unicode
 
 SAMPLE = 100
 """The number of lines that are looked at, besides the header."""
@@ -110,9 +111,7 @@ def shown_start(start: bytes, header: bool) -> str:
 def _names(fields: Sequence[Any]) -> tuple[str, ...]:
     """Returns the names in a header, without empty ones at its end."""
     names = [
-        name.decode("utf-8", "replace")
-        if isinstance(name, bytes)
-        else name.encode("utf-8", "replace").decode()
+        name.decode("utf-8", "replace") if isinstance(name, bytes) else valid_unicode(name)
         for name in fields
     ]
     while len(names) > 1 and not names[-1].strip():

@@ -8,6 +8,7 @@ from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.columns import FieldColumns
+from pinxit.text_decoding import valid_unicode
 
 URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:|//|www\.|[\w-]+(?:\.[\w-]+)+/)", re.IGNORECASE)
 SHOWN = 120
@@ -78,7 +79,7 @@ def shown_record(record: Any) -> str:
         text = ", ".join(f"{_short(name)}: {_short(value)}" for name, value in record.items())
     else:
         text = repr(str(record)[:SHOWN])
-    text = text.encode("utf-8", "replace").decode()
+    text = valid_unicode(text)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
