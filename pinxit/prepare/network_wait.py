@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
+from pinxit.data.outage_wait import TooLong, wait_out
 from pinxit.progress import duration
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before the first test of the connection, and the longest pause between two tests."""
-FIRST_NEWS, LONGEST_NEWS = 60.0, 600.0
-"""Seconds until the wait is mentioned again, and the longest time between two such messages."""
+FIRST_PAUSE = 0.5
+"""Seconds before the first test of the connection."""
 
 
 class Offline(OSError):
@@ -51,24 +49,21 @@ class NetworkWait:
         reached. Raises `Offline` after the limit."""
         if not self.seconds:
             raise Offline(f"{problem} (--outage_hours)")
-        start, pause, news = self._clock(), FIRST_PAUSE, FIRST_NEWS
-        since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
-        limit = duration(self.seconds)
-        self._say(
-            f"{problem}. Preparing waits for the network since {since}, for at most {limit} "
-            "(--outage_hours), and then goes on. No row is lost"
-        )
-        while (left := self.seconds - (self._clock() - start)) > 0:
-            self._sleep(min(pause, left))
-            waited = self._clock() - start
-            if is_over():
-                self._say(f"the network can be reached again after {duration(waited)}")
-                return
-            if waited >= news:
-                self._say(f"still waiting for the network: {duration(waited)} since {since}")
-                news = waited + min(news, LONGEST_NEWS)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        raise LongOutage(f"{problem}, for {limit} (--outage_hours)")
+        try:
+            wait_out(
+                problem,
+                "the network",
+                is_over,
+                activity="Preparing",
+                limit=self.seconds,
+                first_pause=FIRST_PAUSE,
+                say=self._say,
+                rest=self._sleep,
+                clock=self._clock,
+            )
+        except TooLong:
+            limit = duration(self.seconds)
+            raise LongOutage(f"{problem}, for {limit} (--outage_hours)") from None
 
 
 def _to_stderr(line: str) -> None:

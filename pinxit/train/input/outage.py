@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 from pinxit.config import UsageError
+from pinxit.data.outage_wait import TooLong, wait_out
 from pinxit.data.sources.network_fault import is_network_fault
 from pinxit.devices.processes import Stopped
 from pinxit.progress import duration
@@ -22,10 +22,8 @@ T = TypeVar("T")
 
 LEAST = 90.0
 """Seconds that are always waited, whatever the setting."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before the first test of the connection, and the longest pause between two tests."""
-FIRST_NEWS, LONGEST_NEWS = 60.0, 600.0
-"""Seconds until the wait is mentioned again, and the longest time between two such messages."""
+FIRST_PAUSE = 1.0
+"""Seconds before the first test of the connection."""
 LOOK_SECONDS = 0.1
 """Seconds between two looks whether the run is to stop."""
 
@@ -63,36 +61,26 @@ class Outage:
         `problem` is a clause that says what cannot be reached, `subject` a name for it. Raises
         `Ended` after the limit, and once the run should stop.
         """
-        limit = self.limit if limit is None else limit
         start = self._clock()
-        since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
-        self.say(
-            f"{problem}. Training waits for {subject} since {since}, for at most "
-            f"{duration(limit)} (--outage_hours), and then goes on. No row is lost"
-        )
-        pause, news, step = FIRST_PAUSE, FIRST_NEWS, FIRST_NEWS
         try:
-            while True:
-                self.rest(min(pause, max(LOOK_SECONDS, limit - (self._clock() - start))))
-                if self.tested(is_over):
-                    break
-                waited = self._clock() - start
-                if waited >= limit:
-                    raise Ended(
-                        f"{problem}, for {duration(waited)} since {since} (--outage_hours). Is "
-                        "there a network connection?"
-                    )
-                if waited >= news:
-                    self.say(
-                        f"still waiting for {subject}: {duration(waited)} since {since}, for at "
-                        f"most {duration(limit - waited)} more"
-                    )
-                    step = min(2 * step, LONGEST_NEWS)
-                    news = waited + step
-                pause = min(2 * pause, LONGEST_PAUSE)
+            wait_out(
+                problem,
+                subject,
+                lambda: self.tested(is_over),
+                activity="Training",
+                limit=self.limit if limit is None else limit,
+                first_pause=FIRST_PAUSE,
+                say=self.say,
+                rest=self.rest,
+                clock=self._clock,
+            )
+        except TooLong as error:
+            raise Ended(
+                f"{problem}, for {duration(error.seconds)} since {error.since} (--outage_hours). "
+                "Is there a network connection?"
+            ) from None
         finally:
             self.total += self._clock() - start
-        self.say(f"{subject} can be reached again after {duration(self._clock() - start)}")
 
     def rest(self, seconds: float) -> None:
         """Waits for that long. Raises `Ended` once the run should stop."""
