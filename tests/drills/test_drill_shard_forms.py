@@ -5,26 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import damaged_shards
-import numpy as np
 import pytest
-from damaged_shards import damage
+from damaged_shards import damage, run_two
 from drill_table import record
-from PIL import Image
+from pictures import write_captioned
 from small_run import rows_without_times, small_run, train_here
 
 from pinxit.cli.prepare import prepare_command
-from pinxit.config import to_json
 from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.loader import Loader
 from pinxit.data.prepared.prepared_rows import PreparedRows
-from pinxit.devices.processes import DistributedConfig
 from pinxit.train.settings import EvalConfig, ModelConfig, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -40,12 +35,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(ROWS):
-        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), np.uint8)
-        Image.fromarray(coarse).resize(SIZES[i % 4]).save(root / f"{i:03d}.png")
-        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
-    return root
+    return write_captioned(tmp_path_factory.mktemp("pictures"), ROWS, SIZES)
 
 
 def prepared(form: str, pictures: Path, bundle: Path, out: Path) -> Path:
@@ -170,25 +160,9 @@ def test_two_processes_of_which_one_cannot_read_its_data_end_together(
 ):
     dataset = prepared(form, pictures, bundle, tmp_path / "set")
     config = settings(form, bundle, tmp_path / "runs", dataset)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     shards = ":".join(str(path) for path in sorted((dataset / "latents").iterdir())[:3])
-    processes = []
-    for number in range(2):
-        group = DistributedConfig(f"127.0.0.1:{port}", 2, number, timeout=100)
-        path = tmp_path / f"config{number}.json"
-        path.write_text(json.dumps(to_json(dataclasses.replace(config, distributed=group))))
-        kind = "EIO" if number else "none"
-        command = [sys.executable, damaged_shards.__file__, str(path), kind, shards, "6"]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    try:
-        output = [process.communicate(timeout=200)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [1, 1], output
+    codes, output = run_two(config, tmp_path, [("none", shards, 6), ("EIO", shards, 6)])
+    assert codes == [1, 1], output
     assert "the data ended after step" in output[0] and "EIO" in output[0] + output[1]
     saved = sorted((tmp_path / "runs" / config.name / "checkpoints").glob("step_*"))
     step = int(saved[-1].name.removeprefix("step_"))

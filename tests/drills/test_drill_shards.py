@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import damaged_shards
-import numpy as np
 import pytest
-from damaged_shards import DAMAGES, damage, damage_at
+from damaged_shards import DAMAGES, damage, damage_at, run_two
 from drill_table import record
-from PIL import Image
+from pictures import write_captioned
 from small_run import arrays_of, rows_without_times, small_run, train_here
 
 from pinxit.cli.prepare import prepare_command
-from pinxit.config import to_json
 from pinxit.data.loader import Loader
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
-from pinxit.devices.processes import DistributedConfig
 from pinxit.train.settings import EvalConfig, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -39,13 +31,7 @@ MIDDLE = 8
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(ROWS):
-        rng = np.random.default_rng(i)
-        coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
-        Image.fromarray(coarse).resize((24, 20)).save(root / f"{i:03d}.png")
-        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
-    return root
+    return write_captioned(tmp_path_factory.mktemp("pictures"), ROWS, [(24, 20)])
 
 
 def prepare(pictures: Path, out: Path, bundle: Path, *more: object) -> int:
@@ -204,29 +190,9 @@ def test_two_processes(
     first = 0 if when == "before" else MIDDLE
     before = names(root)
     config = settings(bundle, tmp_path / "runs", root)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for number in range(2):
-        group = DistributedConfig(f"127.0.0.1:{port}", 2, number, timeout=100)
-        path = tmp_path / f"config{number}.json"
-        path.write_text(json.dumps(to_json(dataclasses.replace(config, distributed=group))))
-        command = [sys.executable, damaged_shards.__file__, str(path), kind, str(shard)]
-        processes.append(
-            subprocess.Popen(
-                [*command, str(first if when == "middle" else -1)],
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        output = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], output
+    one = (kind, str(shard), first if when == "middle" else -1)
+    codes, output = run_two(config, tmp_path, [one, one])
+    assert codes == [0, 0], output
     folder = tmp_path / "runs" / config.name
     rows = [row for row in rows_without_times(folder) if "loss" in row]
     counts = [row.get("rows_replaced", 0) for row in rows]

@@ -7,13 +7,20 @@ damage. STEP -1 damages before the start.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pinxit.config import to_json
+from pinxit.devices.processes import DistributedConfig
+from pinxit.train.settings import TrainConfig
 
 DAMAGES = ("flipped", "deleted", "truncated", "EIO", "EMFILE")
 ON_DISK = DAMAGES[:3]
@@ -76,6 +83,32 @@ def damage_at(step: int, act: Callable[[], None], patch: Any = setattr) -> None:
         return original(self, at)
 
     patch(Loader, "batch", batch)
+
+
+def run_two(
+    config: TrainConfig, folder: Path, arguments: Sequence[tuple[str, str, int]]
+) -> tuple[list[int], list[str]]:
+    """Runs this program in two processes of one run, each with its damage, shards and step.
+
+    Returns their exit codes and what they wrote to stderr.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for number, (kind, shards, step) in enumerate(arguments):
+        group = DistributedConfig(f"127.0.0.1:{port}", 2, number, timeout=100)
+        path = folder / f"config{number}.json"
+        path.write_text(json.dumps(to_json(dataclasses.replace(config, distributed=group))))
+        command = [sys.executable, __file__, str(path), kind, shards, str(step)]
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    try:
+        output = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], output
 
 
 def main(config_path: str, kind: str, path: str, step: str) -> None:

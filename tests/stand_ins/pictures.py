@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,6 +15,15 @@ def scene(width: int = 48, height: int = 40, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rough = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     return np.array(rough.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def write_captioned(root: Path, count: int, sizes: Sequence[tuple[int, int]]) -> Path:
+    """A folder of PNG files, whose sizes take turns, with captions beside."""
+    for i in range(count):
+        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize(sizes[i % len(sizes)]).save(root / f"{i:03d}.png")
+        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
+    return root
 
 
 def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 import prepare_work as work
 import prepared_toys as toys
 import pytest
-from PIL import Image
+from pictures import write_captioned
 from rich.console import Console
 from toys import assert_trees_equal
 
@@ -56,12 +56,7 @@ ROWS = 64
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(ROWS):
-        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), np.uint8)
-        Image.fromarray(coarse).resize(SIZES[i % 4]).save(root / f"{i:03d}.png")
-        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
-    return root
+    return write_captioned(tmp_path_factory.mktemp("pictures"), ROWS, SIZES)
 
 
 @pytest.fixture(scope="module")

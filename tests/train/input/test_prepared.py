@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import write_captioned
 from rich.console import Console
 from toys import assert_trees_equal
 
@@ -39,13 +39,7 @@ ROWS = 60
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of PNG files with captions beside."""
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(ROWS):
-        rng = np.random.default_rng(i)
-        coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
-        Image.fromarray(coarse).resize((24, 20)).save(root / f"{i:03d}.png")
-        (root / f"{i:03d}.txt").write_text(f"red light from the left, number {i}")
-    return root
+    return write_captioned(tmp_path_factory.mktemp("pictures"), ROWS, [(24, 20)])
 
 
 def make(pictures: Path, out: Path, bundle: Path, *more: object) -> int:
