@@ -136,7 +136,7 @@ def measuring(root: Path) -> Iterator[Check]:
     from pinxit.data.mock import MockImages
     from pinxit.evaluate.context import EvaluationContext
     from pinxit.evaluate.validation_loss import validation_loss
-    from pinxit.pipeline import load_checkpoint
+    from pinxit.model_loading import load_checkpoint
 
     model = load_checkpoint(root / "whole" / "mock")
     rows = MockImages(20, model.image_size, seed=1)

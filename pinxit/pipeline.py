@@ -19,7 +19,6 @@ import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import jax
@@ -29,18 +28,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from PIL import Image
 
-from pinxit import extensions
-from pinxit import stored_model as release
 from pinxit.arrays import Autoencoder, Conditioning, TextEncoder, to_uint8
-from pinxit.config import UsageError, choice, from_json, positive, to_json
+from pinxit.config import UsageError, choice, positive, to_json
 from pinxit.devices.each_device import copied, mesh_of
-from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.drawing import ImageDecoder, cut_prompts, encoded_batch, joined, noise_of, solve
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import padded
-from pinxit.flow.time import time_grid
 from pinxit.guidance_warnings import Exposure, out_of_range
-from pinxit.models.transformer import TransformerConfig, abstract, from_stored
+from pinxit.models.transformer import TransformerConfig
 from pinxit.sampling import (
     OUTPUTS,
     Integer,
@@ -53,7 +48,7 @@ from pinxit.sampling import (
 )
 from pinxit.stored_model import Stored
 
-__all__ = ["ImageDecoder", "Sampling", "TextToImage", "load_checkpoint", "save_release"]
+__all__ = ["ImageDecoder", "Sampling", "TextToImage"]
 
 Size = Integer | tuple[Integer, Integer]
 """The side of a square picture, or its width and height, in pixels."""
@@ -293,7 +288,7 @@ class TextToImage:
         conditioning, null = joined(texts)
         return solve(
             self.params_on(mesh),
-            time_grid(sampling.steps, shift=sampling.shift),
+            sampling.times(),
             noise,
             conditioning,
             null,
@@ -318,83 +313,3 @@ class TextToImage:
             return list(latents)
         images = list(to_uint8(self.vae.pixels(latents, mesh=mesh)))
         return [Image.fromarray(image) for image in images] if output_type == "pil" else images
-
-
-def load_checkpoint(
-    path: str | Path | None = None, *, ema: str | None = None, encoder_dtype: str = "float32"
-) -> TextToImage:
-    """Loads the model of a run, a checkpoint or a release; by default the shipped one.
-
-    `ema` selects one of a run's averages, or "raw" for the parameters themselves; only these are
-    read. `encoder_dtype` "bfloat16" halves the encoders' memory and changes pictures slightly.
-    """
-    from pinxit.encoders.autoencoder import load_autoencoder
-    from pinxit.encoders.caption_cleaning import get_cleaner
-    from pinxit.encoders.fingerprint import encoder_fingerprints
-    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
-
-    check_encoder_dtype(encoder_dtype)
-    stored = release.read_model(path, ema=ema)
-    autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
-    text_encoder = load_text_encoder(
-        stored.text_encoder,
-        max_tokens=stored.text_max_tokens,
-        clean=get_cleaner(stored.caption_cleaning),
-        dtype=encoder_dtype,
-    )
-    fingerprints = encoder_fingerprints(text_encoder, autoencoder)
-    release.check_encoders(stored.encoders, fingerprints, where=str(path or stored.name))
-    config = from_stored(
-        stored.model, in_channels=autoencoder.stats.channels, context_dim=text_encoder.width
-    )
-    if problems := release.mismatches(stored.params, abstract(config)[1]):
-        raise UsageError(
-            "checkpoint",
-            str(path or stored.name),
-            problem=f"inconsistent: its parameters do not fit its config ({problems})",
-        )
-    model = TextToImage(
-        jax.tree.map(jnp.asarray, stored.params),
-        config,
-        text_encoder=text_encoder,
-        autoencoder=autoencoder,
-        image_size=stored.image_size,
-        sampling=from_json(Sampling, stored.sampling),
-        name=stored.name,
-    )
-    model.stored = stored
-    model.devices = jax.local_devices()
-    return model
-
-
-def save_release(
-    directory: str | Path,
-    model: TextToImage,
-    *,
-    text_encoder: str,
-    vae: str,
-    dtype: str = "float32",
-    caption_cleaning: str = "none",
-    text_max_tokens: int | None = None,
-    objective: dict[str, Any] | None = None,
-    details: dict[str, Any] | None = None,
-) -> Path:
-    """Writes the model as a release that `load_checkpoint` reads."""
-    from pinxit.encoders.fingerprint import encoder_fingerprints
-
-    stored = Stored(
-        params=model.params,
-        model=to_json(model.config),
-        text_encoder=text_encoder,
-        vae=vae,
-        image_size=model.image_size,
-        name=model.name,
-        sampling=to_json(model.sampling),
-        objective=dict(objective or {}),
-        extensions=extensions.loaded(),
-        caption_cleaning=caption_cleaning,
-        text_max_tokens=text_max_tokens,
-        encoders=encoder_fingerprints(model.text_encoder, model.autoencoder),
-        details=dict(details or {}),
-    )
-    return release.write_release(directory, stored, dtype=dtype)

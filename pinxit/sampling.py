@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
+from jaxtyping import Float
 
-from pinxit.config import UsageError, full_names, positive, typed, unknown_name
+from pinxit.config import UsageError, choice, full_names, positive, typed, unknown_name
 from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
+from pinxit.flow.time import diffusers_sigmas, time_grid
 
 SEEDS = 2**32
 """The number of seeds; the largest seed is one less."""
+SPACINGS = ("even", "diffusers")
+"""The values of `Sampling.spacing`."""
 OUTPUTS = ("pil", "np", "latent")
 """The output types of `TextToImage.generate`."""
 
@@ -37,6 +41,8 @@ class Sampling:
     """The solver: euler, heun, midpoint or dpmpp_2m."""
     shift: float = 1.0
     """Shift of the time grid; above 1, more of the steps are near the noise."""
+    spacing: str = "even"
+    """Spacing of the times before the shift: even, or that of diffusers' scheduler."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Times, from 0 (data) to 1 (noise), within which guidance is applied."""
     cfg_zero_star: bool = False
@@ -55,6 +61,7 @@ class Sampling:
         if not self.shift > 0:
             raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
         get_solver(self.solver)
+        choice("spacing", self.spacing, SPACINGS)
         with full_names(interval="guidance_interval"):
             self.guidance()
 
@@ -67,6 +74,11 @@ class Sampling:
             zero_star=self.cfg_zero_star,
             zero_init=self.zero_init,
         )
+
+    def times(self) -> Float[np.ndarray, " s"]:
+        """Returns the times that the solver visits, from 1 (noise) down to 0 (data)."""
+        grid = diffusers_sigmas if self.spacing == "diffusers" else time_grid
+        return grid(self.steps, shift=float(self.shift))
 
     def override(self, **changes: Any) -> Sampling:
         """Returns these settings with changes; None leaves a setting unchanged.

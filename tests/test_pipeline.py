@@ -13,8 +13,9 @@ from PIL import Image
 from pinxit import stored_model as release
 from pinxit.arrays import Conditioning, LatentStats
 from pinxit.config import UsageError
+from pinxit.model_loading import load_checkpoint, save_release
 from pinxit.models.transformer import init_params, preset
-from pinxit.pipeline import Sampling, TextToImage, load_checkpoint, save_release
+from pinxit.pipeline import Sampling, TextToImage
 from pinxit.sampling import ALIASES, HABITS, OTHERS, check_seeds
 
 WIDTH, TOKENS = 8, 4
@@ -189,6 +190,22 @@ def test_settings_change_the_picture(model):
         assert pixels([model.generate("a tree", **change)]) != plain, change
     same = model.generate("a tree", cfg_scale=2.0)
     assert pixels([same]) == plain
+
+
+def test_the_times_are_those_of_the_chosen_spacing(model):
+    noise = model.generate("a house", steps=1, output_type="latent", spacing="even")
+    assert Sampling(steps=3).times().tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert Sampling(steps=3, spacing="diffusers").times().tolist() == pytest.approx(
+        [1, 0.5005, 0.001, 0]
+    )
+    other = model.generate("a house", steps=1, output_type="latent", spacing="diffusers")
+    assert np.array_equal(other, noise)  # both take one step from 1 to 0
+    two = {"steps": 2, "output_type": "latent"}
+    assert not np.array_equal(
+        model.generate("a house", **two), model.generate("a house", **two, spacing="diffusers")
+    )
+    with pytest.raises(UsageError, match="spacing"):
+        model.generate("a house", spacing="karras")
 
 
 def test_other_sizes_and_parameters(model):

@@ -88,7 +88,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
     positive("images", options.images, minimum=0)
     positive("batch_size", options.batch_size)
     chosen = evaluators(options.evaluators)
-    from pinxit.pipeline import load_checkpoint
+    from pinxit.model_loading import load_checkpoint
 
     run = run_of(options.checkpoint)
     own = saved_config(run) if run is not None else None

@@ -74,7 +74,7 @@ def generate_command(argv: Sequence[str]) -> int:
     size = _size(options.size, argv)
     out = Path(options.out)
     check_writable("out", options.out, out)
-    from pinxit.pipeline import load_checkpoint
+    from pinxit.model_loading import load_checkpoint
     from pinxit.png_recipe import stored_pictures
 
     model = load_checkpoint(

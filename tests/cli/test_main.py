@@ -14,7 +14,7 @@ from PIL import Image
 import pinxit
 from pinxit import png_recipe
 from pinxit.cli.main import main
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.png_recipe import png_bytes, read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,9 @@ def release_dir(bundle, tmp_path_factory) -> Path:
     """A release of an untrained model, 16 pixels wide."""
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
+    from pinxit.model_loading import save_release
     from pinxit.models.transformer import init_params, preset
-    from pinxit.pipeline import Sampling, TextToImage, save_release
+    from pinxit.pipeline import Sampling, TextToImage
 
     autoencoder, text_encoder = load_autoencoder(bundle), load_text_encoder(bundle)
     config = preset(

@@ -324,7 +324,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.main import main
 from pinxit.cli.sampling_options import sampling_options
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.png_recipe import read_recipe
 from pinxit.train.settings import TrainConfig
 

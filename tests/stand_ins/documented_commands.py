@@ -111,7 +111,7 @@ def nothing_begins() -> Iterator[None]:
         patch.setattr("pinxit.cli.plan._plan", resolve)
         patch.setattr("pinxit.cli.plan.install", stop)
         patch.setattr("pinxit.cli.prepare._prepare", prepare)
-        patch.setattr("pinxit.pipeline.load_checkpoint", stop)
+        patch.setattr("pinxit.model_loading.load_checkpoint", stop)
         patch.setattr("pinxit.cli.doctor.examine", stop)
         yield
 

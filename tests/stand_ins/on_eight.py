@@ -34,8 +34,8 @@ from pinxit.encoders import clip, t5
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.flow.objective import FlowMatching
+from pinxit.model_loading import load_checkpoint
 from pinxit.models.transformer import apply, init_params, preset
-from pinxit.pipeline import load_checkpoint
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.checkpoint_writing import write_folder
 from pinxit.train.ema import EmaConfig

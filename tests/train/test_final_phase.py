@@ -10,7 +10,7 @@ import pytest
 from small_run import small_run, train_here
 
 from pinxit.checkpoint_files import CHOICE, damage, read_choice
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.train import checkpoint
 
 

@@ -87,7 +87,8 @@ def test_a_run_of_an_older_version_goes_on_and_is_read(config: TrainConfig):
     assert (checkpoint / "state").is_dir() and not list(checkpoint.glob("*.safetensors"))
     (folder / "config.json").write_text(json.dumps(saved["config"]))
     assert read_model(folder).sampling == {
-        "steps": 1, "guidance_scale": 2.0, "solver": "euler", "shift": 1.0
+        "steps": 1, "guidance_scale": 2.0, "solver": "euler", "shift": 1.0,
+            "spacing": "even",
     }  # fmt: skip
     params = flatten(read_model(folder, ema="raw").params, separator="/")
     assert all((before[f"params/{name}"] == array).all() for name, array in params.items())

@@ -24,7 +24,7 @@ from toys import assert_trees_equal
 
 from pinxit.checkpoint_files import arrays_of_checkpoint
 from pinxit.config import UsageError, to_json
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.train.build import build_step
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.observer import Observer

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from pinxit.config import to_json
-from pinxit.pipeline import save_release
+from pinxit.model_loading import save_release
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer, losses_in
 from pinxit.train.report.page import write_run_report

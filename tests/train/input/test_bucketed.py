@@ -27,7 +27,7 @@ from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import ShardReader, unpack
 from pinxit.data.row import Row, Unit
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.stages import run_images
 from pinxit.train.build import build

@@ -17,7 +17,7 @@ from toys import assert_trees_equal
 
 from pinxit.cli.prepare import prepare_command
 from pinxit.config import UsageError
-from pinxit.pipeline import load_checkpoint
+from pinxit.model_loading import load_checkpoint
 from pinxit.train.build import build
 from pinxit.train.display import Display
 from pinxit.train.input.open import open_feed

@@ -1,0 +1,98 @@
+"""Loads a stored model with its encoders, ready to draw, and writes one as a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pinxit import extensions
+from pinxit import stored_model as release
+from pinxit.config import UsageError, from_json, to_json
+from pinxit.devices.hardware import check_encoder_dtype
+from pinxit.models.transformer import abstract, from_stored
+from pinxit.pipeline import TextToImage
+from pinxit.sampling import Sampling
+from pinxit.stored_model import Stored
+
+
+def load_checkpoint(
+    path: str | Path | None = None, *, ema: str | None = None, encoder_dtype: str = "float32"
+) -> TextToImage:
+    """Loads the model of a run, a checkpoint or a release; by default the shipped one.
+
+    `ema` selects one of a run's averages, or "raw" for the parameters themselves; only these are
+    read. `encoder_dtype` "bfloat16" halves the encoders' memory and changes pictures slightly.
+    """
+    from pinxit.encoders.autoencoder import load_autoencoder
+    from pinxit.encoders.caption_cleaning import get_cleaner
+    from pinxit.encoders.fingerprint import encoder_fingerprints
+    from pinxit.encoders.text_encoder_catalogue import load_text_encoder
+
+    check_encoder_dtype(encoder_dtype)
+    stored = release.read_model(path, ema=ema)
+    autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
+    text_encoder = load_text_encoder(
+        stored.text_encoder,
+        max_tokens=stored.text_max_tokens,
+        clean=get_cleaner(stored.caption_cleaning),
+        dtype=encoder_dtype,
+    )
+    fingerprints = encoder_fingerprints(text_encoder, autoencoder)
+    release.check_encoders(stored.encoders, fingerprints, where=str(path or stored.name))
+    config = from_stored(
+        stored.model, in_channels=autoencoder.stats.channels, context_dim=text_encoder.width
+    )
+    if problems := release.mismatches(stored.params, abstract(config)[1]):
+        raise UsageError(
+            "checkpoint",
+            str(path or stored.name),
+            problem=f"inconsistent: its parameters do not fit its config ({problems})",
+        )
+    model = TextToImage(
+        jax.tree.map(jnp.asarray, stored.params),
+        config,
+        text_encoder=text_encoder,
+        autoencoder=autoencoder,
+        image_size=stored.image_size,
+        sampling=from_json(Sampling, stored.sampling),
+        name=stored.name,
+    )
+    model.stored = stored
+    model.devices = jax.local_devices()
+    return model
+
+
+def save_release(
+    directory: str | Path,
+    model: TextToImage,
+    *,
+    text_encoder: str,
+    vae: str,
+    dtype: str = "float32",
+    caption_cleaning: str = "none",
+    text_max_tokens: int | None = None,
+    objective: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the model as a release that `load_checkpoint` reads."""
+    from pinxit.encoders.fingerprint import encoder_fingerprints
+
+    stored = Stored(
+        params=model.params,
+        model=to_json(model.config),
+        text_encoder=text_encoder,
+        vae=vae,
+        image_size=model.image_size,
+        name=model.name,
+        sampling=to_json(model.sampling),
+        objective=dict(objective or {}),
+        extensions=extensions.loaded(),
+        caption_cleaning=caption_cleaning,
+        text_max_tokens=text_max_tokens,
+        encoders=encoder_fingerprints(model.text_encoder, model.autoencoder),
+        details=dict(details or {}),
+    )
+    return release.write_release(directory, stored, dtype=dtype)
