@@ -1,4 +1,4 @@
-"""Compares drawing with Pinxit and with diffusers' stock `PRXPipeline`, for the same exported model.
+"""Compares drawing with Pinxit and with diffusers' stock `PRXPipeline`, on one exported model.
 
 The model is exported with `pinxit export`, and both sides draw one picture from a prompt: text
 encoder, guided Euler steps at the same times, and decoding to a PIL image. Each side runs alone in
