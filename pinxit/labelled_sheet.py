@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from pinxit.drawn_text import draw_text, text_width, wrapped
 
-MARGIN = 12
+MARGIN, BETWEEN = 12, 24
 """Pixels around the sheet, and between panels."""
 GAP = 6
 """Pixels between two pictures, and between a label and its picture."""
@@ -73,7 +73,8 @@ class LabelledSheet:
         lines: Sequence[str] = (),
         panels_per_line: int | None = None,
     ) -> None:
-        self._panels = [_PlacedPanel(panel, _label_width(panels)) for panel in panels]
+        label_width, (widths, heights) = _label_width(panels), _largest(panels)
+        self._panels = [_PlacedPanel(panel, label_width, widths, heights) for panel in panels]
         widths, heights = zip(*(panel.size for panel in self._panels), strict=True)
         self._slot: Size = (max(widths), max(heights))
         counts = [panels_per_line] if panels_per_line else range(1, len(panels) + 1)
@@ -91,7 +92,7 @@ class LabelledSheet:
         """Returns width and height of the panels, without the margin around all."""
         count = -(-len(self._panels) // per_line)
         width, height = self._slot
-        return per_line * (width + MARGIN) - MARGIN, count * (height + MARGIN) - MARGIN
+        return per_line * (width + BETWEEN) - BETWEEN, count * (height + BETWEEN) - BETWEEN
 
     def _distance(self, per_line: int) -> float:
         """Returns how far the shape with this many panels in a line is from `ASPECT`."""
@@ -112,8 +113,8 @@ class LabelledSheet:
             top += LINE
         for i, (panel, rows) in enumerate(zip(self._panels, pictures, strict=True)):
             down, across = divmod(i, self._per_line)
-            left = MARGIN + across * (self._slot[0] + MARGIN)
-            top = MARGIN + self._head + down * (self._slot[1] + MARGIN)
+            left = MARGIN + across * (self._slot[0] + BETWEEN)
+            top = MARGIN + self._head + down * (self._slot[1] + BETWEEN)
             panel.draw(sheet, draw, (left, top), rows)
         return sheet
 
@@ -121,29 +122,32 @@ class LabelledSheet:
 class _PlacedPanel:
     """The places of a panel's labels and pictures, from its upper left corner."""
 
-    def __init__(self, panel: Panel, label_width: int) -> None:
+    def __init__(
+        self, panel: Panel, label_width: int, widths: Sequence[int], heights: Sequence[int]
+    ) -> None:
         self.panel = panel
-        columns = range(len(panel.columns))
-        widths = [max(NARROWEST, *(row[i][0] for row in panel.sizes)) for i in columns]
-        self.lefts = [*itertools.accumulate((w + GAP for w in widths), initial=label_width)]
+        columns = [max(NARROWEST, width) + GAP for width in widths[: len(panel.columns)]]
+        self.lefts = [*itertools.accumulate(columns, initial=label_width)]
         spans = [(self.lefts[s.start], self.lefts[s.stop] - GAP) for s in panel.spans]
         labels = [panel.columns[span.start] for span in panel.spans]
         texts = list(zip(labels, [right - left for left, right in spans], strict=True))
         self.heads = list(zip([left for left, _ in spans], _labels(texts), strict=True))
-        below = max(len(lines) for _, lines in self.heads)
         width = self.lefts[-1] - GAP
         self.title = _lines(panel.title, width, SIZE, TITLE_LINES)
-        self.name = _lines(panel.of_columns, width - label_width, SIZE, TITLE_LINES)
-        self.above = len(self.title) * LINE + len(self.name) * LINE
-        self.head = self.above + below * LINE
+        # The name of the columns is above the first label, beside taller labels if there are any.
+        first, highest = len(self.heads[0][1]), max(len(lines) for _, lines in self.heads)
+        beside = texts[0][1] if highest > first else width - label_width
+        self.name = _lines(panel.of_columns, beside, SIZE, TITLE_LINES)
         room = label_width - GAP
         self.sides = _labels([(label, room) for label in panel.rows]) if room > 0 else []
         self.side = _lines(panel.of_rows, room, SIZE, TITLE_LINES) if room > 0 else []
-        self.head = max(self.head, (len(self.title) + len(self.side)) * LINE)
-        heights = [max(size[1] for size in row) for row in panel.sizes]
+        below = max(highest, first + len(self.name), len(self.side))
+        self.name_top = (len(self.title) + below - first - len(self.name)) * LINE
+        self.head = (len(self.title) + below) * LINE
+        rows = [height + GAP for height in heights[: len(panel.rows)]]
         for i, lines in enumerate(self.sides):
-            heights[i] = max(heights[i], len(lines) * LINE)
-        self.tops = [*itertools.accumulate((h + GAP for h in heights), initial=self.head)]
+            rows[i] = max(rows[i], len(lines) * LINE + GAP)
+        self.tops = [*itertools.accumulate(rows, initial=self.head)]
         self.size: Size = (width, self.tops[-1] - GAP)
 
     def draw(
@@ -161,7 +165,7 @@ class _PlacedPanel:
                 draw_text(draw, where, line, size=SIZE, fill=fill)
 
         write(self.title, 0, 0)
-        write(self.name, self.lefts[0], len(self.title) * LINE, GREY)
+        write(self.name, self.lefts[0], self.name_top, GREY)
         write(self.side, 0, self.head - len(self.side) * LINE, GREY)
         for left, lines in self.heads:
             write(lines, left, self.head - len(lines) * LINE)
@@ -176,6 +180,17 @@ class _PlacedPanel:
                 x, y = at[0] + left, at[1] + top
                 draw.rectangle((x - 1, y - 1, x + size[0], y + size[1]), outline=FRAME)
                 sheet.paste(picture.convert("RGB"), (x, y))
+
+
+def _largest(panels: Sequence[Panel]) -> tuple[list[int], list[int]]:
+    """Returns the width of each column and the height of each row, which all panels share."""
+    columns = itertools.zip_longest(
+        *([size[0] for size in row] for panel in panels for row in panel.sizes), fillvalue=0
+    )
+    rows = itertools.zip_longest(
+        *([max(size[1] for size in row) for row in panel.sizes] for panel in panels), fillvalue=0
+    )
+    return [max(widths) for widths in columns], [max(heights) for heights in rows]
 
 
 def _label_width(panels: Sequence[Panel]) -> int:

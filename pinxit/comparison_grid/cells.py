@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
+from pinxit import model_loading
 from pinxit.arrays import ArrayLike, Conditioning, TextEncoder
 from pinxit.comparison_grid.grid import Cell, Grid, sampling_of
 from pinxit.config import UsageError
-from pinxit.model_loading import load_checkpoint
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Order
 
@@ -171,7 +171,7 @@ def _checked_groups(
 def _stored(grid: Grid, checkpoint: str | None, ema: str | None) -> TextToImage:
     """Loads a checkpoint with the encoder's dtype that the grid sets."""
     dtype = grid.settings.get("encoder_dtype", "float32")
-    return load_checkpoint(checkpoint, ema=ema, encoder_dtype=dtype)
+    return model_loading.load_checkpoint(checkpoint, ema=ema, encoder_dtype=dtype)
 
 
 def _alike(cells: Sequence[Cell], key: ModelKey) -> list[list[int]]:
@@ -216,5 +216,3 @@ def _check_guidance(grid: Grid, recipes: list[dict[str, Any]]) -> None:
     for name in ("negative_prompt", "guidance_interval", "cfg_zero_star"):
         if value := grid.settings.get(name) or varied.get(name):
             raise UsageError(name, value, problem=problem, valid="leave it out")
-
-

@@ -14,7 +14,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.comparison_grid.axes import MODELS, REPLACE, Axis, spelled
 from pinxit.config import UsageError, hints, positive, unknown_name, written
-from pinxit.sampling import SEEDS, Sampling, check_seed
+from pinxit.sampling import Sampling, check_seed
 
 SETTINGS = (
     *("prompt", "negative_prompt", "seed", "size", *MODELS, "batch_size", "encoder_dtype"),

@@ -1,7 +1,7 @@
 """Lays out a comparison grid as one labelled sheet, and writes the sheet as a PNG.
 
 The PNG has two text chunks. ``parameters`` is the text of the first cell, with A1111's words for a
-grid behind it (``Script: X/Y/Z plot, X Type: steps, X Values: "4, 8"``). ``pinxit_grid`` is JSON:
+grid behind it (``Script: X/Y/Z plot, X Type: steps, X Values: "4,8"``). ``pinxit_grid`` is JSON:
 the prompt, the axes and their values, the other settings, the models with their hashes, and the
 command that makes the same bytes again (with the same fonts, on the same kind of device).
 """
@@ -22,6 +22,7 @@ from pinxit.comparison_grid.axes import spelled
 from pinxit.comparison_grid.cells import PreparedGrid
 from pinxit.comparison_grid.grid import LIMIT, PLACES, Grid, shared_values, too_large
 from pinxit.config import plain
+from pinxit.drawn_text import drawable
 from pinxit.labelled_sheet import LabelledSheet, Panel
 from pinxit.png_recipe import TEXT_KEY, parameters_text
 from pinxit.sampling import Sampling
@@ -58,7 +59,7 @@ class GridSheet:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the sheet, in pixels."""
+        """The width and the height of the sheet, in pixels."""
         return self._layout.size
 
     def draw(self, pictures: Sequence[Image.Image]) -> Image.Image:
@@ -69,10 +70,7 @@ class GridSheet:
             return picture.resize((width, height), Image.Resampling.NEAREST)
 
         return self._layout.draw(
-            [
-                [[enlarged(pictures[cell]) for cell in row] for row in panel]
-                for panel in self._cells
-            ]
+            [[[enlarged(pictures[cell]) for cell in row] for row in panel] for panel in self._cells]
         )
 
 
@@ -100,20 +98,29 @@ def _panels(
     """Returns the labelled panels of a grid. `sizes` are those of the cells on the sheet."""
     x, y, z = (*grid.axes, None, None)[:3]
     assert x is not None
+    all_columns = _different(x.labels)
     panels = []
     for number, rows in enumerate(cells):
-        columns = [x.labels[cell % len(x.values)] for cell in rows[0]]
+        columns = [all_columns[cell % len(x.values)] for cell in rows[0]]
         panels.append(
             Panel(
                 columns=columns,
-                rows=y.labels if y else [""],
+                rows=_different(y.labels) if y else [""],
                 sizes=[[sizes[cell] for cell in row] for row in rows],
-                title=f"{z.title}: {z.labels[number]}" if z else "",
+                title=f"{z.title}: {_different(z.labels)[number]}" if z else "",
                 of_columns=x.title if y or number == 0 else "",
                 of_rows=y.title if y else "",
             )
         )
     return panels
+
+
+def _different(labels: list[str]) -> list[str]:
+    """Returns the labels, numbered if two of them would look the same, since the fonts of this
+    machine lack their characters."""
+    if len({drawable(label) for label in labels}) == len(labels):
+        return labels
+    return [f"{number}. {label}" for number, label in enumerate(labels, start=1)]
 
 
 def _lines(grid: Grid, recipes: list[dict[str, Any]]) -> list[str]:
@@ -172,7 +179,7 @@ def grid_parameters(prepared: PreparedGrid) -> str:
     """Returns the text of the first cell, followed by A1111's words for the axes."""
     parts = [parameters_text(prepared.recipes[0]), "Script: X/Y/Z plot"]
     for place, axis in zip(PLACES, prepared.grid.axes, strict=False):
-        listed = json.dumps(", ".join(axis.texts), ensure_ascii=False)
+        listed = json.dumps(axis.written.partition("=")[2], ensure_ascii=False)
         parts += [f"{place.upper()} Type: {axis.name}", f"{place.upper()} Values: {listed}"]
     return ", ".join(parts)
 

@@ -22,6 +22,7 @@ from markdown_blocks import ROOT
 from pinxit.cli.doctor import DoctorOptions
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.generate import GenerateOptions
+from pinxit.cli.grid import GridOptions
 from pinxit.cli.main import COMMANDS, main
 from pinxit.cli.plan import PlanOptions
 from pinxit.cli.train_aliases import TRAIN_ALIASES
@@ -179,7 +180,7 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 
 def known_options() -> set[str]:
     """The options of all commands and of all scripts."""
-    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
+    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions, GridOptions)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
     names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}
