@@ -77,7 +77,7 @@ def test_labels_and_pictures_are_inside_the_sheet(name, title, monkeypatch):
     for box, picture in zip(placed, there, strict=True):
         assert (box[2] - box[0], box[3] - box[1]) == picture.size
     for left, top, right, bottom in [*lines, *placed]:
-        assert 0 <= left < right <= sheet.width and 0 <= top < bottom <= sheet.height
+        assert 0 <= left <= right <= sheet.width and 0 <= top < bottom <= sheet.height
     for one, other in itertools.combinations([*lines, *placed], 2):
         apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
         assert apart, f"{one} and {other} overlap"
