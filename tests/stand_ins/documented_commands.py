@@ -156,8 +156,8 @@ def check_arguments(words: Sequence[str], folder: Path) -> None:
         module = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
         given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
         assert given <= options_of(ROOT / module), shlex.join(words)
-    elif list(words) in (["pinxit", "generate"], ["pinxit", "prepare"]):
-        assert words[1] in COMMANDS  # named only: both need one word more
+    elif list(words) in (["pinxit", "generate"], ["pinxit", "grid"], ["pinxit", "prepare"]):
+        assert words[1] in COMMANDS  # named only: they need more words
     elif words[-1] == "--help":
         with pytest.raises(SystemExit) as ended:
             main(words[1:])
