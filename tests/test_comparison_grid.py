@@ -97,7 +97,7 @@ def test_every_sampling_setting_can_be_an_axis():
         ("guidance_interval=0-1,0.5", "guidance_interval: '0.5' is not understood; valid: LOW"),
         ("guidance_interval=0-1,0.8-0.2", "guidance_interval"),
         ("size=64,64x", "size: '64x' is not understood; valid: one side, or WIDTHxHEIGHT"),
-        ("size=64,0", r"size: 0 0 is not a size"),
+        ("size=64,0", "size: '0x0' is not a size"),
         ("prompt=a|", "prompt: '' is an empty text"),
         ("checkpoint=a,,b", "checkpoint: '' is not a name"),
     ],
@@ -112,7 +112,11 @@ def test_a_wrong_axis_is_refused_in_one_line(text, message):
     ("axes", "settings", "message"),
     [
         (["seed=1,2"], {"seed": 3}, "seed: 3 is fixed, but the axis x varies seed"),
-        (["steps=1,2", "size=8,16"], {"size": (8, 8)}, "size: 8 8 is fixed, but the axis y varies"),
+        (
+            ["steps=1,2", "size=8,16"],
+            {"size": (8, 8)},
+            "size: '8x8' is fixed, but the axis y varies",
+        ),
         (["prompt=a|b"], {}, "prompt: 'red light' is fixed, but the axis x"),
         (["steps=1,2", "steps=3,4"], {}, "y: 'steps' is the setting of two axes|x: 'steps'"),
         (["prompt_sr=blue|green"], {}, "prompt_sr: 'blue' is not in the prompt 'red light'"),
@@ -123,6 +127,8 @@ def test_a_wrong_axis_is_refused_in_one_line(text, message):
         (["steps=1,2"], {"size": (0, 8)}, "size: '0x8' is not a size"),
         (["steps=1,2"], {"batch_size": 0}, "batch_size: 0 is too small"),
         (["seed=0-999", "steps=1,2,3,4,5,6", "shift=1,2,3,4"], {}, "24,000 cells .*89,478,485"),
+        (["seed=0-399"], {"size": (512, 512)}, "400 cells would have 104,857,600 or more pixels"),
+        (["size=8192,9000"], {}, "2 cells would have 148,108,864 or more pixels"),
     ],
 )
 def test_a_wrong_grid_is_refused_before_a_model_is_loaded(axes, settings, message):
@@ -299,7 +305,8 @@ def test_a_setting_that_has_an_effect_in_a_single_cell_is_accepted(model):
 
 
 def test_the_sheet_has_its_pixels_and_says_what_it_shows(model, tmp_path):
-    grid = grid_of("guidance_scale=1,3", "size=16,32x16", "solver=euler,heun", seed=4, steps=2)
+    axes = ("guidance_scale=1,3", "size=16,32x16", "solver=euler,heun")
+    grid = grid_of(*axes, seed=4, steps=2, encoder_dtype="bfloat16")
     prepared = prepared_grid(grid, load=lambda *_: model)
     sheet = GridSheet(prepared)
     pictures = [picture for _, picture in sorted(prepared.pictures())]
@@ -325,6 +332,8 @@ def test_the_sheet_has_its_pixels_and_says_what_it_shows(model, tmp_path):
     ]
     assert about["models"] == [{"name": "toy", "hash": model.model_hash}]
     assert (about["settings"]["seed"], about["settings"]["steps"]) == (4, 2)
+    assert about["settings"]["encoder_dtype"] == "bfloat16"
+    assert "--encoder_dtype bfloat16" in about["command"]
     assert not {"solver", "size", "guidance_scale"} & set(about["settings"])
     text = grid_sheet.grid_parameters(prepared)
     assert text.startswith(

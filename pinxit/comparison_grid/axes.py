@@ -137,7 +137,8 @@ def _check(name: str, value: Any) -> None:
     elif name == "size":
         sides = value if isinstance(value, tuple) else ()
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UsageError(name, value, problem="not a size", valid="(width, height), in pixels")
+            valid = "a width and a height above 0, in pixels"
+            raise UsageError(name, spelled(value), problem="not a size", valid=valid)
     elif name in TEXTS:
         if not isinstance(value, str) or "|" in value:
             valid = "texts without |, which separates them"

@@ -67,6 +67,7 @@ class Grid:
             if axis.name in self.settings:
                 problem = f"fixed, but the axis {place} varies {axis.name}"
                 value = self.settings[axis.name]
+                value = spelled(value) if axis.name == "size" else value
                 raise UsageError(axis.name, value, problem=problem, valid="one of the two")
             if names.count(axis.name) > 1 and axis.name != REPLACE:
                 problem = "the setting of two axes"
@@ -76,7 +77,9 @@ class Grid:
             raise UsageError("prompt", None, problem=problem, valid=valid)
         if len(self) * SMALLEST > LIMIT:
             raise too_large(len(self), f"{len(self) * SMALLEST:,} or more")
-        self.cells()
+        sizes = [cell.settings["size"] for cell in self.cells() if "size" in cell.settings]
+        if (pixels := sum(width * height for width, height in sizes)) > LIMIT:
+            raise too_large(len(self), f"{pixels:,} or more")
 
     def _check_settings(self) -> None:
         for name in self.settings:

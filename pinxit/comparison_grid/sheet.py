@@ -135,6 +135,8 @@ def _lines(grid: Grid, recipes: list[dict[str, Any]]) -> list[str]:
         if name in ALWAYS or (name in defaults and several != [defaults[name]]):
             texts = " or ".join(_spelled(name, value) for value in several)
             parts.append(f"{name} {texts}" + (" (by model)" if len(several) > 1 else ""))
+    if dtype := grid.settings.get("encoder_dtype"):
+        parts.append(f"encoder_dtype {dtype}")
     models = [f"{model['name']} ({model['hash']})" for model in _models(recipes)]
     label = "model" if len(models) == 1 else "models"
     return [*lines, ", ".join(parts), f"{label} {', '.join(models)}"]
@@ -158,15 +160,18 @@ def grid_json(prepared: PreparedGrid) -> dict[str, Any]:
     grid = prepared.grid
     hidden = ("model", "model_hash", "version", "prompt", "negative_prompt")
     values = shared_values(grid, prepared.recipes)
+    settings: dict[str, Any] = {
+        name: several[0] if len(several) == 1 else several
+        for name, several in values.items()
+        if name not in hidden
+    }
+    if dtype := grid.settings.get("encoder_dtype"):
+        settings["encoder_dtype"] = dtype
     about = {
         "prompt": grid.settings.get("prompt"),
         "negative_prompt": grid.settings.get("negative_prompt", ""),
         "axes": [{"name": axis.name, "values": plain(axis.values)} for axis in grid.axes],
-        "settings": {
-            name: several[0] if len(several) == 1 else several
-            for name, several in values.items()
-            if name not in hidden
-        },
+        "settings": settings,
         "models": _models(prepared.recipes),
         "command": grid.command,
         "version": prepared.recipes[0]["version"],
