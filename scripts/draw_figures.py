@@ -1,4 +1,4 @@
-"""Draws README's pictures with the shipped checkpoint.
+"""Draws the pictures of README and of docs/grids.md with the shipped checkpoint.
 
 python scripts/draw_figures.py
 """
@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image
 
 from pinxit import load_checkpoint
+from pinxit.comparison_grid.axes import Axis
+from pinxit.comparison_grid.cells import prepared_grid
+from pinxit.comparison_grid.grid import Grid
+from pinxit.comparison_grid.sheet import GridSheet, grid_bytes
 from pinxit.data.scenes.dataset import Scenes
 
 PROMPTS = (
@@ -25,6 +29,15 @@ PROMPTS = (
 )
 """The last six show colours and objects that training never showed together."""
 
+GRID = Grid(
+    tuple(
+        Axis.parse(axis)
+        for axis in ("guidance_scale=1,2,4,8", "steps=4,8,16", "solver=euler,dpmpp_2m")
+    ),
+    {"prompt": "a small red house on the left under a full moon", "seed": 7},
+)
+"""The grid of docs/grids.md."""
+
 
 def main() -> None:
     images = Path(__file__).parent.parent / "docs" / "images"
@@ -36,6 +49,15 @@ def main() -> None:
     sheet([scenes[i].image for i in range(24)], columns=8).save(
         images / "scenes.png", optimize=True
     )
+    draw_grid(images / "grid.png")
+
+
+def draw_grid(path: Path) -> None:
+    """Writes the comparison grid."""
+    prepared = prepared_grid(GRID)
+    layout = GridSheet(prepared)
+    cells = dict(prepared.pictures())
+    path.write_bytes(grid_bytes(prepared, layout.draw([cells[i] for i in range(len(GRID))])))
 
 
 def sheet(pictures: list[np.ndarray] | np.ndarray, *, columns: int, scale: int = 3) -> Image.Image:

@@ -156,6 +156,23 @@ GENERATE_HABITS: Habits = _table(
 )
 """The names for `pinxit generate` are in this table."""
 
+GRID_HABITS: Habits = {
+    name: habit
+    for name, habit in GENERATE_HABITS.items()
+    if habit.target not in ("out", "n", "prompts_file", "prompt", "seed")
+} | _table(
+    ("output output_path output_file save_path filename", Habit("out", "a PNG file")),
+    ("x_type x_axis X columns cols", Habit("x", "SETTING=VALUE,VALUE", value="steps=4,8,16")),
+    ("y_type y_axis Y rows", Habit("y", "SETTING=VALUE,VALUE", value="steps=4,8,16")),
+    ("z_type z_axis Z panels", Habit("z", "SETTING=VALUE,VALUE", value="steps=4,8,16")),
+    ("seeds n num_images num_samples", Habit("x", "an axis of seeds", value="seed=0-7")),
+    ("prompts", Habit("x", "an axis of prompts", value="'prompt=a red house|a blue tent'")),
+    ("prompt_sr search_replace", Habit("x", "an axis", value="'prompt_sr=red|blue|green'")),
+    ("random_seed manual_seed", Habit("seed")),
+    ("output_dir outdir out_dir save_dir cells_dir", Habit("cells", "a folder for single cells")),
+)
+"""The names for `pinxit grid` are in this table."""
+
 EVALUATE_HABITS: Habits = {
     name: habit for name, habit in GENERATE_HABITS.items() if habit.target in ("", "checkpoint")
 } | _table(

@@ -1,4 +1,4 @@
-"""The command line: `pinxit train | plan | prepare | generate | evaluate | doctor`.
+"""The command line: `pinxit train | plan | prepare | generate | grid | evaluate | doctor`.
 
 Each command has its own file with a dataclass of options and a function. Heavy imports happen
 inside functions, so that help appears at once. A mistake that the user can fix ends with one line
@@ -31,6 +31,7 @@ commands:
   plan       estimate the memory, time and cost of a run on any machine before starting it
   prepare    prepare a dataset for training: fetch images, encode them, write shards
   generate   draw pictures for prompts
+  grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
   evaluate   measure the validation loss, the effect of captions, and the accuracy of scenes
   doctor     check this machine and a run for problems, and suggest solutions
 
@@ -158,6 +159,13 @@ def generate(argv: Sequence[str]) -> int:
     return generate_command(argv)
 
 
+def grid(argv: Sequence[str]) -> int:
+    """Draws a comparison grid."""
+    from pinxit.cli.grid import grid_command
+
+    return grid_command(argv)
+
+
 def evaluate(argv: Sequence[str]) -> int:
     """Measures a model."""
     from pinxit.cli.evaluate import evaluate_command
@@ -184,6 +192,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": plan,
     "prepare": prepare,
     "generate": generate,
+    "grid": grid,
     "evaluate": evaluate,
     "doctor": doctor,
 }

@@ -37,6 +37,7 @@ INTERNAL = {
     "pinxit/encoders/tiling.py": "no setting names a tile",
     "pinxit/encoders/token_rows.py": "a string where Python code must pass a list",
     "pinxit/fixed_batches.py": "the sizes of batches are the package's own",
+    "pinxit/labelled_sheet.py": "the sizes of pictures are the package's own",
     "pinxit/models/transformer.py": "shapes inside a jitted function",
     "pinxit/plan/collectives.py": "the text is the compiler's",
     "pinxit/plan/compile_worker.py": "the compiler's own failures",

@@ -9,9 +9,11 @@ import pytest
 
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.generate import GenerateOptions
+from pinxit.cli.grid import GridOptions
 from pinxit.cli.habits import (
     EVALUATE_HABITS,
     GENERATE_HABITS,
+    GRID_HABITS,
     PREPARE_HABITS,
     TRAIN_HABITS,
     Habit,
@@ -28,6 +30,7 @@ from pinxit.train.settings import TrainConfig
 TABLES: dict[str, tuple[Habits, set[str]]] = {
     "train": (TRAIN_HABITS, {*leaves(TrainConfig, TrainConfig()), *TRAIN_ALIASES}),
     "generate": (GENERATE_HABITS, {*leaves(GenerateOptions), *ALIASES}),
+    "grid": (GRID_HABITS, {*leaves(GridOptions), *ALIASES}),
     "evaluate": (EVALUATE_HABITS, {*leaves(EvaluateOptions), *ALIASES}),
     "prepare": (PREPARE_HABITS, {*leaves(PrepareOptions), "revision"}),
 }
@@ -43,7 +46,7 @@ def test_a_name_from_another_program_names_a_setting_of_ours(command, name, caps
     assert name not in known, "a name that works is no habit"
     habit = habits[name]
     assert habit.target in known or (not habit.target and habit.note)
-    positional = {"generate": ["a"], "prepare": ["coyo"]}.get(command, [])
+    positional = {"generate": ["a"], "grid": ["a"], "prepare": ["coyo"]}.get(command, [])
     assert main([command, *positional, f"--{name}", "7"]) == 2
     message = capsys.readouterr().err
     expected = f"--{habit.target}" if habit.target else habit.note.split("{")[0]

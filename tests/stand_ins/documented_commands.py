@@ -22,6 +22,7 @@ from markdown_blocks import ROOT
 from pinxit.cli.doctor import DoctorOptions
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.generate import GenerateOptions
+from pinxit.cli.grid import GridOptions
 from pinxit.cli.main import COMMANDS, main
 from pinxit.cli.plan import PlanOptions
 from pinxit.cli.train_aliases import TRAIN_ALIASES
@@ -155,8 +156,8 @@ def check_arguments(words: Sequence[str], folder: Path) -> None:
         module = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
         given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
         assert given <= options_of(ROOT / module), shlex.join(words)
-    elif list(words) in (["pinxit", "generate"], ["pinxit", "prepare"]):
-        assert words[1] in COMMANDS  # named only: both need one word more
+    elif list(words) in (["pinxit", "generate"], ["pinxit", "grid"], ["pinxit", "prepare"]):
+        assert words[1] in COMMANDS  # named only: they need more words
     elif words[-1] == "--help":
         with pytest.raises(SystemExit) as ended:
             main(words[1:])
@@ -179,7 +180,7 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 
 def known_options() -> set[str]:
     """The options of all commands and of all scripts."""
-    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
+    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions, GridOptions)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
     names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -49,18 +50,26 @@ def test_live_panel():
         assert part in text
 
 
+def red_box(sheet: Image.Image) -> tuple[int, int, int, int] | None:
+    """Returns the box around the sheet's red pixels."""
+    mask = (np.asarray(sheet) == (255, 0, 0)).all(-1)
+    return Image.fromarray(mask).getbbox()
+
+
 def test_contact_sheet_keeps_pixels():
-    picture = Image.new("RGB", (16, 16), "red")
-    sheet = contact_sheet(["a prompt", "x" * 200], {"raw": [[picture], [picture, picture]]})
-    assert sheet.getpixel((200, 60)) == (255, 0, 0)
+    red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    columns = {"raw": [[red], [blue, blue]], "ema": [[blue], [blue, blue]]}
+    sheet = contact_sheet(["a prompt", "x" * 200], columns, title="run, step 10")
+    left, top, right, bottom = red_box(sheet)
+    assert (right - left, bottom - top) == (128, 128)
+    assert (np.asarray(sheet)[top:bottom, left:right] == (255, 0, 0)).all()
+    assert (np.asarray(sheet) == (0, 0, 255)).all(-1).sum() == 5 * 128 * 128
 
 
 def test_contact_sheet_keeps_shapes():
     wide = Image.new("RGB", (32, 16), "red")
-    sheet = contact_sheet(["a prompt"], {"raw": [[wide]]})
-    assert [sheet.getpixel((200, y)) for y in (25, 84, 90)] == [(255, 0, 0)] * 2 + [(255,) * 3]
-    square = contact_sheet(["a prompt"], {"raw": [[Image.new("RGB", (16, 16), "red")]]})
-    assert square.size == sheet.size
+    left, top, right, bottom = red_box(contact_sheet(["a prompt"], {"raw": [[wide]]}))
+    assert (right - left, bottom - top) == (128, 64)
 
 
 @pytest.mark.parametrize(

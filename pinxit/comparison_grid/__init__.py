@@ -1,0 +1,1 @@
+"""Comparison grids: pictures over one, two or three settings, drawn as one labelled sheet."""
