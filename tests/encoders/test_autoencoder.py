@@ -196,6 +196,6 @@ def steepness(images, *, axis: int, lines: list[int]) -> np.ndarray:
 
 
 def test_unknown_names_list_the_known():
-    message = r"'sdd' is neither a known name .*; valid: tiny, sd, sdxl, none, a directory"
+    message = r"'sdd' is neither a known name .*; valid: tiny, sd, sdxl, dc_ae, none, a directory"
     with pytest.raises(ValueError, match=message):
         autoencoder.load_autoencoder("sdd")
