@@ -34,9 +34,9 @@ def test_every_text_encoder_is_named_with_its_source():
 def test_every_autoencoder_is_named_with_its_source():
     named = table("`--vae` likewise")
     assert list(named) == list(AUTOENCODERS)
-    assert [named[name] for name in ("sd", "sdxl")] == [
+    assert [named[name] for name in ("sd", "sdxl", "dc_ae")] == [
         AUTOENCODERS[name].args[0]  # pyrefly: ignore[missing-attribute]
-        for name in ("sd", "sdxl")
+        for name in ("sd", "sdxl", "dc_ae")
     ]
 
 
