@@ -15,7 +15,7 @@ import jax
 from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
 from pinxit.encoders import weights
-from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES, IdentityAutoencoder, kind_of
+from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES, IdentityAutoencoder, autoencoder_kind
 from pinxit.encoders.config_fields import naming
 from pinxit.encoders.dc_ae_config import INTERPOLATE, RES_BLOCK, VIT_BLOCK, AutoencoderDCConfig
 from pinxit.encoders.vae import AutoencoderKLConfig
@@ -57,7 +57,7 @@ def autoencoder_config(source: str) -> AutoencoderKLConfig | AutoencoderDCConfig
         folder = Path(home) / "vae" if (Path(home) / "vae").is_dir() else Path(home)
         value = weights.read_config(folder / "config.json")
         with naming(folder):
-            return kind_of(value).config.from_json(value)
+            return autoencoder_kind(value).config.from_json(value)
     published = PUBLISHED_VAES.get(str(home).partition("@")[0])
     if published is None:
         valid = f"{', '.join(AUTOENCODERS)}, or a directory with a config.json"
@@ -76,7 +76,7 @@ def abstract_autoencoder(source: str, *, dtype: str = "float32") -> Autoencoder:
     """Makes the autoencoder that `load_autoencoder` would load, with shapes for parameters."""
     config = autoencoder_config(source)
     if config is not None:
-        kind = kind_of(config.to_json())
+        kind = autoencoder_kind(config.to_json())
         return kind.make(weights.abstract_params(kind.shapes(config), dtype), config)
     if source == "none":
         return IdentityAutoencoder()

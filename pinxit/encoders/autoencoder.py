@@ -168,7 +168,7 @@ class DCAutoencoder:
         """Returns images with values in about [-1, 1], not clipped."""
         latents = jnp.asarray(latents)
         images = _in_parts(
-            partial(dc_ae.decode_latents, params, self.config),
+            partial(dc_ae.decode_raw, params, self.config),
             latents / self.stats.scale,
             inner=1,
             outer=self.stats.downsample,
@@ -217,7 +217,7 @@ def load_stored_autoencoder(source: str | Path, *, dtype: str = "float32") -> Au
     """Loads an autoencoder of diffusers from its own directory, or from ``vae/`` of a pipeline."""
     root, subfolder = _find(source)
     with naming(root, subfolder=subfolder):
-        kind = kind_of(weights.read_config(root / subfolder / "config.json"))
+        kind = autoencoder_kind(weights.read_config(root / subfolder / "config.json"))
     return kind.make(*kind.load(root, subfolder=subfolder, dtype=dtype))
 
 
@@ -238,7 +238,7 @@ def downsample_of(source: str | Path) -> int:
     root, subfolder = _find(home)
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     with naming(root, subfolder=subfolder):
-        return kind_of(config).config.from_json(config).downsample
+        return autoencoder_kind(config).config.from_json(config).downsample
 
 
 @dataclass(frozen=True)
@@ -251,22 +251,24 @@ class AutoencoderKind:
     """Returns the shapes of the parameters for a config."""
     load: Callable[..., tuple[Tree, Any]]
     """Reads parameters and config from a directory."""
+    save: Callable[[str | Path, Tree, Any], None]
+    """Writes parameters and config as a directory that diffusers opens."""
     make: Callable[[Tree, Any], Autoencoder]
     """Makes the autoencoder from parameters and config."""
 
 
 KINDS = {
     "AutoencoderKL": AutoencoderKind(
-        AutoencoderKLConfig, vae.vae_shapes, vae.load_vae, KLAutoencoder
+        AutoencoderKLConfig, vae.vae_shapes, vae.load_vae, vae.save_vae, KLAutoencoder
     ),
     "AutoencoderDC": AutoencoderKind(
-        AutoencoderDCConfig, dc_ae.dc_ae_shapes, dc_ae.load_dc_ae, DCAutoencoder
+        AutoencoderDCConfig, dc_ae.dc_ae_shapes, dc_ae.load_dc_ae, dc_ae.save_dc_ae, DCAutoencoder
     ),
 }
 """The kinds by the ``_class_name`` of their config.json."""
 
 
-def kind_of(value: Mapping[str, Any]) -> AutoencoderKind:
+def autoencoder_kind(value: Mapping[str, Any]) -> AutoencoderKind:
     """Returns the kind that a config.json describes; without a class name it is AutoencoderKL."""
     name = value.get("_class_name", value.get("model_type", "AutoencoderKL"))
     if not isinstance(name, str) or name not in KINDS:

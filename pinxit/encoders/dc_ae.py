@@ -42,7 +42,7 @@ from pinxit.encoders.dc_ae_config import (
     AutoencoderDCConfig,
     first_level,
 )
-from pinxit.encoders.layers import conv, conv3x3
+from pinxit.encoders.layers import conv, conv3x3_layer
 from pinxit.encoders.vae import WEIGHTS, check_grid
 from pinxit.encoders.weights import Sharding, Tree
 
@@ -74,19 +74,19 @@ def encode_images(
             x = _block(config, blocks[str(i)], x, side="encoder", level=level)
         if level + 1 < len(layers):
             x = halve(blocks[str(layers[level])], x, unshuffle=unshuffle)
-    z = conv3x3(encoder["conv_out"], x)
+    z = conv3x3_layer(encoder["conv_out"], x)
     return z + mean_of_groups(x, z.shape[-1]) if config.encoder_out_shortcut else z
 
 
 @jax.named_scope("dc_ae_decode")
-def decode_latents(
+def decode_raw(
     params: Tree, config: AutoencoderDCConfig, raw_latents: Float[ArrayLike, "b h w c"]
 ) -> Float[Array, "b hi wi 3"]:
     """Decodes raw latents to images with values in about [-1, 1], not clipped."""
     decoder, layers = params["decoder"], config.decoder_layers_per_block
     interpolate = config.upsample_block_type == INTERPOLATE
     z = _as_parameters(decoder, raw_latents)
-    x = conv3x3(decoder["conv_in"], z)
+    x = conv3x3_layer(decoder["conv_in"], z)
     if config.decoder_in_shortcut:
         x = x + repeated(z, x.shape[-1])
     for level in reversed(range(first_level(layers), len(layers))):
@@ -98,7 +98,7 @@ def decode_latents(
             x = _block(config, blocks[str(i)], x, side="decoder", level=level)
     x = ACTIVATIONS[config.decoder_conv_act_fn](norm(decoder["norm_out"], x))
     if first_level(layers) == 0:
-        return conv3x3(decoder["conv_out"], x)
+        return conv3x3_layer(decoder["conv_out"], x)
     return double(decoder["conv_out"], x, interpolate=interpolate, shortcut=False)
 
 

@@ -33,13 +33,13 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from pinxit.encoders.dc_ae_config import BATCH_NORM
-from pinxit.encoders.layers import conv, conv3x3, depthwise, grouped_linear, linear
+from pinxit.encoders.layers import conv, conv3x3_layer, depthwise, grouped_linear, linear
 from pinxit.encoders.weights import Tree
 
 NORM_EPSILON = 1e-5
 ATTENTION_EPSILON = 1e-15
 EXPANSION = 4
-"""How many times wider than its input a gated convolution is inside."""
+"""The inner width of a gated convolution, as a multiple of its input's width."""
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "swish": jax.nn.silu,
@@ -51,7 +51,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def res_block(params: Tree, x: Float[Array, "b h w d"], *, activation: str) -> Array:
     """Applies a ResNet block."""
-    h = conv3x3(params["conv2"], ACTIVATIONS[activation](conv3x3(params["conv1"], x)))
+    h = conv3x3_layer(params["conv2"], ACTIVATIONS[activation](conv3x3_layer(params["conv1"], x)))
     return norm(params["norm"], h) + x
 
 
@@ -68,9 +68,9 @@ def vit_block(params: Tree, x: Float[Array, "b h w d"], *, head_dim: int) -> Arr
 def halve(
     params: Tree, x: Float[Array, "b h w d"], *, unshuffle: bool, shortcut: bool = True
 ) -> Float[Array, "b h2 w2 e"]:
-    """Halves the sides of the grid, which are even."""
+    """Returns a grid with half as many cells along each side, which must be even."""
     if unshuffle:
-        y = pixel_unshuffle(conv3x3(params["conv"], x))
+        y = pixel_unshuffle(conv3x3_layer(params["conv"], x))
     else:
         y = conv(params["conv"], x, stride=2, padding=((1, 1), (1, 1)))
     return y + mean_of_groups(pixel_unshuffle(x), y.shape[-1]) if shortcut else y
@@ -79,8 +79,8 @@ def halve(
 def double(
     params: Tree, x: Float[Array, "b h w d"], *, interpolate: bool, shortcut: bool = True
 ) -> Float[Array, "b h2 w2 e"]:
-    """Doubles the sides of the grid."""
-    y = conv3x3(params["conv"], x, double=interpolate)
+    """Returns a grid with twice as many cells along each side."""
+    y = conv3x3_layer(params["conv"], x, double=interpolate)
     if not interpolate:
         y = pixel_shuffle(y)
     return y + pixel_shuffle(repeated(x, 4 * y.shape[-1])) if shortcut else y

@@ -52,7 +52,7 @@ class AutoencoderDCConfig:
     """The number of blocks of each level. Only the first may be 0."""
     decoder_layers_per_block: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
     encoder_qkv_multiscales: tuple[tuple[int, ...], ...] = ((), (), (), (5,), (5,), (5,))
-    """For each level, the sizes of the depthwise convolutions of queries, keys and values. Each
+    """The sizes of the depthwise convolutions of queries, keys and values, a list per level. Each
     adds as many heads as there are without it."""
     decoder_qkv_multiscales: tuple[tuple[int, ...], ...] = ((), (), (), (5,), (5,), (5,))
     upsample_block_type: str = "pixel_shuffle"

@@ -34,7 +34,7 @@ def conv(
     return y + bias(params, x)
 
 
-def conv3x3(
+def conv3x3_layer(
     params: Tree, x: Float[Array, "b h w d"], *, double: bool = False
 ) -> Float[Array, "b ho wo e"]:
     """Convolves with a kernel of 3x3, padded with zeros; `double` repeats each cell first."""

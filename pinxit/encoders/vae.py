@@ -25,7 +25,7 @@ from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.config_fields import finite_positive, known_fields, naming
-from pinxit.encoders.layers import conv, conv3x3, linear
+from pinxit.encoders.layers import conv, conv3x3_layer, linear
 from pinxit.encoders.weights import Sharding, Tree
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -167,7 +167,7 @@ def decode_latents(
         for block in _numbered(level["resnets"]):
             x = _resnet(block, config, x)
         if "upsamplers" in level:
-            x = conv3x3(level["upsamplers"]["0"]["conv"], x, double=True)
+            x = conv3x3_layer(level["upsamplers"]["0"]["conv"], x, double=True)
     return conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
 
 
@@ -277,8 +277,8 @@ def _middle(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"
 
 
 def _resnet(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    h = conv3x3(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
-    h = conv3x3(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
+    h = conv3x3_layer(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
+    h = conv3x3_layer(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
     return h + (conv(params["conv_shortcut"], x) if "conv_shortcut" in params else x)
 
 

@@ -17,7 +17,7 @@ from pinxit.encoders.abstract_autoencoder import SANA_DC_AE
 from pinxit.encoders.dc_ae_config import RES_BLOCK, VIT_BLOCK, AutoencoderDCConfig
 
 encode = jax.jit(dc_ae.encode_images, static_argnums=1)
-decode = jax.jit(dc_ae.decode_latents, static_argnums=1)
+decode = jax.jit(dc_ae.decode_raw, static_argnums=1)
 NARROW = (8, 16, 32, 32, 64, 64)
 SANA = dataclasses.replace(
     SANA_DC_AE,

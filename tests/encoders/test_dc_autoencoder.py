@@ -58,7 +58,7 @@ def test_latents_are_scaled(model):
     raw = jax.jit(dc_ae.encode_images, static_argnums=1)(model.params, CONFIG, IMAGES)
     latents = jax.jit(model.encode)(model.params, IMAGES)
     np.testing.assert_allclose(latents, raw * 0.41407, atol=1e-6)
-    decoded = jax.jit(dc_ae.decode_latents, static_argnums=1)(model.params, CONFIG, raw)
+    decoded = jax.jit(dc_ae.decode_raw, static_argnums=1)(model.params, CONFIG, raw)
     np.testing.assert_allclose(jax.jit(model.decode)(model.params, latents), decoded, atol=1e-4)
 
 

@@ -61,8 +61,6 @@ def test_the_deep_compression_autoencoder(name: str, form: str):
     params, config = dc_ae.load_dc_ae(GOLDEN / name)
     latents = theirs[f"{form}_latents"]
     assert (latents.shape[1] * latents.shape[2] > config.attention_head_dim) == (form == "linear")
-    encode, decode = (
-        jax.jit(f, static_argnums=1) for f in (dc_ae.encode_images, dc_ae.decode_latents)
-    )
+    encode, decode = (jax.jit(f, static_argnums=1) for f in (dc_ae.encode_images, dc_ae.decode_raw))
     close(encode(params, config, theirs[f"{form}_images"]), latents)
     close(decode(params, config, latents), theirs[f"{form}_decoded"])

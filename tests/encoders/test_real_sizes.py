@@ -99,7 +99,7 @@ def test_deep_compression_autoencoder(tmp_path):
         assert config == SANA_DC_AE
         ours = jax.jit(dc_ae.encode_images, static_argnums=1)(params, config, images)
         check("DC-AE latents", dtype, bound, ours, expected)
-        ours = jax.jit(dc_ae.decode_latents, static_argnums=1)(params, config, latents)
+        ours = jax.jit(dc_ae.decode_raw, static_argnums=1)(params, config, latents)
         check("DC-AE image", dtype, bound, ours, decoded)
 
 
