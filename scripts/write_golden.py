@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "encoders" / "golden"
@@ -24,6 +24,27 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
+SANA: dict[str, Any] = {
+    "encoder_layers_per_block": (1, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1),
+    "encoder_qkv_multiscales": ((), (5,), (5,)),
+    "decoder_qkv_multiscales": ((), (5,), (5,)),
+    "downsample_block_type": "Conv",
+    "upsample_block_type": "interpolate",
+    "scaling_factor": 0.41407,
+}
+"""The settings in which Sana's autoencoder differs from diffusers' defaults."""
+IMAGENET: dict[str, Any] = {
+    "encoder_layers_per_block": (0, 1, 1),
+    "decoder_layers_per_block": (0, 1, 1),
+    "encoder_qkv_multiscales": ((), (), ()),
+    "decoder_qkv_multiscales": ((), (), ()),
+    "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
+    "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
+    "decoder_norm_types": ("batch_norm", "batch_norm", "rms_norm"),
+    "decoder_act_fns": ("relu", "relu", "silu"),
+}
+"""Those of dc-ae-f32c32-in-1.0 and its like."""
 
 
 def main() -> None:
@@ -36,6 +57,8 @@ def main() -> None:
         write_t5("t5_v1_1", "gated-gelu", rng)
         write_t5("t5_v1_0", "relu", rng)
         write_vae(rng)
+        write_dc_ae("dc_ae", rng, SANA)
+        write_dc_ae("dc_ae_batch_norm", rng, IMAGENET)
     size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
     print(f"{GOLDEN}: {size / 1000:.0f} kB")
 
@@ -120,6 +143,34 @@ def write_vae(rng: np.random.Generator) -> None:
         latents=latents,
         decoded=decoded.permute(0, 2, 3, 1),
     )
+
+
+def write_dc_ae(name: str, rng: np.random.Generator, settings: dict[str, Any]) -> None:
+    """Three levels; linear attention on the first batch and quadratic attention on the second."""
+    types = ("ResBlock", "EfficientViTBlock", "EfficientViTBlock")
+    narrow: dict[str, Any] = {
+        "latent_channels": 4,
+        "attention_head_dim": 4,
+        "encoder_block_out_channels": (4, 8, 8),
+        "decoder_block_out_channels": (4, 8, 8),
+        "encoder_block_types": types,
+        "decoder_block_types": types,
+    }
+    model = random(AutoencoderDC(**narrow | settings))
+    for path, buffer in model.named_buffers():
+        if path.endswith("running_mean"):
+            buffer.normal_()
+        elif path.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+    arrays: dict[str, Any] = {}
+    for form, (height, width) in {"linear": (12, 16), "quadratic": (8, 4)}.items():
+        images = rng.uniform(-1, 1, (2, height, width, 3)).astype(np.float32)
+        latents = model.encode(channels_first(images)).latent
+        decoded = model.decode(latents).sample
+        arrays[f"{form}_images"] = images
+        arrays[f"{form}_latents"] = latents.permute(0, 2, 3, 1)
+        arrays[f"{form}_decoded"] = decoded.permute(0, 2, 3, 1)
+    save(model, name, **arrays)
 
 
 def random(model: Any) -> Any:

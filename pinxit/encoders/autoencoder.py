@@ -1,13 +1,15 @@
-"""Images to latents and back: a KL autoencoder, or the identity for models of pixels.
+"""Images to latents and back: an autoencoder of diffusers, or the identity for models of pixels.
 
 ``latents = (raw - shift) * scale`` has about unit variance, and ``raw = latents / scale + shift``.
-Images are in [-1, 1]. Large images are processed in tiles (`tiling.py`): the tiles' posterior means
-and log-variances are blended first, and the sample is drawn once, from the blended posterior.
+Images are in [-1, 1]. Large images are processed in tiles (`tiling.py`). A KL autoencoder blends
+the tiles' posterior means and log-variances first, and draws the sample once, from the blended
+posterior. `KINDS` lists the classes of diffusers that can be loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +19,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Autoencoder, LatentStats
-from pinxit.encoders import vae, weights
+from pinxit.config import UsageError
+from pinxit.encoders import dc_ae, vae, weights
 from pinxit.encoders.config_fields import naming
+from pinxit.encoders.dc_ae_config import AutoencoderDCConfig
 from pinxit.encoders.tiling import map_tiles
 from pinxit.encoders.vae import AutoencoderKLConfig
 from pinxit.encoders.weights import Tree
@@ -28,6 +32,10 @@ LARGEST_WHOLE = 128
 """The longest side, in latent cells, of a grid that `AUTO` does not cut into tiles."""
 TILE = 96
 """The side of a tile with `AUTO`, in latent cells."""
+DC_LARGEST_WHOLE = 1024
+"""The longest side, in pixels, that `AUTO` does not cut into tiles with a `DCAutoencoder`."""
+DC_TILE = 768
+"""The side of a tile with `AUTO` and a `DCAutoencoder`, in pixels."""
 
 Tile = int | Literal["auto"] | None
 
@@ -65,12 +73,13 @@ class KLAutoencoder:
     ) -> Float[Array, "b h w c"]:
         """Returns normalised latents: the posterior's mean, or with a `key` a sample from it."""
         images = jnp.asarray(images)
-        vae.check_grid(self.config, images)
+        vae.check_grid(self.config.downsample, images)
 
         def moments(images: Float[Array, "b hi wi 3"]) -> Float[Array, "b h w c2"]:
             return jnp.concatenate(vae.encode_moments(params, self.config, images), axis=-1)
 
         factor = self.stats.downsample
+        tile = _tile_side(tile, images, cell=factor, largest=LARGEST_WHOLE, side=TILE)
         both = _in_parts(
             moments, images, inner=factor, outer=1, tile=tile, overlap=overlap, sliced=sliced
         )
@@ -96,11 +105,82 @@ class KLAutoencoder:
             raw,
             inner=1,
             outer=self.stats.downsample,
-            tile=tile,
+            tile=_tile_side(tile, raw, cell=1, largest=LARGEST_WHOLE, side=TILE),
             overlap=overlap,
             sliced=sliced,
         )
         return images.astype(latents.dtype)
+
+
+class DCAutoencoder:
+    """A deep compression autoencoder (`dc_ae.py`), as `arrays.Autoencoder`.
+
+    Its encoder is deterministic: it has no posterior, and `key` has no effect. `tile`, `overlap`
+    and `sliced` are those of `KLAutoencoder`, except that `AUTO` uses tiles of `DC_TILE` pixels if
+    a side of the image has more than `DC_LARGEST_WHOLE` pixels. In a tile, the attention of the
+    coarser levels sees the tile alone instead of the whole image.
+    """
+
+    def __init__(self, params: Tree, config: AutoencoderDCConfig) -> None:
+        self.params = params
+        self.config = config
+        self.stats = LatentStats(
+            scale=config.scaling_factor,
+            shift=0.0,
+            channels=config.latent_channels,
+            downsample=config.downsample,
+        )
+
+    def encode(
+        self,
+        params: Any,
+        images: Float[ArrayLike, "b hi wi 3"],
+        *,
+        key: Array | None = None,
+        tile: Tile = AUTO,
+        overlap: int | None = None,
+        sliced: bool = False,
+    ) -> Float[Array, "b h w c"]:
+        """Returns normalised latents, the same with and without a `key`."""
+        images = jnp.asarray(images)
+        factor = self.stats.downsample
+        vae.check_grid(factor, images)
+        raw = _in_parts(
+            partial(dc_ae.encode_images, params, self.config),
+            images,
+            inner=factor,
+            outer=1,
+            tile=self._tile(tile, images, cell=factor),
+            overlap=overlap,
+            sliced=sliced,
+        )
+        return raw.astype(images.dtype) * self.stats.scale
+
+    def decode(
+        self,
+        params: Any,
+        latents: Float[ArrayLike, "b h w c"],
+        *,
+        tile: Tile = AUTO,
+        overlap: int | None = None,
+        sliced: bool = False,
+    ) -> Float[Array, "b hi wi 3"]:
+        """Returns images with values in about [-1, 1], not clipped."""
+        latents = jnp.asarray(latents)
+        images = _in_parts(
+            partial(dc_ae.decode_raw, params, self.config),
+            latents / self.stats.scale,
+            inner=1,
+            outer=self.stats.downsample,
+            tile=self._tile(tile, latents, cell=1),
+            overlap=overlap,
+            sliced=sliced,
+        )
+        return images.astype(latents.dtype)
+
+    def _tile(self, tile: Tile, grid: Array, *, cell: int) -> int | None:
+        largest, side = (max(x // self.stats.downsample, 1) for x in (DC_LARGEST_WHOLE, DC_TILE))
+        return _tile_side(tile, grid, cell=cell, largest=largest, side=side)
 
 
 class IdentityAutoencoder:
@@ -130,7 +210,15 @@ def load_autoencoder(source: str | Path, *, dtype: str = "float32") -> Autoencod
     """
     if isinstance(source, str) and source in AUTOENCODERS:
         return AUTOENCODERS[source](dtype=dtype)
-    return load_kl_autoencoder(source, dtype=dtype)
+    return load_stored_autoencoder(source, dtype=dtype)
+
+
+def load_stored_autoencoder(source: str | Path, *, dtype: str = "float32") -> Autoencoder:
+    """Loads an autoencoder of diffusers from its own directory, or from ``vae/`` of a pipeline."""
+    root, subfolder = _find(source)
+    with naming(root, subfolder=subfolder):
+        kind = autoencoder_kind(weights.read_config(root / subfolder / "config.json"))
+    return kind.make(*kind.load(root, subfolder=subfolder, dtype=dtype))
 
 
 def load_kl_autoencoder(source: str | Path, *, dtype: str = "float32") -> KLAutoencoder:
@@ -150,7 +238,42 @@ def downsample_of(source: str | Path) -> int:
     root, subfolder = _find(home)
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     with naming(root, subfolder=subfolder):
-        return AutoencoderKLConfig.from_json(config).downsample
+        return autoencoder_kind(config).config.from_json(config).downsample
+
+
+@dataclass(frozen=True)
+class AutoencoderKind:
+    """A class of diffusers that Pinxit has in JAX."""
+
+    config: Any
+    """The class of its config, which has `from_json` and `to_json`."""
+    shapes: Callable[[Any], Tree]
+    """Returns the shapes of the parameters for a config."""
+    load: Callable[..., tuple[Tree, Any]]
+    """Reads parameters and config from a directory."""
+    save: Callable[[str | Path, Tree, Any], None]
+    """Writes parameters and config as a directory that diffusers opens."""
+    make: Callable[[Tree, Any], Autoencoder]
+    """Makes the autoencoder from parameters and config."""
+
+
+KINDS = {
+    "AutoencoderKL": AutoencoderKind(
+        AutoencoderKLConfig, vae.vae_shapes, vae.load_vae, vae.save_vae, KLAutoencoder
+    ),
+    "AutoencoderDC": AutoencoderKind(
+        AutoencoderDCConfig, dc_ae.dc_ae_shapes, dc_ae.load_dc_ae, dc_ae.save_dc_ae, DCAutoencoder
+    ),
+}
+"""The kinds by the ``_class_name`` of their config.json."""
+
+
+def autoencoder_kind(value: Mapping[str, Any]) -> AutoencoderKind:
+    """Returns the kind that a config.json describes; without a class name it is AutoencoderKL."""
+    name = value.get("_class_name", value.get("model_type", "AutoencoderKL"))
+    if not isinstance(name, str) or name not in KINDS:
+        raise UsageError(f"config.json describes a {name!r}; known: {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 def _find(source: str | Path) -> tuple[Path, str]:
@@ -160,13 +283,28 @@ def _find(source: str | Path) -> tuple[Path, str]:
     return root, "vae" if (root / "vae").is_dir() else ""
 
 
+def _tile_side(
+    tile: Tile, grid: Float[Array, "b h w c"], *, cell: int, largest: int, side: int
+) -> int | None:
+    """Returns the side of a tile in latent cells, or None to process the whole grid.
+
+    A cell is `cell` points of the grid. `AUTO` stands for `side` if the grid has more than
+    `largest` cells along a side.
+    """
+    if not isinstance(tile, str):
+        return tile
+    if tile != AUTO:
+        raise ValueError(f"tile is {tile!r}; known: {AUTO!r}, None, or a number of cells")
+    return side if max(grid.shape[1:3]) // cell > largest else None
+
+
 def _in_parts(
     network: Callable[[Array], Array],
     grid: Float[Array, "b h w c"],
     *,
     inner: int,
     outer: int,
-    tile: Tile,
+    tile: int | None,
     overlap: int | None,
     sliced: bool,
 ) -> Float[Array, "b ho wo co"]:
@@ -174,11 +312,6 @@ def _in_parts(
 
     A cell is `inner` points of the grid and `outer` points of the result along each side.
     """
-    if isinstance(tile, str):
-        if tile != AUTO:
-            raise ValueError(f"tile is {tile!r}; known: {AUTO!r}, None, or a number of cells")
-        side = max(grid.shape[1:3]) // inner
-        tile = TILE if side > LARGEST_WHOLE else None
     if tile is not None:
         overlap = tile // 4 if overlap is None else overlap
         return map_tiles(network, grid, tile=tile, overlap=overlap, inner=inner, outer=outer)
@@ -195,12 +328,15 @@ def _tiny(*, dtype: str) -> Autoencoder:
     return load_kl_autoencoder(weights.bundled("tiny"), dtype=dtype)
 
 
-HOMES = {"sd": "stabilityai/sd-vae-ft-mse", "sdxl": "madebyollin/sdxl-vae-fp16-fix"}
+HOMES = {
+    "sd": "stabilityai/sd-vae-ft-mse",
+    "sdxl": "madebyollin/sdxl-vae-fp16-fix",
+    "dc_ae": "mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers",
+}
 """Name to repository."""
 AUTOENCODERS: dict[str, Callable[..., Autoencoder]] = {
     "tiny": _tiny,
-    "sd": partial(load_kl_autoencoder, HOMES["sd"]),
-    "sdxl": partial(load_kl_autoencoder, HOMES["sdxl"]),
+    **{name: partial(load_stored_autoencoder, home) for name, home in HOMES.items()},
     "none": _identity,
 }
 """The autoencoders by name. A directory or a repository id needs no entry."""

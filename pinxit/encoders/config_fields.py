@@ -8,6 +8,7 @@ or as latents of the wrong scale.
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,18 @@ def known_fields(cls: type, value: Mapping[str, Any]) -> dict[str, Any]:
     for name, entry in fields.items():
         if expected := misfit(kinds[name], entry):
             raise UsageError(f"{name} is {entry!r}; it must be {expected}")
+        if expected := _misfit_inside(kinds[name], entry):
+            raise UsageError(f"{name} is {entry!r}; each entry must be {expected}")
     return typed(cls, fields)
+
+
+def _misfit_inside(hint: Any, value: Any) -> str:
+    """Returns the kind that an entry of a list must have, if one has another kind, else ""."""
+    if typing.get_origin(hint) is not tuple:
+        return ""
+    kind = typing.get_args(hint)[0]
+    wrong = (misfit(kind, item) or _misfit_inside(kind, item) for item in value)
+    return next(filter(None, wrong), "")
 
 
 def finite_positive(name: str, value: float) -> None:

@@ -29,6 +29,8 @@ ORIGINAL_NAMES = re.compile(
     r"|(encoder|decoder)\.(down|up|mid)\.(\d+\.(block|attn|downsample|upsample)|block_|attn_)"
 )
 """Names of tensors in whole checkpoints of Stable Diffusion, and in its autoencoder alone."""
+ORIGINAL_DC_AE = re.compile(r"(encoder|decoder)\.(project_in|project_out|stages)\.")
+"""Names of tensors in the authors' files of deep compression autoencoders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,15 @@ def refused_file(path: Path) -> str:
 
 
 def original_layout(names: Iterable[str]) -> str | None:
-    """Returns what to do if tensors have the names of the original Stable Diffusion repository,
-    or None if they do not."""
+    """Returns what to do if tensors have the names of the authors' own repository (of Stable
+    Diffusion or of DC-AE), or None if they do not."""
+    names = list(names)
+    if any(ORIGINAL_DC_AE.match(name) for name in names):
+        return (
+            "these are weights in DC-AE's original layout, but Pinxit reads that of diffusers. "
+            "Pass a repository whose name ends in -diffusers, such as "
+            "mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers"
+        )
     if not any(ORIGINAL_NAMES.match(name) for name in names):
         return None
     return (

@@ -25,8 +25,8 @@ from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.config_fields import finite_positive, known_fields, naming
+from pinxit.encoders.layers import conv, conv3x3_layer, linear
 from pinxit.encoders.weights import Sharding, Tree
-from pinxit.encoders.winograd import conv3x3
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EPSILON = 1e-6
@@ -137,18 +137,18 @@ def encode_moments(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
     """Returns mean and log-variance of the raw latents of images in [-1, 1]."""
     encoder = params["encoder"]
-    check_grid(config, images)
+    check_grid(config.downsample, images)
     x = jnp.asarray(images).astype(encoder["conv_in"]["kernel"].dtype)
-    x = _conv(encoder["conv_in"], x)
+    x = conv(encoder["conv_in"], x)
     for level in _numbered(encoder["down_blocks"]):
         for block in _numbered(level["resnets"]):
             x = _resnet(block, config, x)
         if "downsamplers" in level:
-            x = _conv(level["downsamplers"]["0"]["conv"], x, stride=2, padding=((0, 1), (0, 1)))
+            x = conv(level["downsamplers"]["0"]["conv"], x, stride=2, padding=((0, 1), (0, 1)))
     x = _middle(encoder["mid_block"], config, x)
-    x = _conv(encoder["conv_out"], jax.nn.silu(_group_norm(encoder["conv_norm_out"], config, x)))
+    x = conv(encoder["conv_out"], jax.nn.silu(_group_norm(encoder["conv_norm_out"], config, x)))
     if config.use_quant_conv:
-        x = _conv(params["quant_conv"], x)
+        x = conv(params["quant_conv"], x)
     mean, logvar = jnp.split(x, 2, axis=-1)
     return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
@@ -161,23 +161,22 @@ def decode_latents(
     decoder = params["decoder"]
     x = jnp.asarray(raw_latents).astype(decoder["conv_in"]["kernel"].dtype)
     if config.use_post_quant_conv:
-        x = _conv(params["post_quant_conv"], x)
-    x = _middle(decoder["mid_block"], config, _conv(decoder["conv_in"], x))
+        x = conv(params["post_quant_conv"], x)
+    x = _middle(decoder["mid_block"], config, conv(decoder["conv_in"], x))
     for level in _numbered(decoder["up_blocks"]):
         for block in _numbered(level["resnets"]):
             x = _resnet(block, config, x)
         if "upsamplers" in level:
-            x = _conv3x3(level["upsamplers"]["0"]["conv"], x, double=True)
-    return _conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
+            x = conv3x3_layer(level["upsamplers"]["0"]["conv"], x, double=True)
+    return conv(decoder["conv_out"], jax.nn.silu(_group_norm(decoder["conv_norm_out"], config, x)))
 
 
-def check_grid(config: AutoencoderKLConfig, images: ArrayLike) -> None:
+def check_grid(factor: int, images: ArrayLike) -> None:
     """Raises `UsageError` if the images' sides are not a whole number of latent cells."""
     height, width = images.shape[1:3]
-    if height % config.downsample or width % config.downsample:
+    if height % factor or width % factor:
         raise UsageError(
-            f"image size {height}x{width} is not divisible by the autoencoder's factor "
-            f"{config.downsample}"
+            f"image size {height}x{width} is not divisible by the autoencoder's factor {factor}"
         )
 
 
@@ -278,17 +277,17 @@ def _middle(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"
 
 
 def _resnet(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
-    h = _conv3x3(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
-    h = _conv3x3(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
-    return h + (_conv(params["conv_shortcut"], x) if "conv_shortcut" in params else x)
+    h = conv3x3_layer(params["conv1"], jax.nn.silu(_group_norm(params["norm1"], config, x)))
+    h = conv3x3_layer(params["conv2"], jax.nn.silu(_group_norm(params["norm2"], config, h)))
+    return h + (conv(params["conv_shortcut"], x) if "conv_shortcut" in params else x)
 
 
 def _attention(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h w d"]) -> Array:
     """Applies attention over the grid with one head, which is as wide as the grid's channels."""
     height, width = x.shape[1:3]
     x = rearrange(_group_norm(params["group_norm"], config, x), "b h w d -> b (h w) 1 d")
-    q, k, v = (_linear(params[name], x) for name in ("to_q", "to_k", "to_v"))
-    x = _linear(params["to_out"]["0"], jax.nn.dot_product_attention(q, k, v))
+    q, k, v = (linear(params[name], x) for name in ("to_q", "to_k", "to_v"))
+    x = linear(params["to_out"]["0"], jax.nn.dot_product_attention(q, k, v))
     return rearrange(x, "b (h w) 1 d -> b h w d", h=height, w=width)
 
 
@@ -309,30 +308,6 @@ def _group_norm(params: Tree, config: AutoencoderKLConfig, x: Float[Array, "b h 
     scale = jax.lax.rsqrt(variance + EPSILON) * params["scale"][None, None, None]
     bias = params["bias"][None, None, None] - mean * scale
     return (grid * scale + bias).astype(x.dtype)
-
-
-def _conv(params: Tree, x: Array, *, stride: int = 1, padding: Any = "SAME") -> Array:
-    y = jax.lax.conv_general_dilated(
-        x,
-        params["kernel"].astype(x.dtype),
-        window_strides=(stride, stride),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y + _bias(params, x)
-
-
-def _conv3x3(params: Tree, x: Array, *, double: bool = False) -> Array:
-    kernel, bias = (params[name].astype(x.dtype) for name in ("kernel", "bias"))
-    return conv3x3(x, kernel, bias, double=double)
-
-
-def _linear(params: Tree, x: Array) -> Array:
-    return x @ params["kernel"].astype(x.dtype) + _bias(params, x)
-
-
-def _bias(params: Tree, x: Array) -> Array:
-    return jnp.expand_dims(params["bias"].astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 def _numbered(blocks: Tree) -> list[Tree]:

@@ -12,6 +12,7 @@ last key      ours                         Hugging Face's        initial value
 ``scale``     (width,)                     ``weight``, the same  one
 ``embedding`` (rows, width)                ``weight``, the same  normal, deviation 0.02
 ``bias``      (width,)                     ``bias``, the same    zero
+``running_*`` (width,)                     the same              zero (mean), one (var)
 ============= ============================ ===================== =======================
 
 Only safetensors files are read (`safetensors_files.py`), one tensor at a time: each is converted,
@@ -115,14 +116,22 @@ def bundled(name: str) -> Path:
 
 
 def save_directory(
-    directory: str | Path, config: Mapping[str, Any], *, params: Tree, weights: str
+    directory: str | Path,
+    config: Mapping[str, Any],
+    *,
+    params: Tree,
+    weights: str,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes ``config.json`` and one safetensors file, which `load_directory` can read."""
+    """Writes ``config.json`` and one safetensors file, which `load_directory` can read.
+
+    `more` are tensors that are no parameters, by the name in the file.
+    """
     from safetensors.numpy import save_file
 
     text = json.dumps(dict(config), indent=2) + "\n"
     with whole_set(Path(directory), weights, "config.json") as (tensors, about):
-        save_file(to_tensors(params), tensors, metadata={"format": "pt"})
+        save_file(to_tensors(params) | dict(more or {}), tensors, metadata={"format": "pt"})
         about.write_text(text, encoding="utf-8")
 
 
@@ -265,7 +274,7 @@ def _initial(path: str, shape: tuple[int, ...], key: Array) -> Array:
         return _normal(key, shape) / math.sqrt(math.prod(shape[:-1]))
     if kind.endswith("embedding"):
         return _normal(key, shape) * EMBEDDING_DEVIATION
-    return jnp.ones(shape) if kind == "scale" else jnp.zeros(shape)
+    return jnp.ones(shape) if kind in ("scale", "running_var") else jnp.zeros(shape)
 
 
 def _normal(key: Array, shape: tuple[int, ...]) -> Array:

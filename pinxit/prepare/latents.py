@@ -1,7 +1,8 @@
 """The second stage of preparation: encodes a shard of images to a shard of latents.
 
 A latent takes 4 to 8 kB where the image takes 30, and the encoder is frozen, so latents are
-computed once and stored in float16. They are the posterior's mean, since its spread is negligible.
+computed once and stored in float16. Those of a KL autoencoder are the posterior's mean, since its
+spread is negligible. A deep compression autoencoder has no posterior.
 
 Text embeddings are many times larger than latents. A small text encoder therefore runs inside the
 training step, and only a large one's embeddings are worth storing. They have their own shards

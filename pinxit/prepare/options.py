@@ -78,8 +78,8 @@ class PrepareOptions:
     image_size: int = 256
     """Side of the images, in pixels."""
     vae: str = "sd"
-    """The autoencoder: tiny, sd, sdxl, a directory, a repository id, or none (store only images).
-    """
+    """The autoencoder: tiny, sd, sdxl, dc_ae, a directory, a repository id, or none (store only
+    images)."""
     store_text: bool = False
     """Also store text embeddings. This pays off for T5; CLIP is cheaper to run in each step."""
     text_encoder: str = "t5"

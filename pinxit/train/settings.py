@@ -154,8 +154,8 @@ class TrainConfig:
     caption_cleaning: Literal["stock", "light", "none"] = "stock"
     """Cleaning of captions and prompts. stock does the same as stock diffusers pipelines."""
     vae: str = "auto"
-    """Autoencoder: tiny, sd, sdxl, a Hugging Face directory or a repository id. auto means tiny for
-    the debug and tiny presets, else sd."""
+    """Autoencoder: tiny, sd, sdxl, dc_ae, a Hugging Face directory or a repository id. auto means
+    tiny for the debug and tiny presets, else sd."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the frozen encoders. On GPUs older than the A100, bfloat16 becomes float32."""
     encode_in_step: bool = False

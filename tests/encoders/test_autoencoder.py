@@ -85,7 +85,11 @@ def test_every_name_takes_a_type():
 
 @pytest.mark.parametrize(
     ("name", "repo_id"),
-    [("sd", "stabilityai/sd-vae-ft-mse"), ("sdxl", "madebyollin/sdxl-vae-fp16-fix")],
+    [
+        ("sd", "stabilityai/sd-vae-ft-mse"),
+        ("sdxl", "madebyollin/sdxl-vae-fp16-fix"),
+        ("dc_ae", "mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers"),
+    ],
 )
 def test_names_stand_for_repositories(name, repo_id, model, monkeypatch, tmp_path):
     calls = []
@@ -196,6 +200,6 @@ def steepness(images, *, axis: int, lines: list[int]) -> np.ndarray:
 
 
 def test_unknown_names_list_the_known():
-    message = r"'sdd' is neither a known name .*; valid: tiny, sd, sdxl, none, a directory"
+    message = r"'sdd' is neither a known name .*; valid: tiny, sd, sdxl, dc_ae, none, a directory"
     with pytest.raises(ValueError, match=message):
         autoencoder.load_autoencoder("sdd")

@@ -16,6 +16,7 @@ from pinxit.encoders.autoencoder import downsample_of, load_autoencoder
 from pinxit.encoders.clip_config import ClipConfig, ClipTextConfig, ClipVisionConfig
 from pinxit.encoders.clip_tokenizer import load_clip_tokenizer
 from pinxit.encoders.config_fields import naming
+from pinxit.encoders.dc_ae_config import AutoencoderDCConfig
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder, load_text_encoder
@@ -46,7 +47,7 @@ def pairs(*classes: type) -> list[tuple[type, str, object]]:
 
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
-    pairs(AutoencoderKLConfig, ClipTextConfig, ClipVisionConfig, T5Config),
+    pairs(AutoencoderKLConfig, AutoencoderDCConfig, ClipTextConfig, ClipVisionConfig, T5Config),
 )
 def test_every_field_refuses_what_it_cannot_be(cls: type, name: str, value: object):
     kind = {"model_type": "t5"} if cls is T5Config else {}
@@ -58,8 +59,9 @@ def test_every_field_refuses_what_it_cannot_be(cls: type, name: str, value: obje
 
 
 def test_every_field_was_tried():
-    tried = {(cls, name) for cls, name, _ in pairs(AutoencoderKLConfig, ClipTextConfig, T5Config)}
-    for cls in (AutoencoderKLConfig, ClipTextConfig, T5Config):
+    classes = (AutoencoderKLConfig, AutoencoderDCConfig, ClipTextConfig, T5Config)
+    tried = {(cls, name) for cls, name, _ in pairs(*classes)}
+    for cls in classes:
         assert {name for one, name in tried if one is cls} == {field.name for field in fields(cls)}
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from pinxit.config import leaves
 from pinxit.encoders import t5, weights
-from pinxit.encoders.autoencoder import AUTOENCODERS, LARGEST_WHOLE, TILE
+from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
+from pinxit.encoders.autoencoder import (
+    AUTOENCODERS,
+    DC_LARGEST_WHOLE,
+    DC_TILE,
+    LARGEST_WHOLE,
+    TILE,
+)
 from pinxit.encoders.t5_text_encoder import T5_LONGEST, T5_MAX_TOKENS
 from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
 
@@ -34,9 +41,9 @@ def test_every_text_encoder_is_named_with_its_source():
 def test_every_autoencoder_is_named_with_its_source():
     named = table("`--vae` likewise")
     assert list(named) == list(AUTOENCODERS)
-    assert [named[name] for name in ("sd", "sdxl")] == [
+    assert [named[name] for name in ("sd", "sdxl", "dc_ae")] == [
         AUTOENCODERS[name].args[0]  # pyrefly: ignore[missing-attribute]
-        for name in ("sd", "sdxl")
+        for name in ("sd", "sdxl", "dc_ae")
     ]
 
 
@@ -55,6 +62,18 @@ def test_the_numbers_are_the_codes():
     assert f"is 2 to {T5_LONGEST}, by default the {T5_MAX_TOKENS} of CLIP" in " ".join(PAGE.split())
     assert f"more than {LARGEST_WHOLE} latent cells" in PAGE
     assert f"{TILE} cells a side, neighbours sharing at least {TILE // 4}" in PAGE
+
+
+def test_the_numbers_of_deep_compression_are_the_codes():
+    page = " ".join(PAGE.split())
+    planned = abstract_autoencoder("dc_ae")
+    parameters = sum(leaf.size for leaf in weights.flatten(planned.params).values())
+    assert f"`dc_ae` has {parameters / 1e6:.0f} million parameters" in page
+    assert f"parameters: {4 * parameters / 1e9:.2f} GB" in page
+    side, channels = 256 // planned.stats.downsample, planned.stats.channels
+    assert "\N{MULTIPLICATION SIGN}".join(map(str, (side, side, channels))) in PAGE
+    assert f"up to {DC_LARGEST_WHOLE:,} pixels a side is processed whole" in page
+    assert f"tiles of {DC_TILE} pixels that share at least {DC_TILE // 4}" in page
 
 
 def test_the_examples_run():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from pinxit.encoders import clip, t5, vae
+from pinxit.encoders import clip, dc_ae, t5, vae
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,3 +51,16 @@ def test_the_autoencoder():
     close(logvar, theirs["logvar"])
     close(jax.jit(vae.decode_latents, static_argnums=1)(params, config, theirs["latents"]),
           theirs["decoded"])  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["linear", "quadratic"])
+@pytest.mark.parametrize("name", ["dc_ae", "dc_ae_batch_norm"])
+def test_the_deep_compression_autoencoder(name: str, form: str):
+    """On grids of more and of fewer cells than a head is wide."""
+    theirs = golden(name)
+    params, config = dc_ae.load_dc_ae(GOLDEN / name)
+    latents = theirs[f"{form}_latents"]
+    assert (latents.shape[1] * latents.shape[2] > config.attention_head_dim) == (form == "linear")
+    encode, decode = (jax.jit(f, static_argnums=1) for f in (dc_ae.encode_images, dc_ae.decode_raw))
+    close(encode(params, config, theirs[f"{form}_images"]), latents)
+    close(decode(params, config, latents), theirs[f"{form}_decoded"])

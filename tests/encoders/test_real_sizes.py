@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinxit.encoders import clip, vae
+from pinxit.encoders import clip, dc_ae, vae
+from pinxit.encoders.abstract_autoencoder import SANA_DC_AE
 
 pytestmark = [pytest.mark.slow, pytest.mark.parity]
 EXACT = 1e-5
@@ -75,6 +76,31 @@ def test_autoencoder(family, tmp_path):
         ):
             check(f"{family} VAE {name}", dtype, bound, ours, expected)
         check(f"{family} VAE image", dtype, bound, decode(params, config, latents), decoded)
+
+
+def test_deep_compression_autoencoder(tmp_path):
+    """Sana's and PRX's: 256 x 256 pixels, 8 x 8 x 32 latents, 312 M parameters."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = diffusers.AutoencoderDC.from_config(SANA_DC_AE.to_json()).eval()
+    model.save_pretrained(tmp_path)
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32)
+    model.double()
+    with torch.inference_mode():
+        pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double()
+        expected = model.encode(pixels).latent
+        latents = expected.float().numpy().transpose(0, 2, 3, 1)
+        decoded = model.decode(expected.float().double()).sample.numpy().transpose(0, 2, 3, 1)
+    expected = expected.numpy().transpose(0, 2, 3, 1)
+    del model
+    for dtype, bound in (("float32", EXACT), ("bfloat16", 0.05)):
+        params, config = dc_ae.load_dc_ae(tmp_path, dtype=dtype)
+        assert config == SANA_DC_AE
+        ours = jax.jit(dc_ae.encode_images, static_argnums=1)(params, config, images)
+        check("DC-AE latents", dtype, bound, ours, expected)
+        ours = jax.jit(dc_ae.decode_raw, static_argnums=1)(params, config, latents)
+        check("DC-AE image", dtype, bound, ours, decoded)
 
 
 def test_clip_text(tmp_path):

@@ -71,6 +71,21 @@ def test_real_encoders_need_no_weights(tmp_path: Path):
     assert clip == 123_060_480 + 768 * 768
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_deep_compression_autoencoder_needs_no_weights(tmp_path: Path, inside: bool):
+    model = ModelConfig(preset="debug", patch_size=1)
+    config = small(tmp_path, vae="dc_ae", image_size=128, model=model, encode_in_step=inside)
+    program = abstract_program(config)
+    assert program.parts.model.in_channels == 32
+    if inside:
+        assert program.columns["images"].shape == (8, 128, 128, 3)
+    else:
+        assert program.columns["latents"].shape == (8, 4, 4, 32)
+    frozen = program.bytes_by_part()
+    parts = [frozen["encoders"], frozen["encoders beside the step"]]
+    assert parts[0 if inside else 1] >= 4 * 312_250_275
+
+
 def test_the_published_sizes():
     def count(tree: Any) -> int:
         return sum(leaf.size for leaf in flatten(tree).values())
@@ -78,6 +93,7 @@ def test_the_published_sizes():
     assert count(abstract_autoencoder("sd").params) == 83_653_863
     assert count(abstract_text_encoder("t5").params) == 4_762_310_656
     assert abstract_autoencoder("sdxl").stats.scale == 0.13025
+    assert count(abstract_autoencoder("dc_ae").params) == 312_250_275
 
 
 def test_directories_are_read_and_unknown_names_refused(bundle: Path):
