@@ -144,13 +144,24 @@ def downsample_of(source: str | Path) -> int:
 
     Raises ValueError if the config or the weights are missing. The weights are not read.
     """
-    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
-    if home == source and source in AUTOENCODERS:
+    found = find_autoencoder(source)
+    if found is None:
         return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
-    root, subfolder = _find(home)
+    root, subfolder = found
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     with naming(root, subfolder=subfolder):
         return AutoencoderKLConfig.from_json(config).downsample
+
+
+def find_autoencoder(source: str | Path) -> tuple[Path, str] | None:
+    """Returns the directory of an autoencoder and its folder in there, or None if code makes it.
+
+    ``none``, the autoencoder of pixel models, is made by code too.
+    """
+    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
+    if home == source and source in AUTOENCODERS:
+        return None
+    return _find(home)
 
 
 def _find(source: str | Path) -> tuple[Path, str]:

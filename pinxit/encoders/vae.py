@@ -194,14 +194,21 @@ def load_vae(
     sharding: Sharding | None = None,
 ) -> tuple[Tree, AutoencoderKLConfig]:
     """Reads parameters (as `dtype`) and config from a diffusers directory or a Hub repository."""
-    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    with naming(source, subfolder=subfolder):
-        config = AutoencoderKLConfig.from_json(value)
-    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    config, tensors = open_vae(source, subfolder=subfolder)
     params = weights.from_tensors(
         tensors, vae_shapes(config), source=source, dtype=dtype, sharding=sharding
     )
     return params, config
+
+
+def open_vae(
+    source: str | Path, *, subfolder: str = ""
+) -> tuple[AutoencoderKLConfig, dict[str, StoredTensor]]:
+    """Returns the config and the unread tensors that `load_vae` reads, under today's names."""
+    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
+    with naming(source, subfolder=subfolder):
+        config = AutoencoderKLConfig.from_json(value)
+    return config, {_modern(name): tensor for name, tensor in tensors.items()}
 
 
 def vae_shapes(config: AutoencoderKLConfig) -> Tree:

@@ -7,7 +7,7 @@ from PIL import Image
 from rich.console import Console
 
 from pinxit.train.display import Display
-from pinxit.train.report.contact_sheet import contact_sheet
+from pinxit.contact_sheet import contact_sheet
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 ROW = {

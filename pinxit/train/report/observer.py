@@ -20,7 +20,7 @@ from pinxit.pipeline import TextToImage
 from pinxit.train.attended_work import end_if_asked
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.display import Display
-from pinxit.train.report.contact_sheet import contact_sheet
+from pinxit.contact_sheet import contact_sheet
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
