@@ -218,9 +218,7 @@ def load_t5(
     return params, config
 
 
-def open_t5(
-    source: str | Path, *, subfolder: str = ""
-) -> tuple[T5Config, dict[str, StoredTensor]]:
+def open_t5(source: str | Path, *, subfolder: str = "") -> tuple[T5Config, dict[str, StoredTensor]]:
     """Returns the config and the unread tensors that `load_t5` reads, under their usual names."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     with naming(source, subfolder=subfolder):

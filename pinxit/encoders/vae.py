@@ -25,7 +25,7 @@ from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.config_fields import finite_positive, known_fields, naming
-from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.weights import Sharding, StoredTensor, Tree
 from pinxit.encoders.winograd import conv3x3
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -190,7 +190,10 @@ def unread_params(
     """
     expected = _expected(tensors, shapes, source, lambda name: False)
     return unflatten(
-        {path: UnreadParameter(path, tensors[name], shape) for name, (path, shape) in expected.items()}
+        {
+            path: UnreadParameter(path, tensors[name], shape)
+            for name, (path, shape) in expected.items()
+        }
     )
 
 

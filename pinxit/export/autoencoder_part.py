@@ -74,8 +74,8 @@ def autoencoder_part(source: str, *, instead: str) -> AutoencoderPart | None:
     found = find_autoencoder(source)
     if found is None:
         problem = (
-            "made by code, which a stock pipeline does not have: it loads classes of diffusers from "
-            f"files; {instead}"
+            "made by code, which a stock pipeline does not have: it loads classes of diffusers "
+            f"from files; {instead}"
         )
         raise UsageError("vae", source, problem=problem)
     root, folder = found

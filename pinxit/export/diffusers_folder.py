@@ -151,13 +151,13 @@ def _write_own(folder: Path, pipeline: StockPipeline, dtype: str) -> None:
     folder.mkdir()
     _write_json(folder / "config.json", own_config(pipeline, dtype))
     params = flatten(pipeline.stored.params)
-    factors = {n: leaf for n, leaf in params.items() if n.removeprefix("blocks.").startswith(FACTORS)}
+    factors = {name: leaf for name, leaf in params.items() if name.startswith(FACTORS)}
     if dtype == "float32" and "modulation" in pipeline.stored.params:
         write_file(folder / "modulation.safetensors", factors, {"format": "np"})
 
 
-FACTORS = "modulation."
-"""The beginning of the names of the modulation's parameters, shared or of the blocks."""
+FACTORS = ("modulation.", "blocks.modulation.")
+"""The beginnings of the names of the modulation's parameters, shared and of each block."""
 
 
 def own_config(pipeline: StockPipeline, dtype: str) -> dict[str, Any]:

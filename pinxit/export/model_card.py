@@ -13,6 +13,9 @@ from pathlib import Path
 
 from pinxit.checkpoint_files import sha256_of
 from pinxit.data.outcome import meaning
+from pinxit.encoders.autoencoder import HOMES
+from pinxit.encoders.text_encoder_catalogue import origins_of
+from pinxit.encoders.weights import ASSETS
 from pinxit.evaluate.tables import tables
 from pinxit.export.model_spec import description
 from pinxit.export.provenance import Provenance
@@ -81,10 +84,11 @@ def _origin(pipeline: StockPipeline) -> str:
 
 
 def _settings_of_grid(pipeline: StockPipeline) -> str:
-    s = pipeline.sampling
+    sampling = pipeline.sampling
     return (
-        f"Pinxit drew these pictures with {s.solver}, {s.steps} steps and guidance scale "
-        f"{s.guidance_scale:g}. A stock pipeline draws others, since its noise and its steps differ."
+        f"Pinxit drew these pictures with {sampling.solver}, {sampling.steps} steps and guidance "
+        f"scale {sampling.guidance_scale:g}. A stock pipeline draws other pictures, because its "
+        "noise and its steps differ."
     )
 
 
@@ -138,21 +142,31 @@ def _figures(provenance: Provenance) -> str:
                 [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
                 for row in group.rows
             ]
-            parts.append(f"**{group.title[:1].upper()}{group.title[1:]}**\n\n{_table(group.head, rows)}")
+            parts.append(
+                f"**{group.title[:1].upper()}{group.title[1:]}**\n\n{_table(group.head, rows)}"
+            )
     parts += provenance.left_out
     return "\n\n".join(parts) or "No figures are recorded for these parameters."
 
 
 def _licence(pipeline: StockPipeline, licence: str | None) -> str:
     weights = UNKNOWN_LICENCE if licence is None else f"The weights have the licence `{licence}`."
-    sources = {"text encoder": pipeline.stored.text_encoder}
+    (source,) = origins_of(pipeline.stored.text_encoder).values()
+    lines = [f"- The text encoder {_source(source)}"]
     if not pipeline.pixels:
-        sources["autoencoder"] = pipeline.stored.vae
-    origin = " and ".join(f"the {part} `{source}`" for part, source in sources.items())
-    return (
-        f"{weights}\n\nThis folder also holds {origin}, by the names that training used. They are "
-        "frozen copies, and their licence is that of their source."
-    )
+        source = HOMES.get(pipeline.stored.vae, pipeline.stored.vae)
+        lines.append(f"- The autoencoder {_source(source)}")
+    copies = "The folder also holds copies of networks that training did not change:"
+    return f"{weights}\n\n{copies}\n\n" + "\n".join(lines)
+
+
+def _source(source: str | Path | None) -> str:
+    """Completes a sentence about the origin and the licence of a network."""
+    if str(source) in ("tiny", str(ASSETS / "tiny")):
+        return "comes with Pinxit and has its licence, `apache-2.0`."
+    if Path(str(source)).exists() or Path(str(source)).is_absolute():
+        return "was read from a local folder. Its licence is that of its source."
+    return f"is from `{source}`. Its licence is that of its source."
 
 
 def _files(folder: Path) -> str:

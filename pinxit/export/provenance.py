@@ -20,7 +20,8 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What is known about a model's origin. Unknown facts are None or empty, and the card says so."""
+    """The known facts about a model's origin. Unknown ones are None or empty, and the card says
+    so."""
 
     command: tuple[str, ...] = ()
     """The training command, one word per entry."""

@@ -10,12 +10,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from pinxit.config import UsageError
 from pinxit.export.model_spec import model_spec
+from pinxit.export.stock_pipeline import network_config
 from pinxit.export.tensor_files import converted, size_of, write_file
 from pinxit.files import whole
 from pinxit.models.diffusers_prx import to_prx
-from pinxit.models.transformer import TransformerConfig
+from pinxit.models.transformer import TransformerConfig, from_stored
 from pinxit.stored_model import Stored, described
 
 SUFFIX = ".safetensors"
@@ -30,6 +33,18 @@ def check_file(out: Path) -> None:
         raise UsageError("out", str(out), problem=problem, valid=f"a name that ends in {SUFFIX}")
     if out.exists():
         raise UsageError("out", str(out), problem="already there", valid="the name of a new file")
+
+
+def network_of(stored: Stored, *, where: str) -> TransformerConfig:
+    """Returns the network's config, whose numbers of channels and features are those of the
+    parameters. Raises `UsageError` if the parameters do not fit it; `where` names the model."""
+    width, outputs = (
+        stored.params.get(layer, {}).get("kernel", np.zeros((1, 1))).shape[axis]
+        for layer, axis in (("text_in", 0), ("final_out", 1))
+    )
+    patch = from_stored(stored.model, in_channels=1, context_dim=1).patch_size
+    channels = max(1, outputs // patch**2)
+    return network_config(stored, channels=channels, width=width, where=where)
 
 
 def write_single_file(

@@ -1,4 +1,4 @@
-"""Decides which pipeline of diffusers draws with a model, and refuses models that none can draw with.
+"""Decides which pipeline of diffusers draws with a model, and refuses models that none can draw.
 
 diffusers has two pipelines for our network. `PRXPipeline` takes the network's output for a velocity
 and decodes the latents with an autoencoder. `PRXPixelPipeline` takes it for the clean image, which

@@ -81,9 +81,7 @@ def _advice(pipeline: StockPipeline, dtype: str) -> list[str]:
             "zero_init). The pipeline cannot, so its pictures differ."
         )
     if not pipeline.binning:
-        lines.append(
-            f"`use_resolution_binning=False` is needed at {side} pixels: the pipeline fails without."
-        )
+        lines.append(f"At {side} pixels the pipeline fails without `use_resolution_binning=False`.")
     lines += _cleaning(pipeline)
     lines.append(
         f"A prompt has at most {pipeline.text_encoder.max_tokens} tokens; the rest is ignored."
@@ -98,8 +96,8 @@ def _cleaning(pipeline: StockPipeline) -> list[str]:
     cleaning = pipeline.stored.caption_cleaning
     if pipeline.pixels and cleaning == "stock":
         return [
-            "Captions were cleaned as `PRXPipeline` cleans prompts (lower case, no links or codes). "
-            "`PRXPixelPipeline` does not clean them, so write prompts in lower case."
+            "Captions were cleaned as `PRXPipeline` cleans prompts (lower case, no links or "
+            "codes). `PRXPixelPipeline` does not clean them, so write prompts in lower case."
         ]
     if cleaning == "none":
         return [

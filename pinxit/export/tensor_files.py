@@ -117,9 +117,7 @@ def _write_tensors(
     return digest.hexdigest()
 
 
-def _header(
-    tensors: Mapping[str, Any], order: Sequence[str], metadata: Mapping[str, str]
-) -> bytes:
+def _header(tensors: Mapping[str, Any], order: Sequence[str], metadata: Mapping[str, str]) -> bytes:
     """Returns the header of a file, with its length before it."""
     names = {numpy: stored for stored, numpy in DTYPES.items()}
     table: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
