@@ -202,7 +202,9 @@ class UnreadParameter:
     """A parameter that JAX reads from its file each time it is used, and does not keep."""
 
     path: str
-    tensor: StoredTensor | np.ndarray
+    """The parameter's path, which determines its layout."""
+    tensor: Any
+    """A tensor in Hugging Face's layout, which `numpy.asarray` reads."""
     shape: tuple[int, ...]
 
     def __jax_array__(self) -> Array:

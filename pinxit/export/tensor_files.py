@@ -142,14 +142,13 @@ def write_tensors(
     metadata: Mapping[str, str],
     *,
     wrote: Callable[[int], object] = lambda size: None,
-    largest: int = LARGEST_FILE,
 ) -> None:
     """Writes tensors as the file `name`, or as several files with an index if they are larger than
-    `largest` bytes: ``model-00001-of-00002.safetensors`` and ``model.safetensors.index.json``.
+    `LARGEST_FILE`: ``model-00001-of-00002.safetensors`` and ``model.safetensors.index.json``.
 
     Of several files, each has the SHA-256 of its own tensors.
     """
-    groups = _groups(tensors, largest)
+    groups = _groups(tensors, LARGEST_FILE)
     if len(groups) == 1:
         write_file(folder / name, tensors, metadata, wrote=wrote)
         return
