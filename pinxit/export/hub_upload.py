@@ -90,29 +90,37 @@ def upload_folder(folder: Path, repository: str, *, private: bool) -> str:
 @contextmanager
 def _explained(repository: str, action: str, folder: Path | None = None) -> Iterator[None]:
     """Turns the errors of the Hub's client into a `UsageError` that says what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HTTPError
 
     try:
         yield
-    except HfHubHTTPError as error:
-        raise _error(repository, action, _of_status(error), folder) from error
-    except (OSError, HTTPError, ValueError, RuntimeError) as error:
-        if isinstance(error, UsageError):
-            raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _error(repository, action, f"the Hub is not reachable ({first})", folder) from error
+    except UsageError:
+        raise
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        again = f". {folder} is complete: hf upload {repository} {folder}" if folder else ""
+        message = f"{FIELD}: {repository!r} cannot be {action}: {_reason(error)}{again}"
+        raise UsageError(message) from error
 
 
-def _error(repository: str, action: str, reason: str, folder: Path | None) -> UsageError:
-    again = f". {folder} is complete: hf upload {repository} {folder}" if folder else ""
-    return UsageError(f"{FIELD}: {repository!r} cannot be {action}: {reason}{again}")
+def _reason(error: BaseException) -> str:
+    """Returns why the client failed, in words.
+
+    The client raises a RuntimeError for a file, whose cause is the error of the request.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    if isinstance(error, HfHubHTTPError):
+        return _of_status(error.response.status_code, first)
+    if isinstance(error, HTTPError | OSError):
+        return f"the Hub is not reachable ({first})"
+    if isinstance(error, ValueError):
+        return f"the Hub refuses it ({first})"
+    return f"the upload failed ({first})" if error.__cause__ is None else _reason(error.__cause__)
 
 
-def _of_status(error: Exception) -> str:
-    """Returns the reason for an answer of the Hub with an error."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    first = next(iter(str(error).splitlines()), "")
+def _of_status(status: int, first: str) -> str:
+    """Returns the reason for an answer of the Hub with an error; `first` is its first line."""
     reasons = {
         401: "the token is not valid (HTTP 401); make one at https://huggingface.co/settings/tokens",
         403: "the token may not write there (HTTP 403); it needs write access to this namespace",
@@ -120,4 +128,4 @@ def _of_status(error: Exception) -> str:
         413: "a file is larger than the Hub accepts (HTTP 413)",
         429: "the Hub limits this token's requests (HTTP 429); wait and try again",
     }
-    return reasons.get(status or 0, f"the Hub answers with HTTP {status} ({first})")
+    return reasons.get(status, f"the Hub answers with HTTP {status} ({first})")

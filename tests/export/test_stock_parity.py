@@ -112,7 +112,8 @@ def test_every_weight_of_the_encoder_is_in_the_file(exports, pipelines, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_tokenizer_gives_the_same_ids(pipelines, models, name):
-    captions = [c for c in strange_captions() if c.strip()][:150] + ["", PROMPT, "red " * 100]
+    strange = [caption for caption in strange_captions() if caption.strip()][:150]
+    captions = [*strange, "", PROMPT, "red " * 100]
     pipe, model = pipelines[name], models[name]
     length = model.text_encoder.max_tokens
     if name == "pixel":
