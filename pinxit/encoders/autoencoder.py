@@ -144,10 +144,10 @@ def downsample_of(source: str | Path) -> int:
 
     Raises ValueError if the config or the weights are missing. The weights are not read.
     """
-    found = find_autoencoder(source)
-    if found is None:
+    location = find_autoencoder(source)
+    if location is None:
         return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
-    root, subfolder = found
+    root, subfolder = location
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     with naming(root, subfolder=subfolder):
         return AutoencoderKLConfig.from_json(config).downsample

@@ -71,14 +71,14 @@ def autoencoder_part(source: str, *, instead: str) -> AutoencoderPart | None:
     """
     if source == "none":
         return None
-    found = find_autoencoder(source)
-    if found is None:
+    location = find_autoencoder(source)
+    if location is None:
         problem = (
             "made by code, which a stock pipeline does not have: it loads classes of diffusers "
             f"from files; {instead}"
         )
         raise UsageError("vae", source, problem=problem)
-    root, folder = found
+    root, folder = location
     name = weights.read_config(root / folder / "config.json").get("_class_name", "AutoencoderKL")
     if name not in STOCK_AUTOENCODERS:
         problem = f"of the class {name!r}, which export cannot write; {instead}"

@@ -31,7 +31,7 @@ from pinxit.export.tensor_files import converted, size_of, write_file, write_ten
 from pinxit.export.text_encoder_part import TextEncoderPart
 from pinxit.files import whole_folder
 from pinxit.models.diffusers_prx import prx_config, to_prx
-from pinxit.stored_model import described
+from pinxit.stored_model import release_config
 
 FORMAT = "pinxit-export"
 """The format in ``pinxit/config.json``, which distinguishes it from a release's."""
@@ -171,7 +171,7 @@ def own_config(pipeline: StockPipeline, dtype: str) -> dict[str, Any]:
             kind = "vae"
             encoders[kind] = _fingerprint(autoencoder.tensors, autoencoder.shapes, dtype)
             encoders[SCALING] = autoencoder.scaling
-    return described(pipeline.stored) | own | {"encoders": encoders}
+    return release_config(pipeline.stored) | own | {"encoders": encoders}
 
 
 def _fingerprint(tensors: Mapping[str, Any], shapes: Mapping[str, Any], dtype: str) -> str:

@@ -99,7 +99,7 @@ def _data(provenance: Provenance) -> str:
     path = f" (`{provenance.dataset_path}`)" if provenance.dataset_path else ""
     lines = [f"The model was trained on the dataset `{provenance.dataset}`{path}."]
     if provenance.generated:
-        lines.append("Its pictures and captions are made by code, so nobody's works are in them.")
+        lines.append("Code makes its pictures and captions, so it holds no works of other people.")
     elif provenance.hub_dataset:
         home = f"https://huggingface.co/datasets/{provenance.hub_dataset}"
         lines.append(f"The terms of the dataset are at {home}.")

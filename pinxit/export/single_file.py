@@ -19,7 +19,7 @@ from pinxit.export.tensor_files import converted, size_of, write_file
 from pinxit.files import whole
 from pinxit.models.diffusers_prx import to_prx
 from pinxit.models.transformer import TransformerConfig, from_stored
-from pinxit.stored_model import Stored, described
+from pinxit.stored_model import Stored, release_config
 
 SUFFIX = ".safetensors"
 CONFIG = "pinxit"
@@ -73,7 +73,7 @@ def write_single_file(
         licence=licence,
         prediction="sample" if config.prediction == "latents" else "velocity",
     )
-    metadata[CONFIG] = json.dumps(described(stored))
+    metadata[CONFIG] = json.dumps(release_config(stored))
     with whole(out, replace=False) as temporary:
         write_file(temporary, tensors, metadata, wrote=wrote)
     return out

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from pinxit.cli.evaluate import EvaluateOptions
+from pinxit.cli.export import ExportOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.habits import (
     EVALUATE_HABITS,
+    EXPORT_HABITS,
     GENERATE_HABITS,
     PREPARE_HABITS,
     TRAIN_HABITS,
@@ -29,6 +31,7 @@ TABLES: dict[str, tuple[Habits, set[str]]] = {
     "train": (TRAIN_HABITS, {*leaves(TrainConfig, TrainConfig()), *TRAIN_ALIASES}),
     "generate": (GENERATE_HABITS, {*leaves(GenerateOptions), *ALIASES}),
     "evaluate": (EVALUATE_HABITS, {*leaves(EvaluateOptions), *ALIASES}),
+    "export": (EXPORT_HABITS, {*leaves(ExportOptions)}),
     "prepare": (PREPARE_HABITS, {*leaves(PrepareOptions), "revision"}),
 }
 

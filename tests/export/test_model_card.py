@@ -63,7 +63,7 @@ def test_the_card_of_the_shipped_checkpoint(exports):
     assert values["license"] == '"apache-2.0"'
     assert "text-to-image" in values["tags"]
     assert "9,000 steps and 144,000 images" in card
-    assert "are made by code, so nobody's works are in them" in section(card, "Training data")
+    assert "it holds no works of other people" in section(card, "Training data")
     assert "pinxit train --recipe scenes_long" in section(card, "Training")
     assert "| mean | 0.9893 | 1.0000 | 0.2723 |" in section(card, "Figures")
     assert "![Pictures of fixed prompts](sample_grid.png)" in card

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from pinxit.cli.main import main
 from pinxit.model_loading import load_checkpoint
 from pinxit.models.diffusers_prx import to_prx
-from pinxit.stored_model import described, read_model
+from pinxit.stored_model import read_model, release_config
 
 
 def file_of(path):
@@ -27,7 +27,7 @@ def check(release, path):
     expected = to_prx(model.params, model.config)
     assert tensors.keys() == expected.keys()
     assert all(tensors[name].tobytes() == expected[name].tobytes() for name in expected)
-    assert json.loads(about["pinxit"]) == described(read_model(release))
+    assert json.loads(about["pinxit"]) == release_config(read_model(release))
     return about
 
 
