@@ -172,7 +172,9 @@ EVALUATE_HABITS: Habits = {
 """The names for `pinxit evaluate` are in this table."""
 
 EXPORT_HABITS: Habits = {
-    name: habit for name, habit in GENERATE_HABITS.items() if habit.target in ("", "checkpoint")
+    name: habit
+    for name, habit in GENERATE_HABITS.items()
+    if habit.target in ("", "checkpoint") and name != "run"
 } | _table(
     ("output output_dir outdir out_dir output_path save_dir dump_path", Habit("out", "a folder")),
     ("precision torch_dtype weight_dtype save_precision", Habit("dtype", values=_DTYPES)),
