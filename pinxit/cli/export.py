@@ -147,7 +147,8 @@ def _write_folder(out: Path, stored: Any, options: ExportOptions, licence: str |
     pipeline = stock_pipeline(stored, where=where)
     run = run_of(checkpoint)
     provenance = provenance_of(stored, None if checkpoint is None else Path(checkpoint), run)
-    check_trained_encoders(pipeline, where=where)
+    with showing(Console(stderr=True), "comparing the encoders with those of training"):
+        check_trained_encoders(pipeline, where=where)
     grid = _grid(options, checkpoint, run)
     with showing(Console(stderr=True), f"writing {out}", unit="MB") as report:
         write_diffusers_folder(

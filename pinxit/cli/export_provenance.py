@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,19 @@ def provenance_of(stored: Stored, checkpoint: Path | None, run: RunFolder | None
     details = stored.details
     if checkpoint is None:
         about = Provenance(dataset="scenes", command=SHIPPED_COMMAND)
-        evaluation = None
     elif run is None:
         about = Provenance(dataset=details.get("dataset"))
-        evaluation = checkpoint / EVALUATION
     else:
         about = _of_run(run, saved_config(run), details)
-        evaluation = run.root / EVALUATION
     about = replace(
         about,
         steps=details.get("step"),
         images=details.get("images", about.images),
         generated=about.dataset in DATASETS,
     )
-    return _with_measurements(about, stored, run, evaluation)
+    folders = [checkpoint, *([run.root] if run is not None else [])]
+    evaluations = [folder / EVALUATION for folder in dict.fromkeys(folders) if folder is not None]
+    return _with_measurements(about, stored, run, evaluations)
 
 
 def _of_run(run: RunFolder, config: TrainConfig, details: Mapping[str, Any]) -> Provenance:
@@ -111,32 +110,26 @@ def _hub_dataset(name: str, path: str | None) -> str | None:
 
 
 def _with_measurements(
-    about: Provenance, stored: Stored, run: RunFolder | None, evaluation: Path | None
+    about: Provenance, stored: Stored, run: RunFolder | None, evaluations: Sequence[Path]
 ) -> Provenance:
-    """Adds the figures of evaluation.json, or else those of the end of training, if they are of
-    these parameters."""
+    """Adds the figures of the first evaluation.json, or else those of the end of training, that are
+    of these parameters."""
     left_out = []
-    if evaluation is not None and evaluation.is_file():
-        record = read_json(evaluation)
-        if record.get("model_hash") == hash_of(stored.params):
-            return replace(about, measurements=(_measurement(record),))
-        left_out.append(OTHER_PARAMETERS.format(EVALUATION))
+    for path in evaluations:
+        if path.is_file():
+            record = read_json(path)
+            if record.get("model_hash") == hash_of(stored.params):
+                return replace(about, measurements=(_measurement(record),))
+            left_out.append(OTHER_PARAMETERS.format(EVALUATION))
     results = (run.finished() if run is not None else None) or {}
-    values = results.get("evaluation") or {}
-    if values:
-        same = all(results.get(name) == stored.details.get(name) for name in ("step", "ema"))
-        if same:
-            end = Measurement(
-                command=about.command, rows="rows held out from training", values=values
-            )
-            return replace(about, measurements=(end,), left_out=tuple(left_out))
+    values, rows = results.get("evaluation") or {}, "rows held out from training"
+    if not values:
+        values = {**stored.details.get("accuracy", {}), **stored.details.get("probe", {})}
+    elif any(results.get(name) != stored.details.get(name) for name in ("step", "ema")):
         left_out.append(OTHER_PARAMETERS.format("results.json"))
-    details = {**stored.details.get("accuracy", {}), **stored.details.get("probe", {})}
-    if details and not values:
-        rows = "rows and prompts held out from training"
-        end = Measurement(command=about.command, rows=rows, values=details)
-        return replace(about, measurements=(end,), left_out=tuple(left_out))
-    return replace(about, left_out=tuple(left_out))
+        values = {}
+    end = Measurement(command=about.command, rows=rows, values=values)
+    return replace(about, measurements=(end,) if values else (), left_out=tuple(left_out))
 
 
 def _measurement(record: Mapping[str, Any]) -> Measurement:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from pinxit.config import UsageError
 from pinxit.encoders import clip, t5, weights
 from pinxit.encoders.clip import clip_shapes, text_tower
-from pinxit.encoders.clip_tokenizer import load_clip_tokenizer
+from pinxit.encoders.clip_tokenizer import BOS, EOS, load_clip_tokenizer
 from pinxit.encoders.t5_text_encoder import T5_MAX_TOKENS
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
 from pinxit.encoders.text_encoder_catalogue import MadeEncoder, text_encoder_parts
@@ -63,22 +63,21 @@ def _clip(stored: StoredEncoder, max_tokens: int | None) -> TextEncoderPart:
     shapes = clip_shapes(config)
     names = {weights.tensor_name(path) for path in weights.flatten(shapes)}
     tokenizer, longest = load_clip_tokenizer(stored.tokenizer)
-    end, pad = "<|endoftext|>", (tokenizer.padding or {}).get("pad_token", "<|endoftext|>")
     return TextEncoderPart(
         class_name="CLIPTextModel",
         tokenizer_class="CLIPTokenizer",
         file=clip.WEIGHTS,
-        config=_with_eos(config.to_json(), tokenizer.token_to_id(end)),
+        config=_with_eos(config.to_json(), tokenizer.token_to_id(EOS)),
         tensors={name: tensor for name, tensor in tensors.items() if name in names},
         shapes=shapes,
         trained=weights.unread_params(tensors, clip_shapes(whole), source=stored.source),
         tokenizer=tokenizer,
         tokenizer_files=_existing(stored.tokenizer, "vocab.json", "merges.txt"),
         tokenizer_settings={
-            "bos_token": "<|startoftext|>",
-            "eos_token": end,
-            "unk_token": end,
-            "pad_token": pad,
+            "bos_token": BOS,
+            # transformers takes the padding token for special within a caption too, where ours may
+            # be "!". Padding has no effect, so that the export can pad with the end of text.
+            **dict.fromkeys(("eos_token", "unk_token", "pad_token"), EOS),
         },
         max_tokens=min(longest, text_tower(config).max_position_embeddings),
         width=text_tower(config).hidden_size,

@@ -18,9 +18,9 @@ from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
 
 
-def t5_folder(root: Path) -> Path:
+def t5_folder(root: Path, **sizes: int) -> Path:
     """Writes a minute T5 of version 1.1 with a spiece.model, and returns its folder."""
-    config = T5Config(**SIZES, feed_forward_proj="gated-gelu")
+    config = T5Config(**SIZES | sizes, feed_forward_proj="gated-gelu")
     t5.save_t5(root, t5.init_t5(config, jax.random.key(3)), config)
     (root / "spiece.model").write_bytes(sentencepiece_model(t5_pieces()))
     return root
