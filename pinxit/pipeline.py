@@ -56,6 +56,15 @@ Progress = Callable[[int, int], Any]
 """A callback that receives the number of finished pictures and their total."""
 
 
+def hash_of(params: Any) -> str:
+    """Returns the first ten hexadecimal digits of the SHA-256 of parameters and their names."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
+    return digest.hexdigest()[:10]
+
+
 class TextToImage:
     """A trained model with the encoders and settings that it needs to draw pictures."""
 
@@ -114,11 +123,7 @@ class TextToImage:
     @functools.cached_property
     def model_hash(self) -> str:
         """The first ten hexadecimal digits of the parameters' SHA-256."""
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
-        return digest.hexdigest()[:10]
+        return hash_of(self.params)
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Returns (h, w, c) of the latents of an image of `size`: one side, or (width, height)."""

@@ -114,7 +114,16 @@ def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float3
 
     directory = Path(directory)
     tensors = {name: np.asarray(leaf, dtype) for name, leaf in flatten(stored.params).items()}
-    config = {
+    config = release_config(stored)
+    with whole_set(directory, "model.safetensors", "config.json") as (weights, about):
+        save_file(tensors, weights, metadata={"format": "np"})
+        about.write_text(json.dumps(config, indent=2) + "\n")
+    return directory
+
+
+def release_config(stored: Stored) -> dict[str, Any]:
+    """Returns the config.json of a release: everything about the model except its parameters."""
+    return {
         "format": FORMAT,
         "version": 1,
         "name": stored.name,
@@ -130,10 +139,6 @@ def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float3
         "encoders": stored.encoders,
         "details": stored.details,
     }
-    with whole_set(directory, "model.safetensors", "config.json") as (weights, about):
-        save_file(tensors, weights, metadata={"format": "np"})
-        about.write_text(json.dumps(config, indent=2) + "\n")
-    return directory
 
 
 def _read_release(directory: Path) -> Stored:

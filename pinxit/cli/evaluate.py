@@ -124,7 +124,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
     print("\n".join(lines))
     out = _evaluation_path(options, run)
     if out is not None:
-        record = _record(model, rows, values)
+        record = _record(model, rows, values) | {"command": ["pinxit", "evaluate", *argv]}
         write_json(out, record, sort_keys=False, indent=2, allow_nan=True)
         print(out)
     return 0

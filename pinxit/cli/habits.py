@@ -53,6 +53,7 @@ _FLAGS = {"": "1", "yes": "1", "true": "1", "True": "1", "no": "0", "false": "0"
 _PRECISIONS = _FLAGS | {"bf16": "1", "fp16": "1", "fp32": "0", "float32": "0", "none": "0"}
 _PRECISIONS |= {"bfloat16": "1", "float16": "1", "16": "1", "32": "0", "16-mixed": "1"}
 _PRECISIONS |= {"bf16-mixed": "1"}
+_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "half": "float16"}
 _AMP = Habit(
     "use_amp", "bfloat16 where the hardware has it, else float16 with loss scaling", _PRECISIONS
 )
@@ -186,6 +187,24 @@ EVALUATE_HABITS: Habits = {
     ("eval_batch_size per_device_eval_batch_size", Habit("batch_size")),
 )
 """The names for `pinxit evaluate` are in this table."""
+
+EXPORT_HABITS: Habits = {
+    name: habit
+    for name, habit in GENERATE_HABITS.items()
+    if habit.target in ("", "checkpoint") and name != "run"
+} | _table(
+    ("output output_dir outdir out_dir output_path save_dir dump_path", Habit("out", "a folder")),
+    ("precision torch_dtype weight_dtype save_precision", Habit("dtype", values=_DTYPES)),
+    ("half fp16 to_half", Habit("dtype", value="float16")),
+    ("bf16", Habit("dtype", value="bfloat16")),
+    ("hub_model_id repo_id repository", Habit("push_to_hub", "OWNER/NAME")),
+    ("hub_private_repo", Habit("private", values=_FLAGS)),
+    ("licence", Habit("license")),
+    ("use_ema ema_decay average", Habit("ema", "the name of an average, or raw", value="")),
+    ("prompts num_samples n", Habit("samples", "the number of fixed prompts to draw", value="4")),
+    ("hub_token token", Habit("", "the token comes from HF_TOKEN in the environment")),
+)
+"""The names for `pinxit export` are in this table."""
 
 PREPARE_HABITS: Habits = _table(
     ("output output_dir outdir out_dir output_path output_folder", Habit("out", "a folder")),

@@ -1,4 +1,4 @@
-"""The command line: `pinxit train | plan | prepare | generate | grid | evaluate | doctor`.
+"""The command line: `pinxit train | plan | prepare | generate | grid | evaluate | export | doctor`.
 
 Each command has its own file with a dataclass of options and a function. Heavy imports happen
 inside functions, so that help appears at once. A mistake that the user can fix ends with one line
@@ -33,6 +33,7 @@ commands:
   generate   draw pictures for prompts
   grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
   evaluate   measure the validation loss, the effect of captions, and the accuracy of scenes
+  export     write a model as a folder for diffusers, or as one file, and upload it to the Hub
   doctor     check this machine and a run for problems, and suggest solutions
 
 pinxit COMMAND --help lists a command's options; pinxit --version prints the version.
@@ -173,6 +174,13 @@ def evaluate(argv: Sequence[str]) -> int:
     return evaluate_command(argv)
 
 
+def export(argv: Sequence[str]) -> int:
+    """Writes a model for other programs."""
+    from pinxit.cli.export import export_command
+
+    return export_command(argv)
+
+
 def plan(argv: Sequence[str]) -> int:
     """Estimates the memory, time and cost of a run."""
     from pinxit.cli.plan import plan_command
@@ -194,6 +202,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "generate": generate,
     "grid": grid,
     "evaluate": evaluate,
+    "export": export,
     "doctor": doctor,
 }
 """The functions of the commands, by name."""

@@ -232,10 +232,10 @@ def downsample_of(source: str | Path) -> int:
 
     Raises ValueError if the config or the weights are missing. The weights are not read.
     """
-    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
-    if home == source and source in AUTOENCODERS:
+    location = find_autoencoder(source)
+    if location is None:
         return AUTOENCODERS[str(source)](dtype="float32").stats.downsample
-    root, subfolder = _find(home)
+    root, subfolder = location
     config, _ = weights.load_directory(root, subfolder=subfolder, weights=(vae.WEIGHTS,))
     with naming(root, subfolder=subfolder):
         return autoencoder_kind(config).config.from_json(config).downsample
@@ -274,6 +274,17 @@ def autoencoder_kind(value: Mapping[str, Any]) -> AutoencoderKind:
     if not isinstance(name, str) or name not in KINDS:
         raise UsageError(f"config.json describes a {name!r}; known: {', '.join(KINDS)}")
     return KINDS[name]
+
+
+def find_autoencoder(source: str | Path) -> tuple[Path, str] | None:
+    """Returns the directory of an autoencoder and its folder in there, or None if code makes it.
+
+    ``none``, the autoencoder of pixel models, is made by code too.
+    """
+    home = weights.bundled("tiny") if source == "tiny" else HOMES.get(str(source), source)
+    if home == source and source in AUTOENCODERS:
+        return None
+    return _find(home)
 
 
 def _find(source: str | Path) -> tuple[Path, str]:

@@ -31,7 +31,7 @@ from pinxit.encoders.clip_config import (
     TowerConfig,
 )
 from pinxit.encoders.config_fields import naming
-from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.weights import Sharding, StoredTensor, Tree
 
 WEIGHTS = "model.safetensors"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -180,6 +180,17 @@ def load_clip(
 
     `only` is "text" or "vision" for one tower, or None for all towers of the file.
     """
+    config, tensors = open_clip(source, subfolder=subfolder, only=only)
+    params = weights.from_tensors(
+        tensors, clip_shapes(config), source=source, dtype=dtype, sharding=sharding
+    )
+    return params, config
+
+
+def open_clip(
+    source: str | Path, *, subfolder: str = "", only: str | None = None
+) -> tuple[ClipConfig, dict[str, StoredTensor]]:
+    """Returns the config and the unread tensors that `load_clip` reads, under their usual names."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     with naming(source, subfolder=subfolder):
         config = ClipConfig.from_json(value)
@@ -196,10 +207,7 @@ def load_clip(
     def ignore(name: str) -> bool:
         return name.endswith(".position_ids") or name.startswith(NOT_OF_TOWER.get(only, ()))
 
-    params = weights.from_tensors(
-        tensors, clip_shapes(config), source=source, ignore=ignore, dtype=dtype, sharding=sharding
-    )
-    return params, config
+    return config, {name: tensor for name, tensor in tensors.items() if not ignore(name)}
 
 
 def clip_shapes(config: ClipConfig) -> Tree:

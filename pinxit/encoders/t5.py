@@ -35,7 +35,7 @@ from pinxit.arrays import ArrayLike
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.config_fields import finite_positive, known_fields, naming
-from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.weights import Sharding, StoredTensor, Tree
 
 WEIGHTS = "model.safetensors"
 ACTIVATIONS = {
@@ -211,6 +211,15 @@ def load_t5(
     placed on the devices one by one.
     """
     refuse_float16(dtype)
+    config, tensors = open_t5(source, subfolder=subfolder)
+    params = weights.from_tensors(
+        tensors, t5_shapes(config), source=source, dtype=dtype, sharding=sharding
+    )
+    return params, config
+
+
+def open_t5(source: str | Path, *, subfolder: str = "") -> tuple[T5Config, dict[str, StoredTensor]]:
+    """Returns the config and the unread tensors that `load_t5` reads, under their usual names."""
     value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
     with naming(source, subfolder=subfolder):
         config = T5Config.from_json(value)
@@ -220,15 +229,7 @@ def load_t5(
     def ignore(name: str) -> bool:
         return name == COPY or name.startswith(NOT_OF_ENCODER)
 
-    params = weights.from_tensors(
-        tensors,
-        t5_shapes(config),
-        source=source,
-        ignore=ignore,
-        dtype=dtype,
-        sharding=sharding,
-    )
-    return params, config
+    return config, {name: tensor for name, tensor in tensors.items() if not ignore(name)}
 
 
 def _norm(width: int) -> Tree:

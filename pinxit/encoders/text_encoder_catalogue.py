@@ -146,6 +146,11 @@ def check_text_encoder(source: str | Path) -> None:
     _find_all(source)
 
 
+def text_encoder_parts(source: str | Path) -> list[Part]:
+    """Finds the one or two encoders of `source`, whose weights are not read."""
+    return _find_all(source)
+
+
 def described_text_encoder(source: str | Path) -> list[Any]:
     """Returns the kind and the config.json of each encoder in `source`, which fix its program.
 

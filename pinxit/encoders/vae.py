@@ -26,7 +26,7 @@ from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.config_fields import finite_positive, known_fields, naming
 from pinxit.encoders.layers import conv, conv3x3_layer, linear
-from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.weights import Sharding, StoredTensor, Tree
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EPSILON = 1e-6
@@ -193,14 +193,21 @@ def load_vae(
     sharding: Sharding | None = None,
 ) -> tuple[Tree, AutoencoderKLConfig]:
     """Reads parameters (as `dtype`) and config from a diffusers directory or a Hub repository."""
-    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    with naming(source, subfolder=subfolder):
-        config = AutoencoderKLConfig.from_json(value)
-    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    config, tensors = open_vae(source, subfolder=subfolder)
     params = weights.from_tensors(
         tensors, vae_shapes(config), source=source, dtype=dtype, sharding=sharding
     )
     return params, config
+
+
+def open_vae(
+    source: str | Path, *, subfolder: str = ""
+) -> tuple[AutoencoderKLConfig, dict[str, StoredTensor]]:
+    """Returns the config and the unread tensors that `load_vae` reads, under today's names."""
+    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
+    with naming(source, subfolder=subfolder):
+        config = AutoencoderKLConfig.from_json(value)
+    return config, {_modern(name): tensor for name, tensor in tensors.items()}
 
 
 def vae_shapes(config: AutoencoderKLConfig) -> Tree:

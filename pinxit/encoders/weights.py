@@ -26,6 +26,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ __all__ = [
     *("ASSETS", "PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
     *("abstract_params", "bundled", "fetched", "flatten", "from_tensors", "init_from_shapes"),
     *("load_directory", "read_config", "resolve", "save_directory", "tensor_name", "to_tensors"),
-    "unflatten",
+    *("UnreadParameter", "unflatten", "unread_params"),
 ]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -177,14 +178,8 @@ def from_tensors(
     """
     if dtype not in PARAMETER_DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
-    expected = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
-    if hint := original_layout(tensors):
-        raise UsageError(f"{source}: {hint}")
-    problems = [f"missing {x}" for x in expected if x not in tensors]
-    problems += [f"unexpected {x}" for x in tensors if x not in expected and not ignore(x)]
-    for name in expected.keys() & tensors.keys():
-        problems += _misfits(name, tensors[name], path=expected[name][0], shape=expected[name][1])
-    _refuse(source, problems, "do not fit the config")
+    expected = _expected(tensors, shapes, source, ignore)
+    problems: list[str] = []
     params = {}
     for name, (path, shape) in expected.items():
         value = _converted(path, np.asarray(tensors[name]), dtype)
@@ -193,6 +188,57 @@ def from_tensors(
         params[path] = _placed(value, None if sharding is None else sharding(path, shape))
     _refuse(source, problems, "are damaged")
     return unflatten(params)
+
+
+def unread_params(
+    tensors: Mapping[str, StoredTensor], shapes: Tree, *, source: str | Path = "weights"
+) -> Tree:
+    """Returns the parameters of `from_tensors` without reading them, for `fingerprint`.
+
+    Raises the same error for tensors that do not fit the shapes.
+    """
+    expected = _expected(tensors, shapes, source, lambda name: False)
+    return unflatten(
+        {
+            path: UnreadParameter(path, tensors[name], shape)
+            for name, (path, shape) in expected.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class UnreadParameter:
+    """A parameter that JAX reads from its file each time it is used, and does not keep."""
+
+    path: str
+    """The parameter's path, which determines its layout."""
+    tensor: Any
+    """A tensor in Hugging Face's layout, which `numpy.asarray` reads."""
+    shape: tuple[int, ...]
+
+    def __jax_array__(self) -> Array:
+        return jnp.asarray(_transposed(self.path, np.asarray(self.tensor), out=False))
+
+
+def _expected(
+    tensors: Mapping[str, StoredTensor | np.ndarray],
+    shapes: Tree,
+    source: str | Path,
+    ignore: Callable[[str], bool],
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns the path and shape of each parameter by its tensor's name.
+
+    Raises unless the tensors fit the shapes.
+    """
+    expected = {tensor_name(path): (path, tuple(shape)) for path, shape in flatten(shapes).items()}
+    if hint := original_layout(tensors):
+        raise UsageError(f"{source}: {hint}")
+    problems = [f"missing {x}" for x in expected if x not in tensors]
+    problems += [f"unexpected {x}" for x in tensors if x not in expected and not ignore(x)]
+    for name in expected.keys() & tensors.keys():
+        problems += _misfits(name, tensors[name], path=expected[name][0], shape=expected[name][1])
+    _refuse(source, problems, "do not fit the config")
+    return expected
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from pinxit.cli.evaluate import EvaluateOptions
+from pinxit.cli.export import ExportOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.grid import GridOptions
 from pinxit.cli.habits import (
     EVALUATE_HABITS,
+    EXPORT_HABITS,
     GENERATE_HABITS,
     GRID_HABITS,
     PREPARE_HABITS,
@@ -32,6 +34,7 @@ TABLES: dict[str, tuple[Habits, set[str]]] = {
     "generate": (GENERATE_HABITS, {*leaves(GenerateOptions), *ALIASES}),
     "grid": (GRID_HABITS, {*leaves(GridOptions), *ALIASES}),
     "evaluate": (EVALUATE_HABITS, {*leaves(EvaluateOptions), *ALIASES}),
+    "export": (EXPORT_HABITS, {*leaves(ExportOptions)}),
     "prepare": (PREPARE_HABITS, {*leaves(PrepareOptions), "revision"}),
 }
 

@@ -110,7 +110,7 @@ def test_commands_run(block: Block, small_run: Path, monkeypatch, capsys):
             assert "--json" not in command or json.loads(out)["lines"]
         else:
             assert code == 0, shlex.join(command)
-            assert all((small_run / line).is_file() for line in out.split()), out
+            assert all((small_run / line).exists() for line in out.split()), out
 
 
 def run_python(text: str, name: str, names: dict) -> None:

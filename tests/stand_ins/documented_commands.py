@@ -21,6 +21,7 @@ from markdown_blocks import ROOT
 
 from pinxit.cli.doctor import DoctorOptions
 from pinxit.cli.evaluate import EvaluateOptions
+from pinxit.cli.export import ExportOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.grid import GridOptions
 from pinxit.cli.main import COMMANDS, main
@@ -114,6 +115,8 @@ def nothing_begins() -> Iterator[None]:
         patch.setattr("pinxit.cli.prepare._prepare", prepare)
         patch.setattr("pinxit.model_loading.load_checkpoint", stop)
         patch.setattr("pinxit.cli.doctor.examine", stop)
+        patch.setattr("pinxit.stored_model.read_model", stop)
+        patch.setattr("pinxit.export.hub_upload.check_repository", stop)
         yield
 
 
@@ -180,7 +183,8 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 
 def known_options() -> set[str]:
     """The options of all commands and of all scripts."""
-    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions, GridOptions)
+    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
+    commands += (GridOptions, ExportOptions)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
     names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pinxit.contact_sheet import contact_sheet
 from pinxit.train.display import Display
-from pinxit.train.report.contact_sheet import contact_sheet
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 
 ROW = {

@@ -12,6 +12,7 @@ import jax
 from PIL import Image
 
 from pinxit.arrays import Example
+from pinxit.contact_sheet import contact_sheet
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
@@ -20,7 +21,6 @@ from pinxit.pipeline import TextToImage
 from pinxit.train.attended_work import end_if_asked
 from pinxit.train.build import Parts, build_pipeline
 from pinxit.train.display import Display
-from pinxit.train.report.contact_sheet import contact_sheet
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState

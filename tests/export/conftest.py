@@ -1,0 +1,47 @@
+"""Releases of each kind, and their exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from exported import random_release, t5_folder
+
+from pinxit.cli.main import main
+from pinxit.sampling import Sampling
+
+
+@pytest.fixture(scope="session")
+def releases(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random models: latents with CLIP and with T5, and pixels with CLIP, by name."""
+    root = tmp_path_factory.mktemp("releases")
+    t5 = t5_folder(root / "t5-encoder")
+    pixels = {"vae": "none", "prediction": "latents", "patch_size": 4, "bottleneck_size": 6}
+    return {
+        "clip": random_release(root / "clip", text_encoder=str(bundle), vae=str(bundle)),
+        "t5": random_release(
+            root / "t5",
+            text_encoder=str(t5),
+            vae=str(bundle),
+            text_max_tokens=20,
+            caption_cleaning="light",
+            sampling=Sampling(steps=4, guidance_scale=2.5, shift=3.0),
+        ),
+        "pixel": random_release(
+            root / "pixel",
+            text_encoder=str(bundle),
+            resolution_embeds=True,
+            caption_cleaning="light",
+            **pixels,
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def exports(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The exports of the releases and of the shipped checkpoint ("shipped"), by name."""
+    root = tmp_path_factory.mktemp("exports")
+    for name, release in releases.items():
+        assert main(["export", str(release), "--out", str(root / name), "--samples", "0"]) == 0
+    assert main(["export", "--out", str(root / "shipped"), "--samples", "1"]) == 0
+    return {name: root / name for name in (*releases, "shipped")}
