@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -204,10 +204,10 @@ class Block(nnx.Module):
         shared: Float[Array, "b m"] | None,
         rotation: Rotation,
     ) -> Float[Array, "b n d"]:
-        if shared is None:
-            modulation = self.modulation(condition)
-        else:
-            modulation = self.modulation(condition, shared)
+        own = self.modulation
+        modulation = (
+            own(condition) if isinstance(own, Linear) else own(condition, cast(Array, shared))
+        )
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         attended = self.attention(modulated_norm(x, shift_a, scale_a), text, mask, rotation)
         x = x + gate_a[:, None, :] * attended

@@ -87,8 +87,8 @@ optimizer.name optimizer.learning_rate optimizer.b1 optimizer.b2 optimizer.eps
 optimizer.weight_decay optimizer.warmup_steps optimizer.schedule optimizer.clip_norm
 objective.caption_dropout objective.time.distribution objective.time.shift ema.lengths
 sampling.steps sampling.guidance_scale sampling.solver sampling.shift sampling.spacing
-sampling.zero_init samples.prompts samples.seeds samples.size evaluation.images distributed.coordinator
-distributed.process_id objective.bins decay_from profile_steps
+sampling.zero_init samples.prompts samples.seeds samples.size evaluation.images
+distributed.coordinator distributed.process_id objective.bins decay_from profile_steps
 """.split()  # noqa: SIM905
 """The settings that have an effect in every run, or whose wrong use has its own message."""
 

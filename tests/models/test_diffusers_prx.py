@@ -171,9 +171,12 @@ def test_known_factors_are_taken_as_they_are_if_they_merge_to_the_tensors():
     assert merges_to(factors, tensors, LATENT)
     jax.tree.map(np.testing.assert_array_equal, from_prx(tensors, LATENT, factors=factors), params)
     changed = dict(tensors)
-    changed["blocks.2.modulation.lin.bias"] = np.nextafter(
-        tensors["blocks.2.modulation.lin.bias"], np.float32(9)
-    )
+    last_bit = np.nextafter(tensors["blocks.2.modulation.lin.weight"], np.float32(9))
+    changed["blocks.2.modulation.lin.weight"] = last_bit
+    assert merges_to(factors, changed, LATENT)
+    changed["blocks.2.modulation.lin.weight"] = last_bit * np.float32(1.000001)
+    assert not merges_to(factors, changed, LATENT)
+    changed["blocks.2.modulation.lin.weight"] = last_bit * np.float32("nan")
     assert not merges_to(factors, changed, LATENT)
     half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     assert not merges_to(factors, half, LATENT)
