@@ -1,4 +1,4 @@
-"""Reads the pipeline directories of diffusers' PRX models, whoever made them, as our own models.
+"""Reads the pipeline directories of diffusers' PRX models as our own models.
 
 ::
 
