@@ -68,6 +68,7 @@ def read_model(path: str | Path | None, *, ema: str | None = None, weights: bool
         _no_averages(ema, "a file")
         return read_exported_file(directory, weights=weights)
     if not directory.is_dir() and (repository := repository_of(source)) is not None:
+        _no_averages(ema, "a model of the Hub")
         directory, source = _fetched(repository, weights=weights)
     if not directory.is_dir():
         raise _unknown(directory, "not a directory" if directory.exists() else "missing")
