@@ -21,7 +21,12 @@ from pinxit.stored_model import Stored
 def load_checkpoint(
     path: str | Path | None = None, *, ema: str | None = None, encoder_dtype: str = "float32"
 ) -> TextToImage:
-    """Loads the model of a run, a checkpoint or a release; by default the shipped one.
+    """Loads a trained model; by default the shipped one.
+
+    `path` is a run, a checkpoint, a release, a PRX pipeline directory of diffusers, a file of
+    ``pinxit export --format safetensors``, or the id of a release or a PRX pipeline on the Hugging
+    Face Hub (``owner/name``, ``owner/name@revision``). Something that exists here is never looked
+    for on the Hub.
 
     `ema` selects one of a run's averages, or "raw" for the parameters themselves; only these are
     read. `encoder_dtype` "bfloat16" halves the encoders' memory and changes pictures slightly.

@@ -1,18 +1,18 @@
-"""Reads and writes trained models on disk.
+"""Reads trained models from disk or from the Hub, and writes releases.
 
-Two kinds of directory hold a model. A *release* consists of ``model.safetensors`` and
-``config.json``: the parameters, the network's configuration, the names of the text encoder and of
-the autoencoder, and the sampling settings. A *run* holds checkpoints ``checkpoints/step_*``
-(`pinxit.checkpoint_files`). Of a checkpoint only the parameters to draw with are verified and read,
-not the optimiser's state or the other averages. A file that does not match its checkpoint's
-manifest is never used.
+A *release* consists of ``model.safetensors`` and ``config.json``: the parameters, the network's
+configuration, the names of the text encoder and of the autoencoder, and the sampling settings. A
+*run* holds checkpoints ``checkpoints/step_*`` (`pinxit.checkpoint_files`). Of a checkpoint only the
+parameters to draw with are verified and read, not the optimiser's state or the other averages. A
+file that does not match its checkpoint's manifest is never used. A *pipeline* is a directory of
+diffusers (`pinxit.prx_directory`). Releases and pipelines are also read from the Hub.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,19 @@ from pinxit.checkpoint_files import (
 )
 from pinxit.config import UsageError, few
 from pinxit.encoders.fingerprint import SCALING
+from pinxit.encoders.safetensors_files import open_tensors
 from pinxit.encoders.weights import flatten, unflatten
+from pinxit.exported_file import read_exported_file
 from pinxit.files import whole_set
+from pinxit.hub_model import fetch_settings, fetch_weights, repository_of
 from pinxit.lfs_pointer import pointer_problem
+from pinxit.model_record import Stored, from_described
+from pinxit.prx_directory import INDEX, OWN, read_prx, read_prx_settings
+
+__all__ = [
+    *("FORMAT", "SHIPPED", "Stored", "check_encoders", "choose_ema", "mismatches", "read_model"),
+    "write_release",
+]
 
 FORMAT = "pinxit-release"
 SHOWN = 5
@@ -44,68 +54,87 @@ SHIPPED = Path(__file__).parent / "assets" / "scenes"
 """The release that ships with the package."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A model as stored on disk."""
+def read_model(path: str | Path | None, *, ema: str | None = None, weights: bool = True) -> Stored:
+    """Reads a release, a checkpoint, the newest valid checkpoint of a run, or a PRX pipeline.
 
-    params: dict[str, Any]
-    """Nested dict of float32 arrays."""
-    model: dict[str, Any]
-    """Fields of the transformer's config. Fields that are absent come from `preset`, if present."""
-    text_encoder: str
-    """Name or directory of the text encoder."""
-    vae: str
-    """Name or directory of the autoencoder, or "none" for a pixel model."""
-    image_size: int
-    """Side of the images, in pixels."""
-    name: str
-    """The model's display name."""
-    sampling: dict[str, Any] = field(default_factory=dict)
-    """Sampling settings; empty if not stored."""
-    objective: dict[str, Any] = field(default_factory=dict)
-    """The training objective, as in a run's config; empty if not stored."""
-    extensions: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the files that the run loaded with --extensions, by name."""
-    caption_cleaning: str = "none"
-    """The cleaning of captions in training, which prompts need as well."""
-    text_max_tokens: int | None = None
-    """Maximum number of prompt tokens; None means the text encoder's own limit."""
-    encoders: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of the weights of ``text_encoder`` and ``vae``; empty if not stored."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """The model's origin: step, EMA, measured figures."""
-
-
-def read_model(path: str | Path | None, *, ema: str | None = None) -> Stored:
-    """Reads a release, a checkpoint, or the newest valid checkpoint of a run.
-
-    Without `path`, reads the model that ships with the package. `ema` is one of the stored averages
-    or "raw" (see `choose_ema`). Raises `UsageError` if there is no valid model.
+    `path` is a directory, a file that ``pinxit export --format safetensors`` wrote, or the id of a
+    repository on the Hugging Face Hub that is a release or a PRX pipeline. Without it, the model
+    that ships with the package is read. `ema` is one of a run's averages or "raw" (see
+    `choose_ema`). Without `weights`, the record has no parameters, and as little as possible is
+    read. Raises `UsageError` if there is no valid model.
     """
-    directory = SHIPPED if path is None else Path(path)
+    directory, source = (SHIPPED, "") if path is None else (Path(path), str(path))
+    if directory.is_file():
+        _no_averages(ema, "a file")
+        return read_exported_file(directory, weights=weights)
+    if not directory.is_dir() and (repository := repository_of(source)) is not None:
+        _no_averages(ema, "a model of the Hub")
+        directory, source = _fetched(repository, weights=weights)
     if not directory.is_dir():
-        problem = "not a directory" if directory.exists() else "missing"
-        raise UsageError("checkpoint", str(directory), problem=problem, valid=_kinds())
-    if (directory / "model.safetensors").is_file():
-        if ema is not None:
-            raise UsageError("ema", ema, problem="not in a release", valid=["runs and checkpoints"])
-        return _read_release(directory)
+        raise _unknown(directory, "not a directory" if directory.exists() else "missing")
+    if _is_release(directory):
+        _no_averages(ema, "a release")
+        return _read_release(directory, weights=weights)
+    if (directory / INDEX).is_file():
+        _no_averages(ema, "a pipeline of diffusers")
+        return read_prx(directory, source=source, weights=weights)
+    return _read_newest(directory, ema=ema, weights=weights)
+
+
+def _fetched(repository: str, *, weights: bool) -> tuple[Path, str]:
+    """Fetches a model from the Hub, its weights only if it can be used.
+
+    Returns its folder and the id of its repository at the commit that was fetched.
+    """
+    directory, pinned = fetch_settings(repository)
+    if (directory / INDEX).is_file():
+        read_prx_settings(directory, source=pinned)
+        weights = weights or (directory / OWN).is_dir()  # which decide on the modulation
+    elif not _is_release(directory):
+        raise _unknown(repository, "neither a Pinxit release nor a pipeline of diffusers")
+    return fetch_weights(pinned) if weights else directory, pinned
+
+
+def _is_release(directory: Path) -> bool:
+    """Returns whether a directory is a release. Its weights may not have been fetched yet."""
+    if (directory / INDEX).is_file():
+        return False
+    config = directory / "config.json"
+    return (directory / "model.safetensors").is_file() or (
+        config.is_file() and _json(config).get("format") == FORMAT
+    )
+
+
+def _no_averages(ema: str | None, where: str) -> None:
+    """Raises if an average was asked for where there is only one set of parameters."""
+    if ema is not None:
+        raise UsageError("ema", ema, problem=f"not in {where}", valid=["runs and checkpoints"])
+
+
+def _read_newest(directory: Path, *, ema: str | None, weights: bool) -> Stored:
+    """Reads a checkpoint, or the newest valid one of a run."""
     folders = [directory] if (directory / MANIFEST).is_file() else []
     problems = []
     for folder in folders or checkpoints_in(directory / "checkpoints") or checkpoints_in(directory):
         try:
-            return _read_checkpoint(folder, ema=ema)
+            return _read_checkpoint(folder, ema=ema, weights=weights)
         except DamagedCheckpoint as error:
             problems.append(f"{folder.name}: {error}")
     if problems:
-        raise UsageError(
-            "checkpoint", str(directory), problem=f"damaged ({'; '.join(problems)})", valid=_kinds()
-        )
-    raise UsageError("checkpoint", str(directory), problem="not a Pinxit model", valid=_kinds())
+        raise _unknown(directory, f"damaged ({'; '.join(problems)})")
+    raise _unknown(directory, "not a Pinxit model")
+
+
+def _unknown(path: str | Path, problem: str) -> UsageError:
+    """Returns the error for something that is no model that can be read."""
+    return UsageError("checkpoint", str(path), problem=problem, valid=_kinds())
 
 
 def _kinds() -> str:
-    return "a run (runs/<name>), one of its checkpoints, or a release directory"
+    return (
+        "a run (runs/<name>), one of its checkpoints, a release directory, a PRX directory of "
+        "diffusers, an exported file, or the id of a release or PRX model on the Hub (owner/name)"
+    )
 
 
 def write_release(directory: str | Path, stored: Stored, *, dtype: str = "float32") -> Path:
@@ -141,36 +170,24 @@ def release_config(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _read_release(directory: Path) -> Stored:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def _read_release(directory: Path, *, weights: bool) -> Stored:
     config = _json(directory / "config.json")
     if config.get("format") != FORMAT:
-        raise UsageError("checkpoint", str(directory), problem="not a Pinxit model", valid=_kinds())
+        raise _unknown(directory, "not a Pinxit model")
+    stored = from_described(config, {}, where=str(directory / "config.json"))
+    if not weights:
+        return stored
     try:
-        tensors = load_file(str(directory / "model.safetensors"))
-    except SafetensorError as error:
+        tensors = open_tensors(directory, ("model.safetensors",))
+    except UsageError as error:
         if problem := pointer_problem(directory / "model.safetensors"):
             raise UsageError(f"checkpoint: {problem}") from error
-        raise UsageError(
-            "checkpoint", str(directory), problem=f"damaged ({error})", valid=_kinds()
-        ) from error
-    params = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
-    names = ("model", "text_encoder", "vae", "image_size", "name", "sampling", "details")
-    if missing := [name for name in names if name not in config]:
-        raise UsageError(
-            "checkpoint",
-            str(directory),
-            problem=f"incomplete (config.json lacks {', '.join(missing)})",
-            valid=_kinds(),
-        )
-    optional = ("objective", "extensions", "caption_cleaning", "text_max_tokens", "encoders")
-    names += tuple(name for name in optional if name in config)
-    return Stored(unflatten(params), **{name: config[name] for name in names})
+        raise _unknown(directory, f"damaged ({error})") from error
+    params = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+    return replace(stored, params=unflatten(params))
 
 
-def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
+def _read_checkpoint(folder: Path, *, ema: str | None, weights: bool) -> Stored:
     """Reads the parameters of a checkpoint that `ema` chooses. Raises `DamagedCheckpoint` if a file
     that is needed is damaged."""
     manifest = CheckpointManifest(folder)
@@ -180,12 +197,13 @@ def _read_checkpoint(folder: Path, *, ema: str | None) -> Stored:
     best = read_choice(folder) or run.get("best_ema")  # where older versions stored it
     chosen = choose_ema(ema, manifest.averages(), best)
     part = PARAMS if chosen == "raw" else f"{AVERAGE}{chosen}"
-    _verify(manifest, part)
+    if weights:
+        _verify(manifest, part)
     step = manifest.arrays(COUNTERS)["step"]
     model = {name: v for name, v in config["model"].items() if v is not None}
     use_vae = model.pop("use_stable_vae", True)
     return Stored(
-        params=_as_float32(manifest.arrays(part)),
+        params=_as_float32(manifest.arrays(part)) if weights else {},
         model=model,
         text_encoder=config["text_encoder"],
         vae=config["vae"] if use_vae else "none",

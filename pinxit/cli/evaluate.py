@@ -46,7 +46,9 @@ class EvaluateOptions(SamplingOptions):
     """Options of `pinxit evaluate`."""
 
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
+    """A run, one of its checkpoints, a release, a PRX directory of diffusers, an exported
+    .safetensors file, or a repository id on the Hub (owner/name); none means the model shipped with
+    Pinxit."""
     dataset_name: str | None = None
     """Dataset to measure on: scenes, mock, or a source together with dataset_path; none means the
     dataset of the run."""
@@ -68,7 +70,8 @@ class EvaluateOptions(SamplingOptions):
     encoder_dtype: Literal["float32", "bfloat16"] | None = None
     """Dtype of the text encoder and the autoencoder; none means the run's (float32 without one)."""
     out: str | None = None
-    """JSON file for the results; none means evaluation.json in the evaluated run or release."""
+    """JSON file for the results; none means evaluation.json in the evaluated run or directory. For
+    a model on the Hub or in one file, nothing is written without it."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
@@ -252,6 +255,8 @@ def _evaluation_path(options: EvaluateOptions, run: RunFolder | None) -> Path | 
     if options.checkpoint is None:
         return None
     directory = Path(options.checkpoint)
+    if not directory.is_dir():
+        return None
     if run is not None and directory != run.model:
         return run.root / NAME
     if (directory / "manifest.json").is_file():

@@ -33,7 +33,9 @@ class GenerateOptions(SamplingOptions):
     text_encoding: str | None = None
     """Encoding of the prompts file if it is another one, such as cp1252 or gb18030."""
     checkpoint: str | None = None
-    """A run, one of its checkpoints, or a release; none means the model shipped with Pinxit."""
+    """A run, one of its checkpoints, a release, a PRX directory of diffusers, an exported
+    .safetensors file, or a repository id on the Hub (owner/name); none means the model shipped with
+    Pinxit."""
     out: str = "outputs"
     """Directory for the PNG files. Existing files are never overwritten, and pictures that are
     already there are not drawn again."""

@@ -88,7 +88,7 @@ TRAIN_HABITS: Habits = _table(
     ("pretrained_vae_model_name_or_path vae_path vae_model", Habit("vae")),
     (
         "pretrained_model_name_or_path model_name_or_path pretrained_model",
-        Habit("init_from", "a run, checkpoint or release; --vae and --text_encoder take encoders"),
+        Habit("init_from", "a trained model; --vae and --text_encoder take encoders"),
     ),
     ("model_size model_name", Habit("model.preset")),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     from pinxit.train.attended_work import end_without_waiting
 
     _check_used(settings)
+    if settings.note:
+        print(f"pinxit: {settings.note}", file=sys.stderr)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]

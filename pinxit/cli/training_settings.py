@@ -1,7 +1,7 @@
 """The settings of a training command: a recipe, what its data and its run know, and its options.
 
 An option always counts. A setting that was not given comes from the run of that name, if it exists,
-else from the prepared dataset, else from the recipe.
+else from the prepared dataset, else from the model that --init_from names, else from the recipe.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pinxit import recipes
 from pinxit.cli.arguments import parse, typed_names
 from pinxit.cli.habits import TRAIN_HABITS
 from pinxit.cli.train_aliases import TRAIN_ALIASES
-from pinxit.config import diff, flattened, replace
+from pinxit.config import diff, flattened, full_names, replace, written
 from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.models.transformer import preset
 from pinxit.recipes.coyo import coyo_test, on_pixels
+from pinxit.stored_model import read_model
+from pinxit.train.init_from import TAKEN, settings_of
 from pinxit.train.prepared_settings import BUNDLED, known_settings, token_side
 from pinxit.train.run_folder import folder_of, has_run, saved_config
 from pinxit.train.settings import TrainConfig
@@ -37,6 +39,8 @@ class TrainingSettings:
     """The settings without the options."""
     names: Collection[str]
     """The dotted names of the settings that were given."""
+    note: str = ""
+    """A line about the settings that come from the model of --init_from, or nothing."""
 
 
 def training_settings(
@@ -64,9 +68,10 @@ def training_settings(
     config = parsed(default)
     names = typed_names(TrainConfig, rest, default=default, aliases=TRAIN_ALIASES)
     fitted = _fitted(default, config, names, is_named=is_named)
+    fitted, note = _continued(fitted, config, names)
     if fitted != default:
         default, config = fitted, parsed(fitted)
-    return TrainingSettings(config, default, names)
+    return TrainingSettings(config, default, names, note)
 
 
 def _fitted(
@@ -84,8 +89,42 @@ def _fitted(
     if not _same_path(saved.dataset_path, path):
         changed = set()
     values = flattened(saved)
-    earlier = {name: values[name] for name in (*changed, *AUTOMATIC) if name in values}
+    from_model = (
+        TAKEN if saved.init_from is not None and saved.init_from == config.init_from else ()
+    )
+    earlier = {name: values[name] for name in (*changed, *AUTOMATIC, *from_model) if name in values}
     return replace(fitted, {name: value for name, value in earlier.items() if name not in names})
+
+
+def _continued(
+    fitted: TrainConfig, config: TrainConfig, names: Collection[str]
+) -> tuple[TrainConfig, str]:
+    """Returns the settings of a new run with those of the model that --init_from names, and a line
+    that says so.
+
+    The encoders of a prepared dataset stay, since its rows are encoded with them; that they are the
+    model's is checked later. A preset that was given is not replaced either.
+    """
+    if "init_from" not in names or config.init_from is None or has_run(folder_of(config)):
+        return fitted, ""
+    with full_names(checkpoint="init_from"):
+        settings = settings_of(read_model(config.init_from, weights=False))
+    path = config.dataset_path
+    excluded = {*names, *([] if fitted.image_size == 0 else ["image_size"])}
+    if path is not None and is_prepared(path):
+        excluded |= set(known_settings(Manifest.read(Path(path).expanduser())))
+        excluded -= {"model.use_stable_vae"} - set(names)
+    if "model.preset" in names:
+        excluded |= {name for name in settings if name.startswith("model.")}
+    from_model = {name: value for name, value in settings.items() if name not in excluded}
+    words = ["the network"] if "model.preset" in from_model else []
+    words += [
+        f"{name} {written(from_model[name])}"
+        for name in TAKEN
+        if name in from_model and "." not in name
+    ]
+    note = f"from {config.init_from}: {', '.join(words)}" if words else ""
+    return replace(fitted, from_model), note
 
 
 def _for_prepared(

@@ -86,12 +86,18 @@ def fetched(weights: Sequence[str], *, folders: Sequence[str] = ("",)) -> list[s
     return [f"{folder}/{name}".lstrip("/") for folder in folders for name in names]
 
 
-def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = ()) -> Path:
+def resolve(
+    source: str | Path,
+    *,
+    allow: Sequence[str],
+    names: Iterable[str] = (),
+    without: str = "'tiny' comes with Pinxit and needs no network",
+) -> Path:
     """Returns the directory of `source`, after fetching the files `allow` of a Hub repository.
 
     ``owner/name@revision`` pins a branch, tag or commit. Files in the Hub's cache are not fetched
-    again; with ``HF_HUB_OFFLINE=1`` only the cache is used. `names` are short names that the caller
-    accepts, for the error message.
+    again; with ``HF_HUB_OFFLINE=1`` only the cache is used. For the error messages, `names` are
+    short names that the caller accepts, and `without` is a sentence about doing without a network.
     """
     path = Path(source)
     if path.is_dir():
@@ -105,7 +111,7 @@ def resolve(source: str | Path, *, allow: Sequence[str], names: Iterable[str] = 
         choices = [*names, "a directory", "a Hub repository id (owner/name or owner/name@revision)"]
         problem = "neither a known name nor a directory"
         raise UsageError(f"{str(source)!r} is {problem}; valid: {', '.join(choices)}")
-    return _download(match["repo_id"], match["revision"], allow)
+    return _download(match["repo_id"], match["revision"], allow, without)
 
 
 def bundled(name: str) -> Path:
@@ -334,7 +340,7 @@ def _normal(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, (length,))[:size].reshape(shape)
 
 
-def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:
+def _download(repo_id: str, revision: str | None, allow: Sequence[str], without: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
@@ -345,6 +351,6 @@ def _download(repo_id: str, revision: str | None, allow: Sequence[str]) -> Path:
         raise UsageError(
             f"{repo_id!r}{f' at revision {revision!r}' if revision else ''} cannot be fetched from "
             f"the Hub. On a machine with a network, run: hf download {repo_id}{pinned} --local-dir "
-            "DIR. Then copy DIR here and pass it instead of the name. 'tiny' comes with Pinxit and "
-            f"needs no network. The cause: {error}"
+            f"DIR. Then copy DIR here and pass it instead of the name. {without}. The cause: "
+            f"{error}"
         ) from error

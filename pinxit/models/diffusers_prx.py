@@ -9,21 +9,43 @@ correction::
     W_i = W_shared + A_i B_i          bias_i = bias_shared + table_i
 
 When converting from diffusers, the shared map is the mean over blocks, and each block stores its
-difference from it, which a correction of full rank can always represent.
+difference from it, which a correction of full rank can always represent. A network whose
+`modulation` is "per_block" has the maps of diffusers: then both directions only move numbers, and
+they are exact to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from pinxit.config import UsageError
+from pinxit.config import UsageError, from_json
 from pinxit.models.attention import head_axes
+from pinxit.models.layers import TIME_FEATURES
 from pinxit.models.transformer import Params, TransformerConfig
 
 Tensors = dict[str, np.ndarray]
+
+CLASS = "PRXTransformer2DModel"
+FIELDS = {
+    "in_channels": ("in_channels", 16),
+    "patch_size": ("patch_size", 2),
+    "context_in_dim": ("context_dim", 2304),
+    "hidden_size": ("hidden_size", 1792),
+    "mlp_ratio": ("mlp_ratio", 3.5),
+    "num_heads": ("num_heads", 28),
+    "depth": ("depth", 16),
+    "theta": ("rope_theta", 10_000),
+    "time_factor": ("time_factor", 1000.0),
+    "time_max_period": ("time_max_period", 10_000),
+    "bottleneck_size": ("bottleneck_size", None),
+    "resolution_embeds": ("resolution_embeds", False),
+}
+"""The settings of diffusers' class: our name of each, and the value where it is absent there."""
+DEFAULT_AXES = (32, 32)
+"""The class's widths of the rotary axes where a config has none."""
 
 OUTER = {
     "text_in": "txt_in",
@@ -45,21 +67,68 @@ NORMS = {"query_norm": "norm_q", "key_norm": "norm_k", "text_key_norm": "norm_ad
 def prx_config(config: TransformerConfig) -> dict[str, Any]:
     """Returns the ``config.json`` of a `PRXTransformer2DModel` of the same shape."""
     return {
-        "_class_name": "PRXTransformer2DModel",
-        "in_channels": config.in_channels,
-        "patch_size": config.patch_size,
-        "context_in_dim": config.context_dim,
-        "hidden_size": config.hidden_size,
-        "mlp_ratio": config.mlp_ratio,
-        "num_heads": config.num_heads,
-        "depth": config.depth,
+        "_class_name": CLASS,
+        **{theirs: getattr(config, ours) for theirs, (ours, _) in FIELDS.items()},
         "axes_dim": list(head_axes(config.head_dim)),
-        "theta": config.rope_theta,
-        "time_factor": config.time_factor,
-        "time_max_period": config.time_max_period,
-        "bottleneck_size": config.bottleneck_size,
-        "resolution_embeds": config.resolution_embeds,
     }
+
+
+def config_of_prx(
+    value: Mapping[str, Any], *, prediction: Literal["velocity", "latents"] = "velocity"
+) -> TransformerConfig:
+    """Returns the config, with modulation per block, of the class's ``config.json``.
+
+    Absent settings have the class's defaults. Raises `UsageError` for another class, and for values
+    that the network cannot have. Settings that the class does not have are left to the caller.
+    """
+    if (kind := value.get("_class_name", CLASS)) != CLASS:
+        raise UsageError(f"config.json describes a {kind!r}; known: {CLASS}")
+    fields = {ours: value.get(theirs, usual) for theirs, (ours, usual) in FIELDS.items()}
+    extra = {"modulation": "per_block", "modulation_rank": 0, "prediction": prediction}
+    config = from_json(TransformerConfig, fields | extra)
+    axes = value.get("axes_dim") or list(DEFAULT_AXES)
+    expected = list(head_axes(config.head_dim))
+    if list(axes) != expected:
+        raise UsageError(
+            f"axes_dim is {axes}; it must be {expected}, because heads are {config.head_dim} wide "
+            "and rows and columns have equal parts of them"
+        )
+    return config
+
+
+def prx_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every tensor of the class's state dict, by name."""
+    d, hidden = config.hidden_size, config.mlp_hidden
+    cells = config.in_channels * config.patch_size**2
+    linear = {
+        "txt_in": (d, config.context_dim),
+        "time_in.in_layer": (d, TIME_FEATURES),
+        "time_in.out_layer": (d, d),
+        "resolution_embedder.mlp.in_layer": (d, TIME_FEATURES),
+        "resolution_embedder.mlp.out_layer": (d, d),
+        "final_layer.adaLN_modulation.1": (2 * d, d),
+        "final_layer.linear": (cells, d),
+        "img_in": (d, cells),
+        "img_in.0": (config.bottleneck_size or 0, cells),
+        "img_in.1": (d, config.bottleneck_size or 0),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in _outer(config).values():
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = linear[name], linear[name][:1]
+    block: dict[str, tuple[int, ...]] = {
+        "attention.img_qkv_proj.weight": (3 * d, d),
+        "attention.txt_kv_proj.weight": (2 * d, d),
+        "attention.to_out.0.weight": (d, d),
+        **{f"attention.{name}.weight": (config.head_dim,) for name in NORMS.values()},
+        "gate_proj.weight": (hidden, d),
+        "up_proj.weight": (hidden, d),
+        "down_proj.weight": (d, hidden),
+        "modulation.lin.weight": (6 * d, d),
+        "modulation.lin.bias": (6 * d,),
+    }
+    for i in range(config.depth):
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+    return shapes
 
 
 def to_prx(params: Params, config: TransformerConfig) -> Tensors:
@@ -75,11 +144,17 @@ def to_prx(params: Params, config: TransformerConfig) -> Tensors:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig) -> Params:
+def from_prx(
+    tensors: Mapping[str, Any], config: TransformerConfig, *, factors: Params | None = None
+) -> Params:
     """Converts a `PRXTransformer2DModel`'s state dict to equivalent parameters.
 
-    ``config.modulation_rank`` must be large enough to represent the differences between the blocks'
-    modulations; `hidden_size` always is. Raises `UsageError` if it is too small.
+    The tensors may be arrays, or be read when NumPy asks for them, one after the other. With a
+    shared modulation, ``config.modulation_rank`` must be large enough to represent the differences
+    between the blocks' modulations; `hidden_size` always is. Raises `UsageError` if it is too
+    small. `factors` are the parameters of a shared modulation that are known already, as
+    ``{"modulation": ..., "blocks": {"modulation": ...}}`` (see `merges_to`); they are taken as they
+    are.
     """
     params: Params = {}
     for ours, theirs in _outer(config).items():
@@ -88,12 +163,35 @@ def from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig) -> Pa
             "bias": _array(tensors[f"{theirs}.bias"]),
         }
         _set(params, ours, layer)
-    blocks = [_block_from_prx(tensors, config, i) for i in range(config.depth)]
-    params["blocks"] = _stack(blocks)
-    modulation, per_block = _factorise_modulation(tensors, config)
-    params["modulation"] = modulation
-    params["blocks"]["modulation"] = per_block
+    params["blocks"] = {}
+    for i in range(config.depth):
+        _fill(params["blocks"], _block_from_prx(tensors, config, i), i, config.depth)
+    if config.modulation == "per_block":
+        return params
+    if factors is None:
+        modulation, per_block = _factorise_modulation(tensors, config)
+        factors = {"modulation": modulation, "blocks": {"modulation": per_block}}
+    params["modulation"] = factors["modulation"]
+    params["blocks"]["modulation"] = factors["blocks"]["modulation"]
     return params
+
+
+def merges_to(factors: Params, tensors: Mapping[str, Any], config: TransformerConfig) -> bool:
+    """Returns whether `to_prx` makes the modulation in `tensors` of a shared modulation's
+    parameters.
+
+    A number may differ by its last bit: another machine adds the products of a map in another
+    order, which can round a sum differently.
+    """
+    for i in range(config.depth):
+        for name, merged in _merged_modulation(factors, config, i).items():
+            stored = np.asarray(tensors[f"blocks.{i}.{name}"])
+            if stored.dtype != merged.dtype or stored.shape != merged.shape:
+                return False
+            last_bit = np.spacing(np.maximum(np.abs(stored), np.abs(merged)))
+            if not (np.abs(stored - merged) <= last_bit).all():  # also for NaN
+                return False
+    return True
 
 
 def _outer(config: TransformerConfig) -> dict[str, str]:
@@ -129,18 +227,11 @@ def _block_to_prx(params: Params, config: TransformerConfig, i: int) -> Tensors:
         attention[name] = _to_pairs(attention[name], config)
     image = [attention[name].T for name in ("query", "key", "value")]
     text = [attention[name].T for name in ("text_key", "text_value")]
-    modulation, shared = blocks["modulation"], params["modulation"]
-    weight = _array(shared["kernel"], np.float64)
-    if config.modulation_rank:
-        a, b = (_array(modulation[name]["kernel"][i], np.float64) for name in ("a", "b"))
-        weight = weight + a @ b
-    bias = _array(shared["bias"], np.float64) + _array(modulation["table"][i], np.float64)
     tensors = {
         "attention.img_qkv_proj.weight": np.concatenate(image),
         "attention.txt_kv_proj.weight": np.concatenate(text),
         "attention.to_out.0.weight": attention["out"].T,
-        "modulation.lin.weight": weight.T.astype(np.float32),
-        "modulation.lin.bias": bias.astype(np.float32),
+        **_merged_modulation(params, config, i),
     }
     for ours, theirs in NORMS.items():
         scale = _array(blocks["attention"][ours]["scale"][i])
@@ -150,7 +241,25 @@ def _block_to_prx(params: Params, config: TransformerConfig, i: int) -> Tensors:
     return tensors
 
 
-def _block_from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig, i: int) -> Params:
+def _merged_modulation(params: Params, config: TransformerConfig, i: int) -> Tensors:
+    """Returns the whole map of a block's modulation, in the layout of diffusers."""
+    own = params["blocks"]["modulation"]
+    if config.modulation == "per_block":
+        weight, bias = _array(own["kernel"][i]), _array(own["bias"][i])
+    else:
+        shared = params["modulation"]
+        weight = _array(shared["kernel"], np.float64)
+        if config.modulation_rank:
+            a, b = (_array(own[name]["kernel"][i], np.float64) for name in ("a", "b"))
+            weight = weight + a @ b
+        bias = _array(shared["bias"], np.float64) + _array(own["table"][i], np.float64)
+    return {
+        "modulation.lin.weight": np.ascontiguousarray(weight.T.astype(np.float32)),
+        "modulation.lin.bias": bias.astype(np.float32),
+    }
+
+
+def _block_from_prx(tensors: Mapping[str, Any], config: TransformerConfig, i: int) -> Params:
     def get(name: str) -> np.ndarray:
         return _array(tensors[f"blocks.{i}.{name}.weight"])
 
@@ -168,11 +277,15 @@ def _block_from_prx(tensors: Mapping[str, np.ndarray], config: TransformerConfig
         scale = get(f"attention.{theirs}")
         attention[ours] = {"scale": scale[np.argsort(_pair_order(config.head_dim))]}
     mlp = {ours: {"kernel": get(theirs).T} for ours, theirs in MLP.items()}
-    return {"attention": attention, "mlp": mlp}
+    block: Params = {"attention": attention, "mlp": mlp}
+    if config.modulation == "per_block":
+        bias = _array(tensors[f"blocks.{i}.modulation.lin.bias"])
+        block["modulation"] = {"kernel": get("modulation.lin").T, "bias": bias}
+    return block
 
 
 def _factorise_modulation(
-    tensors: Mapping[str, np.ndarray], config: TransformerConfig
+    tensors: Mapping[str, Any], config: TransformerConfig
 ) -> tuple[Params, Params]:
     """Returns the shared map (the mean over blocks) and each block's table and truncated SVD."""
     names = [f"blocks.{i}.modulation.lin" for i in range(config.depth)]
@@ -216,11 +329,10 @@ def _set(params: Params, path: str, value: Params) -> None:
     params[last] = value
 
 
-def _stack(blocks: list[Params]) -> Params:
-    first = blocks[0]
-    return {
-        name: _stack([block[name] for block in blocks])
-        if isinstance(first[name], dict)
-        else np.stack([block[name] for block in blocks])
-        for name in first
-    }
+def _fill(stack: Params, block: Params, i: int, depth: int) -> None:
+    """Copies the arrays of block `i` into arrays of all blocks, which are made when missing."""
+    for name, value in block.items():
+        if isinstance(value, dict):
+            _fill(stack.setdefault(name, {}), value, i, depth)
+        else:
+            stack.setdefault(name, np.empty((depth, *value.shape), value.dtype))[i] = value

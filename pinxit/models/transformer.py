@@ -8,8 +8,9 @@ Peebles & Xie 2022, arXiv:2212.09748)::
 
 The six modulations come from one map shared by all blocks, plus a table row and a low-rank
 correction per block. `pinxit.models.diffusers_prx` merges them exactly into the form of diffusers'
-`PRXTransformer2DModel`. Parameters are fp32, and the parameters of the blocks are stacked over
-depth. `init_params` and `apply` are the functional API, with parameters in a plain nested dict.
+`PRXTransformer2DModel`, whose blocks have a whole map each. With `modulation` "per_block" ours do
+too. Parameters are fp32, and the parameters of the blocks are stacked over depth. `init_params` and
+`apply` are the functional API, with parameters in a plain nested dict.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,13 @@ class TransformerConfig:
     """Width of the text encoder's tokens."""
     mlp_ratio: float = 3.5
     """Hidden width of the gated MLP, relative to `hidden_size`."""
+    modulation: Literal["shared", "per_block"] = "shared"
+    """Whether the blocks share one map from the condition to their modulation, or each block has a
+    whole map of its own, as in diffusers. Shared maps have ``6 d^2`` parameters once, not per
+    block."""
     modulation_rank: int = 32
-    """Rank of each block's own correction to the shared modulation; 0 for none."""
+    """Rank of each block's own correction to the shared modulation; 0 for none. Maps per block need
+    no correction: there it is 0, whatever value is given."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies. On small grids, a small base keeps more of them useful."""
     time_factor: float = 1000.0
@@ -94,7 +100,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for name in ("prediction", "dtype", "attention", "remat"):
+        for name in ("modulation", "prediction", "dtype", "attention", "remat"):
             value, known = getattr(self, name), get_args(hints[name])
             if value not in known:
                 raise UsageError(f"{name}: unknown {value!r}; known: {', '.join(known)}")
@@ -103,6 +109,8 @@ class TransformerConfig:
             _require(isinstance(getattr(self, name), int), self, name, "a whole number")
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         _require(self.modulation_rank >= 0, self, "modulation_rank", "0 (none) or more")
+        if self.modulation == "per_block":
+            object.__setattr__(self, "modulation_rank", 0)
         _require(self.rope_theta > 1, self, "rope_theta", "more than 1")
         _require(math.isfinite(self.mlp_ratio), self, "mlp_ratio", "a finite number")
         _require(self.mlp_hidden >= 1, self, "mlp_ratio", "large enough for one hidden unit")
@@ -177,7 +185,11 @@ class Block(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, stack: tuple[int, ...] = ()):
         width = config.hidden_size
-        self.modulation = BlockModulation(width, config.modulation_rank, rngs=rngs, stack=stack)
+        self.modulation = (
+            BlockModulation(width, config.modulation_rank, rngs=rngs, stack=stack)
+            if config.modulation == "shared"
+            else Linear(width, 6 * width, rngs=rngs, stack=stack, init="zeros")
+        )
         self.attention = Attention(
             width, config.num_heads, rngs=rngs, stack=stack, program=config.attention
         )
@@ -189,11 +201,14 @@ class Block(nnx.Module):
         text: Float[Array, "b l d"],
         mask: Bool[Array, "b l"],
         condition: Float[Array, "b d"],
-        shared: Float[Array, "b m"],
+        shared: Float[Array, "b m"] | None,
         rotation: Rotation,
     ) -> Float[Array, "b n d"]:
-        modulation = jnp.split(self.modulation(condition, shared), 6, axis=-1)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+        own = self.modulation
+        modulation = (
+            own(condition) if isinstance(own, Linear) else own(condition, cast(Array, shared))
+        )
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         attended = self.attention(modulated_norm(x, shift_a, scale_a), text, mask, rotation)
         x = x + gate_a[:, None, :] * attended
         return x + gate_m[:, None, :] * self.mlp(modulated_norm(x, shift_m, scale_m))
@@ -214,7 +229,11 @@ class Transformer(nnx.Module):
         self.resolution_in = (
             Embedder(TIME_FEATURES, width, rngs=rngs) if config.resolution_embeds else None
         )
-        self.modulation = Linear(width, 6 * width, rngs=rngs, init="zeros")
+        self.modulation = (
+            Linear(width, 6 * width, rngs=rngs, init="zeros")
+            if config.modulation == "shared"
+            else None
+        )
         self.blocks = Block(config, rngs=rngs, stack=(config.depth,))
         self.final_modulation = Linear(width, 2 * width, rngs=rngs, init="zeros")
         self.final_out = Linear(width, cells, rngs=rngs, init="zeros")
@@ -274,7 +293,7 @@ class Transformer(nnx.Module):
         config = self.config
         patch = config.patch_size
         rotation = rope(height // patch, width // patch, config.head_dim, config.rope_theta)
-        shared = self.modulation(condition)
+        shared = None if self.modulation is None else self.modulation(condition)
         graphdef, stacked = nnx.split(self.blocks)
 
         def step(x: Array, layer: Any) -> Array:

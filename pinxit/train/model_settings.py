@@ -44,12 +44,22 @@ class ModelConfig:
     """Number of attention heads. It must divide hidden_size."""
     mlp_ratio: float | None = None
     """Width of the MLP divided by hidden_size."""
+    modulation: Literal["shared", "per_block"] | None = None
+    """Map from the time to the modulation of the blocks. shared (the default of every preset) has
+    one for all blocks. per_block has one in each, as the models of diffusers do, for --init_from
+    such a model."""
     modulation_rank: int | None = None
     """Rank of each block's own modulation, which is added to the shared one. 0 disables it."""
     rope_theta: float | None = None
     """Base of the rotary position frequencies."""
+    time_factor: float | None = None
+    """Factor by which the time is multiplied inside its embedding. none means 1000."""
+    time_max_period: int | None = None
+    """Longest period of the embedding of the time. none means 10000."""
     bottleneck_size: int | None = None
     """Width of the bottleneck in the patch embedding (pixel models)."""
+    resolution_embeds: bool | None = None
+    """Tell the network the height and width of the latents. none means 0."""
     prediction: Literal["velocity", "latents"] | None = None
     """Output of the last layer. latents are converted to a velocity."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -69,7 +79,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive. `TransformerConfig` checks the rest."""
         names = ("patch_size", "hidden_size", "depth", "num_heads")
-        names += ("bottleneck_size", "scan_unroll")
+        names += ("bottleneck_size", "scan_unroll", "time_max_period")
         require_counts("model.", self, positive=names, natural=("modulation_rank",))
 
     def overrides(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.config import UsageError, check_writable, read_json, to_json
 from pinxit.files import write_json
+from pinxit.hub_model import repository_of
 from pinxit.sampling import check_seed
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.resume_policy import changeable_differences, check_config
@@ -165,8 +166,8 @@ def _check_start(config: TrainConfig) -> None:
     from. Runs of older versions go on with seeds that are larger than the largest one."""
     check_seed("seed", config.seed)
     before = config.init_from
-    if before is not None and not Path(before).exists():
-        valid = "a run, a checkpoint or a release"
+    if before is not None and not (Path(before).exists() or repository_of(before)):
+        valid = "a run, a checkpoint, a release, a PRX directory, or a repository id (owner/name)"
         raise UsageError("init_from", before, problem="missing", valid=valid)
     if config.resume_step is not None and config.decay_from is None:
         problem = f"not possible: there is no run {folder_of(config).root} yet"

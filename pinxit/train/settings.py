@@ -184,8 +184,10 @@ class TrainConfig:
     output_dir: str = "runs"
     """Folder that contains the folders of all runs."""
     init_from: str | None = None
-    """A run, checkpoint or release that provides the initial parameters (its best average), such as
-    a run at a smaller image size. none initialises them randomly."""
+    """A model that provides the initial parameters: a run (its best average), such as one at a
+    smaller image size, a checkpoint, a release, a PRX directory of diffusers, or one of these two
+    on the Hub (owner/name). The network and its encoders are then those of the model, unless they
+    are given. none initialises the parameters randomly."""
     decay_from: str | None = None
     """A run whose newest checkpoint (or that of resume_step) this run starts from, to let the
     learning rate fall until max_steps (see optimizer.schedule wsd)."""

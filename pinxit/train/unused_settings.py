@@ -76,6 +76,11 @@ RULES = (
         lambda config: config.model.dtype is None,
     ),
     UseRule(
+        ("model.modulation_rank",),
+        "by --model.modulation shared, to which each block adds its own",
+        lambda config: config.model.modulation != "per_block",
+    ),
+    UseRule(
         ("model.scan_unroll",),
         "by the loop over blocks (--model.scan_blocks 1)",
         lambda config: config.model.scan_blocks is not False,

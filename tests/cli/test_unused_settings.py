@@ -39,6 +39,9 @@ REFUSED = {
     "--recipe coyo_256 --text-max-tokens=77": "text_max_tokens: 77|by text encoders with T5",
     "--cache_text 1 --encoder_chunk 4": "encoder_chunk: 4|by encoders inside the step",
     "--model.dtype bfloat16 --use_amp 1": "use_amp: 1|without --model.dtype",
+    "--model.modulation per_block --model.modulation_rank 4": (
+        "model.modulation_rank: 4|by --model.modulation shared"
+    ),
     "--model.scan_blocks 0 --model.scan_unroll 2": "model.scan_unroll: 2|by the loop over blocks",
     "--optimizer.name adamw --optimizer.momentum 0.9": "optimizer.momentum: 0.9|by --optimizer.na",
     "--optimizer.decay_steps 9": "optimizer.decay_steps: 9|by --optimizer.schedule wsd",
@@ -77,14 +80,15 @@ name dataset_name dataset_path image_size batch_size max_steps seed gradient_acc
 text_encoder cache_text caption_cleaning encoder_dtype encode_in_step log_interval save_interval
 sample_interval keep_checkpoints keep_every max_skipped watch_timeout output_dir init_from resume
 resume_step change mesh wandb model.preset model.use_stable_vae model.patch_size model.hidden_size
-model.depth model.num_heads model.mlp_ratio model.modulation_rank model.rope_theta
-model.bottleneck_size model.prediction model.dtype model.attention model.remat model.scan_blocks
+model.depth model.num_heads model.mlp_ratio model.modulation model.rope_theta model.time_factor
+model.time_max_period model.bottleneck_size model.resolution_embeds model.prediction model.dtype
+model.attention model.remat model.scan_blocks
 optimizer.name optimizer.learning_rate optimizer.b1 optimizer.b2 optimizer.eps
 optimizer.weight_decay optimizer.warmup_steps optimizer.schedule optimizer.clip_norm
 objective.caption_dropout objective.time.distribution objective.time.shift ema.lengths
-sampling.steps sampling.guidance_scale sampling.solver sampling.shift sampling.zero_init
-samples.prompts samples.seeds samples.size evaluation.images distributed.coordinator
-distributed.process_id objective.bins decay_from profile_steps
+sampling.steps sampling.guidance_scale sampling.solver sampling.shift sampling.spacing
+sampling.zero_init samples.prompts samples.seeds samples.size evaluation.images
+distributed.coordinator distributed.process_id objective.bins decay_from profile_steps
 """.split()  # noqa: SIM905
 """The settings that have an effect in every run, or whose wrong use has its own message."""
 

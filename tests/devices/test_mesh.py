@@ -225,4 +225,7 @@ def test_blocks_are_cut_the_way_tensor_parallelism_wants():
         "fsdp",
     )
     assert tuple(spec_of("x/blocks/attention/query_norm/scale", (24, 64), mesh)) == ()
+    assert tuple(spec_of("x/blocks/modulation/kernel", (16, 1792, 10752), mesh)) == (None, "fsdp")
+    assert tuple(spec_of("x/blocks/modulation/bias", (16, 10752), mesh)) == (None, "fsdp")
+    assert tuple(spec_of("x/modulation/kernel", (1792, 10752), mesh)) == ("fsdp",)
     assert tuple(spec_of("unheard/of", (3, 4096, 16), mesh)) == (None, "fsdp")

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from pinxit.arrays import Conditioning
-from pinxit.models.diffusers_prx import from_prx, prx_config, to_prx
-from pinxit.models.transformer import TransformerConfig, apply, init_params
+from pinxit.config import UsageError
+from pinxit.models.diffusers_prx import (
+    config_of_prx,
+    from_prx,
+    merges_to,
+    prx_config,
+    prx_shapes,
+    to_prx,
+)
+from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params
 
 LATENT = TransformerConfig(
     hidden_size=32, depth=3, num_heads=2, context_dim=12, modulation_rank=4, mlp_ratio=2.0
@@ -19,6 +27,9 @@ LATENT = TransformerConfig(
 PIXEL = dataclasses.replace(
     LATENT, in_channels=3, bottleneck_size=6, resolution_embeds=True, prediction="latents"
 )
+
+
+PER_BLOCK = dataclasses.replace(LATENT, modulation="per_block")
 
 
 def random_params(config):
@@ -65,10 +76,11 @@ def expected_shapes(config):
     return shapes
 
 
-@pytest.mark.parametrize("config", [LATENT, PIXEL], ids=["latent", "pixel"])
+@pytest.mark.parametrize("config", [LATENT, PIXEL, PER_BLOCK], ids=["latent", "pixel", "per_block"])
 def test_names_and_shapes_are_those_of_diffusers(config):
     tensors = to_prx(random_params(config), config)
     assert {name: tensor.shape for name, tensor in tensors.items()} == expected_shapes(config)
+    assert prx_shapes(config) == expected_shapes(config)
     assert {tensor.dtype for tensor in tensors.values()} == {np.dtype("float32")}
     assert all(tensor.flags.c_contiguous for tensor in tensors.values())
     assert all(np.isfinite(tensor).all() for tensor in tensors.values())
@@ -114,3 +126,81 @@ def test_the_config_is_json_in_the_names_of_diffusers():
     assert config["context_in_dim"] == 12
     assert config["bottleneck_size"] == 6
     assert config["resolution_embeds"] is True
+
+
+@pytest.mark.parametrize("shape", [LATENT, PIXEL], ids=["latent", "pixel"])
+def test_maps_per_block_go_out_and_come_back_to_the_bit(shape):
+    config = dataclasses.replace(shape, modulation="per_block")
+    assert config.modulation_rank == 0
+    params = random_params(config)
+    assert "modulation" not in params
+    assert params["blocks"]["modulation"]["kernel"].shape == (3, 32, 192)
+    tensors = to_prx(params, config)
+    returned = from_prx(tensors, config)
+    jax.tree.map(np.testing.assert_array_equal, returned, jax.tree.map(np.asarray, params))
+    again = to_prx(returned, config)
+    assert {n: t.tobytes() for n, t in again.items()} == {
+        n: t.tobytes() for n, t in tensors.items()
+    }
+
+
+def test_maps_per_block_compute_what_shared_maps_merge_to():
+    shared, whole = LATENT, dataclasses.replace(LATENT, modulation="per_block")
+    params = random_params(shared)
+    rng = np.random.default_rng(2)
+    x_t = jnp.asarray(rng.normal(size=(2, 8, 6, 4)), jnp.float32)
+    tokens = jnp.asarray(rng.normal(size=(2, 3, 12)), jnp.float32)
+    conditioning = Conditioning(tokens=tokens, mask=jnp.ones((2, 3), bool))
+    t = jnp.array([0.3, 0.9])
+    ours = apply(shared, params, x_t, t, conditioning)
+    imported = from_prx(to_prx(params, shared), whole)
+    assert jax.tree.map(np.shape, imported) == jax.tree.map(jnp.shape, abstract(whole)[1])
+    for scan in (True, False):
+        config = dataclasses.replace(whole, scan_blocks=scan)
+        theirs = apply(config, imported, x_t, t, conditioning)
+        np.testing.assert_allclose(theirs, ours, atol=2e-5)
+
+
+def test_known_factors_are_taken_as_they_are_if_they_merge_to_the_tensors():
+    params = jax.tree.map(np.asarray, random_params(LATENT))
+    tensors = to_prx(params, LATENT)
+    factors = {
+        "modulation": params["modulation"],
+        "blocks": {"modulation": params["blocks"]["modulation"]},
+    }
+    assert merges_to(factors, tensors, LATENT)
+    jax.tree.map(np.testing.assert_array_equal, from_prx(tensors, LATENT, factors=factors), params)
+    changed = dict(tensors)
+    last_bit = np.nextafter(tensors["blocks.2.modulation.lin.weight"], np.float32(9))
+    changed["blocks.2.modulation.lin.weight"] = last_bit
+    assert merges_to(factors, changed, LATENT)
+    changed["blocks.2.modulation.lin.weight"] = last_bit * np.float32(1.000001)
+    assert not merges_to(factors, changed, LATENT)
+    changed["blocks.2.modulation.lin.weight"] = last_bit * np.float32("nan")
+    assert not merges_to(factors, changed, LATENT)
+    half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    assert not merges_to(factors, half, LATENT)
+
+
+@pytest.mark.parametrize("config", [LATENT, PIXEL], ids=["latent", "pixel"])
+def test_the_config_comes_back_with_maps_per_block(config):
+    value = json.loads(json.dumps(prx_config(config)))
+    returned = config_of_prx(value, prediction=config.prediction)
+    assert returned == dataclasses.replace(config, modulation="per_block")
+    assert returned.modulation_rank == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": "SD3Transformer2DModel"}, "describes a 'SD3Transformer2DModel'; known: P"),
+        ({"axes_dim": [4, 12]}, r"axes_dim is \[4, 12\]; it must be \[8, 8\]"),
+        ({"axes_dim": None}, r"axes_dim is \[32, 32\]; it must be \[8, 8\]"),
+        ({"hidden_size": "wide"}, "hidden_size: 'wide' is not a whole number"),
+        ({"num_heads": 5}, "num_heads: 5 does not divide hidden_size 32"),
+        ({"patch_size": 0}, "patch_size: 0 is not valid"),
+    ],
+)
+def test_a_foreign_config_is_refused_by_name(changes, words):
+    with pytest.raises(UsageError, match=words):
+        config_of_prx(prx_config(LATENT) | changes)

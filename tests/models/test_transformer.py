@@ -76,7 +76,7 @@ def test_wrong_fields_are_named(fields, words):
         preset("debug", **fields)
 
 
-@pytest.mark.parametrize("name", ["prediction", "dtype", "attention", "remat"])
+@pytest.mark.parametrize("name", ["modulation", "prediction", "dtype", "attention", "remat"])
 def test_unknown_choices_are_named(name):
     config = preset("debug")
     object.__setattr__(config, name, "wrong")  # as where types are not checked
@@ -253,3 +253,13 @@ def test_the_debug_preset_memorises_four_samples_and_every_parameter_learns():
 
 def test_a_config_makes_its_own_functions_only_once():
     assert abstract(TransformerConfig(64, 2, 2)) is abstract(TransformerConfig(64, 2, 2))
+
+
+def test_maps_per_block_start_silent_and_have_no_correction():
+    config = dataclasses.replace(DEBUG, modulation="per_block", modulation_rank=7)
+    assert config.modulation_rank == 0
+    assert config == dataclasses.replace(DEBUG, modulation="per_block")
+    params = init_params(config, jax.random.key(0))
+    assert set(params["blocks"]["modulation"]) == {"kernel", "bias"}
+    output = forward(config, params, *make_inputs(config))
+    np.testing.assert_array_equal(output, np.zeros_like(output))

@@ -110,6 +110,7 @@ def nothing_begins() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pinxit.train.run.run", resolve)
+        patch.setattr("pinxit.cli.training_settings.read_model", stop)
         patch.setattr("pinxit.cli.plan._plan", resolve)
         patch.setattr("pinxit.cli.plan.install", stop)
         patch.setattr("pinxit.cli.prepare._prepare", prepare)

@@ -1,7 +1,11 @@
-"""A hub of our own on loopback: the few routes that listing and reading a dataset need."""
+"""A hub of our own on loopback: the few routes that listing and reading a repository need.
+
+The one repository that it has is the dataset ``owner/set``, or the model ``owner/net``.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -17,8 +21,10 @@ MOVED = "89abcdef0123456789abcdef0123456789abcdef"
 class Hub:
     """What the hub holds and what was asked of it."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], *, kind: str = "dataset") -> None:
         self.files = files
+        self.is_model = kind == "model"
+        self.name = "net" if self.is_model else "set"
         self.branches = {"main": COMMIT}
         self.asked: list[str] = []
         self.busy: list[tuple[int, dict[str, str]]] = []
@@ -59,8 +65,10 @@ def serve(hub: Hub) -> Iterator[str]:
             if told is not None:
                 return self.answer(told[0], b"{}", **told[1])
             parts = path.strip("/").split("/")
-            if parts[:2] == ["api", "datasets"]:
+            if parts[:2] == ["api", "models" if hub.is_model else "datasets"]:
                 return self.api(parts[2:])
+            if hub.is_model and parts[:2] == ["owner", hub.name] and parts[2] == "resolve":
+                return self.file(parts[3], "/".join(parts[4:]))
             if parts[0] == "datasets" and parts[3] == "resolve":
                 return self.file(parts[4], "/".join(parts[5:]))
             return self.answer(404)
@@ -68,14 +76,16 @@ def serve(hub: Hub) -> Iterator[str]:
         def api(self, parts: list[str]) -> None:
             known = {*hub.branches, *hub.branches.values()}
             revision = parts[3] if len(parts) > 3 else "main"
-            if parts[:2] != ["owner", "set"]:
+            if parts[:2] != ["owner", hub.name]:
                 return self.answer(404, X_Error_Code="RepoNotFound")
             if revision not in known:
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             if len(parts) > 2 and parts[2] == "tree":
                 return self.tree("/".join(parts[4:]))
             sha = hub.branches.get(revision, revision)
-            body = {"id": "owner/set", "sha": sha, "private": False, "tags": [], "siblings": []}
+            files = [{"rfilename": name} for name in sorted(hub.files)] if hub.is_model else []
+            body = {"id": f"owner/{hub.name}", "sha": sha, "private": False, "tags": []}
+            body["siblings"] = files
             return self.answer(200, json.dumps(body).encode(), Content_Type="application/json")
 
         def tree(self, inside: str) -> None:
@@ -94,7 +104,8 @@ def serve(hub: Hub) -> Iterator[str]:
                 return self.answer(404, X_Error_Code="EntryNotFound")
             data, asked = hub.files[name], self.headers.get("Range")
             if asked is None:
-                return self.answer(200, data, ETag='"x"', X_Repo_Commit=revision)
+                tag = f'"{hashlib.sha1(data).hexdigest()}"' if hub.is_model else '"x"'
+                return self.answer(200, data, ETag=tag, X_Repo_Commit=revision)
             first, _, last = asked.removeprefix("bytes=").partition("-")
             low, high = int(first), min(int(last or len(data) - 1), len(data) - 1)
             where = f"bytes {low}-{high}/{len(data)}"

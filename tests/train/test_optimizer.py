@@ -96,6 +96,8 @@ def test_only_matrices_decay():
     assert mask["blocks"]["mlp"]["up"]["kernel"] and mask["image_in"]["kernel"]
     assert not mask["blocks"]["attention"]["key_norm"]["scale"]
     assert not mask["blocks"]["modulation"]["table"] and not mask["image_in"]["bias"]
+    whole = decayed(init_params(preset("debug", modulation="per_block"), jax.random.key(0)))
+    assert whole["blocks"]["modulation"] == {"kernel": True, "bias": False}
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adam_the_rest():
