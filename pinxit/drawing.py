@@ -1,27 +1,57 @@
 """The programs that draw pictures: noise, the guided solver, and decoding.
 
-Each runs on one device, or on every device of a mesh with its own rows (see `on_each`).
+Each runs on one device, or on every device of a mesh with its own rows (see `on_each`). A program
+is compiled for each shape, number of steps, solver and form of guidance. Prompts, seeds, times and
+the numbers of the guidance are its arguments.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float, UInt, UInt8
 from PIL import Image
 
-from pinxit.arrays import ArrayLike, Autoencoder, Conditioning, TextEncoder, to_uint8
+from pinxit.arrays import (
+    ArrayLike,
+    Autoencoder,
+    Conditioning,
+    TextEncoder,
+    pytree,
+    to_pixels,
+    to_uint8,
+)
 from pinxit.devices.each_device import copied, on_each
-from pinxit.fixed_batches import concatenated
-from pinxit.flow.guidance import Guidance, guided
+from pinxit.flow.guidance import GuidanceForm, guided
+from pinxit.flow.known_region import with_known_region
+from pinxit.flow.path import interpolate
 from pinxit.flow.solvers import get_solver
 from pinxit.models.transformer import TransformerConfig, apply
+
+
+def one_by_one() -> bool:
+    """Returns whether each picture and text is computed alone: on a CPU, where batches gain little.
+
+    Results then cannot depend on the number of pictures that are requested together.
+    """
+    return jax.default_backend() == "cpu"
+
+
+@pytree
+@dataclass(frozen=True)
+class SourceLatents:
+    """The latents of a source image, which all pictures of a call start from."""
+
+    latents: Float[ArrayLike, "h w c"]
+    mask: Float[ArrayLike, "h w 1"] | None = None
+    """0 where the source is kept, 1 where it is repainted; None repaints everything."""
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "mesh"))
@@ -36,33 +66,50 @@ def noise_of(
     return on_each(sample, mesh, shared=0)(seeds)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "solver", "guidance", "mesh"))
+@functools.partial(jax.jit, static_argnames=("config", "solver", "form", "mesh"))
 def solve(
     params: Any,
     times: Float[ArrayLike, " s"],
+    numbers: Float[ArrayLike, " 4"],
+    source: SourceLatents | None,
     noise: Float[Array, "b h w c"],
     conditioning: Conditioning,
     null: Conditioning,
     *,
     config: TransformerConfig,
     solver: str,
-    guidance: Guidance,
+    form: GuidanceForm,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Returns the latents that the solver reaches from the noise.
+    """Returns the latents that the solver reaches from the noise at the last of `times`.
 
-    `null` has one row for each device, or one for each picture.
+    With a source it starts from the source's latents, with the noise of the first time. `form` and
+    `numbers` are those of a `Guidance`. `null` has one row for each picture, as `conditioning`.
     """
 
     def latents_of(
-        params: Any, times: Array, noise: Array, conditioning: Conditioning, null: Conditioning
+        params: Any,
+        times: Array,
+        numbers: Array,
+        source: SourceLatents | None,
+        noise: Array,
+        conditioning: Conditioning,
+        null: Conditioning,
     ) -> Array:
         def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
             return apply(config, params, x_t, t, conditioning)
 
-        return get_solver(solver)(guided(velocity, null, guidance), noise, times, conditioning)
+        velocity_fn, start = guided(velocity, null, form, numbers), noise
+        if source is not None:
+            latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
+            start = interpolate(latents, noise, jnp.full(len(noise), times[0]))
+            if source.mask is not None:
+                mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
+                velocity_fn = with_known_region(velocity_fn, latents, noise, mask)
+        return get_solver(solver)(velocity_fn, start, times, conditioning)
 
-    return on_each(latents_of, mesh, shared=2)(params, times, noise, conditioning, null)
+    drawn = on_each(latents_of, mesh, shared=4)
+    return drawn(params, times, numbers, source, noise, conditioning, null)
 
 
 def cut_prompts(text_encoder: TextEncoder, prompts: Sequence[str]) -> str | None:
@@ -78,41 +125,18 @@ def cut_prompts(text_encoder: TextEncoder, prompts: Sequence[str]) -> str | None
     )
 
 
-def encoded_batch(
-    encode: Callable[[Sequence[str]], Conditioning], prompts: list[str], negative: list[str]
-) -> tuple[Conditioning, Conditioning]:
-    """Returns the conditioning of a batch of prompts, and that of their negative prompts.
-
-    The latter has a single row if all are equal. Every call of `encode` has one text more than
-    there are prompts, so that a text is encoded to the same bytes in every batch.
-    """
-    encoded = {text: encode([*prompts, text]) for text in dict.fromkeys(negative)}
-    last = {text: jax.tree.map(lambda leaf: leaf[-1:], both) for text, both in encoded.items()}
-    used = negative if len(last) > 1 else negative[:1]
-    null = concatenated([last[text] for text in used])
-    return jax.tree.map(lambda leaf: leaf[:-1], encoded[negative[0]]), null
-
-
-def joined(batches: list[tuple[Conditioning, Conditioning]]) -> tuple[Conditioning, Conditioning]:
-    """Joins the conditioning of several batches of one size, and that of their negative prompts.
-
-    The latter gets as many rows for each batch as the batch with the most has.
-    """
-    rows = max(len(null.mask) for _, null in batches)
-
-    def repeated(leaf: np.ndarray) -> np.ndarray:
-        return np.repeat(leaf, rows // len(leaf), axis=0)
-
-    conditioning, null = zip(*batches, strict=True)
-    return concatenated(conditioning), concatenated([jax.tree.map(repeated, one) for one in null])
-
-
-class ImageDecoder:
-    """Decodes latents to pictures; users reach it as `model.vae`."""
+class ImageCodec:
+    """Encodes pictures to latents and decodes latents; users reach it as `model.vae`."""
 
     def __init__(self, autoencoder: Autoencoder) -> None:
         self.autoencoder = autoencoder
+        self._encoder = jax.jit(autoencoder.encode)
         self._decoders: dict[Mesh | None, tuple[Any, Any]] = {}
+
+    def encode(self, image: UInt8[np.ndarray, "hi wi 3"]) -> Float[np.ndarray, "h w c"]:
+        """Returns the latents of a picture: the mean of the posterior."""
+        latents = self._encoder(self.autoencoder.params, to_pixels(image[None]))
+        return np.asarray(latents, np.float32)[0]
 
     def pixels(
         self, latents: Float[ArrayLike, "b h w c"], *, mesh: Mesh | None = None

@@ -34,6 +34,16 @@ def concatenated(batches: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
+def rounds_of(batches: Sequence[Iterable[T]], size: int, devices: int) -> list[list[T]]:
+    """Returns rounds of one batch for each device, all of them padded to `size` items.
+
+    The last round repeats its last batch for devices without another one.
+    """
+    full = [padded(list(batch), size) for batch in batches]
+    rounds = [padded(full[i : i + devices], devices) for i in range(0, len(full), devices)]
+    return [[item for batch in one_round for item in batch] for one_round in rounds]
+
+
 def batches_by_shape(
     items: Iterable[T], size: int, *, shape: Callable[[T], Hashable]
 ) -> Iterator[list[T]]:

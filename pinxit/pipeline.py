@@ -6,9 +6,14 @@
     latents = solver(guided(model), noise, times)
     image   = decode(latents)
 
-Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. Pictures are
-computed in batches of one fixed size (the last one is padded), so calls for one picture and for
-four run the same program and give the same bytes. Several devices run it on batches of their own.
+Picture ``i`` of a call depends on its prompt, the settings and ``seed + i`` alone. On a CPU
+pictures are computed one by one. On accelerators they are computed in batches of one fixed size
+(the last one is padded). So calls for one picture and for eight run the same program and give the
+same bytes. Several devices run it on batches of their own. Each distinct text of a call is encoded
+once.
+
+With a source image, solving starts part-way along the path, and a mask limits it to a region (see
+`source_image` and `flow.known_region`).
 """
 
 from __future__ import annotations
@@ -31,9 +36,11 @@ from PIL import Image
 from pinxit.arrays import Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import UsageError, choice, positive, to_json
 from pinxit.devices.each_device import copied, mesh_of
-from pinxit.drawing import ImageDecoder, cut_prompts, encoded_batch, joined, noise_of, solve
+from pinxit.drawing import ImageCodec, SourceLatents, cut_prompts, noise_of, one_by_one, solve
+from pinxit.encoded_texts import EncodedTexts
 from pinxit.encoders.token_grid import TokenGrid
-from pinxit.fixed_batches import padded
+from pinxit.fixed_batches import rounds_of
+from pinxit.flow.known_region import latent_mask
 from pinxit.guidance_warnings import Exposure, out_of_range
 from pinxit.models.transformer import TransformerConfig
 from pinxit.sampling import (
@@ -46,12 +53,15 @@ from pinxit.sampling import (
     check_prompts,
     check_seeds,
 )
+from pinxit.source_image import ImageInput, SourceImage, check_without_image
 from pinxit.stored_model import Stored
 
-__all__ = ["ImageDecoder", "Sampling", "TextToImage"]
+__all__ = ["ImageCodec", "Sampling", "TextToImage"]
 
 Size = Integer | tuple[Integer, Integer]
 """The side of a square picture, or its width and height, in pixels."""
+TEXT_CHUNK = 8
+"""Number of texts that an accelerator encodes together. A CPU encodes them one by one."""
 Progress = Callable[[int, int], Any]
 """A callback that receives the number of finished pictures and their total."""
 
@@ -94,7 +104,7 @@ class TextToImage:
         self.name = name
         self.stored: Stored | None = None
         """The stored form of a model that was loaded, otherwise None."""
-        self.vae = ImageDecoder(autoencoder)
+        self.vae = ImageCodec(autoencoder)
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -163,7 +173,8 @@ class TextToImage:
             "negative_prompt": order.negative_prompts[picture],
             "seed": order.seeds[picture],
             "size": list(order.size),
-            "batch_size": order.batch_size,
+            **({} if one_by_one() else {"batch_size": order.batch_size}),
+            **({} if order.source is None else {"image": order.source.recipe()}),
             "model": self.name,
             "model_hash": self.model_hash,
             "version": __version__,
@@ -184,8 +195,8 @@ class TextToImage:
         One prompt with ``n = 1`` gives one PIL image, otherwise the result is a list. With
         ``output_type="np"``, pictures are uint8 arrays ``h w 3``, with "latent" latents ``h w c``,
         stacked if there are several. `how` accepts the arguments of `order`: seed, size,
-        negative_prompt, batch_size, and every field of `Sampling`. For many pictures, `stream`
-        gives each one when it is ready.
+        negative_prompt, batch_size, image, mask, strength, and every field of `Sampling`. For many
+        pictures, `stream` gives each one when it is ready.
         """
         order = self.order(prompt, n=n, output_type=output_type, **how)
         results = []
@@ -220,15 +231,25 @@ class TextToImage:
         size: Size | None = None,
         output_type: str = "pil",
         batch_size: Integer | None = None,
+        image: ImageInput | None = None,
+        mask: ImageInput | None = None,
+        strength: float | None = None,
         **sampling: Any,
     ) -> Order:
         """Returns the checked arguments of a call, for `pictures`; warns about unusual ones.
 
         Picture i is drawn from ``seed + i``, or from ``seed[i]`` if `seed` is a sequence. `size`
-        is one side or (width, height). `negative_prompt` is one text, or one for each prompt.
-        `batch_size` pictures are computed together on each device. `sampling` accepts every field
-        of `Sampling` (steps, guidance_scale, solver, ...), also as cfg_scale and
-        num_inference_steps; the defaults are `self.sampling`.
+        is one side or (width, height), by default the size that the model was trained on.
+        `negative_prompt` is one text, or one for each prompt. `batch_size` pictures are computed
+        together on each accelerator; on a CPU it has no effect. `sampling` accepts every field of
+        `Sampling` (steps, guidance_scale, solver, ...), also as cfg_scale and num_inference_steps;
+        the defaults are `self.sampling`.
+
+        With `image`, pictures start from it instead of from noise. It is cropped around its centre
+        and scaled to `size`. `strength` is the fraction of the steps that are made: small values
+        change the image little, and 1 ignores it. Its default is 0.6. With `mask`, only the white
+        part of the mask is repainted and the default strength is 1. Both are paths, PIL images or
+        uint8 arrays (see `SourceImage.open`).
         """
         choice("output_type", output_type, OUTPUTS)
         chosen = self.sampling.override(**sampling)
@@ -242,10 +263,15 @@ class TextToImage:
         self.latent_shape(side)
         if unusual := out_of_range(float(chosen.guidance_scale)):
             warnings.warn(unusual, stacklevel=3)
-        usual = 1 if jax.default_backend() == "cpu" else 4
-        group = usual if batch_size is None else operator.index(batch_size)
+        group = 4 if batch_size is None else operator.index(batch_size)
         positive("batch_size", group)
-        return Order(prompts, seeds, negative, side, chosen, output_type, group)
+        source = None
+        if image is None:
+            check_without_image(mask=mask, strength=strength)
+        else:
+            source = SourceImage.open(image, mask=mask, strength=strength, size=side)
+        together = 1 if one_by_one() else group
+        return Order(prompts, seeds, negative, side, chosen, output_type, together, source)
 
     def pictures(self, order: Order, *, skip: Collection[int] = ()) -> Iterator[tuple[int, Any]]:
         """Yields the pictures of an order, each with its number, as soon as its batch is ready.
@@ -255,51 +281,66 @@ class TextToImage:
         """
         scale = float(order.sampling.guidance_scale)
         exposure = Exposure(scale, self.stored.details if self.stored else {})
-        size, groups = order.batch_size, order.batches(skip)
+        batches = order.batches(skip)
         # A single batch runs on one device, so that its arrays are not copied to the others.
-        mesh = mesh_of(self.devices) if len(groups) > 1 else None
-        together = mesh.size if mesh else 1
-        for first in range(0, len(groups), together):
-            part = groups[first : first + together]
-            latents = self._latents(order, padded(part, together), mesh)
-            # The padding is decoded too, so that every batch runs the same program.
-            results = self._finished(latents, order.output_type, mesh)
-            for place, group in enumerate(part):
-                start = place * size
-                rows = slice(start, start + len(group))
-                exposure.see(latents[rows], results[rows])
-                for i, picture in zip(group, results[rows], strict=True):
-                    if i not in skip:
-                        yield i, picture
+        mesh = mesh_of(self.devices) if len(batches) > 1 else None
+        rounds = rounds_of(batches, order.batch_size, mesh.size if mesh else 1)
+        texts, source = self._texts(order, rounds), self._source(order)
+        for numbers in rounds:
+            latents = self._latents(order, numbers, texts, source, mesh)
+            # The padding is decoded too, so that every round runs the same program.
+            results = self._finished(order, latents, mesh)
+            places = {i: place for place, i in reversed([*enumerate(numbers)]) if i not in skip}
+            rows = sorted(places.values())
+            exposure.see(np.asarray(latents)[rows], [results[row] for row in rows])
+            for row in rows:
+                yield numbers[row], results[row]
         exposure.warn()
 
+    def _texts(self, order: Order, rounds: list[list[int]]) -> EncodedTexts:
+        """Returns the texts of an order, in the order in which `_latents` needs them."""
+        guidance = order.sampling.guidance().form.on
+        kinds = [order.prompts, order.negative_prompts] if guidance else [order.prompts]
+        uses = (kind[i] for numbers in rounds for kind in kinds for i in numbers)
+        return EncodedTexts(self.encode, uses, chunk=1 if one_by_one() else TEXT_CHUNK)
+
+    def _source(self, order: Order) -> SourceLatents | None:
+        """Returns the latents that an order starts from, or None if it starts from noise alone."""
+        image = order.source
+        if image is None or (image.mask is None and order.steps == order.sampling.steps):
+            return None
+        mask = image.mask
+        if mask is not None:
+            mask = latent_mask(mask, self.autoencoder.stats.downsample)
+        return SourceLatents(latents=self.vae.encode(image.pixels), mask=mask)
+
     def _latents(
-        self, order: Order, groups: list[range], mesh: Mesh | None
+        self,
+        order: Order,
+        numbers: list[int],
+        texts: EncodedTexts,
+        source: SourceLatents | None,
+        mesh: Mesh | None,
     ) -> Float[Array, "b h w c"]:
-        """Returns the latents of one batch for each device, padded to whole batches."""
-        sampling, size = order.sampling, order.batch_size
-        rows = [[order.seeds[i] for i in group] for group in groups]
-        numbers = [seed for row in rows for seed in [*row, *[0] * (size - len(row))]]
-        seeds, shape = np.array(numbers, np.uint32), self.latent_shape(order.size)
+        """Returns the latents of one round of pictures, whose numbers are given."""
+        sampling, shape = order.sampling, self.latent_shape(order.size)
+        seeds = np.array([order.seeds[i] for i in numbers], np.uint32)
         noise = noise_of(seeds, shape=shape, mesh=mesh)
-        texts = [
-            encoded_batch(
-                self.encode,
-                padded([order.prompts[i] for i in group], size),
-                padded([order.negative_prompts[i] for i in group], size),
-            )
-            for group in groups
-        ]
-        conditioning, null = joined(texts)
+        guidance = sampling.guidance()
+        conditioning = null = texts.rows([order.prompts[i] for i in numbers])
+        if guidance.form.on:
+            null = texts.rows([order.negative_prompts[i] for i in numbers])
         return solve(
             self.params_on(mesh),
-            sampling.times(),
+            sampling.times()[-order.steps - 1 :],
+            guidance.numbers(),
+            source,
             noise,
             conditioning,
             null,
             config=self.config,
             solver=sampling.solver,
-            guidance=sampling.guidance(),
+            form=guidance.form,
             mesh=mesh,
         )
 
@@ -312,9 +353,14 @@ class TextToImage:
         return self._copies[1]
 
     def _finished(
-        self, latents: Float[Array, "b h w c"], output_type: str, mesh: Mesh | None
+        self, order: Order, latents: Float[Array, "b h w c"], mesh: Mesh | None
     ) -> list[Any]:
-        if output_type == "latent":
+        """Returns the results of an order's output type for a round of latents."""
+        if order.output_type == "latent":
             return list(latents)
         images = list(to_uint8(self.vae.pixels(latents, mesh=mesh)))
-        return [Image.fromarray(image) for image in images] if output_type == "pil" else images
+        if order.source is not None:
+            images = [order.source.kept(image) for image in images]
+        if order.output_type == "np":
+            return images
+        return [Image.fromarray(image) for image in images]

@@ -20,6 +20,7 @@ from pinxit.config import UsageError, choice, full_names, positive, typed, unkno
 from pinxit.flow.guidance import Guidance
 from pinxit.flow.solvers import get_solver
 from pinxit.flow.time import diffusers_sigmas, time_grid
+from pinxit.source_image import SourceImage
 
 SEEDS = 2**32
 """The number of seeds; the largest seed is one less."""
@@ -102,7 +103,10 @@ class Sampling:
 
 ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
 """Names that other libraries use for these settings, and that are accepted."""
-OTHERS = ("negative_prompt", "seed", "n", "size", "output_type", "batch_size", "progress")
+OTHERS = (
+    *("negative_prompt", "seed", "n", "size", "output_type", "batch_size", "progress"),
+    *("image", "mask", "strength"),
+)
 """The other arguments of `TextToImage.generate`."""
 HABITS = {
     **dict.fromkeys(("width", "height"), "size=(width, height)"),
@@ -110,6 +114,9 @@ HABITS = {
     **dict.fromkeys(("generator", "manual_seed", "seeds"), "seed, an integer or a list of them"),
     **dict.fromkeys(("guidance", "cfg", "scale"), "guidance_scale"),
     **dict.fromkeys(("scheduler", "sampler"), "solver, the name of one"),
+    **dict.fromkeys(("init_image", "source", "source_image"), "image"),
+    **dict.fromkeys(("mask_image", "mask_img"), "mask, whose white part is repainted"),
+    **dict.fromkeys(("denoising_strength", "denoise"), "strength, above 0 and at most 1"),
     **dict.fromkeys(("num_steps", "timesteps", "sigmas"), "steps, and shift for their spacing"),
 }
 """Arguments of other libraries that are not accepted, with ours for the error message."""
@@ -138,11 +145,19 @@ class Order:
     output_type: str
     """The output type, one of `OUTPUTS`."""
     batch_size: int
-    """Number of pictures that each device computes together; by default 1 on a CPU and 4 on an
-    accelerator."""
+    """Number of pictures that each device computes together; always 1 on a CPU, and by default 4 on
+    an accelerator."""
+    source: SourceImage | None = None
+    """The image that the pictures start from, or None."""
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def steps(self) -> int:
+        """The number of solver steps that are made, which a source image reduces."""
+        steps = self.sampling.steps
+        return steps if self.source is None else self.source.steps_of(steps)
 
     def batches(self, skip: Collection[int] = ()) -> list[range]:
         """Returns the numbers of the pictures of each batch, without batches wholly in `skip`."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -89,6 +90,22 @@ def model():
     )
 
 
+@contextlib.contextmanager
+def compilations():
+    """Collects the names of JAX's compilation events."""
+    events = []
+
+    def listen(name, seconds, **_):
+        if name.endswith("backend_compile_duration"):
+            events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def pixels(images) -> list[bytes]:
     return [np.asarray(image).tobytes() for image in images]
 
@@ -112,12 +129,30 @@ def test_a_picture_depends_on_its_prompt_settings_and_seed_alone(model):
     assert pixels([model.generate("a tree", seed=5)]) == four[:1]
     assert pixels([model.generate("a tree", seed=7)]) == four[2:3]
     assert pixels(model.generate(["a tree"] * 2, seed=[8, 5])) == [four[3], four[0]]
-    together = model.generate("a tree", seed=5, n=3, batch_size=2)
-    apart = model.generate("a tree", seed=5, n=1, batch_size=2)
-    assert pixels(together)[:1] == pixels([apart])
+    for size in (1, 2, 8):
+        assert pixels(model.generate("a tree", seed=5, n=4, batch_size=size)) == four
 
 
-def test_a_picture_depends_on_its_place_in_no_batch(model):
+@pytest.fixture
+def batched(monkeypatch):
+    """Pictures are computed in batches, as on an accelerator."""
+    for place in ("pinxit.pipeline", "pinxit.drawing"):
+        monkeypatch.setattr(f"{place}.one_by_one", lambda: False)
+
+
+def test_on_a_cpu_pictures_are_computed_one_by_one(model):
+    order = model.order("a tree", n=8, batch_size=8)
+    assert order.batch_size == 1 and "batch_size" not in model.recipe(order, 0)
+
+
+def test_the_batch_size_of_an_accelerator_is_in_the_recipe(model, batched):
+    order = model.order("a tree", n=8)
+    assert model.recipe(order, 0)["batch_size"] == order.batch_size == 4
+    eight, one = model.generate("a tree", n=8), model.generate("a tree", seed=5)
+    assert pixels(eight)[5:6] == pixels([one])
+
+
+def test_a_picture_depends_on_its_place_in_no_batch(model, batched):
     """Also with one negative prompt for each picture, and when others of its batch are left out."""
     prompts, negative = ["a tree", "a house", "a tent", "a hill"], ["fog", "", "rain", "fog"]
     four = model.generate(prompts, negative_prompt=negative, seed=[9, 2, 7, 7], batch_size=4)
@@ -142,7 +177,7 @@ def test_a_negative_prompt_for_each_prompt(model):
     assert pixels(both) == pixels([*tree, *house])
 
 
-def test_a_stream_gives_each_picture_when_it_is_ready_with_its_recipe(model, monkeypatch):
+def test_a_stream_gives_each_picture_when_it_is_ready_with_its_recipe(model, batched, monkeypatch):
     batches = []
     finished = TextToImage._finished
     monkeypatch.setattr(
@@ -190,6 +225,53 @@ def test_settings_change_the_picture(model):
         assert pixels([model.generate("a tree", **change)]) != plain, change
     same = model.generate("a tree", cfg_scale=2.0)
     assert pixels([same]) == plain
+
+
+@pytest.mark.parametrize("devices", ["cpu", "batched"])
+def test_one_program_for_each_shape(model, devices, request):
+    """Prompts, seeds and the numbers of the settings are arguments of the compiled programs."""
+    if devices == "batched":
+        request.getfixturevalue("batched")
+    limited = {"guidance_interval": (0.1, 0.9), "zero_init": 0.1, "size": 12}
+    model.generate("a tree", size=12)
+    model.generate("a tree", **limited)
+    model.generate("a tree", size=12, guidance_scale=1.0)
+    with compilations() as events:
+        model.generate(["a house", "a hill"], n=3, negative_prompt=["fog", "rain"], size=12)
+        model.generate("a hill", seed=7, guidance_scale=5.5, shift=2.0, size=12)
+        model.generate("a hill", size=12, spacing="diffusers")
+        model.generate("a hut", **limited | {"guidance_interval": (0.2, 1.0), "zero_init": 0.3})
+        model.generate("a hut", size=12, guidance_scale=1.0, cfg_zero_star=True)
+    assert not events
+    for change in ({"steps": 5}, {"solver": "midpoint"}, {"size": 20}, {"cfg_zero_star": True}):
+        with compilations() as events:
+            model.generate("a tree", **{"size": 12} | change)
+        assert events, change
+
+
+def test_each_text_of_a_call_is_encoded_once(model, monkeypatch):
+    seen = []
+    encode = model.text_encoder.__class__.__call__
+    monkeypatch.setattr(
+        Words, "__call__", lambda self, texts: seen.append(texts) or encode(self, texts), False
+    )
+    prompts, negative = ["a tree", "a house", "a tree"], ["fog", "", "fog"]
+    model.generate(prompts, n=3, negative_prompt=negative)
+    assert seen == [["a tree"], ["fog"], ["a house"], [""]]
+    seen.clear()
+    model.generate(prompts, n=3, guidance_scale=1.0)
+    assert seen == [["a tree"], ["a house"]]
+
+
+def test_an_accelerator_encodes_texts_in_chunks_of_one_size(model, batched, monkeypatch):
+    seen = []
+    encode = model.text_encoder.__class__.__call__
+    monkeypatch.setattr(
+        Words, "__call__", lambda self, texts: seen.append(texts) or encode(self, texts), False
+    )
+    model.generate([f"house {i}" for i in range(9)], batch_size=2)
+    assert [len(texts) for texts in seen] == [8, 8]
+    assert len({text for texts in seen for text in texts}) == 10
 
 
 def test_the_times_are_those_of_the_chosen_spacing(model):

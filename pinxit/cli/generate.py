@@ -53,8 +53,8 @@ class GenerateOptions(SamplingOptions):
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the text encoder and the autoencoder. bfloat16 takes half the memory."""
     batch_size: int | None = None
-    """Number of pictures that each device computes together; none means 1 on a CPU and 4 on an
-    accelerator. The last bits of a picture may depend on it."""
+    """Number of pictures that each accelerator computes together; none means 4. The last bits of a
+    picture may depend on it. A CPU computes pictures one by one, so it has no effect there."""
 
 
 def generate_command(argv: Sequence[str]) -> int:

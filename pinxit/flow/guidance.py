@@ -8,6 +8,9 @@
 of times (Kynkäänniemi et al. 2024, arXiv:2404.07724). CFG-Zero* (Fan et al. 2025, arXiv:2503.18886)
 first scales the null velocity to fit the conditional one, and sets the velocity to zero at the
 start of sampling.
+
+The numbers of a guidance are arguments of the compiled program, so another scale needs no new one.
+Only its form, which parts of it are in use, is compiled into the program.
 """
 
 from __future__ import annotations
@@ -16,10 +19,25 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
 from pinxit.config import UsageError
+
+
+@dataclass(frozen=True)
+class GuidanceForm:
+    """The parts of a guidance that are in use. Each combination is a program of its own."""
+
+    on: bool = True
+    """Whether the null velocity is evaluated at all."""
+    limited: bool = False
+    """Whether guidance is applied within an interval of times only."""
+    zero_star: bool = False
+    """Whether the null velocity is scaled to fit the conditional one."""
+    zero_init: bool = False
+    """Whether the velocity is zero at the start."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +66,44 @@ class Guidance:
                 f"zero_init: {self.zero_init!r} is not valid; it must be at least 0 and below 1"
             )
 
+    @property
+    def form(self) -> GuidanceForm:
+        """The parts that are in use."""
+        on = self.scale != 1
+        return GuidanceForm(
+            on=on,
+            limited=on and self.interval != (0.0, 1.0),
+            zero_star=on and self.zero_star,
+            zero_init=self.zero_init > 0,
+        )
 
-def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> VelocityFn:
-    """Returns `velocity_fn` with guidance.
+    def numbers(self) -> Float[np.ndarray, " 4"]:
+        """Returns the scale, both ends of the interval, and the time at which motion starts."""
+        return np.array([self.scale, *self.interval, 1 - self.zero_init], np.float32)
+
+
+def guided(
+    velocity_fn: VelocityFn,
+    null: Conditioning,
+    form: GuidanceForm,
+    numbers: Float[ArrayLike, " 4"],
+) -> VelocityFn:
+    """Returns `velocity_fn` with the guidance of this form and these numbers.
 
     Guidance evaluates a batch of twice the size. Where it is off, the batch itself is evaluated.
     `null` is the encoded empty or negative prompt, with one row, or with one row per sample.
     """
+    scale, low, high, start = (jnp.asarray(numbers)[i] for i in range(4))
 
     def both(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
         doubled = jax.tree.map(_stacked, conditioning, null)
         velocities = velocity_fn(_twice(x_t), _twice(t), doubled)
         conditional, unconditional = jnp.split(velocities, 2)
-        if guidance.zero_star:
+        if form.zero_star:
             unconditional = _projection(conditional, unconditional) * unconditional
-        return unconditional + guidance.scale * (conditional - unconditional)
+        return unconditional + scale * (conditional - unconditional)
 
     def within(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-        low, high = guidance.interval
         inside = (t >= low) & (t <= high)
 
         def mixed() -> Array:
@@ -77,17 +115,16 @@ def guided(velocity_fn: VelocityFn, null: Conditioning, guidance: Guidance) -> V
         plain = [lambda: both(x_t, t, conditioning), lambda: velocity_fn(x_t, t, conditioning)]
         return jax.lax.switch(branch, [*plain, mixed])
 
-    if guidance.scale == 1:
-        guided_fn = velocity_fn
-    else:
-        guided_fn = both if guidance.interval == (0.0, 1.0) else within
-    if guidance.zero_init == 0:
+    guided_fn = velocity_fn
+    if form.on:
+        guided_fn = within if form.limited else both
+    if not form.zero_init:
         return guided_fn
 
     def zero_at_start(
         x_t: Float[Array, "b h w c"], t: Float[Array, " b"], conditioning: Conditioning
     ) -> Float[Array, "b h w c"]:
-        moving = (t <= 1 - guidance.zero_init)[:, None, None, None]
+        moving = (t <= start)[:, None, None, None]
         return jnp.where(moving, guided_fn(x_t, t, conditioning), 0.0)
 
     return zero_at_start
