@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import pinxit
-from pinxit import png_recipe
+from pinxit import picture_files
 from pinxit.cli.main import main
 from pinxit.model_loading import load_checkpoint
-from pinxit.png_recipe import png_bytes, read_recipe
+from pinxit.picture_files import picture_bytes, read_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,15 +103,15 @@ def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
     whole = files(tmp_path / "whole")
     capsys.readouterr()
 
-    save = png_recipe.save_png
+    save = picture_files.save_picture
 
-    def interrupted(out, image, recipe):
+    def interrupted(out, image, recipe, **how):
         if recipe["seed"] == 2:
             raise KeyboardInterrupt
-        return save(out, image, recipe)
+        return save(out, image, recipe, **how)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(png_recipe, "save_png", interrupted)
+    monkeypatch.setattr(picture_files, "save_picture", interrupted)
     assert main([*words, "--out", str(out)]) == 130
     shown = capsys.readouterr()
     assert files(out) == dict(list(whole.items())[:2])
@@ -122,7 +122,7 @@ def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
         "pinxit: interrupted",
     ]
 
-    monkeypatch.setattr(png_recipe, "save_png", save)
+    monkeypatch.setattr(picture_files, "save_picture", save)
     assert main(shlex.split(command)[1:]) == 0
     shown = capsys.readouterr()
     assert f"pinxit: already in {out}: 2 of 4 pictures" in shown.err
@@ -157,14 +157,14 @@ def test_kill_9_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path):
 def test_a_full_disk_leaves_the_pictures_and_names_the_command(
     release_dir, tmp_path, capsys, monkeypatch
 ):
-    save = png_recipe.save_png
+    save = picture_files.save_picture
 
-    def full(out, image, recipe):
+    def full(out, image, recipe, **how):
         if recipe["seed"] == 1:
             raise OSError(28, "No space left on device", str(out))
-        return save(out, image, recipe)
+        return save(out, image, recipe, **how)
 
-    monkeypatch.setattr(png_recipe, "save_png", full)
+    monkeypatch.setattr(picture_files, "save_picture", full)
     words = ["generate", "red", "--checkpoint", str(release_dir), "--n", "2"]
     assert main([*words, "--out", str(tmp_path)]) == 1
     lines = capsys.readouterr().err.splitlines()[-2:]
@@ -191,7 +191,7 @@ def test_a_recipe_is_all_it_takes_to_draw_again(release_dir, tmp_path, capsys):
     about = ("model", "model_hash", "version")
     given = {name: value for name, value in recipe.items() if name not in about}
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    assert png_bytes(model.generate(**options), recipe) == path.read_bytes()
+    assert picture_bytes(model.generate(**options), recipe) == path.read_bytes()
 
 
 def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):

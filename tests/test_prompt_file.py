@@ -3,11 +3,15 @@
 import pytest
 
 from pinxit.cli.main import main
-from pinxit.cli.prompt_lines import read_prompts
 from pinxit.config import UsageError
+from pinxit.prompt_file import read_prompt_file
 
 PROMPTS = ["a red house", "ein großes Café", "红色的房子"]
 TEXT = "\n".join(PROMPTS)
+
+
+def prompts(path, *how) -> list[str]:
+    return [line.prompt for line in read_prompt_file(path, *how)]
 
 
 @pytest.mark.parametrize(
@@ -25,22 +29,22 @@ TEXT = "\n".join(PROMPTS)
 def test_files_of_many_editors(data, tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes(data)
-    assert read_prompts(str(path)) == PROMPTS
+    assert prompts(path) == PROMPTS
 
 
 def test_only_line_ends_separate_prompts(tmp_path):
     path = tmp_path / "prompts.txt"
-    lines = ["a house\u2028under a moon", "a\x0btree\x0cat\x85dawn", "# a hash, and 'quotes'"]
+    lines = ["a house\u2028under a moon", "a\x0btree\x0cat\x85dawn", "a # hash, and 'quotes'"]
     path.write_text("\n".join(lines), "utf-8")
-    assert read_prompts(str(path)) == lines
+    assert prompts(path) == lines
 
 
 def test_a_declared_encoding(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes("a house\nein großes Café".encode("cp1252"))
-    assert read_prompts(str(path), "cp1252") == ["a house", "ein großes Café"]
+    assert prompts(path, "cp1252") == ["a house", "ein großes Café"]
     with pytest.raises(UsageError, match="text_encoding: 'klingon' is unknown"):
-        read_prompts(str(path), "klingon")
+        read_prompt_file(str(path), "klingon")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,8 @@ def test_a_declared_encoding(tmp_path):
         (b"one\r\ntw\xffo\r\n", r"prompts\.txt, line 2: .*--text_encoding"),
         (b"", "'[^']*prompts.txt' is empty"),
         (b"\xff\xfe", "is without prompts"),
-        (b" \n\t\r\n", "without prompts: all lines are blank"),
+        (b" \n\t\r\n", "without prompts: all lines are blank or comments"),
+        (b"# one\n  # two\n", "without prompts: all lines are blank or comments"),
         (b"\xff\xfea", r"prompts\.txt: not UTF-16-LE text"),
     ],
 )
@@ -58,7 +63,7 @@ def test_refused_files_are_named_with_the_line(data, message, tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes(data)
     with pytest.raises(UsageError, match=message):
-        read_prompts(str(path))
+        read_prompt_file(str(path))
 
 
 def test_the_command_refuses_before_it_loads_a_model(tmp_path, capsys):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit.png_recipe import (
+from pinxit.picture_files import (
     parameters_text,
-    png_bytes,
+    picture_bytes,
     read_recipe,
-    save_png,
+    save_picture,
     slug,
     stored_pictures,
 )
@@ -39,7 +39,7 @@ def test_the_text_reads_as_other_tools_expect():
 
 
 def test_the_recipe_comes_back_and_the_pixels_are_untouched(tmp_path):
-    path = save_png(tmp_path / "new", picture(), RECIPE)
+    path = save_picture(tmp_path / "new", picture(), RECIPE)
     assert path.name == "00001-7-a-h-t-small-by-the-sea.png"
     assert read_recipe(path) == RECIPE
     with Image.open(path) as image:
@@ -48,12 +48,14 @@ def test_the_recipe_comes_back_and_the_pixels_are_untouched(tmp_path):
 
 
 def test_the_same_recipe_gives_the_same_bytes():
-    assert png_bytes(picture(), RECIPE) == png_bytes(picture(), dict(reversed(RECIPE.items())))
+    assert picture_bytes(picture(), RECIPE) == picture_bytes(
+        picture(), dict(reversed(RECIPE.items()))
+    )
 
 
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "00007-something.png").write_bytes(b"mine")
-    paths = [save_png(tmp_path, picture(), RECIPE) for _ in range(3)]
+    paths = [save_picture(tmp_path, picture(), RECIPE) for _ in range(3)]
     assert [path.name[:5] for path in paths] == ["00008", "00009", "00010"]
     assert (tmp_path / "00007-something.png").read_bytes() == b"mine"
 
@@ -61,9 +63,9 @@ def test_nothing_is_overwritten(tmp_path):
 def test_stored_pictures_are_recognised_by_their_recipes(tmp_path):
     recipes = [RECIPE | {"seed": seed, "size": (16, 8)} for seed in (7, 8, 7)]
     assert stored_pictures(tmp_path / "none", recipes) == {}
-    first, second = (save_png(tmp_path, picture(), recipe) for recipe in recipes[:2])
+    first, second = (save_picture(tmp_path, picture(), recipe) for recipe in recipes[:2])
     assert stored_pictures(tmp_path, recipes) == {0: first, 1: second}
-    third = save_png(tmp_path, picture(), recipes[2])
+    third = save_picture(tmp_path, picture(), recipes[2])
     assert stored_pictures(tmp_path, recipes) == {0: first, 1: second, 2: third}
     assert stored_pictures(tmp_path, [recipe | {"steps": 9} for recipe in recipes]) == {}
     first.write_bytes(first.read_bytes()[:-60])
