@@ -21,25 +21,28 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, features
+from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
-from pinxit.config import UsageError, choice, few
+from pinxit.config import UsageError, choice
 from pinxit.files import whole
+from pinxit.picture_texts import (
+    PARAMETERS,
+    beginning,
+    exif_block,
+    foreign_texts,
+    picture_texts,
+)
 
-TEXT_KEY = "parameters"
 JSON_KEY = "pinxit"
-COMMENT_PREFIX = b"UNICODE\0"
-"""The beginning of an EXIF UserComment in UTF-16."""
 SEGMENT = 65533
 """The number of bytes of EXIF that a JPEG can store."""
 
@@ -64,9 +67,6 @@ FORMATS = {
     "jpeg": PictureFormat("JPEG", ".jpg", 95, 65500),
 }
 """The formats by the names that `picture_bytes` takes. WebP of quality 100 is lossless."""
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
-DAMAGE += (KeyError, IndexError, TypeError, AttributeError, OverflowError)
-"""Exceptions of Pillow for files that are damaged."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def picture_bytes(
     buffer = io.BytesIO()
     if format == "png":
         info = PngInfo()
-        info.add_itxt(TEXT_KEY, parameters_text(stored))
+        info.add_itxt(PARAMETERS, parameters_text(stored))
         info.add_itxt(JSON_KEY, _json(stored))
         image.save(buffer, format="PNG", pnginfo=info)
     elif format == "webp":
@@ -189,11 +189,7 @@ def _json(recipe: Mapping[str, Any], *, ascii_only: bool = False) -> str:
 
 def _exif(recipe: Mapping[str, Any]) -> bytes:
     """Returns the EXIF block with both forms of the recipe."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = f"{JSON_KEY}:{_json(recipe, ascii_only=True)}"
-    text = parameters_text(recipe).encode("utf-16-be")
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = COMMENT_PREFIX + text
-    return exif.tobytes()
+    return exif_block(f"{JSON_KEY}:{_json(recipe, ascii_only=True)}", parameters_text(recipe))
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -211,78 +207,29 @@ def read_picture(path: str | Path) -> PictureFile:
     for one that cannot be read. A picture of another program is named with what it contains.
     """
     data = Path(path).read_bytes()
-    texts, format = _texts(data, path)
+    texts, pillow = picture_texts(data, where=str(path))
     text = texts.get(JSON_KEY)
     if text is None:
         raise UsageError(
-            f"{path} contains no recipe of Pinxit{_foreign(texts)}; "
+            f"{path} contains no recipe of Pinxit{foreign_texts(texts)}; "
             "valid: a picture written by pinxit generate"
         )
     try:
-        recipe = json.loads(text, parse_constant=_refuse_constant)
+        recipe = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} has a damaged recipe: {_cut(str(error))}") from error
+        raise UsageError(f"{path} has a damaged recipe: {beginning(str(error))}") from error
     if not isinstance(recipe, dict):
         raise UsageError(f"{path} has a damaged recipe: a {type(recipe).__name__}, not an object")
-    return PictureFile(recipe, format)
+    names = {each.pillow: name for name, each in FORMATS.items()}
+    return PictureFile(recipe, names[pillow])
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _texts(data: bytes, path: str | Path) -> tuple[dict[str, str], str]:
-    """Returns the texts in a picture, with the names that a PNG gives them, and its format."""
-    names = {each.pillow: name for name, each in FORMATS.items()} | {"MPO": "jpeg"}
-    valid = "a PNG, WebP or JPEG picture"
-    try:
-        with Image.open(io.BytesIO(data), formats=[*names]) as image:
-            image.load()
-            texts = {**_exif_texts(image.getexif()), **getattr(image, "text", {})}
-            return {str(name): str(text) for name, text in texts.items()}, names[str(image.format)]
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UsageError(f"{path} is too large to be read; valid: {valid}") from error
-    except Image.UnidentifiedImageError as error:
-        empty = "is empty" if not data else "is no picture, or damaged"
-        raise UsageError(f"{path} {empty}; valid: {valid}") from error
-    except DAMAGE as error:
-        raise UsageError(f"{path} is damaged ({_cut(str(error))}); valid: {valid}") from error
-
-
-def _exif_texts(exif: Image.Exif) -> dict[str, str]:
-    """Returns the texts in EXIF: those of the form ``name:text``, as Pinxit and ComfyUI write
-    them, and the user comment as ``parameters``."""
-    tags = (ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model)
-    values = [exif.get(tag) for tag in tags]
-    pairs = [value.partition(":") for value in values if isinstance(value, str)]
-    texts = {name: text for name, colon, text in pairs if colon and re.fullmatch(r"\w+", name)}
-    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    if isinstance(comment, bytes) and comment.startswith(COMMENT_PREFIX):
-        texts[TEXT_KEY] = comment[len(COMMENT_PREFIX) :].decode("utf-16-be", "replace")
-    elif isinstance(comment, bytes) and comment:
-        texts[TEXT_KEY] = comment[len(COMMENT_PREFIX) :].decode("utf-8", "replace")
-    return texts
-
-
-def _foreign(texts: Mapping[str, str]) -> str:
-    """Says which texts of other programs a picture contains."""
-    if TEXT_KEY in texts:
-        last = texts[TEXT_KEY].strip().splitlines()[-1:]
-        settings = f" ({_cut(last[0])!r})" if last and "Steps:" in last[0] else ""
-        return (
-            f": it has the text {TEXT_KEY!r} of A1111, Forge or a similar program{settings}, "
-            "but not the settings and the model in Pinxit's form"
-        )
-    if "workflow" in texts or "prompt" in texts:
-        names = " and ".join(repr(name) for name in ("prompt", "workflow") if name in texts)
-        return f": it has the graph of ComfyUI ({names}), which only ComfyUI can run"
-    return f": it has the texts {few([repr(_cut(name)) for name in texts])}" if texts else ""
-
-
-def _cut(text: str, *, length: int = 120) -> str:
-    """Returns the beginning of a text on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[:length]}..."
+def _finite(text: str) -> float:
+    """Parses a number of JSON, or raises ValueError if it is not finite."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -104,6 +104,9 @@ def _check_files(options: GenerateOptions, pictures: Sequence[str]) -> None:
             other = prompts[0] if prompts else options.prompts_file
             name = "prompt" if prompts else "prompts_file"
             raise UsageError(name, other, problem=problem, valid="only prompts, or only pictures")
+        if options.ema is not None and options.checkpoint is None:
+            problem = "without effect, since the average that drew the picture is used"
+            raise UsageError("ema", options.ema, problem=problem, valid="with --checkpoint")
     elif options.image is None:
         for name in ("mask", "strength"):
             if (value := getattr(options, name)) is not None:
