@@ -6,6 +6,7 @@ names files only beside the picture.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pinxit import stored_model
 from pinxit.checkpoint_files import MANIFEST, CheckpointManifest, checkpoints_in
-from pinxit.config import UsageError, choice, few, from_json, positive
+from pinxit.config import UsageError, choice, few, from_json, hints, misfit, positive
 from pinxit.model_hash import hash_of_params
 from pinxit.picture_files import FORMATS, PictureFile, check_format, read_picture
 from pinxit.sampling import Order, Sampling, check_seed
@@ -75,9 +76,6 @@ class DrawnRecipe:
     """The sampling settings; older recipes lack some, which then have their defaults."""
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or not all(type(side) is int for side in self.size):
-            problem = "not a width and a height"
-            raise UsageError("size", self.size, problem=problem, valid="two whole numbers")
         positive("size", min(self.size))
         _at_most("size", self.size[0] * self.size[1], MOST_PIXELS)
         check_seed("seed", self.seed)
@@ -114,11 +112,34 @@ def checked_recipe(recipe: Mapping[str, Any], *, where: str) -> DrawnRecipe:
     if missing:
         raise UsageError(f"{where}: its recipe lacks {', '.join(missing)}")
     try:
+        _check_lists(DrawnRecipe, recipe)
+        _check_lists(Sampling, recipe)
         sampling = from_json(Sampling, {n: v for n, v in recipe.items() if n in names})
         plain = {n: v for n, v in recipe.items() if n in own}
+        if isinstance(source := recipe.get("image"), Mapping):
+            plain["image"] = _source(source)
         return from_json(DrawnRecipe, {**plain, "sampling": sampling})
-    except (ValueError, TypeError) as error:
+    except UsageError as error:
         raise UsageError(f"{where}: its recipe is wrong: {error}") from error
+
+
+def _check_lists(cls: type, recipe: Mapping[str, Any]) -> None:
+    """Raises for lists of another length, or of other values, than the fields of a dataclass."""
+    for name, hint in hints(cls).items():
+        value, kinds = recipe.get(name), typing.get_args(hint)
+        if typing.get_origin(hint) is not tuple or not isinstance(value, list | tuple):
+            continue
+        problems = [misfit(kind, item) for kind, item in zip(kinds, value, strict=False)]
+        if len(value) != len(kinds) or any(problems):
+            valid = f"{len(kinds)} of {misfit(kinds[0], None)}"
+            raise UsageError(name, value, problem="not understood", valid=valid)
+
+
+def _source(source: Mapping[str, Any]) -> SourceOfRecipe:
+    """Returns the source in a recipe. Raises `UsageError` for wrong values."""
+    if missing := [name for name in ("sha256", "strength") if name not in source]:
+        raise UsageError("image", dict(source), problem=f"without {' and '.join(missing)}")
+    return from_json(SourceOfRecipe, source, prefix="image.")
 
 
 def read_drawn(path: str | Path) -> tuple[DrawnRecipe, PictureFile]:

@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_pictures_and_names_the_command(
 
 def test_the_size_is_one_side_or_width_and_height(release_dir, tmp_path, capsys):
     words = ["generate", "red", "--checkpoint", str(release_dir), "--out", str(tmp_path)]
-    for text, size in (("8", (8, 8)), ("24x8", (24, 8)), ("8X24", (8, 24))):
+    for text, size in (("8", (8, 8)), ("24x8", (24, 8)), ("8X24", (8, 24)), ("8\u00d724", (8, 24))):
         assert main([*words, "--size", text]) == 0
         with Image.open(capsys.readouterr().out.strip()) as image:
             assert image.size == size
@@ -213,6 +213,10 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--size", "15"], "size: 15 is not a multiple of 4"),
         (["a", "--size", "16x15"], "size: 15 is not a multiple of 4"),
         (["a", "--size", "big"], "size: 'big' is not understood; valid: one side, or WIDTHxHEIGHT"),
+        (["a", "--size", "0x8"], "size: '0x8' is too small; valid: sides of at least 1"),
+        (["a", "--format", "gif"], "format: 'gif' is not understood; valid: png, webp, jpeg"),
+        (["a", "--format", "jpeg", "--quality", "0"], "quality: 0 is out of range; valid: 1 to"),
+        (["x" * 30000, "--format", "jpeg"], "format: 'jpeg' is unable to hold the recipe of this"),
         (["a", "--size", "16", "24"], "size: '16 24' is two words; valid: one side, or WIDTHxHEI"),
         (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
         (["a", "--seed", "-3"], "seed: -3 is out of range"),

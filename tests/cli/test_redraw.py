@@ -208,8 +208,8 @@ def test_recipes_of_other_versions(folder, drawn, tmp_path, capsys):
         ({"seed": "7"}, "seed: '7' is not a whole number"),
         ({"seed": -1}, "seed: -1 is out of range"),
         ({"seed": 10**30}, "is out of range"),
-        ({"size": [16]}, "size: 16 is not a width and a height"),
-        ({"size": ["16", 16]}, "is not a width and a height"),
+        ({"size": [16]}, "size: 16 is not understood; valid: 2 of a whole number"),
+        ({"size": ["16", 16]}, "size: 16 16 is not understood"),
         ({"size": [0, 16]}, "size: 0 is too small"),
         ({"size": [2**20, 2**20]}, "size: 1099511627776 is too large for a recipe"),
         ({"size": 16}, "size: 16 is not a list"),
@@ -219,15 +219,20 @@ def test_recipes_of_other_versions(folder, drawn, tmp_path, capsys):
         ({"batch_size": 10**6}, "batch_size: 1000000 is too large for a recipe"),
         ({"batch_size": -1}, "batch_size: -1 is too small"),
         ({"guidance_scale": "big"}, "guidance_scale: 'big' is not a number"),
-        ({"guidance_interval": ["a", "b"]}, "its recipe is wrong: "),
-        ({"guidance_interval": [0.1]}, "its recipe is wrong: "),
-        ({"guidance_interval": [[0], {}]}, "its recipe is wrong: "),
+        (
+            {"guidance_interval": ["a", "b"]},
+            "a b is not understood; valid: 2 of a number",
+        ),
+        ({"guidance_interval": [0.1]}, "guidance_interval: 0.1 is not understood"),
+        ({"guidance_interval": [[0], {}]}, "its recipe is wrong: guidance_interval"),
         ({"solver": "magic"}, "solver: unknown 'magic'"),
         ({"solver": ["euler"]}, "solver: ['euler'] is not text"),
         ({"shift": -1}, "shift: -1.0 is not positive"),
-        ({"encoder_dtype": "int8"}, "encoder_dtype: unknown|encoder_dtype: 'int8' is unknown"),
+        ({"encoder_dtype": "int8"}, "encoder_dtype: 'int8' is unknown"),
         ({"image": "a.png"}, "image: 'a.png' is not an object with settings"),
-        ({"image": {"sha256": "0"}}, "its recipe is wrong: "),
+        ({"image": {"sha256": "0"}}, "image: sha256=0 is without strength"),
+        ({"image": {"sha256": 0, "strength": 1}}, "image.sha256: 0 is not text"),
+        ({"image": {"sha256": "0", "strength": 1, "x": 1}}, "'x' is unknown"),
         ({"model": 3}, "model: 3 is not text"),
     ],
 )
@@ -236,7 +241,7 @@ def test_wrong_recipes_are_refused_in_one_line(folder, drawn, tmp_path, capsys, 
     out = tmp_path / "b"
     said = refused(capsys, path, "--checkpoint", folder / "toy", "--out", out)
     assert f"pinxit: error: {path}: " in said
-    assert any(part in said for part in message.split("|")), said
+    assert message in said
     assert not out.exists()
 
 
