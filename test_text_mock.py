@@ -114,7 +114,7 @@ def same_parameters(one: Path, two: Path) -> tuple[bool, str]:
 def drawing(root: Path) -> Iterator[Check]:
     """Pictures from the run, their recipes, and the command line."""
     from pinxit.cli.main import main
-    from pinxit.png_recipe import read_recipe
+    from pinxit.picture_files import read_recipe
 
     run, out = str(root / "whole" / "mock"), root / "pictures"
     words = ["generate", "red light from the left", "--checkpoint", run, "--steps", "4"]

@@ -19,7 +19,6 @@ With a source image, solving starts part-way along the path, and a mask limits i
 from __future__ import annotations
 
 import functools
-import hashlib
 import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -42,6 +41,7 @@ from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import rounds_of
 from pinxit.flow.known_region import latent_mask
 from pinxit.guidance_warnings import Exposure, out_of_range
+from pinxit.model_hash import hash_of_params
 from pinxit.models.transformer import TransformerConfig
 from pinxit.sampling import (
     OUTPUTS,
@@ -64,15 +64,6 @@ TEXT_CHUNK = 8
 """Number of texts that an accelerator encodes together. A CPU encodes them one by one."""
 Progress = Callable[[int, int], Any]
 """A callback that receives the number of finished pictures and their total."""
-
-
-def hash_of(params: Any) -> str:
-    """Returns the first ten hexadecimal digits of the SHA-256 of parameters and their names."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
-    return digest.hexdigest()[:10]
 
 
 class TextToImage:
@@ -133,7 +124,7 @@ class TextToImage:
     @functools.cached_property
     def model_hash(self) -> str:
         """The first ten hexadecimal digits of the parameters' SHA-256."""
-        return hash_of(self.params)
+        return hash_of_params(self.params)
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Returns (h, w, c) of the latents of an image of `size`: one side, or (width, height)."""
@@ -215,8 +206,8 @@ class TextToImage:
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Yields each picture, as soon as its batch is ready, with the recipe that draws it again.
 
-        Takes the arguments of `order`, and refuses wrong ones at once. ``save_png(folder, *item)``
-        of `pinxit.png_recipe` stores an item.
+        Takes the arguments of `order`, and refuses wrong ones at once. `pinxit.picture_files` has
+        ``save_picture(folder, *item)``, which stores an item.
         """
         order = self.order(prompt, **how)
         return ((picture, self.recipe(order, i)) for i, picture in self.pictures(order))

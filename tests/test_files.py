@@ -21,7 +21,7 @@ from pinxit import files
 from pinxit.encoders import clip_tokenizer, weights
 from pinxit.evaluate.judge import JudgeConfig, init_judge, save_judge
 from pinxit.files import sweep, unfinished, whole, whole_folder, whole_set, write_json
-from pinxit.png_recipe import save_png
+from pinxit.picture_files import save_picture
 from pinxit.stored_model import Stored, write_release
 from pinxit.train import checkpoint, run_folder
 from pinxit.train.input import in_memory
@@ -146,7 +146,7 @@ def metrics(root: Path, tag: int) -> None:
 def picture(root: Path, tag: int) -> None:
     recipe = {"prompt": "p", "seed": tag, "size": [2, 2], "steps": 1, "solver": "euler"}
     recipe |= {"guidance_scale": 1.0, "model_hash": "", "model": "m", "version": "1"}
-    save_png(root, Image.new("RGB", (2, 2)), recipe)
+    save_picture(root, Image.new("RGB", (2, 2)), recipe)
 
 
 def network(root: Path, tag: int) -> None:

@@ -12,7 +12,7 @@ from pinxit.data.prepared.manifest import MANIFEST, is_prepared
 from pinxit.data.sources import catalogue
 from pinxit.data.sources.hub import is_hub_name, parse_hub_path
 from pinxit.export.provenance import Measurement, Provenance
-from pinxit.pipeline import hash_of
+from pinxit.model_hash import hash_of_params
 from pinxit.stored_model import Stored
 from pinxit.train.datasets import DATASETS
 from pinxit.train.run_folder import RunFolder, saved_config
@@ -118,7 +118,7 @@ def _with_measurements(
     for path in evaluations:
         if path.is_file():
             record = read_json(path)
-            if record.get("model_hash") == hash_of(stored.params):
+            if record.get("model_hash") == hash_of_params(stored.params):
                 return replace(about, measurements=(_measurement(record),))
             left_out.append(OTHER_PARAMETERS.format(EVALUATION))
     results = (run.finished() if run is not None else None) or {}

@@ -1,60 +1,36 @@
-"""`pinxit generate`: draws pictures for prompts."""
+"""`pinxit generate`: draws pictures for prompts, or again from the recipes in pictures."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pinxit.cli.arguments import parse
+from pinxit.cli.arguments import parse, typed_names
+from pinxit.cli.generate_options import GenerateOptions
 from pinxit.cli.habits import GENERATE_HABITS
-from pinxit.cli.prompt_lines import read_prompts
-from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
-from pinxit.config import UsageError, check_writable, positive
+from pinxit.cli.picture_requests import PictureRequest, picture_requests
+from pinxit.cli.sampling_options import check_guidance
+from pinxit.config import UsageError, check_writable
 from pinxit.progress import counted, showing
-from pinxit.sampling import ALIASES, Order
+from pinxit.sampling import ALIASES, Order, Sampling
+from pinxit.version import __version__
 
 if TYPE_CHECKING:
     from pinxit.pipeline import TextToImage
 
 
 @dataclass(frozen=True)
-class GenerateOptions(SamplingOptions):
-    """Options of `pinxit generate`."""
+class OrderedPictures:
+    """Pictures of one size and one kind of sampling, which one order draws."""
 
-    prompt: tuple[str, ...] = ()
-    """Prompts to draw, with or without --prompt: pinxit generate "a red house" "a blue tent"."""
-    prompts_file: str | None = None
-    """A text file with one prompt on each line, in UTF-8 or UTF-16."""
-    text_encoding: str | None = None
-    """Encoding of the prompts file if it is another one, such as cp1252 or gb18030."""
-    checkpoint: str | None = None
-    """A run, one of its checkpoints, a release, a PRX directory of diffusers, an exported
-    .safetensors file, or a repository id on the Hub (owner/name); none means the model shipped with
-    Pinxit."""
-    out: str = "outputs"
-    """Directory for the PNG files. Existing files are never overwritten, and pictures that are
-    already there are not drawn again."""
-    seed: int = 0
-    """Seed of the first picture; picture i is drawn from seed + i."""
-    n: int = 1
-    """Number of pictures for each prompt."""
-    size: str | None = None
-    """Side of the pictures in pixels, or WIDTHxHEIGHT, such as 320x192; none means the size that
-    the model was trained on."""
-    negative_prompt: str = ""
-    """Text that guidance steers away from."""
-    ema: str | None = None
-    """The run's average to draw with, or raw; none means the run's best."""
-    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of the text encoder and the autoencoder. bfloat16 takes half the memory."""
-    batch_size: int | None = None
-    """Number of pictures that each accelerator computes together; none means 4. The last bits of a
-    picture may depend on it. A CPU computes pictures one by one, so it has no effect there."""
+    places: list[int]
+    """The position of each picture among all pictures of the command."""
+    order: Order
+    """The order, whose picture j has the position places[j]."""
 
 
 def generate_command(argv: Sequence[str]) -> int:
@@ -71,90 +47,209 @@ def generate_command(argv: Sequence[str]) -> int:
         positional="prompt",
         habits=GENERATE_HABITS,
     )
-    prompts = _prompts(options)
-    positive("n", options.n)
-    size = _size(options.size, argv)
+    typed = typed_names(GenerateOptions, argv, default=GenerateOptions(), aliases=ALIASES)
+    requests = picture_requests(options, argv, typed)
     out = Path(options.out)
     check_writable("out", options.out, out)
-    from pinxit.model_loading import load_checkpoint
-    from pinxit.png_recipe import stored_pictures
+    from pinxit.picture_files import stored_pictures
 
-    model = load_checkpoint(
-        options.checkpoint, ema=options.ema, encoder_dtype=options.encoder_dtype
-    )
-    order = model.order(
-        prompts,
-        n=options.n,
-        seed=options.seed,
-        size=size,
-        negative_prompt=options.negative_prompt,
-        batch_size=options.batch_size,
-        **sampling_options(options),
-    )
-    check_guidance(options, order.sampling)
-    recipes = [model.recipe(order, i) for i in range(len(order))]
-    paths = stored_pictures(out, recipes)
-    total = counted(len(order), "picture")
+    model, dtype = _load(options, requests, typed)
+    groups = _groups(model, options, requests)
+    recipes = _recipes(model, requests, groups, dtype)
+    formats = [request.format for request in requests]
+    paths = stored_pictures(out, recipes, format=formats)
+    total = counted(len(requests), "picture")
     if paths:
         print(f"pinxit: already in {out}: {len(paths)} of {total}", file=sys.stderr)
     try:
-        if len(paths) < len(order):
-            _draw(model, order, recipes, out, paths)
+        if len(paths) < len(requests):
+            _draw(model, groups, recipes, formats, out, paths)
     finally:
         for i in sorted(paths):
             print(paths[i])
-        if 0 < len(paths) < len(order):
+        if 0 < len(paths) < len(requests):
             again = shlex.join(["pinxit", "generate", *argv])
             rest = f"the same command draws the others: {again}"
             print(f"pinxit: in {out}: {len(paths)} of {total}; {rest}", file=sys.stderr)
     return 0
 
 
+# --- the model --------------------------------------------------------------------------------
+
+
+def _load(
+    options: GenerateOptions, requests: Sequence[PictureRequest], typed: set[str]
+) -> tuple[TextToImage, str]:
+    """Returns the model that draws all requests, and the dtype of its encoders.
+
+    Pictures are drawn again by the model in --checkpoint, or else by the one that drew them. Says
+    on stderr if a picture will differ because its model or its version of Pinxit is another one.
+    """
+    from pinxit.model_loading import load_checkpoint
+    from pinxit.redraw import find_model, match_in
+
+    checkpoint, ema, dtype = options.checkpoint, options.ema, options.encoder_dtype
+    drawn = {request.where: request.recipe for request in requests if request.recipe is not None}
+    choices: dict[tuple[str | None, str | None, str], str] = {}
+    for where, recipe in drawn.items():
+        if checkpoint is None:
+            path, average = find_model(recipe, where=where)
+        else:
+            match = match_in(checkpoint, recipe) if ema is None else None
+            path, average = match or (checkpoint, ema)
+        precision = dtype if "encoder_dtype" in typed else recipe.encoder_dtype
+        choices.setdefault((path, average, precision), where)
+    if len(choices) > 1:
+        first, second = list(choices.values())[:2]
+        problem = f"drawn by another model, or with another encoder_dtype, than {first!r}"
+        raise UsageError("prompt", second, problem=problem, valid="one command for each model")
+    if choices:
+        checkpoint, ema, dtype = next(iter(choices))
+    loaded = load_checkpoint(checkpoint, ema=ema, encoder_dtype=dtype)
+    for where, recipe in drawn.items():
+        _say_differences(where, recipe, loaded)
+    return loaded, dtype
+
+
+def _say_differences(where: str, recipe: Any, model: TextToImage) -> None:
+    """Warns on stderr if a picture was drawn by another model or another version of Pinxit."""
+    if recipe.model_hash != model.model_hash:
+        theirs = f"{recipe.model!r} (hash {recipe.model_hash!r})"
+        print(
+            f"pinxit: warning: {where} was drawn by another model, {theirs}, than "
+            f"{model.name!r} (hash {model.model_hash!r}): the picture will differ",
+            file=sys.stderr,
+        )
+    if recipe.version != __version__:
+        print(
+            f"pinxit: {where} was drawn by pinxit {recipe.version!r}, this is {__version__}: "
+            "the bytes may differ",
+            file=sys.stderr,
+        )
+
+
+# --- orders -----------------------------------------------------------------------------------
+
+
+def _groups(
+    model: TextToImage, options: GenerateOptions, requests: Sequence[PictureRequest]
+) -> list[OrderedPictures]:
+    """Returns orders for the requests, one for each size and sampling, so that each program is
+    compiled once. Checks every request before anything is drawn."""
+    from pinxit.redraw import check_source
+
+    places: dict[Any, list[int]] = {}
+    for i, request in enumerate(requests):
+        try:
+            size, sampling = _checked(model, options, request)
+        except UsageError as error:
+            where = f"{request.where}: " if request.where else ""
+            raise UsageError(f"{where}{error}") from error
+        source = tuple(sorted(request.source.items()))
+        places.setdefault((size, sampling, request.batch_size, source), []).append(i)
+    groups = []
+    for (size, sampling, batch_size, source), members in places.items():
+        chosen = [requests[i] for i in members]
+        order = model.order(
+            [request.prompt for request in chosen],
+            negative_prompt=[request.negative_prompt for request in chosen],
+            seed=[request.seed for request in chosen],
+            size=size,
+            batch_size=batch_size,
+            **vars(sampling),
+            **dict(source),
+        )
+        for request in chosen:
+            if request.recipe is not None:
+                check_source(order, request.recipe, where=request.where)
+        groups.append(OrderedPictures(members, order))
+    return groups
+
+
+def _checked(
+    model: TextToImage, options: GenerateOptions, request: PictureRequest
+) -> tuple[tuple[int, int], Sampling]:
+    """Returns the size and the sampling settings of a request, which the model can draw."""
+    size = request.width or model.image_size, request.height or model.image_size
+    model.latent_shape(size)
+    sampling = model.sampling.override(**request.sampling)
+    line = request.line
+    if line is None or line.guidance_scale is None:
+        check_guidance(options, sampling)
+    if line is not None and line.negative_prompt and sampling.guidance_scale == 1:
+        problem = "without effect, since the guidance scale 1 turns guidance off"
+        raise UsageError("--n", line.negative_prompt, problem=problem, valid="leave it out")
+    return size, sampling
+
+
+def _recipes(
+    model: TextToImage,
+    requests: Sequence[PictureRequest],
+    groups: Sequence[OrderedPictures],
+    dtype: str,
+) -> list[dict[str, Any]]:
+    """Returns the recipe of each picture, as its file stores it."""
+    from pinxit.picture_files import stored_recipe
+
+    added = {} if dtype == "float32" else {"encoder_dtype": dtype}
+    recipes: list[dict[str, Any]] = [{}] * len(requests)
+    for group in groups:
+        for j, i in enumerate(group.places):
+            recipe = model.recipe(group.order, j) | added
+            recipes[i] = stored_recipe(recipe, requests[i].format, requests[i].quality)
+    return recipes
+
+
+# --- drawing ----------------------------------------------------------------------------------
+
+
 def _draw(
     model: TextToImage,
-    order: Order,
+    groups: Sequence[OrderedPictures],
     recipes: list[dict[str, Any]],
+    formats: list[str],
     out: Path,
     paths: dict[int, Path],
 ) -> None:
     """Draws the pictures that are not in `paths`, and adds the path of each once it is written."""
     from rich.console import Console
 
-    from pinxit.png_recipe import save_png
+    from pinxit import picture_files
 
-    missing = len(order) - len(paths)
+    missing = len(recipes) - len(paths)
+    numbers = _numbers(out, paths, len(recipes))
     text = f"drawing {counted(missing, 'picture')}"
     with showing(Console(stderr=True), text, unit="picture") as report:
         report(0, missing)
-        for done, (i, image) in enumerate(model.pictures(order, skip=frozenset(paths)), start=1):
-            paths[i] = save_png(out, image, recipes[i])
+        for done, (i, image) in enumerate(_pictures(model, groups, paths), start=1):
+            paths[i] = picture_files.save_picture(
+                out, image, recipes[i], format=formats[i], number=numbers[i]
+            )
             report(done, missing)
 
 
-def _size(text: str | None, argv: Sequence[str]) -> int | tuple[int, int] | None:
-    """Parses one side or WIDTHxHEIGHT. Refuses two words, of which one would become a prompt."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
-    valid = "one side, or WIDTHxHEIGHT, such as 320x192"
-    if match is None:
-        raise UsageError("size", text, problem="not understood", valid=valid)
-    words = [word.removeprefix("--size=") for word in argv if word != "--size"]
-    following = words[words.index(text) + 1 :][:1] if text in words else []
-    if following and following[0].isdigit():
-        problem = "two words"
-        raise UsageError("size", f"{text} {following[0]}", problem=problem, valid=valid)
-    return (int(match[1]), int(match[2])) if match[2] else int(match[1])
+def _pictures(
+    model: TextToImage, groups: Sequence[OrderedPictures], paths: dict[int, Path]
+) -> Iterator[tuple[int, Any]]:
+    """Yields each picture that is not in `paths`, with its position among all pictures."""
+    for group in groups:
+        skip = frozenset(j for j, i in enumerate(group.places) if i in paths)
+        if len(skip) < len(group.places):
+            for j, image in model.pictures(group.order, skip=skip):
+                yield group.places[j], image
 
 
-def _prompts(options: GenerateOptions) -> list[str]:
-    """Returns the prompts of the command line and of the file."""
-    prompts = list(options.prompt)
-    if options.prompts_file is not None:
-        prompts += read_prompts(options.prompts_file, options.text_encoding)
-    elif options.text_encoding is not None:
-        problem = "without effect, since it is the encoding of --prompts_file"
-        raise UsageError("text_encoding", options.text_encoding, problem=problem)
-    if not prompts:
-        raise UsageError("prompt", prompts, problem="an empty list", valid="at least one prompt")
-    return prompts
+def _numbers(out: Path, paths: dict[int, Path], count: int) -> dict[int, int]:
+    """Returns the numbers of the files that are missing, in the order of the pictures.
+
+    They continue the numbers of an interrupted command, so that the folder is the same as after an
+    uninterrupted one, or else follow the largest number in the folder.
+    """
+    from pinxit.picture_files import numbers_in
+
+    firsts = {int(path.name.partition("-")[0]) - i for i, path in paths.items()}
+    if len(firsts) == 1 and (first := firsts.pop()) > 0:
+        return {i: first + i for i in range(count) if i not in paths}
+    following = max(numbers_in(out), default=0) + 1
+    missing = [i for i in range(count) if i not in paths]
+    return {i: following + rank for rank, i in enumerate(missing)}

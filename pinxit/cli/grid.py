@@ -157,7 +157,7 @@ def _out(text: str) -> Path:
 
 def _name(about: dict[str, Any]) -> str:
     """Returns the name of a sheet's file: the start of its prompt, and a hash of its JSON."""
-    from pinxit.png_recipe import slug
+    from pinxit.picture_files import slug
 
     data = json.dumps(about, ensure_ascii=False, sort_keys=True).encode()
     title = slug(about["prompt"] or "prompts")
@@ -174,7 +174,7 @@ def _stored_cells(prepared: PreparedGrid, folder: str | None) -> dict[int, Image
     """Returns the pictures of the cells that are in the folder, by number."""
     from PIL import Image
 
-    from pinxit.png_recipe import stored_pictures
+    from pinxit.picture_files import stored_pictures
 
     if folder is None:
         return {}
@@ -194,7 +194,7 @@ def _draw(
     """Adds the cells that are not in `pictures`, and writes each to the folder once it is drawn."""
     from rich.console import Console
 
-    from pinxit.png_recipe import save_png
+    from pinxit.picture_files import save_picture
 
     total = counted(len(prepared.grid), "cell")
     if pictures:
@@ -207,7 +207,7 @@ def _draw(
             drawn = prepared.pictures(skip=frozenset(pictures))
             for done, (i, picture) in enumerate(drawn, start=1):
                 if folder is not None:
-                    save_png(folder, picture, prepared.recipes[i])
+                    save_picture(folder, picture, prepared.recipes[i])
                 pictures[i] = picture
                 report(done, missing)
     except KeyboardInterrupt:

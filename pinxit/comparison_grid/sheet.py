@@ -24,7 +24,8 @@ from pinxit.comparison_grid.grid import LIMIT, PLACES, Grid, shared_values, too_
 from pinxit.config import plain
 from pinxit.drawn_text import drawable
 from pinxit.labelled_sheet import LabelledSheet, Panel
-from pinxit.png_recipe import TEXT_KEY, parameters_text
+from pinxit.picture_files import parameters_text
+from pinxit.picture_texts import PARAMETERS
 from pinxit.sampling import Sampling
 
 GRID_KEY = "pinxit_grid"
@@ -192,7 +193,7 @@ def grid_parameters(prepared: PreparedGrid) -> str:
 def grid_bytes(prepared: PreparedGrid, sheet: Image.Image) -> bytes:
     """Encodes the sheet as a PNG. Equal sheets of equal grids give equal bytes."""
     info = PngInfo()
-    info.add_itxt(TEXT_KEY, grid_parameters(prepared))
+    info.add_itxt(PARAMETERS, grid_parameters(prepared))
     info.add_itxt(GRID_KEY, json.dumps(grid_json(prepared), ensure_ascii=False, sort_keys=True))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", pnginfo=info)

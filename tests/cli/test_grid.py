@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from tiny_pipeline import tiny_pipeline
 
-from pinxit import png_recipe
+from pinxit import picture_files
 from pinxit.cli.main import main
 from pinxit.comparison_grid.sheet import stored_grid
 from pinxit.model_loading import save_release
-from pinxit.png_recipe import png_bytes, read_recipe
+from pinxit.picture_files import picture_bytes, read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_cells_are_the_pictures_of_generate(release, tmp_path, capsys):
 def test_an_interrupted_grid_keeps_its_cells_and_goes_on(release, tmp_path, capsys, monkeypatch):
     words = ["red light", "--x", "seed=0-2", "--y", "steps=1,2", "--checkpoint", release]
     run(capsys, *words, "--out", tmp_path / "whole.png", "--cells", tmp_path / "whole")
-    save, calls = png_recipe.save_png, []
+    save, calls = picture_files.save_picture, []
 
     def interrupted(folder, image, recipe):
         calls.append(recipe["seed"])
@@ -112,7 +112,7 @@ def test_an_interrupted_grid_keeps_its_cells_and_goes_on(release, tmp_path, caps
         return save(folder, image, recipe)
 
     out, cells = tmp_path / "sheet.png", tmp_path / "cells"
-    monkeypatch.setattr(png_recipe, "save_png", interrupted)
+    monkeypatch.setattr(picture_files, "save_picture", interrupted)
     command = [*words, "--out", str(out), "--cells", str(cells)]
     assert main(["grid", *command]) == 130
     err = capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_an_interrupted_grid_keeps_its_cells_and_goes_on(release, tmp_path, caps
     assert err.splitlines()[-2] == f"pinxit: in {cells}: 2 of 6 cells; {rest}"
     assert not out.exists() and len(list(cells.iterdir())) == 2
 
-    monkeypatch.setattr(png_recipe, "save_png", save)
+    monkeypatch.setattr(picture_files, "save_picture", save)
     _, err = run(capsys, *command)
     assert f"already in {cells}: 2 of 6 cells" in err and "drawing 4 cells" in err
     assert out.read_bytes() == (tmp_path / "whole.png").read_bytes()
@@ -206,7 +206,7 @@ def test_a_picture_of_generate_is_not_overwritten(release, tmp_path, capsys):
     out = tmp_path / "a.png"
     recipe = {"prompt": "a", "steps": 1, "solver": "euler", "guidance_scale": 1.0, "seed": 0}
     recipe |= {"size": [4, 4], "model": "toy", "model_hash": "0", "version": "0"}
-    data = png_bytes(Image.new("RGB", (4, 4)), recipe)
+    data = picture_bytes(Image.new("RGB", (4, 4)), recipe)
     out.write_bytes(data)
     words = ["a", "--x", "seed=0,1", "--out", out, "--checkpoint", release]
     assert "is an existing file" in refused(capsys, *words)

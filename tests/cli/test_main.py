@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import pinxit
-from pinxit import png_recipe
+from pinxit import picture_files
 from pinxit.cli.main import main
 from pinxit.model_loading import load_checkpoint
-from pinxit.png_recipe import png_bytes, read_recipe
+from pinxit.picture_files import picture_bytes, read_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,15 +105,15 @@ def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
     whole = files(tmp_path / "whole")
     capsys.readouterr()
 
-    save = png_recipe.save_png
+    save = picture_files.save_picture
 
-    def interrupted(out, image, recipe):
+    def interrupted(out, image, recipe, **how):
         if recipe["seed"] == 2:
             raise KeyboardInterrupt
-        return save(out, image, recipe)
+        return save(out, image, recipe, **how)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(png_recipe, "save_png", interrupted)
+    monkeypatch.setattr(picture_files, "save_picture", interrupted)
     assert main([*words, "--out", str(out)]) == 130
     shown = capsys.readouterr()
     assert files(out) == dict(list(whole.items())[:2])
@@ -124,7 +124,7 @@ def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
         "pinxit: interrupted",
     ]
 
-    monkeypatch.setattr(png_recipe, "save_png", save)
+    monkeypatch.setattr(picture_files, "save_picture", save)
     assert main(shlex.split(command)[1:]) == 0
     shown = capsys.readouterr()
     assert f"pinxit: already in {out}: 2 of 4 pictures" in shown.err
@@ -159,14 +159,14 @@ def test_kill_9_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path):
 def test_a_full_disk_leaves_the_pictures_and_names_the_command(
     release_dir, tmp_path, capsys, monkeypatch
 ):
-    save = png_recipe.save_png
+    save = picture_files.save_picture
 
-    def full(out, image, recipe):
+    def full(out, image, recipe, **how):
         if recipe["seed"] == 1:
             raise OSError(28, "No space left on device", str(out))
-        return save(out, image, recipe)
+        return save(out, image, recipe, **how)
 
-    monkeypatch.setattr(png_recipe, "save_png", full)
+    monkeypatch.setattr(picture_files, "save_picture", full)
     words = ["generate", "red", "--checkpoint", str(release_dir), "--n", "2"]
     assert main([*words, "--out", str(tmp_path)]) == 1
     lines = capsys.readouterr().err.splitlines()[-2:]
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_pictures_and_names_the_command(
 
 def test_the_size_is_one_side_or_width_and_height(release_dir, tmp_path, capsys):
     words = ["generate", "red", "--checkpoint", str(release_dir), "--out", str(tmp_path)]
-    for text, size in (("8", (8, 8)), ("24x8", (24, 8)), ("8X24", (8, 24))):
+    for text, size in (("8", (8, 8)), ("24x8", (24, 8)), ("8X24", (8, 24)), ("8\u00d724", (8, 24))):
         assert main([*words, "--size", text]) == 0
         with Image.open(capsys.readouterr().out.strip()) as image:
             assert image.size == size
@@ -193,7 +193,7 @@ def test_a_recipe_is_all_it_takes_to_draw_again(release_dir, tmp_path, capsys):
     about = ("model", "model_hash", "version")
     given = {name: value for name, value in recipe.items() if name not in about}
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    assert png_bytes(model.generate(**options), recipe) == path.read_bytes()
+    assert picture_bytes(model.generate(**options), recipe) == path.read_bytes()
 
 
 def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
@@ -215,6 +215,10 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--size", "15"], "size: 15 is not a multiple of 4"),
         (["a", "--size", "16x15"], "size: 15 is not a multiple of 4"),
         (["a", "--size", "big"], "size: 'big' is not understood; valid: one side, or WIDTHxHEIGHT"),
+        (["a", "--size", "0x8"], "size: '0x8' is too small; valid: sides of at least 1"),
+        (["a", "--format", "gif"], "format: 'gif' is not understood; valid: png, webp, jpeg"),
+        (["a", "--format", "jpeg", "--quality", "0"], "quality: 0 is out of range; valid: 1 to"),
+        (["x" * 30000, "--format", "jpeg"], "format: 'jpeg' is unable to hold the recipe of this"),
         (["a", "--size", "16", "24"], "size: '16 24' is two words; valid: one side, or WIDTHxHEI"),
         (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
         (["a", "--seed", "-3"], "seed: -3 is out of range"),

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pinxit.cli.main import main
 from pinxit.data.prepared.manifest import FORMAT, Manifest
+from pinxit.picture_files import save_picture
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +51,8 @@ def named_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest.write(folder / dataset)
     for run in ("runs/scenes", "RUN"):
         (folder / run).mkdir(parents=True)
+    (folder / "prompts.txt").write_text("a red house")
+    recipe = {"prompt": "a small red house", "seed": 7, "size": [8, 8], "steps": 1}
+    recipe |= {"solver": "euler", "guidance_scale": 1.0, "model_hash": "", "model": ""}
+    save_picture(folder / "pictures", Image.new("RGB", (8, 8)), recipe | {"version": "0"})
     return folder

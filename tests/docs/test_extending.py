@@ -325,7 +325,7 @@ from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.main import main
 from pinxit.cli.sampling_options import sampling_options
 from pinxit.model_loading import load_checkpoint
-from pinxit.png_recipe import read_recipe
+from pinxit.picture_files import read_recipe
 from pinxit.train.settings import TrainConfig
 
 run = ["--sampling.noise_scale", "0.5"]

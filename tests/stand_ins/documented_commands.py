@@ -29,6 +29,7 @@ from pinxit.cli.plan import PlanOptions
 from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
 from pinxit.prepare.options import PrepareOptions
+from pinxit.prompt_file import LINE_OPTIONS
 from pinxit.train.settings import TrainConfig
 
 EXTERNAL = ("pip", "pytest", "hf", "ray", "grep", ".", "python3")
@@ -115,6 +116,7 @@ def nothing_begins() -> Iterator[None]:
         patch.setattr("pinxit.cli.plan.install", stop)
         patch.setattr("pinxit.cli.prepare._prepare", prepare)
         patch.setattr("pinxit.model_loading.load_checkpoint", stop)
+        patch.setattr("pinxit.redraw.find_model", stop)
         patch.setattr("pinxit.cli.doctor.examine", stop)
         patch.setattr("pinxit.stored_model.read_model", stop)
         patch.setattr("pinxit.export.hub_upload.check_repository", stop)
@@ -183,13 +185,13 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 
 
 def known_options() -> set[str]:
-    """The options of all commands and of all scripts."""
+    """The options of all commands, of all scripts, and of a line in a file of prompts."""
     commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
     commands += (GridOptions, ExportOptions)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
     names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}
-    names |= {"extensions"}
+    names |= {"extensions", *LINE_OPTIONS}
     scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     own = {option for script in scripts for option in options_of(script)}
     return {f"--{name}" for name in names} | own

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pinxit.png_recipe import read_recipe
+from pinxit.picture_files import read_recipe
 
 PROMPTS = ("a small red house under a full moon", "a blue tent on a beach")
 
