@@ -44,7 +44,7 @@ from pinxit.encoders.dc_ae_config import (
 )
 from pinxit.encoders.layers import conv, conv3x3_layer
 from pinxit.encoders.vae import WEIGHTS, check_grid
-from pinxit.encoders.weights import Sharding, Tree
+from pinxit.encoders.weights import Sharding, StoredTensor, Tree
 
 COUNTER = "num_batches_tracked"
 """A batch norm's number of training steps, which its files have and inference does not use."""
@@ -124,18 +124,30 @@ def load_dc_ae(
     sharding: Sharding | None = None,
 ) -> tuple[Tree, AutoencoderDCConfig]:
     """Reads parameters (as `dtype`) and config from a diffusers directory or a Hub repository."""
-    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
-    with naming(source, subfolder=subfolder):
-        config = AutoencoderDCConfig.from_json(value)
+    config, tensors = open_dc_ae(source, subfolder=subfolder)
     params = weights.from_tensors(
         tensors,
         dc_ae_shapes(config),
         source=source,
-        ignore=lambda name: name.endswith(f".{COUNTER}"),
+        ignore=is_counter,
         dtype=dtype,
         sharding=sharding,
     )
     return params, config
+
+
+def open_dc_ae(
+    source: str | Path, *, subfolder: str = ""
+) -> tuple[AutoencoderDCConfig, dict[str, StoredTensor]]:
+    """Returns the config and the unread tensors that `load_dc_ae` reads."""
+    value, tensors = weights.load_directory(source, subfolder=subfolder, weights=(WEIGHTS,))
+    with naming(source, subfolder=subfolder):
+        return AutoencoderDCConfig.from_json(value), tensors
+
+
+def is_counter(name: str) -> bool:
+    """Returns whether a tensor counts the batches of batch normalisation, which has no effect."""
+    return name.endswith(f".{COUNTER}")
 
 
 def _block(config: AutoencoderDCConfig, params: Tree, x: Array, *, side: str, level: int) -> Array:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pinxit.config import UsageError
-from pinxit.encoders import vae, weights
+from pinxit.encoders import dc_ae, vae, weights
 from pinxit.encoders.autoencoder import find_autoencoder
-from pinxit.encoders.weights import StoredTensor, Tree
+from pinxit.encoders.weights import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class AutoencoderPart:
     """The name of the weights' file."""
     config: dict[str, Any]
     """The contents of config.json."""
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Any]
     """The tensors to write, by name."""
     shapes: Tree
     """The shapes of the parameters."""
@@ -59,7 +61,28 @@ def _kl(root: Path, folder: str) -> AutoencoderPart:
     )
 
 
-STOCK_AUTOENCODERS: dict[str, Callable[[Path, str], AutoencoderPart]] = {"AutoencoderKL": _kl}
+def _dc(root: Path, folder: str) -> AutoencoderPart:
+    """Returns an AutoencoderDC, with the counters of batch normalisation if its file has them."""
+    config, tensors = dc_ae.open_dc_ae(root, subfolder=folder)
+    counters = {name: np.asarray(tensors[name]) for name in tensors if dc_ae.is_counter(name)}
+    trained = {name: tensor for name, tensor in tensors.items() if name not in counters}
+    return AutoencoderPart(
+        class_name="AutoencoderDC",
+        file=vae.WEIGHTS,
+        config=config.to_json(),
+        tensors={**trained, **counters},
+        shapes=dc_ae.dc_ae_shapes(config),
+        trained=weights.unread_params(trained, dc_ae.dc_ae_shapes(config), source=root),
+        channels=config.latent_channels,
+        downsample=config.downsample,
+        scaling=f"scale {float(config.scaling_factor)!r}, shift 0.0",
+    )
+
+
+STOCK_AUTOENCODERS: dict[str, Callable[[Path, str], AutoencoderPart]] = {
+    "AutoencoderKL": _kl,
+    "AutoencoderDC": _dc,
+}
 """The autoencoders that can be exported, by the ``_class_name`` in their config.json. A function
 receives a directory and the autoencoder's folder in it."""
 

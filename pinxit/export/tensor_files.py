@@ -23,6 +23,8 @@ from pinxit.encoders.safetensors_files import DTYPES
 
 DTYPES_TO_WRITE = ("float32", "float16", "bfloat16")
 """The dtypes that an exported file may have."""
+WHOLE_NUMBERS = "int64"
+"""The dtype of tensors that count, such as the batches of batch normalisation."""
 LARGEST_FILE = 5 * 10**9
 """The size in bytes above which a file is split; Hugging Face's tools split at the same size."""
 HASH = "modelspec.hash_sha256"
@@ -67,8 +69,9 @@ class Converted:
 
 def converted(tensors: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """Returns the tensors in `dtype`. With "float32", narrower types stay as they are, since a
-    wider copy would hold the same numbers."""
+    wider copy would hold the same numbers. Whole numbers are never converted."""
     keep = ("float32", "float16", "bfloat16") if dtype == "float32" else (dtype,)
+    keep += (WHOLE_NUMBERS,)
     return {
         name: tensor if str(tensor.dtype) in keep else Converted(tensor, dtype, name)
         for name, tensor in tensors.items()
@@ -119,7 +122,7 @@ def _write_tensors(
 
 def _header(tensors: Mapping[str, Any], order: Sequence[str], metadata: Mapping[str, str]) -> bytes:
     """Returns the header of a file, with its length before it."""
-    names = {numpy: stored for stored, numpy in DTYPES.items()}
+    names = {numpy: stored for stored, numpy in DTYPES.items()} | {WHOLE_NUMBERS: "I64"}
     table: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     begin = 0
     for name in order:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from exported import random_release, t5_folder
+from tiny_dc_ae import CONFIG, dc_ae_folder
 
 from pinxit.cli.main import main
 from pinxit.sampling import Sampling
@@ -13,12 +15,17 @@ from pinxit.sampling import Sampling
 
 @pytest.fixture(scope="session")
 def releases(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random models: latents with CLIP and with T5, and pixels with CLIP, by name."""
+    """Random models: latents with CLIP, with a DC-AE and with T5, and pixels with CLIP, by name."""
     root = tmp_path_factory.mktemp("releases")
     t5 = t5_folder(root / "t5-encoder")
+    counting = replace(CONFIG, decoder_norm_types=("rms_norm", "rms_norm", "batch_norm"))
+    dc_ae = dc_ae_folder(root / "dc-ae", counting)
     pixels = {"vae": "none", "prediction": "latents", "patch_size": 4, "bottleneck_size": 6}
     return {
         "clip": random_release(root / "clip", text_encoder=str(bundle), vae=str(bundle)),
+        "dc_ae": random_release(
+            root / "dc_ae", text_encoder=str(bundle), vae=str(dc_ae), patch_size=1
+        ),
         "t5": random_release(
             root / "t5",
             text_encoder=str(t5),

@@ -14,14 +14,14 @@ import pytest
 from strange_captions import strange_captions
 
 from pinxit.arrays import Conditioning, to_uint8
-from pinxit.drawing import encoded_batch, solve
+from pinxit.drawing import solve
 from pinxit.model_loading import load_checkpoint
 from pinxit.models.transformer import apply
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
-NAMES = ("shipped", "clip", "t5", "pixel")
+NAMES = ("shipped", "clip", "dc_ae", "t5", "pixel")
 PROMPT = "a small red house on the left under a full moon"
 STEPS, GUIDANCE = 20, 4.5
 LIGHT = {"t5": {"skip_text_cleaning": True}}
@@ -71,17 +71,19 @@ def latents_of(model: TextToImage) -> np.ndarray:
     """Returns our latents from the same noise, with the times of diffusers' scheduler."""
     settings = {"steps": STEPS, "guidance_scale": GUIDANCE, "spacing": "diffusers"}
     sampling = Sampling(**settings, shift=model.sampling.shift)
-    conditioning, null = encoded_batch(model.encode, [PROMPT], [""])
+    guidance = sampling.guidance()
     return np.asarray(
         solve(
             model.params,
             sampling.times(),
+            guidance.numbers(),
+            None,
             jnp.asarray(noise_for(model)),
-            conditioning,
-            null,
+            model.encode([PROMPT]),
+            model.encode([""]),
             config=model.config,
             solver="euler",
-            guidance=sampling.guidance(),
+            form=guidance.form,
         )
     )
 
@@ -90,11 +92,12 @@ def test_the_classes_are_the_stock_ones(exports, pipelines):
     import diffusers
 
     expected = {"shipped": "PRXPipeline", "clip": "PRXPipeline", "t5": "PRXPipeline"}
-    expected["pixel"] = "PRXPixelPipeline"
+    expected |= {"dc_ae": "PRXPipeline", "pixel": "PRXPixelPipeline"}
     assert {name: type(pipe).__name__ for name, pipe in pipelines.items()} == expected
     encoders = {name: type(pipe.text_encoder).__name__ for name, pipe in pipelines.items()}
     assert encoders["t5"] == "T5EncoderModel"
-    assert {encoders[name] for name in ("shipped", "clip", "pixel")} == {"CLIPTextModel"}
+    assert {encoders[name] for name in ("shipped", "clip", "dc_ae", "pixel")} == {"CLIPTextModel"}
+    assert type(pipelines["dc_ae"].vae).__name__ == "AutoencoderDC"
     automatic = diffusers.AutoPipelineForText2Image.from_pretrained(str(exports["shipped"]))
     assert type(automatic).__name__ == "PRXPipeline"
 

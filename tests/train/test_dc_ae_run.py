@@ -12,33 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tiny_dc_ae import CONFIG, dc_ae_folder
 
 from pinxit.cli.main import main
 from pinxit.config import UsageError
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders import dc_ae
-from pinxit.encoders.dc_ae_config import RES_BLOCK, VIT_BLOCK, AutoencoderDCConfig
 from pinxit.model_loading import load_checkpoint
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
-
-CONFIG = AutoencoderDCConfig(
-    latent_channels=4,
-    attention_head_dim=4,
-    encoder_block_types=(RES_BLOCK, VIT_BLOCK, VIT_BLOCK),
-    decoder_block_types=(RES_BLOCK, VIT_BLOCK, VIT_BLOCK),
-    encoder_block_out_channels=(4, 8, 8),
-    decoder_block_out_channels=(4, 8, 8),
-    encoder_layers_per_block=(1, 1, 1),
-    decoder_layers_per_block=(1, 1, 1),
-    encoder_qkv_multiscales=((), (5,), ()),
-    decoder_qkv_multiscales=((), (5,), ()),
-    decoder_norm_types=("rms_norm",) * 3,
-    decoder_act_fns=("silu",) * 3,
-    scaling_factor=0.41407,
-)
-"""Four pixels along a side of a latent cell."""
 
 
 @pytest.fixture
@@ -46,7 +29,7 @@ def pipeline(bundle: Path, tmp_path: Path) -> Path:
     """A pipeline's directory whose autoencoder is an `AutoencoderDC`."""
     root = tmp_path / "pipeline"
     shutil.copytree(bundle, root, ignore=shutil.ignore_patterns("vae"))
-    dc_ae.save_dc_ae(root / "vae", dc_ae.init_dc_ae(CONFIG, jax.random.key(1)), CONFIG)
+    dc_ae_folder(root / "vae")
     return root
 
 
