@@ -24,7 +24,7 @@ WEIGHTS = (
     *fetched(("diffusion_pytorch_model.safetensors",), folders=("transformer",)),
 )
 """The files with its parameters, without those of its encoders."""
-WITHOUT = "A folder that exists here is read instead of the Hub"
+WITHOUT = "There is no path of that name here, which would be read instead of the Hub"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

@@ -122,6 +122,11 @@ def _read_newest(directory: Path, *, ema: str | None, weights: bool) -> Stored:
             problems.append(f"{folder.name}: {error}")
     if problems:
         raise _unknown(directory, f"damaged ({'; '.join(problems)})")
+    config = directory / "config.json"
+    part = _json(config).get("_class_name") if config.is_file() else None
+    if part is not None:
+        problem = f"one part of a pipeline, a {part}; pass the folder that has {INDEX}"
+        raise _unknown(directory, problem)
     raise _unknown(directory, "not a Pinxit model")
 
 

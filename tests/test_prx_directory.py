@@ -365,7 +365,10 @@ TIMES = "scheduler/scheduler_config.json"
 REFUSED = [
     (_json_change(INDEX, _class_name="FluxPipeline"), "describes a 'FluxPipeline'; readable: PRXP"),
     (_json_change(INDEX, _class_name=None), "describes a None; readable: PRXPipeline, PRXPixel"),
-    (_json_change(INDEX, vae=[None, None]), "incomplete: it has no vae in model_index.json, witho"),
+    (
+        _json_change(INDEX, vae=[None, None]),
+        "incomplete: it has no vae in model_index.json, without",
+    ),
     (_json_change(INDEX, text_encoder=[None, None]), "has no text_encoder in model_index.json"),
     (_json_change(INDEX, transformer=["diffusers", "FluxTransformer2DModel"]), "is a 'FluxTransf"),
     (_json_change(INDEX, scheduler=["diffusers", "DDIMScheduler"]), "scheduler is a 'DDIMSchedul"),
@@ -441,6 +444,12 @@ def test_weights_are_read_last(copy: Path):
     change_json(copy / TIMES, use_karras_sigmas=True)
     with pytest.raises(UsageError, match="use_karras_sigmas"):
         read_model(copy)
+
+
+def test_a_part_alone_is_refused_with_the_folder_to_pass(latent: Path):
+    words = "one part of a pipeline, a PRXTransformer2DModel; pass the folder that has model_index"
+    with pytest.raises(UsageError, match=words):
+        read_model(latent / "transformer")
 
 
 def test_an_average_of_a_pipeline_is_refused(latent: Path):
