@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from pinxit.config import UsageError
-from pinxit.data.images.decode import Decoded, decode
+from pinxit.data.images.decode import FAULTS, ORIENTATION, Decoded, decode
 from pinxit.data.images.formats import OWN
 from pinxit.data.images.image_config import ImageConfig
 from pinxit.plain_json import plain_values
@@ -115,7 +115,7 @@ def check_without_image(**fields: Any) -> None:
     for field, value in fields.items():
         if value is not None:
             shown = value if isinstance(value, str | float | int) else type(value).__name__
-            raise UsageError(field, shown, problem="without effect", valid="only with an image")
+            raise UsageError(field, shown, problem="without effect, since no image is given")
 
 
 def _strength(value: object, *, masked: bool) -> float:
@@ -200,19 +200,19 @@ def _png(field: str, picture: Image.Image, shown: str, most: int) -> bytes:
     if math.prod(picture.size) > most:
         valid = f"an image of at most {most:,} pixels"
         raise UsageError(field, shown, problem="too large", valid=valid)
-    try:
-        picture.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        problem = f"damaged ({type(error).__name__}: {error})"
-        raise UsageError(field, shown, problem=problem) from error
-    exif = picture.getexif()
     if picture.mode in ("I", "F"):
         valid = "an image with 8 bits for each colour"
         raise UsageError(field, shown, problem="of an unknown range of values", valid=valid)
-    if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1, exif=exif)
+    buffer, exif = io.BytesIO(), Image.Exif()
+    try:
+        picture.load()
+        exif[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        picture.save(buffer, "PNG", compress_level=1, exif=exif, icc_profile=None)
+    except FAULTS as error:
+        problem = f"damaged ({type(error).__name__}: {error})"
+        raise UsageError(field, shown, problem=problem) from error
     return buffer.getvalue()
 
 

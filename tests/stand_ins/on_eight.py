@@ -17,6 +17,7 @@ import toys
 from rich.console import Console
 from toys import FROZEN, encode, loader
 
+from pinxit import pipeline
 from pinxit.data.loader import ArrayRows, Loader
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.devices import mesh as meshes
@@ -277,15 +278,30 @@ def drawing() -> None:
     prompts = [f"a small house number {i}" for i in range(11)]
     negative = [("", "fog")[i % 3 == 0] for i in range(11)]
 
+    used: list[int] = []
+    solve = pipeline.solve
+
+    def watched(*args: Any, **how: Any) -> Any:
+        latents = solve(*args, **how)
+        used.append(len(latents.sharding.device_set))
+        return latents
+
+    pipeline.solve = watched
+
     def drawn(count: int, **how: Any) -> np.ndarray:
         model.devices = jax.devices()[:count]
         return model.generate(prompts, seed=5, steps=2, output_type="np", **how)
 
-    for how in ({}, {"batch_size": 2}, {"negative_prompt": negative, "batch_size": 3}):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:30] = 255
+    inpainted = {"image": model.generate("a red house", steps=2), "mask": mask, "strength": 0.6}
+    for how in ({}, {"batch_size": 2}, {"negative_prompt": negative, "batch_size": 3}, inpainted):
         one = drawn(1, **how)
         assert len({picture.tobytes() for picture in one}) == len(prompts)
         for count in (2, 8):
+            used.clear()
             np.testing.assert_array_equal(drawn(count, **how), one, err_msg=f"{count} {how}")
+            assert used == [count] * -(-len(prompts) // count), how
         alone = model.generate(
             prompts[4],
             seed=9,
