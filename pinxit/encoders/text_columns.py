@@ -150,7 +150,8 @@ def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int
 
     The result is at most the length of the rows, and at least 1, even if no row has a token.
     """
-    length = max(1, *(int(mask.sum(axis=1).max()) for mask in _masks(text_encoder, token_ids)))
+    most = [int(mask.sum(axis=1).max()) for mask in _masks(text_encoder, token_ids)]
+    length = max([1, *most])
     return min(-(-length // MULTIPLE) * MULTIPLE, token_ids.shape[1])
 
 
@@ -161,6 +162,8 @@ def without_padding(
 
     `length` must be at least `longest`, so that only padding is left out.
     """
+    if length >= token_ids.shape[1]:
+        return token_ids
     padded_first = any(mask[:, length:].any() for mask in _masks(text_encoder, token_ids))
     return token_ids[:, -length:] if padded_first else token_ids[:, :length]
 
