@@ -13,9 +13,8 @@ rest, as they do in transformers 5:
 - ``padding_side`` of ``tokenizer_config.json`` is the side of the padding. Without it, the side is
   that of the padding in ``tokenizer.json``, or else the default of the tokenizer's class: "left"
   for a GemmaTokenizer.
-- ``add_bos_token`` and ``add_eos_token`` decide whether ``<bos>`` and ``<eos>`` are added. If one
-  of them is given, the other is false by default. If none is, the post-processor of
-  ``tokenizer.json`` decides.
+- The post-processor of ``tokenizer.json`` decides whether ``<bos>`` and ``<eos>`` are added.
+  ``add_bos_token`` and ``add_eos_token`` of ``tokenizer_config.json`` have no effect.
 
 Without ``<bos>`` and ``<eos>``, the empty prompt has no token at all, and its row is padding.
 """
@@ -27,14 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 
 from pinxit.config import UsageError
 from pinxit.encoders import weights
 from pinxit.encoders.clip_tokenizer import read_tokenizer_json, tokenizer_settings
 
-SPECIAL = {"bos": "<bos>", "eos": "<eos>", "pad": "<pad>"}
-"""The names that the special tokens have by default."""
+PAD = "<pad>"
+"""The padding token, unless ``tokenizer_config.json`` names another."""
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """The files of a tokenizer's directory that are read here, if they exist."""
 
@@ -53,7 +52,7 @@ MODEL = {"byte_fallback": True, "dropout": None}
 
 @dataclass(frozen=True, kw_only=True)
 class GemmaTokens:
-    """A tokenizer that adds the special tokens, but neither pads nor truncates yet."""
+    """A tokenizer that adds its special tokens, but neither pads nor truncates yet."""
 
     tokenizer: Tokenizer
     pad: str
@@ -84,16 +83,12 @@ def load_gemma_tokenizer(directory: Path) -> GemmaTokens:
     _check_form(path, value)
     side = _side(directory, settings, value.get("padding"))
     tokenizer = read_tokenizer_json(path)
-    names = {key: settings.get(f"{key}_token", token) for key, token in SPECIAL.items()}
-    if absent := [name for name in names.values() if tokenizer.token_to_id(name) is None]:
-        raise UsageError(f"{path}: the vocabulary lacks {', '.join(absent)}")
-    if (added := _added(directory, settings)) is not None:
-        tokenizer.post_processor = _template(
-            tokenizer, [names[key] if add else "" for key, add in added.items()]
-        )
+    pad = settings.get("pad_token", PAD)
+    if tokenizer.token_to_id(pad) is None:
+        raise UsageError(f"{path}: the vocabulary lacks {pad!r}, the padding token")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return GemmaTokens(tokenizer=tokenizer, pad=names["pad"], side=side)
+    return GemmaTokens(tokenizer=tokenizer, pad=pad, side=side)
 
 
 def _side(directory: Path, settings: Mapping[str, Any], padding: Any) -> str:
@@ -137,26 +132,3 @@ def _check_form(path: Path, value: Mapping[str, Any]) -> None:
     if split is not None and pattern != {"String": " "}:  # no spaces are left to split at
         kind = split.get("type") if isinstance(split, dict) else split
         raise UsageError(f"{path}: the pre_tokenizer is {kind!r}; T5Gemma splits at spaces only")
-
-
-def _added(directory: Path, settings: Mapping[str, Any]) -> dict[str, bool] | None:
-    """Returns whether <bos> and <eos> are added, or None if ``tokenizer.json`` decides."""
-    names = {"bos": "add_bos_token", "eos": "add_eos_token"}
-    if not any(name in settings for name in names.values()):
-        return None
-    for name in names.values():
-        if type(settings.get(name, False)) is not bool:
-            raise UsageError(f"{directory}: {name} is {settings[name]!r}; it must be true or false")
-    return {key: settings.get(name, False) for key, name in names.items()}
-
-
-def _template(tokenizer: Tokenizer, ends: list[str]) -> Any:
-    """Returns the post-processor that puts one token before and one after the caption.
-
-    An empty name stands for no token.
-    """
-    bos, eos = ends
-    return processors.TemplateProcessing(
-        single=" ".join(part for part in (bos, "$A", eos) if part),
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ends if name],
-    )

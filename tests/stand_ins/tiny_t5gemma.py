@@ -35,7 +35,7 @@ GEMMA_SETTINGS: dict[str, Any] = {
     "add_bos_token": False,
     "add_eos_token": False,
     "bos_token": "<bos>",
-    "eos_token": {"content": "<eos>", "lstrip": False},
+    "eos_token": {"__type": "AddedToken", "content": "<eos>", "lstrip": False},
     "pad_token": "<pad>",
     "unk_token": "<unk>",
     "model_max_length": 256,
@@ -67,11 +67,6 @@ def gemma_tokenizer() -> dict[str, Any]:
         {"id": vocab[token], "content": token, **flags, "special": token in special}
         for token in [*SPECIAL, *ADDED]
     ]
-    template = [
-        {"SpecialToken": {"id": "<bos>", "type_id": 0}},
-        {"Sequence": {"id": "A", "type_id": 0}},
-    ]
-    pair = [*template, {"Sequence": {"id": "B", "type_id": 1}}]
     return {
         "version": "1.0",
         "truncation": None,
@@ -84,14 +79,7 @@ def gemma_tokenizer() -> dict[str, Any]:
             "behavior": "MergedWithPrevious",
             "invert": False,
         },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": template,
-            "pair": pair,
-            "special_tokens": {
-                "<bos>": {"id": "<bos>", "ids": [vocab["<bos>"]], "tokens": ["<bos>"]}
-            },
-        },
+        "post_processor": template("<bos>", "$A"),
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -111,6 +99,25 @@ def gemma_tokenizer() -> dict[str, Any]:
             "ignore_merges": False,
             "vocab": vocab,
             "merges": merges,
+        },
+    }
+
+
+def template(*tokens: str) -> dict[str, Any]:
+    """A post-processor that puts these tokens around the caption, which is ``$A``."""
+    ids = {name: SPECIAL.index(name) for name in tokens if name != "$A"}
+    parts: list[dict[str, Any]] = [
+        {"Sequence": {"id": "A", "type_id": 0}}
+        if name == "$A"
+        else {"SpecialToken": {"id": name, "type_id": 0}}
+        for name in tokens
+    ]
+    return {
+        "type": "TemplateProcessing",
+        "single": parts,
+        "pair": [*parts, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()
         },
     }
 
