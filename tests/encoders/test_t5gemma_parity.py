@@ -33,8 +33,11 @@ OF_2B = {
 """The form of T5Gemma 2B-2B, an eighth as wide and with four layers."""
 
 
-def their_model(directory: Path, kind: str = "T5GemmaEncoder", **sizes):
-    """A random encoder of transformers whose norms and scores matter, as a model saves it."""
+def their_model(directory: Path, kind: str = "T5GemmaEncoder", *, sharpness: float = 3, **sizes):
+    """A random encoder of transformers whose norms and scores matter, as a model saves it.
+
+    The scores of its attention have a standard deviation of about ``sharpness ** 2``.
+    """
     torch = pytest.importorskip("torch")
     classes = pytest.importorskip("transformers.models.t5gemma.modeling_t5gemma")
     configs = pytest.importorskip("transformers.models.t5gemma.configuration_t5gemma")
@@ -52,7 +55,7 @@ def their_model(directory: Path, kind: str = "T5GemmaEncoder", **sizes):
             if name.endswith("norm.weight"):
                 p.normal_(0, 0.5)
             elif "q_proj" in name or "k_proj" in name:
-                p.normal_(0, 3 / math.sqrt(p.shape[1]))
+                p.normal_(0, sharpness / math.sqrt(p.shape[1]))
             else:
                 p.normal_(0, 1 / math.sqrt(p.shape[1]))
     model.save_pretrained(directory)
@@ -132,7 +135,7 @@ def test_every_setting_matters(change, tmp_path):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_agrees_in_the_form_of_2b(side, tmp_path):
-    model = their_model(tmp_path, **OF_2B)
+    model = their_model(tmp_path, sharpness=1, **OF_2B)
     ids, mask = inputs(OF_2B["vocab_size"], (3, 256), side)
     params, config = t5gemma.load_t5gemma(tmp_path)
     expected = states(model, ids, mask)
@@ -140,7 +143,16 @@ def test_agrees_in_the_form_of_2b(side, tmp_path):
     # cut to its tokens, a row has the same states
     kept = mask[1]
     short = forward(params, config, ids[1:2, kept], mask[1:2, kept])
-    assert error(short[0], expected[1, kept]) <= 1e-4
+    assert error(short[0], expected[1, kept]) <= 1e-5
+
+
+def test_sharp_attention_is_as_exact_as_in_transformers(tmp_path):
+    model = their_model(tmp_path, **OF_2B)
+    ids, mask = inputs(OF_2B["vocab_size"], (3, 256), "right")
+    params, config = t5gemma.load_t5gemma(tmp_path)
+    ours, theirs = forward(params, config, ids, mask), states(model, ids, mask)
+    exact = states(model.double(), ids, mask)
+    assert error(ours, exact) <= 1.5 * error(theirs, exact) < 1e-4
 
 
 @pytest.mark.parametrize("sizes", [SIZES, OF_2B], ids=["tiny", "2b"])
@@ -249,7 +261,9 @@ def test_rows_and_masks_are_those_of_transformers(change, ends, padding, tmp_pat
     np.testing.assert_array_equal(ids, out["input_ids"])
     same = (np.asarray(ours.mask(ids)) == np.array(out["attention_mask"], bool)).all(axis=1)
     # a <pad> in a caption counts as padding if it is next to it
-    assert all("<pad>" in caption for caption, equal in zip(CAPTIONS, same, strict=True) if not equal)
+    assert all(
+        "<pad>" in caption for caption, equal in zip(CAPTIONS, same, strict=True) if not equal
+    )
     assert (~same).sum() <= 3
     lengths = [len(row) for row in other(CAPTIONS)["input_ids"]]
     assert ours.truncated(CAPTIONS).tolist() == [length > 24 for length in lengths]
