@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
+from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "encoders" / "golden"
 SIZES = {
@@ -59,6 +61,7 @@ def main() -> None:
         write_vae(rng)
         write_dc_ae("dc_ae", rng, SANA)
         write_dc_ae("dc_ae_batch_norm", rng, IMAGENET)
+        write_t5gemma()
     size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
     print(f"{GOLDEN}: {size / 1000:.0f} kB")
 
@@ -115,6 +118,32 @@ def write_t5(name: str, kind: str, rng: np.random.Generator) -> None:
         input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask)
     ).last_hidden_state
     save(model, name, ids=ids, mask=mask, states=states)
+
+
+def write_t5gemma() -> None:
+    """The encoder, with rows that are padded on the right and on the left; both are longer than
+    the window, and the soft cap is reached."""
+    torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    config = T5GemmaModuleConfig(
+        **SIZES | {"num_hidden_layers": 3, "num_attention_heads": 4},
+        vocab_size=64,
+        num_key_value_heads=2,
+        head_dim=6,
+        query_pre_attn_scalar=5,
+        sliding_window=5,
+        attn_logit_softcapping=0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+        dropout_rate=0.0,
+    )
+    model = random(T5GemmaEncoder(config))
+    mask = np.arange(20)[None] < np.array([20, 13, 1, 11])[:, None]
+    mask[3] = mask[3, ::-1]
+    ids = np.where(mask, rng.integers(3, 64, mask.shape), 0).astype(np.int32)
+    states = model(
+        input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask)
+    ).last_hidden_state
+    save(model, "t5gemma", ids=ids, mask=mask, states=states)
 
 
 def write_vae(rng: np.random.Generator) -> None:

@@ -41,7 +41,7 @@ FILES = (
 
 def load_clip_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
     """Reads a tokenizer that adds BOS, EOS and padding; also returns the longest row it allows."""
-    settings = _settings(directory)
+    settings = tokenizer_settings(directory)
     for name, expected in (("bos_token", BOS), ("eos_token", EOS)):
         if settings.get(name, expected) != expected:
             raise UsageError(
@@ -127,7 +127,7 @@ def _tokenizer(vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> Token
     return tokenizer
 
 
-def _settings(directory: Path) -> dict[str, Any]:
+def tokenizer_settings(directory: Path) -> dict[str, Any]:
     """Reads the special tokens and other settings from the two files that may contain them."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):

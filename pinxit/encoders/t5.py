@@ -159,7 +159,7 @@ def t5_forward(
     No token attends to the tokens where `mask` is False.
     """
     embedding, blocks = params["shared"]["embedding"], params["encoder"]["block"]
-    refuse_float16(embedding.dtype)
+    weights.refuse_float16(embedding.dtype, "T5")
     first = blocks["0"]["layer"]["0"]["SelfAttention"]["relative_attention_bias"]["embedding"]
     buckets = relative_buckets(config, token_ids.shape[1])
     bias = rearrange(first[buckets], "q s k -> 1 k q s")
@@ -186,12 +186,6 @@ def relative_buckets(config: T5Config, length: int) -> Int[np.ndarray, "l l"]:
     return (bucket + half * (ahead > 0)).astype(np.int32)
 
 
-def refuse_float16(dtype: Any) -> None:
-    """Raises a `UsageError` for float16, since T5's activations exceed its range."""
-    if jnp.dtype(dtype) == jnp.float16:
-        raise UsageError("dtype is float16, in which T5 overflows; valid: float32, bfloat16")
-
-
 def save_t5(directory: str | Path, params: Tree, config: T5Config) -> None:
     """Writes a directory that transformers opens as T5EncoderModel."""
     weights.save_directory(directory, config.to_json(), params=params, weights=WEIGHTS)
@@ -210,7 +204,7 @@ def load_t5(
     path (``encoder.block.0.layer.0.SelfAttention.q.kernel``) and shape. Parameters are read and
     placed on the devices one by one.
     """
-    refuse_float16(dtype)
+    weights.refuse_float16(dtype, "T5")
     config, tensors = open_t5(source, subfolder=subfolder)
     params = weights.from_tensors(
         tensors, t5_shapes(config), source=source, dtype=dtype, sharding=sharding

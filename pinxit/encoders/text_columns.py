@@ -1,9 +1,9 @@
 """Captions as columns of the training data: token ids, or embeddings that are computed once.
 
 A CLIP embedding is many times larger than a latent and cheap to compute, so for CLIP the captions
-are stored as token ids and encoded inside the training step. T5 is expensive, so its embeddings are
-computed before training and stored as float16, cut to the length of the longest caption. If two
-encoders are joined, each has its own columns, and the step joins their outputs.
+are stored as token ids and encoded inside the training step. T5 and T5Gemma are expensive, so their
+embeddings are computed before training and stored as float16, cut to the length of the longest
+caption. If two encoders are joined, each has its own columns, and the step joins their outputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from pinxit.arrays import Conditioning, TextEncoder
 from pinxit.config import UsageError
@@ -73,7 +73,7 @@ class TextColumns:
         arrays: dict[str, np.ndarray] = {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize(captions)
-            ids = ids[:, : longest(part, ids)]
+            ids = without_padding(part, ids, longest(part, ids))
             if not cached:
                 arrays[name_of("token_ids", i)] = ids
                 continue
@@ -121,12 +121,13 @@ class TextColumns:
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize([""])
             length = arrays[name_of("text_mask" if cached else "token_ids", i)].shape[1]
+            ids = without_padding(part, ids, length)
             if cached:
-                encoded = self._apply[i](part.params, ids[:, :length])
+                encoded = self._apply[i](part.params, ids)
                 empty[name_of("text_tokens", i)] = encoded.tokens
                 empty[name_of("text_mask", i)] = encoded.mask
             else:
-                empty[name_of("token_ids", i)] = ids[:, :length]
+                empty[name_of("token_ids", i)] = ids
                 weights[str(i)] = part.params
         null = jax.jit(self.conditioning)({"text": weights}, empty)
         return {"text": weights, "null": null}
@@ -147,17 +148,38 @@ class TextColumns:
 def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int:
     """Returns the largest number of tokens that a row's mask keeps, rounded up to a multiple of 8.
 
-    The result is at most the length of the rows.
+    The result is at most the length of the rows, and at least 1, even if no row has a token.
     """
+    most = [int(mask.sum(axis=1).max()) for mask in _masks(text_encoder, token_ids)]
+    length = max([1, *most])
+    return min(-(-length // MULTIPLE) * MULTIPLE, token_ids.shape[1])
+
+
+def without_padding(
+    text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"], length: int
+) -> Int[np.ndarray, "n k"]:
+    """Returns `length` columns of the rows: the first, or the last if the padding comes first.
+
+    `length` must be at least `longest`, so that only padding is left out.
+    """
+    if length >= token_ids.shape[1]:
+        return token_ids
+    padded_first = any(mask[:, length:].any() for mask in _masks(text_encoder, token_ids))
+    return token_ids[:, -length:] if padded_first else token_ids[:, :length]
+
+
+def _masks(
+    text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]
+) -> Iterator[Bool[np.ndarray, "m l"]]:
+    """Yields the masks of the rows, 4096 at a time."""
 
     @jax.jit
-    def most(params: Any, ids: Any) -> Any:
+    def mask_of(params: Any, ids: Any) -> Any:
         # Only the mask is used, so the compiler removes the network.
-        return text_encoder.apply(params, ids).mask.sum(axis=1).max()
+        return text_encoder.apply(params, ids).mask
 
-    chunks = (token_ids[i : i + 4096] for i in range(0, len(token_ids), 4096))
-    length = max(int(most(text_encoder.params, chunk)) for chunk in chunks)
-    return min(-(-length // MULTIPLE) * MULTIPLE, token_ids.shape[1])
+    for start in range(0, len(token_ids), 4096):
+        yield np.asarray(mask_of(text_encoder.params, token_ids[start : start + 4096]))
 
 
 def _stored(

@@ -23,17 +23,19 @@ from pinxit.encoders.clip_text_encoder import CLIP
 from pinxit.encoders.config_fields import naming
 from pinxit.encoders.joint_text_encoder import JointTextEncoder
 from pinxit.encoders.t5_text_encoder import T5
+from pinxit.encoders.t5gemma_text_encoder import T5GEMMA
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
 from pinxit.encoders.token_rows import Clean
 from pinxit.encoders.weights import Sharding
 
-KINDS: tuple[TextEncoderKind, ...] = (CLIP, T5)
+KINDS: tuple[TextEncoderKind, ...] = (CLIP, T5, T5GEMMA)
 """The architectures that are read from files, in order of preference within one pipeline."""
 
 TEXT_ENCODERS: dict[str, str | Path | Callable[..., TextEncoder]] = {
     "tiny": weights.ASSETS / "tiny",
     "clip": "openai/clip-vit-large-patch14",
     "t5": "city96/t5-v1_1-xxl-encoder-bf16",
+    "t5gemma": "google/t5gemma-2b-2b-ul2",
     "clip+t5": "clip+t5",
 }
 """The text encoders by name. A value is the directory, the repository id or the pair ``A+B`` that
@@ -101,15 +103,17 @@ def load_text_encoder(
 
     A directory or repository (``owner/name``, ``owner/name@revision``) contains one encoder or is a
     pipeline. Of a pipeline, the first of ``text_encoder``, ``text_encoder_2`` and
-    ``text_encoder_3`` that is a CLIP is loaded, or else the first T5. For a pair, the second
-    encoder is of another kind than the first if the pipeline has one. `source` may also be one
-    folder of a pipeline (``DIR/text_encoder_3``); its tokenizer is then in the folder beside it.
+    ``text_encoder_3`` that is a CLIP is loaded, or else the first T5, or else the first T5Gemma.
+    For a pair, the second encoder is of another kind than the first if the pipeline has one.
+    `source` may also be one folder of a pipeline (``DIR/text_encoder_3``); its tokenizer is then in
+    the folder beside it.
 
-    `max_tokens` is the length of T5's rows (2 to 512, by default 77). CLIP's rows have as many
-    tokens as CLIP has positions. `dtype` is the type of parameters and activations, "float32" or
-    "bfloat16". `clean` is applied to every caption. `sharding` returns the sharding of each
-    parameter (`weights.Sharding`). Raises `ValueError` if files are missing, damaged or unknown, or
-    do not fit together.
+    `max_tokens` is the length of T5's rows (2 to 512, by default 77) and of T5Gemma's (2 to its
+    number of positions, 8192; by default 256). CLIP's rows have as many tokens as CLIP has
+    positions. `dtype` is the type of parameters and activations, "float32" or "bfloat16". `clean`
+    is applied to every caption. `sharding` returns the sharding of each parameter
+    (`weights.Sharding`). Raises `ValueError` if files are missing, damaged or unknown, or do not
+    fit together.
     """
     choice("dtype", dtype, weights.PARAMETER_DTYPES)
     options = {"dtype": dtype, "clean": clean, "sharding": sharding}

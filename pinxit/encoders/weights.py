@@ -49,8 +49,8 @@ from pinxit.files import whole_set
 __all__ = [
     *("ASSETS", "PARAMETER_DTYPES", "Sharding", "StoredTensor", "Tree"),
     *("abstract_params", "bundled", "fetched", "flatten", "from_tensors", "init_from_shapes"),
-    *("load_directory", "read_config", "resolve", "save_directory", "tensor_name", "to_tensors"),
-    *("UnreadParameter", "unflatten", "unread_params"),
+    *("load_directory", "read_config", "refuse_float16", "resolve", "save_directory"),
+    *("tensor_name", "to_tensors", "UnreadParameter", "unflatten", "unread_params"),
 ]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -155,6 +155,13 @@ def abstract_params(shapes: Tree, dtype: str) -> Tree:
     kind: Any = jnp.dtype(dtype)
     flat = {path: jax.ShapeDtypeStruct(shape, kind) for path, shape in flatten(shapes).items()}
     return unflatten(flat)
+
+
+def refuse_float16(dtype: Any, network: str) -> None:
+    """Raises a `UsageError` for float16, for a network whose activations exceed its range."""
+    if jnp.dtype(dtype) == jnp.float16:
+        valid = ", ".join(PARAMETER_DTYPES)
+        raise UsageError(f"dtype is float16, in which {network} overflows; valid: {valid}")
 
 
 def to_tensors(params: Tree) -> dict[str, np.ndarray]:

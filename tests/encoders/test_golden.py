@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from pinxit.encoders import clip, dc_ae, t5, vae
+from pinxit.encoders import clip, dc_ae, t5, t5gemma, vae
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,6 +40,13 @@ def test_t5(name: str):
     theirs = golden(name)
     params, config = t5.load_t5(GOLDEN / name)
     forward = jax.jit(t5.t5_forward, static_argnums=1)
+    close(forward(params, config, theirs["ids"], theirs["mask"]), theirs["states"])
+
+
+def test_t5gemma():
+    theirs = golden("t5gemma")
+    params, config = t5gemma.load_t5gemma(GOLDEN / "t5gemma")
+    forward = jax.jit(t5gemma.t5gemma_forward, static_argnums=1)
     close(forward(params, config, theirs["ids"], theirs["mask"]), theirs["states"])
 
 

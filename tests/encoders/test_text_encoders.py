@@ -157,7 +157,7 @@ def test_a_tokenizer_larger_than_the_tower_is_refused(encoder, bundle):
 
 
 def test_unknown_names_list_the_known():
-    known = r"valid: tiny, clip, t5, clip\+t5, a directory"
+    known = r"valid: tiny, clip, t5, t5gemma, clip\+t5, a directory"
     with pytest.raises(
         ValueError, match=f"'clpi' is neither a known name nor a directory; {known}"
     ):
