@@ -10,7 +10,11 @@ import jax
 import numpy as np
 import pytest
 from prx_folders import tensors_of
+from stock_t5gemma import t5gemma_class
+from tiny_dc_ae import CONFIG as DC_AE
 from tiny_t5 import SIZES, sentencepiece_model, t5_pieces
+from tiny_t5gemma import SIZES as GEMMA_SIZES
+from tiny_t5gemma import write_tokenizer
 
 from pinxit.encoders.clip_tokenizer import train_clip_tokenizer
 from pinxit.model_loading import load_checkpoint
@@ -73,11 +77,37 @@ def kl_autoencoder() -> Any:
     )
 
 
-ENCODERS = {"clip": (clip_parts, 16), "t5": (t5_parts, SIZES["d_model"])}
+def t5gemma_parts(folder: Path) -> tuple[Any, Any]:
+    """A T5Gemma encoder with random weights, and a tokenizer with a small vocabulary."""
+    import transformers
+    from transformers.models.t5gemma.configuration_t5gemma import T5GemmaConfig, T5GemmaModuleConfig
+
+    parts = {name: T5GemmaModuleConfig(**GEMMA_SIZES) for name in ("encoder", "decoder")}
+    whole = T5GemmaConfig(**parts, is_encoder_decoder=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(write_tokenizer(folder / "gemma"))
+    tokenizer.model_max_length = 40
+    return t5gemma_class()(whole.encoder), tokenizer
+
+
+ENCODERS = {
+    "clip": (clip_parts, 16),
+    "t5": (t5_parts, SIZES["d_model"]),
+    "t5gemma": (t5gemma_parts, GEMMA_SIZES["hidden_size"]),
+}
 """Text encoders: the function that makes one with its tokenizer, and its width."""
-AUTOENCODERS = {"kl": (kl_autoencoder, 16, 2)}
+
+
+def dc_autoencoder() -> Any:
+    """A DC-AE of the form of Sana's and PRX's, with few levels and small widths."""
+    import diffusers
+
+    fields = {k: v for k, v in DC_AE.to_json().items() if not k.startswith("_")}
+    return diffusers.AutoencoderDC(**fields)
+
+
+AUTOENCODERS = {"kl": (kl_autoencoder, 16, 2), "dc": (dc_autoencoder, DC_AE.latent_channels, 1)}
 """Autoencoders: the function, its latent channels, and the side of a token."""
-PAIRS = [("clip", "kl"), ("t5", "kl")]
+PAIRS = [("clip", "kl"), ("t5", "kl"), ("t5gemma", "kl"), ("t5gemma", "dc")]
 """The latent pipelines: a text encoder and an autoencoder."""
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pinxit.config import UsageError
-from pinxit.encoders import clip, t5, weights
+from pinxit.encoders import clip, t5, t5gemma, weights
 from pinxit.encoders.clip import clip_shapes, text_tower
 from pinxit.encoders.clip_tokenizer import BOS, EOS, load_clip_tokenizer
 from pinxit.encoders.t5_text_encoder import T5_MAX_TOKENS
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
+from pinxit.encoders.t5gemma_text_encoder import T5GEMMA_MAX_TOKENS
+from pinxit.encoders.t5gemma_tokenizer import load_gemma_tokenizer
 from pinxit.encoders.text_encoder_catalogue import MadeEncoder, text_encoder_parts
 from pinxit.encoders.text_encoder_kind import StoredEncoder
 from pinxit.encoders.weights import StoredTensor, Tree
@@ -116,6 +118,36 @@ def _t5(stored: StoredEncoder, max_tokens: int | None) -> TextEncoderPart:
     )
 
 
+def _t5gemma(stored: StoredEncoder, max_tokens: int | None) -> TextEncoderPart:
+    """Returns the encoder of a T5Gemma as the T5GemmaEncoder that diffusers adds to transformers.
+
+    Its tokenizer.json decides about the special tokens around a caption.
+    """
+    config, tensors = t5gemma.open_t5gemma(stored.source, subfolder=stored.folder)
+    shapes, tokens = t5gemma.t5gemma_shapes(config), load_gemma_tokenizer(stored.tokenizer)
+    return TextEncoderPart(
+        class_name="T5GemmaEncoder",
+        tokenizer_class="GemmaTokenizer",
+        file=t5gemma.WEIGHTS,
+        config=config.to_json(),
+        tensors=tensors,
+        shapes=shapes,
+        trained=weights.unread_params(tensors, shapes, source=stored.source),
+        tokenizer=tokens.tokenizer,
+        tokenizer_files=(),
+        tokenizer_settings={
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "unk_token": "<unk>",
+            "pad_token": tokens.pad,
+            "padding_side": tokens.side,
+        },
+        max_tokens=T5GEMMA_MAX_TOKENS if max_tokens is None else max_tokens,
+        width=config.hidden_size,
+        half=False,
+    )
+
+
 def _existing(folder: Path, *names: str) -> tuple[Path, ...]:
     """Returns the files of these names in a folder, or nothing if one of them does not exist."""
     paths = tuple(folder / name for name in names)
@@ -125,6 +157,7 @@ def _existing(folder: Path, *names: str) -> tuple[Path, ...]:
 STOCK_ENCODERS: dict[str, Callable[[StoredEncoder, int | None], TextEncoderPart]] = {
     "clip": _clip,
     "t5": _t5,
+    "t5gemma": _t5gemma,
 }
 """The kinds of text encoder that can be exported. A function receives the encoder's files and the
 model's `text_max_tokens`."""

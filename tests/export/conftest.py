@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from exported import random_release, t5_folder
 from tiny_dc_ae import CONFIG, dc_ae_folder
+from tiny_t5gemma import write_t5gemma
 
 from pinxit.cli.main import main
 from pinxit.sampling import Sampling
@@ -15,9 +16,11 @@ from pinxit.sampling import Sampling
 
 @pytest.fixture(scope="session")
 def releases(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random models: latents with CLIP, with a DC-AE and with T5, and pixels with CLIP, by name."""
+    """Random models by name: latents of CLIP with either autoencoder, of T5 and T5Gemma, and pixels
+    of CLIP."""
     root = tmp_path_factory.mktemp("releases")
     t5 = t5_folder(root / "t5-encoder")
+    t5gemma = write_t5gemma(root / "t5gemma-encoder")
     counting = replace(CONFIG, decoder_norm_types=("rms_norm", "rms_norm", "batch_norm"))
     dc_ae = dc_ae_folder(root / "dc-ae", counting)
     pixels = {"vae": "none", "prediction": "latents", "patch_size": 4, "bottleneck_size": 6}
@@ -33,6 +36,9 @@ def releases(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
             text_max_tokens=20,
             caption_cleaning="light",
             sampling=Sampling(steps=4, guidance_scale=2.5, shift=3.0),
+        ),
+        "t5gemma": random_release(
+            root / "t5gemma", text_encoder=str(t5gemma), vae=str(bundle), text_max_tokens=24
         ),
         "pixel": random_release(
             root / "pixel",

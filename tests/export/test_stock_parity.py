@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stock_t5gemma import t5gemma_class
 from strange_captions import strange_captions
 
 from pinxit.arrays import Conditioning, to_uint8
@@ -21,7 +22,7 @@ from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
-NAMES = ("shipped", "clip", "dc_ae", "t5", "pixel")
+NAMES = ("shipped", "clip", "dc_ae", "t5", "t5gemma", "pixel")
 PROMPT = "a small red house on the left under a full moon"
 STEPS, GUIDANCE = 20, 4.5
 LIGHT = {"t5": {"skip_text_cleaning": True}}
@@ -31,6 +32,7 @@ LIGHT = {"t5": {"skip_text_cleaning": True}}
 @pytest.fixture(scope="module")
 def pipelines(exports):
     diffusers = pytest.importorskip("diffusers")
+    t5gemma_class()
     return {name: diffusers.DiffusionPipeline.from_pretrained(str(exports[name])) for name in NAMES}
 
 
@@ -92,10 +94,10 @@ def test_the_classes_are_the_stock_ones(exports, pipelines):
     import diffusers
 
     expected = {"shipped": "PRXPipeline", "clip": "PRXPipeline", "t5": "PRXPipeline"}
-    expected |= {"dc_ae": "PRXPipeline", "pixel": "PRXPixelPipeline"}
+    expected |= {"dc_ae": "PRXPipeline", "t5gemma": "PRXPipeline", "pixel": "PRXPixelPipeline"}
     assert {name: type(pipe).__name__ for name, pipe in pipelines.items()} == expected
     encoders = {name: type(pipe.text_encoder).__name__ for name, pipe in pipelines.items()}
-    assert encoders["t5"] == "T5EncoderModel"
+    assert (encoders["t5"], encoders["t5gemma"]) == ("T5EncoderModel", "T5GemmaEncoder")
     assert {encoders[name] for name in ("shipped", "clip", "dc_ae", "pixel")} == {"CLIPTextModel"}
     assert type(pipelines["dc_ae"].vae).__name__ == "AutoencoderDC"
     automatic = diffusers.AutoPipelineForText2Image.from_pretrained(str(exports["shipped"]))
@@ -107,7 +109,8 @@ def test_every_weight_of_the_encoder_is_in_the_file(exports, pipelines, name):
     import transformers
 
     encoder = type(pipelines[name].text_encoder)
-    assert encoder in (transformers.CLIPTextModel, transformers.T5EncoderModel)
+    known = (transformers.CLIPTextModel, transformers.T5EncoderModel, t5gemma_class())
+    assert encoder in known
     _, info = encoder.from_pretrained(exports[name] / "text_encoder", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -132,8 +135,10 @@ def test_the_tokenizer_gives_the_same_ids(pipelines, models, name):
     )
     ours = model.text_encoder.tokenize(captions)
     np.testing.assert_array_equal(np.array(theirs["input_ids"]), ours)
-    # Where a caption itself contains an end-of-text token, ours ends there.
-    usual = ["<|endoftext|>" not in caption for caption in captions]
+    # Where a caption itself contains an end-of-text token, ours ends there. T5Gemma's <pad> within a
+    # caption counts as padding where it borders on the padding.
+    endings = ("<|endoftext|>", "<pad>")
+    usual = [not any(ending in caption for ending in endings) for caption in captions]
     assert sum(usual) > 100
     mask = np.asarray(model.text_encoder.mask(ours))
     np.testing.assert_array_equal(np.array(theirs["attention_mask"], bool)[usual], mask[usual])
@@ -189,6 +194,20 @@ def test_guided_latents_and_pictures_are_the_same(pipelines, models, name):
     drawn = np.asarray(to_uint8(model.vae.pixels(ours))[0], np.int32)
     assert picture.std() > 5
     assert np.abs(picture - drawn).max() <= 1
+
+
+def test_t5gemma_loads_in_a_new_process(exports):
+    """Here the class is in transformers without the help of `t5gemma_class`."""
+    code = "from diffusers import DiffusionPipeline as D; print(type(D.from_pretrained({!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(str(exports["t5gemma"]))],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        timeout=300,
+    )
+    assert "PRXPipeline" in done.stdout
 
 
 def test_code_on_the_card_runs(exports, tmp_path):
