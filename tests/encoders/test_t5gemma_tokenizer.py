@@ -31,8 +31,17 @@ def pieces(text_encoder, caption: str, directory: Path) -> list[str]:
 def test_spaces_and_bytes(tmp_path):
     ours = encoder(tmp_path, "<bos>", "$A")
     row = pieces(ours, "a red  cat\u4e2d<eos>", tmp_path)
-    expected = ["<bos>", "a", "\u2581red", "\u2581\u2581", "c", "a", "t"]
-    expected += ["<0xE4>", "<0xB8>", "<0xAD>", "<eos>"]
+    expected = [
+        "<bos>",
+        "a",
+        "\u2581red",
+        "\u2581",
+        "\u2581cat",
+        "<0xE4>",
+        "<0xB8>",
+        "<0xAD>",
+        "<eos>",
+    ]
     assert row == expected + ["<pad>"] * (24 - len(expected))
 
 
@@ -55,7 +64,7 @@ def test_the_empty_prompt_may_have_no_token(side, tmp_path):
     ours = encoder(tmp_path, "$A", padding_side=side)
     out = ours(["", "a cat"])
     mask = np.asarray(out.mask)
-    assert not mask[0].any() and mask[1].sum() == 5
+    assert not mask[0].any() and mask[1].sum() == 2
     assert np.isfinite(out.tokens).all()
 
 
@@ -151,6 +160,6 @@ def test_rows_have_the_length_of_the_positions_at_most(length, tmp_path):
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
     write_t5gemma(tmp_path, vocab_size=100)
     with pytest.raises(
-        UsageError, match="the tokenizer has .* tokens, but the text tower only 100"
+        UsageError, match=r"the tokenizer has \d+ tokens, but the text tower only 100"
     ):
         load_text_encoder(tmp_path, max_tokens=8)
