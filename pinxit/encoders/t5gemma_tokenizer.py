@@ -57,13 +57,9 @@ class GemmaTokens:
     tokenizer: Tokenizer
     pad: str
     """The padding token."""
+    pad_id: int
     side: str
     """The side on which rows are padded, "left" or "right"."""
-
-    @property
-    def pad_id(self) -> int:
-        """The id of the padding token."""
-        return self.tokenizer.token_to_id(self.pad)
 
     def padding(self) -> dict[str, Any]:
         """Returns the arguments of `Tokenizer.enable_padding`."""
@@ -84,11 +80,11 @@ def load_gemma_tokenizer(directory: Path) -> GemmaTokens:
     side = _side(directory, settings, value.get("padding"))
     tokenizer = read_tokenizer_json(path)
     pad = settings.get("pad_token", PAD)
-    if tokenizer.token_to_id(pad) is None:
+    if (pad_id := tokenizer.token_to_id(pad)) is None:
         raise UsageError(f"{path}: the vocabulary lacks {pad!r}, the padding token")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return GemmaTokens(tokenizer=tokenizer, pad=pad, side=side)
+    return GemmaTokens(tokenizer=tokenizer, pad=pad, pad_id=pad_id, side=side)
 
 
 def _side(directory: Path, settings: Mapping[str, Any], padding: Any) -> str:
