@@ -72,7 +72,7 @@ class Conditioning:
     tokens: Float[ArrayLike, "b l e"]
     """The last hidden states of the text encoder."""
     mask: Bool[ArrayLike, "b l"]
-    """True from a row's first token to its end-of-text token; padding is False."""
+    """True from a row's first token to its last; padding, at either end of the row, is False."""
     pooled: Float[ArrayLike, "b p"] | None = None
     """One vector per caption, or None if the encoder has none."""
 
@@ -171,7 +171,7 @@ class TextEncoder(Protocol):
     contains them as constants."""
     cacheable: bool
     """Whether embeddings are computed once and stored (True) or computed in every step. CLIP's are
-    larger than a latent and cheap to compute. Those of the larger T5s are expensive to compute."""
+    larger than a latent and cheap to compute. Those of large T5s and T5Gemmas are expensive."""
 
     @property
     def parts(self) -> tuple[TextEncoder, ...]:

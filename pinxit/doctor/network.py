@@ -24,7 +24,7 @@ SLOW_NAME = 0.5
 """Seconds for one name above which the resolver slows streaming down."""
 CLOCK = 60.0
 """Seconds that the clock may be off."""
-ENCODERS = ("clip", "t5", "sd", "sdxl", "dc_ae")
+ENCODERS = ("clip", "t5", "t5gemma", "sd", "sdxl", "dc_ae")
 """Named encoders that are downloaded when they are first used."""
 
 

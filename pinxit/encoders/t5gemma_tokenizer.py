@@ -57,11 +57,9 @@ class GemmaTokens:
     tokenizer: Tokenizer
     pad: str
     """The padding token."""
+    pad_id: int
     side: str
     """The side on which rows are padded, "left" or "right"."""
-
-    pad_id: int
-    """The id of the padding token."""
 
     def padding(self) -> dict[str, Any]:
         """Returns the arguments of `Tokenizer.enable_padding`."""
@@ -86,7 +84,7 @@ def load_gemma_tokenizer(directory: Path) -> GemmaTokens:
         raise UsageError(f"{path}: the vocabulary lacks {pad!r}, the padding token")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return GemmaTokens(tokenizer=tokenizer, pad=pad, side=side, pad_id=pad_id)
+    return GemmaTokens(tokenizer=tokenizer, pad=pad, pad_id=pad_id, side=side)
 
 
 def _side(directory: Path, settings: Mapping[str, Any], padding: Any) -> str:

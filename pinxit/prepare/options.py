@@ -81,9 +81,11 @@ class PrepareOptions:
     """The autoencoder: tiny, sd, sdxl, dc_ae, a directory, a repository id, or none (store only
     images)."""
     store_text: bool = False
-    """Also store text embeddings. This pays off for T5; CLIP is cheaper to run in each step."""
+    """Also store text embeddings. This pays off for T5 and T5Gemma; CLIP is cheaper to run in each
+    step."""
     text_encoder: str = "t5"
-    """The text encoder for `store_text`; of two joined by +, the T5's embeddings are stored."""
+    """The text encoder for `store_text`; of two joined by +, the embeddings of the T5 or
+    T5Gemma are stored."""
     text_max_tokens: int | None = None
     """Maximum number of tokens of a caption; none means the text encoder's own."""
     caption_cleaning: Literal["stock", "light", "none"] = "stock"

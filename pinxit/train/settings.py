@@ -143,14 +143,14 @@ class TrainConfig:
     use_amp: bool = False
     """Mixed precision: bfloat16 if the hardware supports it, else float16 with loss scaling."""
     text_encoder: str = "auto"
-    """Text encoder: tiny, clip, t5, clip+t5, a Hugging Face directory or a repository id. auto
-    means tiny for the debug and tiny presets, else clip (ViT-L/14)."""
+    """Text encoder: tiny, clip, t5, t5gemma, clip+t5, a Hugging Face directory or a repository id.
+    auto means tiny for the debug and tiny presets, else clip (ViT-L/14)."""
     text_max_tokens: int | None = None
-    """Maximum length of a caption, in tokens, for T5 (2 to 512; none means 77). The length of CLIP
-    is fixed."""
+    """Maximum length of a caption, in tokens, for T5 (2 to 512; none means 77) and T5Gemma (2 to
+    8192; none means 256). The length of CLIP is fixed."""
     cache_text: bool | None = None
     """Encode captions once, before training, and store the result. 0 encodes them in each step.
-    none stores the result of T5 but not of CLIP."""
+    none stores the result of T5 and T5Gemma, but not of CLIP."""
     caption_cleaning: Literal["stock", "light", "none"] = "stock"
     """Cleaning of captions and prompts. stock does the same as stock diffusers pipelines."""
     vae: str = "auto"

@@ -62,7 +62,7 @@ RULES = (
     ),
     UseRule(
         ("text_max_tokens",),
-        "by text encoders with T5, since the length of CLIP is fixed",
+        "by text encoders with T5 or T5Gemma, since the length of CLIP is fixed",
         lambda config: config.text_encoder not in ("tiny", "clip"),
     ),
     UseRule(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_t5 import SIZES, sentencepiece_model, t5_pieces
+from tiny_t5gemma import GEMMA_SETTINGS, template, write_t5gemma, write_tokenizer
 
 from pinxit.cli.main import main
 from pinxit.cli.training_settings import training_settings
@@ -122,6 +123,21 @@ def test_stored_text(pictures, here, t5_folder, bundle, capsys):
     assert "text_max_tokens: 9 is different from that of the stored text; valid: 12" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_stored_text_of_t5gemma(side, pictures, here, bundle, capsys):
+    folder = write_t5gemma(here / "t5gemma")
+    # without <bos>, so that the empty prompt has no token
+    settings = GEMMA_SETTINGS | {"padding_side": side}
+    write_tokenizer(folder, settings, post_processor=template("$A"))
+    text = ("--store_text", 1, "--text_encoder", folder, "--text_max_tokens", 48)
+    more = ("--vae", bundle, "--image_size", 16, *text)
+    command = printed(pictures, "out", capsys, *more)
+    assert main([*command, *SMALL]) == 0
+    assert saved()["text_encoder"] == str(folder) and saved()["text_max_tokens"] == 48
+    assert main(["generate", "a red house", "--steps", "2", "--out", "pictures"]) == 0
+    assert len(list(Path("pictures").glob("*.png"))) == 1
 
 
 @pytest.mark.slow

@@ -301,7 +301,8 @@ def test_encoders_in_the_cache(tmp_path: Path, monkeypatch):
     assert network.cached("nobody/nothing") is None
     monkeypatch.setattr(network, "cached", lambda name: tmp_path if name == "clip" else None)
     (line,) = network.encoders()
-    assert "clip (5 bytes)" in line.message and "t5, sd, sdxl, dc_ae" in line.message
+    assert "clip (5 bytes)" in line.message
+    assert "t5, t5gemma, sd, sdxl, dc_ae" in line.message
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 

@@ -19,6 +19,7 @@ from pinxit.encoders.config_fields import naming
 from pinxit.encoders.dc_ae_config import AutoencoderDCConfig
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
+from pinxit.encoders.t5gemma import T5GemmaConfig
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder, load_text_encoder
 from pinxit.encoders.token_rows import check_fit
 from pinxit.encoders.vae import AutoencoderKLConfig
@@ -47,10 +48,18 @@ def pairs(*classes: type) -> list[tuple[type, str, object]]:
 
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
-    pairs(AutoencoderKLConfig, AutoencoderDCConfig, ClipTextConfig, ClipVisionConfig, T5Config),
+    pairs(
+        AutoencoderKLConfig,
+        AutoencoderDCConfig,
+        ClipTextConfig,
+        ClipVisionConfig,
+        T5Config,
+        T5GemmaConfig,
+    ),
 )
 def test_every_field_refuses_what_it_cannot_be(cls: type, name: str, value: object):
-    kind = {"model_type": "t5"} if cls is T5Config else {}
+    kinds = {T5Config: {"model_type": "t5"}, T5GemmaConfig: {"model_type": "t5_gemma_module"}}
+    kind = kinds.get(cls, {})
     with pytest.raises(UsageError) as error:
         cls.from_json({**kind, name: value})
     message = str(error.value)
@@ -59,7 +68,7 @@ def test_every_field_refuses_what_it_cannot_be(cls: type, name: str, value: obje
 
 
 def test_every_field_was_tried():
-    classes = (AutoencoderKLConfig, AutoencoderDCConfig, ClipTextConfig, T5Config)
+    classes = (AutoencoderKLConfig, AutoencoderDCConfig, ClipTextConfig, T5Config, T5GemmaConfig)
     tried = {(cls, name) for cls, name, _ in pairs(*classes)}
     for cls in classes:
         assert {name for one, name in tried if one is cls} == {field.name for field in fields(cls)}

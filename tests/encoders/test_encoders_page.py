@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pinxit.config import leaves
-from pinxit.encoders import t5, weights
+from pinxit.encoders import t5, t5gemma, weights
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.autoencoder import (
     AUTOENCODERS,
@@ -17,6 +17,7 @@ from pinxit.encoders.autoencoder import (
     TILE,
 )
 from pinxit.encoders.t5_text_encoder import T5_LONGEST, T5_MAX_TOKENS
+from pinxit.encoders.t5gemma_text_encoder import T5GEMMA_2B, T5GEMMA_MAX_TOKENS
 from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
@@ -35,7 +36,8 @@ def table(start: str) -> dict[str, str]:
 def test_every_text_encoder_is_named_with_its_source():
     named = table("`--text_encoder` is one of")
     assert list(named) == list(TEXT_ENCODERS)
-    assert (named["clip"], named["t5"]) == (TEXT_ENCODERS["clip"], TEXT_ENCODERS["t5"])
+    for name in ("clip", "t5", "t5gemma"):
+        assert named[name] == TEXT_ENCODERS[name]
 
 
 def test_every_autoencoder_is_named_with_its_source():
@@ -59,6 +61,14 @@ def test_the_numbers_are_the_codes():
     parameters = sum(math.prod(s) for s in weights.flatten(t5.t5_shapes(XXL)).values())
     assert f"{parameters / 1e9:.1f} billion parameters" in PAGE
     assert f"{4 * parameters / 1e9:.0f} GB, or {2 * parameters / 1e9:.1f} GB in bfloat16" in PAGE
+    own = t5gemma.t5gemma_shapes(T5GEMMA_2B)
+    gemma = sum(math.prod(s) for s in weights.flatten(own).values())
+    said = (
+        f"has {gemma / 1e9:.1f} billion: {4 * gemma / 1e9:.1f} GB, or {2 * gemma / 1e9:.1f} GB in"
+    )
+    assert said in PAGE
+    most = f"up to {T5GEMMA_2B.max_position_embeddings:,}, and is {T5GEMMA_MAX_TOKENS} by default"
+    assert most in " ".join(PAGE.split())
     assert f"is 2 to {T5_LONGEST}, by default the {T5_MAX_TOKENS} of CLIP" in " ".join(PAGE.split())
     assert f"more than {LARGEST_WHOLE} latent cells" in PAGE
     assert f"{TILE} cells a side, neighbours sharing at least {TILE // 4}" in PAGE

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import pytest
+from tiny_t5gemma import write_t5gemma
 
 from pinxit.encoders import autoencoder as autoencoders
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder, described_autoencoder
@@ -56,6 +57,23 @@ def test_text_encoders_of_a_pipeline(pipeline: Path, bundle: Path, t5_directory:
     assert alike(str(pipeline / "text_encoder_3")) == "t5"
 
 
+def test_a_t5gemma_is_found_as_in_a_prx_pipeline(t5_directory: Path, tmp_path: Path):
+    pipeline = tmp_path / "pipeline"
+    write_t5gemma(pipeline / "text_encoder", max_position_embeddings=256)
+    shutil.copytree(pipeline / "text_encoder", pipeline / "tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (pipeline / "text_encoder" / name).unlink()
+    path = pipeline / "text_encoder" / "config.json"
+    assert alike(str(pipeline)) == alike(str(pipeline / "text_encoder")) == "t5gemma"
+    path.write_text(json.dumps(json.loads(path.read_text())["encoder"]))  # as transformers saves it
+    assert alike(str(pipeline)) == "t5gemma"
+    assert alike(f"tiny+{pipeline}") == "clip+t5gemma"
+    shutil.copytree(t5_directory, pipeline / "text_encoder_2")
+    shutil.copytree(t5_directory, pipeline / "tokenizer_2")
+    assert alike(str(pipeline)) == "t5"
+    assert alike(f"{pipeline}+{pipeline}") == "t5+t5gemma"
+
+
 def test_a_directory_is_read_even_if_it_is_named_like_a_repository(
     pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -72,6 +90,7 @@ def test_a_directory_is_read_even_if_it_is_named_like_a_repository(
 def test_pinned_revisions_are_of_the_same_architecture():
     assert abstract_text_encoder("openai/clip-vit-large-patch14@main").width == 768
     assert abstract_text_encoder("city96/t5-v1_1-xxl-encoder-bf16@main").width == 4096
+    assert abstract_text_encoder("google/t5gemma-2b-2b-ul2@main").width == 2304
     assert abstract_autoencoder("stabilityai/sd-vae-ft-mse@main").stats.channels == 4
 
 

@@ -135,7 +135,7 @@ def test_the_tokenizer_gives_the_same_ids(pipelines, models, name):
     )
     ours = model.text_encoder.tokenize(captions)
     np.testing.assert_array_equal(np.array(theirs["input_ids"]), ours)
-    # Where a caption itself contains an end-of-text token, ours ends there. T5Gemma's <pad> within a
+    # Where a caption itself contains an end-of-text token, ours ends there. A <pad> of T5Gemma in a
     # caption counts as padding where it borders on the padding.
     endings = ("<|endoftext|>", "<pad>")
     usual = [not any(ending in caption for ending in endings) for caption in captions]
