@@ -201,10 +201,12 @@ def match_in(path: str | Path, recipe: DrawnRecipe) -> tuple[str, str | None] | 
 
 
 def _models_in(path: Path) -> Iterator[tuple[Path, str | None]]:
-    """Yields the releases in a folder, and its checkpoints, newest first, with each average."""
-    for folder in (path, path / "model"):
-        if (folder / "model.safetensors").is_file():
-            yield folder, None
+    """Yields a folder that is no run, the release in a run, and its checkpoints, newest first, with
+    each average."""
+    if path.is_dir() and not (path / "checkpoints").is_dir():
+        yield path, None
+    if (path / "model" / "model.safetensors").is_file():
+        yield path / "model", None
     alone = (path / MANIFEST).is_file()
     for folder in [path] if alone else checkpoints_in(path / "checkpoints"):
         try:

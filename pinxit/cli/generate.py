@@ -143,8 +143,7 @@ def _groups(
         try:
             size, sampling = _checked(model, options, request)
         except UsageError as error:
-            where = f"{request.where}: " if request.where else ""
-            raise UsageError(f"{where}{error}") from error
+            raise _located(request, error) from error
         source = tuple(sorted(request.source.items()))
         places.setdefault((size, sampling, request.batch_size, source), []).append(i)
     groups = []
@@ -196,8 +195,16 @@ def _recipes(
     for group in groups:
         for j, i in enumerate(group.places):
             recipe = model.recipe(group.order, j) | added
-            recipes[i] = stored_recipe(recipe, requests[i].format, requests[i].quality)
+            try:
+                recipes[i] = stored_recipe(recipe, requests[i].format, requests[i].quality)
+            except UsageError as error:
+                raise _located(requests[i], error) from error
     return recipes
+
+
+def _located(request: PictureRequest, error: UsageError) -> UsageError:
+    """Returns the error with the line or the picture that asks for a request, if there is one."""
+    return UsageError(f"{request.where}: {error}" if request.where else str(error))
 
 
 # --- drawing ----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ INTERNAL = {
     "pinxit/encoders/token_rows.py": "a string where Python code must pass a list",
     "pinxit/fixed_batches.py": "the sizes of batches are the package's own",
     "pinxit/models/transformer.py": "shapes inside a jitted function",
+    "pinxit/picture_files.py": "a number in JSON, caught where the file's name is known",
     "pinxit/plan/collectives.py": "the text is the compiler's",
     "pinxit/plan/compile_worker.py": "the compiler's own failures",
     "pinxit/plan/hlo.py": "the text is the compiler's",
