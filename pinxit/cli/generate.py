@@ -158,9 +158,11 @@ def _groups(
             **vars(sampling),
             **dict(source),
         )
-        for request in chosen:
-            if request.recipe is not None:
-                check_source(order, request.recipe, where=request.where)
+        for where, recipe in {r.where: r.recipe for r in chosen if r.recipe is not None}.items():
+            same, source_of = size == recipe.size, dict(source)
+            # the hash of a source is that of its pixels at the size of the picture
+            old = order if same else model.order(recipe.prompt, size=recipe.size, **source_of)
+            check_source(old, recipe, where=where)
         groups.append(OrderedPictures(members, order))
     return groups
 
