@@ -35,7 +35,7 @@ class SourceOfRecipe:
     """The picture that an image-to-image picture was drawn from, as its recipe names it."""
 
     sha256: str
-    """The SHA-256 of the source."""
+    """The SHA-256 of the source's pixels at the size of the picture."""
     strength: float
     """The part of the path from noise to data that was drawn, from 0 to 1."""
     name: str = ""
@@ -201,10 +201,12 @@ def match_in(path: str | Path, recipe: DrawnRecipe) -> tuple[str, str | None] | 
 
 
 def _models_in(path: Path) -> Iterator[tuple[Path, str | None]]:
-    """Yields the releases in a folder, and its checkpoints, newest first, with each average."""
-    for folder in (path, path / "model"):
-        if (folder / "model.safetensors").is_file():
-            yield folder, None
+    """Yields a folder that is no run, the release in a run, and its checkpoints, newest first, with
+    each average."""
+    if path.is_dir() and not (path / "checkpoints").is_dir():
+        yield path, None
+    if (path / "model" / "model.safetensors").is_file():
+        yield path / "model", None
     alone = (path / MANIFEST).is_file()
     for folder in [path] if alone else checkpoints_in(path / "checkpoints"):
         try:
@@ -250,7 +252,8 @@ def _beside(picture: str | Path, name: str, option: str, digest: str) -> str:
 
 
 def check_source(order: Order, recipe: DrawnRecipe, *, where: str) -> None:
-    """Raises unless the order's source and mask are those that the recipe names."""
+    """Raises unless the source and the mask of an order of the recipe's size are those that the
+    recipe names."""
     source, drawn_from = getattr(order, "source", None), recipe.image
     if drawn_from is None or source is None:
         return

@@ -44,8 +44,9 @@ def parse(
     """Returns `default` with the settings changed that `--name value` arguments name.
 
     Names may be dotted or aliases, with `-` or `_`. Booleans take 0, 1, true, false or no value.
-    Words that belong to no option go to the field `positional`. `--help` prints help and exits.
-    `habits` names our settings for names of other programs, in the error for an unknown name.
+    Words that belong to no option go to the field `positional`, before the words of its option.
+    `--help` prints help and exits. `habits` names our settings for names of other programs, in the
+    error for an unknown name.
     """
     import tyro
 
@@ -77,6 +78,7 @@ def parse(
             raise
         raise _refusal(_one_line(box.getvalue()), types_of, values_of) from None
     if positional is not None and words:
+        words += values_of.get(positional, [])
         config = replace(config, {positional: tuple(words)})
     return config
 

@@ -143,8 +143,7 @@ def _groups(
         try:
             size, sampling = _checked(model, options, request)
         except UsageError as error:
-            where = f"{request.where}: " if request.where else ""
-            raise UsageError(f"{where}{error}") from error
+            raise _located(request, error) from error
         source = tuple(sorted(request.source.items()))
         places.setdefault((size, sampling, request.batch_size, source), []).append(i)
     groups = []
@@ -159,9 +158,11 @@ def _groups(
             **vars(sampling),
             **dict(source),
         )
-        for request in chosen:
-            if request.recipe is not None:
-                check_source(order, request.recipe, where=request.where)
+        for where, recipe in {r.where: r.recipe for r in chosen if r.recipe is not None}.items():
+            same, source_of = size == recipe.size, dict(source)
+            # the hash of a source is that of its pixels at the size of the picture
+            old = order if same else model.order(recipe.prompt, size=recipe.size, **source_of)
+            check_source(old, recipe, where=where)
         groups.append(OrderedPictures(members, order))
     return groups
 
@@ -196,8 +197,16 @@ def _recipes(
     for group in groups:
         for j, i in enumerate(group.places):
             recipe = model.recipe(group.order, j) | added
-            recipes[i] = stored_recipe(recipe, requests[i].format, requests[i].quality)
+            try:
+                recipes[i] = stored_recipe(recipe, requests[i].format, requests[i].quality)
+            except UsageError as error:
+                raise _located(requests[i], error) from error
     return recipes
+
+
+def _located(request: PictureRequest, error: UsageError) -> UsageError:
+    """Returns the error with the line or the picture that asks for a request, if there is one."""
+    return UsageError(f"{request.where}: {error}" if request.where else str(error))
 
 
 # --- drawing ----------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def _redrawn(
             width=width,
             height=height,
             sampling=to_json(recipe.sampling) | sampling_options(options),
-            batch_size=options.batch_size or recipe.batch_size,
+            batch_size=recipe.batch_size if options.batch_size is None else options.batch_size,
             format=format,
             quality=recipe.quality if same else options.quality,
             source=source | _source_options(options),

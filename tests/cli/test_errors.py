@@ -39,6 +39,7 @@ INTERNAL = {
     "pinxit/fixed_batches.py": "the sizes of batches are the package's own",
     "pinxit/labelled_sheet.py": "the sizes of pictures are the package's own",
     "pinxit/models/transformer.py": "shapes inside a jitted function",
+    "pinxit/picture_files.py": "a number in JSON, caught where the file's name is known",
     "pinxit/plan/collectives.py": "the text is the compiler's",
     "pinxit/plan/compile_worker.py": "the compiler's own failures",
     "pinxit/plan/hlo.py": "the text is the compiler's",

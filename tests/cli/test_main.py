@@ -218,7 +218,6 @@ def test_generate_reads_prompts_from_a_file(release_dir, tmp_path, capsys):
         (["a", "--size", "0x8"], "size: '0x8' is too small; valid: sides of at least 1"),
         (["a", "--format", "gif"], "format: 'gif' is not understood; valid: png, webp, jpeg"),
         (["a", "--format", "jpeg", "--quality", "0"], "quality: 0 is out of range; valid: 1 to"),
-        (["x" * 30000, "--format", "jpeg"], "format: 'jpeg' is unable to hold the recipe of this"),
         (["a", "--size", "16", "24"], "size: '16 24' is two words; valid: one side, or WIDTHxHEI"),
         (["a", "--seed", "x"], "seed: 'x' is not understood; valid: an integer"),
         (["a", "--seed", "-3"], "seed: -3 is out of range"),
@@ -247,6 +246,23 @@ def test_generate_refuses(release_dir, tmp_path, capsys, words, message):
     checkpoint = [] if "--checkpoint" in words else ["--checkpoint", release_dir]
     assert message in refused(capsys, "generate", *words, *checkpoint, "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
+def test_a_recipe_too_long_for_a_jpeg_is_refused_before_drawing(release_dir, tmp_path, capsys):
+    (tmp_path / "p.txt").write_text(f"red\n{'x' * 30000}")
+    out = tmp_path / "out"
+    words = ["--prompts_file", tmp_path / "p.txt", "--checkpoint", release_dir, "--out", out]
+    message = refused(capsys, "generate", *words, "--format", "jpeg")
+    assert "p.txt, line 2: format: 'jpeg' is unable to hold the recipe of this picture" in message
+    assert not out.exists()
+
+
+def test_prompts_with_and_without_the_option_are_all_drawn(release_dir, tmp_path, capsys):
+    words = ["a", "--checkpoint", str(release_dir), "--out", str(tmp_path), "--prompt", "b", "c"]
+    assert main(["generate", *words]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["00001-0-a.png", "00002-1-b.png", "00003-2-c.png"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,29 +305,25 @@ def test_the_hash_is_that_of_the_pipeline(folder):
     assert hash_of_params(other.params) != model.model_hash
 
 
-# --- image to image, with a stand-in for the pipeline's arguments ---
+# --- image to image ---
 
 
 @pytest.fixture
-def sources(monkeypatch) -> list[dict]:
-    """The image arguments of each order; a source's SHA-256 is the text of its file."""
-    orders: list[dict] = []
+def sources(monkeypatch) -> None:
+    """Stands in for the pipeline's image arguments until it has them: the source does not change
+    the picture, and its SHA-256 is that of its file."""
+    if importlib.util.find_spec("pinxit.source_image") is not None:
+        return
     order, recipe = pipeline.TextToImage.order, pipeline.TextToImage.recipe
 
     def with_source(self, prompt, *, image=None, mask=None, strength=None, **how):
         result = order(self, prompt, **how)
-        if image is None:
-            return result
-        orders.append({"image": image, "mask": mask, "strength": strength})
-        masked = Path(mask).read_text() if mask else None
-        source = SimpleNamespace(
-            name=Path(image).name,
-            sha256=Path(image).read_text(),
-            mask_name=Path(mask).name if mask else None,
-            mask_sha256=masked,
-            strength=0.7 if strength is None else strength,
-        )
-        object.__setattr__(result, "source", source)
+        if image is not None:
+            paths = [Path(path) if path else None for path in (image, mask)]
+            about = {"name": paths[0].name, "mask_name": paths[1].name if paths[1] else ""}
+            digests = [sha256(path.read_bytes()).hexdigest() if path else "" for path in paths]
+            about |= {"sha256": digests[0], "mask_sha256": digests[1], "strength": strength or 0.6}
+            object.__setattr__(result, "source", SimpleNamespace(**about))
         return result
 
     def with_image(self, order, picture):
@@ -334,35 +332,38 @@ def sources(monkeypatch) -> list[dict]:
 
     monkeypatch.setattr(pipeline.TextToImage, "order", with_source)
     monkeypatch.setattr(pipeline.TextToImage, "recipe", with_image)
-    return orders
 
 
 def test_a_picture_from_a_picture_needs_its_source(folder, tmp_path, capsys, sources):
     (tmp_path / "in").mkdir()
     image, mask = tmp_path / "in" / "photo.png", tmp_path / "in" / "mask.png"
-    image.write_text("the photo")
-    mask.write_text("the mask")
+    Image.linear_gradient("L").convert("RGB").save(image)
+    Image.linear_gradient("L").rotate(90).save(mask)
     toy = ["--checkpoint", folder / "toy"]
-    words = ["red light", *toy, "--image", image, "--mask", mask, "--strength", 0.4]
+    words = ["red light", *toy, "--image", image, "--mask", mask, "--strength", 0.5, "--steps", 4]
     (path,), _ = generate(capsys, *words, "--out", tmp_path / "a")
-    assert sources == [{"image": str(image), "mask": str(mask), "strength": 0.4}]
     about = read_recipe(path)["image"]
-    assert about["name"] == "photo.png" and about["sha256"] == "the photo"
+    assert (about["name"], about["mask_name"], about["strength"]) == ("photo.png", "mask.png", 0.5)
+    digest = about["sha256"][:12]
 
     out = ["--out", tmp_path / "b"]
     message = refused(capsys, path, *toy, *out)
-    assert "drawn from the image 'photo.png' (SHA-256 'the photo'), which is not beside" in message
+    assert f"drawn from the image 'photo.png' (SHA-256 '{digest}'), which is not beside" in message
     (again,), _ = generate(capsys, path, *toy, "--image", image, "--mask", mask, *out)
     assert again.read_bytes() == path.read_bytes()
     assert "drawn from the mask 'mask.png'" in refused(capsys, path, *toy, "--image", image, *out)
     message = refused(capsys, path, *toy, "--image", mask, "--mask", mask, *out)
     assert "its image is another file than the one that it was drawn from" in message
+    message = refused(capsys, path, *toy, "--image", image, "--mask", image, *out)
+    assert "its mask is another file than the one that it was drawn from" in message
     for file in (image, mask):
         shutil.copy(file, path.parent)
     (again,), _ = generate(capsys, path, *toy, "--out", tmp_path / "c")
     assert again.read_bytes() == path.read_bytes()
     (other,), _ = generate(capsys, path, *toy, "--strength", 0.9, "--out", tmp_path / "c")
     assert read_recipe(other)["image"]["strength"] == 0.9
+    (other,), _ = generate(capsys, path, *toy, "--size", 24, "--out", tmp_path / "c")
+    assert read_recipe(other)["size"] == [24, 24], "the source is compared at the old size"
 
 
 def recipe_of(**source: object) -> DrawnRecipe:
