@@ -140,7 +140,7 @@ def test_damaged_and_huge_images_are_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UsageError, match=r"image: .*cut.png' is not usable \(decode_error"):
         opened(path)
-    with Image.open(path) as image, pytest.raises(UsageError, match="image: .* is damaged"):
+    with Image.open(path) as image, pytest.raises(UsageError, match=r"image: .* is damaged"):
         opened(image)
     side = int(ImageConfig().max_pixels ** 0.5) + 1
     Image.new("1", (side, side)).save(path)
