@@ -8,7 +8,7 @@ the numbers of the guidance are its arguments.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,8 +130,11 @@ class ImageCodec:
 
     def __init__(self, autoencoder: Autoencoder) -> None:
         self.autoencoder = autoencoder
-        self._encoder = jax.jit(autoencoder.encode)
         self._decoders: dict[Mesh | None, tuple[Any, Any]] = {}
+
+    @functools.cached_property
+    def _encoder(self) -> Callable[..., Array]:
+        return jax.jit(self.autoencoder.encode)
 
     def encode(self, image: UInt8[np.ndarray, "hi wi 3"]) -> Float[np.ndarray, "h w c"]:
         """Returns the latents of a picture: the mean of the posterior."""

@@ -12,6 +12,7 @@ import io
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,9 @@ def _picture(field: str, image: ImageInput) -> Image.Image:
     """Returns an array as a PIL image, and a PIL image unchanged."""
     if isinstance(image, Image.Image):
         return image
+    if isinstance(image, Mapping):
+        problem = "the description in a recipe, which does not contain the image"
+        raise UsageError(field, image.get("name") or dict(image), problem=problem, valid=KINDS)
     if not isinstance(image, np.ndarray):
         raise UsageError(field, type(image).__name__, problem="not an image", valid=KINDS)
     flat = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))

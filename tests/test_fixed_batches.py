@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pinxit.fixed_batches import batches_by_shape, padded
+from pinxit.fixed_batches import batches_by_shape, padded, rounds_of
 
 
 def test_the_last_row_fills_a_batch():
@@ -23,6 +23,13 @@ def test_the_last_row_fills_a_batch():
 def test_what_cannot_be_padded_is_refused(rows: Any):
     with pytest.raises(ValueError, match=r"rows: \d cannot be padded to 2; valid: 1 to 2"):
         padded(rows, 2)
+
+
+def test_a_round_has_one_full_batch_for_each_device():
+    batches = [range(3), range(3, 6), range(6, 7)]
+    assert rounds_of(batches, 3, 1) == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+    assert rounds_of(batches, 3, 2) == [[0, 1, 2, 3, 4, 5], [6, 6, 6, 6, 6, 6]]
+    assert rounds_of([], 3, 2) == []
 
 
 def test_items_of_one_shape_come_together_as_soon_as_they_can():

@@ -8,18 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_pipeline import compilations, pixels, toy_model
 
 from pinxit.config import UsageError
 from pinxit.data.images.image_config import ImageConfig
+from pinxit.encoders.autoencoder import IdentityAutoencoder
 from pinxit.model_loading import load_checkpoint
 from pinxit.source_image import SourceImage
-from tests.test_pipeline import model, pixels  # noqa: F401
 
 SIZE = (16, 16)
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (16, 16, 3), np.uint8)
 HALF = np.zeros((16, 16), np.uint8)
 HALF[:8] = 255
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
 
 
 def opened(image, **how) -> SourceImage:
@@ -119,7 +125,8 @@ def test_the_strength_is_the_fraction_of_the_steps(strength, steps, count):
         ({"mask": HALF / 255}, r"mask: 'float64 array of shape \(16, 16\)' is not an image"),
         ({"image": NOISE[None]}, r"image: 'uint8 array of shape \(1, 16, 16, 3\)' is not an im"),
         ({"image": NOISE[:0]}, "image: 'uint8 array of shape"),
-        ({"image": {"sha256": "0"}}, "image: 'dict' is not an image; valid: the path of an image"),
+        ({"image": {"name": "cat.png"}}, "image: 'cat.png' is the description in a recipe, which"),
+        ({"image": [1]}, "image: 'list' is not an image; valid: the path of an image, a PIL image"),
         ({"image": "missing.png"}, "image: 'missing.png' is missing"),
         ({"image": "."}, "image: '.' is not a file"),
         ({"image": __file__}, r"image: '.*test_source_image.py' is not usable \(not_image: "),
@@ -128,7 +135,7 @@ def test_the_strength_is_the_fraction_of_the_steps(strength, steps, count):
         ({"image": None, "strength": 0.5}, "strength: 0.5 is without effect, since no image is"),
     ],
 )
-def test_wrong_input_is_named(model, how, message):  # noqa: F811
+def test_wrong_input_is_named(model, how, message):
     with pytest.raises(UsageError, match=message) as error:
         model.order("a tree", **{"image": NOISE} | how)
     assert error.value.field in ("image", "mask", "strength") and "\n" not in str(error.value)
@@ -150,7 +157,7 @@ def test_damaged_and_huge_images_are_named(tmp_path: Path):
         opened(Image.new("1", (side, side)))
 
 
-def test_a_recipe_names_the_source(model):  # noqa: F811
+def test_a_recipe_names_the_source(model):
     order = model.order("a tree", image=NOISE, mask=HALF, strength=0.5, steps=4)
     source, recipe = order.source, model.recipe(order, 0)["image"]
     assert recipe == {
@@ -164,7 +171,7 @@ def test_a_recipe_names_the_source(model):  # noqa: F811
     assert "image" not in model.recipe(model.order("a tree"), 0)
 
 
-def test_at_full_strength_the_picture_is_that_of_no_image(model):  # noqa: F811
+def test_at_full_strength_the_picture_is_that_of_no_image(model):
     """The size is the model's, not the image's."""
     plain = model.generate("a tree", n=2)
     large = NOISE.repeat(2, 0).repeat(2, 1)
@@ -175,7 +182,7 @@ def test_at_full_strength_the_picture_is_that_of_no_image(model):  # noqa: F811
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "midpoint", "dpmpp_2m"])
 @pytest.mark.parametrize("strength", [0.3, 1.0])
-def test_pixels_outside_the_mask_are_the_sources_own(model, solver, strength):  # noqa: F811
+def test_pixels_outside_the_mask_are_the_sources_own(model, solver, strength):
     how = {"image": NOISE, "mask": HALF, "strength": strength, "solver": solver, "steps": 4}
     picture = model.generate("a tree", output_type="np", **how)
     np.testing.assert_array_equal(picture[8:], NOISE[8:])
@@ -193,7 +200,26 @@ def test_a_soft_mask_blends():
     np.testing.assert_array_equal(soft.kept(drawn), expected)
 
 
-def test_pictures_from_a_source_do_not_depend_on_their_batch(model, monkeypatch):  # noqa: F811
+def test_one_program_serves_all_images_masks_and_prompts(model):
+    how = {"strength": 0.5, "steps": 6, "size": 12}
+    model.generate("a tree", image=NOISE, **how)
+    model.generate("a tree", image=NOISE, mask=HALF, **how)
+    with compilations() as events:
+        model.generate("a house", seed=4, image=255 - NOISE, **how)
+        model.generate(["a hill", "a hut"], image=NOISE, mask=255 - HALF, **how | {"shift": 2.0})
+        model.generate("a house", image=NOISE, **how | {"strength": 0.52})
+    assert not events
+
+
+def test_models_of_pixels_repaint_too():
+    pixel = toy_model(IdentityAutoencoder(), steps=4)
+    np.testing.assert_array_equal(pixel.vae.decode(pixel.vae.encode(NOISE)), NOISE)
+    picture = pixel.generate("a tree", image=NOISE, mask=HALF, strength=0.5, output_type="np")
+    np.testing.assert_array_equal(picture[8:], NOISE[8:])
+    assert (picture[:8] != NOISE[:8]).mean() > 0.5
+
+
+def test_pictures_from_a_source_do_not_depend_on_their_batch(model, monkeypatch):
     how = {"image": NOISE, "mask": HALF, "strength": 0.7, "steps": 4}
     three = pixels(model.generate("a tree", n=3, **how))
     assert pixels([model.generate("a tree", seed=2, **how)]) == three[2:]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pinxit.model_loading import load_checkpoint
 from pinxit.train.report.observer import Observer
 from pinxit.train.run import run
 from pinxit.train.settings import (
@@ -67,3 +68,28 @@ def test_size_and_negative_prompt_of_the_grids(
     assert {field.name for field in fields(SampleGridConfig)} == {
         *("prompts", "seeds", "negative_prompt", "size")
     }
+
+
+def test_a_grid_has_the_pictures_that_the_checkpoint_draws_one_by_one(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    grids: list[list[list[Image.Image]]] = []
+    pictures = Observer.pictures
+
+    def watched(observer: Observer, params: Any) -> list[list[Image.Image]]:
+        grids.append(pictures(observer, params))
+        return grids[-1]
+
+    monkeypatch.setattr(Observer, "pictures", watched)
+    prompts, seeds = ("red light", "blue light from the left"), (3, 5)
+    samples = SampleGridConfig(prompts=prompts, seeds=seeds, negative_prompt="fog")
+    result = run(config(bundle, tmp_path, samples), ["pinxit"])
+    assert result.status == "finished"
+    model = load_checkpoint(result.folder, ema="raw")
+    drawn = [
+        [model.generate(prompt, seed=seed, negative_prompt="fog").tobytes() for seed in seeds]
+        for prompt in prompts
+    ]
+    assert drawn in [[[one.tobytes() for one in row] for row in grid] for grid in grids]
+    # after one step the prompt has no effect yet, but the seed has
+    assert len({picture for row in drawn for picture in row}) == 2
