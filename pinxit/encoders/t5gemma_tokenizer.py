@@ -58,6 +58,7 @@ class GemmaTokens:
     pad: str
     """The padding token."""
     pad_id: int
+    """The id of the padding token."""
     side: str
     """The side on which rows are padded, "left" or "right"."""
 

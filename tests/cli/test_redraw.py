@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from tiny_pipeline import tiny_pipeline
 
-from pinxit import pipeline, redraw
+from pinxit import redraw
 from pinxit.cli.main import main
 from pinxit.config import UsageError
 from pinxit.model_hash import hash_of_params
@@ -98,11 +95,10 @@ def test_python_the_command_and_a_redraw_agree(folder, tmp_path, capsys, format)
 
 
 def test_a_batch_of_one_and_of_eight_agree_on_a_cpu(folder, tmp_path, capsys):
-    """Depends on the pipeline: on a CPU, batch_size changes neither the pictures nor the recipe."""
+    """On a CPU, batch_size changes neither the pictures nor the recipe."""
     words = ["red light", "--checkpoint", folder / "toy", "--n", 3]
     one, _ = generate(capsys, *words, "--batch_size", 1, "--out", tmp_path / "one")
-    if "batch_size" in read_recipe(one[0]):
-        pytest.xfail("this pipeline computes batches on a CPU and records their size")
+    assert "batch_size" not in read_recipe(one[0])
     eight, _ = generate(capsys, *words, "--batch_size", 8, "--out", tmp_path / "eight")
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in eight]
     (again,), _ = generate(
@@ -308,33 +304,7 @@ def test_the_hash_is_that_of_the_pipeline(folder):
 # --- image to image ---
 
 
-@pytest.fixture
-def sources(monkeypatch) -> None:
-    """Stands in for the pipeline's image arguments until it has them: the source does not change
-    the picture, and its SHA-256 is that of its file."""
-    if importlib.util.find_spec("pinxit.source_image") is not None:
-        return
-    order, recipe = pipeline.TextToImage.order, pipeline.TextToImage.recipe
-
-    def with_source(self, prompt, *, image=None, mask=None, strength=None, **how):
-        result = order(self, prompt, **how)
-        if image is not None:
-            paths = [Path(path) if path else None for path in (image, mask)]
-            about = {"name": paths[0].name, "mask_name": paths[1].name if paths[1] else ""}
-            digests = [sha256(path.read_bytes()).hexdigest() if path else "" for path in paths]
-            about |= {"sha256": digests[0], "mask_sha256": digests[1], "strength": strength or 0.6}
-            object.__setattr__(result, "source", SimpleNamespace(**about))
-        return result
-
-    def with_image(self, order, picture):
-        source = getattr(order, "source", None)
-        return recipe(self, order, picture) | ({"image": vars(source)} if source else {})
-
-    monkeypatch.setattr(pipeline.TextToImage, "order", with_source)
-    monkeypatch.setattr(pipeline.TextToImage, "recipe", with_image)
-
-
-def test_a_picture_from_a_picture_needs_its_source(folder, tmp_path, capsys, sources):
+def test_a_picture_from_a_picture_needs_its_source(folder, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     image, mask = tmp_path / "in" / "photo.png", tmp_path / "in" / "mask.png"
     Image.linear_gradient("L").convert("RGB").save(image)
