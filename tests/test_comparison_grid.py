@@ -97,7 +97,7 @@ def test_every_sampling_setting_can_be_an_axis():
         ("guidance_interval=0-1,0.5", "guidance_interval: '0.5' is not understood; valid: LOW"),
         ("guidance_interval=0-1,0.8-0.2", "guidance_interval"),
         ("size=64,64x", "size: '64x' is not understood; valid: one side, or WIDTHxHEIGHT"),
-        ("size=64,0", "size: '0x0' is not a size"),
+        ("size=64,0", "size: '0' is too small"),
         ("prompt=a|", "prompt: '' is an empty text"),
         ("checkpoint=a,,b", "checkpoint: '' is not a name"),
     ],
@@ -188,7 +188,8 @@ def test_each_cell_equals_the_single_picture(model):
         assert len(set(single)) == len(grid), "an axis without effect shows nothing"
 
 
-def test_cells_equal_the_single_picture_in_batches(model):
+def test_cells_equal_the_single_picture_in_batches(model, monkeypatch):
+    monkeypatch.setattr("pinxit.pipeline.one_by_one", lambda: False)  # as on an accelerator
     axes = Axis("seed", (0, 1, 2, 3, 4)), Axis("prompt", ("red", "blue light"))
     grid = Grid(axes, {"batch_size": 2})
     prepared = prepared_grid(grid, load=lambda *_: model)
@@ -227,7 +228,7 @@ def test_a_program_is_compiled_once_and_texts_are_encoded_once(bundle, monkeypat
     before = solve._cache_size()
     assert len(list(prepared.pictures())) == 16
     assert solve._cache_size() - before == 2, "one program for each number of steps"
-    assert calls == [["red light", ""]] * 2, "one call for each model"
+    assert calls == [["red light"], [""]] * 2, "one call for each text and model"
 
 
 def test_one_model_is_in_memory_and_each_is_loaded_once_to_check_and_once_to_draw(bundle):

@@ -258,6 +258,9 @@ ALLOWED = {
     ("train/checkpoint.py", "restore"),  # moves a damaged checkpoint away
     ("train/metric_writers.py", "_opened"),  # event files, which are appended to
     ("encoders/text_columns.py", "_encode"),  # into the folder of a whole_folder
+    ("export/diffusers_folder.py", "_write_json"),  # these three as well
+    ("export/diffusers_folder.py", "write_tokenizer"),
+    ("export/tensor_files.py", "write_tensors"),
     ("plan/compile_cache.py", "compile_step"),  # the job is read by its own child process only
     ("prepare/report_pictures.py", "score_histograms"),  # into memory
 }

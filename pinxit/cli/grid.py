@@ -115,7 +115,7 @@ def grid_command(argv: Sequence[str]) -> int:
 
 def _grid(options: GridOptions) -> Grid:
     """Returns the grid that the options describe."""
-    from pinxit.comparison_grid.axes import Axis, parse_size
+    from pinxit.comparison_grid.axes import Axis, width_and_height
     from pinxit.comparison_grid.grid import PLACES, SETTINGS, Grid
 
     texts = [getattr(options, place) for place in PLACES]
@@ -140,7 +140,7 @@ def _grid(options: GridOptions) -> Grid:
     if options.prompt:
         settings["prompt"] = options.prompt[0]
     if options.size is not None:
-        settings["size"] = parse_size(options.size)
+        settings["size"] = width_and_height(options.size)
     if options.encoder_dtype == "float32":
         settings.pop("encoder_dtype")
     return Grid(axes, settings)

@@ -169,7 +169,8 @@ GENERATE_HABITS: Habits = _table(
 GRID_HABITS: Habits = {
     name: habit
     for name, habit in GENERATE_HABITS.items()
-    if habit.target not in ("out", "n", "prompts_file", "prompt", "seed")
+    if habit.target not in ("out", "n", "prompts_file", "prompt", "seed", "format", "quality")
+    and habit.target not in ("image", "mask", "strength")
 } | _table(
     ("output output_path output_file save_path filename", Habit("out", "a PNG file")),
     ("x_type x_axis X columns cols", Habit("x", "SETTING=VALUE,VALUE", value="steps=4,8,16")),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit.config import UsageError, few, hints, options
+from pinxit.picture_size import parse_size
 from pinxit.sampling import ALIASES, HABITS, SEEDS, Sampling, check_seed
 
 REPLACE = "prompt_sr"
@@ -113,13 +114,10 @@ def spelled(value: Any) -> str:
     return str(value)
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def width_and_height(text: str) -> tuple[int, int]:
     """Returns (width, height) of a size: one side, or WIDTHxHEIGHT, in pixels."""
-    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
-    if match is None:
-        valid = "one side, or WIDTHxHEIGHT, such as 320x192"
-        raise UsageError("size", text, problem="not understood", valid=valid)
-    return int(match[1]), int(match[2] or match[1])
+    size = parse_size(text)
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _unknown(name: str) -> UsageError:
@@ -158,7 +156,7 @@ def _value(name: str, text: str) -> Any:
         return text
     if name in MODELS:
         return None if name == "checkpoint" and text.lower() == "none" else text
-    return parse_size(text) if name == "size" else _sampling_value(name, text)
+    return width_and_height(text) if name == "size" else _sampling_value(name, text)
 
 
 def _sampling_value(name: str, text: str) -> Any:

@@ -7,7 +7,10 @@ has mended the fault: remove the test, its line in docs/export.md and the advice
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -113,3 +116,15 @@ def test_the_automatic_pipeline_knows_pixel_models(exports):
     from diffusers import AutoPipelineForText2Image
 
     AutoPipelineForText2Image.from_pretrained(str(exports["pixel"]))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=subprocess.CalledProcessError,
+    reason="the class of T5Gemma is added to a module that transformers 5 replaces",
+)
+def test_t5gemma_by_the_name_of_its_pipeline(exports):
+    code = f"from diffusers import PRXPipeline as P; P.from_pretrained({str(exports['t5gemma'])!r})"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-c", code]
+    subprocess.run(words, check=True, capture_output=True, env=environment, timeout=300)
