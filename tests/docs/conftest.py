@@ -54,5 +54,10 @@ def named_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.txt").write_text("a red house")
     recipe = {"prompt": "a small red house", "seed": 7, "size": [8, 8], "steps": 1}
     recipe |= {"solver": "euler", "guidance_scale": 1.0, "model_hash": "", "model": ""}
-    save_picture(folder / "pictures", Image.new("RGB", (8, 8)), recipe | {"version": "0"})
+    for where, prompt, seed in (
+        ("pictures", "a small red house", 7),
+        ("houses", "a small red house on the left, a forest at night", 3),
+    ):
+        changes = {"prompt": prompt, "seed": seed, "version": "0"}
+        save_picture(folder / where, Image.new("RGB", (8, 8)), recipe | changes)
     return folder
