@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -131,8 +130,17 @@ def measure_side(args: argparse.Namespace) -> None:
         draw(seed)
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([median(walls[WARMING:]), median(cpus[WARMING:]), peak]))
+    print(json.dumps([median(walls[WARMING:]), median(cpus[WARMING:]), peak_memory()]))
+
+
+def peak_memory() -> float:
+    """Returns the peak of this process's resident memory in MiB.
+
+    The kernel's ``ru_maxrss`` is no use here: it begins with the peak of the parent process.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) / 1024
 
 
 def run_side(side: str, model: Path, args: argparse.Namespace) -> list[float]:
@@ -158,7 +166,7 @@ def main() -> None:
             for side in sides:
                 figures[side].append(run_side(side, model, args))
     print(f"{args.preset or 'shipped model'}, {args.size} x {args.size}, {args.steps} steps")
-    print(f"| {'':20} | wall s | CPU s | peak MB | wall ratio | CPU ratio | memory ratio |")
+    print(f"| {'':20} | wall s | CPU s | peak MiB | wall ratio | CPU ratio | memory ratio |")
     print("|---|---|---|---|---|---|---|")
     mine = [median(column) for column in zip(*figures["pinxit"], strict=True)]
     for side in sides:
