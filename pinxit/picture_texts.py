@@ -8,6 +8,7 @@ camera for texts of the form ``name:text``.
 from __future__ import annotations
 
 import io
+import json
 import re
 import struct
 import zlib
@@ -19,6 +20,8 @@ from pinxit.config import UsageError, few
 
 PARAMETERS = "parameters"
 """The name of the text that image viewers and web interfaces read."""
+SHEET = "pinxit_grid"
+"""The name of the text in a sheet of `pinxit grid`."""
 FORMATS = ("PNG", "WEBP", "JPEG")
 """Pillow's names of the formats that are read."""
 COMMENT_PREFIX = b"UNICODE\0"
@@ -102,7 +105,10 @@ def _exif_texts(exif: Image.Exif) -> dict[str, str]:
 
 
 def foreign_texts(texts: Mapping[str, str]) -> str:
-    """Says which texts of other programs a picture contains."""
+    """Says what a picture without a recipe contains: texts of other programs, or a sheet's."""
+    if SHEET in texts:
+        command = beginning(_command_of_sheet(texts[SHEET]), length=400)
+        return f": it is a sheet of several pictures, which this command draws again: {command}"
     if PARAMETERS in texts:
         last = texts[PARAMETERS].strip().splitlines()[-1:]
         settings = f" ({beginning(last[0])!r})" if last and "Steps:" in last[0] else ""
@@ -114,6 +120,15 @@ def foreign_texts(texts: Mapping[str, str]) -> str:
         names = " and ".join(repr(name) for name in ("prompt", "workflow") if name in texts)
         return f": it has the graph of ComfyUI ({names}), which only ComfyUI can run"
     return f": it has the texts {few([repr(beginning(name)) for name in texts])}" if texts else ""
+
+
+def _command_of_sheet(text: str) -> str:
+    """Returns the command in the JSON of a sheet, or that of sheets if the JSON is damaged."""
+    try:
+        sheet = json.loads(text)
+    except (ValueError, RecursionError):
+        return "pinxit grid"
+    return str(sheet.get("command", "pinxit grid")) if isinstance(sheet, dict) else "pinxit grid"
 
 
 def beginning(text: str, *, length: int = 120) -> str:

@@ -25,11 +25,9 @@ from pinxit.config import plain
 from pinxit.drawn_text import drawable
 from pinxit.labelled_sheet import LabelledSheet, Panel
 from pinxit.picture_files import parameters_text
-from pinxit.picture_texts import PARAMETERS
+from pinxit.picture_texts import PARAMETERS, SHEET
 from pinxit.sampling import Sampling
 
-GRID_KEY = "pinxit_grid"
-"""The name of the text chunk with the grid's JSON."""
 SHOWN = 192
 """Pictures are enlarged by the largest whole multiple with at most this many pixels on a side."""
 IN_A_LINE = 8
@@ -194,7 +192,7 @@ def grid_bytes(prepared: PreparedGrid, sheet: Image.Image) -> bytes:
     """Encodes the sheet as a PNG. Equal sheets of equal grids give equal bytes."""
     info = PngInfo()
     info.add_itxt(PARAMETERS, grid_parameters(prepared))
-    info.add_itxt(GRID_KEY, json.dumps(grid_json(prepared), ensure_ascii=False, sort_keys=True))
+    info.add_itxt(SHEET, json.dumps(grid_json(prepared), ensure_ascii=False, sort_keys=True))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
@@ -206,7 +204,7 @@ def stored_grid(path: Path) -> Mapping[str, Any] | None:
         with Image.open(path) as image:
             image.load()
             text = getattr(image, "text", {})
-        about = json.loads(text[GRID_KEY])
+        about = json.loads(text[SHEET])
     except (KeyError, OSError, ValueError, SyntaxError):  # Pillow raises SyntaxError for damage
         return None
     return about if isinstance(about, dict) else None

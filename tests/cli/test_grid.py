@@ -240,3 +240,14 @@ def test_help_shows_the_axes_and_every_option(capsys):
         "--guidance_",
     ):
         assert part in text
+
+
+def test_generate_names_the_command_of_a_sheet(tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    words = ["a red house", "--x", "steps=1,2", "--seed", "3", "--out", str(sheet)]
+    assert main(["grid", *words]) == 0
+    capsys.readouterr()
+    assert main(["generate", str(sheet)]) == 2
+    message = capsys.readouterr().err
+    assert "it is a sheet of several pictures, which this command draws again: " in message
+    assert "pinxit grid --x steps=1,2 --seed 3 -- 'a red house'" in message
