@@ -50,7 +50,10 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 OWN = "pinxit"
 """The folder with our own files."""
 OWN_FORMAT = "pinxit-export"
+"""The format in ``pinxit/config.json``, which distinguishes it from a release's."""
 MODULATION = "modulation.safetensors"
+FACTORS = ("modulation.", "blocks.modulation.")
+"""The beginnings of the names of the parameters in `MODULATION`, shared and of each block."""
 HERE = "."
 """The name of an encoder that is in the directory itself."""
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
@@ -332,7 +335,7 @@ def _stored_factors(path: Path, config: TransformerConfig) -> tuple[dict[str, An
     shapes = {
         name: tuple(leaf.shape)
         for name, leaf in flatten(abstract(config)[1]).items()
-        if name.startswith(("modulation.", "blocks.modulation."))
+        if name.startswith(FACTORS)
     }
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         return None, f"{OWN}/{MODULATION} is of another network"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pinxit.cli.evaluate import NAME as EVALUATION
 from pinxit.config import read_json
 from pinxit.data.prepared.manifest import MANIFEST, is_prepared
 from pinxit.data.sources import catalogue
@@ -18,7 +19,6 @@ from pinxit.train.datasets import DATASETS
 from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
 
-EVALUATION = "evaluation.json"
 HUB_DATASETS = {
     "coyo": catalogue.COYO_REPO,
     "laion2b": catalogue.LAION_REPO,

@@ -31,15 +31,9 @@ from pinxit.export.tensor_files import converted, size_of, write_file, write_ten
 from pinxit.export.text_encoder_part import TextEncoderPart
 from pinxit.files import whole_folder
 from pinxit.models.diffusers_prx import prx_config, to_prx
+from pinxit.prx_directory import FACTORS, HERE, INDEX, MODULATION, OWN, OWN_FORMAT, WEIGHTS
 from pinxit.stored_model import release_config
 
-FORMAT = "pinxit-export"
-"""The format in ``pinxit/config.json``, which distinguishes it from a release's."""
-HERE = "."
-"""The name in ``pinxit/config.json`` of an encoder in the exported folder itself."""
-OWN = "pinxit"
-"""The folder with Pinxit's own files."""
-TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
 PLAIN = {"format": "pt"}
 """The metadata of the encoders' files, without which transformers does not load them."""
 
@@ -88,7 +82,7 @@ def write_diffusers_folder(
         write_tokenizer(folder / "tokenizer", pipeline.text_encoder)
         (folder / "scheduler").mkdir()
         _write_json(folder / "scheduler" / "scheduler_config.json", pipeline.scheduler())
-        _write_json(folder / "model_index.json", pipeline.model_index())
+        _write_json(folder / INDEX, pipeline.model_index())
         _write_own(folder / OWN, pipeline, dtype)
         if grid is not None:
             grid.save(folder / "sample_grid.png", "PNG")
@@ -115,7 +109,7 @@ def _networks(pipeline: StockPipeline, dtype: str, licence: str | None) -> list[
     )
     transformer = prx_config(config) | {"_diffusers_version": DIFFUSERS}
     tensors = converted(to_prx(stored.params, config), dtype)
-    networks: list[Network] = [("transformer", transformer, TRANSFORMER_FILE, tensors, spec)]
+    networks: list[Network] = [("transformer", transformer, WEIGHTS, tensors, spec)]
     encoder = converted(text.tensors, text_dtype(text, dtype))
     networks.append(("text_encoder", text.config, text.file, encoder, PLAIN))
     if (autoencoder := pipeline.autoencoder) is not None:
@@ -153,17 +147,13 @@ def _write_own(folder: Path, pipeline: StockPipeline, dtype: str) -> None:
     params = flatten(pipeline.stored.params)
     factors = {name: leaf for name, leaf in params.items() if name.startswith(FACTORS)}
     if dtype == "float32" and "modulation" in pipeline.stored.params:
-        write_file(folder / "modulation.safetensors", factors, {"format": "np"})
-
-
-FACTORS = ("modulation.", "blocks.modulation.")
-"""The beginnings of the names of the modulation's parameters, shared and of each block."""
+        write_file(folder / MODULATION, factors, {"format": "np"})
 
 
 def own_config(pipeline: StockPipeline, dtype: str) -> dict[str, Any]:
     """Returns the contents of ``pinxit/config.json``."""
     text, autoencoder = pipeline.text_encoder, pipeline.autoencoder
-    own = {"format": FORMAT, "text_encoder": HERE, "vae": HERE if autoencoder else "none"}
+    own = {"format": OWN_FORMAT, "text_encoder": HERE, "vae": HERE if autoencoder else "none"}
     encoders = {}
     if pipeline.stored.encoders:
         encoders["text_encoder"] = _fingerprint(text.tensors, text.shapes, text_dtype(text, dtype))

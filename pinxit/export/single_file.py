@@ -16,14 +16,13 @@ from pinxit.config import UsageError
 from pinxit.export.model_spec import model_spec
 from pinxit.export.stock_pipeline import network_config
 from pinxit.export.tensor_files import converted, size_of, write_file
+from pinxit.exported_file import KEY
 from pinxit.files import whole
 from pinxit.models.diffusers_prx import to_prx
 from pinxit.models.transformer import TransformerConfig, from_stored
 from pinxit.stored_model import Stored, release_config
 
 SUFFIX = ".safetensors"
-CONFIG = "pinxit"
-"""The key of the metadata for the config."""
 
 
 def check_file(out: Path) -> None:
@@ -73,7 +72,7 @@ def write_single_file(
         licence=licence,
         prediction="sample" if config.prediction == "latents" else "velocity",
     )
-    metadata[CONFIG] = json.dumps(release_config(stored))
+    metadata[KEY] = json.dumps(release_config(stored))
     with whole(out, replace=False) as temporary:
         write_file(temporary, tensors, metadata, wrote=wrote)
     return out

@@ -14,14 +14,14 @@ from pinxit.config import UsageError, from_json
 from pinxit.encoders.fingerprint import SCALING, fingerprint
 from pinxit.export.autoencoder_part import AutoencoderPart, autoencoder_part
 from pinxit.export.text_encoder_part import TextEncoderPart, text_encoder_part
+from pinxit.models.diffusers_prx import CLASS
 from pinxit.models.transformer import TransformerConfig, abstract, from_stored
+from pinxit.prx_directory import SCHEDULER, TIMESTEPS
 from pinxit.sampling import Sampling
 from pinxit.stored_model import Stored, check_encoders, mismatches
 
 DIFFUSERS = "0.42.1"
 """The version of diffusers that the exported folders are tested with."""
-TRAIN_TIMESTEPS = 1000
-"""``num_train_timesteps`` of the scheduler, by which the pipeline divides its times."""
 BINNED = {"PRXPipeline": (256, 512, 1024), "PRXPixelPipeline": (1024,)}
 """The sizes at which a pipeline chooses among aspect ratios. At any other size it fails unless it
 is called with ``use_resolution_binning=False``."""
@@ -61,10 +61,10 @@ class StockPipeline:
         if self.autoencoder is None:
             index |= {"prompt_max_tokens": self.text_encoder.max_tokens, "noise_scale": 1.0}
         index |= {
-            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "scheduler": ["diffusers", SCHEDULER],
             "text_encoder": ["transformers", self.text_encoder.class_name],
             "tokenizer": ["transformers", self.text_encoder.tokenizer_class],
-            "transformer": ["diffusers", "PRXTransformer2DModel"],
+            "transformer": ["diffusers", CLASS],
         }
         if self.autoencoder is not None:
             index["vae"] = ["diffusers", self.autoencoder.class_name]
@@ -73,9 +73,9 @@ class StockPipeline:
     def scheduler(self) -> dict[str, Any]:
         """Returns the contents of scheduler_config.json."""
         return {
-            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "_class_name": SCHEDULER,
             "_diffusers_version": DIFFUSERS,
-            "num_train_timesteps": TRAIN_TIMESTEPS,
+            "num_train_timesteps": TIMESTEPS,
             "shift": float(self.sampling.shift),
         }
 
