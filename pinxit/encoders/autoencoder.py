@@ -249,20 +249,35 @@ class AutoencoderKind:
     """The class of its config, which has `from_json` and `to_json`."""
     shapes: Callable[[Any], Tree]
     """Returns the shapes of the parameters for a config."""
+    open: Callable[..., tuple[Any, dict[str, weights.StoredTensor]]]
+    """Returns the config and the unread tensors of a directory."""
     load: Callable[..., tuple[Tree, Any]]
     """Reads parameters and config from a directory."""
     save: Callable[[str | Path, Tree, Any], None]
     """Writes parameters and config as a directory that diffusers opens."""
     make: Callable[[Tree, Any], Autoencoder]
     """Makes the autoencoder from parameters and config."""
+    ignored: Callable[[str], bool] = lambda name: False
+    """Returns whether the tensor of this name is no parameter."""
 
 
 KINDS = {
     "AutoencoderKL": AutoencoderKind(
-        AutoencoderKLConfig, vae.vae_shapes, vae.load_vae, vae.save_vae, KLAutoencoder
+        config=AutoencoderKLConfig,
+        shapes=vae.vae_shapes,
+        open=vae.open_vae,
+        load=vae.load_vae,
+        save=vae.save_vae,
+        make=KLAutoencoder,
     ),
     "AutoencoderDC": AutoencoderKind(
-        AutoencoderDCConfig, dc_ae.dc_ae_shapes, dc_ae.load_dc_ae, dc_ae.save_dc_ae, DCAutoencoder
+        config=AutoencoderDCConfig,
+        shapes=dc_ae.dc_ae_shapes,
+        open=dc_ae.open_dc_ae,
+        load=dc_ae.load_dc_ae,
+        save=dc_ae.save_dc_ae,
+        make=DCAutoencoder,
+        ignored=dc_ae.is_counter,
     ),
 }
 """The kinds by the ``_class_name`` of their config.json."""

@@ -204,13 +204,18 @@ def from_tensors(
 
 
 def unread_params(
-    tensors: Mapping[str, StoredTensor], shapes: Tree, *, source: str | Path = "weights"
+    tensors: Mapping[str, StoredTensor],
+    shapes: Tree,
+    *,
+    source: str | Path = "weights",
+    ignore: Callable[[str], bool] = lambda name: False,
 ) -> Tree:
     """Returns the parameters of `from_tensors` without reading them, for `fingerprint`.
 
-    Raises the same error for tensors that do not fit the shapes.
+    Raises the same error for tensors that do not fit the shapes. `ignore` is that of
+    `from_tensors`.
     """
-    expected = _expected(tensors, shapes, source, lambda name: False)
+    expected = _expected(tensors, shapes, source, ignore)
     return unflatten(
         {
             path: UnreadParameter(path, tensors[name], shape)

@@ -1,12 +1,11 @@
 """The autoencoder of an exported folder: its class in diffusers, its config and its tensors.
 
-To export another kind of autoencoder, write a function like `_kl` and add a line to
-`STOCK_AUTOENCODERS`.
+Every kind of `encoders.autoencoder.KINDS` can be exported, since each is a class of diffusers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pinxit.config import UsageError
-from pinxit.encoders import dc_ae, vae, weights
-from pinxit.encoders.autoencoder import find_autoencoder
+from pinxit.encoders import vae, weights
+from pinxit.encoders.autoencoder import KINDS, find_autoencoder
+from pinxit.encoders.fingerprint import scaling_of
 from pinxit.encoders.weights import Tree
 
 
@@ -37,54 +37,8 @@ class AutoencoderPart:
     """The parameters, unread."""
     channels: int
     """Channels of the latents."""
-    downsample: int
-    """Pixels along a side of a latent cell."""
     scaling: str
     """The scale and shift of the latents, as `fingerprint.scaling_of` gives them."""
-
-
-def _kl(root: Path, folder: str) -> AutoencoderPart:
-    """Returns an AutoencoderKL. Its config states the shift even if it is 0, since a stock pipeline
-    fails where it is null."""
-    config, tensors = vae.open_vae(root, subfolder=folder)
-    scale, shift = float(config.scaling_factor), float(config.shift_factor)
-    return AutoencoderPart(
-        class_name="AutoencoderKL",
-        file=vae.WEIGHTS,
-        config=config.to_json() | {"shift_factor": shift},
-        tensors=tensors,
-        shapes=vae.vae_shapes(config),
-        trained=weights.unread_params(tensors, vae.vae_shapes(config), source=root),
-        channels=config.latent_channels,
-        downsample=config.downsample,
-        scaling=f"scale {scale!r}, shift {shift!r}",
-    )
-
-
-def _dc(root: Path, folder: str) -> AutoencoderPart:
-    """Returns an AutoencoderDC, with the counters of batch normalisation if its file has them."""
-    config, tensors = dc_ae.open_dc_ae(root, subfolder=folder)
-    counters = {name: np.asarray(tensors[name]) for name in tensors if dc_ae.is_counter(name)}
-    trained = {name: tensor for name, tensor in tensors.items() if name not in counters}
-    return AutoencoderPart(
-        class_name="AutoencoderDC",
-        file=vae.WEIGHTS,
-        config=config.to_json(),
-        tensors={**trained, **counters},
-        shapes=dc_ae.dc_ae_shapes(config),
-        trained=weights.unread_params(trained, dc_ae.dc_ae_shapes(config), source=root),
-        channels=config.latent_channels,
-        downsample=config.downsample,
-        scaling=f"scale {float(config.scaling_factor)!r}, shift 0.0",
-    )
-
-
-STOCK_AUTOENCODERS: dict[str, Callable[[Path, str], AutoencoderPart]] = {
-    "AutoencoderKL": _kl,
-    "AutoencoderDC": _dc,
-}
-"""The autoencoders that can be exported, by the ``_class_name`` in their config.json. A function
-receives a directory and the autoencoder's folder in it."""
 
 
 def autoencoder_part(source: str, *, instead: str) -> AutoencoderPart | None:
@@ -103,7 +57,26 @@ def autoencoder_part(source: str, *, instead: str) -> AutoencoderPart | None:
         raise UsageError("vae", source, problem=problem)
     root, folder = location
     name = weights.read_config(root / folder / "config.json").get("_class_name", "AutoencoderKL")
-    if name not in STOCK_AUTOENCODERS:
+    if name not in KINDS:
         problem = f"of the class {name!r}, which export cannot write; {instead}"
-        raise UsageError("vae", source, problem=problem, valid=list(STOCK_AUTOENCODERS))
-    return STOCK_AUTOENCODERS[name](root, folder)
+        raise UsageError("vae", source, problem=problem, valid=list(KINDS))
+    return _part(root, folder, name)
+
+
+def _part(root: Path, folder: str, name: str) -> AutoencoderPart:
+    """Returns the autoencoder in a folder. Its config states the shift of an AutoencoderKL even if
+    it is 0, since a stock pipeline fails where it is null."""
+    kind = KINDS[name]
+    config, tensors = kind.open(root, subfolder=folder)
+    shapes = kind.shapes(config)
+    autoencoder = kind.make(weights.abstract_params(shapes, "float32"), config)
+    return AutoencoderPart(
+        class_name=name,
+        file=vae.WEIGHTS,
+        config=config.to_json(),
+        tensors={n: np.asarray(t) if kind.ignored(n) else t for n, t in tensors.items()},
+        shapes=shapes,
+        trained=weights.unread_params(tensors, shapes, source=root, ignore=kind.ignored),
+        channels=autoencoder.stats.channels,
+        scaling=scaling_of(autoencoder),
+    )
