@@ -93,11 +93,11 @@ def _load_t5gemma(
     clean: Clean | None,
     sharding: Sharding | None,
 ) -> T5GemmaTextEncoder:
-    """Loads the encoder; its rows have `max_tokens` entries, by default `_default_length`."""
+    """Loads the encoder; its rows have `max_tokens` entries, by default `default_length`."""
     tokens = t5gemma_tokenizer.load_gemma_tokenizer(stored.tokenizer)
     with naming(stored.source, subfolder=stored.folder):
         config = T5GemmaConfig.from_json(stored.config)
-    length = _default_length(config) if max_tokens is None else max_tokens
+    length = default_length(config) if max_tokens is None else max_tokens
     # Make the encoder before reading gigabytes of weights, since that checks the settings.
     encoder = T5GemmaTextEncoder(tokens, config, params={}, max_tokens=length, clean=clean)
     encoder.params, _ = t5gemma.load_t5gemma(
@@ -111,12 +111,12 @@ def _abstract_t5gemma(
 ) -> T5GemmaTextEncoder:
     """Makes the encoder that this config.json describes, with shapes of `dtype` as parameters."""
     known = T5GemmaConfig.from_json(config)
-    length = _default_length(known) if max_tokens is None else max_tokens
+    length = default_length(known) if max_tokens is None else max_tokens
     params = weights.abstract_params(t5gemma.t5gemma_shapes(known), dtype)
     return T5GemmaTextEncoder(None, known, params=params, max_tokens=length)
 
 
-def _default_length(config: T5GemmaConfig) -> int:
+def default_length(config: T5GemmaConfig) -> int:
     """Returns 256, or the number of positions if that is less."""
     return min(T5GEMMA_MAX_TOKENS, config.max_position_embeddings)
 

@@ -19,7 +19,7 @@ from pinxit.encoders.clip import clip_shapes, text_tower
 from pinxit.encoders.clip_tokenizer import BOS, EOS, load_clip_tokenizer
 from pinxit.encoders.t5_text_encoder import T5_MAX_TOKENS
 from pinxit.encoders.t5_tokenizer import load_t5_tokenizer
-from pinxit.encoders.t5gemma_text_encoder import T5GEMMA_MAX_TOKENS
+from pinxit.encoders.t5gemma_text_encoder import default_length
 from pinxit.encoders.t5gemma_tokenizer import load_gemma_tokenizer
 from pinxit.encoders.text_encoder_catalogue import MadeEncoder, text_encoder_parts
 from pinxit.encoders.text_encoder_kind import StoredEncoder
@@ -142,7 +142,7 @@ def _t5gemma(stored: StoredEncoder, max_tokens: int | None) -> TextEncoderPart:
             "pad_token": tokens.pad,
             "padding_side": tokens.side,
         },
-        max_tokens=T5GEMMA_MAX_TOKENS if max_tokens is None else max_tokens,
+        max_tokens=default_length(config) if max_tokens is None else max_tokens,
         width=config.hidden_size,
         half=False,
     )

@@ -14,6 +14,7 @@ import pytest
 from exported import files_of, random_release
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from tiny_t5gemma import write_t5gemma
 
 from pinxit.cli.main import main
 from pinxit.encoders.autoencoder import load_autoencoder
@@ -351,3 +352,13 @@ def test_wrong_options_are_refused_in_one_line(tmp_path, capsys, monkeypatch, wo
     line = refusal(capsys, *words.format(out=tmp_path / "out").split())
     assert expected in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_t5gemma_have_their_default_length(bundle, tmp_path):
+    """A T5Gemma with fewer than 256 positions has rows of as many tokens, here and there."""
+    encoder = write_t5gemma(tmp_path / "encoder")
+    release = random_release(tmp_path / "release", text_encoder=str(encoder), vae=str(bundle))
+    out = tmp_path / "out"
+    assert main(["export", str(release), "--out", str(out), "--samples", "0"]) == 0
+    settings = json.loads((out / "tokenizer" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == load_text_encoder(str(encoder)).max_tokens == 64
