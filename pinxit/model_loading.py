@@ -12,7 +12,7 @@ from pinxit import extensions
 from pinxit import stored_model as release
 from pinxit.config import UsageError, from_json, to_json
 from pinxit.devices.hardware import check_encoder_dtype
-from pinxit.models.transformer import abstract, from_stored
+from pinxit.models.transformer import TransformerConfig, abstract, from_stored
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
 from pinxit.stored_model import Stored
@@ -31,13 +31,21 @@ def load_checkpoint(
     `ema` selects one of a run's averages, or "raw" for the parameters themselves; only these are
     read. `encoder_dtype` "bfloat16" halves the encoders' memory and changes pictures slightly.
     """
+    check_encoder_dtype(encoder_dtype)
+    stored = release.read_model(path, ema=ema)
+    return load_stored(stored, where=str(path or stored.name), encoder_dtype=encoder_dtype)
+
+
+def load_stored(stored: Stored, *, where: str, encoder_dtype: str = "float32") -> TextToImage:
+    """Loads the encoders of a model whose parameters were read, as `load_checkpoint` does.
+
+    `where` names the model in messages.
+    """
     from pinxit.encoders.autoencoder import load_autoencoder
     from pinxit.encoders.caption_cleaning import get_cleaner
     from pinxit.encoders.fingerprint import encoder_fingerprints
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
-    check_encoder_dtype(encoder_dtype)
-    stored = release.read_model(path, ema=ema)
     autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
     text_encoder = load_text_encoder(
         stored.text_encoder,
@@ -46,19 +54,15 @@ def load_checkpoint(
         dtype=encoder_dtype,
     )
     fingerprints = encoder_fingerprints(text_encoder, autoencoder)
-    release.check_encoders(stored.encoders, fingerprints, where=str(path or stored.name))
-    config = from_stored(
-        stored.model, in_channels=autoencoder.stats.channels, context_dim=text_encoder.width
-    )
-    if problems := release.mismatches(stored.params, abstract(config)[1]):
-        raise UsageError(
-            "checkpoint",
-            str(path or stored.name),
-            problem=f"inconsistent: its parameters do not fit its config ({problems})",
-        )
+    release.check_encoders(stored.encoders, fingerprints, where=where)
     model = TextToImage(
         jax.tree.map(jnp.asarray, stored.params),
-        config,
+        network_config(
+            stored,
+            channels=autoencoder.stats.channels,
+            width=text_encoder.width,
+            where=where,
+        ),
         text_encoder=text_encoder,
         autoencoder=autoencoder,
         image_size=stored.image_size,
@@ -68,6 +72,18 @@ def load_checkpoint(
     model.stored = stored
     model.devices = jax.local_devices()
     return model
+
+
+def network_config(stored: Stored, *, channels: int, width: int, where: str) -> TransformerConfig:
+    """Returns the network's config for latents and text of these widths.
+
+    Raises `UsageError` if the stored parameters do not fit it; `where` names the model.
+    """
+    config = from_stored(stored.model, in_channels=channels, context_dim=width)
+    if problems := release.mismatches(stored.params, abstract(config)[1]):
+        problem = f"inconsistent: its parameters do not fit its config ({problems})"
+        raise UsageError("checkpoint", where, problem=problem)
+    return config
 
 
 def save_release(

@@ -149,7 +149,7 @@ def _write_folder(out: Path, stored: Any, options: ExportOptions, licence: str |
     provenance = provenance_of(stored, None if checkpoint is None else Path(checkpoint), run)
     with showing(Console(stderr=True), "comparing the encoders with those of training"):
         check_trained_encoders(pipeline, where=where)
-    grid = _grid(options, checkpoint, run)
+    grid = _grid(options, stored, where, run)
     with showing(Console(stderr=True), f"writing {out}", unit="MB") as report:
         write_diffusers_folder(
             out,
@@ -163,21 +163,21 @@ def _write_folder(out: Path, stored: Any, options: ExportOptions, licence: str |
         )
 
 
-def _grid(options: ExportOptions, checkpoint: str | None, run: Any) -> Any:
+def _grid(options: ExportOptions, stored: Any, where: str, run: Any) -> Any:
     """Returns the sample grid of the run's fixed prompts, or None if it is left out."""
     if options.samples == 0:
         return None
     from rich.console import Console
 
     from pinxit.export.sample_grid import sample_grid
-    from pinxit.model_loading import load_checkpoint
+    from pinxit.model_loading import load_stored
     from pinxit.progress import counted, showing
     from pinxit.train.run_folder import saved_config
     from pinxit.train.settings import SampleGridConfig
 
     samples = SampleGridConfig() if run is None else saved_config(run).samples
     prompts = samples.prompts[: options.samples]
-    model = load_checkpoint(checkpoint, ema=options.ema, encoder_dtype=options.encoder_dtype)
+    model = load_stored(stored, where=where, encoder_dtype=options.encoder_dtype)
     text = f"drawing {counted(len(prompts) * len(samples.seeds), 'sample')}"
     with showing(Console(stderr=True), text, unit="picture") as report:
         return sample_grid(

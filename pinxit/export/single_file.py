@@ -14,10 +14,10 @@ import numpy as np
 
 from pinxit.config import UsageError
 from pinxit.export.model_spec import model_spec
-from pinxit.export.stock_pipeline import network_config
 from pinxit.export.tensor_files import converted, size_of, write_file
 from pinxit.exported_file import KEY
 from pinxit.files import whole
+from pinxit.model_loading import network_config
 from pinxit.models.diffusers_prx import to_prx
 from pinxit.models.transformer import TransformerConfig, from_stored
 from pinxit.stored_model import Stored, release_config

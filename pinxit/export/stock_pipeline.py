@@ -14,11 +14,12 @@ from pinxit.config import UsageError, from_json
 from pinxit.encoders.fingerprint import SCALING, fingerprint
 from pinxit.export.autoencoder_part import AutoencoderPart, autoencoder_part
 from pinxit.export.text_encoder_part import TextEncoderPart, text_encoder_part
+from pinxit.model_loading import network_config
 from pinxit.models.diffusers_prx import CLASS
-from pinxit.models.transformer import TransformerConfig, abstract, from_stored
+from pinxit.models.transformer import TransformerConfig
 from pinxit.prx_directory import SCHEDULER, TIMESTEPS
 from pinxit.sampling import Sampling
-from pinxit.stored_model import Stored, check_encoders, mismatches
+from pinxit.stored_model import Stored, check_encoders
 
 DIFFUSERS = "0.42.1"
 """The version of diffusers that the exported folders are tested with."""
@@ -103,15 +104,6 @@ def stock_pipeline(stored: Stored, *, where: str) -> StockPipeline:
         text_encoder=text_encoder,
         autoencoder=autoencoder,
     )
-
-
-def network_config(stored: Stored, *, channels: int, width: int, where: str) -> TransformerConfig:
-    """Returns the network's config. Raises if the stored parameters do not fit it."""
-    config = from_stored(stored.model, in_channels=channels, context_dim=width)
-    if problems := mismatches(stored.params, abstract(config)[1]):
-        problem = f"inconsistent: its parameters do not fit its config ({problems})"
-        raise UsageError("checkpoint", where, problem=problem)
-    return config
 
 
 def _check_prediction(config: TransformerConfig, *, pixels: bool) -> None:
