@@ -12,15 +12,12 @@ import functools
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import jax
-import numpy as np
-from jaxtyping import Bool, Int
 from PIL import Image
 
 from pinxit import model_loading
-from pinxit.arrays import ArrayLike, Conditioning, TextEncoder
+from pinxit.arrays import Conditioning
 from pinxit.comparison_grid.grid import Cell, Grid, sampling_of
 from pinxit.config import UsageError
 from pinxit.pipeline import TextToImage
@@ -34,43 +31,21 @@ MOST_TEXTS = 64
 """The number of batches of texts whose conditioning is kept."""
 
 
-class EncodedOnce:
-    """A text encoder that encodes each batch of texts once, and returns host arrays."""
+@runtime_checkable
+class Encode(Protocol):
+    """A function that encodes texts, such as `TextToImage.encode`."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
-        self.kind = encoder.kind
-        self.max_tokens = encoder.max_tokens
-        self.width = encoder.width
-        self.params = encoder.params
-        self.cacheable = encoder.cacheable
+    def __call__(self, captions: Sequence[str]) -> Conditioning: ...
 
-        @functools.lru_cache(maxsize=MOST_TEXTS)
-        def encoded(captions: tuple[str, ...]) -> Conditioning:
-            return jax.tree.map(np.asarray, encoder(list(captions)))
 
-        self._encoded = encoded
+def encoded_once(encode: Encode) -> Encode:
+    """Returns `encode`, which keeps the conditioning of the last `MOST_TEXTS` batches of texts."""
+    cached = functools.lru_cache(maxsize=MOST_TEXTS)(encode)
 
-    @property
-    def parts(self) -> tuple[TextEncoder, ...]:
-        """The parts of the text encoder inside."""
-        return self._encoder.parts
+    def once(captions: Sequence[str]) -> Conditioning:
+        return cached(tuple(captions))
 
-    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Returns the token ids of the text encoder inside."""
-        return self._encoder.tokenize(captions)
-
-    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Returns, for each caption, whether it is too long for the text encoder inside."""
-        return self._encoder.truncated(captions)
-
-    def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
-        """Returns the conditioning that the text encoder inside computes."""
-        return self._encoder.apply(params, token_ids)
-
-    def __call__(self, captions: Sequence[str]) -> Conditioning:
-        """Returns the conditioning of the captions, which is computed once."""
-        return self._encoded(tuple(captions))
+    return once
 
 
 class OneModel:
@@ -88,9 +63,9 @@ class OneModel:
             self.key = self._model = None
             gc.collect()  # frees arrays that are in reference cycles
             loaded = self._load(*key)
-            # A copy, so that a caller's own model keeps its text encoder.
+            # A copy, so that a caller's own model keeps its method.
             self._model = loaded.with_params(loaded.params)
-            self._model.text_encoder = EncodedOnce(loaded.text_encoder)
+            self._model.encode = encoded_once(loaded.encode)
             self.key = key
         return self._model
 
