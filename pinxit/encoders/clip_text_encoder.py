@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 from tokenizers import Tokenizer
 
@@ -18,7 +17,7 @@ from pinxit.encoders import clip, clip_tokenizer, weights
 from pinxit.encoders.clip import text_tower
 from pinxit.encoders.clip_config import ClipConfig, ClipTextConfig
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
-from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
+from pinxit.encoders.token_rows import Clean, TokenRowEncoder, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 CLIP_LARGE = ClipConfig(
@@ -30,7 +29,7 @@ CLIP_LARGE = ClipConfig(
 """The text tower of CLIP ViT-L/14."""
 
 
-class ClipTextEncoder:
+class ClipTextEncoder(TokenRowEncoder):
     """A CLIP text tower and its tokenizer, as `arrays.TextEncoder`."""
 
     kind = "clip"
@@ -65,14 +64,6 @@ class ClipTextEncoder:
         padding = tokenizer.padding or {"pad_id": eos, "pad_token": clip_tokenizer.EOS}
         self._rows = TokenRows(tokenizer, max_tokens, padding=padding, clean=clean)
 
-    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Returns token ids, padded or truncated to exactly `max_tokens`."""
-        return self._rows.ids(captions)
-
-    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
-        return self._rows.truncated(captions)
-
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
         """Returns the last hidden states, the mask, and the state at EOS as `pooled`. Jittable."""
         output = clip.text_forward(params, self.config, token_ids)
@@ -82,9 +73,6 @@ class ClipTextEncoder:
         """Returns the mask of `apply`: True from BOS to the first EOS, both included."""
         last = clip.end_of_text(text_tower(self.config), token_ids)
         return jnp.arange(token_ids.shape[1])[None] <= last[:, None]
-
-    def __call__(self, captions: Sequence[str]) -> Conditioning:
-        return self._jitted(self.params, self.tokenize(captions))
 
 
 def _load_clip(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 from tokenizers import Tokenizer
 
@@ -16,7 +15,7 @@ from pinxit.encoders import t5, t5_tokenizer, weights
 from pinxit.encoders.config_fields import naming
 from pinxit.encoders.t5 import T5Config
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
-from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
+from pinxit.encoders.token_rows import Clean, TokenRowEncoder, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5_MAX_TOKENS = 77
@@ -31,7 +30,7 @@ T5_XXL = T5Config(
 """The encoder of T5 v1.1 XXL."""
 
 
-class T5TextEncoder:
+class T5TextEncoder(TokenRowEncoder):
     """A T5 encoder and its tokenizer, as `arrays.TextEncoder`; there is no pooled vector."""
 
     kind = "t5"
@@ -62,14 +61,6 @@ class T5TextEncoder:
         pad = {"pad_id": tokenizer.token_to_id(t5_tokenizer.PAD), "pad_token": t5_tokenizer.PAD}
         self._rows = TokenRows(tokenizer, max_tokens, padding=pad, clean=clean)
 
-    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Returns token ids, padded or truncated to exactly `max_tokens`."""
-        return self._rows.ids(captions)
-
-    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
-        return self._rows.truncated(captions)
-
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
         """Returns the last hidden states and the mask. Jittable."""
         mask = self.mask(token_ids)
@@ -80,9 +71,6 @@ class T5TextEncoder:
         positions = jnp.arange(token_ids.shape[1])[None]
         ends = jnp.where(jnp.asarray(token_ids) == self._eos, positions, -1)
         return positions <= ends.max(axis=1, keepdims=True)
-
-    def __call__(self, captions: Sequence[str]) -> Conditioning:
-        return self._jitted(self.params, self.tokenize(captions))
 
 
 def _load_t5(

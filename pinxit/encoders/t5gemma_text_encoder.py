@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from pinxit.arrays import ArrayLike, Conditioning
@@ -16,7 +15,7 @@ from pinxit.encoders.config_fields import naming
 from pinxit.encoders.t5gemma import T5GemmaConfig
 from pinxit.encoders.t5gemma_tokenizer import GemmaTokens
 from pinxit.encoders.text_encoder_kind import StoredEncoder, TextEncoderKind
-from pinxit.encoders.token_rows import Clean, TokenRows, check_fit
+from pinxit.encoders.token_rows import Clean, TokenRowEncoder, TokenRows, check_fit
 from pinxit.encoders.weights import Sharding, Tree
 
 T5GEMMA_MAX_TOKENS = 256
@@ -25,7 +24,7 @@ T5GEMMA_2B = T5GemmaConfig()
 """The encoder of T5Gemma 2B-2B."""
 
 
-class T5GemmaTextEncoder:
+class T5GemmaTextEncoder(TokenRowEncoder):
     """A T5Gemma encoder and its tokenizer, as `arrays.TextEncoder`; there is no pooled vector."""
 
     kind = "t5gemma"
@@ -57,14 +56,6 @@ class T5GemmaTextEncoder:
         padding = tokens.padding()
         self._rows = TokenRows(tokens.tokenizer, max_tokens, padding=padding, clean=clean)
 
-    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
-        """Returns token ids, padded or truncated to exactly `max_tokens`."""
-        return self._rows.ids(captions)
-
-    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
-        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
-        return self._rows.truncated(captions)
-
     def apply(self, params: Any, token_ids: Int[ArrayLike, "b l"]) -> Conditioning:
         """Returns the last hidden states and the mask. Jittable."""
         mask = self.mask(token_ids)
@@ -80,9 +71,6 @@ class T5GemmaTextEncoder:
         if self._side == "left":
             return jnp.cumsum(tokens, axis=1) > 0
         return jnp.cumsum(tokens[:, ::-1], axis=1)[:, ::-1] > 0
-
-    def __call__(self, captions: Sequence[str]) -> Conditioning:
-        return self._jitted(self.params, self.tokenize(captions))
 
 
 def _load_t5gemma(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from tokenizers import Encoding, Tokenizer
 
+from pinxit.arrays import Conditioning
 from pinxit.config import UsageError
 
 Clean = Callable[[str], str]
@@ -42,6 +43,31 @@ class TokenRows:
         clean = self._clean
         texts = list(captions) if clean is None else [clean(caption) for caption in captions]
         return self._tokenizer.encode_batch(texts)
+
+
+class TokenRowEncoder:
+    """The methods that text encoders share: they read rows of token ids of one length.
+
+    A subclass sets the attributes and defines `apply` (see `arrays.TextEncoder`).
+    """
+
+    params: Any
+    """The frozen weights."""
+    _rows: TokenRows
+    """The rows of captions; missing in an encoder that was made for tracing alone."""
+    _jitted: Callable[[Any, Any], Conditioning]
+    """The compiled form of `apply`."""
+
+    def tokenize(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
+        """Returns token ids, padded or truncated to exactly `max_tokens`."""
+        return self._rows.ids(captions)
+
+    def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
+        """Returns, for each caption, whether it is longer than `max_tokens` and loses its tail."""
+        return self._rows.truncated(captions)
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        return self._jitted(self.params, self.tokenize(captions))
 
 
 def check_fit(tokenizer: Tokenizer, vocab_size: int, *, max_tokens: int, longest: int) -> None:
