@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_dc_ae
 from safetensors.numpy import load_file, save_file
 
 from pinxit.arrays import Autoencoder, LatentStats
@@ -19,24 +21,13 @@ from pinxit.encoders.abstract_autoencoder import (
     described_autoencoder,
 )
 from pinxit.encoders.autoencoder import DCAutoencoder, downsample_of, load_autoencoder
-from pinxit.encoders.dc_ae_config import RES_BLOCK, VIT_BLOCK, AutoencoderDCConfig
 from pinxit.encoders.fingerprint import encoder_fingerprints, scaling_of
 from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
-CONFIG = AutoencoderDCConfig(
-    latent_channels=4,
-    attention_head_dim=4,
-    encoder_block_types=(RES_BLOCK, VIT_BLOCK, VIT_BLOCK),
-    decoder_block_types=(RES_BLOCK, VIT_BLOCK, VIT_BLOCK),
-    encoder_block_out_channels=(4, 8, 8),
-    decoder_block_out_channels=(4, 8, 8),
-    encoder_layers_per_block=(1, 1, 1),
-    decoder_layers_per_block=(1, 1, 1),
-    encoder_qkv_multiscales=((), (5,), ()),
-    decoder_qkv_multiscales=((), (5,), ()),
+CONFIG = replace(
+    tiny_dc_ae.CONFIG,
     decoder_norm_types=("batch_norm", "rms_norm", "rms_norm"),
     decoder_act_fns=("relu", "silu", "silu"),
-    scaling_factor=0.41407,
 )
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
 
