@@ -71,7 +71,7 @@ def words(table: Path, out: Path, *more: object) -> list[str]:
     given = ["prepare", "coyo", "--dataset_path", table, "--out", out, "--vae", "none"]
     given += ["--image_size", 16, "--unit_rows", 40, "--images.workers", 1]
     given += ["--fetch.allow_networks", NETWORK, "--fetch.retries", 0, "--fetch.concurrency", 4]
-    given += ["--fetch.timeout", 2, "--fetch.connect_timeout", 1, "--outage_hours", 0.0017]
+    given += ["--fetch.timeout", 30, "--fetch.connect_timeout", 10, "--outage_hours", 0.0017]
     return [str(word) for word in [*given, *more]]
 
 
