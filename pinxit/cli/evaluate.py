@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,14 @@ from pinxit.config import UsageError, from_kind, kinds_of, positive
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.devices.hardware import hardware_of
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure
+from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure_all
 from pinxit.evaluate.judge import load_judge
+from pinxit.evaluate.observations import Observations
 from pinxit.evaluate.tables import tables
 from pinxit.extensions import explained
 from pinxit.files import write_json
 from pinxit.pipeline import TextToImage
-from pinxit.progress import counted, showing
+from pinxit.progress import showing
 from pinxit.sampling import ALIASES
 from pinxit.train.datasets import DATASETS
 from pinxit.train.input.evaluation_rows import EvaluationRows, rows_of_dataset, rows_of_run
@@ -103,26 +103,20 @@ def evaluate_command(argv: Sequence[str]) -> int:
     model.config = replace(model.config, dtype=_dtype(model, config))
     prompts = _prompts(options, config, rows)
     print(f"measured on: {rows}")
-    values: dict[str, float] = {}
-    lines: list[str] = []
-    drawing = showing(
-        Console(stderr=True), f"drawing {counted(prompts, 'held-out prompt')}", unit="picture"
+    console = Console(stderr=True)
+    context = EvaluationContext(
+        model=model,
+        rows=rows.examples,
+        objective=_objective(model),
+        batch_size=options.batch_size or config.evaluation.batch_size,
+        prompts=prompts,
+        judge=load_judge() if prompts else None,
+        sampling=sampling_options(options),
+        observations=Observations(showing=lambda text, unit: showing(console, text, unit=unit)),
     )
-    with drawing if prompts else nullcontext(lambda done, total: None) as report:
-        context = EvaluationContext(
-            model=model,
-            rows=rows.examples,
-            objective=_objective(model),
-            batch_size=options.batch_size or config.evaluation.batch_size,
-            prompts=prompts,
-            judge=load_judge() if prompts else None,
-            sampling=sampling_options(options),
-            progress=report,
-        )
-        for evaluator in chosen.values():
-            if new := measure(evaluator, context):
-                values |= new
-                lines.append(evaluator.words(new))
+    lines: list[str] = []
+    values = measure_all(chosen.values(), context, say=lines.append)
+    context.observations.finished()
     _print_tables(values)
     print("\n".join(lines))
     out = _evaluation_path(options, run)

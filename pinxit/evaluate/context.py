@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from pinxit.arrays import Example, Objective
 from pinxit.config import positive
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.encoded_rows import EncodedRows
+from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.judge import Judge
+from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.picture_sets import DrawnPictures, Examples, RealPictures
 from pinxit.flow.objective import FlowMatching
 from pinxit.pipeline import TextToImage
 
-
-@runtime_checkable
-class Examples(Protocol):
-    """A sequence of examples, addressed by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Example: ...
+SEED = 20_000
+"""Seed of the held-out scenes; training scenes have other seeds and other combinations."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,20 @@ class EvaluationContext:
     """The judge that reads the attributes of scenes, or None for a model trained on other data."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that differ from the model's own, for `TextToImage.generate`."""
-    progress: Callable[[int, int], Any] = lambda done, total: None
-    """A callback with (pictures drawn, pictures in total); it may raise an exception to stop."""
+    networks: Sequence[Extractor] = ()
+    """Networks whose features the distances between sets of pictures are computed from."""
+    clip: Extractor | None = None
+    """The extractor of the cosine of a picture's and its prompt's CLIP embeddings, or None."""
+    reference_statistics: Path | None = None
+    """A file with the mean and covariance of Inception features of a reference set, or None."""
+    composition_prompts: int = 0
+    """Number of prompts for each task of composition; 0 for none."""
+    detect: Callable[..., Any] | None = None
+    """A user's object detector for GenEval, or None."""
+    answer: Callable[..., Any] | None = None
+    """A user's answers to questions about pictures for DPG-Bench, or None."""
+    observations: Observations = field(default_factory=Observations)
+    """Makes sets of pictures, shows its progress, and stores their features."""
     check: Callable[[], Any] = lambda: None
     """A callback between batches of rows; it may raise an exception to stop."""
     encoded: EncodedRows | None = None
@@ -50,3 +62,36 @@ class EvaluationContext:
     def __post_init__(self) -> None:
         positive("batch_size", self.batch_size)
         positive("prompts", self.prompts, minimum=0)
+
+    @cached_property
+    def prompted(self) -> Examples | Sequence[Example]:
+        """The examples whose captions are the held-out prompts: scenes if there is a judge,
+        otherwise the first rows. Their images are real pictures of the prompts."""
+        if self.judge is None:
+            return [self.rows[i] for i in range(min(self.prompts, len(self.rows)))]
+        if not self.prompts:
+            return ()
+        return Scenes(
+            length=self.prompts,
+            seed=SEED,
+            split="heldout",
+            image_size=self.model.image_size,
+            full_captions=True,
+        )
+
+    @cached_property
+    def real(self) -> RealPictures:
+        """The real pictures of the held-out prompts."""
+        return RealPictures(self.prompted, title="reading real pictures of the held-out prompts")
+
+    @cached_property
+    def drawn(self) -> DrawnPictures:
+        """A picture of each held-out prompt, drawn from the seeds 0, 1, 2, ..."""
+        return DrawnPictures(
+            self.model,
+            self.real.prompts,
+            tuple(range(len(self.prompted))),
+            sampling=self.sampling,
+            batch_size=self.batch_size,
+            title="drawing held-out prompts",
+        )

@@ -4,21 +4,32 @@ To add one, write such a function, and add one line to `EVALUATORS`. `pinxit eva
 runs and their reports call `measure` and show all its values. A value's name has the form
 ``group/name``, or ``group/column/name`` for a table with columns. The values of one group are shown
 together. An evaluator that has nothing to measure in a context yields nothing.
+
+Evaluators of pictures read features of sets of pictures (`EvaluationContext.observations`), and say
+beforehand which (`needs`), so that every picture is drawn once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.prompt_accuracy import accuracy_in_words, prompt_accuracy
+from pinxit.evaluate.extractors.base import Extractor
+from pinxit.evaluate.picture_sets import PictureSet
+from pinxit.evaluate.prompt_accuracy import (
+    accuracy_in_words,
+    prompt_accuracy,
+    prompt_accuracy_needs,
+)
 from pinxit.evaluate.validation_loss import validation_in_words, validation_loss
 
 Values = Mapping[str, float]
+Need = tuple[PictureSet, Extractor]
+"""A set of pictures and the extractor of features that an evaluator will read."""
 
 
 def in_words(values: Values) -> str:
@@ -41,10 +52,14 @@ class Evaluator:
     value, as ``group_name/average``."""
     words: Callable[[Values], str] = in_words
     """A function that returns the values as one line of text."""
+    needs: Callable[[EvaluationContext], Iterable[Need]] = lambda context: ()
+    """A function that returns the features of pictures that `measure` will read."""
 
 
 EVALUATORS: dict[str, Evaluator] = {
-    "prompt_accuracy": Evaluator(prompt_accuracy, words=accuracy_in_words),
+    "prompt_accuracy": Evaluator(
+        prompt_accuracy, words=accuracy_in_words, needs=prompt_accuracy_needs
+    ),
     "validation_loss": Evaluator(
         validation_loss, mid_run=True, parameters="each", words=validation_in_words
     ),
@@ -62,6 +77,31 @@ def evaluators(names: Sequence[str] = ()) -> dict[str, Evaluator]:
     return {name: EVALUATORS[name] for name in names or EVALUATORS}
 
 
+def expect(chosen: Iterable[Evaluator], context: EvaluationContext) -> None:
+    """Notes which features these evaluators will read, so that pictures are made once for all."""
+    for evaluator in chosen:
+        for pictures, extractor in evaluator.needs(context):
+            context.observations.expect(pictures, extractor)
+
+
 def measure(evaluator: Evaluator, context: EvaluationContext) -> dict[str, float]:
     """Returns the values of one evaluator as plain numbers."""
+    expect([evaluator], context)
     return {name: float(value) for name, value in evaluator.measure(context)}
+
+
+def measure_all(
+    chosen: Iterable[Evaluator],
+    context: EvaluationContext,
+    *,
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, float]:
+    """Returns the values of all these evaluators, and says each one's in a line."""
+    chosen = list(chosen)
+    expect(chosen, context)
+    values: dict[str, float] = {}
+    for evaluator in chosen:
+        if new := measure(evaluator, context):
+            values |= new
+            say(evaluator.words(new))
+    return values

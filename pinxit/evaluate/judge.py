@@ -121,10 +121,10 @@ def _conv(params: Mapping[str, Array], x: Array, *, stride: int, groups: int) ->
     return jax.nn.silu(x * params["scale"][None, None, None] + params["bias"][None, None, None])
 
 
-def apply_judge(
+def apply_trunk(
     params: Mapping[str, Any], config: JudgeConfig, images: Float[ArrayLike, "b hi wi 3"]
-) -> dict[str, Float[Array, "b _"]]:
-    """Returns the logits of each attribute for images in [-1, 1] of side `config.image_size`."""
+) -> Float[Array, "b d"]:
+    """Returns the last hidden layer for images in [-1, 1] of side `config.image_size`."""
     x = jnp.asarray(images, jnp.float32)
     for stage in range(len(config.channels)):
         layers = params[f"stage_{stage}"]
@@ -132,11 +132,24 @@ def apply_judge(
         for i in range(config.residuals if stage else 0):
             x = x + _conv(layers[f"residual_{i}"], x, stride=1, groups=config.groups)
     x = x.reshape(x.shape[0], -1)
-    x = jax.nn.silu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"][None])
+    return jax.nn.silu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"][None])
+
+
+def apply_heads(
+    params: Mapping[str, Any], config: JudgeConfig, hidden: Float[Array, "b d"]
+) -> dict[str, Float[Array, "b _"]]:
+    """Returns the logits of each attribute for the last hidden layer."""
     return {
-        name: x @ params["heads"][name]["kernel"] + params["heads"][name]["bias"][None]
+        name: hidden @ params["heads"][name]["kernel"] + params["heads"][name]["bias"][None]
         for name in config.attributes
     }
+
+
+def apply_judge(
+    params: Mapping[str, Any], config: JudgeConfig, images: Float[ArrayLike, "b hi wi 3"]
+) -> dict[str, Float[Array, "b _"]]:
+    """Returns the logits of each attribute for images in [-1, 1] of side `config.image_size`."""
+    return apply_heads(params, config, apply_trunk(params, config, images))
 
 
 def judge_loss(

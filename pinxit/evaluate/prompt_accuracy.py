@@ -16,54 +16,41 @@ import numpy as np
 from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.judge import Judge
-from pinxit.fixed_batches import padded
-
-SEED = 20_000
-"""Seed of the held-out scenes; training scenes have other seeds and other combinations."""
+from pinxit.evaluate.extractors.base import Extractor
+from pinxit.evaluate.extractors.judge_features import JudgeAnswers
+from pinxit.evaluate.picture_sets import PictureSet
 
 
-def prompt_accuracy(context: EvaluationContext, *, seed: int = SEED) -> Iterator[tuple[str, float]]:
+def prompt_accuracy(context: EvaluationContext) -> Iterator[tuple[str, float]]:
     """Yields ``prompts/{accuracy,ceiling,chance}/{mean,attribute}`` and its value.
 
     Yields nothing without a judge or prompts.
     """
-    judge, prompts = context.judge, context.prompts
-    if judge is None or not prompts:
+    judge, scenes = context.judge, context.prompted
+    if judge is None or not isinstance(scenes, Scenes):
         return
-    model, batch_size = context.model, context.batch_size
-    size = model.image_size
-    scenes = Scenes(length=prompts, seed=seed, split="heldout", image_size=size, full_captions=True)
-    images = model.generate(
-        [scenes.caption(i) for i in range(prompts)],
-        seed=0,
-        output_type="np",
-        batch_size=min(batch_size, prompts),
-        progress=context.progress,
-        **context.sampling,
-    )
-    answers = read_answers(judge, images, batch_size=batch_size)
-    real = read_answers(
-        judge, np.stack([scenes[i].image for i in range(prompts)]), batch_size=batch_size
-    )
-    yield from named("prompts/accuracy", accuracy(scenes, answers))
+    extractor = JudgeAnswers(judge)
+
+    def answers(pictures: PictureSet) -> list[dict[str, str]]:
+        rows = context.observations.features(pictures, extractor)
+        return [answer for block in rows.blocks() for answer in extractor.answers(block)]
+
+    real = answers(context.real)
+    yield from named("prompts/accuracy", accuracy(scenes, answers(context.drawn)))
     yield from named("prompts/ceiling", accuracy(scenes, real))
     yield from named("prompts/chance", accuracy(scenes, real[1:] + real[:1]))
+
+
+def prompt_accuracy_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
+    """Yields the features that `prompt_accuracy` reads."""
+    if context.judge is not None and context.prompts:
+        yield from ((s, JudgeAnswers(context.judge)) for s in (context.drawn, context.real))
 
 
 def accuracy_in_words(values: Mapping[str, float]) -> str:
     """Returns a line with the mean accuracy and its ceiling."""
     accuracy, ceiling = (values[f"prompts/{kind}/mean"] for kind in ("accuracy", "ceiling"))
     return f"held-out prompt accuracy {accuracy:.3f} (ceiling {ceiling:.3f})"
-
-
-def read_answers(judge: Judge, images: np.ndarray, *, batch_size: int) -> list[dict[str, str]]:
-    """Returns the judge's answers, computed batch by batch; the last batch is padded."""
-    answers: list[dict[str, str]] = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        answers += judge(padded(batch, batch_size))[: len(batch)]
-    return answers
 
 
 def accuracy(scenes: Scenes, answers: Sequence[Mapping[str, str]]) -> dict[str, float]:

@@ -21,8 +21,9 @@ from jaxtyping import Array, Float, Int
 from pinxit.arrays import ArrayLike, Conditioning, Example, Objective, to_pixels
 from pinxit.config import UsageError, positive
 from pinxit.devices.each_device import copied, mesh_of, on_each
-from pinxit.evaluate.context import EvaluationContext, Examples
+from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.encoded_rows import EncodedRound, EncodedRows
+from pinxit.evaluate.picture_sets import Examples
 from pinxit.fixed_batches import batches_by_shape, concatenated, padded
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage

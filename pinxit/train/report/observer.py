@@ -16,6 +16,7 @@ from pinxit.contact_sheet import contact_sheet
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
+from pinxit.evaluate.observations import Observations
 from pinxit.files import whole
 from pinxit.pipeline import TextToImage
 from pinxit.train.attended_work import end_if_asked
@@ -120,8 +121,8 @@ class Observer:
             batch_size=settings.batch_size,
             prompts=settings.prompts,
             judge=self.parts.judge,
-            progress=lambda done, total: self.check(),
             check=self.check,
+            observations=Observations(check=self.check),
             encoded=self.encoded,
         )
 

@@ -1,0 +1,1 @@
+"""Networks and counts that turn a picture into numbers, from which all figures are computed."""
