@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -38,11 +39,11 @@ def wrong_values(hint: Any) -> Iterator[list[str]]:
     yield ["nonsense="]
 
 
-def refusals(cls: type, default: Any, check: Any = None) -> dict[str, str]:
-    """The message of each wrong command that is refused."""
+def refusals(cls: type, default: Any, check: Any = None, every: int = 1) -> dict[str, str]:
+    """The message of each wrong command that is refused, or of every so many of them."""
     messages: dict[str, str] = {}
-    for name, hint in leaves(cls, default).items():
-        for words in wrong_values(hint):
+    for place, (name, hint) in enumerate(leaves(cls, default).items()):
+        for words in islice(wrong_values(hint), place % every, None, every):
             try:
                 config = parse(
                     cls,
@@ -68,15 +69,18 @@ HERE: Hardware = hardware_of(__import__("jax").devices()[0])
 
 
 @pytest.mark.parametrize(
-    ("cls", "default", "check", "least"),
+    ("cls", "default", "check", "every", "least"),
     [
-        (TrainConfig, TrainConfig(), check_model, 200),
-        (PrepareOptions, PrepareOptions(), None, 100),
+        (TrainConfig, TrainConfig(), check_model, 4, 50),
+        pytest.param(TrainConfig, TrainConfig(), check_model, 1, 200, marks=pytest.mark.slow),
+        (PrepareOptions, PrepareOptions(), None, 1, 100),
     ],
 )
-def test_errors_begin_with_the_name_of_a_setting(cls: type, default: Any, check: Any, least: int):
+def test_errors_begin_with_the_name_of_a_setting(
+    cls: type, default: Any, check: Any, every: int, least: int
+):
     names = {*leaves(cls, default), "argument"}
-    messages = refusals(cls, default, check)
+    messages = refusals(cls, default, check, every)
     assert len(messages) >= least
     for command, message in messages.items():
         assert message.partition(":")[0] in names, (command, message)

@@ -29,7 +29,8 @@ ENGINES = {
 
 EACH = pytest.mark.parametrize("engine", ENGINES)
 FEW = pytest.mark.parametrize(
-    "engine", ["inline", "local", pytest.param("rank", marks=pytest.mark.slow)]
+    "engine",
+    ["inline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("local", "rank"))],
 )
 
 
