@@ -41,7 +41,7 @@ def composition(context: EvaluationContext) -> Iterator[tuple[str, float]]:
     `low` and `high` are the bounds of the accuracy's 95 % interval, `pictures` is the number of
     drawn ones. Yields nothing without a judge or without prompts of composition.
     """
-    if not _measured(context):
+    if not measured(context):
         return
     drawn, real = ([*answers] for answers in _answers(context))
     prompts = prompts_of(context.composition_prompts)
@@ -65,7 +65,7 @@ def composition(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 
 def composition_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
     """Yields the features that `composition` reads."""
-    if _measured(context) and context.judge is not None:
+    if measured(context) and context.judge is not None:
         extractor = JudgeAnswers(context.judge)
         yield drawn_pictures(context), extractor
         yield real_pictures(context.composition_prompts, context.model.image_size), extractor
@@ -113,7 +113,8 @@ def _right(prompt: Prompt, place: int, answers: Sequence[Answer]) -> list[bool]:
     return [rule(prompt.facts, answer) for answer in answers[place * SEEDS : (place + 1) * SEEDS]]
 
 
-def _measured(context: EvaluationContext) -> bool:
+def measured(context: EvaluationContext) -> bool:
+    """Returns whether the context has a judge and prompts of composition."""
     positive("composition_prompts", context.composition_prompts, minimum=0)
     return context.judge is not None and context.composition_prompts > 0
 
