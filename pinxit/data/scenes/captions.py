@@ -69,7 +69,7 @@ def caption(scene: Scene, *, seed: int, index: int = 0, full: bool = False) -> s
 
 
 def short_caption(
-    things: Sequence[tuple[str, str, str | None]],
+    things: Sequence[tuple[str | None, str, str, str | None]],
     landscape: tuple[str, str] | None,
     *,
     seed: int,
@@ -77,8 +77,8 @@ def short_caption(
 ) -> str:
     """Returns a caption that states these facts alone, in the phrases of training captions.
 
-    `things` are colours, kinds and places (None leaves the place out); `landscape` is a time and a
-    backdrop. A caption like it occurs in training, though seldom: where facts are left out.
+    `things` are sizes, colours, kinds and places, where None leaves a size or a place out.
+    `landscape` is a time and a backdrop, or None.
     """
     return _Writer(np.random.default_rng([seed, index, 3]), False).short(things, landscape)
 
@@ -107,12 +107,15 @@ class _Writer:
         return text + ("." if self._sometimes(0.3) else "")
 
     def short(
-        self, things: Sequence[tuple[str, str, str | None]], landscape: tuple[str, str] | None
+        self,
+        things: Sequence[tuple[str | None, str, str, str | None]],
+        landscape: tuple[str, str] | None,
     ) -> str:
         text = " and ".join(
-            f"a {colour} {self._one(_KIND.get(kind, (kind,)))}"
+            ("a " + self._one(_SIZE[size]) if size else "a")
+            + f" {colour} {self._one(_KIND.get(kind, (kind,)))}"
             + (" " + self._one(_PLACE[place]) if place else "")
-            for colour, kind, place in things
+            for size, colour, kind, place in things
         )
         if landscape is None:
             return text

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from pinxit.config import positive
+from pinxit.config import UsageError, positive
 from pinxit.evaluate.composition.intervals import interval, mean_interval
 from pinxit.evaluate.composition.pictures import (
     SEEDS,
@@ -43,8 +43,8 @@ def composition(context: EvaluationContext) -> Iterator[tuple[str, float]]:
     """
     if not measured(context):
         return
-    drawn, real = ([*answers] for answers in _answers(context))
     prompts = prompts_of(context.composition_prompts)
+    drawn, real = (read_answers(context, pictures) for pictures in _pictures(context))
     right = verdicts(prompts, drawn)
     means = {task: float(one.mean()) for task, one in right.items()}
     bounds = {task: interval(one) for task, one in right.items()}
@@ -66,9 +66,7 @@ def composition(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 def composition_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
     """Yields the features that `composition` reads."""
     if measured(context) and context.judge is not None:
-        extractor = JudgeAnswers(context.judge)
-        yield drawn_pictures(context), extractor
-        yield real_pictures(context.composition_prompts, context.model.image_size), extractor
+        yield from ((pictures, JudgeAnswers(context.judge)) for pictures in _pictures(context))
 
 
 def composition_in_words(values: Mapping[str, float]) -> str:
@@ -83,9 +81,13 @@ def composition_in_words(values: Mapping[str, float]) -> str:
     )
 
 
-def drawn_answers(context: EvaluationContext) -> list[dict[str, str]]:
-    """Returns the judge's answers about the drawn pictures."""
-    return next(_answers(context))
+def read_answers(context: EvaluationContext, pictures: PictureSet) -> list[dict[str, str]]:
+    """Returns the judge's answers about the pictures."""
+    if context.judge is None:
+        raise UsageError("composition needs the judge of scenes, and this evaluation has none")
+    extractor = JudgeAnswers(context.judge)
+    rows = context.observations.features(pictures, extractor)
+    return [answer for block in rows.blocks() for answer in extractor.answers(block)]
 
 
 def verdicts(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Verdicts:
@@ -119,12 +121,11 @@ def measured(context: EvaluationContext) -> bool:
     return context.judge is not None and context.composition_prompts > 0
 
 
-def _answers(context: EvaluationContext) -> Iterator[list[dict[str, str]]]:
-    """Yields the judge's answers about the drawn and about the real pictures."""
-    for pictures, extractor in composition_needs(context):
-        if isinstance(extractor, JudgeAnswers):
-            rows = context.observations.features(pictures, extractor)
-            yield [answer for block in rows.blocks() for answer in extractor.answers(block)]
+def _pictures(context: EvaluationContext) -> tuple[PictureSet, PictureSet]:
+    """Returns the drawn pictures and the real ones."""
+    count = context.composition_prompts
+    drawn = drawn_pictures(context, prompts_of(count))
+    return drawn, real_pictures(count, context.model.image_size)
 
 
 def _with_mean(values: Mapping[str, float]) -> dict[str, float]:

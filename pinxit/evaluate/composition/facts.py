@@ -13,6 +13,9 @@ from pinxit.data.scenes.attributes import (
     sample_scene,
 )
 
+ATTEMPTS = 4096
+"""Number of scenes that are sampled at most; about every fortieth agrees with any facts."""
+
 
 @dataclass(frozen=True)
 class NamedThing:
@@ -22,6 +25,8 @@ class NamedThing:
     colour: str
     place: str | None = None
     """One of left, middle and right, or None if the prompt leaves it free."""
+    size: str | None = None
+    """One of small and large, or None if the prompt leaves it free."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +55,46 @@ class NamedFacts:
         """
         scenes = _scenes(seed, index)
         sky = _first(scenes, lambda one: self.landscape is None or one.time == self.landscape[0])
-        layout = _first(scenes, self._has_places_for)
         # Kinds and colours are independent of all other facts, and so is the backdrop.
-        sizes = {thing.place: thing.size for thing in layout.things}
-        named = {thing.place for thing in self.things}
-        free = iter(place for place in sizes if place not in named)
         things = tuple(
-            Thing(thing.kind, thing.colour, sizes[place], place)
-            for thing in self.things
-            for place in (thing.place or next(free),)
+            Thing(thing.kind, thing.colour, size, place)
+            for thing, (size, place) in zip(self.things, self._layout(scenes), strict=True)
         )
         backdrop = self.landscape[1] if self.landscape else sky.backdrop
         return replace(sky, backdrop=backdrop, things=things)
 
-    def _has_places_for(self, scene: Scene) -> bool:
-        """Returns whether the scene has as many objects, at the named places."""
-        named = {thing.place for thing in self.things if thing.place}
-        places = {thing.place for thing in scene.things}
-        return len(places) == len(self.things) and named <= places
+    def _layout(self, scenes: Iterator[Scene]) -> list[tuple[str, str]]:
+        """Returns the size and the place of each object: the named ones, or sampled ones."""
+        named = [(thing.size, thing.place) for thing in self.things if thing.size and thing.place]
+        if len(named) == len(self.things):
+            return named
+        layout = _first(scenes, lambda one: self._places_in(one) is not None)
+        sizes = {thing.place: thing.size for thing in layout.things}
+        return [(sizes[place], place) for place in self._places_in(layout) or ()]
+
+    def _places_in(self, scene: Scene) -> tuple[str, ...] | None:
+        """Returns a place in the scene for each object, or None if the named facts do not fit."""
+        sizes = {thing.place: thing.size for thing in scene.things}
+        named = {thing.place for thing in self.things}
+        free = [place for place in sizes if place not in named]
+        if len(sizes) != len(self.things) or len(named - {None}) + len(free) != len(sizes):
+            return None
+        places = tuple(thing.place or free.pop() for thing in self.things)
+        fits = all(
+            thing.size in (None, sizes.get(place))
+            for thing, place in zip(self.things, places, strict=True)
+        )
+        return places if fits else None
 
 
 def _scenes(seed: int, index: int) -> Iterator[Scene]:
     """Yields scenes of the whole distribution, different ones for every index."""
-    for attempt in range(2**20):
-        yield sample_scene(seed, index * 2**20 + attempt, split="any")
+    for attempt in range(ATTEMPTS):
+        yield sample_scene(seed, index * ATTEMPTS + attempt, split="any")
 
 
 def _first(scenes: Iterator[Scene], agrees: Callable[[Scene], bool]) -> Scene:
-    return next(scene for scene in scenes if agrees(scene))
+    for scene in scenes:
+        if agrees(scene):
+            return scene
+    raise ValueError("no scene has the named facts: large objects are not next to each other")

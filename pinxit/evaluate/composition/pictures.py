@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pinxit.arrays import Example
 from pinxit.data.scenes.drawing import render
-from pinxit.evaluate.composition.prompts import SEED, Prompt, task_prompts
+from pinxit.evaluate.composition.prompts import SEED, Prompt, Wording, task_prompts
 from pinxit.evaluate.composition.tasks import TASKS
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.picture_sets import DrawnPictures, RealPictures
@@ -20,14 +21,19 @@ APART = 100_000
 """Distance between the seeds of two tasks, so that no two pictures have the same seed."""
 
 
-def prompts_of(count: int) -> tuple[Prompt, ...]:
-    """Returns `count` prompts of every task, one task after the other."""
-    return tuple(prompt for task in TASKS for prompt in task_prompts(task, count))
+def prompts_of(
+    count: int, *, wording: Wording = "usual", held_out: bool = True
+) -> tuple[Prompt, ...]:
+    """Returns `count` prompts of every task, one task after the other; see `task_prompts`."""
+    return tuple(
+        prompt
+        for task in TASKS
+        for prompt in task_prompts(task, count, wording=wording, held_out=held_out)
+    )
 
 
-def drawn_pictures(context: EvaluationContext) -> DrawnPictures:
+def drawn_pictures(context: EvaluationContext, prompts: Sequence[Prompt]) -> DrawnPictures:
     """Returns the pictures that the model draws: four of each prompt, one after the other."""
-    prompts = prompts_of(context.composition_prompts)
     return DrawnPictures(
         context.model,
         tuple(prompt.text for prompt in prompts for _ in range(SEEDS)),

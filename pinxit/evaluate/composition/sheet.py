@@ -10,9 +10,10 @@ from PIL import Image, ImageOps
 
 from pinxit.config import UsageError
 from pinxit.data.scenes.attributes import PLACES
-from pinxit.evaluate.composition.evaluator import drawn_answers, measured, verdicts
+from pinxit.evaluate.composition.evaluator import measured, read_answers, verdicts
 from pinxit.evaluate.composition.pictures import SEEDS, drawn_pictures, prompts_of
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.picture_sets import DrawnPictures
 from pinxit.files import whole
 from pinxit.labelled_sheet import LabelledSheet, Panel
 
@@ -36,7 +37,9 @@ def composition_sheet(context: EvaluationContext, path: str | Path) -> None:
             context.composition_prompts,
             problem="nothing to draw: the sheet needs prompts and the judge of scenes",
         )
-    prompts, answers = prompts_of(context.composition_prompts), drawn_answers(context)
+    prompts = prompts_of(context.composition_prompts)
+    drawn = drawn_pictures(context, prompts)
+    answers = read_answers(context, drawn)
     panels, pictures = [], []
     start = 0
     for task, right in verdicts(prompts, answers).items():
@@ -52,7 +55,7 @@ def composition_sheet(context: EvaluationContext, path: str | Path) -> None:
         sizes = [[(side, side)] * SEEDS for _ in chosen]
         panels.append(Panel(columns=columns, rows=labels, sizes=sizes, title=title))
         pictures.append(
-            [_row(context, row, right[i]) for i, row in zip(chosen, numbers, strict=True)]
+            [_row(drawn, row, right[i]) for i, row in zip(chosen, numbers, strict=True)]
         )
         start += len(right)
     sheet = LabelledSheet(panels, title="Composition of held-out prompts", lines=LINES)
@@ -73,8 +76,8 @@ def shown_prompts(right: np.ndarray) -> list[int]:
     return [int(i) for i in (*order[: min(ROWS, len(order)) - 1], order[-1])]
 
 
-def _row(context: EvaluationContext, numbers: range, right: np.ndarray) -> list[Image.Image]:
-    images = drawn_pictures(context).pictures(numbers)
+def _row(drawn: DrawnPictures, numbers: range, right: np.ndarray) -> list[Image.Image]:
+    images = drawn.pictures(numbers)
     return [_framed(image, bool(good)) for image, good in zip(images, right, strict=True)]
 
 

@@ -95,7 +95,7 @@ def test_the_evaluator_yields_every_figure(values: dict[str, float]):
 
 
 def test_pictures_have_their_own_seeds_and_prompts(context: EvaluationContext):
-    drawn, real = drawn_pictures(context), real_pictures(2, 16)
+    drawn, real = drawn_pictures(context, prompts_of(2)), real_pictures(2, 16)
     assert len(set(drawn.seeds)) == len(drawn) == 40 == len(real)
     assert drawn.prompts == real.prompts
     assert len(set(drawn.prompts)) >= 9

@@ -10,7 +10,7 @@ from pinxit.config import UsageError
 from pinxit.data.scenes.attributes import BACKDROPS, COLOURS, KINDS, TIMES, sample_scene
 from pinxit.data.scenes.captions import caption
 from pinxit.evaluate.composition.facts import NamedFacts, NamedThing
-from pinxit.evaluate.composition.prompts import most_prompts, task_prompts
+from pinxit.evaluate.composition.prompts import Wording, most_prompts, task_prompts
 from pinxit.evaluate.composition.tasks import TASKS
 
 
@@ -37,16 +37,39 @@ def test_a_prompt_without_a_held_out_combination_is_recognised():
     assert NamedFacts((NamedThing("house", "red"),), ("dawn", "hills")).held_out
 
 
-def test_tasks_name_what_they_need():
+@pytest.mark.parametrize("wording", ["usual", "short"])
+def test_tasks_name_what_they_need(wording: Wording):
     for task in TASKS:
-        for prompt in task_prompts(task, 30):
+        for prompt in task_prompts(task, 30, wording=wording):
             things = prompt.facts.things
             assert len(things) == (1 if task in ("single_object", "colors") else 2)
             assert len({thing.kind for thing in things}) == len(things)
-            places = {thing.place for thing in things}
-            assert len(places) == 2 if task == "position" else places == {None}
             if task == "color_attr":
                 assert things[0].colour != things[1].colour
+            named = wording == "usual"
+            assert all((thing.size is not None) == named for thing in things)
+            assert all(
+                (thing.place is not None) == (named or task == "position") for thing in things
+            )
+            assert len({thing.place for thing in things}) == (len(things) if things[0].place else 1)
+            assert any(
+                f"{words} {thing.colour}" in prompt.text for thing in things for words in SIZES
+            )
+
+
+SIZES = ("small", "little", "tiny", "large", "big", "huge", "a")
+"""The words before a colour."""
+
+
+def test_both_wordings_ask_for_the_same_and_the_comparison_for_nothing_held_out():
+    for task in TASKS:
+        usual, short = (task_prompts(task, 20, wording=w) for w in ("usual", "short"))
+        of = [[(t.kind, t.colour) for t in p.facts.things] for p in usual]
+        assert of == [[(t.kind, t.colour) for t in p.facts.things] for p in short]
+    for task in ("single_object", "color_attr"):
+        shown = task_prompts(task, 20, held_out=False)
+        assert not any(prompt.facts.held_out for prompt in shown)
+        assert [p.facts.landscape is None for p in shown] == [True, False] * 10
 
 
 def test_pairs_and_triples_take_turns():
@@ -72,9 +95,26 @@ def test_no_words_are_new_to_the_model():
         for word in caption(scene, seed=0, index=i).lower().replace(",", "").strip(".").split()
     )
     for task in TASKS:
-        for prompt in task_prompts(task, 50):
+        for prompt in (*task_prompts(task, 20), *task_prompts(task, 20, wording="short")):
             for word in prompt.text.replace(",", "").split():
                 assert known[word] >= 5, (word, prompt.text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_real_scenes_have_all_facts_of_their_prompt(task: str):
+    for prompt in task_prompts(task, 10):
+        scene = prompt.facts.scene(seed=4, index=prompt.number)
+        named = {(t.kind, t.colour, t.size, t.place) for t in prompt.facts.things}
+        assert {(t.kind, t.colour, t.size, t.place) for t in scene.things} == named
+        if prompt.facts.landscape:
+            assert (scene.time, scene.backdrop) == prompt.facts.landscape
+
+
+def test_facts_that_no_scene_has_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pinxit.evaluate.composition.facts.ATTEMPTS", 50)
+    tree, tent = NamedThing("tree", "red", "left", "large"), NamedThing("tent", "red", "middle")
+    with pytest.raises(ValueError, match="no scene has the named facts"):
+        NamedFacts((tree, tent)).scene(seed=0, index=0)
 
 
 def test_scenes_have_the_named_facts_and_vary_in_the_others():
