@@ -91,6 +91,21 @@ def test_the_usual_interval_would_not_cover_it():
 
 
 @pytest.mark.slow
+def test_the_interval_of_the_mean_covers_the_truth():
+    truth = np.array([0.99, 0.9, 0.975, 0.92, 0.92])
+    for scale, correlation in ((1.0, 0.6), (1.0, 0.0), (0.6, 0.3), (1.01, 0.6)):
+        accuracies = scale * truth
+        rng = np.random.default_rng([int(100 * scale), int(10 * correlation)])
+        inside = 0
+        for _ in range(1000):
+            right = [drawn(rng, accuracy, correlation, 50) for accuracy in accuracies]
+            means = [float(one.mean()) for one in right]
+            low, high = mean_interval(means, [interval(one) for one in right])
+            inside += low <= accuracies.mean() <= high
+        assert 0.93 < inside / 1000 < 1.0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [10, 50])
 def test_the_interval_covers_the_truth_everywhere(prompts: int):
     """At 95 %: mostly a little more, and at worst 90 % where pictures of a prompt all agree."""
