@@ -21,6 +21,7 @@ APART = 100_000
 """Distance between the seeds of two tasks, so that no two pictures have the same seed."""
 
 
+@functools.lru_cache(maxsize=8)
 def prompts_of(
     count: int, *, wording: Wording = "usual", held_out: bool = True
 ) -> tuple[Prompt, ...]:

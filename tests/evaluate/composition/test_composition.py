@@ -22,7 +22,7 @@ from pinxit.evaluate.composition.tasks import TASKS
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.evaluate.extractors.judge_features import JudgeAnswers
-from pinxit.evaluate.judge import load_judge
+from pinxit.evaluate.judge import Judge, load_judge
 
 PROMPTS = 8
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
@@ -30,16 +30,21 @@ PARTS = ("object", "colour")
 
 
 @pytest.fixture(scope="module")
-def answers() -> list[dict[str, str]]:
+def judge() -> Judge:
+    return load_judge()
+
+
+@pytest.fixture(scope="module")
+def answers(judge: Judge) -> list[dict[str, str]]:
     """The judge's answers about real renders."""
-    extractor, pictures = JudgeAnswers(load_judge()), real_pictures(PROMPTS, 64)
+    extractor, pictures = JudgeAnswers(judge), real_pictures(PROMPTS, 64)
     features = extractor(pictures.pictures(range(len(pictures))), pictures.prompts)
     return extractor.answers(features)
 
 
 @pytest.fixture(scope="module")
-def context(bundle: Path) -> EvaluationContext:
-    return EvaluationContext(tiny_pipeline(bundle), judge=load_judge(), composition_prompts=2)
+def context(bundle: Path, judge: Judge) -> EvaluationContext:
+    return EvaluationContext(tiny_pipeline(bundle), judge=judge, composition_prompts=2)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +132,9 @@ def test_the_sheet_frames_right_and_wrong_pictures(
 
     def some_right(prompts, answers):
         right = verdicts(prompts, answers)
-        return right | {"two_object": np.array([[True] * 4, [False, True, True, True]])}
+        return right | {"two_object": np.array([[False, True, True, True]] * 2)}
 
+    monkeypatch.setattr("pinxit.evaluate.composition.sheet.ROWS", 1)
     monkeypatch.setattr("pinxit.evaluate.composition.sheet.verdicts", some_right)
     composition_sheet(context, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
