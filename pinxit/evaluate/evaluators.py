@@ -17,6 +17,11 @@ from typing import Literal
 
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
+from pinxit.evaluate.composition.evaluator import (
+    composition,
+    composition_in_words,
+    composition_needs,
+)
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.picture_sets import PictureSet
@@ -60,6 +65,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "prompt_accuracy": Evaluator(
         prompt_accuracy, words=accuracy_in_words, needs=prompt_accuracy_needs
     ),
+    "composition": Evaluator(composition, words=composition_in_words, needs=composition_needs),
     "validation_loss": Evaluator(
         validation_loss, mid_run=True, parameters="each", words=validation_in_words
     ),

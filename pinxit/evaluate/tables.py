@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 TITLES = {
     "prompts": "held-out prompts",
+    "composition": "composition of held-out prompts",
     "validation": "validation loss by time",
     "validation_loss": "validation loss by average",
     "conditioning": "effect of captions",

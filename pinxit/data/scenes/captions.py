@@ -7,6 +7,8 @@ place, or the time and the backdrop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pinxit.data.scenes.attributes import Scene, Thing
@@ -66,6 +68,21 @@ def caption(scene: Scene, *, seed: int, index: int = 0, full: bool = False) -> s
     return _Writer(np.random.default_rng([seed, index, 2]), full).write(scene)
 
 
+def short_caption(
+    things: Sequence[tuple[str | None, str, str, str | None]],
+    landscape: tuple[str, str] | None,
+    *,
+    seed: int,
+    index: int = 0,
+) -> str:
+    """Returns a caption that states these facts alone, in the phrases of training captions.
+
+    `things` are sizes, colours, kinds and places, where None leaves a size or a place out.
+    `landscape` is a time and a backdrop, or None.
+    """
+    return _Writer(np.random.default_rng([seed, index, 3]), False).short(things, landscape)
+
+
 class _Writer:
     def __init__(self, rng: np.random.Generator, full: bool) -> None:
         self.rng, self.full = rng, full
@@ -79,14 +96,8 @@ class _Writer:
         elif not self.full and self._sometimes(0.3 if "moon" in scene.celestial else 0.08):
             where = self._near(scene) if self._sometimes(0.7) else ""  # a moon implies night
             text = f"{things} {where}".rstrip()
-        elif form == 1:
-            text = f"{things} {self._near(scene)} {self._one(_TIME[scene.time])}"
-        elif form == 2:
-            text = (
-                f"{things}, {self._one(_BACKDROP[scene.backdrop])} {self._one(_TIME[scene.time])}"
-            )
         else:
-            text = f"{self._one(_TIME[scene.time])}, {things} {self._near(scene)}"
+            text = self._before(scene, things, int(form))
         if self._sometimes(0.2) and not text.startswith(("at ", "in ", "by ")):
             text = f"{self._one(_MEDIUM)} {text}"
         for detail in details:
@@ -94,6 +105,32 @@ class _Writer:
         if self._sometimes(0.5):
             text = text[0].upper() + text[1:]
         return text + ("." if self._sometimes(0.3) else "")
+
+    def short(
+        self,
+        things: Sequence[tuple[str | None, str, str, str | None]],
+        landscape: tuple[str, str] | None,
+    ) -> str:
+        text = " and ".join(
+            ("a " + self._one(_SIZE[size]) if size else "a")
+            + f" {colour} {self._one(_KIND.get(kind, (kind,)))}"
+            + (" " + self._one(_PLACE[place]) if place else "")
+            for size, colour, kind, place in things
+        )
+        if landscape is None:
+            return text
+        scene = Scene(*landscape, weather="clear", celestial="none")
+        form = int(self.rng.integers(4))
+        return self._before(scene, text, form) if form else self._landscape(scene, " with " + text)
+
+    def _before(self, scene: Scene, things: str, form: int) -> str:
+        """Writes the things first, or after the time, and the backdrop behind them."""
+        if form == 1:
+            return f"{things} {self._near(scene)} {self._one(_TIME[scene.time])}"
+        if form == 2:
+            backdrop = self._one(_BACKDROP[scene.backdrop])
+            return f"{things}, {backdrop} {self._one(_TIME[scene.time])}"
+        return f"{self._one(_TIME[scene.time])}, {things} {self._near(scene)}"
 
     def _one(self, options: tuple[str, ...]) -> str:
         return options[int(self.rng.integers(len(options)))]

@@ -1,0 +1,1 @@
+"""Composition: GenEval's tasks on scenes, with intervals, a ceiling and a floor."""
