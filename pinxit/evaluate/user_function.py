@@ -123,11 +123,13 @@ class UserFunction:
 
     def beside(self, name: str, parameters: Sequence[str]) -> UserFunction | None:
         """Returns another function of the same file, or None if the file has none of this name."""
-        function = getattr(self.module, name, None) if self.module is not None else None
-        if function is None:
+        function = getattr(self.module, name, None)
+        if self.module is None or function is None:
             return None
         path = self.name.rpartition(":")[0]
-        return _wrapped(function, f"{path}:{name}", self, parameters)
+        return _checked(
+            function, f"{path}:{name}", self.option, self.module, self.sha256, parameters
+        )
 
 
 def load_function(
@@ -153,8 +155,7 @@ def load_function(
         own = [n for n, v in vars(module).items() if inspect.isfunction(v) and n[0] != "_"]
         problem = f"missing: {path.name} has no {name}"
         raise UsageError(option, text, problem=problem, valid=few(own) or "a function of it")
-    found_in_file = UserFunction(function, option=option, name=text, module=module, sha256=sha256)
-    return _wrapped(function, text, found_in_file, parameters)
+    return _checked(function, text, option, module, sha256, parameters)
 
 
 def as_user_function(
@@ -192,16 +193,19 @@ def one_by_one_rows(
     return np.array(rows, np.float32).reshape(-1, width)
 
 
-def _wrapped(
-    function: Any, name: str, of: UserFunction, parameters: Sequence[str] | None
+def _checked(
+    function: Any,
+    name: str,
+    option: str,
+    module: ModuleType,
+    sha256: str | None,
+    parameters: Sequence[str] | None,
 ) -> UserFunction:
-    """Returns a function of the same file as `of`, and checks it."""
+    """Returns a function of a file. Raises `UsageError` for another object or other parameters."""
     if not callable(function):
-        problem = f"not a function but a {type(function).__name__}"
-        raise UsageError(of.option, name, problem=problem, valid=FORM)
-    wrapped = UserFunction(
-        function, option=of.option, name=name, module=of.module, sha256=of.sha256
-    )
+        problem = f"not a function but of the type {type(function).__name__}"
+        raise UsageError(option, name, problem=problem, valid=FORM)
+    wrapped = UserFunction(function, option=option, name=name, module=module, sha256=sha256)
     if parameters is not None:
         wrapped.check_parameters(parameters)
     return wrapped

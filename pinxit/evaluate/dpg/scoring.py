@@ -86,9 +86,9 @@ def dpg_scores(
         questions = dict(prompt.questions)
         if as_published and position == 0:
             del questions[next(iter(questions))]
-        if not questions:
-            continue
         try:
+            if not questions:
+                raise UnknownParent(prompt.item)
             scores[prompt.item] = prompt_score(questions, pictures)
         except UnknownParent:
             left_out.append(prompt.item)

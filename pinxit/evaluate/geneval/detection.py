@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -27,10 +26,10 @@ class Detection:
 
     name: str
     """The class, one of the names that the detector was called with."""
-    score: float
+    score: SupportsFloat
     """The confidence, from 0 to 1."""
-    box: Sequence[float]
-    """The left, top, right and bottom edge, in pixels."""
+    box: Any
+    """The left, top, right and bottom edge in pixels, as a tuple or an array."""
     mask: Any = None
     """The object's pixels, a bool array of the picture's height and width, or None."""
     colour: str | None = None
