@@ -59,8 +59,8 @@ class StoppedAtPicture(Exception):
         number = start + len(self.rows)
         where = f"picture {number} ({prompts[len(self.rows)]!r}): {self.error}"
         error = UserFunctionError(
-            f"{where}; the results of the pictures before it are stored if the evaluation has "
-            "a folder, so that the same command goes on from there"
+            f"{where}; if results are kept in a folder, the same evaluation goes on with this "
+            "picture, unless the file is edited"
         )
         error.trace = self.error.trace
         return error

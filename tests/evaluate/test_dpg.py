@@ -149,6 +149,21 @@ def test_the_evaluator(tmp_path: Path):
     assert words == "DPG-Bench 0.708 (as published: 0.812, 3 prompts)"
 
 
+def test_prompts_that_cannot_be_scored_are_counted(tmp_path: Path):
+    """One prompt with a parent that does not exist, and no other."""
+    questions = table(tmp_path / "q.csv", [("a", "x", 1, "7", "entity (x)", "Is there x?")])
+    answer = lambda image, question: True  # noqa: E731
+    context = EvaluationContext(PaintingModel(["x"]), answer=answer, dpg_questions=questions)
+    values = measure(EVALUATORS["dpg"], context)
+    assert values == {
+        "dpg_1_prompts/score/prompts": 0,
+        "dpg_1_prompts/score/left_out": 1,
+        "dpg_1_prompts/as_published/prompts": 0,
+        "dpg_1_prompts/as_published/left_out": 1,
+    }
+    assert EVALUATORS["dpg"].words(values) == "DPG-Bench nan (as published: nan, 0 prompts)"
+
+
 def test_what_is_missing_or_wrong_is_said_before_anything_is_drawn(tmp_path: Path):
     questions = table(tmp_path / "q.csv")
     model = PaintingModel([])

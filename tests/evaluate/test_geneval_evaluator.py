@@ -109,6 +109,17 @@ def test_accuracies_intervals_and_reasons(painter, file: Path):
     assert words.startswith("GenEval 0.667 (") and "on a part of the benchmark" in words
 
 
+@pytest.mark.slow
+def test_the_whole_benchmark_has_2212_pictures_and_its_plain_name():
+    model = PaintingModel([prompt.text for prompt in balanced(None)])
+    context = EvaluationContext(model, detect=lambda image, classes: [])
+    values = measure(EVALUATORS["geneval"], context)
+    assert len(set(model.painted)) == 2212 == values["geneval/pictures/mean"]
+    assert values["geneval/accuracy/mean"] == values["geneval/low/mean"] == 0
+    assert 0 < values["geneval/high/mean"] < 0.01
+    assert EVALUATORS["geneval"].words(values) == "GenEval 0.000 (0.000 to 0.004, 2212 pictures)"
+
+
 def test_nothing_without_a_detector(painter):
     context = EvaluationContext(painter)
     assert measure(EVALUATORS["geneval"], context) == {}

@@ -61,7 +61,7 @@ def test_a_file_may_have_the_name_of_another_module(written):
         ("", "is not a file and a function; valid: FILE.py:NAME"),
         (":", "is not a file and a function"),
         (":two words", "is not a file and a function"),
-        (":aks", "is missing: mine.py has no aks; valid: ask, one$"),
+        (":answer", "is missing: mine.py has no answer; valid: ask, one$"),
         (":NUMBER", "is not a function but of the type int; valid"),
         (
             ":one",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -142,10 +143,10 @@ def dpg_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extracto
 
 def dpg_in_words(values: Mapping[str, float]) -> str:
     """Returns a line with the score, and the score by the published script's arithmetic."""
-    (name,) = (name for name in values if name.endswith("/score/mean"))
-    group = name.partition("/")[0]
+    group = next(iter(values)).partition("/")[0]
     mean, published, count = (
-        values[f"{group}/{rest}"] for rest in ("score/mean", "as_published/mean", "score/prompts")
+        values.get(f"{group}/{rest}", math.nan)
+        for rest in ("score/mean", "as_published/mean", "score/prompts")
     )
     return f"DPG-Bench {mean:.3f} (as published: {published:.3f}, {count:.0f} prompts)"
 

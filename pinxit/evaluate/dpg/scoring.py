@@ -3,7 +3,7 @@
 The script has two mistakes (issues 60 and 61 of https://github.com/TencentQQGYLab/ELLA): it takes
 the scores of categories from the last picture of each prompt alone, and it skips the file's first
 question, because of which the first prompt can usually not be scored and is left out. Both
-arithmetics are here, with the mistakes for comparison with published figures.
+ways are here, with the mistakes for comparison with published figures.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def wilson_score_interval(right: int, total: int) -> tuple[float, float]:
     share, square = right / total, Z * Z / total
     centre = (share + square / 2) / (1 + square)
     half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if right else 0.0, centre + half if right < total else 1.0
 
 
 def interval_of_mean(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:
