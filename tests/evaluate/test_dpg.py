@@ -149,6 +149,26 @@ def test_the_evaluator(tmp_path: Path):
     assert words == "DPG-Bench 0.708 (as published: 0.812, 3 prompts)"
 
 
+def test_items_with_the_same_prompt_have_their_own_questions(tmp_path: Path):
+    rows = [
+        ("a", "a house", 5, "0", "entity (house)", "Is there a house?"),
+        ("b", "a house", 1, "0", "entity (roof)", "Is there a roof?"),
+        ("b", "a house", 2, "0", "entity (house)", "Is there a house?"),
+    ]
+    asked: list[str] = []
+
+    def answer(image: np.ndarray, question: str) -> bool:
+        asked.append(question)
+        return "house" in question
+
+    questions = table(tmp_path / "q.csv", rows)
+    model = PaintingModel(["a house"])
+    context = EvaluationContext(model, answer=answer, dpg_questions=questions)
+    values = measure(EVALUATORS["dpg"], context)
+    assert values["dpg_2_prompts/score/mean"] == pytest.approx((1 + 0.5) / 2)
+    assert len(asked) == 2 * 8, "each question once for each picture"
+
+
 def test_prompts_that_cannot_be_scored_are_counted(tmp_path: Path):
     """One prompt with a parent that does not exist, and no other."""
     questions = table(tmp_path / "q.csv", [("a", "x", 1, "7", "entity (x)", "Is there x?")])
