@@ -50,8 +50,12 @@ class EvaluationContext:
     """Number of prompts for each task of composition; 0 for none."""
     detect: Callable[..., Any] | None = None
     """A user's object detector for GenEval, or None."""
+    geneval_prompts: int | None = None
+    """Number of GenEval's prompts to draw, the same for each task; None for all 553."""
     answer: Callable[..., Any] | None = None
     """A user's answers to questions about pictures for DPG-Bench, or None."""
+    dpg_questions: Path | None = None
+    """DPG-Bench's file of questions (dpg_bench.csv), or None."""
     observations: Observations = field(default_factory=Observations)
     """Makes sets of pictures, shows its progress, and stores their features."""
     check: Callable[[], Any] = lambda: None

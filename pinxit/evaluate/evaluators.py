@@ -23,7 +23,9 @@ from pinxit.evaluate.composition.evaluator import (
     composition_needs,
 )
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.dpg.evaluator import dpg, dpg_in_words, dpg_needs
 from pinxit.evaluate.extractors.base import Extractor
+from pinxit.evaluate.geneval.evaluator import geneval, geneval_in_words, geneval_needs
 from pinxit.evaluate.picture_sets import PictureSet
 from pinxit.evaluate.prompt_accuracy import (
     accuracy_in_words,
@@ -72,6 +74,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "caption_effect": Evaluator(
         caption_effect, mid_run=True, parameters="raw", words=caption_effect_in_words
     ),
+    "geneval": Evaluator(geneval, words=geneval_in_words, needs=geneval_needs),
+    "dpg": Evaluator(dpg, words=dpg_in_words, needs=dpg_needs),
 }
 """The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 

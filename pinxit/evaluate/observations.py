@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pinxit.evaluate.extractors.base import Extractor
+from pinxit.evaluate.extractors.base import Extractor, Picture
 from pinxit.evaluate.feature_store import FeatureStore
 from pinxit.evaluate.picture_sets import PictureSet, identity
+from pinxit.evaluate.user_function import StoppedAtPicture
 from pinxit.files import remove_folder, write_json
 from pinxit.progress import counted
 
@@ -116,6 +117,20 @@ class Observations:
                 images, prompts = pictures.pictures(numbers), pictures.prompts[start:stop]
                 for extractor, store in zip(extractors, stores, strict=True):
                     if len(store) == start:
-                        store.append(extractor(images, prompts), name=extractor.name)
+                        _append(store, extractor, images, prompts)
                 start = stop
                 report(start, total)
+
+
+def _append(
+    store: FeatureStore, extractor: Extractor, images: Sequence[Picture], prompts: Sequence[str]
+) -> None:
+    """Stores the features of the next pictures, also those before one that a user's code fails."""
+    start = len(store)
+    try:
+        rows = extractor(images, prompts)
+    except StoppedAtPicture as stopped:
+        if len(stopped.rows):
+            store.append(stopped.rows, name=extractor.name)
+        raise stopped.named(start, prompts) from stopped.error.__cause__
+    store.append(rows, name=extractor.name)

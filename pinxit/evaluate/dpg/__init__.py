@@ -1,0 +1,1 @@
+"""DPG-Bench, a benchmark of long prompts: its questions, and its rules on the answers to them."""
