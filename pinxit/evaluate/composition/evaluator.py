@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from pinxit.config import UsageError, positive
-from pinxit.evaluate.composition.intervals import interval, mean_interval
 from pinxit.evaluate.composition.pictures import (
     SEEDS,
     drawn_pictures,
@@ -30,6 +29,7 @@ from pinxit.evaluate.composition.tasks import TASKS, Answer
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.extractors.judge_features import JudgeAnswers
+from pinxit.evaluate.intervals import interval, mean_interval
 from pinxit.evaluate.judge import Judge
 from pinxit.evaluate.picture_sets import PictureSet
 

@@ -13,7 +13,6 @@ from pinxit.config import UsageError, to_json
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor, Picture
 from pinxit.evaluate.geneval.detection import OPTION, Detector
-from pinxit.evaluate.geneval.interval import interval_of_mean, wilson_score_interval
 from pinxit.evaluate.geneval.prompts import (
     TASKS,
     GenEvalPrompt,
@@ -21,6 +20,7 @@ from pinxit.evaluate.geneval.prompts import (
     geneval_prompts,
 )
 from pinxit.evaluate.geneval.scoring import GENEVAL_RULES, KINDS, geneval_reasons
+from pinxit.evaluate.intervals import interval, mean_interval
 from pinxit.evaluate.picture_sets import DrawnPictures, PictureSet
 from pinxit.evaluate.user_function import load_function, one_by_one_rows
 
@@ -145,17 +145,14 @@ def _need(
 
 def _scores(group: str, correct: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
     """Yields the accuracies of (prompts, pictures) bools by task, with their intervals."""
-    counts = {task: (int(each.sum()), each.size) for task, each in correct.items()}
     every = np.concatenate(list(correct.values()))
-    total = int(every.sum()), every.size
-    mean = math.fsum(right / size for right, size in counts.values()) / len(counts)
+    means = {task: float(each.mean()) for task, each in correct.items()}
+    bounds = {task: interval(each) for task, each in correct.items()}
+    mean = math.fsum(means.values()) / len(means)
     lines = {
-        "mean": (mean, *interval_of_mean(list(counts.values())), every.size),
-        **{
-            task: (right / size, *wilson_score_interval(right, size), size)
-            for task, (right, size) in counts.items()
-        },
-        "all_pictures": (total[0] / total[1], *wilson_score_interval(*total), every.size),
+        "mean": (mean, *mean_interval(list(means.values()), list(bounds.values())), every.size),
+        **{task: (means[task], *bounds[task], each.size) for task, each in correct.items()},
+        "all_pictures": (float(every.mean()), *interval(every), every.size),
     }
     for column, number in (("accuracy", 0), ("low", 1), ("high", 2), ("pictures", 3)):
         for name, line in lines.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pinxit.evaluate.composition.intervals import (
+from pinxit.evaluate.intervals import (
     effective_number,
     interval,
     mean_interval,
@@ -32,6 +32,7 @@ def test_wilson_agrees_with_a_known_interval():
     """81 of 263: .2553 to .3662 (Newcombe 1998, table I)."""
     assert np.round(wilson(81 / 263, 263), 4).tolist() == [0.2553, 0.3662]
     assert np.round(wilson(0.0, 20), 4).tolist() == [0.0, 0.1611]
+    assert np.round(wilson(15 / 148, 148), 4).tolist() == [0.0624, 0.1605]
 
 
 def test_pictures_of_a_prompt_that_agree_count_less():
