@@ -18,6 +18,8 @@ from typing import Literal
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.distances.cautions import distances_in_words
+from pinxit.evaluate.distances.evaluator import distances, distances_needs
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.picture_sets import PictureSet
 from pinxit.evaluate.prompt_accuracy import (
@@ -66,6 +68,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "caption_effect": Evaluator(
         caption_effect, mid_run=True, parameters="raw", words=caption_effect_in_words
     ),
+    "distances": Evaluator(distances, words=distances_in_words, needs=distances_needs),
 }
 """The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 
