@@ -20,7 +20,7 @@ from pinxit.evaluate.distances.cautions import distances_in_words
 from pinxit.evaluate.distances.evaluator import distances_protocol
 from pinxit.evaluate.distances.frechet import frechet_distance
 from pinxit.evaluate.distances.kernel import gaussian_mmd, kernel_distance
-from pinxit.evaluate.distances.noise_table import known_widths, noise_table
+from pinxit.evaluate.distances.noise_table import known_widths, measured_noise, noise_table
 from pinxit.evaluate.distances.statistics import save_statistics, statistics_of
 from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.evaluate.extractors.base import Extractor
@@ -29,6 +29,7 @@ from pinxit.evaluate.picture_sets import RealPictures
 from pinxit.pipeline import TextToImage
 
 SIZE = 16
+PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
 
 class Still(TextToImage):
@@ -296,4 +297,12 @@ def test_the_table_of_noise_has_the_networks_of_the_bundle():
             "5,000",
             "10,000",
         ]
+        assert noise_table(network) in PAGE.read_text("utf-8"), "write docs/evaluation.md again"
     assert "the noise column" in noise_table("inception")
+
+
+def test_the_noise_falls_as_sets_grow():
+    for network in measured_noise()["networks"].values():
+        for kind in ("frechet", "mmd"):
+            means = [row[kind][0] for row in network["sets"]]
+            assert means == sorted(means, reverse=True) and means[-1] < means[0] / 10

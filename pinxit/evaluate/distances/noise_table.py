@@ -51,6 +51,11 @@ def noise_table(network: str) -> str:
         f"|---:|{'---:|' * len(kinds)}",
     ]
     for row in measured["sets"]:
-        cells = [f"{row[kind][0]:.3g} ± {row[kind][1]:.1g}" for kind in kinds]
+        cells = [f"{_digits(row[kind][0], 3)} ± {_digits(row[kind][1], 1)}" for kind in kinds]
         lines.append(f"| {row['count']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _digits(value: float, digits: int) -> str:
+    """Returns a number with this number of digits, without an exponent unless it is tiny."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
