@@ -13,7 +13,7 @@ VALUE, NOISE = "distances/value/", "distances/noise/"
 PICTURES, REFERENCE = "pictures", "reference_pictures"
 """The rows with the sizes of both sets."""
 TIMES = 2.0
-"""A value below this multiple of its noise cannot be told from the noise."""
+"""A value below this multiple of its noise is mostly noise."""
 SHOWN = 4
 """Number of distances in the line of words."""
 
@@ -37,7 +37,7 @@ def too_few(network: str, width: int, *counts: int) -> Iterator[str]:
 
 
 def within_noise(values: Mapping[str, float]) -> Iterator[str]:
-    """Yields a warning that lists the distances that cannot be told from their noise."""
+    """Yields a warning that lists the distances that are mostly noise."""
     rows = [
         row
         for row, value in _distances(values).items()
@@ -45,8 +45,8 @@ def within_noise(values: Mapping[str, float]) -> Iterator[str]:
     ]
     if rows:
         yield (
-            f"{', '.join(rows)}: below {TIMES:g} times the noise, so with this many pictures it "
-            "does not tell drawn pictures from real ones"
+            f"{', '.join(rows)}: below {TIMES:g} times the noise, so that most of it is bias and "
+            "chance; more pictures tell more"
         )
 
 
@@ -54,7 +54,7 @@ def distances_in_words(values: Mapping[str, float]) -> str:
     """Returns a line with the sizes of both sets, the first distances, and the cautions."""
     drawn, reference = (int(values[VALUE + name]) for name in (PICTURES, REFERENCE))
     rows = list(_distances(values).items())
-    figures = [f"{row} {value:.4g} ({values[NOISE + row]:.2g})" for row, value in rows[:SHOWN]]
+    figures = [f"{row} {value:.4g} ({values[NOISE + row]:.4g})" for row, value in rows[:SHOWN]]
     widths = known_widths()
     cautions = [
         caution
