@@ -2,10 +2,9 @@
 
 ``python benchmarks/evaluation_noise.py --write`` writes the table that comes with the package
 (`pinxit/evaluate/distances/noise.json`), and shows it in docs/evaluation.md; without ``--write``
-the table goes to a temporary file. Each repeat renders two
-disjoint sets of held-out scenes, and compares the first 256, 1,000, ... of one with as many of the
-other. So the sets of different repeats have no picture in common. It takes 23
-minutes on two busy cores.
+the table goes to a temporary file. Each repeat renders two disjoint sets of held-out scenes, and
+compares the first 256, 1,000, ... of one with as many of the other. So the sets of different
+repeats have no picture in common. Three pairs take 23 minutes on two busy cores.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
-"""Measures time and memory of a set's statistics, from 1,000 to 10,000 pictures.
+"""Measures the time and memory of a set's statistics, from 1,000 to 10,000 pictures.
 
 ``python benchmarks/evaluation_statistics.py`` prints a Markdown table. Each row is measured in a
 process of its own. *pictures* renders scenes, runs the judge's network on them, writes 256 features
 of each to a file, and reads them again for mean and covariance: the way of `pinxit evaluate`.
-*features* writes and reads random features of Inception's width (2048), without a network. Memory
-is the peak of the process (VmHWM), and the growth since the network was loaded of its own memory
-(RssAnon, sampled). The difference is the files of features, which are mapped while they are read:
-the system counts their pages, and takes them back when it needs them.
+*features* writes and reads random features of Inception's width (2048), without a network.
+
+Times are seconds of the processor, which other programs hardly change, with one thread of BLAS.
+Memory is the peak of the process (VmHWM), and the growth of its own memory (RssAnon, sampled) since
+the network was loaded. The difference is mostly the files of features, which are mapped while they
+are read: the system counts their pages, and takes them back when it needs them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,7 +43,7 @@ class Usage:
     """The time and the memory from now on."""
 
     def __init__(self) -> None:
-        self.before, self.began, self.seen = memory("RssAnon"), time.monotonic(), 0.0
+        self.before, self.began, self.seen = memory("RssAnon"), time.process_time(), 0.0
         self.most, self.ended = self.before, threading.Event()
         self.sampler = threading.Thread(target=self.sample)
         self.sampler.start()
@@ -50,11 +53,11 @@ class Usage:
             self.most = max(self.most, memory("RssAnon"))
 
     def features_are_stored(self) -> None:
-        self.seen = time.monotonic()
+        self.seen = time.process_time()
 
     def ends(self) -> dict[str, float]:
         """The seconds of both parts, the peak, and the growth of the process's own memory."""
-        now = time.monotonic()
+        now = time.process_time()
         self.ended.set()
         self.sampler.join()
         seconds = {"features": self.seen - self.began, "statistics": now - self.seen}
@@ -108,13 +111,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(KINDS[options.kind](options.counts[0], Path(folder))))
         return
-    print("| of | number | features, s | statistics, s | peak, MiB | growth, MiB |")
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    print("| of | number | features, CPU s | statistics, CPU s | peak, MiB | growth, MiB |")
     print("|---|---:|---:|---:|---:|---:|")
     for kind in KINDS:
         for count in options.counts:
             words = [sys.executable, __file__, "--kind", kind, "--counts", str(count)]
-            output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-            row = json.loads(output)
+            output = subprocess.run(words, capture_output=True, text=True, check=True, env=alone)
+            row = json.loads(output.stdout)
             print(
                 f"| {kind} | {count:,} | {row['features']:.1f} | {row['statistics']:.2f} "
                 f"| {row['peak']:.0f} | {row['more']:.0f} |",
