@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pinxit import load_checkpoint
 from pinxit.evaluate.composition.evaluator import read_answers, verdicts
-from pinxit.evaluate.intervals import interval, mean_interval
 from pinxit.evaluate.composition.pictures import drawn_pictures, prompts_of
 from pinxit.evaluate.composition.sheet import composition_sheet
 from pinxit.evaluate.composition.tasks import TASKS
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.intervals import interval, mean_interval
 from pinxit.evaluate.judge import load_judge
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "composition.png"

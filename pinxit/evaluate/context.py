@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.arrays import Example, Objective
-from pinxit.config import positive
+from pinxit.config import UsageError, positive
 from pinxit.data.scenes.dataset import Scenes
+from pinxit.evaluate.distances.reference import FEWEST_SCENES, rows_reference, scenes_reference
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.judge import Judge
@@ -46,6 +47,9 @@ class EvaluationContext:
     """The extractor of the cosine of a picture's and its prompt's CLIP embeddings, or None."""
     reference_statistics: Path | None = None
     """A file with the mean and covariance of Inception features of a reference set, or None."""
+    reference_images: int | None = None
+    """Number of reference pictures for distances; None means 2000 renders of scenes, or as many as
+    prompts if that is more, and all rows of other data."""
     composition_prompts: int = 0
     """Number of prompts for each task of composition; 0 for none."""
     detect: Callable[..., Any] | None = None
@@ -66,6 +70,7 @@ class EvaluationContext:
     def __post_init__(self) -> None:
         positive("batch_size", self.batch_size)
         positive("prompts", self.prompts, minimum=0)
+        positive("reference_images", self.reference_images, minimum=2)
 
     @cached_property
     def prompted(self) -> Examples | Sequence[Example]:
@@ -87,6 +92,20 @@ class EvaluationContext:
     def real(self) -> RealPictures:
         """The real pictures of the held-out prompts."""
         return RealPictures(self.prompted, title="reading real pictures of the held-out prompts")
+
+    @cached_property
+    def reference(self) -> RealPictures:
+        """The real pictures that distances compare drawn ones with: renders of other held-out
+        scenes if there is a judge, otherwise the rows, cropped to the model's size."""
+        count, size = self.reference_images, self.model.image_size
+        if self.judge is not None:
+            return scenes_reference(count or max(FEWEST_SCENES, self.prompts), size)
+        count = len(self.rows) if count is None else count
+        if count > len(self.rows):
+            problem, valid = "more than the held-out rows", f"2 to {len(self.rows)}"
+            raise UsageError("reference_images", count, problem=problem, valid=valid)
+        whole = count == len(self.rows)
+        return rows_reference(self.rows if whole else [self.rows[i] for i in range(count)], size)
 
     @cached_property
     def drawn(self) -> DrawnPictures:

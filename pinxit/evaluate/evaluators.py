@@ -23,6 +23,8 @@ from pinxit.evaluate.composition.evaluator import (
     composition_needs,
 )
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.distances.cautions import distances_in_words
+from pinxit.evaluate.distances.evaluator import distances, distances_needs
 from pinxit.evaluate.dpg.evaluator import dpg, dpg_in_words, dpg_needs
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.geneval.evaluator import geneval, geneval_in_words, geneval_needs
@@ -76,6 +78,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "geneval": Evaluator(geneval, words=geneval_in_words, needs=geneval_needs),
     "dpg": Evaluator(dpg, words=dpg_in_words, needs=dpg_needs),
+    "distances": Evaluator(distances, words=distances_in_words, needs=distances_needs),
 }
 """The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 

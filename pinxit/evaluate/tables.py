@@ -12,6 +12,7 @@ TITLES = {
     "validation_loss": "validation loss by average",
     "conditioning": "effect of captions",
     "latents": "held-out images",
+    "distances": "drawn pictures against real ones",
 }
 """The titles of groups; the title of any other group is its name."""
 
