@@ -17,6 +17,7 @@ from typing import Literal
 
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
+from pinxit.evaluate.clip_score import clip_score, clip_score_in_words, clip_score_needs
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.picture_sets import PictureSet
@@ -66,6 +67,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "caption_effect": Evaluator(
         caption_effect, mid_run=True, parameters="raw", words=caption_effect_in_words
     ),
+    "clip_score": Evaluator(clip_score, words=clip_score_in_words, needs=clip_score_needs),
 }
 """The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 

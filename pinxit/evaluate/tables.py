@@ -11,6 +11,7 @@ TITLES = {
     "validation_loss": "validation loss by average",
     "conditioning": "effect of captions",
     "latents": "held-out images",
+    "clip_score": "CLIP score",
 }
 """The titles of groups; the title of any other group is its name."""
 
