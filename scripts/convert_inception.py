@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 from pinxit.config import UsageError
@@ -117,8 +115,13 @@ def is_torchscript(path: Path) -> bool:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a .pth file or a TorchScript, in float32; no code in it runs."""
+    valid = "pytorch-fid's .pth file or NVIDIA's TorchScript (see docs/metric_networks.md)"
     if not path.is_file():
-        raise UsageError("source", str(path), problem="not a file")
+        raise UsageError("source", str(path), problem="not a file", valid=valid)
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError('torch is not installed; run `pip install -e ".[parity]"`') from error
     try:
         if is_torchscript(path):
             state = torch.jit.load(str(path), map_location="cpu").state_dict()
@@ -126,9 +129,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         problem = "neither a state dict of tensors alone nor a TorchScript"
-        raise UsageError("source", str(path), problem=problem) from error
+        raise UsageError("source", str(path), problem=problem, valid=valid) from error
     if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
-        raise UsageError("source", str(path), problem="not a state dict of tensors")
+        raise UsageError("source", str(path), problem="not a state dict of tensors", valid=valid)
     return {name: value.detach().float().numpy() for name, value in state.items()}
 
 
@@ -158,7 +161,7 @@ def main() -> None:
     try:
         print(f"{options.target}: fingerprint {convert(options.source, options.target)}")
     except UsageError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
