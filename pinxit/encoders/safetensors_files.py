@@ -56,7 +56,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = ""
         files = [name for name in _names(path.parent) if name.endswith(".safetensors")]
-        if len(files) == 1 and (layout := original_layout(_open_file(path.parent / files[0]))):
+        tensors = open_safetensors(path.parent / files[0]) if len(files) == 1 else {}
+        if layout := original_layout(tensors):
             hint = f". In {files[0]}, {layout}"
         raise UsageError(f"{path.parent} has no {path.name}; it has {_listed(path.parent)}{hint}")
     return read_json(path)
@@ -72,7 +73,7 @@ def refused_file(path: Path) -> str:
         )
     if problem := pointer_problem(path):
         return problem
-    if path.suffix == ".safetensors" and (layout := original_layout(_open_file(path))):
+    if path.suffix == ".safetensors" and (layout := original_layout(open_safetensors(path))):
         return f"{path}: {layout}"
     return f"{path} is a file; pass the directory that contains it and config.json"
 
@@ -105,13 +106,13 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
     """
     for name in weights:
         if (directory / name).is_file():
-            return _open_file(directory / name)
+            return open_safetensors(directory / name)
         if (directory / f"{name}.index.json").is_file():
             return _open_sharded(directory / f"{name}.index.json")
     names = _names(directory)
     for open_one, matches in (
         (_open_sharded, [n for n in names if ".safetensors.index." in n and n.endswith(".json")]),
-        (_open_file, [n for n in names if n.endswith(".safetensors")]),
+        (open_safetensors, [n for n in names if n.endswith(".safetensors")]),
     ):
         if len(matches) == 1:
             return open_one(directory / matches[0])
@@ -131,7 +132,8 @@ def open_tensors(directory: Path, weights: Sequence[str]) -> dict[str, StoredTen
     raise UsageError(f"{directory} has none of {', '.join(weights)}; it has {_listed(directory)}")
 
 
-def _open_file(path: Path) -> dict[str, StoredTensor]:
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Opens the tensors of one safetensors file, by name."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -166,7 +168,7 @@ def _open_sharded(index: Path) -> dict[str, StoredTensor]:
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
         raise UsageError(f"{index} lists files that do not exist: {few(absent)}")
-    files = {name: _open_file(index.parent / name) for name in names}
+    files = {name: open_safetensors(index.parent / name) for name in names}
     missing = [f"{name} in {file}" for name, file in weight_map.items() if name not in files[file]]
     if missing:
         raise UsageError(f"{index} lists tensors that its files lack: {few(missing)}")

@@ -181,6 +181,7 @@ def from_tensors(
     ignore: Callable[[str], bool] = lambda name: False,
     dtype: str = "float32",
     sharding: Sharding | None = None,
+    description: str = "the config",
 ) -> Tree:
     """Returns parameters of `dtype` from tensors of any floating type.
 
@@ -188,10 +189,11 @@ def from_tensors(
     before the first is read. Another lists those with NaN or infinity. `ignore` returns True for
     the names of tensors that belong to another part of the same file. `sharding` returns the
     sharding of each parameter; every process reads all tensors, one at a time, and keeps its shard.
+    `description` is the origin of the shapes, for the first message.
     """
     if dtype not in PARAMETER_DTYPES:
         raise UsageError(f"dtype is {dtype!r}; known: {', '.join(PARAMETER_DTYPES)}")
-    expected = _expected(tensors, shapes, source, ignore)
+    expected = _expected(tensors, shapes, source, ignore, description)
     problems: list[str] = []
     params = {}
     for name, (path, shape) in expected.items():
@@ -243,6 +245,7 @@ def _expected(
     shapes: Tree,
     source: str | Path,
     ignore: Callable[[str], bool],
+    description: str = "the config",
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns the path and shape of each parameter by its tensor's name.
 
@@ -255,7 +258,7 @@ def _expected(
     problems += [f"unexpected {x}" for x in tensors if x not in expected and not ignore(x)]
     for name in expected.keys() & tensors.keys():
         problems += _misfits(name, tensors[name], path=expected[name][0], shape=expected[name][1])
-    _refuse(source, problems, "do not fit the config")
+    _refuse(source, problems, f"do not fit {description}")
     return expected
 
 

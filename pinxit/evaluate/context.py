@@ -14,6 +14,7 @@ from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.distances.reference import FEWEST_SCENES, rows_reference, scenes_reference
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
+from pinxit.evaluate.extractors.clip_pairs import ClipPairs
 from pinxit.evaluate.judge import Judge
 from pinxit.evaluate.observations import Observations
 from pinxit.evaluate.picture_sets import DrawnPictures, Examples, RealPictures
@@ -43,8 +44,8 @@ class EvaluationContext:
     """Sampling settings that differ from the model's own, for `TextToImage.generate`."""
     networks: Sequence[Extractor] = ()
     """Networks whose features the distances between sets of pictures are computed from."""
-    clip: Extractor | None = None
-    """The extractor of the cosine of a picture's and its prompt's CLIP embeddings, or None."""
+    clip: ClipPairs | None = None
+    """The extractor of a picture's and its prompt's CLIP embeddings, or None."""
     reference_statistics: Path | None = None
     """A file with the mean and covariance of Inception features of a reference set, or None."""
     reference_images: int | None = None

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
+from pinxit.evaluate.clip_score import clip_score, clip_score_in_words, clip_score_needs
 from pinxit.evaluate.composition.evaluator import (
     composition,
     composition_in_words,
@@ -79,6 +80,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "geneval": Evaluator(geneval, words=geneval_in_words, needs=geneval_needs),
     "dpg": Evaluator(dpg, words=dpg_in_words, needs=dpg_needs),
     "distances": Evaluator(distances, words=distances_in_words, needs=distances_needs),
+    "clip_score": Evaluator(clip_score, words=clip_score_in_words, needs=clip_score_needs),
 }
 """The evaluators by the names that ``pinxit evaluate --evaluators`` accepts."""
 

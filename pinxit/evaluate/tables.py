@@ -13,6 +13,7 @@ TITLES = {
     "conditioning": "effect of captions",
     "latents": "held-out images",
     "distances": "drawn pictures against real ones",
+    "clip_score": "CLIP score",
 }
 """The titles of groups; the title of any other group is its name."""
 
