@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pinxit.cli.evaluate import run_of
+from pinxit.cli.evaluation_subject import run_of
 from pinxit.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
