@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,12 @@ from rich.table import Table
 from pinxit.cli.arguments import parse
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, subject_of
 from pinxit.cli.habits import EVALUATE_HABITS
+from pinxit.cli.stopping import stoppable
+from pinxit.config import check_writable
 from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure_all
+from pinxit.evaluate.protocol import protocol
+from pinxit.evaluate.record import record_of, write_record
 from pinxit.evaluate.tables import tables
-from pinxit.files import write_json
 from pinxit.sampling import ALIASES
 
 NAME = "evaluation.json"
@@ -27,8 +32,9 @@ class EvaluateOptions(SubjectOptions):
     """Options of `pinxit evaluate`."""
 
     out: str | None = None
-    """JSON file for the results; none means evaluation.json in the evaluated run or directory. For
-    a model on the Hub or in one file, nothing is written without it."""
+    """JSON file for the results; none means evaluation.json in the evaluated run or directory. The
+    same as a page is written beside it (.md). For a model on the Hub or in one file, nothing is
+    written without it."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
@@ -39,39 +45,57 @@ def evaluate_command(argv: Sequence[str]) -> int:
         aliases=ALIASES,
         prog="pinxit evaluate",
         description="Measures a model on the rows that its run held out, or on another dataset: "
-        "the validation loss by time, the effect of captions, and for scenes the accuracy on "
-        f"held-out prompts by attribute. Evaluators: {', '.join(EVALUATORS)}.",
+        "the validation loss by time, the effect of captions, and, of pictures drawn for held-out "
+        "prompts, their accuracy (scenes) and their distances from real ones. An interrupted "
+        f"command goes on where it was. Evaluators: {', '.join(EVALUATORS)}.",
         positional=None,
         habits=EVALUATE_HABITS,
     )
-    chosen = evaluators(options.evaluators)
     subject = subject_of(options)
-    print(f"measured on: {subject.rows}")
-    context = subject.context()
-    lines: list[str] = []
-    values = measure_all(chosen.values(), context, say=lines.append)
-    context.observations.finished()
-    _print_tables(values)
-    print("\n".join(lines))
     out = _evaluation_path(options, subject)
     if out is not None:
-        record = _record(subject, values) | {"command": ["pinxit", "evaluate", *argv]}
-        write_json(out, record, sort_keys=False, indent=2, allow_nan=True)
-        print(out)
+        check_writable("out", str(out), out.parent)
+    print(f"measured on: {subject.rows}", flush=True)
+    again = ["pinxit", "evaluate", *argv]
+    with stoppable(_goes_on(again, out)):
+        values, lines, about = _measured(subject, _partial(out))
+    _print_tables(values)
+    print("\n".join(lines))
+    if line := str(subject.selection):
+        print(line)
+    if out is not None:
+        rows = {"dataset": subject.rows.dataset, "path": subject.rows.path}
+        rows |= {"origin": subject.rows.origin, "count": len(subject.rows.examples)}
+        record = record_of(subject.model, values, about, rows=rows, command=again)
+        print(out, write_record(out, record), sep="\n")
     return 0
 
 
-def _record(subject: Subject, values: dict[str, float]) -> dict[str, Any]:
-    """Returns the content of evaluation.json: the model, the rows and the values."""
-    model, rows = subject.model, subject.rows
-    measured_on = {"dataset": rows.dataset, "path": rows.path, "origin": rows.origin}
-    return {
-        "model": model.name,
-        "model_hash": model.model_hash,
-        "rows": {**measured_on, "count": len(rows.examples)},
-        **(model.stored.details if model.stored else {}),
-        "values": values,
-    }
+def _measured(
+    subject: Subject, folder: Path | None
+) -> tuple[dict[str, float], list[str], dict[str, Any]]:
+    """Returns the values, a line for each evaluator, and the protocol."""
+    started, lines = time.perf_counter(), []
+    context = subject.context(observations=subject.observations(folder))
+    names = subject.selection.names
+    values = measure_all(evaluators(names).values() if names else (), context, say=lines.append)
+    seconds = time.perf_counter() - started
+    about = protocol(context, names, average=subject.average, seconds=seconds)
+    context.observations.finished()
+    return values, lines, about
+
+
+def _partial(out: Path | None) -> Path | None:
+    """Returns the folder beside the results that has the features of an unfinished evaluation."""
+    return None if out is None else out.with_name(f"{out.name}.partial")
+
+
+def _goes_on(command: Sequence[str], out: Path | None) -> str:
+    """Returns how an interrupted evaluation goes on."""
+    again = shlex.join(command)
+    if out is None:
+        return f"nothing is stored without --out FILE; `{again}` starts from the beginning"
+    return f"`{again}` goes on from the pictures that are measured ({_partial(out)})"
 
 
 def _evaluation_path(options: EvaluateOptions, subject: Subject) -> Path | None:

@@ -16,21 +16,22 @@ from rich.console import Console
 
 from pinxit.arrays import Objective
 from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
-from pinxit.config import UsageError, from_kind, kinds_of, positive
+from pinxit.config import UsageError, positive
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.devices.hardware import hardware_of
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.evaluators import EVALUATORS
-from pinxit.evaluate.judge import load_judge
+from pinxit.evaluate.equipment import check_paths, equipment
+from pinxit.evaluate.feature_cache import feature_cache
 from pinxit.evaluate.observations import Observations
-from pinxit.extensions import explained
+from pinxit.evaluate.selection import Request, Selection, select
+from pinxit.evaluate.stored_objective import objective_of
 from pinxit.model_loading import load_checkpoint
 from pinxit.pipeline import TextToImage
 from pinxit.progress import showing
 from pinxit.train.datasets import DATASETS
 from pinxit.train.input.evaluation_rows import EvaluationRows, rows_of_dataset, rows_of_run
 from pinxit.train.run_folder import RunFolder, has_run, saved_config
-from pinxit.train.settings import TrainConfig
+from pinxit.train.settings import EvalConfig, TrainConfig
 
 SCENES = "scenes"
 """The dataset whose pictures the judge reads."""
@@ -50,13 +51,41 @@ class SubjectOptions(SamplingOptions):
     dataset_path: str | None = None
     """A folder that `pinxit prepare` wrote, or the path of the dataset that dataset_name names."""
     prompts: int | None = None
-    """Number of held-out prompts of scenes to draw and judge; none means as many as the run (256
-    without one), and none at all for other datasets. 0 skips this measurement."""
+    """Number of held-out prompts to draw: prompts of scenes, or, on other datasets, the captions of
+    the first held-out rows. none means as many as the run (256 without one), and, on other
+    datasets, 0 unless a network or an evaluator of pictures is named. 0 skips this measurement."""
     images: int | None = None
     """Number of held-out rows for the validation loss; none means as many as the run (512 without
     one). 0 skips this measurement."""
     evaluators: tuple[str, ...] = ()
-    """Names of the evaluators to run, such as validation_loss; all if none is named."""
+    """Names of the evaluators to run, such as validation_loss. If none is named, all run except
+    those that draw pictures of their own (composition, variety, geneval, dpg)."""
+    inception: str | None = None
+    """File with Inception's weights, which scripts/convert_inception.py writes, for FID and KID;
+    none means the run's, or else the networks that come with Pinxit, which know scenes alone."""
+    clip: str | None = None
+    """Directory of a CLIP with its vision tower, for CMMD and the CLIP score; none means the run's,
+    or else the one that comes with Pinxit, which knows scenes alone."""
+    reference_images: int | None = None
+    """Number of real pictures that distances compare with; none means 2000 renders of scenes, or
+    all held-out rows of other data."""
+    reference_statistics: str | None = None
+    """A .npz file with mean and covariance of Inception's features of a reference set, for FID."""
+    composition_prompts: int | None = None
+    """Number of prompts of each task of composition (scenes); none means 50. Measures composition,
+    which draws four pictures of each."""
+    variety_prompts: int | None = None
+    """Number of prompts that variety draws with several seeds (scenes); none means 16. Measures
+    variety."""
+    detector: str | None = None
+    """FILE.py:NAME of your object detector. Measures GenEval with it."""
+    geneval_prompts: int | None = None
+    """Number of GenEval's prompts to draw, evenly over its tasks; none means all 553."""
+    answer: str | None = None
+    """FILE.py:NAME of your function that answers questions about pictures. Measures DPG-Bench with
+    it, together with dpg_questions."""
+    dpg_questions: str | None = None
+    """DPG-Bench's file of questions, dpg_bench.csv."""
     batch_size: int | None = None
     """Number of pictures or rows that a device computes together; none means as many as the run (32
     without one)."""
@@ -81,31 +110,54 @@ class Subject:
     """The settings of the run, or the usual ones of a model of this size."""
     rows: EvaluationRows
     """The held-out rows."""
-    prompts: int
-    """Number of held-out prompts to draw."""
+    selection: Selection
+    """The evaluators that can run, and the number of held-out prompts to draw."""
+
+    @property
+    def prompts(self) -> int:
+        """The number of held-out prompts to draw."""
+        return self.selection.prompts
+
+    @property
+    def average(self) -> str | None:
+        """The name of the average that is measured, if the model says it."""
+        details = self.model.stored.details if self.model.stored else {}
+        return self.options.ema or details.get("ema")
+
+    @cached_property
+    def equipment(self) -> dict[str, Any]:
+        """The fields of the context that the chosen evaluators read: networks, counts, the
+        judge."""
+        return equipment(self.selection)
 
     @cached_property
     def objective(self) -> Objective:
         """The loss that the model was trained with."""
-        return _objective(self.model)
+        return objective_of(self.model)
 
     def context(self, **overrides: Any) -> EvaluationContext:
         """Returns the context of evaluators, with other values for the fields in `overrides`."""
-        console = Console(stderr=True)
         values: dict[str, Any] = {
             "model": self.model,
             "rows": self.rows.examples,
             "objective": self.objective,
             "batch_size": self.options.batch_size or self.config.evaluation.batch_size,
-            "prompts": self.prompts,
-            "judge": load_judge() if self.prompts else None,
             "sampling": sampling_options(self.options),
+            **self.equipment,
         } | overrides
         if "observations" not in values:
-            values["observations"] = Observations(
-                showing=lambda text, unit: showing(console, text, unit=unit)
-            )
+            values["observations"] = self.observations()
         return EvaluationContext(**values)
+
+    def observations(self, folder: Path | None = None) -> Observations:
+        """Returns the features of this evaluation, which are stored in `folder` until its end, and
+        shows their progress on stderr."""
+        console = Console(stderr=True)
+        return Observations(
+            folder,
+            cache=feature_cache(),
+            showing=lambda text, unit: showing(console, text, unit=unit),
+        )
 
 
 def subject_of(options: SubjectOptions) -> Subject:
@@ -113,7 +165,8 @@ def subject_of(options: SubjectOptions) -> Subject:
 
     Raises `UsageError` for options that do not fit the model, its run or the dataset.
     """
-    positive("prompts", options.prompts, minimum=0)
+    request = Request.of(options)
+    check_paths(request)
     positive("images", options.images, minimum=0)
     positive("batch_size", options.batch_size)
     run = run_of(options.checkpoint)
@@ -124,8 +177,25 @@ def subject_of(options: SubjectOptions) -> Subject:
     check_guidance(options, model.sampling.override(**sampling_options(options)))
     rows, config = _rows(model, options, run, own)
     model.config = replace(model.config, dtype=_dtype(model, config))
-    prompts = _prompts(options, config, rows)
-    return Subject(options, model, run, own, config, rows, prompts)
+    selection = select(
+        request.with_defaults(_usable(own.evaluation) if own is not None else None),
+        dataset=rows.dataset,
+        scenes=rows.dataset == SCENES,
+        rows=len(rows.examples),
+        prompts=config.evaluation.prompts,
+    )
+    return Subject(options, model, run, own, config, rows, selection)
+
+
+def _usable(settings: EvalConfig) -> EvalConfig:
+    """Returns a run's settings without the files that are not on this machine, and names these."""
+    gone: dict[str, Any] = {}
+    for name in ("inception", "clip", "reference_statistics"):
+        path = getattr(settings, name)
+        if path is not None and not Path(path).exists():
+            print(f"pinxit: the run's {name} {path} is not here: left out", file=sys.stderr)
+            gone[name] = None
+    return replace(settings, **gone)
 
 
 def _rows(
@@ -178,20 +248,6 @@ def _trained_on(model: TextToImage, options: SubjectOptions) -> str:
     )
 
 
-def _prompts(options: SubjectOptions, config: TrainConfig, rows: EvaluationRows) -> int:
-    """Returns the number of prompts to draw and judge, which is 0 unless the rows are scenes."""
-    if rows.dataset == SCENES:
-        return config.evaluation.prompts if options.prompts is None else options.prompts
-    if options.prompts:
-        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
-        raise UsageError("prompts", options.prompts, problem=problem, valid="0, or scenes")
-    if tuple(options.evaluators) == ("prompt_accuracy",):
-        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
-        valid = [name for name in EVALUATORS if name != "prompt_accuracy"]
-        raise UsageError("evaluators", "prompt_accuracy", problem=problem, valid=valid)
-    return 0
-
-
 def _dtype(model: TextToImage, config: TrainConfig) -> Any:
     """Returns the dtype in which the run measures its model."""
     mixed = config.use_amp and config.model.dtype is None
@@ -203,13 +259,6 @@ def _encoder_dtype(options: SubjectOptions, own: TrainConfig | None) -> str:
     if options.encoder_dtype is not None or own is None:
         return options.encoder_dtype or "float32"
     return hardware_of(jax.devices()[0]).encoder_dtype(own.encoder_dtype)
-
-
-def _objective(model: TextToImage) -> Objective:
-    """Returns the model's training objective."""
-    stored = model.stored
-    with explained(stored.extensions if stored else {}):
-        return from_kind(kinds_of(TrainConfig)["objective"], stored.objective if stored else {})
 
 
 def run_of(checkpoint: str | None) -> RunFolder | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.judge import Judge
-from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.observations import Observations, Report
 from pinxit.evaluate.picture_sets import DrawnPictures, Examples, RealPictures
 from pinxit.flow.objective import FlowMatching
 from pinxit.pipeline import TextToImage
@@ -46,12 +47,21 @@ class EvaluationContext:
     """The extractor of the cosine of a picture's and its prompt's CLIP embeddings, or None."""
     reference_statistics: Path | None = None
     """A file with the mean and covariance of Inception features of a reference set, or None."""
+    reference_images: int | None = None
+    """Number of reference pictures for distances; None means 2000 renders of scenes, or as many as
+    prompts if that is more, and all rows of other data."""
     composition_prompts: int = 0
     """Number of prompts for each task of composition; 0 for none."""
+    variety_prompts: int = 0
+    """Number of prompts that variety draws with several seeds; 0 for none."""
     detect: Callable[..., Any] | None = None
     """A user's object detector for GenEval, or None."""
+    geneval_prompts: int | None = None
+    """Number of GenEval's prompts to draw, the same for each task; None for all 553."""
     answer: Callable[..., Any] | None = None
     """A user's answers to questions about pictures for DPG-Bench, or None."""
+    dpg_questions: Path | None = None
+    """DPG-Bench's file of questions (dpg_bench.csv), or None."""
     observations: Observations = field(default_factory=Observations)
     """Makes sets of pictures, shows its progress, and stores their features."""
     check: Callable[[], Any] = lambda: None
@@ -62,6 +72,11 @@ class EvaluationContext:
     def __post_init__(self) -> None:
         positive("batch_size", self.batch_size)
         positive("prompts", self.prompts, minimum=0)
+        positive("reference_images", self.reference_images, minimum=2)
+
+    def showing(self, text: str, unit: str) -> AbstractContextManager[Report]:
+        """Shows the progress of one activity, given its name and the name of its unit."""
+        return self.observations.showing(text, unit)
 
     @cached_property
     def prompted(self) -> Examples | Sequence[Example]:

@@ -170,9 +170,10 @@ def test_what_is_missing_is_said(run, pictures, prepared, bundle, tmp_path, caps
     assert "is a model without its run, so its held-out rows are not known" in message
     assert "toy was trained on prepared" in message and "--dataset_path FOLDER" in message
 
-    for words in (["--prompts", 3], ["--evaluators", "prompt_accuracy"]):
-        message = refused(capsys, "--checkpoint", run, *words)
-        assert "not possible on prepared: only pictures of scenes can be judged" in message
+    message = refused(capsys, "--checkpoint", run, "--evaluators", "prompt_accuracy")
+    assert "not possible on prepared: only pictures of scenes can be judged" in message
+    message = refused(capsys, "--checkpoint", run, "--prompts", 13)
+    assert "prompts: 13 is more than the 12 held-out rows whose captions are drawn" in message
     assert "images: 13 is more than the 12 rows" in refused(
         capsys, "--checkpoint", run, "--images", 13
     )
