@@ -64,7 +64,7 @@ class SubjectOptions(SamplingOptions):
     """File with Inception's weights, which scripts/convert_inception.py writes, for FID and KID;
     none means the run's, or else the networks that come with Pinxit, which know scenes alone."""
     clip: str | None = None
-    """Directory of a CLIP with its vision tower, for CMMD and the CLIP score; none means the run's,
+    """Directory or repository of a whole CLIP, for CMMD and the CLIP score; none means the run's,
     or else the one that comes with Pinxit, which knows scenes alone."""
     reference_images: int | None = None
     """Number of real pictures that distances compare with; none means 2000 renders of scenes, or
@@ -192,7 +192,9 @@ def _usable(settings: EvalConfig) -> EvalConfig:
     gone: dict[str, Any] = {}
     for name in ("inception", "clip", "reference_statistics"):
         path = getattr(settings, name)
-        if path is not None and not Path(path).exists():
+        if path is None or Path(path).exists():
+            continue
+        if name != "clip" or Path(path).is_absolute():  # otherwise it may be on the Hub
             print(f"pinxit: the run's {name} {path} is not here: left out", file=sys.stderr)
             gone[name] = None
     return replace(settings, **gone)

@@ -21,15 +21,12 @@ USES_NETWORKS = {*READERS["inception"], *READERS["clip"]}
 
 
 def check_paths(request: Request) -> None:
-    """Raises `UsageError` for a network or a file that is missing, before anything is loaded."""
-    for name, folder in (("inception", False), ("clip", True), ("reference_statistics", False),
-                         ("dpg_questions", False)):  # fmt: skip
+    """Raises `UsageError` for a file that is missing, before anything is loaded."""
+    for name in ("inception", "reference_statistics", "dpg_questions"):
         value = getattr(request, name)
-        if value is None or (Path(value).is_dir() if folder else Path(value).is_file()):
-            continue
-        kind = "a folder" if folder else "a file"
-        problem = f"not {kind}" if Path(value).exists() else "missing"
-        raise UsageError(name, value, problem=problem, valid=kind)
+        if value is not None and not Path(value).is_file():
+            problem = "not a file" if Path(value).exists() else "missing"
+            raise UsageError(name, value, problem=problem, valid="a file")
 
 
 def equipment(selection: Selection) -> dict[str, Any]:

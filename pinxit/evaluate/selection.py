@@ -58,7 +58,7 @@ class Request:
     inception: str | None = None
     """File with Inception's weights."""
     clip: str | None = None
-    """Directory with a CLIP."""
+    """Directory or repository of a CLIP."""
     reference_images: int | None = None
     """Number of real pictures that distances compare with."""
     reference_statistics: str | None = None
@@ -213,6 +213,8 @@ def _obstacle(
         return "without pictures", "--prompts above 0"
     if name in OF_ROWS and not rows:
         return "without held-out rows", "--images above 0"
+    if name == "clip_score" and not scenes and request.clip is None:
+        return "without a CLIP", "--clip"
     missing = [f"--{option}" for option in BY_NAME.get(name, ()) if not getattr(request, option)]
     if name in ("geneval", "dpg") and missing:
         return f"without {' and '.join(missing)}", "see docs/geneval.md"

@@ -74,9 +74,9 @@ class EvalConfig:
     """Number of held-out prompts that are drawn for evaluators of pictures every eval_interval
     steps."""
     inception: str | None = None
-    """File with Inception's weights, for FID and KID at the end (scripts/convert_inception.py)."""
+    """File with Inception's weights, for FID and KID (scripts/convert_inception.py)."""
     clip: str | None = None
-    """Directory of a CLIP with its vision tower, for CMMD and the CLIP score at the end."""
+    """Directory or repository of a whole CLIP, for CMMD and the CLIP score."""
     reference_images: int | None = None
     """Number of real pictures that distances compare with. none means 2000 renders of scenes, or
     all held-out rows of other data."""

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pinxit import evaluate_model, load_checkpoint
 from pinxit.cli.evaluation_subject import run_of
 from pinxit.cli.main import main
+from pinxit.evaluate.evaluators import EVALUATORS
+from pinxit.train.datasets import held_out_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
 TRAIN = ["--recipe", "mock", "--image_size", 16, "--max_steps", 3, "--batch_size", 4]
@@ -120,18 +123,43 @@ def test_a_streamed_run_is_measured_on_the_rows_that_it_stored(pictures, bundle,
 
 def test_scenes_alone_are_judged(bundle, tmp_path, capsys):
     more = ["--dataset_name", "scenes", "--dataset_size", 16, "--evaluation.images", 10]
-    run = trained(tmp_path, bundle, "scenes", *more, "--evaluation.prompts", 3)
+    more += ["--evaluation.prompts", 3, "--evaluation.reference_images", 8]
+    run = trained(tmp_path, bundle, "scenes", *more)
     results = json.loads((run / "results.json").read_text())
     out = tmp_path / "values.json"
     record, shown = measured(capsys, "--checkpoint", run, out=out)
     assert record["values"]["validation/loss"] == results["validation"][results["ema"]]
-    for name, value in results["accuracy"].items():
-        assert record["values"][name] == value
+    of_run = {n: v for n, v in results["evaluation"].items() if "validation_loss/" not in n}
+    assert of_run.items() <= record["values"].items() and "prompts/accuracy/mean" in of_run
+    assert {name.partition("/")[0] for name in record["values"]} == {
+        *{name.partition("/")[0] for name in of_run},
+        "validation",
+    }
+    about = record["protocol"]
+    assert about["average"] == results["ema"] and about["sampling"]["steps"] == 1
+    for name in ("sets", "sampling", "versions", "dtype", "batch_size", "prompts", "rows"):
+        assert about[name] == results["protocol"][name]
+    drawn = next(one["pictures"] for one in about["sets"] if "drawn" in one["pictures"])
+    assert drawn["count"] == about["prompts"] == 3 and len(drawn["prompts"]) == 64
+    assert "Protocol of the evaluation" in (run / "report.html").read_text()
+    assert not (run / "evaluation.partial").exists() and not list(tmp_path.glob("*.partial"))
+    page = out.with_suffix(".md").read_text()
+    assert (
+        "| mean |" in page and "pinxit evaluate --checkpoint" in page and "sampling.steps" in page
+    )
+    # and from Python
+    rows = held_out_examples("scenes", 10, image_size=16, seed=0)
+    reference = {"reference_images": 8} if "distances" in EVALUATORS else {}
+    how = {"prompts": 3, "rows": rows, "scenes": True, "batch_size": 8} | reference
+    found = evaluate_model(load_checkpoint(run), **how)
+    assert found["values"] == record["values"] and found["model_hash"] == record["model_hash"]
+    assert found["protocol"]["sets"] == about["sets"]
     assert "held-out prompts" in shown and f"10 rows of scenes, held out by the run {run}" in shown
     # a release without its run, too, as it says what it was trained on
     moved = tmp_path / "moved"
     shutil.copytree(run / "model", moved)
     words = ["--checkpoint", moved, "--images", 10, "--prompts", 3, "--batch_size", 8]
+    words += ["--reference_images", 8] if "distances" in EVALUATORS else []
     again, shown = measured(capsys, *words, out=out)
     assert "10 rows of scenes, of its held-out split" in shown
     assert again["values"]["validation/loss"] == record["values"]["validation/loss"]

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Picture = UInt8[np.ndarray, "hi wi 3"]
-"""A picture, of any size."""
+Picture = UInt8[np.ndarray, "_ _ 3"]
+"""A picture, of any size, which may differ from that of the others in a call."""
 
 
 @runtime_checkable
