@@ -69,6 +69,8 @@ def protocol_table(protocol: Mapping[str, Any]) -> Table:
     """Returns the settings of an evaluation as a table of two columns."""
     rows: list[tuple[str | float, ...]] = []
     for name, value in plain_values(protocol).items():
+        if name == "network":
+            continue  # only in the JSON: it belongs to the model
         if name == "sets":
             rows += [(f"set {number}", _set(one)) for number, one in enumerate(value, start=1)]
         elif isinstance(value, dict):
