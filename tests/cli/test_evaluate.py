@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_features import ToyFeatures
 
 from pinxit import evaluate_model, load_checkpoint
 from pinxit.cli.evaluation_subject import run_of
 from pinxit.cli.main import main
-from pinxit.evaluate.evaluators import EVALUATORS
+from pinxit.evaluate.evaluators import EVALUATORS, Evaluator
+from pinxit.evaluate.picture_sets import texts_hash
 from pinxit.train.datasets import held_out_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
@@ -188,6 +190,33 @@ def test_another_dataset_may_be_named(run, pictures, prepared, bundle, tmp_path,
     assert "dataset_path: 'nowhere' is missing" in refused(
         capsys, "--checkpoint", run, "--dataset_path", "nowhere"
     )
+
+
+def test_captions_of_any_rows_are_drawn(run, pictures, prepared, tmp_path, capsys, monkeypatch):
+    """A run, a checkpoint and a release, on the run's rows and on others."""
+    extractor = ToyFeatures()
+
+    def colours(context):
+        rows = context.observations.features(context.drawn, extractor)
+        yield "colours/mean", rows.take(range(len(context.drawn))).mean()
+
+    needs = lambda context: [(context.drawn, extractor), (context.real, extractor)]  # noqa: E731
+    monkeypatch.setitem(EVALUATORS, "colours", Evaluator(colours, needs=needs))
+    out, found = tmp_path / "values.json", []
+    words = ["--evaluators", "colours", "--prompts", 3, "--checkpoint"]
+    for place in (run, next(run.glob("checkpoints/step_*")), run / "model"):
+        record, _ = measured(capsys, *words, place, out=out)
+        drawn, real = (one["pictures"] for one in record["protocol"]["sets"])
+        assert drawn["count"] == real["count"] == 3 and drawn["prompts"] == real["prompts"]
+        found.append((record["values"], record["protocol"]["sets"]))
+    assert found[0] == found[1] == found[2]
+    folder = ["--dataset_name", "folder", "--dataset_path", pictures, "--images", 10]
+    record, _ = measured(capsys, *words, run, *folder, out=out)
+    assert record["protocol"]["sets"][0]["pictures"]["prompts"] != drawn["prompts"]
+    assert record["rows"]["count"] == 10
+    record, _ = measured(capsys, *words, run, "--dataset_name", "mock", "--images", 10, out=out)
+    mock = [row.caption for row in held_out_examples("mock", 3, image_size=16, seed=0)]
+    assert record["protocol"]["sets"][0]["pictures"]["prompts"] == texts_hash(mock)
 
 
 def test_what_is_missing_is_said(run, pictures, prepared, bundle, tmp_path, capsys):
