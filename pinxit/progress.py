@@ -46,27 +46,31 @@ def how_far(done: int, total: int, *, unit: str, seconds: float) -> str:
 class Lines:
     """Reports a job's progress in lines: at its start, every `EVERY` seconds, and at its end."""
 
-    def __init__(self, say: Callable[[str], object], text: str, *, unit: str) -> None:
+    def __init__(
+        self, say: Callable[[str], object], text: str, *, unit: str, at_once: bool = True
+    ) -> None:
+        """Writes lines with `say`. If not `at_once`, a job shorter than `EVERY` writes none."""
         self.say = say
         self.text = text
         self.unit = unit
         self._started = self._last = time.monotonic()
-        self._silent = True
+        self._silent, self._written = at_once, False
 
     def show(self, done: int, total: int) -> None:
         """Writes a progress line, unless the last one is less than `EVERY` seconds old."""
         now = time.monotonic()
         if self._silent:
-            self._silent = False
+            self._silent, self._written = False, True
             self.say(self.text)
         if now - self._last >= EVERY and done < total:
-            self._last = now
+            self._last, self._written = now, True
             far = how_far(done, total, unit=self.unit, seconds=now - self._started)
             self.say(f"{self.text}: {far}")
 
     def end(self) -> None:
         """Writes how long the job took."""
-        self.say(f"{self.text}: done in {duration(time.monotonic() - self._started)}")
+        if self._written or self._silent:
+            self.say(f"{self.text}: done in {duration(time.monotonic() - self._started)}")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ os.environ.setdefault("PINXIT_NO_REEXEC", "1")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}-{WORKER}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ["PINXIT_FEATURES"] = str(CACHE.with_name(f"{CACHE.name}-features"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import huggingface_hub.constants  # noqa: E402, F401 - reads HF_HUB_OFFLINE once, before a test sets it

@@ -2,76 +2,39 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
-from pinxit.arrays import Objective
 from pinxit.cli.arguments import parse
+from pinxit.cli.evaluation_subject import Subject, SubjectOptions, subject_of
 from pinxit.cli.habits import EVALUATE_HABITS
-from pinxit.cli.sampling_options import SamplingOptions, check_guidance, sampling_options
-from pinxit.config import UsageError, from_kind, kinds_of, positive
-from pinxit.data.sources.catalogue import SOURCES
-from pinxit.devices.hardware import hardware_of
-from pinxit.evaluate.context import EvaluationContext
+from pinxit.cli.stopping import stoppable
+from pinxit.config import check_writable
 from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure_all
-from pinxit.evaluate.judge import load_judge
-from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.protocol import protocol
+from pinxit.evaluate.record import record_of, write_record
 from pinxit.evaluate.tables import tables
-from pinxit.extensions import explained
-from pinxit.files import write_json
-from pinxit.pipeline import TextToImage
-from pinxit.progress import showing
 from pinxit.sampling import ALIASES
-from pinxit.train.datasets import DATASETS
-from pinxit.train.input.evaluation_rows import EvaluationRows, rows_of_dataset, rows_of_run
-from pinxit.train.run_folder import RunFolder, has_run, saved_config
-from pinxit.train.settings import TrainConfig
 
 NAME = "evaluation.json"
 """The name of the file with the results."""
-SCENES = "scenes"
-"""The dataset whose pictures the judge reads."""
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SamplingOptions):
+class EvaluateOptions(SubjectOptions):
     """Options of `pinxit evaluate`."""
 
-    checkpoint: str | None = None
-    """A run, one of its checkpoints, a release, a PRX directory of diffusers, an exported
-    .safetensors file, or a repository id on the Hub (owner/name); none means the model shipped with
-    Pinxit."""
-    dataset_name: str | None = None
-    """Dataset to measure on: scenes, mock, or a source together with dataset_path; none means the
-    dataset of the run."""
-    dataset_path: str | None = None
-    """A folder that `pinxit prepare` wrote, or the path of the dataset that dataset_name names."""
-    prompts: int | None = None
-    """Number of held-out prompts of scenes to draw and judge; none means as many as the run (256
-    without one), and none at all for other datasets. 0 skips this measurement."""
-    images: int | None = None
-    """Number of held-out rows for the validation loss; none means as many as the run (512 without
-    one). 0 skips this measurement."""
-    evaluators: tuple[str, ...] = ()
-    """Names of the evaluators to run, such as validation_loss; all if none is named."""
-    batch_size: int | None = None
-    """Number of pictures or rows that a device computes together; none means as many as the run (32
-    without one)."""
-    ema: str | None = None
-    """The run's average to evaluate, or raw; none means the run's best."""
-    encoder_dtype: Literal["float32", "bfloat16"] | None = None
-    """Dtype of the text encoder and the autoencoder; none means the run's (float32 without one)."""
     out: str | None = None
-    """JSON file for the results; none means evaluation.json in the evaluated run or directory. For
-    a model on the Hub or in one file, nothing is written without it."""
+    """JSON file for the results; none means evaluation.json in the evaluated run or directory. The
+    same as a page is written beside it (.md). For a model on the Hub or in one file, nothing is
+    written without it."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
@@ -82,164 +45,60 @@ def evaluate_command(argv: Sequence[str]) -> int:
         aliases=ALIASES,
         prog="pinxit evaluate",
         description="Measures a model on the rows that its run held out, or on another dataset: "
-        "the validation loss by time, the effect of captions, and for scenes the accuracy on "
-        f"held-out prompts by attribute. Evaluators: {', '.join(EVALUATORS)}.",
+        "the validation loss by time, the effect of captions, and, of pictures drawn for held-out "
+        "prompts, their accuracy (scenes) and their distances from real ones. An interrupted "
+        f"command goes on where it was. Evaluators: {', '.join(EVALUATORS)}.",
         positional=None,
         habits=EVALUATE_HABITS,
     )
-    positive("prompts", options.prompts, minimum=0)
-    positive("images", options.images, minimum=0)
-    positive("batch_size", options.batch_size)
-    chosen = evaluators(options.evaluators)
-    from pinxit.model_loading import load_checkpoint
-
-    run = run_of(options.checkpoint)
-    own = saved_config(run) if run is not None else None
-    model = load_checkpoint(
-        options.checkpoint, ema=options.ema, encoder_dtype=_encoder_dtype(options, own)
-    )
-    check_guidance(options, model.sampling.override(**sampling_options(options)))
-    rows, config = _rows(model, options, run, own)
-    model.config = replace(model.config, dtype=_dtype(model, config))
-    prompts = _prompts(options, config, rows)
-    print(f"measured on: {rows}")
-    console = Console(stderr=True)
-    context = EvaluationContext(
-        model=model,
-        rows=rows.examples,
-        objective=_objective(model),
-        batch_size=options.batch_size or config.evaluation.batch_size,
-        prompts=prompts,
-        judge=load_judge() if prompts else None,
-        sampling=sampling_options(options),
-        observations=Observations(showing=lambda text, unit: showing(console, text, unit=unit)),
-    )
-    lines: list[str] = []
-    values = measure_all(chosen.values(), context, say=lines.append)
-    context.observations.finished()
+    subject = subject_of(options)
+    out = _evaluation_path(options, subject)
+    if out is not None:
+        check_writable("out", str(out), out.parent)
+    print(f"measured on: {subject.rows}", flush=True)
+    again = ["pinxit", "evaluate", *argv]
+    with stoppable(_goes_on(again, out)):
+        values, lines, about = _measured(subject, _partial(out))
     _print_tables(values)
     print("\n".join(lines))
-    out = _evaluation_path(options, run)
+    if line := str(subject.selection):
+        print(line)
     if out is not None:
-        record = _record(model, rows, values) | {"command": ["pinxit", "evaluate", *argv]}
-        write_json(out, record, sort_keys=False, indent=2, allow_nan=True)
-        print(out)
+        rows = {"dataset": subject.rows.dataset, "path": subject.rows.path}
+        rows |= {"origin": subject.rows.origin, "count": len(subject.rows.examples)}
+        record = record_of(subject.model, values, about, rows=rows, command=again)
+        print(out, write_record(out, record), sep="\n")
     return 0
 
 
-def _record(model: TextToImage, rows: EvaluationRows, values: dict[str, float]) -> dict[str, Any]:
-    """Returns the content of evaluation.json: the model, the rows and the values."""
-    measured_on = {"dataset": rows.dataset, "path": rows.path, "origin": rows.origin}
-    return {
-        "model": model.name,
-        "model_hash": model.model_hash,
-        "rows": {**measured_on, "count": len(rows.examples)},
-        **(model.stored.details if model.stored else {}),
-        "values": values,
-    }
+def _measured(
+    subject: Subject, folder: Path | None
+) -> tuple[dict[str, float], list[str], dict[str, Any]]:
+    """Returns the values, a line for each evaluator, and the protocol."""
+    started, lines = time.perf_counter(), []
+    context = subject.context(observations=subject.observations(folder))
+    names = subject.selection.names
+    values = measure_all(evaluators(names).values() if names else (), context, say=lines.append)
+    seconds = time.perf_counter() - started
+    about = protocol(context, names, average=subject.average, seconds=seconds)
+    context.observations.finished()
+    return values, lines, about
 
 
-def _rows(
-    model: TextToImage, options: EvaluateOptions, run: RunFolder | None, own: TrainConfig | None
-) -> tuple[EvaluationRows, TrainConfig]:
-    """Returns the rows to measure on, and the settings of the run (`own`), or the usual ones."""
-    config = own or TrainConfig(image_size=model.image_size)
-    count = config.evaluation.images if options.images is None else options.images
-    say = partial(print, "pinxit:", file=sys.stderr)
-    named = options.dataset_name is not None or options.dataset_path is not None
-    if run is not None and own is not None and not named:
-        return rows_of_run(own, run, count, say), config
-    other = TrainConfig(
-        dataset_name=_named(model, options, config),
-        dataset_path=options.dataset_path,
-        image_size=model.image_size,
-        seed=config.seed,
-    ).resolved()
-    if other.dataset_name in SOURCES:
-        other = replace(
-            other,
-            columns=config.columns,
-            text_encoding=config.text_encoding,
-            filters=config.filters,
-            fetch=config.fetch,
-        )
-    return rows_of_dataset(other, count, say), config
+def _partial(out: Path | None) -> Path | None:
+    """Returns the folder beside the results that has the features of an unfinished evaluation."""
+    return None if out is None else out.with_name(f"{out.name}.partial")
 
 
-def _named(model: TextToImage, options: EvaluateOptions, config: TrainConfig) -> str:
-    """Returns the name of the dataset to measure on, which a prepared dataset's path overrides."""
-    if options.dataset_name is not None:
-        return options.dataset_name
-    if options.dataset_path is None:
-        return _trained_on(model, options)
-    return config.dataset_name if config.dataset_name in SOURCES else TrainConfig.dataset_name
+def _goes_on(command: Sequence[str], out: Path | None) -> str:
+    """Returns how an interrupted evaluation goes on."""
+    again = shlex.join(command)
+    if out is None:
+        return f"nothing is stored without --out FILE; `{again}` starts from the beginning"
+    return f"`{again}` goes on from the pictures that are measured ({_partial(out)})"
 
 
-def _trained_on(model: TextToImage, options: EvaluateOptions) -> str:
-    """Returns the generated dataset that a release without its run was trained on."""
-    details = model.stored.details if model.stored else {}
-    name = details.get("dataset") or ("scenes" if details.get("accuracy") else None)
-    if name in DATASETS:
-        return name
-    about = f" {model.name} was trained on {name}." if name else ""
-    raise UsageError(
-        f"dataset_path: {options.checkpoint} is a model without its run, so its held-out rows are "
-        f"not known.{about} Name rows to measure on, with --dataset_path FOLDER (prepared), or "
-        "--dataset_name NAME, or evaluate the run's folder"
-    )
-
-
-def _prompts(options: EvaluateOptions, config: TrainConfig, rows: EvaluationRows) -> int:
-    """Returns the number of prompts to draw and judge, which is 0 unless the rows are scenes."""
-    if rows.dataset == SCENES:
-        return config.evaluation.prompts if options.prompts is None else options.prompts
-    if options.prompts:
-        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
-        raise UsageError("prompts", options.prompts, problem=problem, valid="0, or scenes")
-    if tuple(options.evaluators) == ("prompt_accuracy",):
-        problem = f"not possible on {rows.dataset}: only pictures of scenes can be judged"
-        valid = [name for name in EVALUATORS if name != "prompt_accuracy"]
-        raise UsageError("evaluators", "prompt_accuracy", problem=problem, valid=valid)
-    return 0
-
-
-def _dtype(model: TextToImage, config: TrainConfig) -> Any:
-    """Returns the dtype in which the run measures its model."""
-    mixed = config.use_amp and config.model.dtype is None
-    return hardware_of(jax.devices()[0]).amp_dtype if mixed else model.config.dtype
-
-
-def _encoder_dtype(options: EvaluateOptions, own: TrainConfig | None) -> str:
-    """Returns the dtype of the encoders: what was asked for, or the run's on this device."""
-    if options.encoder_dtype is not None or own is None:
-        return options.encoder_dtype or "float32"
-    return hardware_of(jax.devices()[0]).encoder_dtype(own.encoder_dtype)
-
-
-def _objective(model: TextToImage) -> Objective:
-    """Returns the model's training objective."""
-    stored = model.stored
-    with explained(stored.extensions if stored else {}):
-        return from_kind(kinds_of(TrainConfig)["objective"], stored.objective if stored else {})
-
-
-def run_of(checkpoint: str | None) -> RunFolder | None:
-    """Returns the run that a checkpoint or release belongs to, or None if it is not in a run.
-
-    `checkpoint` may also be the run itself.
-    """
-    if checkpoint is None:
-        return None
-    directory = Path(checkpoint)
-    for folder in (directory, directory.parent, directory.parent.parent):
-        run = RunFolder(folder)
-        inside = folder == directory or directory in (run.model, run.checkpoints)
-        if (inside or directory.parent == run.checkpoints) and has_run(run):
-            return run
-    return None
-
-
-def _evaluation_path(options: EvaluateOptions, run: RunFolder | None) -> Path | None:
+def _evaluation_path(options: EvaluateOptions, subject: Subject) -> Path | None:
     """Returns the path of the results, or None if they are not written.
 
     It is never inside a checkpoint, because a checkpoint's manifest lists every file.
@@ -251,6 +110,7 @@ def _evaluation_path(options: EvaluateOptions, run: RunFolder | None) -> Path | 
     directory = Path(options.checkpoint)
     if not directory.is_dir():
         return None
+    run = subject.run
     if run is not None and directory != run.model:
         return run.root / NAME
     if (directory / "manifest.json").is_file():

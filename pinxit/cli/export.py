@@ -136,7 +136,7 @@ def _write_file(out: Path, stored: Any, options: ExportOptions, licence: str | N
 def _write_folder(out: Path, stored: Any, options: ExportOptions, licence: str | None) -> None:
     from rich.console import Console
 
-    from pinxit.cli.evaluate import run_of
+    from pinxit.cli.evaluation_subject import run_of
     from pinxit.cli.export_provenance import provenance_of
     from pinxit.export.diffusers_folder import write_diffusers_folder
     from pinxit.export.stock_pipeline import check_trained_encoders, stock_pipeline

@@ -194,6 +194,10 @@ EVALUATE_HABITS: Habits = {
     ("num_prompts num_samples n", Habit("prompts")),
     ("num_images rows max_eval_samples", Habit("images")),
     ("metrics metric tasks", Habit("evaluators")),
+    ("inception_path fid_weights inception_weights", Habit("inception")),
+    ("clip_model clip_path clip_model_name_or_path", Habit("clip", "a folder")),
+    ("fid_stats ref_stats stats_path ref_batch", Habit("reference_statistics", "a .npz file")),
+    ("num_real_images num_reference_images", Habit("reference_images")),
     ("eval_batch_size per_device_eval_batch_size", Habit("batch_size")),
 )
 """The names for `pinxit evaluate` are in this table."""

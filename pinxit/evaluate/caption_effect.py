@@ -27,6 +27,7 @@ from pinxit.config import positive
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.validation_loss import numbered_by_shape, row_losses, spread_times
 from pinxit.fixed_batches import padded
+from pinxit.progress import counted
 
 FEWEST = 4
 """Smallest number of rows that give a result."""
@@ -53,29 +54,34 @@ def caption_effect(
     others = shuffled(captions)
     times = spread_times(count, bins=min(10, count), seed=seed)
     own, other, null = np.zeros((3, count), np.float64)
-    sums, saturated, colours = np.zeros(3), 0, 0
-    for numbers, batch in numbered_by_shape(first, batch_size):
-        count_here = len(batch)
-        numbers = padded(numbers, batch_size)
-        pixels = np.stack([first[number].image for number in numbers])
-        context.check()
-        latents = _latents(model.autoencoder.params, to_pixels(pixels), model.autoencoder.encode)
-        values = np.asarray(latents, np.float64)[:count_here]
-        sums += [values.size, values.sum(), np.square(values).sum()]
-        colours += pixels[:count_here].size
-        saturated += int(np.isin(pixels[:count_here], (0, 255)).sum())
-        for losses, texts in ((own, captions), (other, others), (null, [""] * count)):
-            # A row that the padding repeats gets the same loss each time.
-            losses[numbers] = row_losses(
-                model.params,
-                latents,
-                model.encode([texts[number] for number in numbers]),
-                jnp.asarray(times[numbers]),
-                jnp.asarray(numbers, jnp.int32),
-                jax.random.key(seed),
-                config=model.config,
-                objective=context.objective,
+    sums, saturated, colours, done = np.zeros(3), 0, 0, 0
+    with context.showing(f"effect of captions on {counted(count, 'row')}", "row") as report:
+        report(0, count)
+        for numbers, batch in numbered_by_shape(first, batch_size):
+            count_here = len(batch)
+            numbers = padded(numbers, batch_size)
+            pixels = np.stack([first[number].image for number in numbers])
+            context.check()
+            latents = _latents(
+                model.autoencoder.params, to_pixels(pixels), model.autoencoder.encode
             )
+            values = np.asarray(latents, np.float64)[:count_here]
+            sums += [values.size, values.sum(), np.square(values).sum()]
+            colours += pixels[:count_here].size
+            saturated += int(np.isin(pixels[:count_here], (0, 255)).sum())
+            for losses, texts in ((own, captions), (other, others), (null, [""] * count)):
+                # A row that the padding repeats gets the same loss each time.
+                losses[numbers] = row_losses(
+                    model.params,
+                    latents,
+                    model.encode([texts[number] for number in numbers]),
+                    jnp.asarray(times[numbers]),
+                    jnp.asarray(numbers, jnp.int32),
+                    jax.random.key(seed),
+                    config=model.config,
+                    objective=context.objective,
+                )
+            report(done := done + count_here, count)
     yield "conditioning/loss", float(own.mean())
     yield "conditioning/loss_shuffled", float(other.mean())
     yield "conditioning/loss_null", float(null.mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.extractors.clip_pairs import ClipPairs
 from pinxit.evaluate.judge import Judge
-from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.observations import Observations, Report
 from pinxit.evaluate.picture_sets import DrawnPictures, Examples, RealPictures
 from pinxit.flow.objective import FlowMatching
 from pinxit.pipeline import TextToImage
@@ -53,6 +54,8 @@ class EvaluationContext:
     prompts if that is more, and all rows of other data."""
     composition_prompts: int = 0
     """Number of prompts for each task of composition; 0 for none."""
+    variety_prompts: int = 0
+    """Number of prompts that variety draws with several seeds; 0 for none."""
     detect: Callable[..., Any] | None = None
     """A user's object detector for GenEval, or None."""
     geneval_prompts: int | None = None
@@ -72,6 +75,10 @@ class EvaluationContext:
         positive("batch_size", self.batch_size)
         positive("prompts", self.prompts, minimum=0)
         positive("reference_images", self.reference_images, minimum=2)
+
+    def showing(self, text: str, unit: str) -> AbstractContextManager[Report]:
+        """Shows the progress of one activity, given its name and the name of its unit."""
+        return self.observations.showing(text, unit)
 
     @cached_property
     def prompted(self) -> Examples | Sequence[Example]:

@@ -1,7 +1,8 @@
 """Rows of features in a folder: written in pieces while pictures are made, read in blocks.
 
 A piece is whole or absent. So an interrupted evaluation goes on after the last piece, and memory
-does not grow with the number of pictures.
+does not grow with the number of pictures. Two processes may write to one folder: a row depends on
+its picture alone, so whatever pieces they replace, the rows from the first one on are the same.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class FeatureStore:
         self.count = 0
         """The number of rows from the first one on."""
         while (path := self._path(self.count)).is_file():
-            self._add(np.load(path, mmap_mode="r"))
+            rows = self._read(path)
+            if rows is None:
+                break
+            self._add(rows)
 
     def append(self, rows: Float[np.ndarray, "n d"], *, name: str) -> None:
         """Writes the rows after the last one. Raises `UsageError` unless all of them are finite.
@@ -52,6 +56,15 @@ class FeatureStore:
         with whole(path) as temporary, temporary.open("wb") as file:
             np.save(file, rows)
         self._add(np.load(path, mmap_mode="r"))
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        """Returns the rows of a piece, or None if it is damaged, so that it is computed again."""
+        try:
+            rows = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError, OSError):
+            return None
+        fits = rows.ndim == 2 and len(rows) and rows.shape[1] == self.width
+        return rows if fits and rows.dtype == np.float32 else None
 
     def _path(self, start: int) -> Path:
         return self.folder / f"rows-{start:09d}.npy"

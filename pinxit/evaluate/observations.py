@@ -11,12 +11,14 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pinxit.cache_limit import hold
 from pinxit.evaluate.extractors.base import Extractor, Picture
+from pinxit.evaluate.feature_cache import limit_features
 from pinxit.evaluate.feature_store import FeatureStore
 from pinxit.evaluate.picture_sets import PictureSet, identity
 from pinxit.evaluate.user_function import StoppedAtPicture
@@ -46,7 +48,8 @@ class Observations:
         check: Callable[[], Any] = lambda: None,
     ) -> None:
         """Stores features in `folder`, so that an interrupted evaluation goes on, or, with None,
-        in a temporary folder. Those of `lasting` sets are stored in `cache`, if there is one.
+        in a temporary folder. Those of `lasting` sets are stored in `cache`, if there is one
+        (`feature_cache.feature_cache`).
         `check` is called between pieces and may raise an exception to stop.
         """
         self.cache, self.showing, self.check = cache, showing, check
@@ -74,10 +77,25 @@ class Observations:
             self._sets[id(pictures)] = pictures, identity(pictures.about())
         return self._sets[id(pictures)][1]
 
+    def used(self) -> list[dict[str, Any]]:
+        """Returns the sets of pictures whose features were asked for, each with everything that its
+        pictures and their features depend on, as JSON."""
+        sets = {key: pictures for pictures, key in self._sets.values()}
+        return [
+            {
+                "made_by": sets[key].title,
+                "pictures": dict(sets[key].about()),
+                "features": {name: dict(one.about()) for name, one in extractors.items()},
+            }
+            for key, extractors in self._expected.items()
+        ]
+
     def finished(self) -> None:
-        """Removes the stored features, except those in the cache."""
+        """Removes the stored features, except those in the cache, whose size it limits."""
         if self._folder is not None and self._folder.is_dir():
             remove_folder(self._folder)
+        if self.cache is not None and self.cache.is_dir():
+            limit_features(self.cache)
 
     @cached_property
     def folder(self) -> Path:
@@ -89,12 +107,16 @@ class Observations:
         return temporary
 
     def _store(self, pictures: PictureSet, key: str, extractor: Extractor) -> FeatureStore:
-        root = self.cache if pictures.lasting and self.cache is not None else self.folder
+        cached = pictures.lasting and self.cache is not None
+        root = self.cache if cached and self.cache is not None else self.folder
         about = {"pictures": pictures.about(), "features": extractor.about()}
         folder = root / f"{extractor.name}-{identity(about)}"
         if not (folder / "about.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "about.json", about)
+        if cached:
+            with suppress(OSError):  # some file systems have no locks
+                hold(folder)
         return FeatureStore(folder, width=extractor.width)
 
     def _observe(

@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
 
 from pinxit.arrays import Example
 from pinxit.config import to_json
@@ -165,7 +164,7 @@ class RealPictures:
             "count": len(self),
         }
 
-    def pictures(self, numbers: range) -> Sequence[UInt8[np.ndarray, "hi wi 3"]]:
+    def pictures(self, numbers: range) -> Sequence[Picture]:
         """Returns the images of the examples with these numbers."""
         return [self.examples[i].image for i in numbers]
 

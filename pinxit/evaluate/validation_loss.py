@@ -27,6 +27,7 @@ from pinxit.evaluate.picture_sets import Examples
 from pinxit.fixed_batches import batches_by_shape, concatenated, padded
 from pinxit.models.transformer import TransformerConfig, apply
 from pinxit.pipeline import TextToImage
+from pinxit.progress import counted
 
 
 def validation_loss(
@@ -44,21 +45,26 @@ def validation_loss(
     per_row = np.zeros(count, np.float32)
     mesh = mesh_for(model, count, batch_size)
     params, encoded = model.params_on(mesh), context.encoded or EncodedRows(0)
-    for one_round in encoded.rounds((batch_size, mesh), lambda: encoded_rounds(context, mesh)):
-        context.check()
-        numbers = one_round.numbers
-        loss = row_losses(
-            params,
-            one_round.latents,
-            one_round.conditioning,
-            times[numbers],
-            numbers.astype(np.int32),
-            jax.random.key(seed),
-            config=model.config,
-            objective=context.objective,
-            mesh=mesh,
-        )
-        per_row[numbers] = np.asarray(loss)  # a repeated row gets the same loss each time
+    measured = np.zeros(count, bool)
+    with context.showing(f"validation loss on {counted(count, 'row')}", "row") as report:
+        report(0, count)
+        for one_round in encoded.rounds((batch_size, mesh), lambda: encoded_rounds(context, mesh)):
+            context.check()
+            numbers = one_round.numbers
+            loss = row_losses(
+                params,
+                one_round.latents,
+                one_round.conditioning,
+                times[numbers],
+                numbers.astype(np.int32),
+                jax.random.key(seed),
+                config=model.config,
+                objective=context.objective,
+                mesh=mesh,
+            )
+            per_row[numbers] = np.asarray(loss)  # a repeated row gets the same loss each time
+            measured[numbers] = True
+            report(int(measured.sum()), count)
     yield "validation/loss", float(per_row.mean())
     bin_of = np.arange(count) % bins
     for i in range(bins):

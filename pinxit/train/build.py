@@ -30,7 +30,6 @@ from pinxit.encoders.fingerprint import encoder_fingerprints
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 from pinxit.encoders.token_grid import TokenGrid
-from pinxit.evaluate.judge import Judge, load_judge
 from pinxit.models.transformer import TransformerConfig, abstract, apply, init_params, preset
 from pinxit.pipeline import TextToImage
 from pinxit.train.encode_step import make_encode
@@ -54,8 +53,6 @@ class Parts:
     """Optimiser with its learning-rate schedule."""
     mesh: Mesh
     """Mesh of all devices."""
-    judge: Judge | None
-    """Network that reads the attributes of scenes, or None for other datasets."""
     loss_scaling: LossScaling | None
     """Loss scaling for float16, else None."""
     encoders: dict[str, str]
@@ -151,11 +148,9 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
     parts = assemble(config, autoencoder, text_encoder, mesh)
     side = config.image_size // autoencoder.stats.downsample // parts.model.patch_size
     model, note = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)
-    judges = config.dataset_name == "scenes" and config.evaluation.prompts > 0
     return replace(
         parts,
         model=model,
-        judge=load_judge() if judges else None,
         encoders=encoder_fingerprints(text_encoder, autoencoder),
         notes=tuple(note for note in (note, _dtype_note(dtype, config)) if note),
     )
@@ -164,7 +159,7 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
 def assemble(
     config: TrainConfig, autoencoder: Autoencoder, text_encoder: TextEncoder, mesh: Mesh
 ) -> Parts:
-    """Builds the parts around two encoders, whose parameters may be shapes. Omits judge and
+    """Builds the parts around two encoders, whose parameters may be shapes. Omits
     fingerprints."""
     stats = autoencoder.stats
     hardware = hardware_of(mesh.devices.flat[0])
@@ -183,7 +178,6 @@ def assemble(
         text_encoder=text_encoder,
         optimizer=build_optimizer(config.optimizer, config.max_steps, num_heads=model.num_heads),
         mesh=mesh,
-        judge=None,
         loss_scaling=LossScaling() if model.dtype == "float16" else None,
         encoders={},
     )

@@ -27,7 +27,7 @@ from pinxit.train.interruption import Interruption
 from pinxit.train.loop import Hook
 from pinxit.train.metric_window import Window
 from pinxit.train.optimizer import build_schedule
-from pinxit.train.report.observer import Observer, names_of
+from pinxit.train.report.observer import Observer
 from pinxit.train.resume_policy import SettingChange, changes_to_json
 from pinxit.train.run_folder import RunFolder, as_stored, run_records
 from pinxit.train.save_schedule import SaveSchedule, streak
@@ -209,9 +209,11 @@ def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequen
         return
     step, held, watchers = int(state.step), on_first(state), run.watchers
 
-    def evaluate(names: Sequence[str]) -> None:
-        measure = watchers.attend("the evaluation", lambda: observer.measure(held, names))
-        run.evaluated(step, measure)
+    def evaluate(names: Sequence[str] | None = None) -> None:
+        def measure() -> dict[str, float]:
+            return observer.measure(held, observer.in_mid_run, names)
+
+        run.evaluated(step, watchers.attend("the evaluation", measure))
 
     def act() -> bool:
         if "sample" in what:
@@ -221,7 +223,7 @@ def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequen
             if not run.config.eval_interval and not run.watch.text_works:
                 evaluate(["caption_effect"])
         if "evaluate" in what:
-            evaluate(names_of(mid_run=True))
+            evaluate()
         return run.interruption.heard() is not None
 
     # all processes stop after this step, so that the resumed run makes up for what is missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -98,6 +98,16 @@ class Display:
             yield item
             lines.show(done, total)
             end_if_asked()
+        lines.end()
+
+    @contextmanager
+    def showing(self, text: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        """Shows the progress of an activity in lines, if it takes longer than some seconds.
+
+        Yields a function that takes the number of units done and their total.
+        """
+        lines = Lines(self.say, text, unit=unit, at_once=False)
+        yield lines.show
         lines.end()
 
     def _facts(self) -> dict[str, str]:

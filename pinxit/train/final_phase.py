@@ -13,7 +13,7 @@ from pinxit.devices.processes import Stopped, alone
 from pinxit.train.current_run import CurrentRun
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.finish import finish
-from pinxit.train.report.observer import Observer, best_of, losses_in, names_of
+from pinxit.train.report.observer import Observer, best_of, losses_in
 from pinxit.train.state import TrainState
 
 T = TypeVar("T")
@@ -43,20 +43,20 @@ def final_phase(
             raise Stopped
         return result
 
-    def evaluate(**which: Any) -> dict[str, float]:
-        names, chosen = names_of(best=which["best"]), which.get("chosen")
-        values = watch("the final evaluation", lambda: observer.measure(held, names, chosen=chosen))
+    def evaluate(chosen: str | None = None) -> dict[str, float]:
+        values = watch("the final evaluation", lambda: observer.final(held, chosen))
         run.evaluated(step, values)
         return values or {}
 
     def choose() -> dict[str, float]:
-        measured = evaluate(best=False)
+        measured = evaluate()
         run.checkpoints.choose(step, best_of(losses_in(measured), held))
         return measured
 
     def report(measured: dict[str, float]) -> dict[str, Any]:
         chosen = best_of(losses_in(measured), held)
-        values = measured | evaluate(best=True, chosen=chosen)
+        values = measured | evaluate(chosen)
+        watch("the protocol", lambda: observer.conclude(held, chosen))
         run.writers.flush(FLUSH_SECONDS)
         return finish(
             observer,

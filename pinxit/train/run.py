@@ -290,7 +290,9 @@ def _train_and_finish(
 ) -> RunResult:
     """Runs the loop, then writes the last checkpoint and the report."""
     config, parts, feed, interruption = run.config, run.parts, run.feed, run.interruption
-    observer = Observer(config, parts, run.folder, run.display, feed.held_out)
+    observer = Observer(
+        config, parts, run.folder, run.display, feed.held_out, failed=run.watchers.failed
+    )
     catch_up(run, observer, state)
     rows = local_rows(parts.mesh, config.batch_size)
     frozen = frozen_arrays(feed.text, feed.text_columns, parts.encoder_in_step(config))

@@ -15,7 +15,7 @@ from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
-from pinxit.sampling import Sampling, check_seed
+from pinxit.sampling import Sampling
 from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
     DATASETS,
@@ -23,6 +23,7 @@ from pinxit.train.datasets import (
     dataset_names,
 )
 from pinxit.train.ema import EmaConfig
+from pinxit.train.evaluation_settings import EvalConfig, SampleGridConfig
 from pinxit.train.model_settings import AUTO, SMALL_PRESETS, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
 from pinxit.train.prepared_settings import known_settings
@@ -46,62 +47,6 @@ __all__ = [
     "TrainConfig",
     "config_from_json",
 ]
-
-
-@dataclass(frozen=True)
-class SampleGridConfig:
-    """The prompts and seeds of the sample grids, which stay the same during a run."""
-
-    prompts: tuple[str, ...] = (
-        "A beautiful sunset over mountains",
-        "a small red house on the left under a full moon",
-        "a large yellow tree on a foggy beach at dawn",
-        "a purple castle in the middle of a desert at noon",
-    )
-    """Prompts of the grid. Each prompt has a row of images."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the grid. Each prompt has one image per seed."""
-    negative_prompt: str = ""
-    """Text that guidance steers the images away from."""
-    size: tuple[int, ...] = ()
-    """Side of the images, or their width and height, in pixels. Without a number it is
-    image_size."""
-
-    def __post_init__(self) -> None:
-        """Refuses empty lists, and seeds and sizes that are wrong for any model."""
-        for name in ("prompts", "seeds"):
-            if not getattr(self, name):
-                raise UsageError(f"samples.{name}", (), problem="empty", valid="one or more")
-        for seed in self.seeds:
-            check_seed("samples.seeds", seed)
-        if len(self.size) > 2 or any(side < 1 for side in self.size):
-            problem, valid = "not a size", "one side, or width and height, in pixels"
-            raise UsageError("samples.size", self.size, problem=problem, valid=valid)
-
-    @property
-    def width_and_height(self) -> tuple[int, int] | None:
-        """The size of the images, or None for image_size."""
-        return (self.size[0], self.size[-1]) if self.size else None
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """The held-out evaluation at the end of a run, and every eval_interval steps."""
-
-    prompts: int = 256
-    """Number of held-out prompts to generate and judge at the end. 0 skips this."""
-    batch_size: int = 32
-    """Number of images or rows to process at once."""
-    images: int = 512
-    """Number of held-out rows for the validation loss. 0 skips it."""
-
-    def __post_init__(self) -> None:
-        """Refuses negative counts."""
-        require_counts("evaluation.", self, positive=("batch_size",), natural=("prompts", "images"))
-        if 0 < self.images < 10:
-            raise UsageError(
-                "evaluation.images", self.images, problem="too few", valid="0, or 10 or more"
-            )
 
 
 @dataclass(frozen=True)
@@ -171,7 +116,7 @@ class TrainConfig:
     sample_interval: int = 500
     """Number of steps between sample grids. 0 makes only one, at the end."""
     eval_interval: int = 0
-    """Number of steps between validation losses. 0 computes only one, at the end."""
+    """Number of steps between evaluations (evaluation.mid_run). 0 makes only one, at the end."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep."""
     keep_every: int = 0
@@ -234,7 +179,7 @@ class TrainConfig:
     samples: SampleGridConfig = field(default_factory=SampleGridConfig)
     """Prompts and seeds of the sample grids."""
     evaluation: EvalConfig = field(default_factory=EvalConfig)
-    """Size of the held-out evaluation."""
+    """The held-out evaluation at the end of a run and on the way."""
 
     def __post_init__(self) -> None:
         """Refuses settings that are known to be wrong before anything is loaded."""
@@ -321,9 +266,11 @@ class TrainConfig:
             raise UsageError("images.size", self.images.size, problem=problem, valid=valid)
         images = replace(self.images, size=image_size)
         _ = images.targets  # raises for a step that does not divide the size
+        dataset = self._dataset()
+        self.evaluation.check(dataset)
         return replace(
             self,
-            dataset_name=self._dataset(),
+            dataset_name=dataset,
             image_size=image_size,
             images=images,
             text_encoder=clip if self.text_encoder == "auto" else self.text_encoder,

@@ -43,6 +43,13 @@ def _is_uniform(config: TrainConfig) -> bool:
     return getattr(time, "distribution", None) == "uniform"
 
 
+def _draws(config: TrainConfig, *, mid_run: bool = False) -> bool:
+    """Returns whether evaluators read pictures, at the end or, with `mid_run`, on the way."""
+    evaluation = config.evaluation
+    chosen = evaluation.in_mid_run if mid_run else evaluation.at_end
+    return chosen(config.dataset_name, evaluation.images).draws
+
+
 RULES = (
     UseRule(("dataset_size", "cache_gb"), "by datasets made by code (scenes, mock)", _is_generated),
     UseRule(
@@ -117,8 +124,39 @@ RULES = (
     ),
     UseRule(
         ("evaluation.prompts",),
-        "by the dataset scenes, whose pictures can be judged",
-        lambda config: config.dataset_name == "scenes",
+        "by scenes, and with a network (--evaluation.inception, --evaluation.clip) or an evaluator "
+        "of pictures in --evaluation.evaluators",
+        lambda config: config.dataset_name == "scenes" or _draws(config),
+    ),
+    UseRule(
+        ("evaluation.mid_run",),
+        "with --eval_interval above 0",
+        lambda config: bool(config.eval_interval),
+    ),
+    UseRule(
+        ("evaluation.mid_run_prompts",),
+        "with --eval_interval above 0 and an evaluator of pictures in --evaluation.mid_run",
+        lambda config: bool(config.eval_interval) and _draws(config, mid_run=True),
+    ),
+    UseRule(
+        ("evaluation.inception", "evaluation.clip", "evaluation.reference_images"),
+        "by evaluations of pictures (--evaluation.prompts above 0)",
+        lambda config: _draws(config),
+    ),
+    UseRule(
+        ("evaluation.reference_statistics",),
+        "with --evaluation.inception, by evaluations of pictures (--evaluation.prompts above 0)",
+        lambda config: _draws(config) and config.evaluation.inception is not None,
+    ),
+    UseRule(
+        ("evaluation.composition_prompts",),
+        "with composition in --evaluation.evaluators",
+        lambda config: "composition" in config.evaluation.evaluators,
+    ),
+    UseRule(
+        ("evaluation.variety_prompts",),
+        "with variety in --evaluation.evaluators",
+        lambda config: "variety" in config.evaluation.evaluators,
     ),
     UseRule(
         ("evaluation.batch_size",),
@@ -127,8 +165,9 @@ RULES = (
     ),
     UseRule(
         ("eval_interval",),
-        "with held-out rows (--evaluation.images above 0)",
-        lambda config: bool(config.evaluation.images),
+        "with held-out rows (--evaluation.images above 0), or with an evaluator of pictures in "
+        "--evaluation.mid_run",
+        lambda config: bool(config.evaluation.images) or _draws(config, mid_run=True),
     ),
     UseRule(
         ("distributed.timeout",),

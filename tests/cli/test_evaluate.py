@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_features import ToyFeatures
 
-from pinxit.cli.evaluate import run_of
+from pinxit import evaluate_model, load_checkpoint
+from pinxit.cli.evaluation_subject import run_of
 from pinxit.cli.main import main
+from pinxit.evaluate.evaluators import EVALUATORS, Evaluator
+from pinxit.evaluate.picture_sets import texts_hash
+from pinxit.train.datasets import held_out_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens that the text encoder reads")
 TRAIN = ["--recipe", "mock", "--image_size", 16, "--max_steps", 3, "--batch_size", 4]
@@ -120,18 +125,42 @@ def test_a_streamed_run_is_measured_on_the_rows_that_it_stored(pictures, bundle,
 
 def test_scenes_alone_are_judged(bundle, tmp_path, capsys):
     more = ["--dataset_name", "scenes", "--dataset_size", 16, "--evaluation.images", 10]
-    run = trained(tmp_path, bundle, "scenes", *more, "--evaluation.prompts", 3)
+    more += ["--evaluation.prompts", 3, "--evaluation.reference_images", 8]
+    run = trained(tmp_path, bundle, "scenes", *more)
     results = json.loads((run / "results.json").read_text())
     out = tmp_path / "values.json"
     record, shown = measured(capsys, "--checkpoint", run, out=out)
     assert record["values"]["validation/loss"] == results["validation"][results["ema"]]
-    for name, value in results["accuracy"].items():
-        assert record["values"][name] == value
+    of_run = {n: v for n, v in results["evaluation"].items() if "validation_loss/" not in n}
+    assert of_run.items() <= record["values"].items() and "prompts/accuracy/mean" in of_run
+    assert {name.partition("/")[0] for name in record["values"]} == {
+        *{name.partition("/")[0] for name in of_run},
+        "validation",
+    }
+    about = record["protocol"]
+    assert about["average"] == results["ema"] and about["sampling"]["steps"] == 1
+    for name in ("sets", "sampling", "versions", "dtype", "batch_size", "prompts", "rows"):
+        assert about[name] == results["protocol"][name]
+    drawn = next(one["pictures"] for one in about["sets"] if "drawn" in one["pictures"])
+    assert drawn["count"] == about["prompts"] == 3 and len(drawn["prompts"]) == 64
+    assert "Protocol of the evaluation" in (run / "report.html").read_text()
+    assert not (run / "evaluation.partial").exists() and not list(tmp_path.glob("*.partial"))
+    page = out.with_suffix(".md").read_text()
+    for part in ("| mean |", "pinxit evaluate --checkpoint", "| sampling.steps | 1 |"):
+        assert part in page
+    # and from Python
+    rows = held_out_examples("scenes", 10, image_size=16, seed=0)
+    reference = {"reference_images": 8} if "distances" in EVALUATORS else {}
+    how = {"prompts": 3, "rows": rows, "scenes": True, "batch_size": 8} | reference
+    found = evaluate_model(load_checkpoint(run), **how)
+    assert found["values"] == record["values"] and found["model_hash"] == record["model_hash"]
+    assert found["protocol"]["sets"] == about["sets"]
     assert "held-out prompts" in shown and f"10 rows of scenes, held out by the run {run}" in shown
     # a release without its run, too, as it says what it was trained on
     moved = tmp_path / "moved"
     shutil.copytree(run / "model", moved)
     words = ["--checkpoint", moved, "--images", 10, "--prompts", 3, "--batch_size", 8]
+    words += ["--reference_images", 8] if "distances" in EVALUATORS else []
     again, shown = measured(capsys, *words, out=out)
     assert "10 rows of scenes, of its held-out split" in shown
     assert again["values"]["validation/loss"] == record["values"]["validation/loss"]
@@ -163,6 +192,33 @@ def test_another_dataset_may_be_named(run, pictures, prepared, bundle, tmp_path,
     )
 
 
+def test_captions_of_any_rows_are_drawn(run, pictures, prepared, tmp_path, capsys, monkeypatch):
+    """A run, a checkpoint and a release, on the run's rows and on others."""
+    extractor = ToyFeatures()
+
+    def colours(context):
+        rows = context.observations.features(context.drawn, extractor)
+        yield "colours/mean", rows.take(range(len(context.drawn))).mean()
+
+    needs = lambda context: [(context.drawn, extractor), (context.real, extractor)]  # noqa: E731
+    monkeypatch.setitem(EVALUATORS, "colours", Evaluator(colours, needs=needs))
+    out, found = tmp_path / "values.json", []
+    words = ["--evaluators", "colours", "--prompts", 3, "--checkpoint"]
+    for place in (run, next(run.glob("checkpoints/step_*")), run / "model"):
+        record, _ = measured(capsys, *words, place, out=out)
+        drawn, real = (one["pictures"] for one in record["protocol"]["sets"])
+        assert drawn["count"] == real["count"] == 3 and drawn["prompts"] == real["prompts"]
+        found.append((record["values"], record["protocol"]["sets"]))
+    assert found[0] == found[1] == found[2]
+    folder = ["--dataset_name", "folder", "--dataset_path", pictures, "--images", 10]
+    record, _ = measured(capsys, *words, run, *folder, out=out)
+    assert record["protocol"]["sets"][0]["pictures"]["prompts"] != drawn["prompts"]
+    assert record["rows"]["count"] == 10
+    record, _ = measured(capsys, *words, run, "--dataset_name", "mock", "--images", 10, out=out)
+    mock = [row.caption for row in held_out_examples("mock", 3, image_size=16, seed=0)]
+    assert record["protocol"]["sets"][0]["pictures"]["prompts"] == texts_hash(mock)
+
+
 def test_what_is_missing_is_said(run, pictures, prepared, bundle, tmp_path, capsys):
     moved = tmp_path / "moved"
     shutil.copytree(run / "model", moved)
@@ -170,9 +226,10 @@ def test_what_is_missing_is_said(run, pictures, prepared, bundle, tmp_path, caps
     assert "is a model without its run, so its held-out rows are not known" in message
     assert "toy was trained on prepared" in message and "--dataset_path FOLDER" in message
 
-    for words in (["--prompts", 3], ["--evaluators", "prompt_accuracy"]):
-        message = refused(capsys, "--checkpoint", run, *words)
-        assert "not possible on prepared: only pictures of scenes can be judged" in message
+    message = refused(capsys, "--checkpoint", run, "--evaluators", "prompt_accuracy")
+    assert "not possible on prepared: only pictures of scenes can be judged" in message
+    message = refused(capsys, "--checkpoint", run, "--prompts", 13)
+    assert "prompts: 13 is more than the 12 held-out rows whose captions are drawn" in message
     assert "images: 13 is more than the 12 rows" in refused(
         capsys, "--checkpoint", run, "--images", 13
     )

@@ -64,7 +64,29 @@ REFUSED = {
     "--sampling.guidance_scale 1 --samples.negative_prompt blurred": (
         "samples.negative_prompt: 'blurred'|with guidance (--sampling.guidance_scale"
     ),
-    "--recipe coyo_256 --evaluation.prompts 16": "evaluation.prompts: 16|by the dataset scenes",
+    "--recipe coyo_256 --evaluation.prompts 16": "evaluation.prompts: 16|by scenes, and with a net",
+    "--evaluation.mid_run caption_effect": (
+        "evaluation.mid_run: caption_effect|with --eval_interval"
+    ),
+    "--eval_interval 9 --evaluation.mid_run_prompts 9": (
+        "evaluation.mid_run_prompts: 9|with --eval_interval above 0 and an evaluator of pictures"
+    ),
+    "--recipe mock --evaluation.inception a.npz": (
+        "evaluation.inception: 'a.npz'|by evaluations of pictures"
+    ),
+    "--recipe mock --evaluation.clip b": "evaluation.clip: 'b'|by evaluations of pictures",
+    "--recipe mock --evaluation.reference_images 9": (
+        "evaluation.reference_images: 9|by evaluations of pictures"
+    ),
+    "--evaluation.reference_statistics s.npz": (
+        "evaluation.reference_statistics: 's.npz'|with --evaluation.inception"
+    ),
+    "--evaluation.composition_prompts 9": (
+        "evaluation.composition_prompts: 9|with composition in --evaluation.evaluators"
+    ),
+    "--evaluation.variety_prompts 9": (
+        "evaluation.variety_prompts: 9|with variety in --evaluation.evaluators"
+    ),
     "--evaluation.images 0 --evaluation.prompts 0 --evaluation.batch_size 9": (
         "evaluation.batch_size: 9|with --evaluation.images or --evaluation.prompts above 0"
     ),
@@ -88,6 +110,7 @@ optimizer.weight_decay optimizer.warmup_steps optimizer.schedule optimizer.clip_
 objective.caption_dropout objective.time.distribution objective.time.shift ema.lengths
 sampling.steps sampling.guidance_scale sampling.solver sampling.shift sampling.spacing
 sampling.zero_init samples.prompts samples.seeds samples.size evaluation.images
+evaluation.evaluators
 distributed.coordinator distributed.process_id objective.bins decay_from profile_steps
 """.split()  # noqa: SIM905
 """The settings that have an effect in every run, or whose wrong use has its own message."""

@@ -17,6 +17,7 @@ import toys
 from rich.console import Console
 from toys import FROZEN, encode, loader
 
+import pinxit
 from pinxit import pipeline
 from pinxit.data.loader import ArrayRows, Loader
 from pinxit.data.scenes.dataset import Scenes
@@ -34,6 +35,8 @@ from pinxit.devices.transfer import place, spread
 from pinxit.encoders import clip, t5
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import EVALUATORS, measure
+from pinxit.evaluate.extractors.judge_features import JudgeFeatures
+from pinxit.evaluate.judge import load_judge
 from pinxit.flow.objective import FlowMatching
 from pinxit.model_loading import load_checkpoint
 from pinxit.models.transformer import apply, init_params, preset
@@ -48,6 +51,8 @@ from pinxit.train.state_arrays import by_full_name, own_pieces, state_parts, who
 from pinxit.train.step import make_train_step
 from pinxit.train.stored_state import load_state
 
+USED = [name for name in ("prompt_accuracy", "details", "clip_score") if name in EVALUATORS]
+"""Evaluators of pictures that are quick."""
 MODEL = preset("debug", hidden_size=32, num_heads=4, context_dim=1, patch_size=1)
 EMA = EmaConfig(lengths=(0.1,))
 
@@ -313,7 +318,7 @@ def drawing() -> None:
 
 
 def measuring() -> None:
-    """The validation loss of the shipped model is the same on one device, on two and on eight."""
+    """The figures of the shipped model are the same on one device, on two and on eight."""
     model = load_checkpoint()
     rows = [*Scenes(length=21, seed=1, image_size=64), *Scenes(length=6, seed=2, image_size=32)]
     losses = []
@@ -322,6 +327,19 @@ def measuring() -> None:
         context = EvaluationContext(model=model, rows=rows, batch_size=2)
         losses.append(measure(EVALUATORS["validation_loss"], context))
     assert len(losses[0]) == 11 and losses[0] == losses[1] == losses[2]
+    pictures = [row.image for row in Scenes(length=70, seed=3, image_size=64)]
+    features = JudgeFeatures(load_judge())
+    expected = np.concatenate([features(pictures[i : i + 1], [""]) for i in (0, 37, 69)])
+    np.testing.assert_array_equal(features(pictures, [""] * 70)[[0, 37, 69]], expected)
+    values, sets = [], []
+    for count in (1, 8):
+        model.devices = jax.devices()[:count]
+        how = {"prompts": 9, "sampling": {"steps": 1}, "evaluators": USED}
+        record = pinxit.evaluate_model(model, **how)
+        values.append(record["values"])
+        sets.append(record["protocol"]["sets"])
+    assert "prompts/accuracy/mean" in values[0]
+    assert values[0] == values[1] and sets[0] == sets[1]
 
 
 if __name__ == "__main__":

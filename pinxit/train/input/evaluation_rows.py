@@ -82,6 +82,8 @@ def rows_of_dataset(config: TrainConfig, count: int, say: Say) -> EvaluationRows
 
 def _generated(config: TrainConfig, count: int) -> list[Example]:
     """Returns rows of the held-out split of a generated dataset."""
+    if not count:
+        return []
     return held_out_examples(
         config.dataset_name, count, image_size=config.image_size, seed=config.seed
     )

@@ -23,6 +23,7 @@ import numpy as np
 import PIL
 
 from pinxit.arrays import Autoencoder, Example, to_pixels
+from pinxit.cache_limit import hold, limit_cache
 from pinxit.data.image_column import image_column
 from pinxit.data.loader import ArrayRows, Loader
 from pinxit.devices.mesh import local_rows
@@ -35,7 +36,6 @@ from pinxit.progress import counted
 from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, dataset_fingerprint, held_out_examples, load_examples
 from pinxit.train.display import Display
-from pinxit.train.input.cache_limit import hold, limit_cache
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.feed import Feed, stop_waiting
 from pinxit.train.run_folder import RunFolder

@@ -15,6 +15,8 @@ from pinxit.files import whole
 
 SHOWN_ELSEWHERE = ("validation_loss", "conditioning", "latents")
 """Groups of values that have their own plot, or that tables show better."""
+MOST_LINES = 7
+"""Largest number of lines in a plot of other evaluators' values."""
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -63,7 +65,17 @@ def _others(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         group = name.partition("/")[0]
         if group not in SHOWN_ELSEWHERE and len(_series(rows, name)[0]) > 1:
             groups.setdefault(group, []).append(name)
-    return groups
+    return {group: _important(names) for group, names in groups.items()}
+
+
+def _important(names: Sequence[str]) -> list[str]:
+    """Returns the few values of a group that fit into one plot: means, if it has too many, and
+    never the noise of distances, which tables show."""
+    names = [name for name in names if "/noise/" not in name]
+    if len(names) <= MOST_LINES:
+        return names
+    means = [name for name in names if name.endswith("/mean")]
+    return (means or [name for name in names if "/value/" in name] or names)[:MOST_LINES]
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:

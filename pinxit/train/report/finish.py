@@ -50,6 +50,7 @@ def finish(
         send(final)
     watch("drawing the curves", lambda: draw_curves(rows, folder.curves))
     results = _results(config, state, chosen, values, seconds) | {
+        "protocol": observer.protocol,
         "data": data,
         "warnings": warnings(),
         **({"changes": changes_to_json(changes)} if changes else {}),

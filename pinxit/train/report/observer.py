@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from pinxit.arrays import Example
 from pinxit.contact_sheet import contact_sheet
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.encoded_rows import EncodedRows
-from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, evaluators, measure
+from pinxit.evaluate.equipment import equipment
+from pinxit.evaluate.evaluators import EVALUATORS, Evaluator, expect, measure
+from pinxit.evaluate.feature_cache import feature_cache
 from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.protocol import protocol
+from pinxit.evaluate.selection import Selection
 from pinxit.files import whole
 from pinxit.pipeline import TextToImage
 from pinxit.train.attended_work import end_if_asked
@@ -42,6 +47,13 @@ class Observer:
     """Returns the rows for the validation loss."""
     check: Callable[[], None] = end_if_asked
     """A function that is called between batches and raises to stop."""
+    failed: Callable[[str, Exception], object] | None = None
+    """A function that counts an evaluator's failure, so that the others still run. With None, the
+    failure is raised."""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """The protocol of the final evaluation, once it has been made."""
+    _equipped: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    _seconds: float = 0.0
 
     @cached_property
     def encoded(self) -> EncodedRows:
@@ -111,63 +123,132 @@ class Observer:
         self.display.say(f"samples: {path}")
         return path
 
-    def context(self, params: Any) -> EvaluationContext:
+    @cached_property
+    def at_end(self) -> Selection:
+        """The evaluators at the end of the run."""
+        return self.config.evaluation.at_end(self.config.dataset_name, len(self._rows))
+
+    @cached_property
+    def in_mid_run(self) -> Selection:
+        """The evaluators every eval_interval steps."""
+        return self.config.evaluation.in_mid_run(self.config.dataset_name, len(self._rows))
+
+    @property
+    def _rows(self) -> Sequence[Example]:
+        return self.heldout if self.config.evaluation.images else ()
+
+    @cached_property
+    def observations(self) -> Observations:
+        """The features of the final evaluation, which is repeated if a signal ends it."""
+        return self._observations(self.folder.root / "evaluation.partial")
+
+    def _observations(self, folder: Path | None = None) -> Observations:
+        showing = self.display.showing
+        return Observations(folder, cache=feature_cache(), showing=showing, check=self.check)
+
+    def _equipment(self, selection: Selection) -> dict[str, Any]:
+        """Returns the networks and counts of a selection, which are loaded once."""
+        key = selection.names, selection.prompts
+        if key not in self._equipped:
+            self._equipped[key] = equipment(selection)
+        return self._equipped[key]
+
+    def context(
+        self, params: Any, selection: Selection, observations: Observations | None = None
+    ) -> EvaluationContext:
         """Returns the evaluators' context with these parameters."""
-        settings = self.config.evaluation
-        return EvaluationContext(
-            model=self.model(params),
-            rows=self.heldout if settings.images else (),
-            objective=self.config.objective,
-            batch_size=settings.batch_size,
-            prompts=settings.prompts,
-            judge=self.parts.judge,
-            check=self.check,
-            observations=Observations(check=self.check),
-            encoded=self.encoded,
-        )
+        fields: dict[str, Any] = {
+            "model": self.model(params),
+            "rows": self._rows,
+            "objective": self.config.objective,
+            "batch_size": self.config.evaluation.batch_size,
+            "check": self.check,
+            "observations": observations or self._observations(),
+            "encoded": self.encoded,
+        }
+        return EvaluationContext(**fields, **self._equipment(selection))
 
     def measure(
-        self, state: TrainState, names: Sequence[str], *, chosen: str | None = None
+        self,
+        state: TrainState,
+        selection: Selection,
+        names: Sequence[str] | None = None,
+        *,
+        chosen: str | None = None,
+        observations: Observations | None = None,
     ) -> dict[str, float]:
-        """Returns the values of the named evaluators, and displays each when it is ready.
+        """Returns the values of a selection's evaluators, or of those among `names`, and displays
+        each when it is ready.
 
         Evaluators of the best parameters use those that `chosen` names. Without `chosen` they use
-        the ones with the lowest of the losses just measured.
+        the ones with the lowest of the losses just measured. All evaluators of the same parameters
+        share the pictures that are drawn with them.
         """
+        started = time.perf_counter()
+        names = selection.names if names is None else names
         values: dict[str, float] = {}
-        for evaluator in evaluators(names).values() if names else ():
-            if evaluator.parameters == "each":
-                new = self._of_each(evaluator, state)
-            else:
-                best = RAW if evaluator.parameters == "raw" else chosen
-                best = best or best_of(losses_in(values), state)
-                self.check()
-                new = measure(evaluator, self.context(self.candidates(state)[best]))
-            if new:
-                self.display.say(evaluator.words(new))
-            values |= new
+
+        def add(name: str, act: Callable[[], dict[str, float]]) -> None:
+            self.check()
+            if new := self._unless_failed(name, act):
+                self.display.say(EVALUATORS[name].words(new))
+                values.update(new)
+
+        of_label: dict[str, list[str]] = {}
+        for name in [one for one in names if EVALUATORS[one].parameters == "each"]:
+            add(name, partial(self._of_each, EVALUATORS[name], state, selection))
+        best = chosen or best_of(losses_in(values), state)
+        for name in [one for one in names if EVALUATORS[one].parameters != "each"]:
+            label = RAW if EVALUATORS[name].parameters == "raw" else best
+            of_label.setdefault(label, []).append(name)
+        for label, group in of_label.items():
+            context = self.context(self.candidates(state)[label], selection, observations)
+            for name in group:
+                self._unless_failed(name, partial(expect, [EVALUATORS[name]], context))
+            for name in group:
+                add(name, partial(measure, EVALUATORS[name], context))
+        self._seconds += time.perf_counter() - started
         return values
 
-    def _of_each(self, evaluator: Evaluator, state: TrainState) -> dict[str, float]:
+    def _unless_failed(
+        self, name: str, act: Callable[[], dict[str, float] | None]
+    ) -> dict[str, float]:
+        """Returns the values of an evaluator, or none if it failed and `failed` counts that."""
+        try:
+            return act() or {}
+        except Exception as error:  # whatever it is, the others run
+            if self.failed is None:
+                raise
+            self.failed(f"the evaluator {name}", error)
+            return {}
+
+    def _of_each(
+        self, evaluator: Evaluator, state: TrainState, selection: Selection
+    ) -> dict[str, float]:
         """Returns the first value for each set of parameters: ``group/name`` becomes
         ``group_name/average``."""
         values: dict[str, float] = {}
         for label, params in self.candidates(state).items():
             self.check()
-            for name, value in list(measure(evaluator, self.context(params)).items())[:1]:
+            measured = measure(evaluator, self.context(params, selection))
+            for name, value in list(measured.items())[:1]:
                 values[f"{name.replace('/', '_')}/{label}"] = value
         return values
 
+    def final(self, state: TrainState, chosen: str | None = None) -> dict[str, float]:
+        """Returns the values of the evaluators at the end: those of the best parameters, which
+        `chosen` names, or, without it, all others."""
+        best = chosen is not None
+        names = [n for n in self.at_end.names if (EVALUATORS[n].parameters == "best") == best]
+        stored = self.observations
+        return self.measure(state, self.at_end, names, chosen=chosen, observations=stored)
 
-def names_of(*, mid_run: bool | None = None, best: bool | None = None) -> list[str]:
-    """Returns the names of evaluators, filtered by `mid_run` (measured during the run) and `best`
-    (measured with the best parameters). None does not filter."""
-    return [
-        name
-        for name, evaluator in EVALUATORS.items()
-        if (mid_run is None or evaluator.mid_run == mid_run)
-        and (best is None or (evaluator.parameters == "best") == best)
-    ]
+    def conclude(self, state: TrainState, chosen: str) -> None:
+        """Notes the protocol of the final evaluation, and removes its stored features."""
+        context = self.context(self.candidates(state)[chosen], self.at_end, self.observations)
+        names, seconds = self.at_end.names, self._seconds
+        self.protocol = protocol(context, names, average=chosen, seconds=seconds)
+        self.observations.finished()
 
 
 def losses_in(values: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pinxit.config import written
 from pinxit.data.outcome import meaning
+from pinxit.evaluate.record import protocol_table
 from pinxit.evaluate.tables import tables
 from pinxit.files import whole
 from pinxit.html_report import (
@@ -38,6 +39,12 @@ def _evaluation(values: Mapping[str, float], chosen: str | None) -> list[Html]:
         parts.append(heading(group.title[:1].upper() + group.title[1:]))
         parts.append(table(group.head, rows, best=names.index(best) if best in names else None))
     return parts
+
+
+def _protocol(protocol: Mapping[str, Any]) -> Html:
+    """Returns a table of what the figures depend on."""
+    shown = protocol_table(protocol)
+    return table(shown.head, shown.rows)
 
 
 def _rows(counts: Mapping[str, int]) -> Html:
@@ -82,6 +89,8 @@ def write_run_report(
     if changes := results.get("changes"):
         parts += [heading("Settings that changed during the run"), _changes(changes)]
     parts += _evaluation(results.get("evaluation", {}), results.get("ema"))
+    if protocol := results.get("protocol"):
+        parts += [heading("Protocol of the evaluation"), _protocol(protocol)]
     if counts := (results.get("data") or {}).get("rows"):
         parts += [heading("Outcome of the rows"), _rows(counts)]
     parts += [heading("Command"), command_line(command), heading("Settings and machine")]

@@ -46,3 +46,15 @@ def test_values_of_an_added_metric_have_a_curve(tmp_path: Path):
     for name, height in (("before.png", 650), ("after.png", 975)):
         with Image.open(tmp_path / name) as picture:
             assert picture.height == height
+
+
+def test_a_group_of_many_values_shows_the_few_that_matter():
+    names = [f"prompts/{kind}/{name}" for kind in ("accuracy", "chance") for name in "abcd"]
+    names += ["prompts/accuracy/mean", "prompts/chance/mean"]
+    names += [f"distances/{kind}/row{i}" for kind in ("value", "noise") for i in range(9)]
+    names += ["few/a", "few/b"]
+    rows = [{"step": step, **dict.fromkeys(names, 1.0)} for step in (1, 2)]
+    shown = _others(rows)
+    assert shown["prompts"] == ["prompts/accuracy/mean", "prompts/chance/mean"]
+    assert shown["distances"] == [f"distances/value/row{i}" for i in range(7)]
+    assert shown["few"] == ["few/a", "few/b"]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pinxit.train.input import cache_limit
-from pinxit.train.input.cache_limit import STALE_SECONDS, hold, limit_cache
+from pinxit import cache_limit
+from pinxit.cache_limit import STALE_SECONDS, hold, limit_cache
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pinxit.train.input.cache_limit import hold
+from pinxit.cache_limit import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -1,4 +1,4 @@
-"""Bounds the cache of encoded datasets, which the runs in one output_dir share.
+"""Bounds a cache that several processes share: encoded datasets, or features of pictures.
 
 A process holds a shared lock on each entry that it reads. The entries that were used least recently
 are removed until the rest fits, but never one that a process holds. What a killed process has left
@@ -33,11 +33,18 @@ def hold(entry: Path) -> None:
     os.utime(entry)
 
 
-def limit_cache(cache: Path, *, gigabytes: float, say: Callable[[str], None]) -> None:
+def limit_cache(
+    cache: Path,
+    *,
+    gigabytes: float,
+    say: Callable[[str], None],
+    contents: str = "encoded datasets",
+    setting: str = "--cache_gb",
+) -> None:
     """Removes the entries used least recently until the cache has at most this size.
 
-    `say` receives a line if any were removed. Faults of the disk are ignored: the cache is only
-    larger then.
+    `say` receives a line with the `contents` and the `setting` of the size if any were removed.
+    Faults of the disk are ignored: the cache is only larger then.
     """
     try:
         sweep(cache, lambda name: _is_stale(cache, name))
@@ -51,8 +58,8 @@ def limit_cache(cache: Path, *, gigabytes: float, say: Callable[[str], None]) ->
                 total, removed = total - sizes[entry], removed + sizes[entry]
         if removed:
             say(
-                f"{cache}: removed {removed / 1e9:.2f} GB of encoded datasets that were used least "
-                f"recently; {total / 1e9:.2f} GB remain (--cache_gb {gigabytes:g})"
+                f"{cache}: removed {removed / 1e9:.2f} GB of {contents} that were used least "
+                f"recently; {total / 1e9:.2f} GB remain ({setting} {gigabytes:g})"
             )
     except OSError as error:
         say(f"warning: {cache} could not be cleaned: {error}")
