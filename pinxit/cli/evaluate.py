@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.evaluate_sweep import gathered, run_sweep
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, subject_of
 from pinxit.cli.habits import EVALUATE_HABITS
 from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure_all
@@ -28,14 +29,18 @@ class EvaluateOptions(SubjectOptions):
 
     out: str | None = None
     """JSON file for the results; none means evaluation.json in the evaluated run or directory. For
-    a model on the Hub or in one file, nothing is written without it."""
+    a model on the Hub or in one file, nothing is written without it. With --sweep it is a folder;
+    none means the folder sweep of the run, or of the current directory."""
+    sweep: tuple[str, ...] = ()
+    """Settings and their values, such as guidance_scale=1,2,4 steps=8,16 ema=raw,0.05. Every
+    combination is measured. Any sampling setting and ema may be varied."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
     """Prints what the evaluators measure on held-out rows, and writes it to evaluation.json."""
     options = parse(
         EvaluateOptions,
-        argv,
+        gathered(argv),
         aliases=ALIASES,
         prog="pinxit evaluate",
         description="Measures a model on the rows that its run held out, or on another dataset: "
@@ -45,6 +50,8 @@ def evaluate_command(argv: Sequence[str]) -> int:
         habits=EVALUATE_HABITS,
     )
     chosen = evaluators(options.evaluators)
+    if options.sweep:
+        return run_sweep(options, options.sweep, options.out, chosen, argv)
     subject = subject_of(options)
     print(f"measured on: {subject.rows}")
     context = subject.context()
