@@ -12,8 +12,13 @@ LOWER = ("fid", "kid", "cmmd", "frechet", "kernel", "mmd", "loss")
 """Beginnings of the names of rows that are better when lower: distances and losses."""
 HIGHER = ("precision", "recall", "gain")
 """Beginnings of the names of rows that are better when higher."""
-HIGHER_GROUPS = ("prompts", "clip", "clip_score", "composition", "geneval", "dpg")
+LOWER_GROUPS = ("details",)
+"""Groups whose values are better when lower."""
+HIGHER_GROUPS = ("prompts", "clip_score", "composition", "geneval", "dpg")
 """Groups whose values are better when higher."""
+SECONDARY_ROWS = ("standard_error_", "paper_", "cut_prompts_")
+SECONDARY_COLUMNS = ("low", "high", "pictures")
+"""Beginnings of rows, and columns, that say more about another value and that summaries omit."""
 ACCURACY = "prompts/accuracy/mean"
 """The value that a guidance trade-off sets against the distance, where there is one."""
 CEILING = "prompts/ceiling/mean"
@@ -49,7 +54,7 @@ class Headline:
     def better(self) -> str:
         """The direction in which the value is better, "higher" or "lower", or "" if unknown."""
         group, *_, row = self.name.split("/")
-        if row.startswith(LOWER):
+        if row.startswith(LOWER) or group in LOWER_GROUPS:
             return "lower"
         return "higher" if group in HIGHER_GROUPS or row.startswith(HIGHER) else ""
 
@@ -100,12 +105,14 @@ def _summaries(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return [
         f"{column}/{row}" if column else row
         for column, row in (name.rpartition("/")[::2] for name in names)
-        if _stands(row, columns[column])
+        if _stands(row, columns[column]) and column.rpartition("/")[2] not in SECONDARY_COLUMNS
     ]
 
 
 def _stands(row: str, rows: Sequence[str]) -> bool:
     """Returns whether a row of a column is shown in a summary."""
+    if row.startswith(SECONDARY_ROWS):
+        return False
     if MEAN in rows:
         return row == MEAN
     return not any(row.startswith(f"{other}_") for other in rows)
@@ -118,7 +125,7 @@ def frechet_of(names: Sequence[str]) -> str | None:
 
 def accuracy_of(names: Sequence[str]) -> str | None:
     """Returns the value that says how well pictures fit their prompts, or None without any."""
-    starts = (ACCURACY, "composition/", "geneval/", "dpg/", "clip")
+    starts = (ACCURACY, "composition/accuracy", "geneval/accuracy", "dpg/score", "clip_score/drawn")
     return next((name for start in starts for name in names if name.startswith(start)), None)
 
 

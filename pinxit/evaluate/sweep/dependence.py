@@ -40,7 +40,7 @@ def pictures_of(chosen: Mapping[str, Evaluator], context: EvaluationContext) -> 
     return sum(len(each) for each in sets.values())
 
 
-def key_of(name: str, evaluator: Evaluator, context: EvaluationContext) -> str:
+def dependence_key(name: str, evaluator: Evaluator, context: EvaluationContext) -> str:
     """Returns the hash of everything that an evaluator's values depend on."""
     needs = [
         [pictures.about(), extractor.about()] for pictures, extractor in evaluator.needs(context)

@@ -46,7 +46,7 @@ AXES_IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Line:
+class SettingLine:
     """The cells that differ in one axis alone, joined by a line."""
 
     label: str
@@ -96,7 +96,9 @@ def places_of(figure: Figure) -> Sequence[Axes]:
     return figure.axes
 
 
-def lines_along(axis: Axis, axes: Sequence[Axis], cells: Sequence[MeasuredCell]) -> list[Line]:
+def lines_along(
+    axis: Axis, axes: Sequence[Axis], cells: Sequence[MeasuredCell]
+) -> list[SettingLine]:
     """Returns a line along an axis for each setting of the others, in the order of the cells."""
     others = [each.name for each in axes if each is not axis]
     groups: dict[str, list[MeasuredCell]] = {}
@@ -105,12 +107,16 @@ def lines_along(axis: Axis, axes: Sequence[Axis], cells: Sequence[MeasuredCell])
         groups.setdefault(label, []).append(cell)
     order = [plain(value) for value in axis.values]
     return [
-        Line(label, tuple(sorted(group, key=lambda cell: order.index(cell.settings[axis.name]))))
+        SettingLine(
+            label, tuple(sorted(group, key=lambda cell: order.index(cell.settings[axis.name])))
+        )
         for label, group in groups.items()
     ]
 
 
-def _against_setting(place: Axes, axis: Axis, lines: Sequence[Line], headline: Headline) -> None:
+def _against_setting(
+    place: Axes, axis: Axis, lines: Sequence[SettingLine], headline: Headline
+) -> None:
     """Plots a value against the values of an axis."""
     numbers = _numbers(axis)
     positions = dict(zip(map(str, map(plain, axis.values)), numbers, strict=True))
@@ -137,7 +143,7 @@ def _ceiling(place: Axes, cells: Sequence[MeasuredCell]) -> None:
 
 
 def _trade_off(
-    place: Axes, axis: Axis, lines: Sequence[Line], distance: Headline, accuracy: Headline
+    place: Axes, axis: Axis, lines: Sequence[SettingLine], distance: Headline, accuracy: Headline
 ) -> None:
     """Plots accuracy against distance as curves, whose points are labelled with the guidance."""
     for i, line in enumerate(lines):
@@ -155,7 +161,7 @@ def _trade_off(
     place.grid(alpha=0.3)
 
 
-def _legend(place: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
+def _legend(place: Axes, lines: Sequence[SettingLine], names: Sequence[str]) -> None:
     handles, labels = place.get_legend_handles_labels()
     entries = [(h, t) for h, t in zip(handles, labels, strict=True) if t and not t.startswith("_")]
     if entries:

@@ -19,7 +19,7 @@ from pinxit.evaluate.evaluators import Evaluator, expect, measure
 from pinxit.evaluate.observations import Observations
 from pinxit.evaluate.picture_sets import identity
 from pinxit.evaluate.sweep.cells import SweepCell
-from pinxit.evaluate.sweep.dependence import key_of, pictures_of, split_by_drawing
+from pinxit.evaluate.sweep.dependence import dependence_key, pictures_of, split_by_drawing
 from pinxit.evaluate.sweep.storing import MeasuredCell, SweepFile, as_json, average_in_words
 from pinxit.evaluate.sweep.time_left import cost, seconds_left
 from pinxit.files import remove_folder
@@ -75,7 +75,7 @@ class SweepRunner:
             raise UsageError("sweep", self.file.sweep.written, problem=problem, valid=valid)
         contexts = {cell.words: self._context(base, cell) for cell in cells}
         keys = {
-            words: {name: key_of(name, each, context) for name, each in drawing.items()}
+            words: {name: dependence_key(name, each, context) for name, each in drawing.items()}
             for words, context in contexts.items()
         }
         self._real = base.real_pictures()
@@ -149,7 +149,7 @@ class SweepRunner:
         self, ema: str | None, base: EvaluationContext, others: Mapping[str, Evaluator]
     ) -> None:
         """Measures, once for an average, the evaluators that draw nothing."""
-        keys = {name: key_of(name, each, base) for name, each in others.items()}
+        keys = {name: dependence_key(name, each, base) for name, each in others.items()}
         measured = MeasuredCell(
             settings={} if ema is None else {"ema": ema}, model=_model(base, ema), keys=keys
         )

@@ -26,7 +26,7 @@ class MeasuredCell:
     settings: dict[str, Any]
     """The value of each axis, as JSON."""
     sampling: dict[str, Any] = field(default_factory=dict)
-    """All sampling settings of the cell's pictures."""
+    """The sampling settings of the cell's pictures, with the model's own."""
     model: dict[str, Any] = field(default_factory=dict)
     """The name and the hash of the model, and its average."""
     pictures: int = 0

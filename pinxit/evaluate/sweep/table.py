@@ -9,9 +9,7 @@ from typing import Any
 from pinxit.comparison_grid.axes import spelled
 from pinxit.evaluate.headlines import Headline, constants, headlines, shown_value
 from pinxit.evaluate.sweep.storing import MeasuredCell, SweepFile
-
-ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-"""The arrow that follows a column's name and says in which direction it is better."""
+from pinxit.evaluate.value_table import value_table
 
 
 def sweep_table(file: SweepFile) -> str:
@@ -30,28 +28,6 @@ def sweep_table(file: SweepFile) -> str:
         lines += ["", "Values that do not depend on drawing:", "", *_average_table(averages)]
     arrows = "↑: higher is better; ↓: lower is better. The best values of a column are bold."
     return "\n".join([*lines, "", f"{arrows} All values are in sweep.json.", ""])
-
-
-def value_table(
-    names: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    columns: Sequence[Headline],
-    values: Sequence[dict[str, float]],
-) -> list[str]:
-    """Returns the lines of a Markdown table: the texts of each row, then its values.
-
-    The best values of each column are bold.
-    """
-    head = [*names, *(column.words + ARROWS[column.better] for column in columns)]
-    body = [list(row) for row in rows]
-    for column in columns:
-        numbers = [row.get(column.name) for row in values]
-        best = column.best(numbers) if len(rows) > 1 else []
-        for i, number in enumerate(numbers):
-            text = shown_value(number)
-            body[i].append(f"**{text}**" if i in best else text)
-    rule = [*("---" for _ in names), *("---:" for _ in columns)]
-    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]
 
 
 def _average_table(averages: Sequence[MeasuredCell]) -> list[str]:
