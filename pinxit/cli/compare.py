@@ -42,6 +42,8 @@ SHOWN = 4
 """The number of held-out prompts on the sheet, unless others are named."""
 OWN = ("name", "output_dir")
 """Settings of a run that say nothing about its model."""
+SHIPPED = "the shipped model"
+"""The label of the model that none means."""
 MOST_PICTURES = 64
 """The largest number of pictures that each model draws for the sheet."""
 
@@ -185,7 +187,7 @@ def _measured_model(
     common: _Common | None,
 ) -> tuple[ComparedModel, _Common]:
     """Loads and measures one model, which is released at the end."""
-    images = options.images if common is None else 0
+    images = options.images if common is None else 1  # those of the first model count
     subject = subject_of(_subject_options(options, label, images))
     usual = Observations(folder / "drawn" / identity({"model": label}), cache=folder / "reference")
     context = subject.context()
@@ -204,7 +206,7 @@ def _measured_model(
     own = None if subject.own is None else plain(subject.own)
     settings = {name: each for name, each in (own or {}).items() if name not in OWN}
     model = compared_model(
-        label,
+        label if _path(label) else SHIPPED,
         context,
         chosen,
         common.request,

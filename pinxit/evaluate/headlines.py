@@ -85,7 +85,7 @@ def headlines(rows: Sequence[Mapping[str, float]]) -> list[Headline]:
     These are the values that differ between rows. A column that has a mean is shown by its mean
     alone, and a name such as ``loss_t_0.05`` that continues another one (``loss``) is left out.
     """
-    names = _summaries(rows)
+    names = [headline.name for headline in summaries(rows)]
     return [Headline(name) for name in names if len(rows) == 1 or not _constant(name, rows)]
 
 
@@ -93,17 +93,18 @@ def constants(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns the values that are the same in all of several rows, without the parts of a mean."""
     if len(rows) < 2:
         return {}
-    return {name: rows[0][name] for name in _summaries(rows) if _constant(name, rows)}
+    names = [headline.name for headline in summaries(rows)]
+    return {name: rows[0][name] for name in names if _constant(name, rows)}
 
 
-def _summaries(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Returns the names of the values that stand for others."""
+def summaries(rows: Sequence[Mapping[str, float]]) -> list[Headline]:
+    """Returns the values that stand for others, including those that are the same in all rows."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, list[str]] = {}
     for name in names:
         columns.setdefault(name.rpartition("/")[0], []).append(name.rpartition("/")[2])
     return [
-        f"{column}/{row}" if column else row
+        Headline(f"{column}/{row}" if column else row)
         for column, row in (name.rpartition("/")[::2] for name in names)
         if _stands(row, columns[column]) and column.rpartition("/")[2] not in SECONDARY_COLUMNS
     ]

@@ -98,6 +98,7 @@ def compared_model(
             "image_size": model.image_size,
             "dataset_name": details.get("dataset"),
         }
+        settings = {name: value for name, value in settings.items() if value is not None}
     return ComparedModel(label, about, flattened(settings), values, scores, sheet.draw(model))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pinxit.evaluate.comparison.models import ComparedModel, SheetRequest
 from pinxit.evaluate.extractors.base import Picture
-from pinxit.evaluate.headlines import accuracy_of, frechet_of, shown_value
+from pinxit.evaluate.headlines import Headline, accuracy_of, frechet_of, shown_value
 from pinxit.labelled_sheet import LabelledSheet, Panel
 
 SHOWN = 192
@@ -26,7 +26,7 @@ def comparison_sheet(models: Sequence[ComparedModel], request: SheetRequest) -> 
         ]
         for panel in range(len(request.seeds))
     ]
-    columns = [_label(model, number) for number, model in enumerate(models, start=1)]
+    columns = [f"{number}. {model.label}" for number, model in enumerate(models, start=1)]
     panels = [
         Panel(
             columns=columns,
@@ -38,18 +38,22 @@ def comparison_sheet(models: Sequence[ComparedModel], request: SheetRequest) -> 
     ]
     settings = ", ".join(f"{name} {value}" for name, value in request.sampling.items())
     lines = ["Each row: one prompt, drawn by every model from the same seed.", settings]
+    lines += _values(models)
     sheet = LabelledSheet(panels, lines=[line for line in lines if line])
     buffer = io.BytesIO()
     sheet.draw(pictures).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _label(model: ComparedModel, number: int) -> str:
-    """Returns the label of a column: the model, and its accuracy and distance if there are any."""
-    names = list(model.values)
-    shown = {"accuracy": accuracy_of(names), "Fréchet distance": frechet_of(names)}
-    values = [f"{word} {shown_value(model.values[name])}" for word, name in shown.items() if name]
-    return " | ".join([f"{number}. {model.label}", *values])
+def _values(models: Sequence[ComparedModel]) -> list[str]:
+    """Returns lines with the models' accuracy and distance on all held-out prompts, if any."""
+    names = list(models[0].values)
+    lines = []
+    for name in (accuracy_of(names), frechet_of(names)):
+        if name is not None:
+            texts = [f"{i}. {shown_value(m.values.get(name))}" for i, m in enumerate(models, 1)]
+            lines.append(f"{Headline(name).words}, on all prompts: {', '.join(texts)}")
+    return lines
 
 
 def _enlarged(picture: Picture, scale: int) -> Image.Image:

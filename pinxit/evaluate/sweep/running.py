@@ -139,7 +139,8 @@ class SweepRunner:
             )
 
     def _time_left(self, costs: Sequence[float]) -> str:
-        seconds = seconds_left(self._timed, costs)
+        # The first cell also compiles and reads the real pictures.
+        seconds = seconds_left(self._timed[1:] or self._timed, costs)
         return "" if seconds is None else f" (about {duration(seconds)} left)"
 
     def _number(self, cell: SweepCell) -> int:

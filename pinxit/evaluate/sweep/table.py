@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pinxit.comparison_grid.axes import spelled
-from pinxit.evaluate.headlines import Headline, constants, headlines, shown_value
+from pinxit.evaluate.headlines import Headline, constants, headlines, shown_value, summaries
 from pinxit.evaluate.sweep.storing import MeasuredCell, SweepFile
 from pinxit.evaluate.value_table import value_table
 
@@ -33,7 +33,7 @@ def sweep_table(file: SweepFile) -> str:
 def _average_table(averages: Sequence[MeasuredCell]) -> list[str]:
     values = [cell.all_values for cell in averages]
     rows = [[str(cell.model.get("ema") or "default")] for cell in averages]
-    return value_table(["ema"], rows, headlines(values), values)
+    return value_table(["ema"], rows, summaries(values), values)
 
 
 def _setting(value: Any) -> str:
