@@ -31,7 +31,7 @@ class EvaluateOptions(SubjectOptions):
     """JSON file for the results; none means evaluation.json in the evaluated run or directory. For
     a model on the Hub or in one file, nothing is written without it. With --sweep it is a folder;
     none means the folder sweep of the run, or of the current directory."""
-    sweep: tuple[str, ...] = ()
+    sweep: tuple[str, ...] | None = None
     """Settings and their values, such as guidance_scale=1,2,4 steps=8,16 ema=raw,0.05. Every
     combination is measured. Any sampling setting and ema may be varied."""
 
@@ -50,7 +50,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
         habits=EVALUATE_HABITS,
     )
     chosen = evaluators(options.evaluators)
-    if options.sweep:
+    if options.sweep is not None:
         return run_sweep(options, options.sweep, options.out, chosen, argv)
     subject = subject_of(options)
     print(f"measured on: {subject.rows}")

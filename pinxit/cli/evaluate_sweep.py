@@ -41,7 +41,7 @@ def gathered(argv: Sequence[str]) -> list[str]:
         else:
             inside = False
             others.append(word)
-    return [*others, OPTION, *axes] if axes else list(argv)
+    return [*others, OPTION, *axes] if len(others) < len(argv) else list(argv)
 
 
 def run_sweep(

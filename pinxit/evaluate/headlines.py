@@ -10,7 +10,7 @@ MEAN = "mean"
 """The row of a column that stands for the column's other rows."""
 LOWER = ("fid", "kid", "cmmd", "frechet", "kernel", "mmd", "loss")
 """Beginnings of the names of rows that are better when lower: distances and losses."""
-HIGHER = ("precision", "recall", "gain")
+HIGHER = ("precision", "recall", "density", "coverage", "gain")
 """Beginnings of the names of rows that are better when higher."""
 LOWER_GROUPS = ("details",)
 """Groups whose values are better when lower."""
@@ -23,10 +23,14 @@ ACCURACY = "prompts/accuracy/mean"
 """The value that a guidance trade-off sets against the distance, where there is one."""
 CEILING = "prompts/ceiling/mean"
 """The same of real pictures."""
+NOISE = "noise"
+"""The column of distances between real pictures and other real ones."""
 FRECHET = ("distances/value/fid", "distances/value/frechet")
 """Beginnings of the names of Fréchet distances, the preferred one first."""
 IN_WORDS = {
     ACCURACY: "prompt accuracy (fraction of attributes)",
+    CEILING: "prompt accuracy of real pictures",
+    "prompts/chance/mean": "prompt accuracy of real pictures of other prompts",
     "distances/value/fid": "FID (Fréchet distance, Inception)",
     "distances/value/kid": "KID (kernel distance, Inception)",
     "distances/value/cmmd": "CMMD (kernel distance, CLIP L/14 at 336)",
@@ -39,6 +43,8 @@ ROWS_IN_WORDS = {
     "mmd": "MMD",
     "precision": "precision",
     "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
 }
 """The figures of distances in words; the rest of a row's name is that of the network."""
 
@@ -66,9 +72,19 @@ class Headline:
         group, *columns, row = self.name.split("/")
         if group == "distances":
             figure, _, network = row.partition("_")
-            return f"{ROWS_IN_WORDS.get(figure, figure)} ({network.replace('_', ' ')})"
+            words = row.replace("_", " ")
+            if figure in ROWS_IN_WORDS:
+                words = f"{ROWS_IN_WORDS[figure]} ({network.replace('_', ' ')})"
+            return f"real against real: {words}" if columns[:1] == [NOISE] else words
         inner = [part for part in (*columns, row) if part != MEAN and part != group]
         return " ".join([group, *inner]).replace("_", " ")
+
+    @property
+    def noise(self) -> str:
+        """The name of the same figure of real pictures against real ones, which says what a
+        perfect model would get; "" for a value without one."""
+        start = "distances/value/"
+        return f"distances/{NOISE}/{self.name.removeprefix(start)}" * self.name.startswith(start)
 
     def best(self, values: Sequence[float | None]) -> list[int]:
         """Returns the numbers of the best of some values; several if they are equal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pinxit.data.scenes.attributes import PLACES
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.comparison.models import ComparedModel, setting_differences
 from pinxit.evaluate.comparison.paired import (
@@ -31,7 +32,7 @@ def test_equal_models_do_not_differ():
 
 
 def test_the_interval_is_that_of_paired_differences():
-    """Pictures vary a lot, and the models' difference little: an unpaired interval would hide it."""
+    """Pictures vary a lot, and the difference little: an unpaired interval would hide it."""
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 10, 400)
     one, other = hard + rng.normal(0.5, 1, 400), hard + rng.normal(0, 1, 400)
@@ -48,11 +49,11 @@ def test_the_interval_is_that_of_paired_differences():
 def test_the_interval_covers_the_difference_as_often_as_it_says():
     rng = np.random.default_rng(2)
     covered = 0
-    for _ in range(100):
+    for _ in range(60):
         one, other = rng.random(60) < 0.8, rng.random(60) < 0.7
         result = paired_difference("x", scores(one), scores(other))
         covered += result.low <= 0.1 <= result.high
-    assert 88 <= covered <= 100
+    assert 52 <= covered <= 60
 
 
 def test_pictures_that_are_not_paired_are_no_comparison():
@@ -65,7 +66,8 @@ def test_pictures_that_are_not_paired_are_no_comparison():
 def test_scores_of_answers_have_the_evaluators_mean():
     """Prompts with two objects count both, as `accuracy` does."""
     scenes = Scenes(length=40, seed=7, split="heldout")
-    answers = [scenes.scene((i + i % 3) % 40).labels() for i in range(40)]
+    nothing = {f"{place}.{part}": "none" for place in PLACES for part in ("colour", "size")}
+    answers = [nothing | scenes.scene((i + i % 3) % 40).labels() for i in range(40)]
     expected = np.mean(list(accuracy(scenes, answers).values()))
     assert 0.3 < expected < 0.95
     assert _of_answers(scenes, answers).resampled(np.ones((1, 40)))[0] == pytest.approx(expected)

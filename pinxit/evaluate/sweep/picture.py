@@ -24,6 +24,7 @@ from pinxit.evaluate.headlines import (
     accuracy_of,
     frechet_of,
     headlines,
+    shown_value,
 )
 from pinxit.evaluate.sweep.storing import MeasuredCell
 from pinxit.files import whole
@@ -128,8 +129,11 @@ def _against_setting(
         place.set_xscale("log")
     place.set_xticks(numbers, axis.labels)
     place.xaxis.set_minor_locator(NullLocator())
-    direction = f"\n({headline.better} is better)" if headline.better else ""
-    place.set(xlabel=AXES_IN_WORDS.get(axis.name, axis.name), title=headline.words + direction)
+    notes = [f"{headline.better} is better"] if headline.better else []
+    noise = lines[0].cells[0].all_values.get(headline.noise)
+    notes += [] if noise is None else [f"real against real: {shown_value(noise)}"]
+    below = f"\n({', '.join(notes)})" if notes else ""
+    place.set(xlabel=AXES_IN_WORDS.get(axis.name, axis.name), title=headline.words + below)
     place.title.set_fontsize(9)
     place.grid(alpha=0.3)
 
