@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pinxit.cli.arguments import parse
+from pinxit.cli.evaluate_sweep import gathered, run_sweep
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, subject_of
 from pinxit.cli.habits import EVALUATE_HABITS
 from pinxit.cli.stopping import stoppable
@@ -34,14 +35,18 @@ class EvaluateOptions(SubjectOptions):
     out: str | None = None
     """JSON file for the results; none means evaluation.json in the evaluated run or directory. The
     same as a page is written beside it (.md). For a model on the Hub or in one file, nothing is
-    written without it."""
+    written without it. With --sweep it is a folder; none means the folder sweep of the run, or of
+    the current directory."""
+    sweep: tuple[str, ...] | None = None
+    """Settings and their values, such as guidance_scale=1,2,4 steps=8,16 ema=raw,0.05. Every
+    combination is measured. Any sampling setting and ema may be varied."""
 
 
 def evaluate_command(argv: Sequence[str]) -> int:
     """Prints what the evaluators measure on held-out rows, and writes it to evaluation.json."""
     options = parse(
         EvaluateOptions,
-        argv,
+        gathered(argv),
         aliases=ALIASES,
         prog="pinxit evaluate",
         description="Measures a model on the rows that its run held out, or on another dataset: "
@@ -51,6 +56,9 @@ def evaluate_command(argv: Sequence[str]) -> int:
         positional=None,
         habits=EVALUATE_HABITS,
     )
+    if options.sweep is not None:
+        chosen = evaluators(options.evaluators)
+        return run_sweep(options, options.sweep, options.out, chosen, argv)
     subject = subject_of(options)
     out = _evaluation_path(options, subject)
     if out is not None:

@@ -202,6 +202,16 @@ EVALUATE_HABITS: Habits = {
 )
 """The names for `pinxit evaluate` are in this table."""
 
+COMPARE_HABITS: Habits = {
+    name: habit for name, habit in EVALUATE_HABITS.items() if habit.target != "out"
+} | _table(
+    ("output output_dir outdir out_dir output_path", Habit("out", "a folder")),
+    ("runs run checkpoints ckpt ckpt_path model model_path", Habit("models")),
+    ("seed random_seed", Habit("seeds", "of the pictures on the sheet")),
+    ("prompt", Habit("sheet_prompts")),
+)
+"""The names for `pinxit compare` are in this table."""
+
 EXPORT_HABITS: Habits = {
     name: habit
     for name, habit in GENERATE_HABITS.items()

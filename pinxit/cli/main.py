@@ -1,4 +1,4 @@
-"""The command line: `pinxit train | plan | prepare | generate | grid | evaluate | export | doctor`.
+"""The command line: `pinxit COMMAND`, for the commands in `USAGE`.
 
 Each command has its own file with a dataclass of options and a function. Heavy imports happen
 inside functions, so that help appears at once. A mistake that the user can fix ends with one line
@@ -33,6 +33,7 @@ commands:
   generate   draw pictures for prompts
   grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
   evaluate   measure the validation loss, the effect of captions, and the accuracy of scenes
+  compare    measure and draw several models with the same prompts and seeds, side by side
   export     write a model as a folder for diffusers, or as one file, and upload it to the Hub
   doctor     check this machine and a run for problems, and suggest solutions
 
@@ -174,6 +175,13 @@ def evaluate(argv: Sequence[str]) -> int:
     return evaluate_command(argv)
 
 
+def compare(argv: Sequence[str]) -> int:
+    """Measures several models with the same prompts and seeds."""
+    from pinxit.cli.compare import compare_command
+
+    return compare_command(argv)
+
+
 def export(argv: Sequence[str]) -> int:
     """Writes a model for other programs."""
     from pinxit.cli.export import export_command
@@ -202,6 +210,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "generate": generate,
     "grid": grid,
     "evaluate": evaluate,
+    "compare": compare,
     "export": export,
     "doctor": doctor,
 }

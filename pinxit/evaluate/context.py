@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,28 @@ class EvaluationContext:
     def showing(self, text: str, unit: str) -> AbstractContextManager[Report]:
         """Shows the progress of one activity, given its name and the name of its unit."""
         return self.observations.showing(text, unit)
+
+    def real_pictures(self) -> dict[str, Any]:
+        """Returns the prompts and the sets of real pictures that were asked for, for `sharing`."""
+        return {
+            name: each
+            for name, each in vars(self).items()
+            if name == "prompted" or isinstance(each, RealPictures)
+        }
+
+    def sharing(self, pictures: Mapping[str, Any]) -> EvaluationContext:
+        """Returns this context with the real pictures of another one of the same prompts and rows,
+        so that they are read and hashed once."""
+        other = replace(self)
+        vars(other).update(pictures)
+        return other
+
+    def varied(self, **changes: Any) -> EvaluationContext:
+        """Returns a context with other values for some fields, which shares the real pictures.
+
+        The changes must not concern the prompts or the rows.
+        """
+        return replace(self, **changes).sharing(self.real_pictures())
 
     @cached_property
     def prompted(self) -> Examples | Sequence[Example]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError
+from pinxit.evaluate.dpg.evaluator import load_answerer
+from pinxit.evaluate.geneval.evaluator import load_detector
 from pinxit.evaluate.judge import load_judge
 from pinxit.evaluate.selection import (
     BUILT_IN,
@@ -49,10 +51,10 @@ def equipment(selection: Selection) -> dict[str, Any]:
     if "variety" in names:
         fields["variety_prompts"] = request.variety_prompts or VARIETY_PROMPTS
     if "geneval" in names:
-        fields["detect"] = _function(request.detector, "detector")
+        fields["detect"] = load_detector(str(request.detector))
         fields["geneval_prompts"] = request.geneval_prompts
     if "dpg" in names:
-        fields["answer"] = _function(request.answer, "answer")
+        fields["answer"] = load_answerer(str(request.answer), option="answer")
         fields["dpg_questions"] = Path(str(request.dpg_questions))
     return fields
 
@@ -63,10 +65,3 @@ def _networks(request: Request) -> dict[str, Any]:
 
     networks, clip = feature_networks(inception=request.inception, clip=request.clip)
     return {"networks": tuple(networks), "clip": clip}
-
-
-def _function(text: str | None, option: str) -> Any:
-    """Returns the user's function that ``FILE.py:NAME`` names."""
-    from pinxit.evaluate.user_function import load_function
-
-    return load_function(str(text), option=option)

@@ -26,9 +26,14 @@ from pinxit.evaluate.composition.evaluator import (
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.distances.cautions import distances_in_words
 from pinxit.evaluate.distances.evaluator import distances, distances_needs
-from pinxit.evaluate.dpg.evaluator import dpg, dpg_in_words, dpg_needs
+from pinxit.evaluate.dpg.evaluator import check_dpg, dpg, dpg_in_words, dpg_needs
 from pinxit.evaluate.extractors.base import Extractor
-from pinxit.evaluate.geneval.evaluator import geneval, geneval_in_words, geneval_needs
+from pinxit.evaluate.geneval.evaluator import (
+    check_geneval,
+    geneval,
+    geneval_in_words,
+    geneval_needs,
+)
 from pinxit.evaluate.picture_sets import PictureSet
 from pinxit.evaluate.prompt_accuracy import (
     accuracy_in_words,
@@ -64,6 +69,9 @@ class Evaluator:
     """A function that returns the values as one line of text."""
     needs: Callable[[EvaluationContext], Iterable[Need]] = lambda context: ()
     """A function that returns the features of pictures that `measure` will read."""
+    check: Callable[[EvaluationContext], None] = lambda context: None
+    """A function that raises `UsageError` if the measurement would fail; it draws nothing. It is
+    called by `measure_all`, before anything is drawn, unless there are no `needs`."""
 
 
 EVALUATORS: dict[str, Evaluator] = {
@@ -77,8 +85,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "caption_effect": Evaluator(
         caption_effect, mid_run=True, parameters="raw", words=caption_effect_in_words
     ),
-    "geneval": Evaluator(geneval, words=geneval_in_words, needs=geneval_needs),
-    "dpg": Evaluator(dpg, words=dpg_in_words, needs=dpg_needs),
+    "geneval": Evaluator(geneval, words=geneval_in_words, needs=geneval_needs, check=check_geneval),
+    "dpg": Evaluator(dpg, words=dpg_in_words, needs=dpg_needs, check=check_dpg),
     "distances": Evaluator(distances, words=distances_in_words, needs=distances_needs),
     "clip_score": Evaluator(clip_score, words=clip_score_in_words, needs=clip_score_needs),
 }
@@ -113,6 +121,9 @@ def measure_all(
 ) -> dict[str, float]:
     """Returns the values of all these evaluators, and says each one's in a line."""
     chosen = list(chosen)
+    for evaluator in chosen:
+        if any(True for _ in evaluator.needs(context)):
+            evaluator.check(context)
     expect(chosen, context)
     values: dict[str, float] = {}
     for evaluator in chosen:

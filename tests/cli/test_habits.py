@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pinxit.cli.compare import CompareOptions
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.export import ExportOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.grid import GridOptions
 from pinxit.cli.habits import (
+    COMPARE_HABITS,
     EVALUATE_HABITS,
     EXPORT_HABITS,
     GENERATE_HABITS,
@@ -34,6 +36,7 @@ TABLES: dict[str, tuple[Habits, set[str]]] = {
     "generate": (GENERATE_HABITS, {*leaves(GenerateOptions), *ALIASES}),
     "grid": (GRID_HABITS, {*leaves(GridOptions), *ALIASES}),
     "evaluate": (EVALUATE_HABITS, {*leaves(EvaluateOptions), *ALIASES}),
+    "compare": (COMPARE_HABITS, {*leaves(CompareOptions), *ALIASES}),
     "export": (EXPORT_HABITS, {*leaves(ExportOptions)}),
     "prepare": (PREPARE_HABITS, {*leaves(PrepareOptions), "revision"}),
 }

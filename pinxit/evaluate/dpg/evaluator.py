@@ -23,7 +23,7 @@ from pinxit.evaluate.user_function import (
     one_by_one_rows,
 )
 
-ANSWERER = "answerer"
+ANSWERER = "answer"
 """The name of the option that names the user's file, for messages."""
 PARAMETERS = ("image", "question")
 """The arguments of the user's function."""

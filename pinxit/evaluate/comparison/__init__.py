@@ -1,0 +1,1 @@
+"""Comparisons: several models measured with the same prompts and seeds."""

@@ -1,0 +1,1 @@
+"""Sweeps: one model measured with every combination of some settings."""
