@@ -188,7 +188,7 @@ def test_what_is_missing_or_wrong_is_said_before_anything_is_drawn(tmp_path: Pat
     questions = table(tmp_path / "q.csv")
     model = PaintingModel([])
     for fields, message in (
-        ({}, "^answerer: none is missing, and the evaluator dpg needs it"),
+        ({}, "^answer: none is missing, and the evaluator dpg needs it"),
         ({"answer": lambda image, question: True}, "^dpg_questions: none is missing"),
     ):
         context = EvaluationContext(model, **fields)

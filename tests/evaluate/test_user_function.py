@@ -37,19 +37,19 @@ def test_a_function_is_loaded_with_its_files_hash_and_neighbours(written):
     written("def shout(text):\n    return text.upper()\n", "neighbour_of_mine.py")
     text = "from neighbour_of_mine import shout\n\ndef ask(image, question):\n"
     path = written(text + "    return shout(question)\n")
-    ask = load_function(f"{path}:ask", option="answerer", parameters=ASK)
+    ask = load_function(f"{path}:ask", option="answer", parameters=ASK)
     assert ask(None, "yes") == "YES"
-    assert ask.about() == load_function(f"{path}:ask", option="answerer").about()
+    assert ask.about() == load_function(f"{path}:ask", option="answer").about()
     assert ask.beside("nothing", ASK) is None
     written(text + "    return shout(question)  # edited\n")
-    assert load_function(f"{path}:ask", option="answerer").about() != ask.about()
+    assert load_function(f"{path}:ask", option="answer").about() != ask.about()
 
 
 def test_a_file_may_have_the_name_of_another_module(written):
     path = written(
         "def ask(image, question):\n    return json_is_mine\n\njson_is_mine = 1\n", "json.py"
     )
-    assert load_function(f"{path}:ask", option="answerer")(0, 0) == 1
+    assert load_function(f"{path}:ask", option="answer")(0, 0) == 1
     import json
 
     assert json.dumps(1) == "1"
@@ -72,8 +72,8 @@ def test_a_file_may_have_the_name_of_another_module(written):
 def test_what_cannot_be_loaded_is_refused(written, name: str, message: str):
     text = "NUMBER = 1\ndef ask(image, question): ...\ndef one(image): ...\n"
     path = written(text)
-    with pytest.raises(UsageError, match=f"^answerer: .*{message}"):
-        load_function(path + name, option="answerer", parameters=ASK)
+    with pytest.raises(UsageError, match=f"^answer: .*{message}"):
+        load_function(path + name, option="answer", parameters=ASK)
 
 
 def test_a_missing_file_a_folder_and_another_kind_are_refused(tmp_path: Path):
@@ -84,15 +84,15 @@ def test_a_missing_file_a_folder_and_another_kind_are_refused(tmp_path: Path):
         ("a.txt", "not a file and"),
     ):
         with pytest.raises(UsageError, match=message):
-            load_function(f"{tmp_path / name}:f", option="answerer")
+            load_function(f"{tmp_path / name}:f", option="answer")
 
 
 def test_a_file_that_cannot_be_run_shows_its_own_traceback(written):
     path = written("def f():\n    return {}['x']\n\nf()\n")
     with pytest.raises(
-        UserFunctionError, match=r"answerer: .* cannot be run: KeyError: 'x'"
+        UserFunctionError, match=r"answer: .* cannot be run: KeyError: 'x'"
     ) as error:
-        load_function(f"{path}:f", option="answerer")
+        load_function(f"{path}:f", option="answer")
     assert 'mine.py", line 2, in f' in error.value.trace and "importlib" not in error.value.trace
 
 
@@ -113,11 +113,11 @@ def test_an_exception_inside_keeps_the_rows_before_it(written):
 
 def test_a_python_function_is_itself_in_one_process_only():
     ask = lambda image, question: True  # noqa: E731
-    one, two = (as_user_function(ask, option="answerer", parameters=ASK) for _ in range(2))
+    one, two = (as_user_function(ask, option="answer", parameters=ASK) for _ in range(2))
     assert one.about() == two.about() and "process" in one.about()
-    other = as_user_function(lambda image, question: True, option="answerer", parameters=ASK)
+    other = as_user_function(lambda image, question: True, option="answer", parameters=ASK)
     assert other.about() != one.about()
-    assert as_user_function(one, option="answerer", parameters=ASK) is one
+    assert as_user_function(one, option="answer", parameters=ASK) is one
     with pytest.raises(UsageError, match="a function with the parameters"):
-        as_user_function(lambda image: True, option="answerer", parameters=ASK)
+        as_user_function(lambda image: True, option="answer", parameters=ASK)
     assert isinstance(as_user_function(np.add, option="x", parameters=ASK)(1, 2), np.int64)
