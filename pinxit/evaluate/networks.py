@@ -26,8 +26,8 @@ from pinxit.evaluate.extractors.judge_features import JudgeFeatures
 from pinxit.evaluate.judge import load_judge
 
 VALID_CLIP = (
-    "a directory or Hub repository of a whole CLIPModel with its tokenizer, such as "
-    "openai/clip-vit-large-patch14-336"
+    f"{BUNDLED} (the bundle's), or a directory or Hub repository of a whole CLIPModel with its "
+    "tokenizer, such as openai/clip-vit-large-patch14-336"
 )
 
 
@@ -65,10 +65,12 @@ def bundled_clip() -> tuple[ClipImages, ClipPairs]:
 def load_clip_networks(source: str, *, name: str | None = None) -> tuple[ClipImages, ClipPairs]:
     """Returns the image embeddings for CMMD and the pairs for the CLIP score of one CLIP.
 
-    The former have CMMD's preprocessing and the latter that of transformers' CLIPProcessor, which
-    differ for pictures that are not square. `name` names both; by default it follows from the shape
-    of the vision tower.
+    The embeddings have CMMD's preprocessing, and the pairs that of transformers' CLIPProcessor. The
+    two differ for pictures that are not square. `name` names both; by default it follows from the
+    shape of the vision tower. The source "tiny" is the bundled CLIP.
     """
+    if source == BUNDLED:
+        return bundled_clip()
     try:
         config, _ = open_clip(source)
         _check_towers(source, config)

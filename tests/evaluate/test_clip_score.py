@@ -140,6 +140,7 @@ def test_without_files_the_networks_are_the_bundles():
     networks, pairs = feature_networks()
     assert [network.name for network in networks] == ["scenes_judge", "scenes_clip"]
     assert pairs is None
+    assert feature_networks(clip="tiny")[1] is bundled_clip()[1]
 
 
 def test_the_name_follows_from_the_vision_tower():
@@ -170,7 +171,7 @@ def refused(options: dict[str, str]) -> str:
 
 def test_clips_that_lack_something_are_refused(clip_directory: Path, bundle: Path, tmp_path: Path):
     text_alone = str(bundle / "text_encoder")
-    assert "is a CLIP with no vision tower; valid: a directory" in refused({"clip": text_alone})
+    assert "is a CLIP with no vision tower; valid: tiny" in refused({"clip": text_alone})
     assert refused({"clip": str(tmp_path / "none")}).startswith("clip: ")
     assert refused({"clip": str(tmp_path)}).startswith(f"clip: '{tmp_path}': ")
     for name in ("config.json", "model.safetensors"):

@@ -48,7 +48,7 @@ class ClipPairs:
 
     @property
     def width(self) -> int:
-        """Twice the width of the projection."""
+        """The width of both embeddings, twice that of the projection."""
         return 2 * self._images.width
 
     def about(self) -> Mapping[str, Any]:

@@ -78,21 +78,21 @@ def _check(stored: Any, path: Path, size: int) -> None:
         **dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True),
     }
     for name, value in expected.items():
-        found = stored.get(name)
-        if isinstance(found, Mapping):  # {"shortest_edge": 224} or {"height": 224, "width": 224}
-            sides = {side for side in found.values() if side is not None}
-            found = sides.pop() if len(sides) == 1 else found
-        if found is not None and not _same(found, value):
+        stated = stored.get(name)
+        if isinstance(stated, Mapping):  # {"shortest_edge": 224} or {"height": 224, "width": 224}
+            sides = {side for side in stated.values() if side is not None}
+            stated = sides.pop() if len(sides) == 1 else stated
+        if stated is not None and not _same(stated, value):
             raise UsageError(
                 f"{path}: {name} is {stored[name]!r}, but Pinxit's preprocessing for this CLIP "
                 f"has {value!r}; a figure of another preprocessing would not be comparable"
             )
 
 
-def _same(found: Any, value: Any) -> bool:
+def _same(stated: Any, value: Any) -> bool:
     """Returns whether two numbers or lists of numbers are equal up to the digits of a file."""
     try:
-        a, b = np.asarray(found, np.float64), np.asarray(value, np.float64)
+        a, b = np.asarray(stated, np.float64), np.asarray(value, np.float64)
     except (TypeError, ValueError):
         return False
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-6, atol=0))
