@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pinxit import stored_model
 from pinxit.cli.arguments import parse
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, run_of, subject_of
 from pinxit.cli.habits import COMPARE_HABITS
@@ -28,7 +29,6 @@ from pinxit.evaluate.observations import Observations
 from pinxit.evaluate.picture_sets import identity, texts_hash
 from pinxit.files import remove_folder, whole, write_json
 from pinxit.sampling import ALIASES, check_seed
-from pinxit.stored_model import read_model
 from pinxit.train.run_folder import saved_config
 
 DESCRIPTION = """Compares models: runs, checkpoints, releases and PRX directories.
@@ -44,6 +44,8 @@ OWN = ("name", "output_dir")
 """Settings of a run that say nothing about its model."""
 SHIPPED = "the shipped model"
 """The label of the model that none means."""
+OF_A_MODEL = ("model", "objective", "batch_size", "observations", "check", "encoded")
+"""Fields of an `EvaluationContext` that each model of a comparison has for itself."""
 MOST_PICTURES = 64
 """The largest number of pictures that each model draws for the sheet."""
 
@@ -110,12 +112,13 @@ def _check(options: CompareOptions) -> None:
         raise UsageError("models", repeated[0], problem="given more than once")
     for seed in options.seeds:
         check_seed("seeds", seed)
-    pictures = len(options.seeds) * max(len(options.sheet_prompts), 1)
+    pictures = len(options.seeds) * (len(options.sheet_prompts) or SHOWN)
     if not options.seeds or pictures > MOST_PICTURES:
         problem = f"a sheet of {pictures} pictures of each model"
         raise UsageError("seeds", options.seeds, problem=problem, valid=f"1 to {MOST_PICTURES}")
     stored = {
-        each: read_model(_path(each), ema=options.ema, weights=False) for each in options.models
+        each: stored_model.read_model(_path(each), ema=options.ema, weights=False)
+        for each in options.models
     }
     sizes = {each: model.image_size for each, model in stored.items()}
     if len(set(sizes.values())) > 1:
@@ -156,10 +159,10 @@ def _path(model: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Common:
-    """The rows, prompts and pictures of the first model, on which all models are measured."""
+    """The first model's rows, prompts and real pictures, on which all models are measured."""
 
-    rows: Any
-    prompts: int
+    fields: dict[str, Any]
+    """The fields of the first model's context that do not belong to that model."""
     real: dict[str, Any]
     request: SheetRequest
     protocol: dict[str, Any]
@@ -198,10 +201,11 @@ def _measured_model(
         print(f"measured on: {subject.rows}")
         request = _request(options, context)
         protocol = _protocol(subject, context, chosen, request)
-        real = context.real_pictures()
-        common = _Common(context.rows, context.prompts, real, request, protocol)
+        names = [field.name for field in fields(context) if field.name not in OF_A_MODEL]
+        shared = {name: getattr(context, name) for name in names}
+        common = _Common(shared, context.real_pictures(), request, protocol)
     else:
-        context = replace(context, rows=common.rows, prompts=common.prompts).sharing(common.real)
+        context = replace(context, **common.fields).sharing(common.real)
     results = subject.run.finished() if subject.run is not None else None
     own = None if subject.own is None else plain(subject.own)
     settings = {name: each for name, each in (own or {}).items() if name not in OWN}

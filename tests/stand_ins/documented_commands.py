@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from markdown_blocks import ROOT
 
+from pinxit.cli.compare import CompareOptions
 from pinxit.cli.doctor import DoctorOptions
 from pinxit.cli.evaluate import EvaluateOptions
 from pinxit.cli.export import ExportOptions
@@ -162,7 +163,7 @@ def check_arguments(words: Sequence[str], folder: Path) -> None:
         module = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
         given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
         assert given <= options_of(ROOT / module), shlex.join(words)
-    elif list(words) in (["pinxit", "generate"], ["pinxit", "grid"], ["pinxit", "prepare"]):
+    elif len(words) == 2 and words[1] in ("generate", "grid", "prepare", "compare"):
         assert words[1] in COMMANDS  # named only: they need more words
     elif words[-1] == "--help":
         with pytest.raises(SystemExit) as ended:
@@ -187,7 +188,7 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 def known_options() -> set[str]:
     """The options of all commands, of all scripts, and of a line in a file of prompts."""
     commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
-    commands += (GridOptions, ExportOptions)
+    commands += (GridOptions, ExportOptions, CompareOptions)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
     names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}

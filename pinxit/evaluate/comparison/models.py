@@ -78,28 +78,34 @@ def compared_model(
     model = context.model
     values = measure_all(chosen.values(), context)
     scores = picture_scores(context) if len(context.prompted) else {}
-    stored = model.stored
-    details = stored.details if stored else {}
+    details = model.stored.details if model.stored else {}
+    known = _settings(model) if settings is None else dict(settings)
+    # The network as it is: a run's settings may name a preset and leave the rest out.
+    known["model"] = plain(model.config)
+    step, batch = details.get("step"), known.get("batch_size")
     about = {
         "name": model.name,
         "model_hash": model.model_hash,
         "ema": details.get("ema"),
-        "step": details.get("step"),
-        "images": details.get("images"),
+        "step": step,
+        "images": details.get("images") or (step * batch if step and batch else None),
         "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(model.params)),
         "train_seconds": train_seconds,
         "image_size": model.image_size,
         "sampling": plain(model.sampling.override(**context.sampling)),
     }
-    if settings is None:
-        names = ("text_encoder", "vae", "caption_cleaning", "text_max_tokens", "objective")
-        settings = {name: getattr(stored, name, None) for name in names} | {
-            "model": plain(model.config),
-            "image_size": model.image_size,
-            "dataset_name": details.get("dataset"),
-        }
-        settings = {name: value for name, value in settings.items() if value is not None}
-    return ComparedModel(label, about, flattened(settings), values, scores, sheet.draw(model))
+    return ComparedModel(label, about, flattened(known), values, scores, sheet.draw(model))
+
+
+def _settings(model: TextToImage) -> dict[str, Any]:
+    """Returns the settings that a model without its run was trained with, as far as it has them."""
+    stored = model.stored
+    names = ("text_encoder", "vae", "caption_cleaning", "text_max_tokens", "objective")
+    settings = {name: getattr(stored, name, None) for name in names} | {
+        "image_size": model.image_size,
+        "dataset_name": stored.details.get("dataset") if stored else None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def setting_differences(models: Sequence[ComparedModel]) -> dict[str, list[Any]]:

@@ -29,7 +29,7 @@ from pinxit.evaluate.headlines import (
 from pinxit.evaluate.sweep.storing import MeasuredCell
 from pinxit.files import whole
 
-PLOTS, ACROSS = 11, 3
+PLOTS, ACROSS = 17, 3
 """The largest number of values that are drawn, and the number of plots in a row."""
 WIDE = 8
 """An axis of numbers is logarithmic from this ratio of its largest and its smallest value on."""
@@ -63,8 +63,8 @@ def draw_sweep(
 ) -> None:
     """Writes the picture of these cells as a PNG: a plot for each value, with a line for each
     setting of the other axes, then accuracy against Fréchet distance along the guidance scale."""
-    shown = headlines([cell.all_values for cell in cells])[:PLOTS]
-    names = [headline.name for headline in shown]
+    every = headlines([cell.all_values for cell in cells])
+    shown, names = every[:PLOTS], [headline.name for headline in every]
     pair = (frechet_of(names), accuracy_of(names))
     guidance = next((axis for axis in axes if axis.name == GUIDANCE), None)
     trade_off = guidance is not None and None not in pair
@@ -86,6 +86,8 @@ def draw_sweep(
         _legend(place, others, [axis.name for axis in axes if axis is not guidance])
     for place in list(places_of(figure))[count:]:
         place.set_visible(False)
+    if len(every) > len(shown):
+        title += f" ({len(every) - len(shown)} more values are in the table)"
     if title:
         figure.suptitle("\n".join(textwrap.wrap(title, 56 * across)), fontsize=9)
     with whole(path) as temporary:

@@ -83,10 +83,11 @@ class SweepRunner:
         self._announce(ema, base, cells, missing, pictures_of(drawing, base))
         if others and self.once:
             self._measure_once(ema, base, others)
+        unfinished = {cell.words for cell in missing}
         costs = {cell.words: cost(self._sampling(contexts[cell.words])) for cell in cells}
         for number, cell in enumerate(cells):
-            left = [costs[each.words] for each in missing if each in cells[number:]]
-            note = self._time_left(left) if cell in missing else ""
+            left = [costs[each.words] for each in cells[number:] if each.words in unfinished]
+            note = self._time_left(left) if cell.words in unfinished else ""
             label = f"cell {self._number(cell)} of {len(self.file.sweep)}: {cell.words}{note}"
             context = contexts.pop(cell.words)
             self._measure_cell(cell, context, drawing, keys[cell.words], label)
