@@ -1,0 +1,84 @@
+"""Connected regions of a mask, and maxima of a line: the parts that are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected region of a mask."""
+
+    area: int
+    """The number of its pixels."""
+    x: float
+    """The mean column of its pixels, from 0 at the left edge of the picture."""
+    y: float
+    """The mean row of its pixels, from 0 at the upper edge of the picture."""
+    width: int
+    """The number of columns that it extends over."""
+    height: int
+    """The number of rows that it extends over."""
+
+
+def regions(mask: Bool[np.ndarray, "h w"], *, diagonal: bool = True) -> list[Region]:
+    """Returns the connected regions of a mask, from left to right.
+
+    Pixels are connected by their sides and, if `diagonal`, by their corners.
+    """
+    height, width = mask.shape
+    label = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:
+        padded = np.pad(label, 1)
+        rows = [padded[i : i + height] for i in range(3)]
+        if diagonal:
+            tallest = np.maximum(np.maximum(rows[0], rows[1]), rows[2])
+            spread = np.maximum.reduce([tallest[:, j : j + width] for j in range(3)])
+        else:
+            sides = [rows[1][:, j : j + width] for j in (0, 2)]
+            spread = np.maximum.reduce([label, rows[0][:, 1:-1], rows[2][:, 1:-1], *sides])
+        spread = np.where(mask, spread, 0)
+        if np.array_equal(spread, label):
+            break
+        label = spread
+    y, x = np.nonzero(mask)
+    values = label[y, x]
+    results = []
+    for value in np.unique(values):
+        here = values == value
+        xs, ys = x[here], y[here]
+        extent = int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1
+        results.append(Region(len(xs), xs.mean() + 0.5, ys.mean() + 0.5, *extent))
+    return sorted(results, key=lambda region: region.x)
+
+
+def close_to(
+    picture: Float[np.ndarray, "h w 3"], colours: Sequence[Float[np.ndarray, " 3"]], limit: float
+) -> Bool[np.ndarray, "h w"]:
+    """Returns where a picture has one of these colours, within `limit` summed over channels."""
+    distances = [np.abs(picture - colour).sum(-1) for colour in colours]
+    return np.minimum.reduce(distances) < limit
+
+
+def maxima(line: Float[np.ndarray, " w"], *, prominence: float) -> list[int]:
+    """Returns the positions of the maxima that rise by `prominence` above the valleys beside them.
+
+    The ends of the line count as valleys of any depth.
+    """
+    tops, best, lowest, rising = [], 0, line[0], True
+    for i, value in enumerate(line):
+        if rising:
+            if value > line[best]:
+                best = i
+            elif value <= line[best] - prominence:
+                tops.append(best)
+                lowest, rising = value, False
+        elif value < lowest:
+            lowest = value
+        elif value >= lowest + prominence:
+            best, rising = i, True
+    return [*tops, best] if rising and line[best] > line.min() else tops

@@ -1,0 +1,103 @@
+"""The details that a render shows, known from the calls of the drawing code.
+
+A canvas leaves out the calls that draw a detail. The detail is visible where the picture without
+it differs. So this truth shares no code and no thresholds with the readers in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pinxit.data.scenes import drawing
+from pinxit.data.scenes.attributes import Scene
+from pinxit.data.scenes.drawing import render
+
+Drops = Callable[[str, tuple[Any, ...]], bool]
+
+
+@contextmanager
+def _canvas(drop: Drops, log: list[tuple[str, tuple[Any, ...]]]) -> Iterator[None]:
+    original = drawing._Canvas
+
+    class Without(original):
+        """A canvas that notes all calls and leaves out some."""
+
+    def without(name: str) -> Callable[..., None]:
+        call = getattr(original, name)
+
+        def noted(self: Any, *args: Any) -> None:
+            log.append((name, args))
+            if not drop(name, args):
+                call(self, *args)
+
+        return noted
+
+    for name in ("polygon", "box", "ellipse", "line"):
+        setattr(Without, name, without(name))
+    drawing._Canvas = Without
+    try:
+        yield
+    finally:
+        drawing._Canvas = original
+
+
+def calls(scene: Scene, **where: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """Returns the calls that draw a scene."""
+    log: list[tuple[str, tuple[Any, ...]]] = []
+    with _canvas(lambda name, args: False, log):
+        render(scene, **where)
+    return log
+
+
+def visible(scene: Scene, drop: Drops, **where: int) -> np.ndarray:
+    """Returns the largest change of a channel in each pixel if some calls are left out."""
+    with _canvas(drop, []):
+        without = render(scene, **where)
+    return np.abs(render(scene, **where).astype(int) - without).max(-1)
+
+
+def is_star(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "ellipse" and args[-1] == (215, 220, 240) and args[2] == 0.5
+
+
+def is_cloud(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "ellipse" and args[2:4] in ((4, 2.4), (4.6, 3.4), (4, 2.6))
+
+
+def is_disc(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "ellipse" and args[2] == 5.6
+
+
+def is_wave(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "line" and args[-1] == 0.9
+
+
+def is_flake(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "ellipse" and args[2:4] == (1.1, 1.1)
+
+
+def is_streak(name: str, args: tuple[Any, ...]) -> bool:
+    return name == "line" and args[-1] == 0.8
+
+
+def tips(scene: Scene, **where: int) -> list[tuple[float, float]]:
+    """Returns the tips of triangles of the backdrop that nothing covers, from left to right."""
+    log = calls(scene, **where)
+    land = next(i for i, (name, args) in enumerate(log) if name == "box" and args[0] == 0)
+    triangles = [args for name, args in log[:land] if name == "polygon" and len(args[0]) == 3]
+    points = {args[0][1] for args in triangles}
+    shown = []
+    for x, y in sorted(points):
+        change = visible(scene, lambda name, args, at=(x, y): _has(name, args, at), **where)
+        column, row = int(x), int(y) + 1
+        if 0 <= x < 64 and change[row : row + 2, column].max() > 8:
+            shown.append((x, y))
+    return shown
+
+
+def _has(name: str, args: tuple[Any, ...], tip: tuple[float, float]) -> bool:
+    return name == "polygon" and len(args[0]) == 3 and args[0][1] == tip
