@@ -18,6 +18,8 @@ from typing import Literal
 from pinxit.config import choice
 from pinxit.evaluate.caption_effect import caption_effect, caption_effect_in_words
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.details.evaluator import details, details_in_words, details_needs
+from pinxit.evaluate.details.variety import variety, variety_in_words, variety_needs
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.picture_sets import PictureSet
 from pinxit.evaluate.prompt_accuracy import (
@@ -60,6 +62,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "prompt_accuracy": Evaluator(
         prompt_accuracy, words=accuracy_in_words, needs=prompt_accuracy_needs
     ),
+    "details": Evaluator(details, words=details_in_words, needs=details_needs),
+    "variety": Evaluator(variety, words=variety_in_words, needs=variety_needs),
     "validation_loss": Evaluator(
         validation_loss, mid_run=True, parameters="each", words=validation_in_words
     ),

@@ -6,7 +6,7 @@ it differs. So this truth shares no code and no thresholds with the readers in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,3 +101,19 @@ def tips(scene: Scene, **where: int) -> list[tuple[float, float]]:
 
 def _has(name: str, args: tuple[Any, ...], tip: tuple[float, float]) -> bool:
     return name == "polygon" and len(args[0]) == 3 and args[0][1] == tip
+
+
+def is_cap(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a call draws the cap of a mountain: a triangle that is small and whitish."""
+    if name != "polygon" or len(args[0]) != 3:
+        return False
+    (x, low), (_, top), _ = args[0]
+    return 4 < low - top < 6.5 and any(
+        args[-1] == drawing._light((240, 244, 250), time) for time in drawing.TINT
+    )
+
+
+def rendered_without(scene: Scene, drops: Sequence[Drops], **where: int) -> np.ndarray:
+    """Returns the render of a scene without the calls that draw these details."""
+    with _canvas(lambda name, args: any(drop(name, args) for drop in drops), []):
+        return render(scene, **where)

@@ -28,8 +28,12 @@ SPECK_ROWS = 28
 """Specks are counted above this row: stars are above it, mountains mostly below."""
 SPECK_AREA = 14
 """The largest area of a speck, in pixels; the moon and clouds are larger."""
-BRIGHTER = 16.0
-"""How much brighter than the sky a speck is, in grey values."""
+BRIGHTER = 20.0
+"""How much brighter than the sky a star is, in grey values."""
+LIGHTER = 10.0
+"""How much brighter than the pixels beside them flakes and streaks are, in grey values."""
+GAP = 3
+"""Number of pixels of other colours, such as flakes, that may interrupt a column of land."""
 ALIKE = 45.0
 """Largest distance from a colour, summed over channels, of pixels that have it."""
 
@@ -40,34 +44,34 @@ def _at_64(picture: Picture) -> Pixels:
     return picture.astype(np.float64)
 
 
-def _specks(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
+def _stars(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
     """Counts small regions that are brighter than the sky, and maps them."""
-    upper = picture[:SPECK_ROWS].mean(-1)
-    sky = palette.sky[:SPECK_ROWS].mean(-1)[:, None]
-    offset = np.median(upper[11:22] - sky[11:22])
-    parts = regions(upper - sky - offset > BRIGHTER)
-    specks = [part for part in parts if part.area <= SPECK_AREA]
-    yield "specks", len(specks)
+    above = (picture - palette.sky[:, None])[:SPECK_ROWS].mean(-1)
+    offset = np.median(above[np.abs(above) < BRIGHTER]) if (np.abs(above) < BRIGHTER).any() else 0
+    stars = [part for part in regions(above - offset > BRIGHTER) if part.area <= SPECK_AREA]
+    yield "stars", len(stars)
     counts = np.zeros(MAP)
-    for speck in specks:
-        _spread(counts, speck)
+    for star in stars:
+        _spread(counts, star)
     for (row, column), count in np.ndenumerate(counts):
-        yield f"specks_{row}_{column}", count
+        yield f"stars_{row}_{column}", count
 
 
-def _streaks(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
-    """Counts steep, narrow regions that are brighter than the columns beside them."""
+def _falling(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
+    """Counts flakes of snow in the sky and streaks of rain in the whole picture."""
     grey = picture.mean(-1)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(grey, ((0, 0), (4, 4)), "edge"), 9, 1)
-    parts = regions(grey - np.median(around, -1) > 10)
-    steep = [part for part in parts if 4 <= part.height <= 8 and part.width <= 4]
-    yield "streaks", len(steep)
+    above = grey - np.median(around, -1)
+    flakes = [part for part in regions(above[:SPECK_ROWS] > LIGHTER) if part.area <= SPECK_AREA]
+    yield "flakes", sum(max(part.width, part.height) <= 5 and part.area >= 3 for part in flakes)
+    streaks = [part for part in regions(above > LIGHTER) if 4 <= part.height <= 8]
+    yield "streaks", sum(part.width <= 4 for part in streaks)
 
 
-def _spread(counts: Float[np.ndarray, "r c"], speck: Region) -> None:
-    """Adds a speck to the four nearest cells of the map, in proportion to its nearness."""
-    across = np.maximum(0, 1 - np.abs((np.arange(MAP[1]) + 0.5) - speck.x / 8))
-    down = np.maximum(0, 1 - np.abs((np.arange(MAP[0]) + 0.5) - speck.y / 8))
+def _spread(counts: Float[np.ndarray, "r c"], star: Region) -> None:
+    """Adds a star to the four nearest cells of the map, in proportion to its nearness."""
+    across = np.maximum(0, 1 - np.abs((np.arange(MAP[1]) + 0.5) - star.x / 8))
+    down = np.maximum(0, 1 - np.abs((np.arange(MAP[0]) + 0.5) - star.y / 8))
     share = np.outer(down, across)
     counts += share / share.sum() if share.sum() else 0
 
@@ -101,49 +105,35 @@ def _peaks(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
 
 
 def _skyline(picture: Pixels, colours: Sequence[np.ndarray]) -> Float[np.ndarray, " 64"]:
-    """Returns the height above row 36 of the land of these colours in each column.
+    """Returns the height above row 37 of the land of these colours in each column.
 
-    A column whose row 36 is covered by a thing takes the height between its neighbours'.
+    Columns that a thing covers have the height 0.
     """
     mask = close_to(picture, colours, ALIKE)
-    heights = np.full(SIDE, np.nan)
-    for x in range(SIDE):
-        column = mask[:38, x]
-        if not column[34:38].any():
-            continue
-        gap, top = 0, 37
-        for y in range(37, 0, -1):
-            gap = 0 if column[y] else gap + 1
-            if gap > 3:
-                break
-            top = y if column[y] else top
+    heights = np.zeros(SIDE)
+    for x in np.flatnonzero(mask[34:38].any(axis=0)):
+        top = y = 37
+        while y > 0 and top - y <= GAP:
+            top, y = (y if mask[y, x] else top), y - 1
         heights[x] = 37 - top
-    known = np.flatnonzero(~np.isnan(heights))
-    if not len(known):
-        return np.zeros(SIDE)
-    return np.interp(np.arange(SIDE), known, heights[known])
+    return heights
 
 
 def _trees(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
-    """Counts the tops of a forest's trees against the sky, and reads their mean height."""
+    """Counts the tops of a forest's trees against the sky that no thing covers."""
     heights = _skyline(picture, palette.land("forest"))
-    yield "trees", len(maxima(heights, prominence=2.0))
-    yield "tree_height", float(heights.mean())
-
-
-def _dunes(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
-    """Counts the dunes of a desert."""
-    yield "dunes", len(maxima(_skyline(picture, palette.land("desert")), prominence=1.5))
+    tops = [x for x in maxima(heights, prominence=2.0) if 2 < x < SIDE - 3]
+    yield "trees", sum(heights[x - 1 : x + 2].min() > 0 for x in tops)
 
 
 def _waves(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
     """Counts the lines of light on the sea."""
     sea, shine = palette.waves
-    rows = picture[38:50]
+    rows = picture[40:50]
     along = (rows - sea) @ (shine - sea) / np.square(shine - sea).sum()
     off = np.abs(rows - (sea + np.clip(along, 0, 1)[..., None] * (shine - sea))).sum(-1)
-    mask = (along > 0.3) & (off < ALIKE)
-    yield "waves", sum(part.width >= 4 and part.height <= 3 for part in regions(mask))
+    parts = regions((along > 0.3) & (off < ALIKE))
+    yield "waves", sum(4 <= part.width <= 18 and part.height <= 3 for part in parts)
 
 
 def _things(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
@@ -170,13 +160,12 @@ def _sharpness(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]
 
 
 READERS: Sequence[Callable[[Pixels, Palette], Iterator[tuple[str, float]]]] = (
-    _specks,
-    _streaks,
+    _stars,
+    _falling,
     _clouds,
     _discs,
     _peaks,
     _trees,
-    _dunes,
     _waves,
     _things,
     _sharpness,
