@@ -107,7 +107,7 @@ def is_cap(name: str, args: tuple[Any, ...]) -> bool:
     """Whether a call draws the cap of a mountain: a triangle that is small and whitish."""
     if name != "polygon" or len(args[0]) != 3:
         return False
-    (x, low), (_, top), _ = args[0]
+    (_, low), (_, top), _ = args[0]
     return 4 < low - top < 6.5 and any(
         args[-1] == drawing._light((240, 244, 250), time) for time in drawing.TINT
     )

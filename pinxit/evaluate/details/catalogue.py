@@ -1,7 +1,7 @@
 """The details that are compared, and the scenes whose pictures show each.
 
-A detail is listed for the scenes where its reader agrees with renders: ``tests/evaluate/details``
-measures every reader's error. Dunes, and stars between clouds, are not listed: their readers do not.
+A detail is listed for the scenes where its reader agrees with renders; ``tests/evaluate/details``
+measures the error of each. Dunes, and stars between clouds, are not listed: their readers do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pinxit.data.scenes.attributes import Scene
-from pinxit.evaluate.details.counts import ABSENT, MAP, SceneDetails
+from pinxit.evaluate.details.counts import MAP, THING_COLOURS, SceneDetails
 
 COLUMN = {name: number for number, name in enumerate(SceneDetails.names)}
 """The column of each reading."""
@@ -37,12 +37,15 @@ class Detail:
         return rows[:, COLUMN[self.reading]]
 
 
-def _clear_night(scene: Scene) -> bool:
+def shows_stars(scene: Scene) -> bool:
+    """Returns whether stars can be read: clouds would hide some and look like others."""
     return scene.time == "night" and scene.weather == "clear"
 
 
-def _peaks(scene: Scene) -> bool:
-    return scene.backdrop == "mountains" and scene.weather in ("clear", "rain")
+def shows_peaks(scene: Scene) -> bool:
+    """Returns whether the peaks can be read: nothing white is around them, no balloon hides one."""
+    hidden = any(thing.kind == "balloon" for thing in scene.things)
+    return scene.backdrop == "mountains" and scene.weather in ("clear", "rain") and not hidden
 
 
 def _waves(scene: Scene) -> bool:
@@ -59,13 +62,14 @@ def _cloudy(scene: Scene) -> bool:
     return scene.weather == "cloudy"
 
 
-def _disc(scene: Scene) -> bool:
+def shows_disc(scene: Scene) -> bool:
+    """Returns whether the sun or the moon is in the sky."""
     return scene.celestial != "none"
 
 
 COUNTS: Sequence[Detail] = (
-    Detail("stars", "stars", _clear_night, 0.5),
-    Detail("mountain_peaks", "peaks", _peaks, 0.5),
+    Detail("stars", "stars", shows_stars, 0.5),
+    Detail("mountain_peaks", "peaks", shows_peaks, 0.5),
     Detail("tree_tops", "trees", _trees, 0.5),
     Detail("clouds", "clouds", _cloudy, 0.5),
     Detail("cloud_cover", "cloud_cover", _cloudy),
@@ -74,7 +78,7 @@ COUNTS: Sequence[Detail] = (
         "rain_streaks", "streaks", lambda scene: scene.weather == "rain" and scene.time != "night"
     ),
     Detail("waves", "waves", _waves, 0.5),
-    Detail("suns_and_moons", "discs", _disc, 0.5),
+    Detail("suns_and_moons", "discs", shows_disc, 0.5),
     Detail("gradient", "gradient"),
     Detail("laplacian", "laplacian"),
     Detail("fine_texture", "fine"),
@@ -82,39 +86,31 @@ COUNTS: Sequence[Detail] = (
 )
 """Counts and measures of a picture."""
 
-POSITIONS: Sequence[Detail] = (
-    Detail("left_peak", "peak_left", _peaks),
-    Detail("middle_peak", "peak_middle", _peaks),
-    Detail("right_peak", "peak_right", _peaks),
-    Detail("sun_or_moon", "disc_x", _disc),
-)
-"""Columns of the picture, from 0 to 64, or `ABSENT`."""
-
-THING_COLOURS = {"red": True, "yellow": True, "purple": False}
-"""Colours of things that are read reliably, and whether they are at night too."""
+PEAKS = ("peak_left", "peak_middle", "peak_right")
+"""The readings of the peaks' columns."""
 
 
-def thing_position(scene: Scene) -> Detail | None:
-    """Returns the position of the first thing of a scene that can be read, or None."""
+def thing_reading(scene: Scene) -> str | None:
+    """Returns the reading of the column of a scene's first readable thing, or None."""
     for thing in scene.things:
         alone = sum(other.colour == thing.colour for other in scene.things) == 1
-        at_night = THING_COLOURS.get(thing.colour)
-        if alone and at_night is not None and (at_night or scene.time != "night"):
-            return Detail("thing", f"{thing.colour}_x")
+        dark = thing.colour == "purple" and scene.time == "night"
+        if alone and thing.colour in THING_COLOURS and not dark:
+            return f"{thing.colour}_x"
     return None
+
+
+def positions_of(scene: Scene) -> dict[str, tuple[str, ...]]:
+    """Returns the readings of the columns that a scene leaves open, by the name of a detail."""
+    thing = thing_reading(scene)
+    return {
+        **({"sun_or_moon": ("disc_x",)} if shows_disc(scene) else {}),
+        **({"peak_positions": PEAKS} if shows_peaks(scene) else {}),
+        **({"thing_position": (thing,)} if thing is not None else {}),
+    }
 
 
 def star_maps(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
     """Returns the map of stars of each row: a count for each cell of eight pixels."""
     start = COLUMN["stars_0_0"]
     return rows[:, start : start + MAP[0] * MAP[1]]
-
-
-def shows_stars(scene: Scene) -> bool:
-    """Returns whether stars can be read in pictures of a scene."""
-    return _clear_night(scene)
-
-
-def present(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
-    """Returns the positions of the pictures that show something at all."""
-    return values[values != ABSENT]

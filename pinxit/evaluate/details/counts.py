@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 
-from pinxit.data.scenes.attributes import COLOURS
 from pinxit.evaluate.details.palette import SIDE, Palette, Pixels, palette_of
 from pinxit.evaluate.details.regions import Region, close_to, maxima, regions
 from pinxit.evaluate.extractors.base import Picture
 
 VERSION = 1
 """Changes whenever a reading changes, so that stored readings are not mistaken for new ones."""
+THING_COLOURS = ("red", "yellow", "purple")
+"""The colours of things that are read; the others are also those of the land or of snow."""
 ABSENT = -1.0
 """The position of what a picture does not show."""
 MAP = (3, 8)
@@ -137,8 +138,8 @@ def _waves(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
 
 
 def _things(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]:
-    """Reads the column of the largest region of each colour that things have."""
-    for colour in COLOURS:
+    """Reads the column of the largest region of some colours that things have."""
+    for colour in THING_COLOURS:
         parts = regions(close_to(picture, palette.thing(colour), 60.0))
         largest = max(parts, key=lambda part: part.area, default=None)
         seen = largest is not None and largest.area >= 12
@@ -149,13 +150,14 @@ def _sharpness(picture: Pixels, palette: Palette) -> Iterator[tuple[str, float]]
     """Measures edges, fine texture and the number of colours."""
     grey = picture.mean(-1)
     yield "gradient", float(np.hypot(np.diff(grey, axis=0)[:, 1:], np.diff(grey)[1:]).mean())
-    inner = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    yield "laplacian", float(np.abs(inner).mean())
+    beside = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    yield "laplacian", float(np.abs(4 * grey[1:-1, 1:-1] - beside).mean())
     power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
     frequency = np.fft.fftfreq(SIDE) * SIDE
     high = np.hypot(frequency[:, None], frequency[None]) > SIDE / 4
     yield "fine", float(power[high].sum() / max(power.sum(), 1e-9))
-    cells, counts = np.unique((picture // 16).reshape(-1, 3) @ [256, 16, 1], return_counts=True)
+    cells = (picture // 16).reshape(-1, 3).astype(int) @ [256, 16, 1]
+    counts = np.bincount(cells)
     yield "colours", int((counts >= 4).sum())
 
 

@@ -84,9 +84,7 @@ def details_in_words(values: Mapping[str, float]) -> str:
     )
 
 
-def apart(
-    one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], detail: Detail
-) -> float:
+def apart(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], detail: Detail) -> float:
     """Returns the 1-Wasserstein distance over the standard deviation of `other`.
 
     Both have the same number of readings. The deviation is at least `detail.least`.

@@ -25,31 +25,26 @@ class Region:
     """The number of rows that it extends over."""
 
 
-def regions(mask: Bool[np.ndarray, "h w"], *, diagonal: bool = True) -> list[Region]:
-    """Returns the connected regions of a mask, from left to right.
-
-    Pixels are connected by their sides and, if `diagonal`, by their corners.
-    """
+def regions(mask: Bool[np.ndarray, "h w"]) -> list[Region]:
+    """Returns the regions of a mask, connected by sides or corners of pixels, left to right."""
     height, width = mask.shape
     label = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    framed = np.zeros((height + 2, width + 2), label.dtype)
     while True:
-        padded = np.pad(label, 1)
-        rows = [padded[i : i + height] for i in range(3)]
-        if diagonal:
-            tallest = np.maximum(np.maximum(rows[0], rows[1]), rows[2])
-            spread = np.maximum.reduce([tallest[:, j : j + width] for j in range(3)])
-        else:
-            sides = [rows[1][:, j : j + width] for j in (0, 2)]
-            spread = np.maximum.reduce([label, rows[0][:, 1:-1], rows[2][:, 1:-1], *sides])
-        spread = np.where(mask, spread, 0)
+        framed[1:-1, 1:-1] = label
+        tallest = np.maximum(np.maximum(framed[:-2], framed[1:-1]), framed[2:])
+        spread = np.maximum(np.maximum(tallest[:, :-2], tallest[:, 1:-1]), tallest[:, 2:])
+        spread[~mask] = 0
         if np.array_equal(spread, label):
             break
-        label = spread
+        # A label is the number of a pixel, whose own label may already be larger.
+        label = np.append(0, spread)[spread]
     y, x = np.nonzero(mask)
     values = label[y, x]
     results = []
-    for value in np.unique(values):
-        here = values == value
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=0))
+    for here in np.split(order, starts[1:]) if len(values) else []:
         xs, ys = x[here], y[here]
         extent = int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1
         results.append(Region(len(xs), xs.mean() + 0.5, ys.mean() + 0.5, *extent))
@@ -60,7 +55,7 @@ def close_to(
     picture: Float[np.ndarray, "h w 3"], colours: Sequence[Float[np.ndarray, " 3"]], limit: float
 ) -> Bool[np.ndarray, "h w"]:
     """Returns where a picture has one of these colours, within `limit` summed over channels."""
-    distances = [np.abs(picture - colour).sum(-1) for colour in colours]
+    distances = [np.abs(picture - colour) @ np.ones(3) for colour in colours]
     return np.minimum.reduce(distances) < limit
 
 

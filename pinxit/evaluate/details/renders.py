@@ -10,7 +10,7 @@ from pinxit.arrays import Example
 from pinxit.data.scenes.attributes import Scene
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.data.scenes.drawing import render
-from pinxit.evaluate.details.catalogue import POSITIONS, shows_stars, thing_position
+from pinxit.evaluate.details.catalogue import shows_disc, shows_peaks, shows_stars, thing_reading
 from pinxit.evaluate.picture_sets import DrawnPictures, RealPictures
 
 SEEDS_PER_PROMPT = 8
@@ -61,9 +61,9 @@ class SeedSets:
         """The numbers of the scenes, which show details in turn: stars, peaks, sun, a thing."""
         wishes: list[Callable[[Scene], bool]] = [
             shows_stars,
-            POSITIONS[0].shown,
-            POSITIONS[-1].shown,
-            lambda scene: thing_position(scene) is not None,
+            shows_peaks,
+            shows_disc,
+            lambda scene: thing_reading(scene) is not None,
         ]
         numbers: list[int] = []
         for turn in range(self.prompts):

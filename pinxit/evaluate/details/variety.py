@@ -15,22 +15,15 @@ from jaxtyping import Float
 
 from pinxit.data.scenes.attributes import Scene
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.details.catalogue import (
-    POSITIONS,
-    Detail,
-    present,
-    shows_stars,
-    star_maps,
-    thing_position,
-)
-from pinxit.evaluate.details.counts import SceneDetails
+from pinxit.evaluate.details.catalogue import COLUMN, positions_of, shows_stars, star_maps
+from pinxit.evaluate.details.counts import ABSENT, SceneDetails
 from pinxit.evaluate.details.renders import SEEDS_PER_PROMPT
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.extractors.judge_features import JudgeFeatures
 from pinxit.evaluate.picture_sets import PictureSet
 
-Spread = Callable[[Float[np.ndarray, "n d"]], float | None]
-"""A function from the readings of one prompt's pictures to their spread, or None if unknown."""
+Spread = Callable[[Float[np.ndarray, "n d"]], float]
+"""A function from the rows of one prompt's pictures to their spread."""
 
 
 def variety(context: EvaluationContext) -> Iterator[tuple[str, float]]:
@@ -49,15 +42,11 @@ def variety(context: EvaluationContext) -> Iterator[tuple[str, float]]:
         for prompt, number in enumerate(sets.numbers):
             here = np.arange(SEEDS_PER_PROMPT) + prompt * SEEDS_PER_PROMPT
             drawn, real = (store.take(here) for store in stores)
-            measures = (
-                {network.name: pairwise}
-                if extractor is network
-                else spreads_of(sets.scenes.scene(number))
-            )
+            measures: Mapping[str, Spread] = {network.name: pairwise}
+            if extractor is not network:
+                measures = spreads_of(sets.scenes.scene(number))
             for name, spread in measures.items():
-                pair = spread(drawn), spread(real)
-                if pair[0] is not None and pair[1] is not None:
-                    spreads.setdefault(name, []).append((pair[0], pair[1]))
+                spreads.setdefault(name, []).append((spread(drawn), spread(real)))
     for name, pairs in spreads.items():
         drawn_mean, real_mean = (float(column) for column in np.mean(pairs, axis=0))
         yield f"variety/drawn/{name}", drawn_mean
@@ -99,14 +88,13 @@ def network_of(context: EvaluationContext) -> Extractor:
 
 
 def spreads_of(scene: Scene) -> dict[str, Spread]:
-    """Returns the spreads of the details that a scene leaves open, by name."""
-    spreads: dict[str, Spread] = {}
+    """Returns the spreads of what a scene leaves open, by name."""
+    spreads: dict[str, Spread] = {
+        name: lambda rows, columns=columns: deviation(rows, columns)
+        for name, columns in positions_of(scene).items()
+    }
     if shows_stars(scene):
         spreads["star_positions"] = lambda rows: pairwise(star_maps(rows), order=1)
-    thing = thing_position(scene)
-    for detail in [*POSITIONS, *([thing] if thing is not None else [])]:
-        if detail.shown(scene):
-            spreads[detail.name] = lambda rows, detail=detail: deviation(rows, detail)
     return spreads
 
 
@@ -117,10 +105,14 @@ def pairwise(rows: Float[np.ndarray, "n d"], *, order: int = 2) -> float:
     return float(distances.sum() / (len(rows) * (len(rows) - 1)))
 
 
-def deviation(rows: Float[np.ndarray, "n d"], detail: Detail) -> float | None:
-    """Returns the standard deviation of a position over the pictures that show the detail.
+def deviation(rows: Float[np.ndarray, "n d"], readings: Sequence[str]) -> float:
+    """Returns the standard deviation of columns of the picture, averaged over some readings.
 
-    Returns None if fewer than half of them show it.
+    Only pictures that show the detail count. If fewer than half of them do, the deviation is 0.
     """
-    values = present(detail.of(rows))
-    return float(values.std(ddof=1)) if 2 * len(values) >= len(rows) else None
+    deviations = []
+    for reading in readings:
+        values = rows[:, COLUMN[reading]].astype(np.float64)
+        values = values[values != ABSENT]
+        deviations.append(values.std(ddof=1) if 2 * len(values) >= len(rows) else 0.0)
+    return float(np.mean(deviations))
