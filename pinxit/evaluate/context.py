@@ -103,12 +103,12 @@ class EvaluationContext:
 
     @cached_property
     def other_renders(self) -> RealPictures | None:
-        """Other renders of the held-out scenes, or None if there are none."""
+        """The renders of the held-out scenes with another drawing seed, or None if there are none."""
         return other_renders_of(self.prompted) if isinstance(self.prompted, Scenes) else None
 
     @cached_property
     def seed_sets(self) -> SeedSets | None:
-        """Drawn and rendered pictures of `variety_prompts` scenes, several of each, or None."""
+        """The drawn and rendered pictures of `variety_prompts` scenes, several of each, or None."""
         if self.judge is None or not self.variety_prompts:
             return None
         return SeedSets(self.drawn, self._scenes(CANDIDATES), self.variety_prompts)

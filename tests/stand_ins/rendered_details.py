@@ -1,7 +1,7 @@
 """The details that a render shows, known from the calls of the drawing code.
 
 A canvas leaves out the calls that draw a detail. The detail is visible where the picture without
-it differs. So this truth shares no code and no thresholds with the readers in the package.
+it differs. So this truth shares no colours and no thresholds with the readers in the package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 
 from pinxit.data.scenes import drawing
 from pinxit.data.scenes.attributes import Scene
-from pinxit.data.scenes.drawing import render
+from pinxit.data.scenes.drawing import X_OF, render
+from pinxit.evaluate.details.regions import regions
 
 Drops = Callable[[str, tuple[Any, ...]], bool]
 
@@ -117,3 +118,54 @@ def rendered_without(scene: Scene, drops: Sequence[Drops], **where: int) -> np.n
     """Returns the render of a scene without the calls that draw these details."""
     with _canvas(lambda name, args: any(drop(name, args) for drop in drops), []):
         return render(scene, **where)
+
+
+def _seen(drop: Drops, rows: slice, *, change: int = 20, **least: int) -> Callable[..., float]:
+    """Returns a function that counts visible regions of a detail of some least sizes."""
+
+    def count(scene: Scene, **where: int) -> float:
+        parts = regions(visible(scene, drop, **where)[rows] > change)
+        return sum(
+            all(getattr(part, name) >= size for name, size in least.items()) for part in parts
+        )
+
+    return count
+
+
+def _inner_tips(scene: Scene, **where: int) -> float:
+    return sum(3 < x < 62 for x, _ in tips(scene, **where))
+
+
+def _cloud_cover(scene: Scene, **where: int) -> float:
+    return float((visible(scene, is_cloud, **where)[:24] > 20).mean())
+
+
+def _disc_x(scene: Scene, **where: int) -> float:
+    return next(args[0] for name, args in calls(scene, **where) if is_disc(name, args))
+
+
+COUNTED: dict[str, Callable[..., float]] = {
+    "stars": _seen(is_star, slice(28)),
+    "mountain_peaks": lambda scene, **where: len(tips(scene, **where)),
+    "tree_tops": _inner_tips,
+    "clouds": _seen(is_cloud, slice(24), area=8),
+    "cloud_cover": _cloud_cover,
+    "snowflakes": _seen(is_flake, slice(28)),
+    "rain_streaks": _seen(is_streak, slice(64), change=12, height=4),
+    "waves": _seen(is_wave, slice(40, 50), width=4),
+    "suns_and_moons": lambda scene, **where: 1,
+}
+"""The true reading of each detail that is counted."""
+
+
+def true_positions(scene: Scene, readings: Sequence[str], **where: int) -> list[float]:
+    """Returns the true column of the sun or moon, of the peaks, or of the middle of a thing's
+    place, or -1."""
+    if readings == ("disc_x",):
+        return [_disc_x(scene, **where)]
+    if len(readings) == 3:
+        shown = [x for x, _ in tips(scene, **where)]
+        slots = (0, 19), (19, 46), (46, 64)
+        return [next((x for x in shown if low <= x < high), -1.0) for low, high in slots]
+    colour = readings[0].removesuffix("_x")
+    return [next(X_OF[thing.place] for thing in scene.things if thing.colour == colour)]

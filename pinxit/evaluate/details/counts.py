@@ -24,15 +24,15 @@ THING_COLOURS = ("red", "yellow", "purple")
 ABSENT = -1.0
 """The position of what a picture does not show."""
 MAP = (3, 8)
-"""Rows and columns of the map of specks: cells of eight pixels, in the upper 24 rows."""
+"""The rows and columns of the map of stars: cells of eight pixels, in the upper 24 rows."""
 SPECK_ROWS = 28
-"""Specks are counted above this row: stars are above it, mountains mostly below."""
+"""Stars and flakes are counted above this row, which most mountains do not reach."""
 SPECK_AREA = 14
-"""The largest area of a speck, in pixels; the moon and clouds are larger."""
+"""The largest area of a star or flake, in pixels; the moon and clouds are larger."""
 BRIGHTER = 20.0
-"""How much brighter than the sky a star is, in grey values."""
+"""The least difference of a star from the sky, in grey values."""
 LIGHTER = 10.0
-"""How much brighter than the pixels beside them flakes and streaks are, in grey values."""
+"""The least difference of flakes and streaks from the pixels beside them, in grey values."""
 GAP = 3
 """Number of pixels of other colours, such as flakes, that may interrupt a column of land."""
 ALIKE = 45.0
@@ -182,7 +182,7 @@ def readings(picture: Picture) -> dict[str, float]:
 
 
 class SceneDetails:
-    """All readings of each picture, in the order of `names`."""
+    """Reads all details of each picture, in the order of `names`."""
 
     name = "scene_details"
     names: tuple[str, ...] = tuple(readings(np.zeros((SIDE, SIDE, 3), np.uint8)))

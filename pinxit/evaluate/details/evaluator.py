@@ -39,9 +39,10 @@ def details(context: EvaluationContext) -> Iterator[tuple[str, float]]:
         np.concatenate(list(context.observations.features(pictures, extractor).blocks()))
         for pictures in (context.drawn, context.real, other)
     )
+    facts = [scenes.scene(i) for i in range(len(scenes))]
     rows: dict[str, dict[str, float]] = {}
     for detail in COUNTS:
-        numbers = [i for i in range(len(scenes)) if detail.shown(scenes.scene(i))]
+        numbers = [i for i, scene in enumerate(facts) if detail.shown(scene)]
         if len(numbers) < LEAST_PICTURES:
             continue
         one, two, three = (detail.of(readings[numbers]) for readings in (drawn, real, others))

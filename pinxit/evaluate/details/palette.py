@@ -96,7 +96,7 @@ class Palette:
         return [body, np.asarray(dark) * 255]
 
 
-def _mixed(a: np.ndarray, b: np.ndarray, amount: float) -> np.ndarray:
+def _mixed(a: np.ndarray, b: np.ndarray, amount: float | np.ndarray) -> np.ndarray:
     return a + (b - a) * amount
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A connected region of a mask."""
 
     area: int

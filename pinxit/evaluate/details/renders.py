@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from pinxit.arrays import Example
 from pinxit.data.scenes.attributes import Scene
@@ -65,21 +65,17 @@ class SeedSets:
             shows_disc,
             lambda scene: thing_reading(scene) is not None,
         ]
+        scene = cache(self.scenes.scene)
         numbers: list[int] = []
         for turn in range(self.prompts):
             shown = wishes[turn % len(wishes)]
-            numbers.append(
-                next(
-                    number
-                    for number in range(len(self.scenes))
-                    if number not in numbers and shown(self.scenes.scene(number))
-                )
-            )
+            others = (i for i in range(len(self.scenes)) if i not in numbers)
+            numbers.append(next(i for i in others if shown(scene(i))))
         return sorted(numbers)
 
     @cached_property
     def drawn(self) -> DrawnPictures:
-        """Pictures of each prompt, drawn from the seeds 0, 1, 2, ..."""
+        """The pictures of each prompt, drawn from the seeds 0, 1, 2, ..."""
         prompts = [self.scenes.caption(i) for i in self.numbers for _ in range(SEEDS_PER_PROMPT)]
         return replace(
             self.like,
@@ -90,7 +86,7 @@ class SeedSets:
 
     @cached_property
     def real(self) -> RealPictures:
-        """Renders of the prompts' scenes with other drawing seeds."""
+        """The renders of the prompts' scenes with other drawing seeds."""
         numbers = [i for i in self.numbers for _ in range(SEEDS_PER_PROMPT)]
         first = self.scenes.seed + 1
         seeds = list(range(first, first + SEEDS_PER_PROMPT)) * len(self.numbers)

@@ -35,7 +35,7 @@ def variety(context: EvaluationContext) -> Iterator[tuple[str, float]]:
     sets = context.seed_sets
     if sets is None:
         return
-    network = network_of(context)
+    network = variety_network(context)
     spreads: dict[str, list[tuple[float, float]]] = {}
     for extractor in (network, SceneDetails()):
         stores = [context.observations.features(one, extractor) for one in (sets.drawn, sets.real)]
@@ -59,7 +59,7 @@ def variety_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extr
     """Yields the features that `variety` reads."""
     sets = context.seed_sets
     if sets is not None:
-        for extractor in (network_of(context), SceneDetails()):
+        for extractor in (variety_network(context), SceneDetails()):
             yield sets.drawn, extractor
             yield sets.real, extractor
 
@@ -79,7 +79,7 @@ def variety_in_words(values: Mapping[str, float]) -> str:
     return line
 
 
-def network_of(context: EvaluationContext) -> Extractor:
+def variety_network(context: EvaluationContext) -> Extractor:
     """Returns the first network of distances, or else the judge's features."""
     if context.networks:
         return context.networks[0]
