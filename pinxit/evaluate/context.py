@@ -103,7 +103,7 @@ class EvaluationContext:
 
     @cached_property
     def other_renders(self) -> RealPictures | None:
-        """The renders of the held-out scenes with another drawing seed, or None if there are none."""
+        """The renders of the held-out scenes with another drawing seed, or None without scenes."""
         return other_renders_of(self.prompted) if isinstance(self.prompted, Scenes) else None
 
     @cached_property
