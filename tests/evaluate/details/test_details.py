@@ -208,6 +208,14 @@ def test_each_figure_moves_with_the_steps_of_the_shipped_model():
     assert (
         means == sorted(means, reverse=True) and means[-1] > 3 * details[-1]["details/noise/mean"]
     )
+    real = sets.rendered(context.prompted)
+    others = [real, sets.blurred(real), sets.half_missing(context.prompted)]
+    sharp, blurred, half_missing = (
+        details_of(context, images, f"other {i}")["details/distance/mean"]
+        for i, images in enumerate(others)
+    )
+    order = [sharp, means[3], blurred, half_missing, means[1], means[0]]
+    assert order == sorted(order), "renders, 16 steps, blurred, half missing, 2 steps, 1 step"
     stars = [values["details/drawn/stars"] for values in details[1:]]
     assert stars == sorted(stars) and stars[0] < 0.2 * details[0]["details/real/stars"]
 
