@@ -12,6 +12,7 @@ from typing import Any
 from pinxit.arrays import Example, Objective
 from pinxit.config import UsageError, positive
 from pinxit.data.scenes.dataset import Scenes
+from pinxit.evaluate.details.renders import CANDIDATES, SeedSets, other_renders_of
 from pinxit.evaluate.distances.reference import FEWEST_SCENES, rows_reference, scenes_reference
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
@@ -24,6 +25,8 @@ from pinxit.pipeline import TextToImage
 
 SEED = 20_000
 """Seed of the held-out scenes; training scenes have other seeds and other combinations."""
+MOST_VARIETY_PROMPTS = 128
+"""Largest number of prompts for variety, so that enough of the candidates show each detail."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class EvaluationContext:
     composition_prompts: int = 0
     """Number of prompts for each task of composition; 0 for none."""
     variety_prompts: int = 0
-    """Number of prompts that variety draws with several seeds; 0 for none."""
+    """Number of prompts that are drawn from several seeds each to measure variety; 0 for none."""
     detect: Callable[..., Any] | None = None
     """A user's object detector for GenEval, or None."""
     geneval_prompts: int | None = None
@@ -75,6 +78,14 @@ class EvaluationContext:
         positive("batch_size", self.batch_size)
         positive("prompts", self.prompts, minimum=0)
         positive("reference_images", self.reference_images, minimum=2)
+        positive("variety_prompts", self.variety_prompts, minimum=0)
+        if self.variety_prompts > MOST_VARIETY_PROMPTS:
+            raise UsageError(
+                "variety_prompts",
+                self.variety_prompts,
+                problem="too many",
+                valid=f"0 to {MOST_VARIETY_PROMPTS}",
+            )
 
     def showing(self, text: str, unit: str) -> AbstractContextManager[Report]:
         """Shows the progress of one activity, given its name and the name of its unit."""
@@ -108,15 +119,7 @@ class EvaluationContext:
         otherwise the first rows. Their images are real pictures of the prompts."""
         if self.judge is None:
             return [self.rows[i] for i in range(min(self.prompts, len(self.rows)))]
-        if not self.prompts:
-            return ()
-        return Scenes(
-            length=self.prompts,
-            seed=SEED,
-            split="heldout",
-            image_size=self.model.image_size,
-            full_captions=True,
-        )
+        return self._scenes(self.prompts) if self.prompts else ()
 
     @cached_property
     def real(self) -> RealPictures:
@@ -147,4 +150,26 @@ class EvaluationContext:
             sampling=self.sampling,
             batch_size=self.batch_size,
             title="drawing held-out prompts",
+        )
+
+    @cached_property
+    def other_renders(self) -> RealPictures | None:
+        """The renders of the held-out scenes with another drawing seed, or None without scenes."""
+        return other_renders_of(self.prompted) if isinstance(self.prompted, Scenes) else None
+
+    @cached_property
+    def seed_sets(self) -> SeedSets | None:
+        """The drawn and rendered pictures of `variety_prompts` scenes, several of each, or None."""
+        if self.judge is None or not self.variety_prompts:
+            return None
+        return SeedSets(self.drawn, self._scenes(CANDIDATES), self.variety_prompts)
+
+    def _scenes(self, count: int) -> Scenes:
+        """Returns the first held-out scenes with full captions."""
+        return Scenes(
+            length=count,
+            seed=SEED,
+            split="heldout",
+            image_size=self.model.image_size,
+            full_captions=True,
         )

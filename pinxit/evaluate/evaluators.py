@@ -24,6 +24,8 @@ from pinxit.evaluate.composition.evaluator import (
     composition_needs,
 )
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.details.evaluator import details, details_in_words, details_needs
+from pinxit.evaluate.details.variety import variety, variety_in_words, variety_needs
 from pinxit.evaluate.distances.cautions import distances_in_words
 from pinxit.evaluate.distances.evaluator import distances, distances_needs
 from pinxit.evaluate.dpg.evaluator import check_dpg, dpg, dpg_in_words, dpg_needs
@@ -79,6 +81,8 @@ EVALUATORS: dict[str, Evaluator] = {
         prompt_accuracy, words=accuracy_in_words, needs=prompt_accuracy_needs
     ),
     "composition": Evaluator(composition, words=composition_in_words, needs=composition_needs),
+    "details": Evaluator(details, words=details_in_words, needs=details_needs),
+    "variety": Evaluator(variety, words=variety_in_words, needs=variety_needs),
     "validation_loss": Evaluator(
         validation_loss, mid_run=True, parameters="each", words=validation_in_words
     ),

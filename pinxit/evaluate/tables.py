@@ -8,6 +8,8 @@ from dataclasses import dataclass
 TITLES = {
     "prompts": "held-out prompts",
     "composition": "composition of held-out prompts",
+    "details": "details of drawn pictures and of renders",
+    "variety": "spread over the seeds of a prompt",
     "validation": "validation loss by time",
     "validation_loss": "validation loss by average",
     "conditioning": "effect of captions",
