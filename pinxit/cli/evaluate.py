@@ -129,7 +129,6 @@ def _evaluation_path(options: EvaluateOptions, subject: Subject) -> Path | None:
 def _print_tables(values: dict[str, float]) -> None:
     for group in tables(values):
         table = Table(*group.head, title=group.title)
-        for name, *cells in group.rows:
-            shown = (f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells)
-            table.add_row(str(name), *shown, style="bold" if name in ("mean", "loss") else None)
+        for row in group.texts:
+            table.add_row(*row, style="bold" if row[0] in ("mean", "loss") else None)
         Console().print(table)

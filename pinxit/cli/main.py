@@ -32,7 +32,7 @@ commands:
   prepare    prepare a dataset for training: fetch images, encode them, write shards
   generate   draw pictures for prompts
   grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
-  evaluate   measure the validation loss, the effect of captions, and the accuracy of scenes
+  evaluate   measure a model: losses, effect of captions, accuracy, distances from real pictures
   compare    measure and draw several models with the same prompts and seeds, side by side
   export     write a model as a folder for diffusers, or as one file, and upload it to the Hub
   doctor     check this machine and a run for problems, and suggest solutions

@@ -18,6 +18,7 @@ import numpy as np
 
 from pinxit.arrays import Example
 from pinxit.config import to_json
+from pinxit.data.scenes.dataset import Scenes
 from pinxit.drawing import one_by_one
 from pinxit.encoders.fingerprint import encoder_fingerprints
 from pinxit.evaluate.extractors.base import Picture
@@ -146,20 +147,25 @@ class RealPictures:
     @cached_property
     def prompts(self) -> tuple[str, ...]:
         """The caption of each picture."""
-        return tuple(self.examples[i].caption for i in range(len(self)))
+        if isinstance(self.examples, Scenes):  # whose captions need no picture
+            return tuple(map(self.examples.caption, range(len(self))))
+        return self._read[1]
 
     @cached_property
-    def _content(self) -> str:
-        digest = hashlib.sha256()
+    def _read(self) -> tuple[str, tuple[str, ...]]:
+        """The SHA-256 of all pixels, and the captions, in one pass."""
+        digest, captions = hashlib.sha256(), []
         for number in range(len(self)):
-            image = np.ascontiguousarray(self.examples[number].image)
+            example = self.examples[number]
+            image = np.ascontiguousarray(example.image)
             digest.update(f"{image.shape} {image.dtype} ".encode() + image.tobytes())
-        return digest.hexdigest()
+            captions.append(example.caption)
+        return digest.hexdigest(), tuple(captions)
 
     def about(self) -> Mapping[str, Any]:
         """Returns the SHA-256 of all pixels, so that equal pictures have equal features."""
         return {
-            "pixels": self._content,
+            "pixels": self._read[0],
             "prompts": texts_hash(self.prompts),
             "count": len(self),
         }

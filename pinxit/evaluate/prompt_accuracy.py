@@ -17,7 +17,7 @@ from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor
-from pinxit.evaluate.extractors.judge_features import JudgeAnswers
+from pinxit.evaluate.extractors.judge_features import judge_answers
 from pinxit.evaluate.picture_sets import PictureSet
 
 
@@ -29,7 +29,7 @@ def prompt_accuracy(context: EvaluationContext) -> Iterator[tuple[str, float]]:
     judge, scenes = context.judge, context.prompted
     if judge is None or not isinstance(scenes, Scenes):
         return
-    extractor = JudgeAnswers(judge)
+    extractor = judge_answers(judge)
 
     def answers(pictures: PictureSet) -> list[dict[str, str]]:
         rows = context.observations.features(pictures, extractor)
@@ -44,7 +44,7 @@ def prompt_accuracy(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 def prompt_accuracy_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
     """Yields the features that `prompt_accuracy` reads."""
     if context.judge is not None and context.prompts:
-        yield from ((s, JudgeAnswers(context.judge)) for s in (context.drawn, context.real))
+        yield from ((s, judge_answers(context.judge)) for s in (context.drawn, context.real))
 
 
 def accuracy_in_words(values: Mapping[str, float]) -> str:

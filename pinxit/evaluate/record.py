@@ -61,8 +61,7 @@ def markdown_table(table: Table) -> Iterator[str]:
         yield from (f"## {table.title[:1].upper()}{table.title[1:]}", "")
     yield _line(table.head)
     yield _line(["---"] * len(table.head))
-    for row in table.rows:
-        yield _line([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row])
+    yield from map(_line, table.texts)
 
 
 def protocol_table(protocol: Mapping[str, Any]) -> Table:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pinxit.evaluate.distances.noise_table import noise_of_real_pictures
+
+COUNTS = ("pictures", "reference_pictures")
+"""Rows and columns with numbers of pictures."""
 TITLES = {
     "prompts": "held-out prompts",
     "composition": "composition of held-out prompts",
@@ -29,6 +33,23 @@ class Table:
     rows: tuple[tuple[str | float, ...], ...]
     """The rows: a name, then the value in each further column, or an empty string without value."""
 
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows as text; numbers of pictures without decimals."""
+        return [
+            tuple(
+                _text(cell, is_count=row[0] in COUNTS or column in COUNTS)
+                for column, cell in zip(self.head, row, strict=True)
+            )
+            for row in self.rows
+        ]
+
+
+def _text(cell: str | float, *, is_count: bool) -> str:
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.0f}" if is_count else f"{cell:.4f}"
+
 
 def tables(values: Mapping[str, float]) -> list[Table]:
     """Returns a table for each group, in the order of its first value.
@@ -41,7 +62,23 @@ def tables(values: Mapping[str, float]) -> list[Table]:
         column, slash, name = rest.partition("/")
         cell = (name, column) if slash else (column, "value")
         groups.setdefault(group or "values", {})[cell] = value
-    return [_table(group, cells) for group, cells in groups.items()]
+    result: list[Table] = []
+    for group, cells in groups.items():
+        result.append(_table(group, cells))
+        if group == "distances":
+            result += noise_tables(name for name, _ in cells)
+    return result
+
+
+def noise_tables(rows: Iterable[str]) -> Iterator[Table]:
+    """Yields a table for each network among the rows of distances: the same distances between two
+    sets of real pictures, by the number of pictures."""
+    names = list(rows)
+    for network, kinds, counts in noise_of_real_pictures():
+        if any(name.endswith(f"_{network}") for name in names):
+            title = f"real pictures against as many other real ones ({network})"
+            head = ("pictures", *(f"{kind}_{network}" for kind in kinds))
+            yield Table(title, head, tuple((f"{count:,}", *row) for count, row in counts))
 
 
 def _table(group: str, cells: Mapping[tuple[str, str], float]) -> Table:

@@ -138,13 +138,8 @@ def _figures(provenance: Provenance) -> str:
         else:
             parts.append(f"The command that measured these figures{on} is not recorded.")
         for group in tables(measurement.values):
-            rows = [
-                [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
-                for row in group.rows
-            ]
-            parts.append(
-                f"**{group.title[:1].upper()}{group.title[1:]}**\n\n{_table(group.head, rows)}"
-            )
+            title = f"**{group.title[:1].upper()}{group.title[1:]}**"
+            parts.append(f"{title}\n\n{_table(group.head, group.texts)}")
     parts += provenance.left_out
     return "\n\n".join(parts) or "No figures are recorded for these parameters."
 

@@ -20,7 +20,7 @@ from pinxit.evaluate.distances.cautions import distances_in_words
 from pinxit.evaluate.distances.evaluator import distances_protocol
 from pinxit.evaluate.distances.frechet import frechet_distance
 from pinxit.evaluate.distances.kernel import gaussian_mmd, kernel_distance
-from pinxit.evaluate.distances.noise_table import known_widths, measured_noise, noise_table
+from pinxit.evaluate.distances.noise_table import measured_noise, noise_table
 from pinxit.evaluate.distances.statistics import save_statistics, statistics_of
 from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.evaluate.extractors.base import Extractor
@@ -204,7 +204,6 @@ def test_a_value_within_its_noise_is_said_to_be():
 )
 def test_what_cannot_be_measured_is_refused_before_pictures_are_drawn(settings, problem):
     made = context(**settings)
-    made.drawn.__dict__["_content"] = ""
 
     def pictures(numbers):
         raise AssertionError("pictures were drawn")
@@ -288,7 +287,7 @@ def test_the_protocol_says_what_the_figures_depend_on():
 
 def test_the_table_of_noise_has_the_networks_of_the_bundle():
     for network, width in (("scenes_judge", 256), ("scenes_clip", 128)):
-        assert known_widths()[network] == width
+        assert measured_noise()["networks"][network]["features"] == width
         lines = noise_table(network).splitlines()
         assert [line.split()[1] for line in lines[4:]] == [
             "256",

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.extractors.judge_features import JudgeAnswers
+from pinxit.evaluate.extractors.judge_features import judge_answers
 from pinxit.evaluate.headlines import ACCURACY
 
 RESAMPLES = 2000
@@ -87,7 +87,7 @@ def picture_scores(context: EvaluationContext) -> dict[str, PictureScores]:
     scores: dict[str, PictureScores] = {}
     scenes, features = context.prompted, context.observations.features
     if context.judge is not None and isinstance(scenes, Scenes):
-        judge = JudgeAnswers(context.judge)
+        judge = judge_answers(context.judge)
         rows = features(context.drawn, judge)
         answers = [answer for block in rows.blocks() for answer in judge.answers(block)]
         scores[ACCURACY] = _of_answers(scenes, answers)

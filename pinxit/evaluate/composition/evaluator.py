@@ -11,7 +11,6 @@ other prompts of their task, the mean over all of them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -28,9 +27,8 @@ from pinxit.evaluate.composition.prompts import Prompt
 from pinxit.evaluate.composition.tasks import TASKS, Answer
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.base import Extractor
-from pinxit.evaluate.extractors.judge_features import JudgeAnswers
+from pinxit.evaluate.extractors.judge_features import judge_answers
 from pinxit.evaluate.intervals import interval, mean_interval
-from pinxit.evaluate.judge import Judge
 from pinxit.evaluate.picture_sets import PictureSet
 
 Verdicts = dict[str, Bool[np.ndarray, "prompts seeds"]]
@@ -68,7 +66,7 @@ def composition(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 def composition_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
     """Yields the features that `composition` reads."""
     if measured(context) and context.judge is not None:
-        yield from ((pictures, _extractor(context.judge)) for pictures in _pictures(context))
+        yield from ((pictures, judge_answers(context.judge)) for pictures in _pictures(context))
 
 
 def composition_in_words(values: Mapping[str, float]) -> str:
@@ -87,7 +85,7 @@ def read_answers(context: EvaluationContext, pictures: PictureSet) -> list[dict[
     """Returns the judge's answers about the pictures."""
     if context.judge is None:
         raise UsageError("composition needs the judge of scenes, and this evaluation has none")
-    extractor = _extractor(context.judge)
+    extractor = judge_answers(context.judge)
     rows = context.observations.features(pictures, extractor)
     return [answer for block in rows.blocks() for answer in extractor.answers(block)]
 
@@ -121,12 +119,6 @@ def measured(context: EvaluationContext) -> bool:
     """Returns whether the context has a judge and prompts of composition."""
     positive("composition_prompts", context.composition_prompts, minimum=0)
     return context.judge is not None and context.composition_prompts > 0
-
-
-@functools.lru_cache(maxsize=1)
-def _extractor(judge: Judge) -> JudgeAnswers:
-    """Returns the extractor, the same one for all sets, so that it is compiled once."""
-    return JudgeAnswers(judge)
 
 
 def _pictures(context: EvaluationContext) -> tuple[PictureSet, PictureSet]:

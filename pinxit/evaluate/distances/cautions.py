@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pinxit.evaluate.distances.figures import DISTANCES, STANDARD, distance_rows
-from pinxit.evaluate.distances.noise_table import known_widths
 from pinxit.progress import counted
 
 VALUE, NOISE = "distances/value/", "distances/noise/"
@@ -51,22 +50,14 @@ def within_noise(values: Mapping[str, float]) -> Iterator[str]:
 
 
 def distances_in_words(values: Mapping[str, float]) -> str:
-    """Returns a line with the sizes of both sets, the first distances, and the cautions."""
+    """Returns a line with the sizes of both sets and the first distances. Cautions are warnings."""
     drawn, reference = (int(values[VALUE + name]) for name in (PICTURES, REFERENCE))
     rows = list(_distances(values).items())
     figures = [f"{row} {value:.4g} ({values[NOISE + row]:.4g})" for row, value in rows[:SHOWN]]
-    widths = known_widths()
-    cautions = [
-        caution
-        for network, width in widths.items()
-        if VALUE + distance_rows(network).get("frechet", "") in values
-        for caution in too_few(network, width, drawn)
-    ]
-    line = (
+    return (
         f"{counted(drawn, 'drawn picture')} against {counted(reference, 'real one')} (in brackets: "
         f"real pictures instead): {', '.join(figures)}"
     )
-    return "; ".join([line, *cautions, *within_noise(values)])
 
 
 def _distances(values: Mapping[str, float]) -> dict[str, float]:

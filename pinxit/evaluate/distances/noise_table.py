@@ -6,13 +6,13 @@ A distance between two sets of the same kind is not 0: it falls as both sets gro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pinxit.config import read_json
-from pinxit.evaluate.distances.figures import CMMD_CLIP, DISTANCES, FRACTIONS, INCEPTION
+from pinxit.evaluate.distances.figures import DISTANCES, FRACTIONS
 
 NOISE = Path(__file__).with_name("noise.json")
 """The file with the measured table."""
@@ -24,10 +24,18 @@ def measured_noise() -> Mapping[str, Any]:
     return read_json(NOISE)
 
 
-def known_widths() -> dict[str, int]:
-    """Returns the number of features by network, for the standard ones and those of the bundle."""
-    bundled = {name: one["features"] for name, one in measured_noise()["networks"].items()}
-    return {INCEPTION: 2048, CMMD_CLIP: 768, **bundled}
+def noise_of_real_pictures() -> Iterator[
+    tuple[str, Sequence[str], list[tuple[int, tuple[float, ...]]]]
+]:
+    """Yields, for each network of the table, its name, the kinds of distances, and for each number
+    of pictures the mean of each distance between two sets of so many real pictures."""
+    for network, one in measured_noise()["networks"].items():
+        kinds = [kind for kind in DISTANCES if kind in one["sets"][0]]
+        yield (
+            network,
+            kinds,
+            [(row["count"], tuple(float(row[kind][0]) for kind in kinds)) for row in one["sets"]],
+        )
 
 
 def noise_table(network: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,12 @@ class JudgeAnswers:
             {name: values[int(number)] for (name, values), number in zip(heads, row, strict=True)}
             for row in rows
         ]
+
+
+@functools.lru_cache(maxsize=1)
+def judge_answers(judge: Judge) -> JudgeAnswers:
+    """Returns the extractor of a judge's answers, the same one for all, which is compiled once."""
+    return JudgeAnswers(judge)
 
 
 class JudgeFeatures:

@@ -32,12 +32,10 @@ def _evaluation(values: Mapping[str, float], chosen: str | None) -> list[Html]:
     for group in tables(values):
         names = [row[0] for row in group.rows]
         best = chosen if chosen in names else "mean"
-        rows = [
-            [f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row]
-            for row in group.rows
-        ]
         parts.append(heading(group.title[:1].upper() + group.title[1:]))
-        parts.append(table(group.head, rows, best=names.index(best) if best in names else None))
+        parts.append(
+            table(group.head, group.texts, best=names.index(best) if best in names else None)
+        )
     return parts
 
 
