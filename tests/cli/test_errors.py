@@ -36,6 +36,7 @@ INTERNAL = {
     "pinxit/encoders/joint_text_encoder.py": "shapes inside a jitted function",
     "pinxit/encoders/tiling.py": "no setting names a tile",
     "pinxit/encoders/token_rows.py": "a string where Python code must pass a list",
+    "pinxit/evaluate/comparison/paired.py": "both models' scores are the package's own",
     "pinxit/fixed_batches.py": "the sizes of batches are the package's own",
     "pinxit/labelled_sheet.py": "the sizes of pictures are the package's own",
     "pinxit/models/transformer.py": "shapes inside a jitted function",

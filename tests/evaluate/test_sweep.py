@@ -284,7 +284,7 @@ def test_the_table_has_a_row_for_each_cell_and_the_best_in_bold(tmp_path):
     assert "| guidance_scale | steps | prompt accuracy (fraction of attributes) ↑ | " in page
     assert "| 1 | 1 | 0.2500 | **11.00** |" in page and "| 2 | 2 | **0.5000** | 22.00 |" in page
     assert "    pinxit evaluate --sweep guidance_scale=1,2 steps=1,2" in page
-    assert "The same in all cells: prompts ceiling 0.9900." in page
+    assert "The same in all cells: prompt accuracy of real pictures 0.9900." in page
 
 
 @pytest.mark.parametrize(

@@ -71,15 +71,15 @@ class SweepFile:
         if not path.exists():
             return opened
         stored = read_json(path)
+        problem = "a file that no sweep of this version has written"
+        refusal = UsageError("out", str(path), problem=problem, valid="another --out")
+        if stored.get("format") != FORMAT:
+            raise refusal
         try:
-            if stored.get("format") != FORMAT:
-                raise ValueError("no sweep")
             for name in ("cells", "averages", "earlier"):
                 opened.earlier += [MeasuredCell(**cell) for cell in stored[name]]
-        except (KeyError, TypeError, ValueError) as error:
-            valid = "another --out, or remove the file"
-            problem = "a file that no sweep of this version has written"
-            raise UsageError("out", str(path), problem=problem, valid=valid) from error
+        except (KeyError, TypeError) as error:
+            raise refusal from error
         return opened
 
     def stored_values(self, evaluator: str, key: str) -> dict[str, float] | None:
