@@ -13,13 +13,13 @@ from pinxit.arrays import Example, Objective
 from pinxit.config import UsageError, positive
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.evaluate.details.renders import CANDIDATES, SeedSets, other_renders_of
-from pinxit.evaluate.distances.reference import FEWEST_SCENES, rows_reference, scenes_reference
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.extractors.clip_pairs import ClipPairs
 from pinxit.evaluate.judge import Judge
 from pinxit.evaluate.observations import Observations, Report
 from pinxit.evaluate.picture_sets import DrawnPictures, Examples, RealPictures
+from pinxit.evaluate.reference_pictures import FEWEST_SCENES, rows_reference, scenes_reference
 from pinxit.flow.objective import FlowMatching
 from pinxit.pipeline import TextToImage
 

@@ -24,8 +24,6 @@ from pinxit.evaluate.composition.evaluator import (
     composition_needs,
 )
 from pinxit.evaluate.context import EvaluationContext
-from pinxit.evaluate.details.evaluator import details, details_in_words, details_needs
-from pinxit.evaluate.details.variety import variety, variety_in_words, variety_needs
 from pinxit.evaluate.distances.cautions import distances_in_words
 from pinxit.evaluate.distances.evaluator import distances, distances_needs
 from pinxit.evaluate.dpg.evaluator import check_dpg, dpg, dpg_in_words, dpg_needs
@@ -42,7 +40,9 @@ from pinxit.evaluate.prompt_accuracy import (
     prompt_accuracy,
     prompt_accuracy_needs,
 )
+from pinxit.evaluate.scene_details import details, details_in_words, details_needs
 from pinxit.evaluate.validation_loss import validation_in_words, validation_loss
+from pinxit.evaluate.variety import variety, variety_in_words, variety_needs
 
 Values = Mapping[str, float]
 Need = tuple[PictureSet, Extractor]

@@ -28,10 +28,10 @@ from pinxit.evaluate.distances.feature_rows import SelectedRows
 from pinxit.evaluate.distances.figures import INCEPTION, Comparison, figure_groups
 from pinxit.evaluate.distances.kernel import SCALE, SIGMA, SUBSET_SEED, SUBSET_SIZE, SUBSETS
 from pinxit.evaluate.distances.precision_recall import NEIGHBOURS
-from pinxit.evaluate.distances.reference import CROP, REFERENCE_SEED
 from pinxit.evaluate.distances.statistics import Statistics, load_statistics
 from pinxit.evaluate.extractors.base import Extractor
 from pinxit.evaluate.picture_sets import PictureSet
+from pinxit.evaluate.reference_pictures import CROP, REFERENCE_SEED
 
 
 def distances(context: EvaluationContext) -> Iterator[tuple[str, float]]:

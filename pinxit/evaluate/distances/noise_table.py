@@ -27,8 +27,8 @@ def measured_noise() -> Mapping[str, Any]:
 def noise_of_real_pictures() -> Iterator[
     tuple[str, Sequence[str], list[tuple[int, tuple[float, ...]]]]
 ]:
-    """Yields, for each network of the table, its name, the kinds of distances, and for each number
-    of pictures the mean of each distance between two sets of so many real pictures."""
+    """Yields, for each network of the table, its name, the kinds of distances, and rows: a number
+    of pictures, and the mean of each distance between two sets of that many real pictures."""
     for network, one in measured_noise()["networks"].items():
         kinds = [kind for kind in DISTANCES if kind in one["sets"][0]]
         yield (

@@ -16,12 +16,12 @@ from pinxit.data.scenes.drawing import render
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.details.catalogue import COUNTS
 from pinxit.evaluate.details.counts import ABSENT, SceneDetails
-from pinxit.evaluate.details.evaluator import details_in_words, wasserstein
 from pinxit.evaluate.details.renders import SEEDS_PER_PROMPT
-from pinxit.evaluate.details.variety import deviation, pairwise, variety_in_words
 from pinxit.evaluate.evaluators import EVALUATORS, measure
 from pinxit.evaluate.extractors.judge_features import JudgeFeatures
 from pinxit.evaluate.judge import load_judge
+from pinxit.evaluate.scene_details import details_in_words, wasserstein
+from pinxit.evaluate.variety import deviation, pairwise, variety_in_words
 from pinxit.models.transformer import preset
 from pinxit.pipeline import TextToImage
 
@@ -66,7 +66,7 @@ def context() -> EvaluationContext:
 def few_are_enough():
     """Lists details that few of the few prompts show."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pinxit.evaluate.details.evaluator.LEAST_PICTURES", 3)
+        patch.setattr("pinxit.evaluate.scene_details.LEAST_PICTURES", 3)
         yield
 
 
@@ -121,7 +121,7 @@ def test_the_line_names_the_worst_detail(table):
 
 
 def test_a_detail_that_few_prompts_show_is_left_out(context, table, monkeypatch):
-    monkeypatch.setattr("pinxit.evaluate.details.evaluator.LEAST_PICTURES", 8)
+    monkeypatch.setattr("pinxit.evaluate.scene_details.LEAST_PICTURES", 8)
     values = details_of(context, sets.rendered(context.prompted), "few")
     names = {name.rpartition("/")[2] for name in values}
     assert "stars" not in names and {"gradient", "mean"} < names
