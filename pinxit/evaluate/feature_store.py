@@ -7,6 +7,7 @@ its picture alone, so whatever pieces they replace, the rows from the first one 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -95,4 +96,11 @@ class FeatureStore:
         for piece in np.unique(piece_of):
             here = piece_of == piece
             rows[here] = self._pieces[piece][numbers[here] - self._starts[piece]]
+            _release(self._pieces[piece])
         return rows
+
+
+def _release(piece: np.ndarray) -> None:
+    """Returns the memory of a mapped file that was read, which counts as this process's."""
+    if isinstance(piece.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        piece.base.madvise(mmap.MADV_DONTNEED)

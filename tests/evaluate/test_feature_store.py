@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from pinxit.config import UsageError
@@ -82,3 +84,18 @@ def test_a_damaged_piece_is_computed_again(tmp_path: Path):
 def test_rows_of_another_width_are_a_bug(tmp_path: Path):
     with pytest.raises(ValueError, match=r"expected \(n, 3\)"):
         FeatureStore(tmp_path, width=3).append(np.zeros((2, 4), np.float32), name="toy")
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="memory is returned on Linux alone")
+def test_rows_that_were_read_do_not_stay_in_memory(tmp_path: Path):
+    store = FeatureStore(tmp_path, width=4096)
+    for start in range(40):
+        store.append(np.full((64, 4096), start, np.float32), name="toy")
+    list(store.blocks(0, 256, size=256))
+    before = resident_megabytes()
+    assert sum(float(block[0, 0]) for block in store.blocks(size=64)) == sum(range(40))
+    assert resident_megabytes() - before < 20  # the files have 42 MB
+
+
+def resident_megabytes() -> float:
+    return psutil.Process().memory_info().rss / 2**20

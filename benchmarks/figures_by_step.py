@@ -1,0 +1,117 @@
+"""Evaluates the checkpoints of a run, and writes the figures by step into docs/expected_results.md.
+
+    pinxit train --recipe scenes_long --keep_every 500
+    pinxit plan --recipe coyo_256 --target tpu-v3-8 --policies --json plan.json
+    python benchmarks/figures_by_step.py runs/scenes_long plan.json
+
+Each checkpoint is measured by `pinxit evaluate` in a process of its own, whose results are kept in
+``--out``, so that an interrupted benchmark goes on. The picture shows fixed prompts and seeds at
+these steps. The second table has the times that the planner computes, which nobody has measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marked_table import write_table
+
+PAGE = Path(__file__).parent.parent / "docs" / "expected_results.md"
+PICTURE = PAGE.parent / "images" / "expected_results.png"
+STEPS = (500, 1000, 1500, 3000, 4500, 6000, 9000)
+SHOWN = (500, 1000, 3000, 9000)
+"""Steps of the picture."""
+CLAIMED = (10_000, 50_000, 100_000, 500_000)
+"""Steps for which claims are usually made."""
+PROMPTS = (
+    "a small red house on the left under a full moon",
+    "a purple castle by the sea at sunset",
+    "a yellow tent and a green tree in the mountains, snow",
+)
+COLUMNS = {
+    "prompt accuracy": "prompts/accuracy/mean",
+    "objects": "prompts/accuracy/object",
+    "composition": "composition/accuracy/mean",
+    "Fréchet distance": "distances/value/frechet_scenes_judge",
+    "recall": "distances/value/recall_scenes_judge",
+    "stars": "details/drawn/stars",
+    "validation loss": "validation/loss",
+}
+"""Columns of the table, and the values of evaluation.json that they show."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("figures_by_step"))
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--composition_prompts", type=int, default=50)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    values = {step: evaluated(args, step) for step in STEPS}
+    write_table(PAGE, "<!-- measured -->", "<!-- end measured -->", measured(args.run, values))
+    write_table(PAGE, "<!-- planned -->", "<!-- end planned -->", planned(args.plan))
+    draw(args.run)
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    """Returns the folder of a run's checkpoint."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def evaluated(args: argparse.Namespace, step: int) -> Mapping[str, float]:
+    """Returns the values of a checkpoint, which are computed unless they are stored."""
+    out = args.out / f"step_{step}.json"
+    if not out.is_file():
+        words = ["evaluate", "--checkpoint", checkpoint(args.run, step), "--out", out]
+        words += ["--prompts", args.prompts, "--composition_prompts", args.composition_prompts]
+        command = [sys.executable, "-m", "pinxit", *map(str, words)]
+        subprocess.run(command, check=True)
+    return json.loads(out.read_text())["values"]
+
+
+def measured(run: Path, values: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """Returns the lines of the table of measured figures."""
+    batch = json.loads((run / "config.json").read_text())["batch_size"]
+    lines = [f"| step | images | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
+    for step, row in values.items():
+        cells = [_figure(row.get(name)) for name in COLUMNS.values()]
+        lines.append(f"| {step:,} | {step * batch:,} | {' | '.join(cells)} |")
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def planned(path: Path) -> list[str]:
+    """Returns the lines of the table of planned times."""
+    plan: dict[str, Any] = json.loads(path.read_text())
+    time, batch = plan["time"], plan["batch_size"]
+    lines = [
+        "| steps | images | hours on a v3-8, planned | from | to |",
+        "|---|---|---|---|---|",
+    ]
+    for steps in CLAIMED:
+        hours = [steps * time[name] / 3600 for name in ("middle", "low", "high")]
+        shown = " | ".join(f"{value:.1f}" for value in hours)
+        lines.append(f"| {steps:,} | {steps * batch / 1e6:.1f} M | {shown} |")
+    return lines
+
+
+def draw(run: Path, steps: Sequence[int] = SHOWN) -> None:
+    """Draws the fixed prompts at some steps on one sheet."""
+    names = "|".join(str(checkpoint(run, step)) for step in steps)
+    words = ["grid", "--x", f"checkpoint={names}", "--y", f"prompt={'|'.join(PROMPTS)}"]
+    words += ["--seed", "7", "--out", str(PICTURE)]
+    subprocess.run([sys.executable, "-m", "pinxit", *words], check=True)
+
+
+if __name__ == "__main__":
+    main()
