@@ -329,6 +329,7 @@ def test_train_generate_evaluate(bundle, tmp_path, capsys):
     assert values["conditioning/loss_null"] > 0 and "captions reduce the loss by" in shown
 
     words = [*words, "--dataset_name", "scenes", "--prompts", 3, "--out", tmp_path / "scenes.json"]
+    words += ["--evaluators", "prompt_accuracy", "validation_loss"]
     assert main([str(word) for word in words]) == 0
     shown = capsys.readouterr().out
     assert "held-out prompts" in shown

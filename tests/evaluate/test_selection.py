@@ -25,9 +25,10 @@ def all_built_in(monkeypatch: pytest.MonkeyPatch):
         if name not in EVALUATORS:
             monkeypatch.setitem(EVALUATORS, name, Evaluator(lambda context: iter(())))
     networks = SimpleNamespace(feature_networks=lambda **paths: ([ToyFeatures()], paths["clip"]))
-    functions = SimpleNamespace(load_function=lambda text, *, option: (text, option))
     monkeypatch.setitem(sys.modules, "pinxit.evaluate.networks", networks)
-    monkeypatch.setitem(sys.modules, "pinxit.evaluate.user_function", functions)
+    load = lambda text, option="detector": (text, option)  # noqa: E731
+    monkeypatch.setattr("pinxit.evaluate.equipment.load_detector", load)
+    monkeypatch.setattr("pinxit.evaluate.equipment.load_answerer", load)
 
 
 def chosen(
