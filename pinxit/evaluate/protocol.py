@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from pinxit.config import to_json
 from pinxit.drawing import one_by_one
 from pinxit.evaluate.context import EvaluationContext
+from pinxit.evaluate.distances.evaluator import distances_protocol
 from pinxit.version import __version__
 
 SEED_RULE = (
@@ -54,8 +54,7 @@ def protocol(
         "seconds": round(seconds, 1),
     }
     if "distances" in names:
-        distances = importlib.import_module("pinxit.evaluate.distances.evaluator")
-        record["distances"] = dict(distances.distances_protocol(context))
+        record["distances"] = distances_protocol(context)
     return record
 
 

@@ -51,7 +51,7 @@ from pinxit.train.state_arrays import by_full_name, own_pieces, state_parts, who
 from pinxit.train.step import make_train_step
 from pinxit.train.stored_state import load_state
 
-USED = [name for name in ("prompt_accuracy", "details", "clip_score") if name in EVALUATORS]
+USED = ("prompt_accuracy", "details", "distances", "clip_score")
 """Evaluators of pictures that are quick."""
 MODEL = preset("debug", hidden_size=32, num_heads=4, context_dim=1, patch_size=1)
 EMA = EmaConfig(lengths=(0.1,))
@@ -334,11 +334,14 @@ def measuring() -> None:
     values, sets = [], []
     for count in (1, 8):
         model.devices = jax.devices()[:count]
-        how = {"prompts": 9, "sampling": {"steps": 1}, "evaluators": USED}
+        how = {"prompts": 9, "sampling": {"steps": 1}, "evaluators": USED} | {
+            "reference_images": 70
+        }
         record = pinxit.evaluate_model(model, **how)
         values.append(record["values"])
         sets.append(record["protocol"]["sets"])
-    assert "prompts/accuracy/mean" in values[0]
+    groups = {name.partition("/")[0] for name in values[0]}
+    assert groups == {"prompts", "details", "distances", "clip_score"}
     assert values[0] == values[1] and sets[0] == sets[1]
 
 
