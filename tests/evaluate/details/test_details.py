@@ -18,7 +18,6 @@ from pinxit.evaluate.details.catalogue import COUNTS
 from pinxit.evaluate.details.counts import ABSENT, SceneDetails
 from pinxit.evaluate.details.renders import SEEDS_PER_PROMPT
 from pinxit.evaluate.evaluators import EVALUATORS, measure
-from pinxit.evaluate.extractors.judge_features import JudgeFeatures
 from pinxit.evaluate.judge import load_judge
 from pinxit.evaluate.scene_details import details_in_words, wasserstein
 from pinxit.evaluate.variety import deviation, pairwise, variety_in_words
@@ -188,14 +187,6 @@ def test_impossible_numbers_of_prompts_are_refused(context, count):
         replace(context, variety_prompts=count)
 
 
-def frechet(one: np.ndarray, other: np.ndarray) -> float:
-    """The Fréchet distance of two sets of features; a stand-in until `distances` is merged."""
-    gap = one.mean(0) - other.mean(0)
-    a, b = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
-    roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0))
-    return float(gap @ gap + np.trace(a) + np.trace(b) - 2 * roots.sum())
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the pictures look overexposed")
 def test_each_figure_moves_with_the_steps_of_the_shipped_model():
@@ -228,11 +219,3 @@ def test_each_figure_moves_with_the_steps_of_the_shipped_model():
     accuracy = [measure(EVALUATORS["prompt_accuracy"], one) for one in each[1:]]
     ends = [values["prompts/accuracy/mean"] for values in (accuracy[0], accuracy[-1])]
     assert abs(ends[1] - ends[0]) < 0.02, "the judge sees little of it"
-
-    features = JudgeFeatures(judge)
-    rows = [
-        np.concatenate(list(one.observations.features(pictures, features).blocks()))
-        for one, pictures in [(context, context.real), *((one, one.drawn) for one in each)]
-    ]
-    distances = [frechet(drawn, rows[0]) for drawn in rows[1:]]
-    assert distances == sorted(distances, reverse=True)
