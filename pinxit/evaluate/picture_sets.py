@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+import PIL
 
 from pinxit.arrays import Example
 from pinxit.config import to_json
+from pinxit.data.code_fingerprint import code_fingerprint
 from pinxit.data.scenes.dataset import Scenes
 from pinxit.drawing import one_by_one
 from pinxit.encoders.fingerprint import encoder_fingerprints
@@ -162,13 +164,19 @@ class RealPictures:
             captions.append(example.caption)
         return digest.hexdigest(), tuple(captions)
 
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        if isinstance(self.examples, Scenes):
+            code = {"code": code_fingerprint(Scenes), "pillow": PIL.__version__}
+            made: dict[str, Any] = {"scenes": {**asdict(self.examples), **code}}
+        else:
+            made = {"pixels": self._read[0]}
+        return {**made, "prompts": texts_hash(self.prompts), "count": len(self)}
+
     def about(self) -> Mapping[str, Any]:
-        """Returns the SHA-256 of all pixels, so that equal pictures have equal features."""
-        return {
-            "pixels": self._read[0],
-            "prompts": texts_hash(self.prompts),
-            "count": len(self),
-        }
+        """Returns the SHA-256 of all pixels, so that equal pictures have equal features. Scenes are
+        described by their settings and the code that draws them, so that none is drawn for this."""
+        return self._about
 
     def pictures(self, numbers: range) -> Sequence[Picture]:
         """Returns the images of the examples with these numbers."""

@@ -85,6 +85,8 @@ def _set(one: Mapping[str, Any]) -> str:
     parts = [f"{pictures.get('count', '?')} pictures ({one['made_by']})"]
     parts += [f"prompts {str(pictures['prompts'])[:16]}"] if "prompts" in pictures else []
     parts += [f"pixels {str(pictures['pixels'])[:16]}"] if "pixels" in pictures else []
+    if scenes := pictures.get("scenes"):
+        parts.append(f"scenes of seed {scenes['seed']}, {scenes['split']}")
     for name, about in one["features"].items():
         weights = about.get("weights")
         parts.append(f"seen by {name}" + (f" (weights {str(weights)[:16]})" if weights else ""))
