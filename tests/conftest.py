@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -26,6 +27,14 @@ def rank_promotion():
     """Arrays of different rank never combine silently."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_garbage():
+    """Objects that live on after a module are not looked at in each later collection of garbage,
+    which takes seconds in a process that has run thousands of tests."""
+    yield
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def wrong_values(hint: Any) -> Iterator[list[str]]:
 
 
 def refusals(cls: type, default: Any, check: Any = None, every: int = 1) -> dict[str, str]:
-    """The message of each wrong command that is refused, or of every so many of them."""
+    """The message of each wrong command that is refused, or some of them."""
     messages: dict[str, str] = {}
     for place, (name, hint) in enumerate(leaves(cls, default).items()):
         for words in islice(wrong_values(hint), place % every, None, every):
@@ -71,7 +71,7 @@ HERE: Hardware = hardware_of(__import__("jax").devices()[0])
 @pytest.mark.parametrize(
     ("cls", "default", "check", "every", "least"),
     [
-        (TrainConfig, TrainConfig(), check_model, 4, 50),
+        (TrainConfig, TrainConfig(), check_model, 8, 25),
         pytest.param(TrainConfig, TrainConfig(), check_model, 1, 200, marks=pytest.mark.slow),
         (PrepareOptions, PrepareOptions(), None, 1, 100),
     ],

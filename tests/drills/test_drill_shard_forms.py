@@ -125,6 +125,7 @@ print(len(PreparedRows(rows.root).take(np.arange(16, 20))["latents"]))
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_may_open_no_more_files_blames_no_shard(
     pictures: Path, bundle: Path, tmp_path: Path
 ):

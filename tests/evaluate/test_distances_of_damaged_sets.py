@@ -67,7 +67,7 @@ def figures(
 def test_each_loss_is_seen(networks: Sequence[Extractor], place: int, tmp_path: Path):
     network = networks[place]
     assert network.name == NAMES[place]
-    found = figures(network, rendered_sets(held_out(128)), 400, tmp_path)
+    found = figures(network, rendered_sets(held_out(96)), 300, tmp_path)
     real = found.pop("real")
     for kind in ("frechet", "kernel", "mmd"):
         assert all(values[kind] > real[kind] for values in found.values()), kind

@@ -19,7 +19,7 @@ COUNTERS = 32
 """Bytes of the state that are no part of a plan: the step, the seed and counts, each one number."""
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_four_real_builds_hold_what_is_planned(devices: int):
     command = [sys.executable, str(SCRIPT), "--counts", "--json", "--devices", str(devices)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -85,7 +85,7 @@ def test_bytes_of_any_kind(data: bytes, form: str, unit_rows: int, text_encoding
     check(gzip.compress(data)[: len(data) + 9], form, unit_rows, text_encoding)
 
 
-@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("form", ["csv", pytest.param("tsv", marks=pytest.mark.slow), "jsonl"])
 def test_a_good_table_with_random_damage(form: str):
     """Each record is one row, and one damaged byte costs at most the records that it touches."""
     rng = random.Random(0)
