@@ -168,10 +168,10 @@ class RealPictures:
     def _about(self) -> dict[str, Any]:
         if isinstance(self.examples, Scenes):
             code = {"code": code_fingerprint(Scenes), "pillow": PIL.__version__}
-            made: dict[str, Any] = {"scenes": {**asdict(self.examples), **code}}
+            content: dict[str, Any] = {"scenes": {**asdict(self.examples), **code}}
         else:
-            made = {"pixels": self._read[0]}
-        return {**made, "prompts": texts_hash(self.prompts), "count": len(self)}
+            content = {"pixels": self._read[0]}
+        return {**content, "prompts": texts_hash(self.prompts), "count": len(self)}
 
     def about(self) -> Mapping[str, Any]:
         """Returns the SHA-256 of all pixels, so that equal pictures have equal features. Scenes are
