@@ -7,8 +7,7 @@ of each to a file, and reads them again for mean and covariance: the way of `pin
 
 Times are seconds of the processor, which other programs hardly change, with one thread of BLAS.
 Memory is the peak of the process (VmHWM), and the growth of its own memory (RssAnon, sampled) since
-the network was loaded. The difference is mostly the files of features, which are mapped while they
-are read: the system counts their pages, and takes them back when it needs them.
+the network was loaded. Files of features are mapped while they are read, and their pages returned.
 """
 
 from __future__ import annotations

@@ -29,20 +29,33 @@ SHOWN = (500, 1000, 3000, 9000)
 CLAIMED = (10_000, 50_000, 100_000, 500_000)
 """Steps for which claims are usually made."""
 PROMPTS = (
-    "a small red house on the left under a full moon",
-    "a purple castle by the sea at sunset",
-    "a yellow tent and a green tree in the mountains, snow",
+    "a small red house on the left, hills at night under a full moon, clear sky",
+    "a large purple castle on the right by the sea at sunset",
+    "a small yellow tent on the left and a small green tree on the right, mountains, snow",
 )
 COLUMNS = {
     "prompt accuracy": "prompts/accuracy/mean",
-    "objects": "prompts/accuracy/object",
+    "colour": "prompts/accuracy/colour",
+    "object": "prompts/accuracy/object",
     "composition": "composition/accuracy/mean",
-    "Fréchet distance": "distances/value/frechet_scenes_judge",
-    "recall": "distances/value/recall_scenes_judge",
+    "Fréchet distance, `scenes_clip`": "distances/value/frechet_scenes_clip",
+    "recall, `scenes_clip`": "distances/value/recall_scenes_clip",
+    "details, distance": "details/distance/mean",
     "stars": "details/drawn/stars",
     "validation loss": "validation/loss",
 }
-"""Columns of the table, and the values of evaluation.json that they show."""
+PERFECT = {
+    "prompt accuracy": "prompts/ceiling/mean",
+    "colour": "prompts/ceiling/colour",
+    "object": "prompts/ceiling/object",
+    "composition": "composition/ceiling/mean",
+    "Fréchet distance, `scenes_clip`": "distances/noise/frechet_scenes_clip",
+    "recall, `scenes_clip`": "distances/noise/recall_scenes_clip",
+    "details, distance": "details/noise/mean",
+    "stars": "details/real/stars",
+}
+"""Columns of the table, and the values of evaluation.json that they show, of drawn pictures and of
+real ones."""
 
 
 def main() -> None:
@@ -51,7 +64,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--out", type=Path, default=Path("figures_by_step"))
     parser.add_argument("--prompts", type=int, default=512)
-    parser.add_argument("--composition_prompts", type=int, default=50)
+    parser.add_argument("--composition_prompts", type=int, default=25)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     values = {step: evaluated(args, step) for step in STEPS}
@@ -83,7 +96,8 @@ def measured(run: Path, values: Mapping[int, Mapping[str, float]]) -> list[str]:
     for step, row in values.items():
         cells = [_figure(row.get(name)) for name in COLUMNS.values()]
         lines.append(f"| {step:,} | {step * batch:,} | {' | '.join(cells)} |")
-    return lines
+    cells = [_figure(row.get(PERFECT.get(name, ""))) for name in COLUMNS]
+    return [*lines, f"| renders | | {' | '.join(cells)} |"]
 
 
 def _figure(value: float | None) -> str:
@@ -107,10 +121,11 @@ def planned(path: Path) -> list[str]:
 
 def draw(run: Path, steps: Sequence[int] = SHOWN) -> None:
     """Draws the fixed prompts at some steps on one sheet."""
-    names = "|".join(str(checkpoint(run, step)) for step in steps)
+    names = "|".join(checkpoint(run, step).name for step in steps)
     words = ["grid", "--x", f"checkpoint={names}", "--y", f"prompt={'|'.join(PROMPTS)}"]
     words += ["--seed", "7", "--out", str(PICTURE)]
-    subprocess.run([sys.executable, "-m", "pinxit", *words], check=True)
+    PICTURE.unlink(missing_ok=True)  # the command never replaces another picture
+    subprocess.run([sys.executable, "-m", "pinxit", *words], check=True, cwd=run / "checkpoints")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,12 @@ LOWER_GROUPS = ("details",)
 """Groups whose values are better when lower."""
 HIGHER_GROUPS = ("prompts", "clip_score", "composition", "geneval", "dpg")
 """Groups whose values are better when higher."""
-SECONDARY_ROWS = ("standard_error_", "paper_", "cut_prompts_")
+SECONDARY_ROWS = ("standard_error_", "paper_", "cut_prompts_", "pictures", "reference_pictures")
 SECONDARY_COLUMNS = ("low", "high", "pictures")
 """Beginnings of rows, and columns, that say more about another value and that summaries omit."""
+TABLE_ROWS = ("kernel", "mmd", "precision", "density", "coverage")
+"""Beginnings of rows that tables show and pictures leave out: beside the Fréchet distance and the
+recall of the same network they say little more."""
 ACCURACY = "prompts/accuracy/mean"
 """The value that a guidance trade-off sets against the distance, where there is one."""
 CEILING = "prompts/ceiling/mean"
@@ -63,6 +66,11 @@ class Headline:
         if row.startswith(LOWER) or group in LOWER_GROUPS:
             return "lower"
         return "higher" if group in HIGHER_GROUPS or row.startswith(HIGHER) else ""
+
+    @property
+    def plotted(self) -> bool:
+        """Whether pictures show the value."""
+        return not self.name.rpartition("/")[2].startswith(TABLE_ROWS)
 
     @property
     def words(self) -> str:

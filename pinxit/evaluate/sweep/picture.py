@@ -64,7 +64,8 @@ def draw_sweep(
     """Writes the picture of these cells as a PNG: a plot for each value, with a line for each
     setting of the other axes, then accuracy against Fréchet distance along the guidance scale."""
     every = headlines([cell.all_values for cell in cells])
-    shown, names = every[:PLOTS], [headline.name for headline in every]
+    names = [headline.name for headline in every]
+    shown = ([headline for headline in every if headline.plotted] or every)[:PLOTS]
     pair = (frechet_of(names), accuracy_of(names))
     guidance = next((axis for axis in axes if axis.name == GUIDANCE), None)
     trade_off = guidance is not None and None not in pair
