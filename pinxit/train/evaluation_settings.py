@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pinxit.config import UsageError, choice, full_names, positive
-from pinxit.evaluate.evaluators import EVALUATORS
-from pinxit.evaluate.selection import Request, Selection, select
 from pinxit.sampling import check_seed
 from pinxit.train.model_settings import require_counts
+
+if TYPE_CHECKING:  # evaluators import networks, which settings and their help do without
+    from pinxit.evaluate.selection import Request, Selection
 
 SCENES = "scenes"
 """The dataset whose pictures the judge reads."""
 OF_USERS = ("geneval", "dpg")
 """Evaluators that call a user's function, which only `pinxit evaluate` does."""
+CHOICES = (
+    *("evaluators", "mid_run", "inception", "clip", "reference_images", "reference_statistics"),
+    *("composition_prompts", "variety_prompts"),
+)
+"""Fields of `EvalConfig` that may not fit a dataset or each other, if they are given."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,12 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Refuses negative counts and unknown evaluators."""
-        known = [name for name in EVALUATORS if name not in OF_USERS]
         natural = ("prompts", "images", "mid_run_prompts", "composition_prompts", "variety_prompts")
         require_counts("evaluation.", self, positive=("batch_size",), natural=natural)
         positive("evaluation.reference_images", self.reference_images, minimum=2)
         for field_name in ("evaluators", "mid_run"):
             for name in getattr(self, field_name):
-                choice(f"evaluation.{field_name}", name, known)
+                choice(f"evaluation.{field_name}", name, _known())
         if 0 < self.images < 10:
             raise UsageError(
                 "evaluation.images", self.images, problem="too few", valid="0, or 10 or more"
@@ -103,6 +109,8 @@ class EvalConfig:
 
     def at_end(self, dataset: str, rows: int) -> Selection:
         """Returns the evaluators at the end of a run that has `rows` held-out rows."""
+        from pinxit.evaluate.selection import Request
+
         names = self.evaluators
         if names and rows and "validation_loss" not in names:
             names = (*names, "validation_loss")
@@ -110,26 +118,35 @@ class EvalConfig:
 
     def in_mid_run(self, dataset: str, rows: int) -> Selection:
         """Returns the evaluators every eval_interval steps of a run with `rows` held-out rows."""
+        from pinxit.evaluate.evaluators import EVALUATORS
+        from pinxit.evaluate.selection import Request
+
         names = self.mid_run or [name for name, one in EVALUATORS.items() if one.mid_run]
         request = Request.reading(self, names)
         return _selected(request, dataset, rows, self.mid_run_prompts, named=bool(self.mid_run))
 
     def check(self, dataset: str) -> None:
         """Raises `UsageError` for evaluators that a run on this dataset cannot measure."""
+        if not any(getattr(self, name) for name in CHOICES):
+            return
         with full_names("evaluation"):
             self.at_end(dataset, self.images)
         with full_names("evaluation", evaluators="evaluation.mid_run"):
             self.in_mid_run(dataset, self.images)
 
-    def measures_pictures(self, dataset: str) -> bool:
-        """Returns whether pictures are drawn for evaluators, at the end or on the way."""
-        selections = self.at_end(dataset, self.images), self.in_mid_run(dataset, self.images)
-        return any(one.draws for one in selections)
+
+def _known() -> list[str]:
+    """Returns the names of the evaluators that a run can measure."""
+    from pinxit.evaluate.evaluators import EVALUATORS
+
+    return [name for name in EVALUATORS if name not in OF_USERS]
 
 
 def _selected(
     request: Request, dataset: str, rows: int, prompts: int, *, named: bool = True
 ) -> Selection:
+    from pinxit.evaluate.selection import select
+
     return select(
         request, dataset=dataset, scenes=dataset == SCENES, rows=rows, prompts=prompts, named=named
     )
