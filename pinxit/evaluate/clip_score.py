@@ -38,7 +38,7 @@ def clip_score(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 
     Yields nothing without prompts, and nothing on other data than scenes without a CLIP.
     """
-    clip = _clip(context)
+    clip = clip_of(context)
     if clip is None or not len(context.prompted):
         return
     drawn, real = (context.observations.features(s, clip) for s in (context.drawn, context.real))
@@ -54,7 +54,7 @@ def clip_score(context: EvaluationContext) -> Iterator[tuple[str, float]]:
 
 def clip_score_needs(context: EvaluationContext) -> Iterator[tuple[PictureSet, Extractor]]:
     """Yields the features that `clip_score` reads."""
-    clip = _clip(context)
+    clip = clip_of(context)
     if clip is not None and len(context.prompted):
         yield from ((pictures, clip) for pictures in (context.drawn, context.real))
 
@@ -100,7 +100,7 @@ def scores(
     yield f"clip_score/{column}/paper_{network}", float(paper)
 
 
-def _clip(context: EvaluationContext) -> ClipPairs | None:
+def clip_of(context: EvaluationContext) -> ClipPairs | None:
     """Returns the context's CLIP, or for scenes the bundle's."""
     if context.clip is None and context.judge is not None:
         return bundled_clip()[1]

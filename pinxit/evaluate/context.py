@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -113,6 +113,17 @@ class EvaluationContext:
         """
         return replace(self, **changes).sharing(self.real_pictures())
 
+    def drawing(self, prompts: Iterable[str], seeds: Iterable[int], *, title: str) -> DrawnPictures:
+        """Returns the pictures of prompts, each with its seed, drawn as this evaluation draws."""
+        return DrawnPictures(
+            self.model,
+            tuple(prompts),
+            tuple(seeds),
+            sampling=self.sampling,
+            batch_size=self.batch_size,
+            title=title,
+        )
+
     @cached_property
     def prompted(self) -> Examples | Sequence[Example]:
         """The examples whose captions are the held-out prompts: scenes if there is a judge,
@@ -143,14 +154,8 @@ class EvaluationContext:
     @cached_property
     def drawn(self) -> DrawnPictures:
         """A picture of each held-out prompt, drawn from the seeds 0, 1, 2, ..."""
-        return DrawnPictures(
-            self.model,
-            self.real.prompts,
-            tuple(range(len(self.prompted))),
-            sampling=self.sampling,
-            batch_size=self.batch_size,
-            title="drawing held-out prompts",
-        )
+        count = len(self.prompted)
+        return self.drawing(self.real.prompts, range(count), title="drawing held-out prompts")
 
     @cached_property
     def other_renders(self) -> RealPictures | None:

@@ -77,7 +77,7 @@ def compared_model(
     """
     model = context.model
     values = measure_all(chosen.values(), context)
-    scores = picture_scores(context) if len(context.prompted) else {}
+    scores = picture_scores(context, chosen) if len(context.prompted) else {}
     details = model.stored.details if model.stored else {}
     known = _settings(model) if settings is None else dict(settings)
     # The network as it is: a run's settings may name a preset and leave the rest out.

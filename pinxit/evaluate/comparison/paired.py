@@ -8,15 +8,15 @@ the figure is computed again from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from pinxit.data.scenes.attributes import ATTRIBUTES, score
 from pinxit.data.scenes.dataset import Scenes
+from pinxit.evaluate.clip_score import clip_of, cosines
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.judge_features import judge_answers
 from pinxit.evaluate.headlines import ACCURACY
@@ -46,20 +46,6 @@ class PictureScores:
         return means.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
-@runtime_checkable
-class PairCosines(Protocol):
-    """An extractor of pictures and prompts that knows their cosines."""
-
-    @property
-    def network(self) -> str:
-        """The name of the network."""
-        ...
-
-    def cosines(self, rows: Float[np.ndarray, "n d"], /) -> Float[np.ndarray, " n"]:
-        """Returns the cosine of each row's picture and its prompt."""
-        ...
-
-
 @dataclass(frozen=True)
 class Difference:
     """The difference of one value between two models, and its 95 % interval."""
@@ -79,23 +65,25 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def picture_scores(context: EvaluationContext) -> dict[str, PictureScores]:
+def picture_scores(
+    context: EvaluationContext, measured: Collection[str]
+) -> dict[str, PictureScores]:
     """Returns the scores of the drawn pictures for each value that is a mean over pictures.
 
-    The pictures' features are read as evaluators do, so that nothing is drawn again.
+    `measured` are the names of the evaluators that were measured. The features that they read are
+    read again, so that nothing is drawn for this.
     """
     scores: dict[str, PictureScores] = {}
     scenes, features = context.prompted, context.observations.features
-    if context.judge is not None and isinstance(scenes, Scenes):
+    if "prompt_accuracy" in measured and context.judge is not None and isinstance(scenes, Scenes):
         judge = judge_answers(context.judge)
         rows = features(context.drawn, judge)
         answers = [answer for block in rows.blocks() for answer in judge.answers(block)]
         scores[ACCURACY] = _of_answers(scenes, answers)
-    if context.clip is not None and isinstance(context.clip, PairCosines):
-        rows = features(context.drawn, context.clip)
-        cosines = np.concatenate([context.clip.cosines(block) for block in rows.blocks()])
-        sums = 100 * cosines[:, None].astype(np.float64)
-        scores[f"clip_score/drawn/{context.clip.network}"] = PictureScores(sums, np.ones_like(sums))
+    clip = clip_of(context) if "clip_score" in measured else None
+    if clip is not None:
+        sums = 100 * cosines(clip, features(context.drawn, clip))[:, None]
+        scores[f"clip_score/drawn/{clip.network}"] = PictureScores(sums, np.ones_like(sums))
     return scores
 
 

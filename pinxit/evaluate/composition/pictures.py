@@ -35,12 +35,9 @@ def prompts_of(
 
 def drawn_pictures(context: EvaluationContext, prompts: Sequence[Prompt]) -> DrawnPictures:
     """Returns the pictures that the model draws: four of each prompt, one after the other."""
-    return DrawnPictures(
-        context.model,
-        tuple(prompt.text for prompt in prompts for _ in range(SEEDS)),
-        tuple(number for prompt in prompts for number in _numbers(prompt)),
-        sampling=context.sampling,
-        batch_size=context.batch_size,
+    return context.drawing(
+        (prompt.text for prompt in prompts for _ in range(SEEDS)),
+        (number for prompt in prompts for number in _numbers(prompt)),
         title="drawing prompts of composition",
     )
 

@@ -157,12 +157,9 @@ def _need(
     """Returns the prompts, and the pictures and answers that they need."""
     assert context.dpg_questions is not None
     prompts, sha256 = read_questions(context.dpg_questions)
-    pictures = DrawnPictures(
-        context.model,
-        tuple(prompt.text for prompt in prompts for _ in range(SEEDS)),
+    pictures = context.drawing(
+        (prompt.text for prompt in prompts for _ in range(SEEDS)),
         tuple(range(SEEDS)) * len(prompts),
-        sampling=context.sampling,
-        batch_size=context.batch_size,
         title="drawing DPG-Bench's prompts",
     )
     return prompts, (pictures, DPGAnswers(context.answer, prompts, sha256))

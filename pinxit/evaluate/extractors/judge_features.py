@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,34 +16,47 @@ from pinxit.evaluate.extractors.batches import BatchedNetwork
 from pinxit.evaluate.judge import Judge, apply_heads, apply_trunk, resize
 
 
-class JudgeAnswers:
+class _JudgeReader:
+    """Runs a part of the judge on pictures, resized as in its training."""
+
+    name: str
+
+    def __init__(self, judge: Judge, apply: Callable[[Any, Array], Array]) -> None:
+        """Reads with ``apply(params, images)``."""
+        self.judge = judge
+        self._network = BatchedNetwork(apply, judge.params)
+
+    def about(self) -> Mapping[str, Any]:
+        """Returns the judge's fingerprint and the resizing."""
+        resized = f"Lanczos to {self.judge.config.image_size}"
+        return {"name": self.name, "weights": fingerprint(self.judge.params), "resize": resized}
+
+    def __call__(
+        self, pictures: Sequence[Picture], prompts: Sequence[str]
+    ) -> Float[np.ndarray, "n d"]:
+        """Returns a row for each picture."""
+        size = self.judge.config.image_size
+        return self._network([resize(picture[None], size)[0] for picture in pictures])
+
+
+class JudgeAnswers(_JudgeReader):
     """The judge's answer for every head, as the number of the value; see `answers`."""
 
     name = "judge_answers"
 
     def __init__(self, judge: Judge) -> None:
-        self.judge, config = judge, judge.config
+        config = judge.config
 
         def apply(params: Any, images: Array) -> Array:
             logits = apply_heads(params, config, apply_trunk(params, config, images))
             return jnp.stack([row.argmax(-1) for row in logits.values()], -1).astype(jnp.float32)
 
-        self._network = BatchedNetwork(apply, judge.params)
+        super().__init__(judge, apply)
 
     @property
     def width(self) -> int:
         """The number of heads."""
         return len(self.judge.config.attributes)
-
-    def about(self) -> Mapping[str, Any]:
-        """Returns the judge's fingerprint."""
-        return _about(self.name, self.judge)
-
-    def __call__(
-        self, pictures: Sequence[Picture], prompts: Sequence[str]
-    ) -> Float[np.ndarray, "n d"]:
-        """Returns the number of the most probable value of each head."""
-        return self._network(_inputs(self.judge, pictures))
 
     def answers(self, rows: Float[np.ndarray, "n d"]) -> list[dict[str, str]]:
         """Returns rows of features as values by head."""
@@ -60,37 +73,16 @@ def judge_answers(judge: Judge) -> JudgeAnswers:
     return JudgeAnswers(judge)
 
 
-class JudgeFeatures:
+class JudgeFeatures(_JudgeReader):
     """The judge's last hidden layer, a small stand-in for Inception's features on scenes."""
 
     name = "scenes_judge"
 
     def __init__(self, judge: Judge) -> None:
-        self.judge, config = judge, judge.config
-        self._network = BatchedNetwork(
-            lambda params, images: apply_trunk(params, config, images), judge.params
-        )
+        config = judge.config
+        super().__init__(judge, lambda params, images: apply_trunk(params, config, images))
 
     @property
     def width(self) -> int:
         """The width of the hidden layer."""
         return self.judge.config.hidden
-
-    def about(self) -> Mapping[str, Any]:
-        """Returns the judge's fingerprint."""
-        return _about(self.name, self.judge)
-
-    def __call__(
-        self, pictures: Sequence[Picture], prompts: Sequence[str]
-    ) -> Float[np.ndarray, "n d"]:
-        """Returns the hidden layer for each picture."""
-        return self._network(_inputs(self.judge, pictures))
-
-
-def _about(name: str, judge: Judge) -> dict[str, Any]:
-    resized = f"Lanczos to {judge.config.image_size}"
-    return {"name": name, "weights": fingerprint(judge.params), "resize": resized}
-
-
-def _inputs(judge: Judge, pictures: Sequence[Picture]) -> list[np.ndarray]:
-    return [resize(picture[None], judge.config.image_size)[0] for picture in pictures]

@@ -132,12 +132,9 @@ def geneval_in_words(values: Mapping[str, float]) -> str:
 def _need(
     context: EvaluationContext, prompts: Sequence[GenEvalPrompt]
 ) -> tuple[DrawnPictures, GenEvalVerdicts]:
-    pictures = DrawnPictures(
-        context.model,
-        tuple(prompt.text for prompt in prompts for _ in range(SEEDS)),
+    pictures = context.drawing(
+        (prompt.text for prompt in prompts for _ in range(SEEDS)),
         tuple(range(SEEDS)) * len(prompts),
-        sampling=context.sampling,
-        batch_size=context.batch_size,
         title="drawing GenEval's prompts",
     )
     return pictures, GenEvalVerdicts(Detector(context.detect))
