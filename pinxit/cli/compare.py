@@ -25,8 +25,7 @@ from pinxit.evaluate.comparison.sheet import comparison_sheet
 from pinxit.evaluate.comparison.table import comparison_page
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import Evaluator, evaluators
-from pinxit.evaluate.observations import Observations
-from pinxit.evaluate.picture_sets import identity, texts_hash
+from pinxit.evaluate.picture_sets import identity
 from pinxit.files import remove_folder, whole, write_json
 from pinxit.sampling import ALIASES, check_seed
 from pinxit.train.run_folder import saved_config
@@ -192,11 +191,10 @@ def _measured_model(
     """Loads and measures one model, which is released at the end."""
     images = options.images if common is None else 1  # those of the first model count
     subject = subject_of(_subject_options(options, label, images))
-    usual = Observations(folder / "drawn" / identity({"model": label}), cache=folder / "reference")
-    context = subject.context()
-    usual.showing = context.observations.showing
-    usual.cache = context.observations.cache or usual.cache
-    context = context.varied(observations=usual)
+    drawn = folder / "drawn" / identity({"model": label})
+    context = subject.context(
+        observations=subject.observations(drawn, reference=folder / "reference")
+    )
     if common is None:
         print(f"measured on: {subject.rows}")
         request = _request(options, context)
@@ -244,24 +242,17 @@ def _protocol(
     request: SheetRequest,
 ) -> dict[str, Any]:
     """Returns the data and the settings that all models share, with a summary in words."""
-    rows, prompts = subject.rows, context.real.prompts
-    words = {"rows": str(rows)}
-    if prompts:
-        words["prompts"] = f"{len(prompts):,} held-out prompts, seed i for picture i"
+    count = len(context.real.prompts)
+    words = {"rows": str(subject.rows)}
+    if count:
+        words["prompts"] = f"{count:,} held-out prompts, seed i for picture i"
     if request.sampling:
         words["settings"] = ", ".join(f"{name} {each}" for name, each in request.sampling.items())
     else:
         words["settings"] = "each model's own sampling settings"
     return {
         "in_words": words,
-        "dataset": rows.dataset,
-        "dataset_path": rows.path,
-        "origin": rows.origin,
-        "rows": len(rows.examples),
-        "prompts": len(prompts),
-        "prompts_hash": texts_hash(prompts),
-        "seeds": "seed i for prompt i, from 0",
+        **subject.data(context, chosen),
         "sampling": plain(request.sampling),
-        "evaluators": list(chosen),
         "sheet": {"prompts": list(request.prompts), "seeds": list(request.seeds)},
     }

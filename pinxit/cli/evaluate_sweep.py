@@ -14,7 +14,6 @@ from pinxit.cli.sampling_options import sampling_options
 from pinxit.config import UsageError, check_writable, plain, written
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import Evaluator
-from pinxit.evaluate.picture_sets import texts_hash
 from pinxit.evaluate.sweep.cells import AVERAGE, Sweep
 from pinxit.evaluate.sweep.picture import draw_sweep
 from pinxit.evaluate.sweep.running import SweepRunner
@@ -102,11 +101,11 @@ def _protocol(
     subject: Subject, context: EvaluationContext, chosen: dict[str, Evaluator]
 ) -> dict[str, Any]:
     """Returns the settings and the data that all cells share, with a summary in words."""
-    model, rows, prompts = subject.model, subject.rows, context.real.prompts
+    model, count = subject.model, len(context.real.prompts)
     fixed = sampling_options(subject.options)
     words = {
         "model": f"{model.name}, {model.image_size} pixels",
-        "prompts": f"{len(prompts):,} held-out prompts of {rows.dataset}, seed i for picture i",
+        "prompts": f"{count:,} held-out prompts of {subject.rows.dataset}, seed i for picture i",
     }
     if fixed:
         words["settings"] = ", ".join(f"{name} {written(each)}" for name, each in fixed.items())
@@ -114,13 +113,6 @@ def _protocol(
         "in_words": words,
         "model": model.name,
         "image_size": model.image_size,
-        "dataset": rows.dataset,
-        "dataset_path": rows.path,
-        "origin": rows.origin,
-        "rows": len(rows.examples),
-        "prompts": len(prompts),
-        "prompts_hash": texts_hash(prompts),
-        "seeds": "seed i for prompt i, from 0",
+        **subject.data(context, chosen),
         "sampling": plain(fixed),
-        "evaluators": list(chosen),
     }

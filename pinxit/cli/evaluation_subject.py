@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.equipment import check_paths, equipment
 from pinxit.evaluate.feature_cache import feature_cache
 from pinxit.evaluate.observations import Observations
+from pinxit.evaluate.picture_sets import texts_hash
 from pinxit.evaluate.selection import Request, Selection, select
 from pinxit.evaluate.stored_objective import objective_of
 from pinxit.model_loading import load_checkpoint
@@ -149,13 +151,31 @@ class Subject:
             values["observations"] = self.observations()
         return EvaluationContext(**values)
 
-    def observations(self, folder: Path | None = None) -> Observations:
+    def data(self, context: EvaluationContext, evaluators: Iterable[str]) -> dict[str, Any]:
+        """Returns the rows, prompts and evaluators that all cells of a sweep or all models of a
+        comparison share, as JSON."""
+        rows, prompts = self.rows, context.real.prompts
+        return {
+            "dataset": rows.dataset,
+            "dataset_path": rows.path,
+            "origin": rows.origin,
+            "rows": len(rows.examples),
+            "prompts": len(prompts),
+            "prompts_hash": texts_hash(prompts),
+            "seeds": "seed i for prompt i, from 0",
+            "evaluators": list(evaluators),
+        }
+
+    def observations(
+        self, folder: Path | None = None, *, reference: Path | None = None
+    ) -> Observations:
         """Returns the features of this evaluation, which are stored in `folder` until its end, and
-        shows their progress on stderr."""
+        shows their progress on stderr. Features of real pictures are kept in the cache, or in
+        `reference` without one."""
         console = Console(stderr=True)
         return Observations(
             folder,
-            cache=feature_cache(),
+            cache=feature_cache() or reference,
             showing=lambda text, unit: showing(console, text, unit=unit),
         )
 

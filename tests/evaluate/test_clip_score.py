@@ -24,6 +24,7 @@ from pinxit.evaluate.clip_score import (
     cosines,
     scores,
 )
+from pinxit.evaluate.comparison.paired import picture_scores
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.extractors.clip_features import clip_name
 from pinxit.evaluate.extractors.clip_pairs import ClipPairs
@@ -98,6 +99,17 @@ def test_the_bundled_clip_knows_which_prompt_a_scene_has(model):
     }
     line = clip_score_in_words(values)
     assert line.startswith("CLIP score (scenes_clip) ") and "shuffled prompts" in line
+
+
+def test_a_comparison_has_the_same_score_and_reads_what_was_measured_alone(model):
+    context = scenes_context(model)
+    vars(context)["drawn"] = context.real
+    values = dict(clip_score(context))
+    found = picture_scores(context, ["clip_score"])
+    assert list(found) == [name := "clip_score/drawn/scenes_clip"]
+    assert found[name].resampled(np.ones((1, 5)))[0] == pytest.approx(values[name])
+    other = scenes_context(model)
+    assert picture_scores(other, ["distances"]) == {} and other.observations.used() == []
 
 
 def test_cosines_by_hand(tmp_path: Path):
