@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
+from pinxit.serve import errors
 from pinxit.serve.engine.engine import DrawingEngine
 from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page",)
+PARTS = ("page", "images_api")
 """The packages in `pinxit.serve` that have routes."""
 
 
@@ -45,6 +46,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.studio = studio
+    errors.install(app)
     for part in PARTS:
         importlib.import_module(f"pinxit.serve.{part}.routes").add_to(app, studio)
     return app
