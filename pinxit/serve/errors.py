@@ -11,6 +11,7 @@ insides: the traceback of a bug is in the server's log alone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from pinxit.config import SENTENCE, UsageError
+from pinxit.config import UsageError
 from pinxit.serve.engine.jobs import Draining, QueueFull
 from pinxit.text_decoding import valid_unicode
 
@@ -32,6 +33,8 @@ MESSAGE, NAME = 1200, 100
 """The largest number of characters of a message, and of the name of a field or a code."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """The error types of statuses that have their own; others depend on the hundreds alone."""
+FIELD = re.compile(r"([a-z_][\w.-]*): ", re.ASCII)
+"""The beginning of a `UsageError` that names a field."""
 CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -108,8 +111,9 @@ def described(error: Exception) -> RefusedRequest | None:
     if isinstance(error, RefusedRequest):
         return error
     if isinstance(error, UsageError):
-        field = None if error.value is SENTENCE else error.field
-        return RefusedRequest(400, str(error), param=field, code="invalid_value")
+        field = FIELD.match(str(error))
+        param = field[1] if field else None
+        return RefusedRequest(400, str(error), param=param, code="invalid_value")
     if isinstance(error, QueueFull):
         again = {"Retry-After": str(error.retry_after)}
         return RefusedRequest(429, str(error), code="queue_full", headers=again)
@@ -169,3 +173,24 @@ def install(app: FastAPI) -> None:
     )
     for kind in kinds:
         app.add_exception_handler(kind, answer_error)
+    _leave_out_422(app)
+
+
+def _leave_out_422(app: FastAPI) -> None:
+    """Removes FastAPI's own form of errors from the OpenAPI document, since it is never answered.
+
+    A route with parameters answers wrong ones with status 400.
+    """
+    whole = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            described = whole()
+            for operations in described["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                described.get("components", {}).get("schemas", {}).pop(name, None)
+        return whole()
+
+    app.openapi = document  # type: ignore[method-assign]

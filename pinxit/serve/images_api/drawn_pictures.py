@@ -12,11 +12,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pinxit.picture_files import picture_bytes, stored_recipe
-from pinxit.serve.engine.jobs import DrawRequest, Ended, Job
+from pinxit.serve.engine.events import Ended
+from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.chosen_model import ChosenModel
 from pinxit.serve.images_api.drawing_request import Drawing, Output
-from pinxit.serve.images_api.server_events import cancelled_with_client, followed
+from pinxit.serve.images_api.followed_job import cancelled_with_client, followed
 from pinxit.serve.images_api.source_pictures import SourcePictures, Upload
 
 

@@ -27,16 +27,16 @@ from pinxit.serve.images_api.drawn_pictures import (
     wait_for_end,
 )
 from pinxit.serve.images_api.picture_stream import picture_stream
-from pinxit.serve.images_api.request_body import read_form, read_json
-from pinxit.serve.images_api.server_events import events_response
 from pinxit.serve.images_api.source_pictures import read_sources, upload
+from pinxit.serve.request_body import read_form, read_json
+from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ImagesAnswer,
         "description": "The pictures; with stream, server-sent events instead.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": CONTENT,
     },
     **errors(404, 408, 409, 413, 415, 429, 503),
 }

@@ -7,9 +7,11 @@ from typing import Any, assert_never
 
 from starlette.concurrency import run_in_threadpool
 
-from pinxit.serve.engine.jobs import Ended, Event, Finished, Job, Preview, Queued, Step
+from pinxit.serve.engine.events import Ended, Event, Finished, Preview, Queued, Step
+from pinxit.serve.engine.jobs import Job
+from pinxit.serve.images_api.followed_job import followed
 from pinxit.serve.images_api.picture_stream import event_error, preview_data
-from pinxit.serve.images_api.server_events import SIGN, followed, server_event
+from pinxit.serve.server_events import SIGN, server_event
 
 
 def described_job(job: Job, warnings: Sequence[str] = ()) -> dict[str, Any]:

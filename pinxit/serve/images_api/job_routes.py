@@ -26,9 +26,9 @@ from pinxit.serve.images_api.drawing_request import (
 )
 from pinxit.serve.images_api.drawn_pictures import Sources, draw_request
 from pinxit.serve.images_api.job_description import described_job, job_events
-from pinxit.serve.images_api.request_body import PICTURE_BYTES, read_json
-from pinxit.serve.images_api.server_events import events_response
 from pinxit.serve.images_api.source_pictures import from_data_url, read_sources
+from pinxit.serve.request_body import PICTURE_BYTES, read_json
+from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
 
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -46,7 +46,7 @@ FILE: dict[int | str, dict[str, Any]] = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events queued, step, preview, picture, and at last ended.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": CONTENT,
     }
 }
 """The answer with a job's events."""

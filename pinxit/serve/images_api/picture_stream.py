@@ -15,17 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pinxit.picture_files import FORMATS, stored_recipe
-from pinxit.serve.engine.jobs import Ended, Finished, Job, Preview
+from pinxit.serve.engine.events import Ended, Finished, Preview
+from pinxit.serve.engine.jobs import Job
 from pinxit.serve.errors import described, error_content
 from pinxit.serve.images_api.chosen_model import ChosenModel
 from pinxit.serve.images_api.drawing_request import Drawing, Output
 from pinxit.serve.images_api.drawn_pictures import encoded, error_of, size_text, usage_of
-from pinxit.serve.images_api.server_events import (
-    SIGN,
-    cancelled_with_client,
-    followed,
-    server_event,
-)
+from pinxit.serve.images_api.followed_job import cancelled_with_client, followed
+from pinxit.serve.server_events import SIGN, server_event
 
 log = logging.getLogger(__name__)
 

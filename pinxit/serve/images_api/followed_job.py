@@ -1,38 +1,16 @@
-"""Writes server-sent events, and follows a job's events with signs of life between them."""
+"""Follows the events of a job, with signs of life between them, until the client leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
-from pinxit.serve.engine.jobs import Event, Job
-
-SIGN = b": waiting\n\n"
-"""A comment, which clients ignore. It keeps proxies from closing the connection."""
-QUIET_SECONDS = 15.0
-"""Seconds without an event after which a sign is sent."""
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Headers that keep caches and proxies from holding events back."""
-
-
-def server_event(name: str, data: Mapping[str, Any]) -> bytes:
-    """Returns an event; its data is one line, since JSON has no line ends."""
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def events_response(
-    events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
-    """Returns the answer that streams events."""
-    return StreamingResponse(
-        events, headers={**HEADERS, **(headers or {})}, media_type="text/event-stream"
-    )
+from pinxit.serve.engine.events import Event
+from pinxit.serve.engine.jobs import Job
+from pinxit.serve.server_events import QUIET_SECONDS
 
 
 async def followed(job: Job, *, quiet: float = QUIET_SECONDS) -> AsyncIterator[Event | None]:
@@ -58,7 +36,7 @@ async def followed(job: Job, *, quiet: float = QUIET_SECONDS) -> AsyncIterator[E
 
 
 @contextlib.asynccontextmanager
-async def cancelled_with_client(request: Request, job: Job) -> AsyncIterator[None]:
+async def cancelled_with_client(request: Request, job: Job) -> AsyncGenerator[None]:
     """Cancels the job if the client leaves, or the block ends, before the job has ended."""
     watcher = asyncio.create_task(_watch(request, job))
     try:

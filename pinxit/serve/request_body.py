@@ -6,9 +6,11 @@ errors, and reads bodies of any size.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +28,12 @@ PICTURE_BYTES = 20 * 2**20
 """The largest number of bytes of a body with pictures."""
 DEEPEST = 16
 """The largest number of lists and objects around a value of JSON."""
+LONGEST_TEXT = 100_000
+"""The largest number of characters of a text that is not ASCII. Files are ASCII, in base64."""
 MOST_VALUES = 2000
 """The largest number of values of a JSON body."""
+DROP_BYTES, DROP_SECONDS = 2**27, 5.0
+"""The number of bytes, and of seconds, that the rest of a body that is too large is read for."""
 FORM_FIELDS, FORM_FILES = 64, 4
 """The largest number of texts and of files of a form."""
 FORM_TEXT = 2**18
@@ -47,13 +53,15 @@ class FormBody:
 async def read_json(request: Request, *, most: int = JSON_BYTES) -> dict[str, Any]:
     """Returns the object of JSON in a body of at most `most` bytes."""
     _check_type(request, "application/json")
-    body = b"".join([chunk async for chunk in _bounded(request, most)])
+    body = bytearray()
+    async for chunk in _bounded(request, most):
+        body += chunk
     return parse_json(body)
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
+def parse_json(body: bytes | bytearray) -> dict[str, Any]:
     """Returns an object of JSON whose numbers are finite and whose texts are valid Unicode."""
-    if not body.strip():
+    if not body or body.isspace():
         raise _bad("the body is empty; valid: a JSON object")
     _check_shape(body)
     try:
@@ -105,17 +113,30 @@ async def read_form(request: Request, *, most: int = PICTURE_BYTES) -> FormBody:
 
 
 async def _bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """Yields the chunks of a body, or refuses one of more than `most` bytes."""
+    """Yields the chunks of a body, or refuses one of more than `most` bytes.
+
+    The rest of such a body is read and dropped, as far as it comes soon, because a client that
+    still writes when the connection closes does not see the answer.
+    """
     announced = request.headers.get("content-length", "")
-    total = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
-    if total > most:
-        raise _too_large(most)
-    total = 0
-    async for chunk in request.stream():
+    too_large = announced.isdecimal() and (len(announced) > 15 or int(announced) > most)
+    total, chunks = 0, request.stream()
+    async for chunk in chunks:
         total += len(chunk)
-        if total > most:
+        if too_large or total > most:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_drop(chunks), DROP_SECONDS)
             raise _too_large(most)
         yield chunk
+
+
+async def _drop(chunks: AsyncIterator[bytes]) -> None:
+    """Reads the rest of a body, up to `DROP_BYTES`."""
+    total = 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > DROP_BYTES:
+            return
 
 
 def _check_type(request: Request, expected: str) -> None:
@@ -126,7 +147,7 @@ def _check_type(request: Request, expected: str) -> None:
         raise RefusedRequest(415, message, param="content-type")
 
 
-def _check_shape(body: bytes) -> None:
+def _check_shape(body: bytes | bytearray) -> None:
     """Refuses JSON that nests deeply, or has so many values that they would fill the memory.
 
     Brackets and commas inside of texts count too, which is without harm for texts of usual length.
@@ -141,8 +162,11 @@ def _check_texts(value: Any, depth: int = 0) -> None:
     """Refuses texts with lone surrogates, which no file can store, and values that nest deeply."""
     if depth > DEEPEST:
         raise _bad(f"the body has values inside of more than {DEEPEST} others")
-    if isinstance(value, str) and valid_unicode(value) != value:
-        raise _bad("the body has a text that is not valid Unicode (a lone surrogate)")
+    if isinstance(value, str) and not value.isascii():
+        if len(value) > LONGEST_TEXT:
+            raise _bad(f"the body has a text of more than {LONGEST_TEXT:,} characters")
+        if valid_unicode(value) != value:
+            raise _bad("the body has a text that is not valid Unicode (a lone surrogate)")
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_texts(name, depth)
