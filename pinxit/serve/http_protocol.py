@@ -76,7 +76,7 @@ class StudioProtocol(H11Protocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP, in the form of all other errors."""
+        """Refuses what is not HTTP, in the form of all other errors."""
         error = {"message": msg, "type": "invalid_request_error", "param": None}
         body = json.dumps({"error": {**error, "code": "invalid_http"}}).encode()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pinxit.config import UsageError
 from pinxit.serve.access.body_sizes import BodySizes
@@ -31,7 +31,7 @@ class AccessRules:
     its computer's addresses. Only a name can be rebound by its owner, an address cannot."""
     origins: frozenset[str] = frozenset()
     """Origins of other web pages that may use the API."""
-    sizes: BodySizes = BodySizes()
+    sizes: BodySizes = field(default_factory=BodySizes)
     """The limits of bodies."""
     cookie: str = "pinxit"
     """The name of the cookie. Cookies are shared by all ports of a host, so it names the port."""

@@ -30,16 +30,21 @@ class Guard:
         self.streams = StreamEndings(shape)
         self._outer = ResponseHeaders(self.streams)
 
+    async def end_streams(self) -> int:
+        """Ends the open streams of events, each with a last event, and returns their number."""
+        return await self.streams.end_all()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outer(scope, receive, send)
 
 
-def guard(app: FastAPI, rules: AccessRules) -> AccessToken | None:
-    """Puts the layers around an app, outside of its own handling of errors, and returns the token.
+def guard(app: FastAPI, rules: AccessRules) -> None:
+    """Puts the layers around an app, outside of its own handling of errors.
 
-    The app's state gets `guard`, once the first request or the server has started it.
+    The app's state gets the `token`, and once the app has started, the `guard`.
     """
     token = None if rules.token is None else AccessToken(rules.token)
+    app.state.token = token
     build = app.build_middleware_stack
 
     def build_guarded() -> ASGIApp:
@@ -47,4 +52,3 @@ def guard(app: FastAPI, rules: AccessRules) -> AccessToken | None:
         return app.state.guard
 
     app.build_middleware_stack = build_guarded  # type: ignore[method-assign]
-    return token

@@ -135,10 +135,13 @@ def _linked_token(scope: Scope) -> str | None:
 
 
 def _without_token(scope: Scope) -> str:
-    """Returns the address of the page, with the query of the request but for the token."""
+    """Returns the address of the page, with the query of the request but for the token. It is
+    relative, so it holds behind a proxy that serves the studio below another path."""
     pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     rest = urlencode([pair for pair in pairs if pair[0] != "token"])
-    return f"{scope.get('root_path', '')}/" + (f"?{rest}" if rest else "")
+    if route_path(scope) == SIGN_IN:
+        return "../"
+    return f"./?{rest}" if rest else "./"
 
 
 async def _read_form(receive: Receive) -> bytes | None:

@@ -166,7 +166,9 @@ def _binding_error(host: str, port: int, error: OSError) -> UsageError:
     """Returns the error for a port or an address that cannot be bound."""
     if error.errno == errno.EADDRINUSE:
         problem = f"in use{_user_of(port)}"
-        return UsageError("port", port, problem=problem, valid="another --port, or 0 for a free one")
+        return UsageError(
+            "port", port, problem=problem, valid="another --port, or 0 for a free one"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         problem = "not permitted to this user"
         return UsageError("port", port, problem=problem, valid="1024 to 65535, or 0 for a free one")
@@ -178,7 +180,8 @@ def _user_of(port: int) -> str:
     """Returns " by NAME (process N)" if the operating system tells who listens on a port."""
     try:
         for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            listens = one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", 0) == port
+            if listens and one.pid:
                 return f" by {psutil.Process(one.pid).name()} (process {one.pid})"
     except (psutil.Error, OSError):
         return ""
