@@ -82,6 +82,7 @@ class StudioServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=StudioProtocol,
+                loop="asyncio",
                 ws="none",
                 lifespan="on",
                 log_config=None,

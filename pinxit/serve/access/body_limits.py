@@ -108,6 +108,7 @@ class WatchedBody:
         try:
             message = await asyncio.wait_for(self._receive(), max(0, min(left, sizes.idle_seconds)))
         except TimeoutError:
+            self._complete = True  # the rest is not waited for
             return await self._refuse(Refusal(408, "the body comes too slowly", "slow_body"))
         if message["type"] != "http.request":
             return message

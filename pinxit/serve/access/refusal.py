@@ -33,6 +33,8 @@ class Refusal:
     """Further headers of the answer."""
     page: bytes | None = None
     """An HTML page to send in place of the JSON error."""
+    close: bool = False
+    """Whether the connection ends, because what follows on it cannot be trusted."""
 
     def body(self) -> bytes:
         """Returns the content of the answer."""
@@ -58,7 +60,7 @@ async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -
         await _refuse_websocket(refusal, scope, send)
         return
     pending = has_body(scope)
-    headers = refusal.all_headers(close=pending)
+    headers = refusal.all_headers(close=pending or refusal.close)
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else refusal.body()
     await send({"type": "http.response.body", "body": body, "more_body": pending})

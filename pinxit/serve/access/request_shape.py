@@ -19,17 +19,24 @@ MOST_HEADERS = 100
 
 def shape_problem(scope: Scope) -> Refusal | None:
     """Returns the refusal of a malformed request, or None."""
+    if scope.get("http_version", "1.1") not in ("1.0", "1.1", "2", "3"):
+        return _closing(400, "this version of HTTP is unknown", "invalid_http")
     raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
     if len(raw) > LONGEST_PATH or len(scope.get("query_string", b"")) > LONGEST_QUERY:
-        return Refusal(414, "the address is too long", "address_too_long")
+        return _closing(414, "the address is too long", "address_too_long")
     headers = scope["headers"]
     if len(headers) > MOST_HEADERS or sum(len(k) + len(v) for k, v in headers) > LARGEST_HEADERS:
-        return Refusal(431, "the headers are too large", "headers_too_large")
+        return _closing(431, "the headers are too large", "headers_too_large")
     if path_is_strange(scope["path"]) and scope["path"] != "*":
-        return Refusal(400, "the address is not a plain path", "invalid_path")
+        return _closing(400, "the address is not a plain path", "invalid_path")
     if any(len(header_values(scope, name)) > 1 for name in (b"host", b"origin", b"authorization")):
-        return Refusal(400, "a header is repeated that must not be", "repeated_header")
+        return _closing(400, "a header is repeated that must not be", "repeated_header")
     return None
+
+
+def _closing(status: int, message: str, code: str) -> Refusal:
+    """Returns a refusal after which the connection ends."""
+    return Refusal(status, message, code, close=True)
 
 
 def path_is_strange(path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -102,10 +103,11 @@ class TokenGate:
 
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the form with the token."""
-        body = await _read_form(receive)
-        if body is None:
+        body, complete = await _read_form(receive)
+        if not complete or len(body) > LONGEST_FORM:
             message = f"the form has more than {LONGEST_FORM} bytes, or comes too slowly"
-            await refuse(Refusal(413, message, "request_too_large"), scope, receive, send)
+            following = _ended if complete else receive
+            await refuse(Refusal(413, message, "request_too_large"), scope, following, send)
             return
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
         await self._exchange(fields.get("token", [""])[0].strip(), scope, _ended, send)
@@ -144,22 +146,20 @@ def _without_token(scope: Scope) -> str:
     return f"./?{rest}" if rest else "./"
 
 
-async def _read_form(receive: Receive) -> bytes | None:
-    """Returns the body of the form, or None if it is too long or too slow."""
+async def _read_form(receive: Receive) -> tuple[bytes, bool]:
+    """Returns the body of the form, and whether it is complete: it is too long otherwise, or too
+    slow."""
     body = b""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(FORM_SECONDS):
-            while True:
+            while len(body) <= LONGEST_FORM:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return None
+                    break
                 body += message.get("body", b"")
-                if len(body) > LONGEST_FORM:
-                    return None
                 if not message.get("more_body", False):
-                    return body
-    except TimeoutError:
-        return None
+                    return body, True
+    return body, False
 
 
 async def _ended() -> dict[str, object]:

@@ -19,7 +19,7 @@ def add_to(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/health", tags=["Monitoring"], summary="Whether the server lives")
     async def health() -> dict[str, str]:
-        """Answers while the process lives. This is the only address that never needs the token."""
+        """Tells that the process lives. This is the only address that never needs the token."""
         return {"status": "ok"}
 
     @app.get(
@@ -29,7 +29,7 @@ def add_to(app: FastAPI, studio: Studio) -> None:
         responses={503: {"description": "The first model is still loading, or the server ends."}},
     )
     async def ready() -> Response:
-        """Answers with status 200 once a picture can be drawn without loading a model first."""
+        """Tells by status 200 that a picture can be drawn without loading a model first."""
         loaded = [model.id for model in studio.engine.models() if model.loaded]
         content = {"ready": bool(loaded), "models": loaded}
         headers = {} if loaded else {"Retry-After": "5"}
