@@ -14,7 +14,7 @@ DESCRIPTION = """Serves the studio, a web page and an HTTP API on this machine:
 pinxit studio runs/scenes
 
 The page draws pictures, compares settings, and shows training runs while they train, prepared \
-datasets and plans. The API has the shape of OpenAI's images API, so that its clients work with it."""
+datasets and plans. The API has the shape of OpenAI's images API, so its clients work with it."""
 
 
 def studio_command(argv: Sequence[str]) -> int:
