@@ -24,6 +24,7 @@ from pinxit.arrays import (
     Autoencoder,
     Conditioning,
     TextEncoder,
+    VelocityFn,
     pytree,
     to_pixels,
     to_uint8,
@@ -54,16 +55,25 @@ class SourceLatents:
     """0 where the source is kept, 1 where it is repainted; None repaints everything."""
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "mesh"))
-def noise_of(
-    seeds: UInt[ArrayLike, " b"], *, shape: tuple[int, int, int], mesh: Mesh | None = None
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def noised(
+    time: Float[ArrayLike, " 1"],
+    latents: Float[ArrayLike, "h w c"],
+    noise: Float[Array, "b h w c"],
+    *,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Returns the noise of each seed."""
+    """Returns the points at one time of the paths from the latents to each row of noise.
 
-    def sample(seeds: UInt[Array, " b"]) -> Float[Array, "b h w c"]:
-        return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
+    It is a program of its own, which drawing step by step shares: as a part of another program, the
+    compiler may round it differently.
+    """
 
-    return on_each(sample, mesh, shared=0)(seeds)
+    def points(time: Array, latents: Array, noise: Array) -> Array:
+        latents = jnp.broadcast_to(latents, noise.shape)
+        return interpolate(latents, noise, jnp.repeat(time, len(noise)))
+
+    return on_each(points, mesh, shared=2)(time, jnp.asarray(latents), noise)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "solver", "form", "mesh"))
@@ -75,16 +85,18 @@ def solve(
     noise: Float[Array, "b h w c"],
     conditioning: Conditioning,
     null: Conditioning,
+    start: Float[Array, "b h w c"] | None = None,
     *,
     config: TransformerConfig,
     solver: str,
     form: GuidanceForm,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Returns the latents that the solver reaches from the noise at the last of `times`.
+    """Returns the latents that the solver reaches at the last of `times`.
 
-    With a source it starts from the source's latents, with the noise of the first time. `form` and
-    `numbers` are those of a `Guidance`. `null` has one row for each picture, as `conditioning`.
+    It begins with `start` at the first of them, by default with the noise. The mask of a source
+    keeps a region. `form` and `numbers` are those of a `Guidance`. `null` has one row for each
+    picture, as `conditioning`.
     """
 
     def latents_of(
@@ -95,21 +107,51 @@ def solve(
         noise: Array,
         conditioning: Conditioning,
         null: Conditioning,
+        start: Array | None,
     ) -> Array:
-        def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-            return apply(config, params, x_t, t, conditioning)
-
-        velocity_fn, start = guided(velocity, null, form, numbers), noise
-        if source is not None:
+        region = None
+        if source is not None and source.mask is not None:
             latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
-            start = interpolate(latents, noise, jnp.full(len(noise), times[0]))
-            if source.mask is not None:
-                mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
-                velocity_fn = with_known_region(velocity_fn, latents, noise, mask)
+            mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
+            region = KnownRegion(latents, noise, mask)
+        velocity_fn = velocity_of(config, form, params, numbers, null, region)
+        start = noise if start is None else start
         return get_solver(solver)(velocity_fn, start, times, conditioning)
 
     drawn = on_each(latents_of, mesh, shared=4)
-    return drawn(params, times, numbers, source, noise, conditioning, null)
+    return drawn(params, times, numbers, source, noise, conditioning, null, start)
+
+
+@pytree
+@dataclass(frozen=True)
+class KnownRegion:
+    """The region of pictures that a mask keeps."""
+
+    latents: Float[Array, "b h w c"]
+    """The latents of the source image."""
+    noise: Float[Array, "b h w c"]
+    """The noise of each picture."""
+    mask: Float[Array, "b h w 1"]
+    """0 where the source is kept, 1 where it is repainted."""
+
+
+def velocity_of(
+    config: TransformerConfig,
+    form: GuidanceForm,
+    params: Any,
+    numbers: Float[ArrayLike, " 4"] | Float[ArrayLike, "b 4"],
+    null: Conditioning,
+    region: KnownRegion | None,
+) -> VelocityFn:
+    """Returns the guided velocity of the network, which keeps a known region if there is one."""
+
+    def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+        return apply(config, params, x_t, t, conditioning)
+
+    velocity_fn = guided(velocity, null, form, numbers)
+    if region is None:
+        return velocity_fn
+    return with_known_region(velocity_fn, region.latents, region.noise, region.mask)
 
 
 def cut_prompts(text_encoder: TextEncoder, prompts: Sequence[str]) -> str | None:
