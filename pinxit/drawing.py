@@ -31,7 +31,7 @@ from pinxit.arrays import (
 )
 from pinxit.devices.each_device import copied, on_each
 from pinxit.flow.guidance import GuidanceForm, guided
-from pinxit.flow.known_region import with_known_region
+from pinxit.flow.known_region import known_motion, with_known_region
 from pinxit.flow.path import interpolate
 from pinxit.flow.solvers import get_solver
 from pinxit.models.transformer import TransformerConfig, apply
@@ -55,6 +55,18 @@ class SourceLatents:
     """0 where the source is kept, 1 where it is repainted; None repaints everything."""
 
 
+@functools.partial(jax.jit, static_argnames=("shape", "mesh"))
+def noise_of(
+    seeds: UInt[ArrayLike, " b"], *, shape: tuple[int, int, int], mesh: Mesh | None = None
+) -> Float[Array, "b h w c"]:
+    """Returns the noise of each seed."""
+
+    def sample(seeds: UInt[Array, " b"]) -> Float[Array, "b h w c"]:
+        return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
+
+    return on_each(sample, mesh, shared=0)(seeds)
+
+
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def noised(
     time: Float[ArrayLike, " 1"],
@@ -76,63 +88,29 @@ def noised(
     return on_each(points, mesh, shared=2)(time, jnp.asarray(latents), noise)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "solver", "form", "mesh"))
-def solve(
-    params: Any,
-    times: Float[ArrayLike, " s"],
-    numbers: Float[ArrayLike, " 4"],
-    source: SourceLatents | None,
-    noise: Float[Array, "b h w c"],
-    conditioning: Conditioning,
-    null: Conditioning,
-    start: Float[Array, "b h w c"] | None = None,
-    *,
-    config: TransformerConfig,
-    solver: str,
-    form: GuidanceForm,
-    mesh: Mesh | None = None,
-) -> Float[Array, "b h w c"]:
-    """Returns the latents that the solver reaches at the last of `times`.
-
-    It begins with `start` at the first of them, by default with the noise. The mask of a source
-    keeps a region. `form` and `numbers` are those of a `Guidance`. `null` has one row for each
-    picture, as `conditioning`.
-    """
-
-    def latents_of(
-        params: Any,
-        times: Array,
-        numbers: Array,
-        source: SourceLatents | None,
-        noise: Array,
-        conditioning: Conditioning,
-        null: Conditioning,
-        start: Array | None,
-    ) -> Array:
-        region = None
-        if source is not None and source.mask is not None:
-            latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
-            mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
-            region = KnownRegion(latents, noise, mask)
-        velocity_fn = velocity_of(config, form, params, numbers, null, region)
-        start = noise if start is None else start
-        return get_solver(solver)(velocity_fn, start, times, conditioning)
-
-    drawn = on_each(latents_of, mesh, shared=4)
-    return drawn(params, times, numbers, source, noise, conditioning, null, start)
-
-
 @pytree
 @dataclass(frozen=True)
 class KnownRegion:
-    """The region of pictures that a mask keeps."""
+    """The region of pictures that a mask keeps on its path."""
 
-    latents: Float[Array, "b h w c"]
-    """The latents of the source image."""
-    noise: Float[Array, "b h w c"]
-    """The noise of each picture."""
+    motion: Float[Array, "b h w c"]
+    """The `known_motion` of the mask."""
     mask: Float[Array, "b h w 1"]
     """0 where the source is kept, 1 where it is repainted."""
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def region_of(
+    source: SourceLatents, noise: Float[Array, "b h w c"], *, mesh: Mesh | None = None
+) -> KnownRegion:
+    """Returns the region that the mask of a source keeps. A program of its own, as `noised`."""
+
+    def region(source: SourceLatents, noise: Array) -> KnownRegion:
+        latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
+        mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
+        return KnownRegion(known_motion(latents, noise, mask), mask)
+
+    return on_each(region, mesh, shared=1)(source, noise)
 
 
 def velocity_of(
@@ -151,7 +129,58 @@ def velocity_of(
     velocity_fn = guided(velocity, null, form, numbers)
     if region is None:
         return velocity_fn
-    return with_known_region(velocity_fn, region.latents, region.noise, region.mask)
+    return with_known_region(velocity_fn, region.motion, region.mask)
+
+
+def started(
+    time: Float[ArrayLike, " 1"],
+    source: SourceLatents | None,
+    noise: Float[Array, "b h w c"],
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "b h w c"], KnownRegion | None]:
+    """Returns the latents that a solver starts from at a time, and the region that a mask keeps."""
+    if source is None:
+        return noise, None
+    region = None if source.mask is None else region_of(source, noise, mesh=mesh)
+    return noised(time, source.latents, noise, mesh=mesh), region
+
+
+@functools.partial(jax.jit, static_argnames=("config", "solver", "form", "mesh"))
+def solve(
+    params: Any,
+    times: Float[ArrayLike, " s"],
+    numbers: Float[ArrayLike, " 4"],
+    region: KnownRegion | None,
+    start: Float[Array, "b h w c"],
+    conditioning: Conditioning,
+    null: Conditioning,
+    *,
+    config: TransformerConfig,
+    solver: str,
+    form: GuidanceForm,
+    mesh: Mesh | None = None,
+) -> Float[Array, "b h w c"]:
+    """Returns the latents that the solver reaches from `start` at the last of `times`.
+
+    `start` is noise, or `noised` latents of a source. `form` and `numbers` are those of a
+    `Guidance`. `null` has one row for each picture, as `conditioning`.
+    """
+
+    def latents_of(
+        params: Any,
+        times: Array,
+        numbers: Array,
+        region: KnownRegion | None,
+        start: Array,
+        conditioning: Conditioning,
+        null: Conditioning,
+    ) -> Array:
+        velocity_fn = velocity_of(config, form, params, numbers, null, region)
+        return get_solver(solver)(velocity_fn, start, times, conditioning)
+
+    drawn = on_each(latents_of, mesh, shared=3)
+    return drawn(params, times, numbers, region, start, conditioning, null)
 
 
 def cut_prompts(text_encoder: TextEncoder, prompts: Sequence[str]) -> str | None:

@@ -40,9 +40,9 @@ from pinxit.drawing import (
     SourceLatents,
     cut_prompts,
     noise_of,
-    noised,
     one_by_one,
     solve,
+    started,
 )
 from pinxit.encoded_texts import EncodedTexts
 from pinxit.encoders.token_grid import TokenGrid
@@ -327,9 +327,8 @@ class TextToImage:
         sampling, shape = order.sampling, self.latent_shape(order.size)
         seeds = np.array([order.seeds[i] for i in numbers], np.uint32)
         noise = noise_of(seeds, shape=shape, mesh=mesh)
-        times, start = sampling.times()[-order.steps - 1 :], None
-        if source is not None:
-            start = noised(times[:1], source.latents, noise, mesh=mesh)
+        times = sampling.times()[-order.steps - 1 :]
+        start, region = started(times[:1], source, noise, mesh=mesh)
         guidance = sampling.guidance()
         conditioning = null = texts.rows([order.prompts[i] for i in numbers])
         if guidance.form.on:
@@ -338,11 +337,10 @@ class TextToImage:
             self.params_on(mesh),
             times,
             guidance.numbers(),
-            source,
-            noise,
+            region,
+            start,
             conditioning,
             null,
-            start,
             config=self.config,
             solver=sampling.solver,
             form=guidance.form,

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pinxit.arrays import Conditioning, pytree
-from pinxit.drawing import KnownRegion, SourceLatents, noise_of, noised, velocity_of
+from pinxit.drawing import KnownRegion, SourceLatents, noise_of, started, velocity_of
 from pinxit.fixed_batches import padded
 from pinxit.flow.guidance import Guidance, GuidanceForm
 from pinxit.flow.solvers import SteppedSolver, get_solver
@@ -108,20 +108,13 @@ def start_picture(
     """
     seeds = np.full(form.rows, seed, np.uint32)  # the program that draws a batch of noise
     noise = noise_of(seeds, shape=form.shape)
-    start = noise if source is None else noised(times[:1], source.latents, noise)
-    noise, start = noise[:1], start[:1]
-    region = None
-    if form.masked:
-        assert source is not None and source.mask is not None
-        region = KnownRegion(
-            jnp.asarray(source.latents)[None], noise, jnp.asarray(source.mask)[None]
-        )
+    start, region = started(times[:1], source, noise)
     rows = StepRows(
-        state=_start(start, solver=form.solver),
+        state=_start(start[:1], solver=form.solver),
         numbers=jnp.asarray(guidance.numbers())[None],
         conditioning=jax.tree.map(jnp.asarray, conditioning),
         null=jax.tree.map(jnp.asarray, null),
-        region=region,
+        region=jax.tree.map(lambda leaf: leaf[:1], region),
     )
     solver = _stepped(form.solver)
     columns = tuple(np.asarray(column) for column in _columns(times, solver=form.solver))

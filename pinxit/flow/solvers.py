@@ -1,8 +1,8 @@
 """Solvers of ``dx / dt = velocity(x, t)`` from t = 1 (noise) down to t = 0 (latents).
 
-Every solver visits a list of times in order. Those here are `SteppedSolver`s: one definition says
-what an evaluation of the velocity does, so a picture is drawn by one `jax.lax.scan` over all
-evaluations, or evaluation by evaluation (see `stepwise.py`). With step ``h = t_next - t`` (negative) and
+Every solver visits a list of times in order. Those here are `SteppedSolver`s, which are defined by
+one evaluation of the velocity. So a picture is drawn by one `jax.lax.scan` over all evaluations, or
+by one evaluation after another (see `stepwise.py`). With step ``h = t_next - t`` (negative) and
 ``v = velocity(x, t)``:
 
 - euler: ``x + h v``
