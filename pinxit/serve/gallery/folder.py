@@ -63,6 +63,11 @@ class PictureEntry:
         return f"{self.changed_ns:x}-{self.length:x}"
 
     @property
+    def format(self) -> str:
+        """The name of the format that the suffix says: png, webp or jpeg."""
+        return self.media_type.partition("/")[2]
+
+    @property
     def media_type(self) -> str:
         """The media type of the file."""
         return SUFFIXES[Path(self.name).suffix.lower()]

@@ -1,6 +1,6 @@
 // The form of the view Draw.
 
-import { element, field, replace } from "../dom.js";
+import { drawing, element, field, replace } from "../dom.js";
 import { checkbox, growingText, numberInput, numberOf, sizeChoice, solverChoice } from "./fields.js";
 import { moreSettings } from "./more_settings.js";
 import { sourceImage } from "./source_image.js";
@@ -30,9 +30,10 @@ export function drawForm({ say, onDraw, onTexts }) {
   const trouble = element("p", { class: "error", role: "alert", hidden: true });
   const draw = element("button", { type: "submit", class: "button primary wide" }, "Draw");
   const seedField = field("Seed", seed);
-  seedField.append(element("div", { class: "row" }, keep.node));
-  seed.replaceWith(element("div", { class: "with-button" }, seed.cloneNode(), dice));
-  const seedInput = seedField.querySelector("input");
+  const seedRow = element("div", { class: "with-button" });
+  seed.replaceWith(seedRow);
+  seedRow.append(seed, dice);
+  seedField.append(keep.node);
   const node = element("form", { class: "card stack draw-form", novalidate: true, "aria-label": "What to draw" },
     field("Prompt", prompt), cut, draw, trouble,
     field("Negative prompt", negative, "Guidance steers away from this."),
@@ -42,7 +43,7 @@ export function drawForm({ say, onDraw, onTexts }) {
     field("Solver", solver), seedField, source.node, more.node,
     element("p", { class: "hint keys" }, element("kbd", {}, "Ctrl"), " + ", element("kbd", {}, "Enter"), " draws from anywhere in the form."));
   const controls = {
-    prompt, negative_prompt: negative, seed: seedInput, steps, guidance_scale: guidance, n: count, solver,
+    prompt, negative_prompt: negative, seed, steps, guidance_scale: guidance, n: count, solver,
     size: size.control, model, num_inference_steps: steps, ...more.controls,
   };
   let models = [];
@@ -78,7 +79,7 @@ export function drawForm({ say, onDraw, onTexts }) {
   function read() {
     const body = { prompt: prompt.value, n: numberOf(count) ?? 1, ...source.read() };
     if (negative.value.trim()) body.negative_prompt = negative.value;
-    if (seedInput.value !== "") body.seed = numberOf(seedInput);
+    if (seed.value !== "") body.seed = numberOf(seed);
     if (steps.value) body.steps = numberOf(steps);
     if (guidance.value) body.guidance_scale = numberOf(guidance);
     if (solver.value) body.solver = solver.value;
@@ -95,7 +96,7 @@ export function drawForm({ say, onDraw, onTexts }) {
     }
     if (settings.prompt !== undefined) prompt.value = settings.prompt;
     if (settings.negative_prompt !== undefined) negative.value = settings.negative_prompt;
-    if (settings.seed !== undefined && settings.seed !== null) seedInput.value = settings.seed;
+    if (settings.seed !== undefined && settings.seed !== null) seed.value = settings.seed;
     if (settings.steps) steps.value = settings.steps;
     if (settings.guidance_scale !== undefined) guidance.value = settings.guidance_scale;
     if (settings.solver) {
@@ -158,7 +159,7 @@ export function drawForm({ say, onDraw, onTexts }) {
       bad.focus();
       return;
     }
-    if (!keep.box.checked || seedInput.value === "") seedInput.value = newSeed();
+    if (!keep.box.checked || seed.value === "") seed.value = newSeed();
     store();
     onDraw(read());
   }
@@ -177,11 +178,11 @@ export function drawForm({ say, onDraw, onTexts }) {
       submit();
     }
   });
-  seedInput.addEventListener("input", () => {
-    keep.box.checked = seedInput.value !== "";
+  seed.addEventListener("input", () => {
+    keep.box.checked = seed.value !== "";
   });
   dice.addEventListener("click", () => {
-    seedInput.value = newSeed();
+    seed.value = newSeed();
     keep.box.checked = true;
     store();
   });
@@ -192,7 +193,7 @@ export function drawForm({ say, onDraw, onTexts }) {
     onTexts(texts());
   });
   count.value = 1;
-  seedInput.value = newSeed();
+  seed.value = newSeed();
   return { node, offer, read, write, refuse, submit, source, draw, cut, texts, prompt, stored, get model() { return chosen; } };
 }
 
@@ -206,14 +207,8 @@ function stored() {
 }
 
 function diceDrawing() {
-  const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [name, value] of Object.entries({ viewBox: "0 0 20 20", width: 20, height: 20, "aria-hidden": "true" })) icon.setAttribute(name, value);
-  const add = (tag, attributes) => {
-    const part = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) part.setAttribute(name, value);
-    icon.append(part);
-  };
-  add("rect", { x: 2.5, y: 2.5, width: 15, height: 15, rx: 3, fill: "none", stroke: "currentColor", "stroke-width": 1.5 });
-  for (const [cx, cy] of [[6.5, 6.5], [13.5, 6.5], [10, 10], [6.5, 13.5], [13.5, 13.5]]) add("circle", { cx, cy, r: 1.3, fill: "currentColor" });
-  return icon;
+  const dots = [[6.5, 6.5], [13.5, 6.5], [10, 10], [6.5, 13.5], [13.5, 13.5]];
+  const square = { x: 2.5, y: 2.5, width: 15, height: 15, rx: 3, fill: "none", stroke: "currentColor", "stroke-width": 1.5 };
+  return drawing("svg", { viewBox: "0 0 20 20", width: 20, height: 20, "aria-hidden": "true" },
+    drawing("rect", square), dots.map(([cx, cy]) => drawing("circle", { cx, cy, r: 1.3, fill: "currentColor" })));
 }
