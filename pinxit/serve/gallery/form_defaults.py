@@ -6,16 +6,15 @@ from typing import Any
 
 from pinxit.comparison_grid.axes import AXES
 from pinxit.config import to_json
-from pinxit.flow.solvers import SOLVERS
-from pinxit.serve.engine.jobs import ModelEntry
+from pinxit.serve.gallery.studio_models import StudioModel, studio_models
 from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
 EXAMPLES = (
-    "a red house under a full moon",
-    "two green trees beside a blue tent",
-    "a yellow boat on the sea at night",
+    "a small red house on the left under a full moon",
+    "a large purple tent, hills in the snow",
+    "a white lighthouse by the sea at sunset",
 )
 """Prompts for the shipped model that the empty page offers."""
 
@@ -24,7 +23,7 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
     """Returns the settings of the forms. Models that were never loaded have no defaults yet."""
     config = studio.config
     return {
-        "models": [described_entry(entry) for entry in studio.engine.models()],
+        "models": [described_model(model) for model in studio_models(studio.engine)],
         "axes": list(AXES),
         "limits": {
             "pictures": config.max_pictures,
@@ -37,14 +36,16 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
     }
 
 
-def described_entry(entry: ModelEntry) -> dict[str, Any]:
+def described_model(model: StudioModel) -> dict[str, Any]:
     """Returns a model for the forms."""
     return {
-        "id": entry.id,
-        "name": entry.id,
-        "loaded": entry.loaded,
-        "sampling": None if entry.sampling is None else to_json(entry.sampling),
-        "image_size": entry.image_size,
-        "size_unit": entry.unit,
-        "solvers": list(SOLVERS),
+        "id": model.id,
+        "name": model.name,
+        "checkpoint": model.path,
+        "loaded": model.loaded,
+        "sampling": None if model.sampling is None else to_json(model.sampling),
+        "image_size": model.image_size,
+        "size_unit": model.unit,
+        "hash": model.model_hash,
+        "solvers": list(model.solvers),
     }

@@ -109,7 +109,7 @@ class GridJob:
                     if job is not None:
                         jobs.append((rest.popleft(), job))
                         continue
-                if jobs and jobs[0][1].wait(WAIT).state not in ("queued", "drawing"):
+                if jobs and has_ended(jobs[0][1], WAIT):
                     self._take(*jobs.popleft())
         finally:
             for _, job in jobs:
@@ -140,6 +140,15 @@ class GridJob:
         drawn = DrawnGrid(self.plan.grid, [self._recipes[i] for i in cells])
         sheet = GridSheet(drawn).draw([self._pictures[i] for i in cells])
         return self._gallery.save_file(grid_file_name(grid_json(drawn)), grid_bytes(drawn, sheet))
+
+
+def has_ended(job: Job, seconds: float) -> bool:
+    """Waits for a job for a time, and returns whether it has ended."""
+    try:
+        job.wait(seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 class GridDesk:

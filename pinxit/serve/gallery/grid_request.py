@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pinxit.comparison_grid.axes import Axis, width_and_height
 from pinxit.comparison_grid.grid import Cell, Grid, check_guidance_used, sampling_of
 from pinxit.comparison_grid.sheet import GridSheet
-from pinxit.config import UsageError, few, to_json, unknown_name
+from pinxit.config import UsageError, to_json, unknown_name
 from pinxit.sampling import Sampling
-from pinxit.serve.engine.jobs import DrawRequest, ModelEntry
+from pinxit.serve.engine.jobs import DrawRequest
+from pinxit.serve.gallery.studio_models import StudioModel
 from pinxit.serve.settings import StudioConfig
 
 FIELDS = ("axes", "settings", "model")
@@ -40,7 +41,7 @@ class GridPlan:
 
     grid: Grid
     """The axes, the settings and the cells."""
-    models: tuple[ModelEntry, ...]
+    models: tuple[StudioModel, ...]
     """The model of each cell."""
     settings: tuple[Sampling, ...]
     """The sampling settings of each cell, with the model's defaults."""
@@ -87,31 +88,52 @@ class GridPlan:
 
 
 def planned_grid(
-    data: Mapping[str, Any], models: list[ModelEntry], config: StudioConfig
+    data: Mapping[str, Any], find: Callable[[str | None], StudioModel], config: StudioConfig
 ) -> GridPlan:
     """Returns the grid that a request describes, checked against its models.
 
     ``{"axes": ["steps=4,8", "seed=0-3"], "settings": {"prompt": "a red house"}, "model": null}``
-    has axes as `pinxit grid` takes them. `models` are those that the axes and the request may name;
-    they are loaded. Raises `UsageError`.
+    has axes as `pinxit grid` takes them, but models have the names of the studio. `find` returns
+    the model of a name, with its facts. Raises `UsageError`.
     """
     grid = requested_grid(data)
-    chosen = [model_of(cell, models) for cell in grid.cells()]
+    names = dict.fromkeys(_model_name(cell) for cell in grid.cells())
+    models = {name: find(name) for name in names}
+    chosen = [models[_model_name(cell)] for cell in grid.cells()]
     settings, sizes = [], []
-    for cell, entry in zip(grid.cells(), chosen, strict=True):
-        assert entry.sampling is not None and entry.image_size is not None
-        sampling = entry.sampling.override(**sampling_of(cell.settings))
+    for cell, model in zip(grid.cells(), chosen, strict=True):
+        assert model.sampling is not None and model.image_size is not None
+        sampling = model.sampling.override(**sampling_of(cell.settings))
         _at_most("steps", sampling.steps, config.max_steps)
-        size = cell.settings.get("size") or (entry.image_size, entry.image_size)
+        size = cell.settings.get("size") or (model.image_size, model.image_size)
         for side in size:
             _at_most("size", side, config.max_side)
-            if side % (entry.unit or 1):
-                valid = f"multiples of {entry.unit}"
+            if side % (model.unit or 1):
+                valid = f"multiples of {model.unit}"
                 raise UsageError("size", side, problem="not drawable by the model", valid=valid)
         settings.append(sampling)
         sizes.append(size)
     check_guidance_used(grid, [to_json(sampling) for sampling in settings])
+    grid = with_paths(grid, {name: model.path for name, model in models.items()})
     return GridPlan(grid, tuple(chosen), tuple(settings), tuple(sizes))
+
+
+def with_paths(grid: Grid, paths: Mapping[str | None, str | None]) -> Grid:
+    """Returns a grid whose checkpoints are the paths that `pinxit grid` takes."""
+    axes = tuple(
+        Axis(axis.name, tuple(paths[name] for name in axis.values))
+        if axis.name == "checkpoint"
+        else axis
+        for axis in grid.axes
+    )
+    settings = dict(grid.settings)
+    if "checkpoint" in settings and settings["checkpoint"] in paths:
+        settings["checkpoint"] = paths[settings["checkpoint"]]
+    elif None in paths and paths[None] is not None:
+        settings["checkpoint"] = paths[None]
+    if settings.get("checkpoint", "") is None:
+        del settings["checkpoint"]
+    return Grid(axes, settings)
 
 
 def requested_grid(data: Mapping[str, Any]) -> Grid:
@@ -160,19 +182,13 @@ def _setting(name: str, value: Any) -> Any:
     return value
 
 
-def model_of(cell: Cell, models: list[ModelEntry]) -> ModelEntry:
-    """Returns the model that draws a cell. Raises `UsageError` for one that the studio lacks."""
+def _model_name(cell: Cell) -> str | None:
+    """Returns the studio's name of the model that draws a cell; None is the default one."""
     checkpoint, ema = cell.model
     if ema is not None:
         problem, valid = "not possible in the studio", "pinxit grid, which loads averages"
         raise UsageError("ema", ema, problem=problem, valid=valid)
-    if checkpoint is None:
-        return models[0]
-    for entry in models:
-        if entry.id == checkpoint:
-            return entry
-    known = few([entry.id for entry in models])
-    raise UsageError("checkpoint", checkpoint[:80], problem="no model of the studio", valid=known)
+    return checkpoint
 
 
 def _at_most(field: str, value: int, limit: int) -> None:

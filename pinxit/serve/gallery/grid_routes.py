@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,11 +13,11 @@ from starlette.concurrency import run_in_threadpool
 
 from pinxit.comparison_grid.axes import Axis
 from pinxit.comparison_grid.grid import Grid
-from pinxit.config import to_json
-from pinxit.serve.engine.jobs import ModelEntry
+from pinxit.config import UsageError, to_json
 from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_jobs import GridDesk, GridJob
-from pinxit.serve.gallery.grid_request import GridPlan, planned_grid, requested_grid
+from pinxit.serve.gallery.grid_request import GridPlan, planned_grid
+from pinxit.serve.gallery.studio_models import loaded_model, studio_models
 from pinxit.serve.images_api.request_body import read_json
 from pinxit.serve.images_api.server_events import SIGN, events_response, server_event
 from pinxit.serve.studio import Studio
@@ -34,9 +35,11 @@ def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
 
     @app.post("/studio/grids/check", tags=["studio"])
     async def check(request: Request) -> dict[str, Any]:
-        """Returns the cells of a grid, the size of its sheet and its command, without drawing."""
-        plan = await run_in_threadpool(_plan, studio, await read_json(request))
-        return described_grid(plan) | {"sheet": await run_in_threadpool(_sheet_size, plan)}
+        """Returns the cells of a grid, the size of its sheet and its command, without drawing.
+
+        Forms ask while somebody types, so that a wrong value is an answer: `problem`.
+        """
+        return await run_in_threadpool(_checked, studio, await read_json(request))
 
     @app.post("/studio/grids", status_code=202, tags=["studio"])
     async def start(request: Request) -> dict[str, Any]:
@@ -88,15 +91,18 @@ def _known(desk: GridDesk, id: str) -> GridJob:
 
 def _plan(studio: Studio, data: dict[str, Any]) -> GridPlan:
     """Returns the checked grid of a request. Loads the models that it names."""
-    grid = requested_grid(data)
-    entries = studio.engine.models()
-    needed = {cell.model[0] for cell in grid.cells()}
-    loaded: list[ModelEntry] = []
-    for i, entry in enumerate(entries):
-        is_needed = entry.id in needed or (i == 0 and None in needed)
-        unknown = entry.sampling is None and is_needed
-        loaded.append(studio.engine.load(entry.id) if unknown else entry)
-    return planned_grid(data, loaded, studio.config)
+    models = studio_models(studio.engine)
+    find = functools.partial(loaded_model, studio.engine, models)
+    return planned_grid(data, find, studio.config)
+
+
+def _checked(studio: Studio, data: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a grid would take, or the problem of a request that is not finished."""
+    try:
+        plan = _plan(studio, data)
+        return described_grid(plan) | {"sheet": _sheet_size(plan), "problem": None}
+    except UsageError as error:
+        return {"problem": {"message": str(error), "param": error.field}}
 
 
 def _sheet_size(plan: GridPlan) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pinxit.serve.gallery import grid_routes
 from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, UnknownPicture
 from pinxit.serve.gallery.form_defaults import form_defaults
 from pinxit.serve.gallery.prompt_check import read_length
+from pinxit.serve.gallery.studio_models import studio_models
 from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT, uploaded_recipe
 from pinxit.serve.images_api.request_body import read_form, read_json
 from pinxit.serve.studio import Studio
@@ -64,9 +65,14 @@ def _add_gallery(app: FastAPI, gallery: Gallery) -> None:
     def pictures(
         limit: int = Query(60, ge=1, le=MOST_LISTED),
         before: str | None = Query(None, max_length=300),
+        name: str | None = Query(None, max_length=300),
     ) -> dict[str, Any]:
-        """Lists pictures of the gallery, newest first: those behind the picture `before`."""
+        """Lists pictures of the gallery, newest first: those behind the picture `before`, or the
+        one of a `name`, if there is one."""
         try:
+            if name is not None:
+                entries = [entry for entry in gallery.entries() if entry.name == name]
+                return {"pictures": [listed_picture(gallery, each) for each in entries]}
             entries, more = gallery.page(limit, before=before)
         except UnknownPicture as error:
             raise _missing() from error
@@ -108,7 +114,9 @@ def _add_files(app: FastAPI, gallery: Gallery) -> None:
             return Response(status_code=304, headers=_cached(tag))
         try:
             if format in (None, entry.format):
-                return Response(gallery.read(entry), media_type=entry.media_type, headers=_cached(tag))
+                return Response(
+                    gallery.read(entry), media_type=entry.media_type, headers=_cached(tag)
+                )
             data = gallery.converted(entry, str(format))
         except UnknownPicture as error:
             raise _missing() from error
@@ -165,7 +173,7 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         if len(files) != 1:
             raise HTTPException(400, "picture: one file is needed")
         name, data = files[0]
-        hashes = {entry.id: entry.model_hash for entry in studio.engine.models()}
+        hashes = {model.id: model.model_hash for model in studio_models(studio.engine)}
         return await run_in_threadpool(uploaded_recipe, data, name=name, hashes=hashes)
 
 

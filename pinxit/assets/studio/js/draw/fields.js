@@ -2,12 +2,9 @@
 
 import { element, field, newId, replace } from "../dom.js";
 
-const SOLVERS = {
-  euler: "Euler, one evaluation per step",
-  heun: "Heun, two evaluations per step",
-  midpoint: "Midpoint, two evaluations per step",
-  dpmpp_2m: "DPM-Solver++ 2M, one evaluation per step",
-};
+/** The solvers by name, as the page calls them. */
+export const SOLVERS = { euler: "Euler", heun: "Heun", midpoint: "Midpoint", dpmpp_2m: "DPM-Solver++ 2M" };
+const TWICE = ["heun", "midpoint"];
 
 /** Returns an input for a number. An empty one means the model's default. */
 export function numberInput(name, { min, max, step = 1, mode = "numeric" }) {
@@ -48,7 +45,10 @@ export function solverChoice() {
   const select = element("select", { name: "solver" });
   select.offer = (names, usual) => {
     const chosen = select.value;
-    const options = names.map((name) => element("option", { value: name }, SOLVERS[name] ?? name));
+    const options = names.map((name) => {
+      const words = TWICE.includes(name) ? " (twice the work per step)" : "";
+      return element("option", { value: name }, `${SOLVERS[name] ?? name}${words}`);
+    });
     replace(select, options);
     select.value = names.includes(chosen) ? chosen : usual ?? names[0] ?? "";
   };

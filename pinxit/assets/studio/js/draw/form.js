@@ -38,14 +38,17 @@ export function drawForm({ say, onDraw, onTexts }) {
     field("Prompt", prompt), cut, draw, trouble,
     field("Negative prompt", negative, "Guidance steers away from this."),
     modelField,
-    element("div", { class: "pair" }, size, field("Pictures", count)),
-    element("div", { class: "pair" }, field("Steps", steps, "More steps: slower, finer."), field("Guidance", guidance, "How strictly the prompt is followed; 1 is off.")),
-    field("Solver", solver), seedField, source.node, more.node,
+    size,
+    element("div", { class: "stack tight" },
+      element("div", { class: "triple" }, field("Pictures", count), field("Steps", steps), field("Guidance", guidance)),
+      element("span", { class: "hint" }, "More steps are slower and finer. Guidance says how strictly the prompt is followed; 1 turns it off.")),
+    seedField, field("Solver", solver), source.node, more.node,
     element("p", { class: "hint keys" }, element("kbd", {}, "Ctrl"), " + ", element("kbd", {}, "Enter"), " draws from anywhere in the form."));
   const controls = {
     prompt, negative_prompt: negative, seed, steps, guidance_scale: guidance, n: count, solver,
     size: size.control, model, num_inference_steps: steps, ...more.controls,
   };
+  modelField.hidden = true;
   let models = [];
   let chosen = null;
   let previous = null;

@@ -61,7 +61,7 @@ export class Jobs {
     const job = this.jobs[0];
     this.followed = job;
     const handlers = {
-      queued: ({ position }) => this.change(job, { state: "queued", position }),
+      queued: ({ position }) => this.change(job, { state: position > 0 ? "queued" : "drawing", position }),
       step: ({ picture, step, steps }) => {
         Object.assign(job.pictures[picture], { step, steps });
         this.change(job, { state: "drawing", position: 0 });

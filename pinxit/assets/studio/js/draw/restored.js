@@ -84,8 +84,9 @@ export function restoredNotice({ api, say, form, onDraw }) {
 
   async function findSource({ name, mask_sha256: masked, strength }) {
     if (!name || masked) return;
-    const found = await fetch(api.address(`/studio/gallery/${encodeURIComponent(name)}`)).catch(() => null);
-    if (!found?.ok) return;
+    const { pictures: [entry] } = await api.get(`/studio/gallery?name=${encodeURIComponent(name)}`);
+    if (!entry) return;
+    const found = await fetch(api.address(entry.url));
     const file = new File([await found.blob()], name, { type: found.headers.get("content-type") ?? "" });
     await form.source.setImage(file, { strength });
   }

@@ -48,6 +48,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     head.hidden = false;
     cancel.hidden = false;
     cancel.disabled = false;
+    if (matchMedia("(max-width: 56rem)").matches) node.scrollIntoView({ block: "start", behavior: "smooth" });
     live.textContent = `Drawing ${counted(job.pictures.length, "picture")}.`;
     change(job);
   }
@@ -81,7 +82,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     const words = job.pictures.length === 1
       ? `Step ${done} of ${total}`
       : `Picture ${Math.min(finished + 1, job.pictures.length)} of ${job.pictures.length}, step ${done} of ${total}`;
-    status.textContent = left === null || done === total ? words : `${words} · about ${duration(left)} left`;
+    status.textContent = left === null || done === total ? words : `${words} · ${left < 1 ? "" : "about "}${duration(left)} left`;
     for (const each of job.pictures) {
       if (!each.done && each.step_text) each.step_text.textContent = each.steps ? `${each.step} / ${each.steps}` : "";
     }

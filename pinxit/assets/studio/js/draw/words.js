@@ -22,6 +22,7 @@ export function short(text, length = 80) {
 
 /** Returns a number without needless digits. */
 export function figure(value) {
+  if (Number.isInteger(value)) return String(value);
   return Number.isFinite(value) ? String(Number(value.toPrecision(6))) : String(value);
 }
 

@@ -1,6 +1,7 @@
 // The recipe of a picture in words and figures.
 
 import { element } from "../dom.js";
+import { SOLVERS } from "../draw/fields.js";
 import { figure } from "../draw/words.js";
 
 const NAMES = {
@@ -27,7 +28,7 @@ export function sentence(recipe) {
   const start = recipe.image
     ? ` It starts from ${recipe.image.name ? `“${recipe.image.name}”` : "an image"} with strength ${figure(recipe.image.strength)}${recipe.image.mask_sha256 ? " and a mask" : ""}.`
     : "";
-  return `${recipe.model} drew it in ${steps} of ${recipe.solver}, ${guided}, from seed ${recipe.seed}.${start}`;
+  return `${recipe.model} drew it in ${steps} of ${SOLVERS[recipe.solver] ?? recipe.solver}, ${guided}, from seed ${recipe.seed}.${start}`;
 }
 
 /** Returns a list of the recipe's settings. Those that are as usual are left out. */
