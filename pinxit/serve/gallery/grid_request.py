@@ -1,4 +1,4 @@
-"""Turns a request for a comparison grid into a checked `Grid`, and its cells into drawing requests."""
+"""Turns a request for a comparison grid into a checked `Grid` and a request for each cell."""
 
 from __future__ import annotations
 
@@ -171,9 +171,8 @@ def _setting(name: str, value: Any) -> Any:
             valid = f"at most {LONGEST:,} characters"
             raise UsageError(name, f"{value[:40]}...", problem="too long", valid=valid)
         return value or None
-    if name == "seed" and value is not None:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UsageError(name, str(value)[:80], problem="not a whole number")
+    if name == "seed" and value is not None and type(value) is not int:
+        raise UsageError(name, str(value)[:80], problem="not a whole number")
     if name == "size" and value is not None:
         if not isinstance(value, str) or len(value) > 40:
             valid = "a text, such as 64x96"
