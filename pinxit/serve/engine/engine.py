@@ -13,3 +13,14 @@ class DrawingEngine:
 
     def close(self) -> None:
         """Ends all work."""
+
+    def drain(self, seconds: float) -> None:
+        """Waits until the running jobs end, and cancels them after this time."""
+
+    def jobs(self) -> list:
+        """Returns the jobs."""
+        return []
+
+    def models(self) -> list:
+        """Returns the models."""
+        return []
