@@ -1,0 +1,135 @@
+"""The charts of a run: which curves each one shows, in what order, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pinxit.evaluate.tables import TITLES
+
+MOST_LINES = 8
+"""Largest number of curves in a chart of an evaluator's values."""
+MAIN: tuple[tuple[str, str, str, str], ...] = (
+    ("loss", "Training loss", "", "The mean error of the predicted velocity: lower is better."),
+    ("learning_rate", "Learning rate", "", "How far each step moves the parameters."),
+    ("grad_norm", "Gradient norm", "", "How strongly the newest rows pull at the parameters."),
+    ("images_per_second", "Speed", "images/s", "Images that the run trains on per second."),
+    ("seconds_per_step", "Time per step", "s", "Seconds that one step takes."),
+    ("memory_gb", "Memory", "GB", "Memory in use: of the device, or of the process on a CPU."),
+    ("data_wait_share", "Waiting for data", "", "Share of the time spent waiting for data."),
+)
+"""Name, title, unit and explanation of the charts of one curve."""
+BY_AVERAGE = "validation_loss"
+BY_TIME = "loss_by_t"
+KNOWN_LAST = ("loss_of_zero", "skipped", "consecutive", "worst_streak", "loss_scale")
+"""Values that stand behind all others, because they only matter if something is wrong."""
+EXPLAINED = {
+    "prompts": "Share of held-out prompts whose parts the drawn pictures show.",
+    "conditioning": "How much captions reduce the loss, against another row's caption or none.",
+    "latents": "Spread of the held-out pictures' latents, which should stay near 1.",
+    "distances": "How far drawn pictures are from real ones, as distributions.",
+    "clip_score": "How well pictures and prompts fit, as CLIP sees them.",
+    "details": "Details of drawn pictures compared with renders.",
+}
+"""Explanations of evaluators' groups."""
+
+
+def charts_of(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the charts for the values of these names, in the order of the page."""
+    main = {chart["id"]: chart for chart in _main(names)}
+    own = {curve["name"] for chart in main.values() for curve in chart["curves"]}
+    rest = [name for name in names if name not in own]
+    charts = [main[one] for one in ("loss", BY_AVERAGE, BY_TIME) if one in main]
+    charts += [*_groups(name for name in rest if "/" in name)]
+    charts += [chart for chart in main.values() if chart not in charts]
+    lists = {name.rpartition("/")[0] for name in rest if name.rpartition("/")[2].isdigit()}
+    plain = [name for name in rest if "/" not in name and name not in lists]
+    plain.sort(key=lambda name: name in KNOWN_LAST)
+    return charts + [
+        _chart(name, _words(name), [(name, _words(name))], more=name in KNOWN_LAST)
+        for name in plain
+    ]
+
+
+def _main(names: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """Yields the charts that every run has."""
+    for name, title, unit, hint in MAIN:
+        if name in names:
+            yield _chart(name, title, [(name, title)], unit=unit, hint=hint)
+    averages = sorted(name for name in names if name.startswith(f"{BY_AVERAGE}/"))
+    if averages:
+        yield _chart(
+            BY_AVERAGE,
+            "Validation loss",
+            [(name, name.partition("/")[2]) for name in averages],
+            hint="The loss of rows that are held out, for the parameters (raw) and their averages.",
+            points=True,
+        )
+    bins = [name for name in names if name.startswith(f"{BY_TIME}/")]
+    if bins:
+        count = len(bins)
+        yield _chart(
+            BY_TIME,
+            "Loss by time",
+            [(name, f"t {i / count:.2g}-{(i + 1) / count:.2g}") for i, name in enumerate(bins)],
+            hint="The loss at different amounts of noise: t is 0 at the picture and 1 at noise.",
+            ordered=True,
+        )
+
+
+def _groups(names: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """Yields a chart for each group of evaluators' values."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if not name.rpartition("/")[2].isdigit():
+            groups.setdefault(name.partition("/")[0], []).append(name)
+    for group, members in groups.items():
+        title = TITLES.get(group, _words(group))
+        first = sorted(_important(members), key=members.index)
+        yield _chart(
+            group,
+            title[:1].upper() + title[1:],
+            [(name, name.partition("/")[2].replace("_", " ")) for name in first],
+            hint=EXPLAINED.get(group, ""),
+            points=True,
+        )
+
+
+def _important(names: Sequence[str]) -> list[str]:
+    """Returns the few values of a group that fit into one chart: means, if it has too many, and
+    never the noise of distances, which tables show."""
+    names = [name for name in names if "/noise/" not in name]
+    if len(names) <= MOST_LINES:
+        return names
+    means = [name for name in names if name.endswith("/mean")]
+    return (means or [name for name in names if "/value/" in name] or names)[:MOST_LINES]
+
+
+def _chart(
+    chart: str,
+    title: str,
+    curves: Sequence[tuple[str, str]],
+    *,
+    unit: str = "",
+    hint: str = "",
+    points: bool = False,
+    ordered: bool = False,
+    more: bool = False,
+) -> dict[str, Any]:
+    """Returns a chart: `points` marks each value, `ordered` curves get shades of one colour, and
+    `more` stands among those that are folded."""
+    return {
+        "id": chart,
+        "title": title,
+        "unit": unit,
+        "hint": hint,
+        "points": points,
+        "ordered": ordered,
+        "more": more,
+        "curves": [{"name": name, "label": label} for name, label in curves],
+    }
+
+
+def _words(name: str) -> str:
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
