@@ -19,6 +19,8 @@ MAIN: tuple[tuple[str, str, str, str], ...] = (
     ("data_wait_share", "Waiting for data", "", "Share of the time spent waiting for data."),
 )
 """Name, title, unit and explanation of the charts of one curve."""
+NOISY = ("loss", "loss_by_t", "grad_norm", "images_per_second", "seconds_per_step")
+"""Charts whose curves can be smoothed; others change slowly or at few steps."""
 BY_AVERAGE = "validation_loss"
 BY_TIME = "loss_by_t"
 KNOWN_LAST = ("loss_of_zero", "skipped", "consecutive", "worst_streak", "loss_scale")
@@ -117,7 +119,7 @@ def _chart(
     more: bool = False,
 ) -> dict[str, Any]:
     """Returns a chart: `points` marks each value, `ordered` curves get shades of one colour, and
-    `more` stands among those that are folded."""
+    `more` stands among those that are folded. A noisy one may be smoothed."""
     return {
         "id": chart,
         "title": title,
@@ -126,6 +128,7 @@ def _chart(
         "points": points,
         "ordered": ordered,
         "more": more,
+        "noisy": chart in NOISY,
         "curves": [{"name": name, "label": label} for name, label in curves],
     }
 

@@ -3,11 +3,10 @@
 // A series is {key, label, color, dash, points, x, y, line}: `y` has the exact values, of which null
 // is a gap, and `line` the smoothed ones or null. x is sorted.
 
-import { element, replace } from "../dom.js";
+import { drawing, element, replace } from "../dom.js";
 import { nearest } from "./cursor_group.js";
 import { exactText } from "./numbers.js";
 import { drawn } from "./line_drawing.js";
-import { svg } from "./svg.js";
 import { valueTable } from "./value_table.js";
 
 const HEIGHT = 200;
@@ -20,14 +19,14 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
   charts += 1;
   const state = { series: [], options: {}, width: 0, scales: null, drag: null };
   const id = `chart-${charts}`;
-  const picture = svg("svg", { height, class: "chart-picture", id });
+  const picture = drawing("svg", { height, class: "chart-picture", id });
   picture.setAttribute("tabindex", "0");
   picture.setAttribute("role", "slider");
   picture.setAttribute("aria-orientation", "horizontal");
   picture.setAttribute("aria-label", `${title}: move through the values`);
-  const where = element("span", { className: "chart-where" });
-  const legend = element("ul", { className: "chart-legend" });
-  const note = element("p", { className: "chart-note", hidden: true });
+  const where = element("span", { class: "chart-where" });
+  const legend = element("ul", { class: "chart-legend" });
+  const note = element("p", { class: "chart-note", hidden: true });
   const values = valueTable(title, () => ({
     series: state.series,
     ends: ends(),
@@ -36,14 +35,14 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
   }));
   const node = element(
     "figure",
-    { className: "chart" },
+    { class: "chart" },
     element(
       "figcaption",
       {},
-      element("span", { className: "chart-title" }, title),
-      unit ? element("span", { className: "chart-unit" }, unit) : null,
+      element("span", { class: "chart-title" }, title),
+      unit ? element("span", { class: "chart-unit" }, unit) : null,
       where,
-      hint ? element("span", { className: "chart-hint" }, hint) : null,
+      hint ? element("span", { class: "chart-hint" }, hint) : null,
     ),
     picture,
     legend,
@@ -68,8 +67,8 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     const box = { left: LEFT, right: width - RIGHT, top: 10, bottom: height - 24, width, height };
     const result = drawn({ series: state.series, options: state.options, ends: ends(), box, id });
     state.scales = result.scales;
-    replace(picture, ...result.nodes, (state.cursor = svg("g", { class: "chart-cursor" })));
-    state.selection = picture.appendChild(svg("rect", { class: "chart-selection", y: box.top }));
+    replace(picture, ...result.nodes, (state.cursor = drawing("g", { class: "chart-cursor" })));
+    state.selection = picture.appendChild(drawing("rect", { class: "chart-selection", y: box.top }));
     state.selection.setAttribute("height", box.bottom - box.top);
     point();
     values.refresh();
@@ -86,12 +85,12 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     state.found = found;
     replace(
       state.cursor,
-      shown ? svg("line", { x1: x(at), x2: x(at), y1: box.top, y2: box.bottom }) : null,
+      shown ? drawing("line", { x1: x(at), x2: x(at), y1: box.top, y2: box.bottom }) : null,
       ...found.map((one, i) => {
         const value = state.series[i].line?.[one.index] ?? one.value;
         if (!shown || value === null || (state.options.log && value <= 0)) return null;
         if (one.x < low || one.x > high) return null;
-        const dot = svg("circle", { cx: x(one.x), cy: y(value), r: 3.5 });
+        const dot = drawing("circle", { cx: x(one.x), cy: y(value), r: 3.5 });
         dot.style.fill = state.series[i].color;
         return dot;
       }),
@@ -140,10 +139,10 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     replace(
       legend,
       ...state.series.map((one) => {
-        const line = svg("line", { x1: 0, x2: 18, y1: 5, y2: 5, "stroke-dasharray": one.dash });
+        const line = drawing("line", { x1: 0, x2: 18, y1: 5, y2: 5, "stroke-dasharray": one.dash });
         line.style.stroke = one.color;
-        const sample = svg("svg", { width: 18, height: 10, "aria-hidden": "true" }, line);
-        const output = element("output", { className: "chart-value" });
+        const sample = drawing("svg", { width: 18, height: 10, "aria-hidden": "true" }, line);
+        const output = element("output", { class: "chart-value" });
         output.setAttribute("aria-live", "off");
         return element("li", {}, sample, element("span", {}, one.label), output);
       }),

@@ -1,8 +1,9 @@
 // Draws the parts of a line chart: grid, ticks, markers and lines.
 
+import { drawing } from "../dom.js";
 import { tickText } from "./numbers.js";
 import { logTicks, scaleOf, ticksBetween, timeTicks, verticalEnds } from "./scale.js";
-import { pathThrough, svg } from "./svg.js";
+import { pathThrough } from "./paths.js";
 
 const TICK_WIDTH = 74;
 const TICK_HEIGHT = 38;
@@ -19,9 +20,9 @@ export function drawn({ series, options, ends, box, id }) {
   const y = scaleOf(bottom, top, box.bottom, box.top, log);
   const columns = Math.max(2, Math.floor((box.right - box.left) / TICK_WIDTH));
   const horizontal = (options.isTime ? timeTicks : ticksBetween)(low, high, columns);
-  const clip = svg("clipPath", { id: `${id}-clip` });
+  const clip = drawing("clipPath", { id: `${id}-clip` });
   clip.append(
-    svg("rect", {
+    drawing("rect", {
       x: box.left,
       y: box.top - 4,
       width: Math.max(0, box.right - box.left),
@@ -29,11 +30,11 @@ export function drawn({ series, options, ends, box, id }) {
     }),
   );
   const nodes = [
-    svg("defs", {}, clip),
+    drawing("defs", {}, clip),
     ...grid(vertical, y, box),
     ...axis(horizontal, x, box, options),
     ...marks(options.markers ?? [], x, low, high, box),
-    svg(
+    drawing(
       "g",
       { "clip-path": `url(#${id}-clip)` },
       ...series.flatMap((one, i) => lines(one, visible[i], x, y, log)),
@@ -59,8 +60,8 @@ function inSpan(y, [first, last], x, low, high) {
 
 function grid({ ticks, step }, y, box) {
   return ticks.flatMap((tick) => [
-    svg("line", { class: "chart-grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
-    svg(
+    drawing("line", { class: "chart-grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
+    drawing(
       "text",
       { class: "chart-tick", x: box.left - 8, y: y(tick) + 4, "text-anchor": "end" },
       tickText(tick, step ?? tick),
@@ -69,7 +70,7 @@ function grid({ ticks, step }, y, box) {
 }
 
 function axis({ ticks, step }, x, box, options) {
-  const base = svg("line", {
+  const base = drawing("line", {
     class: "chart-base",
     x1: box.left,
     x2: box.right,
@@ -82,7 +83,7 @@ function axis({ ticks, step }, x, box, options) {
       const at = x(tick);
       const edge = at > box.right - 18 ? "end" : at < box.left + 6 ? "start" : "middle";
       const text = options.isTime ? options.xText(tick) : tickText(tick, step);
-      return svg(
+      return drawing(
         "text",
         {
           class: "chart-tick",
@@ -104,15 +105,15 @@ function marks(markers, x, low, high, box) {
     .map((one) => {
       const at = x(one.x);
       const head = { warning: "M-5,0L5,0L0,8Z", change: "M0,-1L5,4L0,9L-5,4Z" }[one.kind];
-      const mark = svg(
+      const mark = drawing(
         "g",
         { class: `chart-mark ${one.kind}` },
-        svg("title", {}, one.text),
-        svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom }),
+        drawing("title", {}, one.text),
+        drawing("line", { x1: at, x2: at, y1: box.top, y2: box.bottom }),
       );
       const shape = head
-        ? svg("path", { d: head, transform: `translate(${at} ${box.top - 6})` })
-        : svg("circle", { cx: at, cy: box.top - 2, r: 3.5 });
+        ? drawing("path", { d: head, transform: `translate(${at} ${box.top - 6})` })
+        : drawing("circle", { cx: at, cy: box.top - 2, r: 3.5 });
       mark.append(shape);
       return mark;
     });
@@ -135,7 +136,7 @@ function lines(one, [first, last], x, y, log) {
   if (one.points || known.length === 1) {
     nodes.push(
       ...known.map(([cx, cy]) => {
-        const dot = svg("circle", { class: "chart-dot", cx, cy, r: known.length > 60 ? 1.5 : 2.5 });
+        const dot = drawing("circle", { class: "chart-dot", cx, cy, r: known.length > 60 ? 1.5 : 2.5 });
         dot.style.fill = one.color;
         return dot;
       }),
@@ -145,7 +146,7 @@ function lines(one, [first, last], x, y, log) {
 }
 
 function path(points, one, name) {
-  const node = svg("path", { class: name, d: pathThrough(points), "stroke-dasharray": one.dash });
+  const node = drawing("path", { class: name, d: pathThrough(points), "stroke-dasharray": one.dash });
   node.style.stroke = one.color;
   return node;
 }

@@ -6,7 +6,7 @@ import { exactText } from "./numbers.js";
 const MOST_ROWS = 300;
 
 export function valueTable(title, read) {
-  const body = element("div", { className: "chart-table", tabIndex: 0, role: "region" });
+  const body = element("div", { class: "chart-table", tabindex: 0, role: "region" });
   body.setAttribute("aria-label", `Values: ${title}`);
   const details = element("details", {}, element("summary", {}, "Values"), body);
   const fill = () => {
