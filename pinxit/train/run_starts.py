@@ -27,8 +27,8 @@ SILENT = 600.0
 
 
 @runtime_checkable
-class Outcome(Protocol):
-    """How a run ended, as `RunResult` has it."""
+class EndOfRun(Protocol):
+    """The end of a run, as `RunResult` describes it."""
 
     @property
     def status(self) -> str:
@@ -46,7 +46,7 @@ class Outcome(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Outcome)
+T = TypeVar("T", bound=EndOfRun)
 
 
 def starts_of(root: Path) -> list[dict[str, Any]]:
@@ -76,26 +76,26 @@ def recorded(
 
     `guard` runs the recording, which must not stop the run if it fails.
     """
-    guard(lambda: _begin(root, step))
+    guard(lambda: _add_start(root, step))
     try:
         result = act()
     except BaseException as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")[:400]
         status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        guard(lambda: _end(root, status, None, reason))
+        guard(lambda: _add_end(root, status, None, reason))
         raise
-    guard(lambda: _end(root, result.status, result.step, result.reason))
+    guard(lambda: _add_end(root, result.status, result.step, result.reason))
     return result
 
 
-def _begin(root: Path, step: int) -> None:
+def _add_start(root: Path, step: int) -> None:
     """Adds an entry for this process."""
     created = psutil.Process().create_time()
     entry = {"step": step, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
     _write(root, [*starts_of(root), {**entry, "created": created}])
 
 
-def _end(root: Path, status: str, step: int | None, reason: str) -> None:
+def _add_end(root: Path, status: str, step: int | None, reason: str) -> None:
     """Adds the end to the newest entry."""
     entries = starts_of(root)
     if entries:

@@ -36,6 +36,7 @@ from pinxit.train.run_folder import RunFolder
 
 STUDIO = Path(__file__).parents[2] / "assets" / "studio"
 """The files of the studio's page."""
+CHANGED = "Settings that changed during the run"
 STYLES = ("base.css", "components.css", "chart.css", "runs.css")
 NOTE = (
     "The file contains all it shows and needs no server. Curves of more than 2,000 values are "
@@ -137,10 +138,10 @@ def without_scripts(view: Mapping[str, Any]) -> list[Html]:
     warnings = [event for event in view["events"] if event["kind"] == "warning"]
     if warnings:
         parts += [heading("Warnings"), bullets(map(_warning, warnings))]
-    changes = [event for event in view["events"] if event["kind"] != "warning"]
-    if changes:
-        lines = (f"step {event['step']}: {event['text']}" for event in changes)
-        parts += [heading("Changes and resumes"), bullets(lines)]
+    for kind, title in (("change", CHANGED), ("resume", "Resumes")):
+        events = [event for event in view["events"] if event["kind"] == kind]
+        lines = (f"step {event['step']}: {event['text']}" for event in events)
+        parts += [heading(title), bullets(lines)] if events else []
     for one in view["tables"]:
         parts += [heading(one["title"]), table(one["head"], one["rows"], best=one["best"])]
     if protocol := view["protocol"]:

@@ -1,8 +1,8 @@
 """Joins modules of JavaScript into one script, for a page that opens without a server.
 
 Browsers load no modules from ``file://``. Each module becomes a function that returns what it
-exports. The modules are Pinxit's own and keep to a few forms: ``import { a, b as c } from "./x.js"``
-and ``export function``, ``export class`` or ``export const``.
+exports. The modules are Pinxit's own and keep to a few forms: ``import { a, b as c } from
+"./x.js"`` and ``export function``, ``export class`` or ``export const``.
 """
 
 from __future__ import annotations
@@ -48,5 +48,6 @@ def _add(path: Path, numbers: dict[Path, int], parts: list[str], inside: tuple[P
     if re.search(r"^\s*(import|export)\b|\bimport\(", text, re.MULTILINE):
         raise NotJoined(f"{path} has an import or export of a form that is not joined")
     number = numbers[path] = len(numbers)
-    parts.append(f"const module{number} = (() => {{\n{text}return {{ {', '.join(names)} }};\n}})();\n")
+    exports = ", ".join(names)
+    parts.append(f"const module{number} = (() => {{\n{text}return {{ {exports} }};\n}})();\n")
     return number

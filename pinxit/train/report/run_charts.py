@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pinxit.evaluate.tables import TITLES
@@ -27,25 +27,35 @@ KNOWN_LAST = ("loss_of_zero", "skipped", "consecutive", "worst_streak", "loss_sc
 """Values that stand behind all others, because they only matter if something is wrong."""
 EXPLAINED = {
     "prompts": "Share of held-out prompts whose parts the drawn pictures show.",
-    "conditioning": "How much captions reduce the loss, against another row's caption or none.",
+    "conditioning": "Share by which captions reduce the loss, with its error.",
     "latents": "Spread of the held-out pictures' latents, which should stay near 1.",
     "distances": "How far drawn pictures are from real ones, as distributions.",
     "clip_score": "How well pictures and prompts fit, as CLIP sees them.",
     "details": "Details of drawn pictures compared with renders.",
 }
 """Explanations of evaluators' groups."""
+FIRST = {
+    "conditioning": ("conditioning/gain",),
+    "latents": ("latents/std",),
+    "distances": ("distances/value/frechet",),
+    "clip_score": ("clip_score/drawn/scenes", "clip_score/drawn/clip"),
+}
+"""Beginnings of the values that the chart of a group shows; the others are folded."""
 
 
-def charts_of(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the charts for the values of these names, in the order of the page."""
+def charts_of(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Returns the charts for values, given by name with the number of their different steps, in the
+    order of the page. Values of an evaluator that was run once are in the tables only."""
+    names = list(counts)
     main = {chart["id"]: chart for chart in _main(names)}
     own = {curve["name"] for chart in main.values() for curve in chart["curves"]}
     rest = [name for name in names if name not in own]
     charts = [main[one] for one in ("loss", BY_AVERAGE, BY_TIME) if one in main]
-    charts += [*_groups(name for name in rest if "/" in name)]
+    groups = list(_groups(name for name in rest if "/" in name and counts[name] > 1))
+    charts += [chart for chart in groups if not chart["more"]]
     charts += [chart for chart in main.values() if chart not in charts]
-    lists = {name.rpartition("/")[0] for name in rest if name.rpartition("/")[2].isdigit()}
-    plain = [name for name in rest if "/" not in name and name not in lists]
+    charts += [chart for chart in groups if chart["more"]]
+    plain = [name for name in rest if "/" not in name]
     plain.sort(key=lambda name: name in KNOWN_LAST)
     return charts + [
         _chart(name, _words(name), [(name, _words(name))], more=name in KNOWN_LAST)
@@ -73,38 +83,44 @@ def _main(names: Sequence[str]) -> Iterable[dict[str, Any]]:
         yield _chart(
             BY_TIME,
             "Loss by time",
-            [(name, f"t {i / count:.2g}-{(i + 1) / count:.2g}") for i, name in enumerate(bins)],
+            [(name, f"t {i / count:.2g} to {(i + 1) / count:.2g}") for i, name in enumerate(bins)],
             hint="The loss at different amounts of noise: t is 0 at the picture and 1 at noise.",
             ordered=True,
         )
 
 
 def _groups(names: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Yields a chart for each group of evaluators' values."""
+    """Yields a chart with the main values of each evaluator, and folded ones with the others."""
     groups: dict[str, list[str]] = {}
     for name in names:
         if not name.rpartition("/")[2].isdigit():
             groups.setdefault(name.partition("/")[0], []).append(name)
     for group, members in groups.items():
         title = TITLES.get(group, _words(group))
-        first = sorted(_important(members), key=members.index)
-        yield _chart(
-            group,
-            title[:1].upper() + title[1:],
-            [(name, name.partition("/")[2].replace("_", " ")) for name in first],
-            hint=EXPLAINED.get(group, ""),
-            points=True,
-        )
+        title = title[:1].upper() + title[1:]
+        first = _important(group, members)
+        yield _of_group(group, title, first, hint=EXPLAINED.get(group, ""))
+        others = [name for name in members if name not in first]
+        for start in range(0, len(others), MOST_LINES):
+            part = others[start : start + MOST_LINES]
+            number = start // MOST_LINES + 1
+            yield _of_group(f"{group}-{number}", f"{title}: other values {number}", part, more=True)
 
 
-def _important(names: Sequence[str]) -> list[str]:
-    """Returns the few values of a group that fit into one chart: means, if it has too many, and
-    never the noise of distances, which tables show."""
-    names = [name for name in names if "/noise/" not in name]
-    if len(names) <= MOST_LINES:
-        return names
+def _of_group(chart: str, title: str, names: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Returns a chart of an evaluator's values."""
+    labels = [(name, name.partition("/")[2].replace("_", " ")) for name in names]
+    return _chart(chart, title, labels, points=True, **more)
+
+
+def _important(group: str, names: Sequence[str]) -> list[str]:
+    """Returns the few values of a group to show first: the known ones, all if they are few, or
+    means."""
+    known = [name for name in names if name.startswith(FIRST.get(group, ("\0",)))]
+    if known or len(names) <= MOST_LINES:
+        return (known or list(names))[:MOST_LINES]
     means = [name for name in names if name.endswith("/mean")]
-    return (means or [name for name in names if "/value/" in name] or names)[:MOST_LINES]
+    return (means or list(names))[:MOST_LINES]
 
 
 def _chart(

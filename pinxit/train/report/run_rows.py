@@ -54,9 +54,13 @@ class RunRows:
         return added
 
     @property
-    def names(self) -> list[str]:
-        """The names of all values, in the order of their first row."""
-        return list(dict.fromkeys(name for row in self.rows for name in row["values"]))
+    def steps_by_name(self) -> dict[str, int]:
+        """The number of different steps of each value, by name in the order of the first row."""
+        steps: dict[str, set[int]] = {}
+        for row in self.rows:
+            for name in row["values"]:
+                steps.setdefault(name, set()).add(row["step"])
+        return {name: len(known) for name, known in steps.items()}
 
     def curves(
         self, *, start: int = 0, end: int | None = None, most: int = MOST_POINTS
@@ -65,11 +69,11 @@ class RunRows:
         `curves` the values by name, with the numbers `at` of their positions."""
         last = math.inf if end is None else end
         rows = [row for row in self.rows if start <= row["step"] <= last]
-        kept: dict[str, list[int]] = {}
+        indices_of: dict[str, list[int]] = {}
         for name in dict.fromkeys(name for row in rows for name in row["values"]):
             present = [i for i, row in enumerate(rows) if name in row["values"]]
-            kept[name] = thinned(present, [rows[i]["values"][name] for i in present], most)
-        used = sorted({i for indices in kept.values() for i in indices})
+            indices_of[name] = thinned(present, [rows[i]["values"][name] for i in present], most)
+        used = sorted({i for indices in indices_of.values() for i in indices})
         number = {i: n for n, i in enumerate(used)}
         axis = {key: [rows[i][key] for i in used] for key in ("step", "seconds", "images")}
         curves = {
@@ -77,7 +81,7 @@ class RunRows:
                 "at": [number[i] for i in indices],
                 "values": [rows[i]["values"][name] for i in indices],
             }
-            for name, indices in kept.items()
+            for name, indices in indices_of.items()
         }
         return {"axis": axis, "curves": curves, "thinned": len(used) < len(rows)}
 

@@ -28,18 +28,18 @@ QUALITY = 82
 def grids(folder: RunFolder, *, last_step: int | None = None) -> list[tuple[int, Path]]:
     """Returns the steps and paths of a run's grids, in order. The final one belongs to `last_step`
     and stands for the grid of that step, since it has all averages."""
-    found: dict[int, Path] = {}
+    by_step: dict[int, Path] = {}
     entries = sorted(folder.samples.iterdir()) if folder.samples.is_dir() else []
     for path in reversed(entries):
         match = NAME.fullmatch(path.name)
         if match is None or path.is_symlink() or not path.is_file():
             continue
         if match[1] is not None:
-            found[int(match[1])] = path
+            by_step[int(match[1])] = path
     final = folder.samples / "final.png"
     if last_step is not None and final.is_file() and not final.is_symlink():
-        found[last_step] = final
-    return sorted(found.items())
+        by_step[last_step] = final
+    return sorted(by_step.items())
 
 
 @dataclass
@@ -65,9 +65,11 @@ class GridFacts:
             return None
         return {"step": step, **self._known[key]}
 
-    def all(self, found: Iterable[tuple[int, Path]]) -> list[dict[str, Any]]:
+    def all(self, steps_and_paths: Iterable[tuple[int, Path]]) -> list[dict[str, Any]]:
         """Returns the facts of all grids that can be read."""
-        return [facts for step, path in found if (facts := self.of(step, path)) is not None]
+        return [
+            facts for step, path in steps_and_paths if (facts := self.of(step, path)) is not None
+        ]
 
 
 def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -86,12 +88,15 @@ class EmbeddedGrids:
     facts: GridFacts = field(default_factory=GridFacts)
     _known: dict[tuple[str, int, int], str] = field(default_factory=dict)
 
-    def of(self, found: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
+    def of(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
         """Returns the facts of grids, with `src` as a data address: of all, or of those that fit,
         evenly chosen from the first to the last."""
-        count = min(MOST_EMBEDDED, len(found))
+        count = min(MOST_EMBEDDED, len(steps_and_paths))
         while count:
-            chosen = [found[i * (len(found) - 1) // max(1, count - 1)] for i in range(count)]
+            chosen = [
+                steps_and_paths[i * (len(steps_and_paths) - 1) // max(1, count - 1)]
+                for i in range(count)
+            ]
             grids = [
                 {**facts, "src": source}
                 for step, path in chosen

@@ -1,4 +1,4 @@
-"""The state of a run, as its folder and the system tell it: running, finished, stopped and so on."""
+"""The state of a run, from its folder and the system: running, finished, stopped and so on."""
 
 from __future__ import annotations
 

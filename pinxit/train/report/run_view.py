@@ -6,6 +6,7 @@ out.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def run_view(
     state = state_of(folder, max_steps=max_steps, latest=newest["values"] if newest else None)
     if finishing is not None:
         state = type(state)("finished", "finished")
-    return plain_values(
+    return _finite_values(
         {
             "name": str(config.get("name") or folder.root.name),
             "folder": folder.root.name,
@@ -59,10 +60,12 @@ def run_view(
             "step": step,
             "max_steps": max_steps,
             "seconds": _seconds(rows, results),
-            "seconds_left": seconds_left(rows, max_steps) if state.state == "running" else None,
+            "seconds_left": remaining_seconds(rows, max_steps)
+            if state.state == "running"
+            else None,
             "summary": summary(results) if results.get("parameters") else "",
             **rows.curves(),
-            "charts": charts_of(rows.names),
+            "charts": charts_of(rows.steps_by_name),
             "profiles": rows.profiles(),
             "events": events_of(folder, rows, results, config),
             "samples": (describe or GridFacts().all)(grids(folder, last_step=results.get("step"))),
@@ -78,6 +81,17 @@ def run_view(
             "environment": environment,
         }
     )
+
+
+def _finite_values(value: Any) -> Any:
+    """Returns a value as plain JSON values, in which NaN and infinity are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite_values(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_values(inner) for inner in value]
+    return plain_values(value)
 
 
 def read_run_rows(folder: RunFolder) -> RunRows:
@@ -111,7 +125,7 @@ def _seconds(rows: RunRows, results: Mapping[str, Any]) -> float:
     return total if total is not None else (rows.rows[-1]["seconds"] if rows.rows else 0.0)
 
 
-def seconds_left(rows: RunRows, max_steps: int) -> float | None:
+def remaining_seconds(rows: RunRows, max_steps: int) -> float | None:
     """Returns the training time that is left, at the newest pace."""
     pace = rows.latest("seconds_per_step")
     if pace is None or not rows.rows:

@@ -42,11 +42,11 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
       element("span", { class: "chart-title" }, title),
       unit ? element("span", { class: "chart-unit" }, unit) : null,
       where,
-      hint ? element("span", { class: "chart-hint" }, hint) : null,
     ),
     picture,
     legend,
     note,
+    hint ? element("p", { class: "chart-hint" }, hint) : null,
     values.node,
   );
 
@@ -96,7 +96,7 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
       }),
     );
     const text = shown ? state.options.xText(at) : "";
-    where.textContent = shown ? `${state.options.xLabel} ${text}` : "";
+    where.textContent = shown ? `${state.options.xLabel} ${text}` : "newest";
     showValues(found, shown ? at : null);
     showNote(shown ? at : null);
     picture.setAttribute("aria-valuemin", low);

@@ -25,7 +25,7 @@ export function drawn({ series, options, ends, box, id }) {
     drawing("rect", {
       x: box.left,
       y: box.top - 4,
-      width: Math.max(0, box.right - box.left),
+      width: Math.max(0, box.right - box.left + 5),
       height: box.bottom - box.top + 8,
     }),
   );

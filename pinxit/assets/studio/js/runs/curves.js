@@ -100,7 +100,7 @@ export function curves({ zoomed = () => {} } = {}) {
 
   function chartFor(id, settings) {
     if (!charts.has(id)) {
-      const chart = lineChart(settings);
+      const chart = lineChart({ ...settings, height: id === "loss" ? 280 : 200 });
       chart.card = element("div", { class: `card run-chart ${id === "loss" ? "wide" : ""}` }, chart.node);
       chart.card.dataset.chart = id;
       charts.set(id, chart);

@@ -2,8 +2,6 @@
 
 import { element } from "../dom.js";
 
-const LABELS = { raw: "raw" };
-
 /** Returns the pictures of a grid by prompt, or the whole sheet if it does not say where they are.
  * `open(cell)` is called with the cell that was chosen, or with null. */
 export function gridPicture(grid, source, open) {
@@ -20,37 +18,43 @@ export function gridPicture(grid, source, open) {
   return element(
     "div",
     { class: "sample-prompts" },
-    prompts.map((prompt) => {
-      const cells = grid.cells.filter((cell) => cell.prompt === prompt);
-      return element(
-        "figure",
-        { class: "sample-prompt" },
-        element("div", { class: "sample-cells" }, cells.map((cell) => picture(grid, cell, image, open))),
-        element("figcaption", { dir: "auto" }, prompt || "(no prompt)"),
-      );
-    }),
+    prompts.map((prompt) => pictures(grid, prompt, image, open)),
+  );
+}
+
+// The pictures of a prompt: a column for each set of parameters, a row for each seed.
+function pictures(grid, prompt, image, open) {
+  const cells = grid.cells.filter((cell) => cell.prompt === prompt);
+  const labels = [...new Set(cells.map((cell) => cell.label))];
+  const ordered = [...cells].sort((a, b) => a.number - b.number || labels.indexOf(a.label) - labels.indexOf(b.label));
+  return element(
+    "figure",
+    { class: "sample-prompt" },
+    element("figcaption", { dir: "auto" }, prompt || "(no prompt)"),
+    element(
+      "div",
+      { class: "sample-cells", style: { "grid-template-columns": `repeat(${labels.length}, minmax(0, 1fr))` } },
+      labels.map((label) => element("span", { class: "sample-label" }, label)),
+      ordered.map((cell) => picture(grid, cell, image, open)),
+    ),
   );
 }
 
 function picture(grid, cell, image, open) {
   const canvas = cut(image, cell);
   canvas.setAttribute("aria-hidden", "true");
-  const label = labelOf(cell);
-  const button = element(
+  return element(
     "button",
     { class: "sample-open", type: "button", title: "Show large", onClick: () => open(cell) },
     canvas,
-    element("span", { class: "sample-label" }, label),
-    element("span", { class: "visually-hidden" }, ` of step ${grid.step}: ${cell.prompt}`),
+    element("span", { class: "visually-hidden" }, `${labelOf(cell)}, step ${grid.step}: ${cell.prompt}`),
   );
-  return button;
 }
 
 /** Returns the name of the parameters that drew a cell, with the number of its seed if it has
  * several. */
 export function labelOf(cell) {
-  const name = LABELS[cell.label] ?? cell.label;
-  return cell.number ? `${name} · ${cell.number + 1}` : name;
+  return cell.number ? `${cell.label} · seed ${cell.number + 1}` : cell.label;
 }
 
 /** Returns a canvas with the part of a sheet that a cell has, drawn once the sheet is there. */

@@ -27,7 +27,8 @@ export function samples(address) {
     play,
   );
   const large = lightbox({ address });
-  const node = element("div", { class: "stack" }, bar, pictures, large.node);
+  const hint = element("p", { class: "hint" }, "The same prompts and seeds at every step. raw are the parameters themselves, ema_… their averages over that share of the run. Choose a picture to see it large.");
+  const node = element("div", { class: "stack" }, bar, hint, pictures, large.node);
   slider.addEventListener("input", () => {
     stop();
     show(steps()[Number(slider.value)]);
