@@ -6,7 +6,6 @@ entry without an end, so that a reader asks the system whether the process still
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -52,7 +51,9 @@ T = TypeVar("T", bound=EndOfRun)
 def starts_of(root: Path) -> list[dict[str, Any]]:
     """Returns the starts of a run, oldest first: none if it has no readable record of them."""
     try:
-        entries = read_json(root / NAME).get("starts") if (root / NAME).is_file() else []
+        path = root / NAME
+        is_file = path.is_file() and not path.is_symlink()
+        entries = read_json(path).get("starts") if is_file else []
     except (UsageError, OSError):
         return []
     known = entries if isinstance(entries, list) else []
@@ -90,9 +91,9 @@ def recorded(
 
 def _add_start(root: Path, step: int) -> None:
     """Adds an entry for this process."""
-    created = psutil.Process().create_time()
-    entry = {"step": step, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-    _write(root, [*starts_of(root), {**entry, "created": created}])
+    process = psutil.Process()
+    entry = {"step": step, "time": time.time(), "host": socket.gethostname(), "pid": process.pid}
+    _write(root, [*starts_of(root), {**entry, "created": process.create_time()}])
 
 
 def _add_end(root: Path, status: str, step: int | None, reason: str) -> None:

@@ -37,7 +37,7 @@ from pinxit.train.run_folder import RunFolder
 STUDIO = Path(__file__).parents[2] / "assets" / "studio"
 """The files of the studio's page."""
 CHANGED = "Settings that changed during the run"
-STYLES = ("base.css", "components.css", "chart.css", "runs.css")
+STYLES = ("base.css", "components.css", "chart.css", "runs.css", "samples.css")
 NOTE = (
     "The file contains all it shows and needs no server. Curves of more than 2,000 values are "
     "thinned to their extremes; metrics.jsonl has all of them."

@@ -29,7 +29,8 @@ def grids(folder: RunFolder, *, last_step: int | None = None) -> list[tuple[int,
     """Returns the steps and paths of a run's grids, in order. The final one belongs to `last_step`
     and stands for the grid of that step, since it has all averages."""
     by_step: dict[int, Path] = {}
-    entries = sorted(folder.samples.iterdir()) if folder.samples.is_dir() else []
+    is_folder = folder.samples.is_dir() and not folder.samples.is_symlink()
+    entries = sorted(folder.samples.iterdir()) if is_folder else []
     for path in reversed(entries):
         match = NAME.fullmatch(path.name)
         if match is None or path.is_symlink() or not path.is_file():
@@ -57,6 +58,8 @@ class GridFacts:
                 with Image.open(path, formats=("PNG",)) as sheet:
                     self._known[key] = {
                         "file": path.name,
+                        "bytes": status.st_size,
+                        "changed": status.st_mtime_ns // 1_000_000,
                         "width": sheet.width,
                         "height": sheet.height,
                         "cells": _inside(cells_of(sheet), sheet.size),

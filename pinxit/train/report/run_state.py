@@ -51,7 +51,8 @@ def state_of(
     if end is not None:
         return _ended(end, latest or {})
     if is_active_elsewhere(folder.root, _newest(folder)):
-        return RunState("running", "running on another machine", last.get("time"))
+        where = "on another machine" if starts else "as far as its files tell"
+        return RunState("running", f"running {where}", last.get("time"))
     return RunState("interrupted", WORDS["interrupted"], _newest(folder))
 
 
@@ -69,7 +70,7 @@ def _ended(end: Mapping[str, Any], latest: Mapping[str, Any]) -> RunState:
 def results_of(folder: RunFolder) -> dict[str, Any] | None:
     """Returns the results of a finished run, or None if there are none that can be read."""
     try:
-        results = folder.finished()
+        results = None if folder.results.is_symlink() else folder.finished()
     except (UsageError, OSError):
         return None
     return results if results and isinstance(results.get("step"), int) else None

@@ -106,10 +106,15 @@ def batch_size_of(folder: RunFolder) -> int:
     return _count(_read(folder.config).get("batch_size"))
 
 
+def max_steps_of(folder: RunFolder) -> int:
+    """Returns the number of steps that a run is to take."""
+    return _count(_read(folder.config).get("max_steps"))
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Returns a file of JSON, or nothing if it is missing or damaged."""
     try:
-        value = read_json(path) if path.is_file() else {}
+        value = read_json(path) if path.is_file() and not path.is_symlink() else {}
     except (UsageError, OSError):
         return {}
     return value if isinstance(value, dict) else {}
