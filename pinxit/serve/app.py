@@ -18,7 +18,7 @@ from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page",)
+PARTS = ("page", "datasets", "plans")
 """The packages in `pinxit.serve` that have routes."""
 
 

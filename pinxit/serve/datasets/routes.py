@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 
 from pinxit.config import UsageError
 from pinxit.data.outcome import is_status
@@ -28,6 +28,7 @@ from pinxit.serve.datasets.search import (
 )
 from pinxit.serve.datasets.shard_pictures import checked_jpeg
 from pinxit.serve.datasets.unit_totals import UnitEntry
+from pinxit.serve.studio import Studio
 
 router = APIRouter(prefix="/studio/datasets", tags=["datasets"])
 
@@ -38,12 +39,16 @@ MAX_AGE = {"Cache-Control": "private, max-age=3600"}
 """Addresses of pictures change with their shard, so that browsers may keep them for an hour."""
 
 
+def add_to(app: FastAPI, studio: Studio) -> None:
+    """Adds the routes of prepared datasets."""
+    catalogue = DatasetCatalogue(studio.config.data, studio.runs)
+    app.state.datasets = catalogue
+    studio.at_end(catalogue.pictures.close)
+    app.include_router(router)
+
+
 def catalogue_of(request: Request) -> DatasetCatalogue:
-    """Returns the catalogue of the app, which is made at the first request."""
-    studio = request.app.state.studio
-    if getattr(request.app.state, "datasets", None) is None:
-        config = studio.config
-        request.app.state.datasets = DatasetCatalogue(config.data, Path(config.runs).expanduser())
+    """Returns the catalogue of the app."""
     return request.app.state.datasets
 
 
