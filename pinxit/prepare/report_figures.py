@@ -44,6 +44,8 @@ class OutcomeFigures:
     """The fraction of all rows."""
     heals: bool
     """Whether another attempt may succeed."""
+    kind: str
+    """One of kept, dropped (before its picture was asked for), temporary and failed."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,20 @@ def outcome_figures(counts: Mapping[str, int]) -> list[OutcomeFigures]:
             rows=count,
             share=count / total if total else 0.0,
             heals=can_heal(status),
+            kind=_kind(status),
         )
         for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         if count
     ]
+
+
+def _kind(status: str) -> str:
+    """Returns the kind of an outcome."""
+    if status == "ok":
+        return "kept"
+    if can_heal(status):
+        return "temporary"
+    return "dropped" if is_dropped(status) else "failed"
 
 
 def score_figures(histograms: Histograms, filters: FilterConfig) -> list[ScoreFigures]:

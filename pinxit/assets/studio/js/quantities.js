@@ -1,0 +1,61 @@
+// Writes numbers as a reader expects them: grouped, rounded, with a unit.
+
+const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
+/** Returns a count: 12345 as "12,345". */
+export function count(value) {
+  return GROUPED.format(value);
+}
+
+/** Returns a share as a percentage. Small but real shares are not shown as 0. */
+export function percent(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+/** Returns a number of bytes with a decimal unit, as disks are sold. */
+export function bytes(value) {
+  const units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+  let step = 0;
+  let size = value;
+  while (size >= 1000 && step < units.length - 1) {
+    size /= 1000;
+    step += 1;
+  }
+  return `${step === 0 ? count(size) : digits(size)} ${units[step]}`;
+}
+
+/** Returns a number of bytes in GiB or MiB, as memory is measured. */
+export function memory(value) {
+  const gib = value / 2 ** 30;
+  return gib >= 0.1 ? `${digits(gib)} GiB` : `${digits(value / 2 ** 20)} MiB`;
+}
+
+/** Returns a number with about three digits. */
+export function digits(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1000) return count(value);
+  if (size < 0.001) return value.toExponential(1);
+  return String(Number(value.toPrecision(3)));
+}
+
+/** Returns a time in the unit that suits it. */
+export function duration(seconds) {
+  if (seconds < 1) return `${digits(1000 * seconds)} ms`;
+  if (seconds < 120) return `${digits(seconds)} s`;
+  if (seconds < 7200) return `${digits(seconds / 60)} min`;
+  if (seconds < 2 * 86400) return `${digits(seconds / 3600)} h`;
+  return `${digits(seconds / 86400)} days`;
+}
+
+/** Returns how long ago a time was, in seconds since 1970. */
+export function ago(time) {
+  const seconds = Math.max(0, Date.now() / 1000 - time);
+  return seconds < 2 ? "just now" : `${duration(Math.round(seconds))} ago`;
+}
+
+/** Returns a count with its noun: "1 row", "2 rows". */
+export function plural(value, noun) {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
