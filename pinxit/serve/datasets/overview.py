@@ -120,6 +120,7 @@ def describe(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
         figures = score_figures(totals.histograms, stored_filters(identity))
         scores = [asdict(one) for one in figures]
     latents = sum(1 for _ in (root / "units" / "latents").glob("*.json"))
+    problems += damaged_files(root, totals)
     problems += [f"the record of unit {unit} cannot be read" for unit in totals.damaged[:LISTED]]
     return {
         **list_entry(folder, totals),
@@ -145,6 +146,29 @@ def describe(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
         "settings": {"content": plain(identity), "other": plain(notes)},
         "problems": problems,
     }
+
+
+def damaged_files(root: Path, totals: UnitTotals, *, seconds: float = 0.3) -> list[str]:
+    """Returns what is wrong with files that are missing or have another size, as far as there is
+    time to look. Images may be deleted once their latents exist."""
+    until = time.monotonic() + seconds
+    has_latents = (root / "latents").is_dir()
+    problems: list[str] = []
+    for entry in totals.entries.values():
+        if time.monotonic() > until or len(problems) == LISTED:
+            break
+        for name, info in (("images", entry.images), ("outcomes", entry.outcomes)):
+            if info is None:
+                continue
+            try:
+                size = (root / name / info.name).stat().st_size
+            except OSError:
+                if name != "images" or not has_latents:
+                    problems.append(f"{name}/{info.name} is missing")
+                continue
+            if size != info.bytes:
+                problems.append(f"{name}/{info.name} has {size} bytes instead of {info.bytes}")
+    return problems
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from pinxit.serve.plans.settings import settings_of
 from pinxit.train.model_settings import POLICIES
 
 POLICY_MEANINGS = {
-    "none": "keeps all activations: the fastest, and needs the most memory",
-    "dots": "keeps the results of matrix products and computes the rest again",
-    "full": "computes whole blocks again: the slowest, and needs the least memory",
-    "offload": "as dots, but keeps the products in the host's memory",
+    "none": "keeps everything: fast, most memory",
+    "dots": "keeps matrix products only",
+    "full": "computes blocks again: slow, least memory",
+    "offload": "as dots, in the host's memory",
 }
 """What each rematerialisation policy does."""
 
@@ -78,6 +78,13 @@ def _recipe(name: str) -> dict[str, Any]:
         size = config.image_size
     return {
         "name": name,
-        "summary": " ".join(text.partition("\n\n")[0].split()).replace("``", "`"),
+        "summary": _summary(text),
         "defaults": {**{one: values[one] for one in names}, "image_size": size},
     }
+
+
+def _summary(text: str) -> str:
+    """Returns the first sentence of a recipe's documentation as the description of a thing."""
+    words = " ".join(text.partition("\n\n")[0].split()).replace("`", "")
+    words = words.removeprefix("Returns ")
+    return words[:1].upper() + words[1:]

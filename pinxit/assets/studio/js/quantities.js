@@ -9,8 +9,8 @@ export function count(value) {
 
 /** Returns a share as a percentage. Small but real shares are not shown as 0. */
 export function percent(share) {
-  if (share > 0 && share < 0.001) return "< 0.1 %";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  if (share > 0 && share < 0.001) return "< 0.1\u00a0%";
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
 }
 
 /** Returns a number of bytes with a decimal unit, as disks are sold. */
@@ -22,13 +22,13 @@ export function bytes(value) {
     size /= 1000;
     step += 1;
   }
-  return `${step === 0 ? count(size) : digits(size)} ${units[step]}`;
+  return `${step === 0 ? count(size) : digits(size)}\u00a0${units[step]}`;
 }
 
 /** Returns a number of bytes in GiB or MiB, as memory is measured. */
 export function memory(value) {
   const gib = value / 2 ** 30;
-  return gib >= 0.1 ? `${digits(gib)} GiB` : `${digits(value / 2 ** 20)} MiB`;
+  return gib >= 0.1 ? `${digits(gib)}\u00a0GiB` : `${digits(value / 2 ** 20)}\u00a0MiB`;
 }
 
 /** Returns a number with about three digits. */
@@ -42,11 +42,11 @@ export function digits(value) {
 
 /** Returns a time in the unit that suits it. */
 export function duration(seconds) {
-  if (seconds < 1) return `${digits(1000 * seconds)} ms`;
-  if (seconds < 120) return `${digits(seconds)} s`;
-  if (seconds < 7200) return `${digits(seconds / 60)} min`;
-  if (seconds < 2 * 86400) return `${digits(seconds / 3600)} h`;
-  return `${digits(seconds / 86400)} days`;
+  if (seconds < 1) return `${digits(1000 * seconds)}\u00a0ms`;
+  if (seconds < 120) return `${digits(seconds)}\u00a0s`;
+  if (seconds < 7200) return `${digits(seconds / 60)}\u00a0min`;
+  if (seconds < 2 * 86400) return `${digits(seconds / 3600)}\u00a0h`;
+  return `${digits(seconds / 86400)}\u00a0days`;
 }
 
 /** Returns how long ago a time was, in seconds since 1970. */

@@ -33,6 +33,7 @@ export function mountDataset(root, context, name, firstTab) {
     }
     if (ended) return;
     replace(head, headOf(dataset));
+    head.parentElement.classList.add("data-page");
     if (!tabs) {
       tabs = tabbed(body, { ...context, path, name, dataset }, firstTab);
     } else {
@@ -96,13 +97,14 @@ function tabbed(body, context, first) {
       button.tabIndex = name === tab ? 0 : -1;
     }
     panel.setAttribute("aria-labelledby", buttons.get(tab).id);
+    body.parentElement.dataset.tab = tab; // the facts are shown above the overview only
     current = PANELS[tab](panel, { ...context, dataset, choose }, options);
     history.replaceState(null, "", `#/data/${encodeURIComponent(context.name)}${tab === "overview" ? "" : `/${tab}`}`);
   };
   for (const [name, title] of Object.entries(TABS)) {
     buttons.set(name, element("button", { type: "button", role: "tab", id: newId("tab"), "aria-controls": panel.id, onClick: () => choose(name) }, title));
   }
-  const list = element("div", { class: "tabs", role: "tablist", "aria-label": "Parts of the dataset" }, [...buttons.values()]);
+  const list = element("div", { class: "tabs data-tabs", role: "tablist", "aria-label": "Parts of the dataset" }, [...buttons.values()]);
   list.addEventListener("keydown", (event) => {
     const names = [...buttons.keys()];
     const at = names.findIndex((name) => buttons.get(name) === document.activeElement);

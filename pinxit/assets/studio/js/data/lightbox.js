@@ -11,8 +11,8 @@ export function openLightbox(cells, index, context, onClose) {
   const image = element("img", { alt: "" });
   const about = element("div", { class: "stack about" });
   const place = element("span", { class: "hint" });
-  const before = element("button", { class: "button", type: "button", onClick: () => show(at - 1) }, "← Previous");
-  const after = element("button", { class: "button", type: "button", onClick: () => show(at + 1) }, "Next →");
+  const before = element("button", { class: "button", type: "button", onClick: () => show(at - 1) }, "Previous");
+  const after = element("button", { class: "button", type: "button", onClick: () => show(at + 1) }, "Next");
   const close = element("button", { class: "button quiet", type: "button", onClick: () => dialog.close() }, "Close");
   const dialog = element("dialog", { class: "data-lightbox", "aria-label": "Picture" },
     element("div", { class: "row apart bar-top" }, element("div", { class: "row" }, before, after, place), close),

@@ -14,17 +14,18 @@ export function pages(panel, { api, query, show, label, noun, size, filters = []
   let timer = null;
   const input = element("input", { type: "search", id: newId("search"), autocomplete: "off", maxlength: 500 });
   const status = element("p", { class: "hint data-status", role: "status" });
-  const damage = element("div", { class: "stack tight" });
+  const damage = element("div", { class: "stack tight data-damage" });
   const place = element("div", { class: "data-rows" });
   const stop = element("button", { class: "button", type: "button", onClick: halt, hidden: true }, "Stop");
   const progress = element("progress", { max: 1, value: 0, "aria-label": "Part of the rows that has been searched", hidden: true });
   const back = element("button", { class: "button", type: "button", onClick: () => go(state.earlier.pop() ?? 0) }, "Previous");
   const more = element("button", { class: "button", type: "button", onClick: forward }, "Next");
-  const slider = element("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": `Position in all ${noun}`, onChange: jump });
+  const slider = element("input", { type: "range", min: 0, step: 1, value: 0, id: newId("jump"), onChange: jump });
+  const jumps = element("div", { class: "row data-jump" }, element("label", { for: slider.id, class: "hint" }, "Jump to"), slider);
   const controls = element("div", { class: "toolbar" },
     element("div", { class: "field data-search" }, element("label", { for: input.id }, label), input), filters, stop);
   replace(panel, element("div", { class: "stack" }, controls, status, progress, damage, place,
-    element("nav", { class: "row data-pager", "aria-label": "Pages" }, back, more, slider)));
+    element("nav", { class: "row data-pager", "aria-label": "Pages" }, back, more, jumps)));
   input.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(restart, TYPING);
@@ -102,7 +103,7 @@ export function pages(panel, { api, query, show, label, noun, size, filters = []
     back.disabled = !state.earlier.length && state.start === 0;
     more.disabled = !left;
     more.textContent = searching && left ? "Go on" : "Next";
-    slider.hidden = searching || state.total <= size;
+    jumps.hidden = searching || state.total <= size;
     slider.max = String(Math.max(0, state.total - 1));
     slider.value = String(state.start);
     back.parentElement.hidden = back.disabled && more.disabled;

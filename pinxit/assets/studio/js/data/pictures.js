@@ -78,7 +78,7 @@ function sheet(cells, context) {
       onClick: () => openLightbox(cells, index, context, (last) => list.children[last]?.firstElementChild.focus()),
     },
     element("span", { class: "frame" }, image),
-    cell.badge ? element("span", { class: "badge" }, cell.badge) : null,
+    cell.badge ? element("span", { class: "badge", title: cell.badge }, cell.badge.replace(/^filtered_/, "")) : null,
     element("span", { class: "caption", dir: "auto" }, cell.caption || "(no caption)"));
     list.append(element("li", {}, button));
   });

@@ -32,10 +32,10 @@ function line(row, outcome) {
   const kind = row.status === "ok" ? "good" : outcome?.heals ? "warn" : "bad";
   const scores = Object.entries(row.scores).map(([name, value]) => `${name} ${digits(value)}`).join(" · ");
   return element("li", {},
-    element("div", { class: "row" },
-      element("span", { class: `badge ${kind}`, title: outcome?.meaning ?? "" }, row.status),
-      element("span", {}, row.detail || outcome?.meaning || "")),
-    element("p", { class: "data-path" }, row.key),
-    row.url || row.name ? element("p", { class: "data-path hint", dir: "auto" }, row.name || row.url) : null,
-    scores ? element("p", { class: "hint" }, scores) : null);
+    element("div", {}, element("span", { class: `badge ${kind}`, title: outcome?.meaning ?? "" }, row.status),
+      element("p", { class: "hint" }, row.detail || outcome?.meaning || "")),
+    element("div", {},
+      element("p", { class: "data-path figures" }, row.key),
+      row.url || row.name ? element("p", { class: "data-path hint", dir: "auto" }, row.name || row.url) : null,
+      scores ? element("p", { class: "hint" }, scores) : null));
 }

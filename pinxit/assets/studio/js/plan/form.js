@@ -21,11 +21,11 @@ export function planForm(choices, { onChange, onSubmit }, active) {
   const meanings = Object.fromEntries(choices.policies.map((each) => [each.name, each.meaning]));
   const search = element("fieldset", { class: "plan-policies" },
     element("legend", {}, "Find the largest batch"),
-    element("p", { class: "hint" }, "For each way to save memory by computing activations again. Each takes a few compilations."),
+    element("p", { class: "hint" }, "For each way of saving memory; each takes a few compilations."),
     policies.map((box) => element("div", { class: "row" }, box, element("label", { for: box.id }, box.value, element("span", { class: "hint" }, ` ${meanings[box.value] ?? ""}`)))));
   const form = element("form", { class: "card stack plan-form", novalidate: true, "aria-label": "What to plan" },
     field("Recipe", recipe), about, machines.node, fields, search, error,
-    element("button", { class: "button primary", type: "submit" }, "Plan"));
+    element("button", { class: "button primary", type: "submit" }, "Compute the plan"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     onSubmit();
@@ -41,10 +41,10 @@ export function planForm(choices, { onChange, onSubmit }, active) {
     about.textContent = summary;
     Object.assign(values, controls(choices, defaults, given));
     replace(fields, element("div", { class: "plan-fields" },
-      field("Batch size", values.batch_size), field("Steps", values.max_steps),
-      field("Network", values["model.preset"]), field("Image size", values.image_size)),
-    field("Memory saving", values["model.remat"], "Computing activations again costs time and saves memory. auto takes the fastest way that fits."),
-    field("Price of one device for an hour", values.price, "In any currency; leave it empty if you do not want the cost."),
+      field("Batch size", values.batch_size), field("Steps", values.max_steps), field("Image size", values.image_size)),
+    field("Network", values["model.preset"]),
+    field("Memory saving", values["model.remat"], "Computing activations again saves memory. auto takes the fastest way that fits."),
+    field("Price of one device for an hour", values.price, "In any currency, for the cost."),
     element("details", { open: Boolean(given.more) }, element("summary", {}, "More settings"),
       field("One setting a line", values.more, "Its dotted name and its value, such as: optimizer.name muon")));
   }
@@ -121,9 +121,9 @@ function settingsOf(values) {
 function machineRows(choices, first, changed) {
   const list = element("div", { class: "stack tight" });
   const known = new Set(choices.targets.map((each) => each.name));
-  const add = element("button", { class: "button quiet", type: "button", onClick: () => { addRow("tpu-v3-8", true); changed(); } }, "+ Compare with another machine");
+  const add = element("button", { class: "button quiet plan-add", type: "button", onClick: () => { addRow("tpu-v3-8", true); changed(); } }, "+ Another machine");
   const addRow = (name, focus = false) => {
-    const select = element("select", { "aria-label": list.children.length ? "Another machine" : "Machine" }, grouped(choices.targets));
+    const select = element("select", { "aria-label": list.children.length ? "Machine to compare with" : "Machine" }, grouped(choices.targets));
     select.value = known.has(name) ? name : "here";
     const remove = element("button", { class: "button quiet", type: "button", "aria-label": "Remove this machine", onClick: () => { row.remove(); update(); changed(); } }, "×");
     const row = element("div", { class: "plan-machine" }, select, list.children.length ? remove : null);

@@ -15,7 +15,7 @@ export const COLOURS = {
 };
 const MEANINGS = {
   parameters: "the weights of the network",
-  optimiser: "its running averages",
+  optimiser: "the running averages of the optimiser",
   ema: "the averaged copies of the weights",
   encoders: "the text encoder and the autoencoder that the step uses",
   "encoders beside the step": "encoders that the step does not use",
@@ -58,7 +58,7 @@ function table(plan, parts, peak, limit) {
     element("tbody", {}, lines),
     element("tfoot", {},
       element("tr", {}, element("th", { scope: "row" }, "At its highest"), element("td", { class: "number" }, memory(peak)), element("td", { class: "number" }, "100 %")),
-      element("tr", {}, element("th", { scope: "row" }, "Usable"), element("td", { class: "number" }, memory(limit)), element("td", { class: "number" }, percent(limit / peak))))));
+      element("tr", {}, element("th", { scope: "row" }, "Usable"), element("td", { class: "number" }, memory(limit)), element("td", {})))));
 }
 
 function swatch(name) {

@@ -41,7 +41,7 @@ function verdict(plan) {
   const kind = plan.fits ? "good" : "bad";
   const mesh = Object.entries(plan.mesh).filter(([, size]) => size > 1).map(([name, size]) => `${name}=${size}`).join(", ");
   const facts = [
-    ["Batch", count(plan.batch_size), plan.computed],
+    ["Batch", count(plan.batch_size), saving(plan)],
     ["Time of a step", plan.time ? duration(plan.time.middle) : "not estimated", plan.time ? `${duration(plan.time.low)} to ${duration(plan.time.high)}` : noTime(plan)],
     ["Images per second", plan.time ? digits(plan.time.images_per_second) : "–", plan.time?.utilisation ? `${percent(plan.time.utilisation)} of the peak FLOP/s` : ""],
     ["Whole run", plan.time ? duration(3600 * plan.time.hours[1]) : "–", plan.time ? `${duration(3600 * plan.time.hours[0])} to ${duration(3600 * plan.time.hours[2])}, ${count(plan.max_steps)} steps` : `${count(plan.max_steps)} steps`],
@@ -53,9 +53,14 @@ function verdict(plan) {
   return element("section", { class: `card stack plan-verdict ${kind}`, "aria-label": "Verdict" },
     element("p", { class: "sentence" }, element("span", { class: `mark ${kind}`, "aria-hidden": "true" }, plan.fits ? "✓" : "✗"), ` ${plan.verdict}`),
     element("p", { class: "hint" }, `${plan.recipe} on ${plan.target.name} (${plan.target.devices} × ${plan.target.chip.title}): the network ${plan.preset} with `
-      + `${digits(plan.parameters / 1e6)} million parameters, ${size}, ${plan.dtype}${mesh ? `, devices ${mesh}` : ""}.`),
+      + `${digits(plan.parameters / 1e6)} million parameters, ${size}, ${plan.dtype}, ${plan.computed}${mesh ? `, devices ${mesh}` : ""}.`),
     element("dl", { class: "data-facts" }, facts.map(([label, value, more]) => element("div", {},
       element("dt", {}, label), element("dd", {}, element("strong", {}, value), more ? element("span", { class: "hint" }, more) : null)))));
+}
+
+function saving(plan) {
+  const pieces = plan.gradient_accumulation_steps > 1 ? `, in ${plan.gradient_accumulation_steps} pieces` : "";
+  return `memory saving: ${plan.remat}${pieces}`;
 }
 
 function noTime(plan) {
@@ -110,7 +115,7 @@ function dataCard(plan) {
   ].filter(Boolean);
   return element("section", { class: "card stack tight" },
     element("h2", {}, "Data, if it comes from COYO"),
-    element("table", {}, element("tbody", {}, lines.map(([label, value]) => element("tr", {},
+    element("table", { class: "plan-data" }, element("tbody", {}, lines.map(([label, value]) => element("tr", {},
       element("th", { scope: "row" }, label), element("td", { class: "number" }, value))))));
 }
 

@@ -131,7 +131,7 @@ function planner(body, { api, say, choices, plans }) {
     return element("div", { class: "card stack tight" },
       element("h2", {}, first),
       element("p", {}, `Computing it runs ${where} in a process of its own, which takes from seconds to a few minutes. The result is kept.`),
-      element("div", { class: "row" }, element("button", { class: "button primary", type: "button", dataset: { keep: "compute" }, onClick: compute }, "Compute this plan")));
+      element("div", { class: "row" }, element("button", { class: "button primary", type: "button", dataset: { keep: "compute" }, onClick: compute }, "Compute it now")));
   }
 
   ask(active.length > 0);
