@@ -51,8 +51,10 @@ export function duration(seconds) {
 
 /** Returns how long ago a time was, in seconds since 1970. */
 export function ago(time) {
-  const seconds = Math.max(0, Date.now() / 1000 - time);
-  return seconds < 2 ? "just now" : `${duration(Math.round(seconds))} ago`;
+  const seconds = Math.max(0, Math.round(Date.now() / 1000 - time));
+  if (seconds < 2) return "just now";
+  const [size, unit] = seconds < 120 ? [1, "s"] : seconds < 7200 ? [60, "min"] : seconds < 2 * 86400 ? [3600, "h"] : [86400, "days"];
+  return `${count(seconds / size)}\u00a0${unit} ago`;
 }
 
 /** Returns a count with its noun: "1 row", "2 rows". */

@@ -21,7 +21,7 @@ export function progressOf(answer, cancel) {
   return element("div", { class: "card stack tight" },
     element("h2", {}, `Computing the plan for ${answer.target}`),
     element("p", {}, words),
-    element("progress", { "aria-label": "The plan is being computed" }),
+    element("div", { class: "plan-busy", "aria-hidden": "true" }, element("span", {})),
     element("p", { class: "hint" }, waits ? "One plan is computed at a time."
       : `Program ${programs || 1}, ${duration(Math.round(total))} in all. You may leave this page: the computation goes on.`),
     element("div", { class: "row" }, element("button", { class: "button", type: "button", dataset: { keep: "cancel" }, onClick: cancel }, "Cancel")));

@@ -121,7 +121,11 @@ function planner(body, { api, say, choices, plans }) {
     if (!answer) return null;
     if (answer.state === "done") return resultOf(answer.result, choices);
     if (answer.state === "absent") return notYet(target);
-    if (answer.state === "failed" || answer.state === "refused") return problem(answer);
+    if (answer.state === "refused") {
+      return element("div", { class: "card stack tight" }, element("h2", {}, "These settings do not fit together"),
+        element("p", { class: "plan-wrap" }, answer.error.message), element("p", { class: "hint" }, "Correct the setting in the form."));
+    }
+    if (answer.state === "failed") return problem(answer);
     if (answer.state === "cancelled") return notYet(target, "The plan was cancelled.");
     return progressOf(answer, () => cancel(answer));
   }
