@@ -18,7 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
     "data": ("data/fetch/", "data/prepared/", "data/sources/", "prepare/"),
     "ray": ("prepare/engines/ray_cluster.py",),
-    "wandb": ("train/metric_writers.py",),
+    "wandb": ("train/metric_writers/weights_and_biases.py",),
+    "trackio": ("train/metric_writers/trackio_folder.py",),
     "older-checkpoints": ("checkpoint_version_1.py",),
 }
 """Extra to the modules that need it: files, and all that is in folders."""
