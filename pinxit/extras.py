@@ -10,6 +10,9 @@ from pinxit.config import UsageError
 DATA = ("aiohttp", "array_record", "fsspec", "multidict", "pyarrow", "yarl")
 """The modules of the extra ``data``."""
 
+STUDIO = ("anyio", "fastapi", "multipart", "prometheus_client", "uvicorn")
+"""The modules of the extra ``studio``."""
+
 
 def extra_command(extra: str) -> str:
     """Returns the command that installs an extra: from the source tree that runs, or by name."""
@@ -24,4 +27,13 @@ def check_data_extra(work: str) -> None:
         raise UsageError(
             f"{work} needs packages that are not installed ({', '.join(missing)}): "
             f"{extra_command('data')}"
+        )
+
+
+def check_studio_extra(work: str = "pinxit studio") -> None:
+    """Raises `UsageError` unless the extra ``studio`` is installed. `work` is what needs it."""
+    if missing := [name for name in STUDIO if find_spec(name) is None]:
+        raise UsageError(
+            f"{work} needs packages that are not installed ({', '.join(missing)}): "
+            f"{extra_command('studio')}"
         )

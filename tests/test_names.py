@@ -10,6 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "pinxit"
 ALLOWED = {
     "main": "each is the entry point of its own program",
+    "add_to": "each part of the server adds its own routes",
 }
 """Names that several modules may define, with the reason."""
 

@@ -45,6 +45,32 @@ def test_a_module_is_short_and_has_a_name(path: Path):
     assert not MEANINGLESS & set(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
+PAGE = sorted(
+    path
+    for path in (PACKAGE / "assets" / "studio").rglob("*")
+    if path.suffix in (".js", ".css", ".html")
+)
+
+
+@pytest.mark.parametrize("path", PAGE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_of_the_page_is_short(path: Path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+    assert not MEANINGLESS & set(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MARKUP = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "srcdoc")
+"""What would turn a text into markup or code."""
+
+
+@pytest.mark.parametrize("path", PAGE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_of_the_page_turns_texts_into_markup(path: Path):
+    source = path.read_text()
+    assert [word for word in MARKUP if word in source] == []
+    assert " style=" not in source
+    assert "http://" not in source.replace("http://www.w3.org/", "")
+    assert "https://" not in source
+
+
 def test_no_two_test_files_share_a_name():
     """Pytest imports them by their names alone."""
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]

@@ -246,3 +246,26 @@ PREPARE_HABITS: Habits = _table(
     ("encode_batch_size vae_batch_size batch_size", Habit("encode_batch")),
 )
 """The names for `pinxit prepare` are in this table."""
+
+STUDIO_HABITS: Habits = _table(
+    ("checkpoint model models model_path ckpt ckpt_path", Habit("checkpoints")),
+    ("listen server_name address bind ip", Habit("host")),
+    (
+        "share",
+        Habit(
+            "host", "with a token; the page is never shared through other servers", value="0.0.0.0"
+        ),
+    ),
+    ("server_port", Habit("port")),
+    ("api_key auth password gradio_auth", Habit("token", "better in PINXIT_TOKEN")),
+    ("autolaunch inbrowser open_browser browser", Habit("open", values=_FLAGS)),
+    ("output_dir outputs out_dir outdir output", Habit("out", "the folder of the gallery")),
+    ("run runs_dir logdir", Habit("runs", "the folder of training runs")),
+    ("dataset dataset_path data_dir datasets", Habit("data", "folders of prepared datasets")),
+    ("queue_size max_queue max_num_seqs", Habit("max_waiting", "pictures")),
+    ("allowed_hosts", Habit("allow_host")),
+    ("allowed_origins cors cors_allow_origins", Habit("allow_origin")),
+    ("subpath base_path", Habit("root_path")),
+    ("dtype precision", Habit("encoder_dtype", values=_DTYPES)),
+)
+"""The names for `pinxit studio` are in this table."""

@@ -34,6 +34,7 @@ commands:
   grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
   evaluate   measure a model: losses, effect of captions, accuracy, distances from real pictures
   compare    measure and draw several models with the same prompts and seeds, side by side
+  studio     serve a web page and an HTTP API: draw, compare, watch runs, browse data, plan
   export     write a model as a folder for diffusers, or as one file, and upload it to the Hub
   doctor     check this machine and a run for problems, and suggest solutions
 
@@ -189,6 +190,13 @@ def export(argv: Sequence[str]) -> int:
     return export_command(argv)
 
 
+def studio(argv: Sequence[str]) -> int:
+    """Serves the studio."""
+    from pinxit.cli.studio import studio_command
+
+    return studio_command(argv)
+
+
 def plan(argv: Sequence[str]) -> int:
     """Estimates the memory, time and cost of a run."""
     from pinxit.cli.plan import plan_command
@@ -212,6 +220,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate,
     "compare": compare,
     "export": export,
+    "studio": studio,
     "doctor": doctor,
 }
 """The functions of the commands, by name."""

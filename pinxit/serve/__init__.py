@@ -1,0 +1,1 @@
+"""The studio: a web page and an HTTP API for drawing, training runs, datasets and plans."""

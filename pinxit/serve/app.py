@@ -1,0 +1,50 @@
+"""The application of the studio: the page, the API, and the checks around both.
+
+Each part is a package with a module `routes` whose function ``add_to(app, studio)`` adds its
+routes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from pinxit.serve.engine.engine import DrawingEngine
+from pinxit.serve.settings import StudioConfig
+from pinxit.serve.studio import Studio
+from pinxit.version import __version__
+
+PARTS = ("page",)
+"""The packages in `pinxit.serve` that have routes."""
+
+
+def create_app(
+    config: StudioConfig | None = None, *, engine: DrawingEngine | None = None
+) -> FastAPI:
+    """Returns the application. Its state `studio` holds the engine, by default a new one."""
+    config = config or StudioConfig()
+    studio = Studio(config, engine or DrawingEngine(config))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(studio.close)
+
+    app = FastAPI(
+        title="Pinxit",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        root_path=config.root_path,
+        lifespan=lifespan,
+    )
+    app.state.studio = studio
+    for part in PARTS:
+        importlib.import_module(f"pinxit.serve.{part}.routes").add_to(app, studio)
+    return app

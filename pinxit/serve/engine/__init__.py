@@ -1,0 +1,1 @@
+"""The engine: models in memory, the queue of pictures, batches, and jobs."""

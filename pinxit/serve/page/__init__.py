@@ -1,0 +1,1 @@
+"""The studio's page: one HTML file with its modules and styles."""
