@@ -21,7 +21,10 @@ from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page", "monitoring", "api_docs", "images_api")
+PARTS = (
+    *("page", "monitoring", "api_docs", "images_api"),
+    *("gallery", "runs", "datasets", "plans"),
+)
 """The packages in `pinxit.serve` that have routes."""
 
 
@@ -35,6 +38,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        studio.engine.start()
         try:
             yield
         finally:
