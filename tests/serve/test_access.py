@@ -352,6 +352,16 @@ def test_every_answer_has_the_headers_and_a_route_cannot_drop_them():
         assert answer.header("referrer-policy") == "same-origin"
 
 
+def test_an_answer_without_content_does_not_replace_the_policy_of_the_stored_one():
+    async def unchanged(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 304, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    answer = ask(Guard(unchanged, AccessRules(), None), "GET", "/")
+    assert answer.header("content-security-policy") == ""
+    assert answer.header("x-content-type-options") == "nosniff"
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [

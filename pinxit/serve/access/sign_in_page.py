@@ -41,6 +41,7 @@ def sign_in_page(root_path: str, problem: str = "") -> bytes:
 <h1>Pinxit studio</h1>
 {alert}
 <form method="post" action="{action}">
+<input name="user" value="studio" autocomplete="username" hidden>
 <label for="token">Access token</label>
 <input id="token" name="token" type="password" autocomplete="current-password"
  required autofocus>

@@ -25,7 +25,7 @@ function table(title, rows) {
     element("td", {}, row.initial === "" ? "" : element("code", {}, row.initial)),
     element("td", {}, row.meaning)));
   return element("div", { class: "block" },
-    element("h4", {}, title),
+    element("h3", {}, title),
     element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": title },
       element("table", {}, element("thead", {}, element("tr", {}, heads)),
         element("tbody", {}, lines))));
@@ -50,7 +50,7 @@ function card(operation, description) {
       element("code", { class: "path" }, operation.path),
       element("span", { class: "said" }, operation.summary)),
     element("div", { class: "inside" }, paragraphs(operation.text), table("Parameters", parameters), bodies,
-      element("div", { class: "block" }, element("h4", {}, "Answers"), element("ul", {}, answers))));
+      element("div", { class: "block" }, element("h3", {}, "Answers"), element("ul", {}, answers))));
 }
 
 /** Shows the operations whose words contain the text. */
