@@ -15,8 +15,9 @@ from typing import Any
 import jax
 from PIL import Image
 
+from pinxit.arrays import TextEncoder
 from pinxit.drawing import one_by_one
-from pinxit.serve.engine.jobs import DrawRequest, Job, Picture
+from pinxit.serve.engine.jobs import Draining, DrawRequest, Job, Picture, QueueFull
 from pinxit.serve.engine.lanes import Lane
 from pinxit.serve.engine.limits import check_request
 from pinxit.serve.engine.models import LoadedModel, ModelEntry, ModelSource, ModelStore
@@ -37,21 +38,6 @@ MOST_SECONDS_TO_END = 20.0
 """The time that `DrawingEngine.close` waits for threads, of which one may be compiling."""
 Store = Callable[[Job, int, Image.Image, dict[str, Any]], str]
 """A function that stores a finished picture, and returns its name in the gallery."""
-
-
-class QueueFull(Exception):
-    """The queue has no room for the pictures of a request."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the queue is full; try again in {retry_after} seconds")
-        self.retry_after = retry_after
-
-
-class Draining(Exception):
-    """The server is about to end and takes no further requests."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is ending and takes no further requests")
 
 
 class DrawingEngine:
@@ -148,6 +134,27 @@ class DrawingEngine:
     def models(self) -> list[ModelEntry]:
         """Returns the models that requests may choose, the default one first."""
         return self._models.entries()
+
+    def load(self, id: str | None) -> ModelEntry:
+        """Returns a model's entry with the facts about it, and loads it if they are not known.
+
+        Waits while as many models as allowed are in use. Raises `UsageError` for an unknown model,
+        and whatever loading raises.
+        """
+        source = self._models.find(id)
+        entry = self._models.entry(source)
+        if not entry.defaults:
+            self._models.release(self._models.load(source))
+            entry = self._models.entry(source)
+        return entry
+
+    def text_encoder(self, id: str | None) -> TextEncoder:
+        """Returns the text encoder of a model, which is loaded if it is not in memory."""
+        loaded = self._models.load(self._models.find(id))
+        try:
+            return loaded.model.text_encoder
+        finally:
+            self._models.release(loaded)
 
     def statistics(self) -> dict[str, Any]:
         """Returns numbers for monitoring: pictures by state, jobs by end, seconds per picture."""
