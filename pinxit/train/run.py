@@ -46,7 +46,8 @@ from pinxit.train.interruption import Interruption
 from pinxit.train.loop import NotFinite, train
 from pinxit.train.metric_rows import rows_until
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import check_wandb, writers_of
+from pinxit.train.metric_writers.catalogue import check_installed, tracker_names, writers_of
+from pinxit.train.metric_writers.writer import RecordedRun
 from pinxit.train.report.observer import Observer
 from pinxit.train.report.page import RunPage
 from pinxit.train.report.run_view import summary
@@ -116,12 +117,15 @@ def _display(config: TrainConfig, console: Console | None) -> Display:
 
 
 def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | None) -> RunResult:
+    old_name = config.wandb
     config = config.resolved()
     initialise(config.distributed)
     check_same(to_json(config), apart="distributed")
-    check_wandb(config.wandb)
+    check_installed(tracker_names(config.log))
     config = as_begun(config, alone(lambda: begun_with(config)))
     display = _display(config, console)
+    if old_name:
+        display.say(f"--wandb 1 is the old name of --log {config.log}")
     folder = folder_of(config)
     if config.decay_from is not None:
         config = decaying(config, alone(lambda: decay_origin(config)))
@@ -185,7 +189,8 @@ def _open(
     )
     unwritten = run.get("unwritten_rows", [])
     before = rows_until(folder.metrics, step, unwritten)
-    openers = writers_of(folder, config, resume_at=step, unwritten=unwritten)
+    recorded = RecordedRun(config.name, folder.root, to_json(config), resume_at=step)
+    openers = writers_of(recorded, folder.metrics, config.log, unwritten=unwritten)
     opened = CurrentRun(
         config=config,
         parts=parts,

@@ -192,13 +192,22 @@ def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
         ({"name": "new", "model": ModelConfig(preset="enormous")}, "debug, tiny"),
         ({"name": "new", "output_dir": __file__}, "output_dir: .* a file"),
         ({"name": "new", "init_from": "nowhere"}, "init_from: 'nowhere' is missing"),
-        ({"name": "new", "wandb": True}, r"wandb: .*pip install 'pinxit\[wandb\]'"),
+        (
+            {"name": "new", "wandb": True},
+            r"log: 'wandb'.*tensorboard, or .*pip install .*\[wandb\]",
+        ),
+        (
+            {"name": "new", "log": "trackio"},
+            r"log: 'trackio'.*none, or .*pip install .*\[trackio\]",
+        ),
+        ({"name": "new", "log": "tensorflow"}, r"log: 'tensorflow' is unknown; valid: tensorb"),
     ],
 )
 def test_refusals_write_nothing(
     whole: Path, config: TrainConfig, changes: dict, says: str | None, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "trackio", None)
     before = {path: path.stat().st_mtime_ns for path in whole.parent.rglob("*")}
     changed = dataclasses.replace(config, **changes)
     if says is None:
