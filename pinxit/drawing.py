@@ -24,13 +24,14 @@ from pinxit.arrays import (
     Autoencoder,
     Conditioning,
     TextEncoder,
+    VelocityFn,
     pytree,
     to_pixels,
     to_uint8,
 )
 from pinxit.devices.each_device import copied, on_each
 from pinxit.flow.guidance import GuidanceForm, guided
-from pinxit.flow.known_region import with_known_region
+from pinxit.flow.known_region import known_motion, with_known_region
 from pinxit.flow.path import interpolate
 from pinxit.flow.solvers import get_solver
 from pinxit.models.transformer import TransformerConfig, apply
@@ -66,13 +67,92 @@ def noise_of(
     return on_each(sample, mesh, shared=0)(seeds)
 
 
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def noised(
+    time: Float[ArrayLike, " 1"],
+    latents: Float[ArrayLike, "h w c"],
+    noise: Float[Array, "b h w c"],
+    *,
+    mesh: Mesh | None = None,
+) -> Float[Array, "b h w c"]:
+    """Returns the points at one time of the paths from the latents to each row of noise.
+
+    It is a program of its own, which drawing step by step shares: as a part of another program, the
+    compiler may round it differently.
+    """
+
+    def points(time: Array, latents: Array, noise: Array) -> Array:
+        latents = jnp.broadcast_to(latents, noise.shape)
+        return interpolate(latents, noise, jnp.repeat(time, len(noise)))
+
+    return on_each(points, mesh, shared=2)(time, jnp.asarray(latents), noise)
+
+
+@pytree
+@dataclass(frozen=True)
+class KnownRegion:
+    """The region of pictures that a mask keeps on its path."""
+
+    motion: Float[Array, "b h w c"]
+    """The `known_motion` of the mask."""
+    mask: Float[Array, "b h w 1"]
+    """0 where the source is kept, 1 where it is repainted."""
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def region_of(
+    source: SourceLatents, noise: Float[Array, "b h w c"], *, mesh: Mesh | None = None
+) -> KnownRegion:
+    """Returns the region that the mask of a source keeps. A program of its own, as `noised`."""
+
+    def region(source: SourceLatents, noise: Array) -> KnownRegion:
+        latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
+        mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
+        return KnownRegion(known_motion(latents, noise, mask), mask)
+
+    return on_each(region, mesh, shared=1)(source, noise)
+
+
+def velocity_of(
+    config: TransformerConfig,
+    form: GuidanceForm,
+    params: Any,
+    numbers: Float[ArrayLike, " 4"] | Float[ArrayLike, "b 4"],
+    null: Conditioning,
+    region: KnownRegion | None,
+) -> VelocityFn:
+    """Returns the guided velocity of the network, which keeps a known region if there is one."""
+
+    def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
+        return apply(config, params, x_t, t, conditioning)
+
+    velocity_fn = guided(velocity, null, form, numbers)
+    if region is None:
+        return velocity_fn
+    return with_known_region(velocity_fn, region.motion, region.mask)
+
+
+def started(
+    time: Float[ArrayLike, " 1"],
+    source: SourceLatents | None,
+    noise: Float[Array, "b h w c"],
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "b h w c"], KnownRegion | None]:
+    """Returns the latents that a solver starts from at a time, and the region that a mask keeps."""
+    if source is None:
+        return noise, None
+    region = None if source.mask is None else region_of(source, noise, mesh=mesh)
+    return noised(time, source.latents, noise, mesh=mesh), region
+
+
 @functools.partial(jax.jit, static_argnames=("config", "solver", "form", "mesh"))
 def solve(
     params: Any,
     times: Float[ArrayLike, " s"],
     numbers: Float[ArrayLike, " 4"],
-    source: SourceLatents | None,
-    noise: Float[Array, "b h w c"],
+    region: KnownRegion | None,
+    start: Float[Array, "b h w c"],
     conditioning: Conditioning,
     null: Conditioning,
     *,
@@ -81,35 +161,26 @@ def solve(
     form: GuidanceForm,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Returns the latents that the solver reaches from the noise at the last of `times`.
+    """Returns the latents that the solver reaches from `start` at the last of `times`.
 
-    With a source it starts from the source's latents, with the noise of the first time. `form` and
-    `numbers` are those of a `Guidance`. `null` has one row for each picture, as `conditioning`.
+    `start` is noise, or `noised` latents of a source. `form` and `numbers` are those of a
+    `Guidance`. `null` has one row for each picture, as `conditioning`.
     """
 
     def latents_of(
         params: Any,
         times: Array,
         numbers: Array,
-        source: SourceLatents | None,
-        noise: Array,
+        region: KnownRegion | None,
+        start: Array,
         conditioning: Conditioning,
         null: Conditioning,
     ) -> Array:
-        def velocity(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
-            return apply(config, params, x_t, t, conditioning)
-
-        velocity_fn, start = guided(velocity, null, form, numbers), noise
-        if source is not None:
-            latents = jnp.broadcast_to(jnp.asarray(source.latents), noise.shape)
-            start = interpolate(latents, noise, jnp.full(len(noise), times[0]))
-            if source.mask is not None:
-                mask = jnp.broadcast_to(jnp.asarray(source.mask), (*noise.shape[:3], 1))
-                velocity_fn = with_known_region(velocity_fn, latents, noise, mask)
+        velocity_fn = velocity_of(config, form, params, numbers, null, region)
         return get_solver(solver)(velocity_fn, start, times, conditioning)
 
-    drawn = on_each(latents_of, mesh, shared=4)
-    return drawn(params, times, numbers, source, noise, conditioning, null)
+    drawn = on_each(latents_of, mesh, shared=3)
+    return drawn(params, times, numbers, region, start, conditioning, null)
 
 
 def cut_prompts(text_encoder: TextEncoder, prompts: Sequence[str]) -> str | None:

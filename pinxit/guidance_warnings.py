@@ -65,15 +65,18 @@ class Exposure:
             if pixels.dtype == np.uint8:
                 self.shares.append(saturated(pixels))
 
-    def warn(self) -> None:
-        """Warns at most once for all pictures, at the line that called `TextToImage`."""
-        message = burnt(
+    def message(self) -> str | None:
+        """Returns a warning about all pictures so far, or None."""
+        return burnt(
             scale=self.scale,
             usual=self.usual,
             std=float(np.mean(self.stds)) if self.stds else None,
             share=float(np.mean(self.shares)) if self.shares else None,
         )
-        if message:
+
+    def warn(self) -> None:
+        """Warns at most once for all pictures, at the line that called `TextToImage`."""
+        if message := self.message():
             warnings.warn(message, stacklevel=4)
 
 

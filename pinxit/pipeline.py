@@ -35,7 +35,15 @@ from PIL import Image
 from pinxit.arrays import Autoencoder, Conditioning, TextEncoder, to_uint8
 from pinxit.config import UsageError, choice, positive, to_json
 from pinxit.devices.each_device import copied, mesh_of
-from pinxit.drawing import ImageCodec, SourceLatents, cut_prompts, noise_of, one_by_one, solve
+from pinxit.drawing import (
+    ImageCodec,
+    SourceLatents,
+    cut_prompts,
+    noise_of,
+    one_by_one,
+    solve,
+    started,
+)
 from pinxit.encoded_texts import EncodedTexts
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.fixed_batches import rounds_of
@@ -225,6 +233,7 @@ class TextToImage:
         image: ImageInput | None = None,
         mask: ImageInput | None = None,
         strength: float | None = None,
+        warn: Callable[[str], Any] | None = None,
         **sampling: Any,
     ) -> Order:
         """Returns the checked arguments of a call, for `pictures`; warns about unusual ones.
@@ -240,20 +249,21 @@ class TextToImage:
         and scaled to `size`. `strength` is the fraction of the steps that are made: small values
         change the image little, and 1 ignores it. Its default is 0.6. With `mask`, only the white
         part of the mask is repainted and the default strength is 1. Both are paths, PIL images or
-        uint8 arrays (see `SourceImage.open`).
+        uint8 arrays (see `SourceImage.open`). `warn` receives warnings instead of Python's.
         """
+        warn = warn or functools.partial(warnings.warn, stacklevel=3)
         choice("output_type", output_type, OUTPUTS)
         chosen = self.sampling.override(**sampling)
         each = operator.index(n)
         prompts = check_prompts(prompt, each)
         negative = check_negative(negative_prompt, each, len(prompts))
         if cut := cut_prompts(self.text_encoder, [*dict.fromkeys([*prompts, *negative])]):
-            warnings.warn(cut, stacklevel=3)
+            warn(cut)
         seeds = check_seeds(seed, len(prompts))
         side = self._width_and_height(size)
         self.latent_shape(side)
         if unusual := out_of_range(float(chosen.guidance_scale)):
-            warnings.warn(unusual, stacklevel=3)
+            warn(unusual)
         group = 4 if batch_size is None else operator.index(batch_size)
         positive("batch_size", group)
         source = None
@@ -276,11 +286,11 @@ class TextToImage:
         # A single batch runs on one device, so that its arrays are not copied to the others.
         mesh = mesh_of(self.devices) if len(batches) > 1 else None
         rounds = rounds_of(batches, order.batch_size, mesh.size if mesh else 1)
-        texts, source = self._texts(order, rounds), self._source(order)
+        texts, source = self.texts(order, rounds), self.source_latents(order)
         for numbers in rounds:
-            latents = self._latents(order, numbers, texts, source, mesh)
+            latents = self.latents_of(order, numbers, texts, source, mesh)
             # The padding is decoded too, so that every round runs the same program.
-            results = self._finished(order, latents, mesh)
+            results = self.finished(order, latents, mesh)
             places = {i: place for place, i in reversed([*enumerate(numbers)]) if i not in skip}
             rows = sorted(places.values())
             exposure.see(np.asarray(latents)[rows], [results[row] for row in rows])
@@ -288,14 +298,14 @@ class TextToImage:
                 yield numbers[row], results[row]
         exposure.warn()
 
-    def _texts(self, order: Order, rounds: list[list[int]]) -> EncodedTexts:
-        """Returns the texts of an order, in the order in which `_latents` needs them."""
+    def texts(self, order: Order, rounds: list[list[int]]) -> EncodedTexts:
+        """Returns the texts of an order, in the order in which `latents_of` needs them."""
         guidance = order.sampling.guidance().form.on
         kinds = [order.prompts, order.negative_prompts] if guidance else [order.prompts]
         uses = (kind[i] for numbers in rounds for kind in kinds for i in numbers)
         return EncodedTexts(self.encode, uses, chunk=1 if one_by_one() else TEXT_CHUNK)
 
-    def _source(self, order: Order) -> SourceLatents | None:
+    def source_latents(self, order: Order) -> SourceLatents | None:
         """Returns the latents that an order starts from, or None if it starts from noise alone."""
         image = order.source
         if image is None or (image.mask is None and order.steps == order.sampling.steps):
@@ -305,7 +315,7 @@ class TextToImage:
             mask = latent_mask(mask, self.autoencoder.stats.downsample)
         return SourceLatents(latents=self.vae.encode(image.pixels), mask=mask)
 
-    def _latents(
+    def latents_of(
         self,
         order: Order,
         numbers: list[int],
@@ -317,16 +327,18 @@ class TextToImage:
         sampling, shape = order.sampling, self.latent_shape(order.size)
         seeds = np.array([order.seeds[i] for i in numbers], np.uint32)
         noise = noise_of(seeds, shape=shape, mesh=mesh)
+        times = sampling.times()[-order.steps - 1 :]
+        start, region = started(times[:1], source, noise, mesh=mesh)
         guidance = sampling.guidance()
         conditioning = null = texts.rows([order.prompts[i] for i in numbers])
         if guidance.form.on:
             null = texts.rows([order.negative_prompts[i] for i in numbers])
         return solve(
             self.params_on(mesh),
-            sampling.times()[-order.steps - 1 :],
+            times,
             guidance.numbers(),
-            source,
-            noise,
+            region,
+            start,
             conditioning,
             null,
             config=self.config,
@@ -343,7 +355,7 @@ class TextToImage:
             self._copies = mesh, copied(self.params, mesh)
         return self._copies[1]
 
-    def _finished(
+    def finished(
         self, order: Order, latents: Float[Array, "b h w c"], mesh: Mesh | None
     ) -> list[Any]:
         """Returns the results of an order's output type for a round of latents."""

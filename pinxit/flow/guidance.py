@@ -86,14 +86,18 @@ def guided(
     velocity_fn: VelocityFn,
     null: Conditioning,
     form: GuidanceForm,
-    numbers: Float[ArrayLike, " 4"],
+    numbers: Float[ArrayLike, " 4"] | Float[ArrayLike, "b 4"],
 ) -> VelocityFn:
     """Returns `velocity_fn` with the guidance of this form and these numbers.
+
+    `numbers` are those of `Guidance.numbers`, for all samples or with a row for each of them.
 
     Guidance evaluates a batch of twice the size. Where it is off, the batch itself is evaluated.
     `null` is the encoded empty or negative prompt, with one row, or with one row per sample.
     """
-    scale, low, high, start = (jnp.asarray(numbers)[i] for i in range(4))
+    scale, low, high, start = (jnp.asarray(numbers)[..., i] for i in range(4))
+    if scale.ndim:
+        scale = scale[:, None, None, None]
 
     def both(x_t: Array, t: Array, conditioning: Conditioning) -> Array:
         doubled = jax.tree.map(_stacked, conditioning, null)
@@ -110,7 +114,7 @@ def guided(
             plain = velocity_fn(x_t, t, conditioning)
             return jnp.where(inside[:, None, None, None], both(x_t, t, conditioning), plain)
 
-        # All samples have the same time in a solver, so it takes one of the first two branches.
+        # Samples of one call have the same time, so it takes one of the first two branches.
         branch = jnp.where(jnp.all(inside), 0, jnp.where(jnp.any(inside), 2, 1))
         plain = [lambda: both(x_t, t, conditioning), lambda: velocity_fn(x_t, t, conditioning)]
         return jax.lax.switch(branch, [*plain, mixed])

@@ -19,22 +19,28 @@ from pinxit.arrays import Conditioning, VelocityFn
 from pinxit.flow.path import velocity
 
 
+def known_motion(
+    latents: Float[Array, "b h w c"], noise: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]
+) -> Float[Array, "b h w c"]:
+    """Returns the part of the velocity that the mask keeps: ``(1 - mask) * (noise - latents)``.
+
+    The mask ranges from 0 (known) to 1 (repaint).
+    """
+    return (1 - mask) * velocity(latents, noise)
+
+
 def with_known_region(
-    velocity_fn: VelocityFn,
-    latents: Float[Array, "b h w c"],
-    noise: Float[Array, "b h w c"],
-    mask: Float[Array, "b h w 1"],
+    velocity_fn: VelocityFn, motion: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]
 ) -> VelocityFn:
     """Returns `velocity_fn` with the path's own velocity where the mask is 0.
 
-    The mask ranges from 0 (known) to 1 (repaint). Values between them mix both velocities.
+    `motion` is the `known_motion` of this mask. Values between 0 and 1 mix both velocities.
     """
-    known = velocity(latents, noise)
 
     def mixed(
         x_t: Float[Array, "b h w c"], t: Float[Array, " b"], conditioning: Conditioning
     ) -> Float[Array, "b h w c"]:
-        return mask * velocity_fn(x_t, t, conditioning) + (1 - mask) * known
+        return mask * velocity_fn(x_t, t, conditioning) + motion
 
     return mixed
 

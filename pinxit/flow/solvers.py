@@ -1,7 +1,8 @@
 """Solvers of ``dx / dt = velocity(x, t)`` from t = 1 (noise) down to t = 0 (latents).
 
-Every solver visits a list of times in order, in one `jax.lax.scan` over evaluations of the
-velocity, so the network is compiled once. With step ``h = t_next - t`` (negative) and
+Every solver visits a list of times in order. Those here are `SteppedSolver`s, which are defined by
+one evaluation of the velocity. So a picture is drawn by one `jax.lax.scan` over all evaluations, or
+by one evaluation after another (see `stepwise.py`). With step ``h = t_next - t`` (negative) and
 ``v = velocity(x, t)``:
 
 - euler: ``x + h v``
@@ -15,6 +16,8 @@ velocity, so the network is compiled once. With step ``h = t_next - t`` (negativ
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -23,6 +26,8 @@ from jaxtyping import Array, Float
 
 from pinxit.arrays import ArrayLike, Conditioning, VelocityFn
 from pinxit.config import UsageError
+
+Arrays = tuple[Array, ...]
 
 
 @runtime_checkable
@@ -38,119 +43,155 @@ class Solver(Protocol):
     ) -> Float[Array, "b h w c"]: ...
 
 
-def euler(
-    velocity_fn: VelocityFn,
-    x: Float[Array, "b h w c"],
-    times: Float[ArrayLike, " s"],
-    conditioning: Conditioning,
-) -> Float[Array, "b h w c"]:
+class SteppedSolver(ABC):
+    """A solver that is defined by one evaluation of the velocity, so that it can be interrupted.
+
+    Its state is a tuple of arrays, the first of which are the latents. Each row of a batch may be
+    at another time.
+    """
+
+    stages: int = 1
+    """Evaluations of the velocity in a step; the last step may have fewer."""
+
+    @abstractmethod
+    def start(self, x: Float[Array, "b h w c"]) -> Arrays:
+        """Returns the state before the first evaluation."""
+
+    @abstractmethod
+    def columns(self, times: Float[Array, " s"]) -> Arrays:
+        """Returns the numbers that evaluations need, as arrays with an entry for each of them.
+
+        The first array has the times at which the velocity is evaluated.
+        """
+
+    @abstractmethod
+    def advance(
+        self, velocity_fn: VelocityFn, state: Arrays, row: Arrays, conditioning: Conditioning
+    ) -> Arrays:
+        """Returns the state after one evaluation. `row` has an entry of each column for each
+        picture."""
+
+    def __call__(
+        self,
+        velocity_fn: VelocityFn,
+        x: Float[Array, "b h w c"],
+        times: Float[ArrayLike, " s"],
+        conditioning: Conditioning,
+    ) -> Float[Array, "b h w c"]:
+        """Returns the latents at the last of `times`, after all evaluations."""
+
+        def evaluate(state: Arrays, row: Arrays) -> tuple[Arrays, None]:
+            rows = tuple(jnp.full(x.shape[:1], entry) for entry in row)
+            return self.advance(velocity_fn, state, rows, conditioning), None
+
+        columns = self.columns(jnp.asarray(times, x.dtype))
+        return jax.lax.scan(evaluate, self.start(x), columns)[0][0]
+
+
+@dataclass(frozen=True)
+class Euler(SteppedSolver):
     """Solves with Euler's method: first order, one evaluation per step."""
-    times = jnp.asarray(times, x.dtype)
 
-    def step(x: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
-        t, h = row
-        return x + h * velocity_fn(x, _fill(t, x), conditioning), None
+    def start(self, x: Float[Array, "b h w c"]) -> Arrays:
+        """Returns the state before the first evaluation: the latents."""
+        return (x,)
 
-    return jax.lax.scan(step, x, (times[:-1], jnp.diff(times)))[0]
+    def columns(self, times: Float[Array, " s"]) -> Arrays:
+        """Returns the time and the length of each step."""
+        return times[:-1], jnp.diff(times)
 
-
-def heun(
-    velocity_fn: VelocityFn,
-    x: Float[Array, "b h w c"],
-    times: Float[ArrayLike, " s"],
-    conditioning: Conditioning,
-) -> Float[Array, "b h w c"]:
-    """Solves with Heun's method: second order, two evaluations per step, one in the last step."""
-    times = jnp.asarray(times, x.dtype)
-    stages = _two_stages(times, reach=1.0)
-    stages = jax.tree.map(lambda column: column[:-1], stages)
-    return _run_stages(velocity_fn, x, stages, conditioning, weight=0.5)
+    def advance(
+        self, velocity_fn: VelocityFn, state: Arrays, row: Arrays, conditioning: Conditioning
+    ) -> Arrays:
+        """Returns the state after one step."""
+        (x,), (t, h) = state, row
+        return (x + _over(h) * velocity_fn(x, t, conditioning),)
 
 
-def midpoint(
-    velocity_fn: VelocityFn,
-    x: Float[Array, "b h w c"],
-    times: Float[ArrayLike, " s"],
-    conditioning: Conditioning,
-) -> Float[Array, "b h w c"]:
-    """Solves with the midpoint method: second order, two evaluations per step."""
-    stages = _two_stages(jnp.asarray(times, x.dtype), reach=0.5)
-    return _run_stages(velocity_fn, x, stages, conditioning, weight=1.0)
-
-
-def dpmpp_2m(
-    velocity_fn: VelocityFn,
-    x: Float[Array, "b h w c"],
-    times: Float[ArrayLike, " s"],
-    conditioning: Conditioning,
-) -> Float[Array, "b h w c"]:
+@dataclass(frozen=True)
+class DpmSolver2M(SteppedSolver):
     """Solves with DPM-Solver++(2M): second order, one evaluation per step.
 
     It extrapolates from the latents that the previous step predicted.
     """
-    times = jnp.asarray(times, x.dtype)
-    log_ratio = jnp.log1p(-times) - jnp.log(times)
-    h = jnp.diff(log_ratio)
-    slope = 0.5 * h[1:] / h[:-1]
-    slope = jnp.where(jnp.isfinite(h[1:]) & jnp.isfinite(h[:-1]), slope, 0.0)
-    slope = jnp.concatenate([jnp.zeros(1, x.dtype), slope])
 
-    def step(
-        carry: tuple[Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], None]:
-        x, previous = carry
+    def start(self, x: Float[Array, "b h w c"]) -> Arrays:
+        """Returns the state before the first evaluation: the latents, and no prediction."""
+        return x, jnp.zeros_like(x)
+
+    def columns(self, times: Float[Array, " s"]) -> Arrays:
+        """Returns the time of each step, its ratio of times, and its slope ``c``."""
+        log_ratio = jnp.log1p(-times) - jnp.log(times)
+        h = jnp.diff(log_ratio)
+        slope = 0.5 * h[1:] / h[:-1]
+        slope = jnp.where(jnp.isfinite(h[1:]) & jnp.isfinite(h[:-1]), slope, 0.0)
+        slope = jnp.concatenate([jnp.zeros(1, times.dtype), slope])
+        return times[:-1], times[1:] / times[:-1], slope
+
+    def advance(
+        self, velocity_fn: VelocityFn, state: Arrays, row: Arrays, conditioning: Conditioning
+    ) -> Arrays:
+        """Returns the state after one step."""
+        x, previous = state
         t, ratio, slope = row
-        latents = x - t * velocity_fn(x, _fill(t, x), conditioning)
-        x = ratio * x + (1 - ratio) * (latents + slope * (latents - previous))
-        return (x, latents), None
-
-    rows = (times[:-1], times[1:] / times[:-1], slope)
-    return jax.lax.scan(step, (x, jnp.zeros_like(x)), rows)[0][0]
+        latents = x - _over(t) * velocity_fn(x, t, conditioning)
+        ratio = _over(ratio)
+        x = ratio * x + (1 - ratio) * (latents + _over(slope) * (latents - previous))
+        return x, latents
 
 
-def _two_stages(times: Float[Array, " s"], reach: float) -> tuple[Array, ...]:
-    """Returns columns with two rows per step, one per stage.
+@dataclass(frozen=True)
+class TwoStages(SteppedSolver):
+    """Solves with a two-stage Runge-Kutta method: second order, two evaluations per step."""
 
-    The columns are whether it is the second stage, the time of its evaluation, and the length by
-    which it moves from the step's start. The second stage evaluates at `reach` of the step.
-    """
-    count = times.size - 1
-    second = jnp.tile(jnp.asarray([False, True]), count)
-    h = jnp.repeat(jnp.diff(times), 2)
-    t = jnp.repeat(times[:-1], 2) + jnp.where(second, reach * h, 0.0)
-    length = jnp.where(second, h, reach * h)
-    return second, t, length
+    reach: float
+    """The part of the step after which the second stage evaluates the velocity."""
+    weight: float
+    """The weight of the second velocity in a step."""
+    last: bool
+    """Whether the last step has a second stage; otherwise it is a step of Euler's method."""
+    stages: int = 2
 
+    def start(self, x: Float[Array, "b h w c"]) -> Arrays:
+        """Returns the state before the first evaluation: the latents, those at the step's start,
+        and the velocity there."""
+        return x, x, jnp.zeros_like(x)
 
-def _run_stages(
-    velocity_fn: VelocityFn,
-    x: Float[Array, "b h w c"],
-    stages: tuple[Array, ...],
-    conditioning: Conditioning,
-    *,
-    weight: float,
-) -> Float[Array, "b h w c"]:
-    """Runs a two-stage Runge-Kutta method; `weight` is the second velocity's weight in a step."""
+    def columns(self, times: Float[Array, " s"]) -> Arrays:
+        """Returns the time of each stage, the length by which it moves from the step's start, and
+        whether it is the second one."""
+        count = times.size - 1
+        second = jnp.tile(jnp.asarray([False, True]), count)
+        h = jnp.repeat(jnp.diff(times), 2)
+        t = jnp.repeat(times[:-1], 2) + jnp.where(second, self.reach * h, 0.0)
+        length = jnp.where(second, h, self.reach * h)
+        columns = t, length, second
+        return columns if self.last else tuple(column[:-1] for column in columns)
 
-    def evaluate(
-        carry: tuple[Array, ...], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, ...], None]:
-        x, start, first = carry
-        second, t, h = row
-        velocity = velocity_fn(x, _fill(t, x), conditioning)
-        mean = (1 - weight) * first + weight * velocity
+    def advance(
+        self, velocity_fn: VelocityFn, state: Arrays, row: Arrays, conditioning: Conditioning
+    ) -> Arrays:
+        """Returns the state after one stage."""
+        x, start, first = state
+        t, h, second = row
+        h, second = _over(h), _over(second)
+        velocity = velocity_fn(x, t, conditioning)
+        mean = (1 - self.weight) * first + self.weight * velocity
         start = jnp.where(second, start, x)
         first = jnp.where(second, first, velocity)
         x = start + h * jnp.where(second, mean, velocity)
-        return (x, start, first), None
-
-    return jax.lax.scan(evaluate, (x, x, jnp.zeros_like(x)), stages)[0][0]
+        return x, start, first
 
 
-def _fill(t: Float[Array, ""], x: Float[Array, "b h w c"]) -> Float[Array, " b"]:
-    return jnp.full(x.shape[:1], t)
+def _over(values: Array) -> Array:
+    """Returns one value for each picture in the shape that multiplies latents."""
+    return values[:, None, None, None]
 
 
+euler = Euler()
+heun = TwoStages(reach=1.0, weight=0.5, last=False)
+midpoint = TwoStages(reach=0.5, weight=1.0, last=True)
+dpmpp_2m = DpmSolver2M()
 SOLVERS: dict[str, Solver] = {
     "euler": euler,
     "heun": heun,

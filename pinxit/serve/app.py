@@ -13,12 +13,15 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
+from pinxit.serve import errors
+from pinxit.serve.access.guard import guard
+from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.engine.engine import DrawingEngine
 from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page", "datasets", "plans")
+PARTS = ("page", "monitoring", "api_docs", "images_api", "datasets", "plans")
 """The packages in `pinxit.serve` that have routes."""
 
 
@@ -27,6 +30,7 @@ def create_app(
 ) -> FastAPI:
     """Returns the application. Its state `studio` holds the engine, by default a new one."""
     config = config or StudioConfig()
+    rules = rules_of(config)
     studio = Studio(config, engine or DrawingEngine(config))
 
     @asynccontextmanager
@@ -45,6 +49,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.studio = studio
+    errors.install(app)
     for part in PARTS:
         importlib.import_module(f"pinxit.serve.{part}.routes").add_to(app, studio)
+    guard(app, rules)
     return app

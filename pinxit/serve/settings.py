@@ -38,6 +38,9 @@ class StudioConfig:
     """Further names of this server, which browsers may send as the host."""
     allow_origin: tuple[str, ...] = ()
     """Web pages of other origins that may use the API, such as https://example.org."""
+    trust_proxy: tuple[str, ...] = ()
+    """Addresses of proxies that are believed when they say who a client is (X-Forwarded-For and
+    X-Forwarded-Proto)."""
     root_path: str = ""
     """The path before all others that a proxy removes, such as /pinxit."""
     max_models: int = 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinxit.arrays import Conditioning
-from pinxit.flow.known_region import latent_mask, with_known_region
+from pinxit.flow.known_region import known_motion, latent_mask, with_known_region
 from pinxit.flow.path import interpolate
 from pinxit.flow.solvers import SOLVERS, get_solver
 from pinxit.flow.time import diffusers_sigmas, time_grid
@@ -38,7 +38,8 @@ def test_the_known_region_stays_on_its_path_and_ends_in_the_latents(solver, time
         return wild(x_t, t, conditioning)
 
     start = interpolate(LATENTS, NOISE, jnp.full(2, times[0]))
-    velocity_fn = with_known_region(watched, LATENTS, NOISE, MASK)
+    motion = known_motion(LATENTS, NOISE, MASK)
+    velocity_fn = with_known_region(watched, motion, MASK)
     end = get_solver(solver)(velocity_fn, start, times, NOTHING)
     jax.effects_barrier()
     np.testing.assert_allclose(end[:, 2:], LATENTS[:, 2:], rtol=0, atol=3e-6)
@@ -53,7 +54,9 @@ def test_the_known_region_stays_on_its_path_and_ends_in_the_latents(solver, time
 
 def test_a_soft_mask_mixes_both_velocities():
     x_t, t = LATENTS + 1, jnp.full(2, 0.5)
-    mixed = with_known_region(wild, LATENTS, NOISE, jnp.full_like(MASK, 0.25))(x_t, t, NOTHING)
+    soft = jnp.full_like(MASK, 0.25)
+    motion = known_motion(LATENTS, NOISE, soft)
+    mixed = with_known_region(wild, motion, soft)(x_t, t, NOTHING)
     expected = 0.25 * wild(x_t, t, NOTHING) + 0.75 * (NOISE - LATENTS)
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)
 

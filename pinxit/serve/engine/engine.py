@@ -2,14 +2,360 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pinxit.drawing import one_by_one
+from pinxit.serve.engine.jobs import DrawRequest, Job, Picture
+from pinxit.serve.engine.lanes import Lane
+from pinxit.serve.engine.limits import check_request
+from pinxit.serve.engine.models import LoadedModel, ModelEntry, ModelSource, ModelStore
+from pinxit.serve.engine.prepared_job import PreparedJob, order_of
+from pinxit.serve.engine.queue import FairQueue
 from pinxit.serve.settings import StudioConfig
+
+MOST_THREADS = 4
+"""The largest number of threads that draw on a CPU by default."""
+MOST_BATCHES = 4
+"""The number of forms of pictures that an accelerator draws in turn."""
+KEPT_JOBS, KEPT_BYTES, KEPT_SECONDS = 256, 2**29, 3600.0
+"""The number, the memory and the age of the jobs that are kept after their end."""
+Store = Callable[[Job, int, Image.Image, dict[str, Any]], str]
+"""A function that stores a finished picture, and returns its name in the gallery."""
+
+
+class QueueFull(Exception):
+    """The queue has no room for the pictures of a request."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after} seconds")
+        self.retry_after = retry_after
+
+
+class Draining(Exception):
+    """The server is about to end and takes no further requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is ending and takes no further requests")
 
 
 class DrawingEngine:
     """Draws the pictures of all requests."""
 
-    def __init__(self, config: StudioConfig) -> None:
+    def __init__(self, config: StudioConfig, *, store: Store | None = None) -> None:
         self.config = config
+        self.store = store
+        """Stores the pictures of requests with `keep`; the gallery sets it."""
+        self.kept_seconds = KEPT_SECONDS
+        self._models = ModelStore(
+            tuple(config.checkpoints),
+            Path(config.runs),
+            most=config.max_models,
+            encoder_dtype=config.encoder_dtype,
+        )
+        self._changed = threading.Condition()
+        self._jobs: dict[str, Job] = {}
+        self._prepared: dict[Job, PreparedJob] = {}
+        self._queue = FairQueue()
+        self._loading: deque[tuple[Job, ModelSource]] = deque()
+        self._drawing: dict[Job, int] = {}
+        self._counts: dict[str, int] = {}
+        self._seconds = 1.0
+        self._draining = self._closed = self._ready = False
+        count = 1
+        if one_by_one():
+            count = config.concurrency or max(1, min(os.cpu_count() or 1, MOST_THREADS))
+        most = 1 if one_by_one() else MOST_BATCHES
+        self._threads: list[threading.Thread] = [
+            Lane(_Desk(self), most_batches=most, name=f"drawing {i + 1}") for i in range(count)
+        ]
+        loader = threading.Thread(target=self._load_models, name="loading models", daemon=True)
+        self._threads.append(loader)
+        for thread in self._threads:
+            thread.start()
+
+    # --- for everybody -------------------------------------------------------------------------
+
+    def submit(self, request: DrawRequest) -> Job:
+        """Adds a request to the queue.
+
+        Raises `UsageError` for a request that the model refuses, if the model is in memory;
+        otherwise such a job fails with that error once the model is loaded. Raises `QueueFull` and
+        `Draining`.
+        """
+        self._check_room(request.n)
+        check_request(request, self.config)
+        source = self._models.find(request.model)
+        job = Job(request, on_cancel=self._cancel)
+        # A model that waits for room is not overtaken for ever by requests for the others.
+        loaded = None if self._models.waits_for_room else self._models.acquire(source)
+        prepared = None if loaded is None else self._prepare(job, loaded)
+        with self._changed:
+            try:
+                self._check_room(request.n)
+            except (QueueFull, Draining):
+                if loaded is not None:
+                    self._models.release(loaded)
+                raise
+            self._jobs[job.id] = job
+            if prepared is None:
+                self._loading.append((job, source))
+            else:
+                self._prepared[job] = prepared
+                self._queue.add(job)
+            self._forget()
+            self._positions()
+            self._changed.notify_all()
+        return job
+
+    def job(self, id: str) -> Job:
+        """Returns a job that has not ended, or ended a short time ago. Raises `KeyError`."""
+        with self._changed:
+            self._forget()
+            return self._jobs[id]
+
+    def jobs(self) -> list[Job]:
+        """Returns all such jobs, the newest last."""
+        with self._changed:
+            self._forget()
+            return list(self._jobs.values())
+
+    def models(self) -> list[ModelEntry]:
+        """Returns the models that requests may choose, the default one first."""
+        return self._models.entries()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the default model was loaded and requests are taken."""
+        return self._ready and not self._draining
+
+    def statistics(self) -> dict[str, Any]:
+        """Returns numbers for monitoring: pictures by state, jobs by end, seconds per picture."""
+        with self._changed:
+            return {
+                "waiting": self._waiting(),
+                "drawing": sum(self._drawing.values()),
+                "ended": dict(self._counts),
+                "seconds_per_picture": self._seconds,
+                "draining": self._draining,
+            }
+
+    def drain(self, seconds: float) -> None:
+        """Refuses further requests, waits until the others have ended, and cancels what is left
+        after some seconds."""
+        with self._changed:
+            self._draining = True
+            self._changed.wait_for(lambda: not self._unfinished(), seconds)
+            left = self._unfinished()
+        for job in left:
+            job.cancel()
 
     def close(self) -> None:
-        """Ends all work."""
+        """Cancels everything and ends the threads."""
+        self.drain(0)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._models.close()
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(60)
+
+    # --- the queue -----------------------------------------------------------------------------
+
+    def _check_room(self, count: int) -> None:
+        """Raises if as many pictures may not wait. A large request is taken by an empty queue."""
+        with self._changed:
+            if self._draining:
+                raise Draining
+            waiting = self._waiting()
+            excess = waiting + count - self.config.max_waiting
+            if waiting and excess > 0:
+                lanes = len(self._threads) - 1
+                seconds = min(excess, waiting) * self._seconds / lanes
+                raise QueueFull(max(1, min(3600, math.ceil(seconds))))
+
+    def _waiting(self) -> int:
+        return len(self._queue) + sum(len(job.pictures) for job, _ in self._loading)
+
+    def _unfinished(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.is_ended]
+
+    def _positions(self) -> None:
+        """Tells the jobs that have not begun their places."""
+        place = 0
+        for job in [*self._queue.jobs(), *(job for job, _ in self._loading)]:
+            if job.state == "queued" and job not in self._drawing:
+                place += 1
+                job.report_position(place)
+
+    def _forget(self) -> None:
+        """Drops jobs that ended long ago, and the oldest ones if they are many or large."""
+        ended = [job for job in self._jobs.values() if job.ended is not None]
+        sizes = {job: job.nbytes for job in ended}
+        total, now = sum(sizes.values()), time.time()
+        for rank, job in enumerate(ended):
+            old = now - (job.ended or now) > self.kept_seconds
+            if old or len(ended) - rank > KEPT_JOBS or total > KEPT_BYTES:
+                del self._jobs[job.id]
+                total -= sizes[job]
+
+    def _cancel(self, job: Job) -> None:
+        """Removes a job's waiting pictures; those that are drawn end with their step."""
+        with self._changed:
+            if job.is_ended:
+                return
+            job.cancelling = True
+            self._queue.discard(job)
+            for item in [item for item in self._loading if item[0] is job]:
+                self._loading.remove(item)
+            self._end_if_idle(job)
+            self._positions()
+
+    # --- models --------------------------------------------------------------------------------
+
+    def _prepare(self, job: Job, loaded: LoadedModel) -> PreparedJob:
+        """Returns a job for a loaded model. Raises `UsageError`, and then releases the model."""
+        try:
+            order, job.warnings = order_of(job.request, loaded.model, self.config)
+            dtype = self.config.encoder_dtype
+            added = {} if dtype == "float32" else {"encoder_dtype": dtype}
+            return PreparedJob(job, loaded, order, added=added)
+        except BaseException:
+            self._models.release(loaded)
+            raise
+
+    def _load_models(self) -> None:
+        """Loads models for the jobs that wait for them, first the default one."""
+        try:
+            self._models.release(self._models.load(self._models.find(None)))
+            self._ready = True
+        except Exception as error:  # its requests fail with the same error, and the others do not
+            self._counts["models that were not loaded"] = 1
+            del error
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._loading)
+                if self._closed:
+                    return
+                job, source = self._loading[0]
+            try:
+                prepared = self._prepare(job, self._models.load(source))
+            except (Exception, SystemExit) as error:
+                self._loaded(job, None, error)
+            else:
+                self._loaded(job, prepared, None)
+
+    def _loaded(self, job: Job, prepared: PreparedJob | None, error: BaseException | None) -> None:
+        """Puts a job whose model was loaded into the queue, unless it was cancelled meanwhile."""
+        with self._changed:
+            waited = bool(self._loading) and self._loading[0][0] is job
+            if waited:
+                self._loading.popleft()
+            if prepared is not None and not waited:
+                self._models.release(prepared.loaded)
+            elif prepared is not None:
+                self._prepared[job] = prepared
+                self._queue.add(job)
+            elif waited:
+                self._end(job, "failed", error)
+            self._positions()
+            self._changed.notify_all()
+
+    # --- drawing -------------------------------------------------------------------------------
+
+    def _end_if_idle(self, job: Job) -> None:
+        """Ends a job none of whose pictures is drawn or waits."""
+        if self._drawing.get(job) or job in self._queue or job.is_ended:
+            return
+        if job.error is not None:
+            self._end(job, "failed", job.error)
+        elif any(picture is None for picture in job.pictures):
+            self._end(job, "cancelled", None)
+        else:
+            self._end(job, "done", None)
+
+    def _end(self, job: Job, state: str, error: BaseException | None) -> None:
+        prepared = self._prepared.pop(job, None)
+        self._drawing.pop(job, None)
+        if prepared is not None:
+            if message := prepared.late_warning():
+                job.warnings.append(message)
+            self._models.release(prepared.loaded)
+        if error is not None and not isinstance(error, Exception):
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        self._counts[state] = self._counts.get(state, 0) + 1
+        job.report_end(state, error)
+        self._changed.notify_all()
+
+
+class _Desk:
+    """Hands out the engine's pictures to its lanes (see `lanes.Desk`)."""
+
+    def __init__(self, engine: DrawingEngine) -> None:
+        self._engine = engine
+
+    def next_picture(
+        self, fits: Callable[[PreparedJob], bool], *, wait: bool
+    ) -> tuple[PreparedJob, int] | None:
+        """Returns a picture whose job fits, and waits for one if it may."""
+        engine = self._engine
+        with engine._changed:
+            while True:
+                if engine._closed and wait:
+                    return None
+                taken = engine._queue.take(lambda job: fits(engine._prepared[job]))
+                if taken is not None:
+                    job, number = taken
+                    engine._drawing[job] = engine._drawing.get(job, 0) + 1
+                    job.report_position(0)
+                    engine._positions()
+                    return engine._prepared[job], number
+                if not wait:
+                    return None
+                engine._changed.wait()
+
+    def finished(
+        self, prepared: PreparedJob, number: int, image: Image.Image, seconds: float
+    ) -> None:
+        """Stores a picture if its request asks for that, and reports it."""
+        engine, job = self._engine, prepared.job
+        recipe, stored = prepared.recipe(number), None
+        if job.request.keep and engine.store is not None:
+            try:
+                stored = engine.store(job, number, image, recipe)
+            except OSError as error:
+                job.warnings.append(f"picture {number + 1} could not be stored: {error}")
+        job.report_picture(number, Picture(image, recipe, stored))
+        with engine._changed:
+            engine._seconds += 0.2 * (seconds - engine._seconds)
+            engine._counts["pictures"] = engine._counts.get("pictures", 0) + 1
+            self._done(job)
+
+    def abandoned(self, prepared: PreparedJob, error: BaseException | None) -> None:
+        """Ends the job of a picture that was not finished, after its other pictures."""
+        engine, job = self._engine, prepared.job
+        with engine._changed:
+            if error is not None and job.error is None:
+                job.error = (
+                    error
+                    if isinstance(error, Exception)
+                    else RuntimeError(f"{type(error).__name__}: {error}")
+                )
+                job.cancelling = True
+                engine._queue.discard(job)
+            self._done(job)
+
+    def _done(self, job: Job) -> None:
+        engine = self._engine
+        engine._drawing[job] -= 1
+        engine._end_if_idle(job)
+        engine._positions()

@@ -1,0 +1,1 @@
+"""The page that shows the API: our own, since FastAPI's loads scripts from other servers."""

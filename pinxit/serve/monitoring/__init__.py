@@ -1,0 +1,1 @@
+"""Tells whether the server lives, whether it can draw, and how it fares."""
