@@ -18,8 +18,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
     "data": ("data/fetch/", "data/prepared/", "data/sources/", "prepare/"),
     "ray": ("prepare/engines/ray_cluster.py",),
+    "wandb": ("train/metric_writers/weights_and_biases.py",),
+    "trackio": ("train/metric_writers/trackio_folder.py",),
     "studio": ("serve/",),
-    "wandb": ("train/metric_writers.py",),
     "older-checkpoints": ("checkpoint_version_1.py",),
 }
 """Extra to the modules that need it: files, and all that is in folders."""

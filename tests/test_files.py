@@ -25,9 +25,10 @@ from pinxit.picture_files import save_picture
 from pinxit.stored_model import Stored, write_release
 from pinxit.train import checkpoint, run_folder
 from pinxit.train.input import in_memory
-from pinxit.train.metric_writers import JsonLines
+from pinxit.train.metric_writers.json_lines import JsonLines
 from pinxit.train.report.curves import draw_curves
-from pinxit.train.report.page import write_run_report
+from pinxit.train.report.page import RunPage
+from pinxit.train.run_folder import RunFolder
 
 PACKAGE = Path(__file__).parents[1] / "pinxit"
 
@@ -129,9 +130,7 @@ def judge(root: Path, tag: int) -> None:
 
 
 def report(root: Path, tag: int) -> None:
-    results = {"step": tag, "images": 1, "parameters": 1}
-    about: dict[str, Any] = {"results": results, "config": {}, "environment": {}, "pictures": {}}
-    write_run_report(root / "out.html", name="n", command=["pinxit"], **about)
+    RunPage(RunFolder(root)).write(finishing={"step": tag, "images": 1, "parameters": 1})
 
 
 def metrics(root: Path, tag: int) -> None:
@@ -256,7 +255,7 @@ MOVES = {"os.replace", "os.rename", "shutil.move", "os.getpid"}
 ALLOWED = {
     ("data/prepared/shards.py", "quarantine"),  # moves a damaged shard away
     ("train/checkpoint.py", "restore"),  # moves a damaged checkpoint away
-    ("train/metric_writers.py", "_opened"),  # event files, which are appended to
+    ("train/metric_writers/tensorboard.py", "_opened"),  # event files, which are appended to
     ("encoders/text_columns.py", "_encode"),  # into the folder of a whole_folder
     ("export/diffusers_folder.py", "_write_json"),  # these three as well
     ("export/diffusers_folder.py", "write_tokenizer"),

@@ -65,8 +65,8 @@ _RESUME = (
 )
 _SCHEDULES = {"constant_with_warmup": "constant", "cosine_with_restarts": "cosine"}
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_8bit": "adamw", "adam": "adamw", "AdamW": "adamw"}
-_TENSORBOARD = "Weights & Biases; files for TensorBoard are always in the run's folder"
-_TRACKERS = {"wandb": "1", "all": "1", "tensorboard": "0", "none": "0"}
+_TRACKERS = {"all": "tensorboard,wandb,trackio"}
+_LOG = "tensorboard, wandb, trackio, separated by commas, or none"
 _BACKEND = "the variable JAX_PLATFORMS chooses: JAX_PLATFORMS=cpu pinxit ..."
 
 TRAIN_HABITS: Habits = _table(
@@ -103,8 +103,8 @@ TRAIN_HABITS: Habits = _table(
     ("checkpointing_steps save_steps save_every save_freq", Habit("save_interval")),
     ("keep_every_n_steps permanent_every", Habit("keep_every")),
     ("checkpoints_total_limit save_total_limit max_checkpoints", Habit("keep_checkpoints")),
-    ("report_to logger log_with tracker", Habit("wandb", _TENSORBOARD, _TRACKERS)),
-    ("use_wandb wandb_project", Habit("wandb", value="1")),
+    ("report_to logger log_with tracker", Habit("log", _LOG, _TRACKERS)),
+    ("use_wandb wandb_project", Habit("log", value="tensorboard,wandb")),
     ("logging_steps log_every log_steps log_freq", Habit("log_interval")),
     ("validation_steps eval_steps eval_every validation_epochs", Habit("eval_interval")),
     ("sample_steps sample_every sample_freq", Habit("sample_interval")),

@@ -18,7 +18,8 @@ PYTHONS = ((3, 11), (3, 13))
 EXTRAS = {
     "data": "streaming, `pinxit prepare` and training on prepared data",
     "ray": "`pinxit prepare --engine ray`",
-    "wandb": "--wandb 1",
+    "wandb": "--log wandb",
+    "trackio": "--log trackio",
     "cuda": "NVIDIA GPUs, the same as cuda12",
     "cuda12": "NVIDIA GPUs, driver 525 or newer",
     "cuda13": "NVIDIA GPUs newer than the V100, driver 580 or newer",

@@ -36,7 +36,7 @@ IRRELEVANT = (
     "max_steps", "seed",
     "log_interval", "save_interval", "sample_interval", "eval_interval", "keep_checkpoints",
     "keep_every", "max_skipped", "output_dir", "resume", "resume_step", "change", "init_from",
-    "decay_from", "wandb",
+    "decay_from", "log", "wandb",
     "filters", "fetch", "images", "sampling", "samples", "evaluation", "distributed",
 )  # fmt: skip
 """Settings that do not change the program (a seed and a schedule's length are numbers in it)."""

@@ -21,7 +21,10 @@ from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page", "monitoring", "api_docs", "images_api", "datasets", "plans")
+PARTS = (
+    *("page", "monitoring", "api_docs", "images_api"),
+    *("gallery", "runs", "datasets", "plans"),
+)
 """The packages in `pinxit.serve` that have routes."""
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from pinxit.plain_json import plain_values
 from pinxit.progress import counted
 from pinxit.train.attended_work import leave_behind
-from pinxit.train.metric_writers import Writer
+from pinxit.train.metric_writers.writer import Writer
 
 RETRY_SECONDS = 5.0
 """Seconds after which a row that could not be written is tried again, if no new row comes first."""

@@ -16,7 +16,8 @@ from pinxit.config import KIND, UsageError, diff, written
 
 FREE_FIELDS = (
     *("name", "output_dir", "resume", "resume_step", "change", "max_steps", "max_skipped"),
-    *("keep_checkpoints", "keep_every", "wandb", "profile_steps", "mesh", "distributed"),
+    *("keep_checkpoints", "keep_every", "log", "wandb", "profile_steps"),
+    *("mesh", "distributed"),
     *("log_interval", "save_interval", "sample_interval", "eval_interval", "watch_timeout"),
     *("sampling", "samples", "evaluation", "dataset_path", "fetch", "outage_hours", "cache_gb"),
     *("gradient_accumulation_steps", "model.remat", "model.scan_blocks"),

@@ -24,6 +24,7 @@ from pinxit.train.datasets import (
 )
 from pinxit.train.ema import EmaConfig
 from pinxit.train.evaluation_settings import EvalConfig, SampleGridConfig
+from pinxit.train.metric_writers.catalogue import NO_TRACKER, tracker_names
 from pinxit.train.model_settings import AUTO, SMALL_PRESETS, ModelConfig, require_counts
 from pinxit.train.optimizer import OptimizerConfig
 from pinxit.train.prepared_settings import known_settings
@@ -152,8 +153,11 @@ class TrainConfig:
     profile_steps: str | None = None
     """Record a profile of these steps in the run's folder, such as 20:25 (the first and the last).
     none records no profile."""
+    log: str = "tensorboard"
+    """Trackers that record metrics and sample grids, in addition to metrics.jsonl: tensorboard,
+    wandb and trackio (the extras of these names), separated by commas. none turns all off."""
     wandb: bool = False
-    """Also send metrics to Weights & Biases (requires the extra wandb)."""
+    """Old name of a setting: 1 adds wandb to log."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Filters that decide which rows are fetched (streamed datasets)."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
@@ -268,8 +272,11 @@ class TrainConfig:
         _ = images.targets  # raises for a step that does not divide the size
         dataset = self._dataset()
         self.evaluation.check(dataset)
+        trackers = (*tracker_names(self.log), *(("wandb",) if self.wandb else ()))
         return replace(
             self,
+            log=",".join(dict.fromkeys(trackers)) or NO_TRACKER,
+            wandb=False,
             dataset_name=dataset,
             image_size=image_size,
             images=images,

@@ -101,10 +101,10 @@ ALWAYS = """
 name dataset_name dataset_path image_size batch_size max_steps seed gradient_accumulation_steps
 text_encoder cache_text caption_cleaning encoder_dtype encode_in_step log_interval save_interval
 sample_interval keep_checkpoints keep_every max_skipped watch_timeout output_dir init_from resume
-resume_step change mesh wandb model.preset model.use_stable_vae model.patch_size model.hidden_size
-model.depth model.num_heads model.mlp_ratio model.modulation model.rope_theta model.time_factor
-model.time_max_period model.bottleneck_size model.resolution_embeds model.prediction model.dtype
-model.attention model.remat model.scan_blocks
+resume_step change mesh log wandb model.preset model.use_stable_vae model.patch_size
+model.hidden_size model.depth model.num_heads model.mlp_ratio model.modulation model.rope_theta
+model.time_factor model.time_max_period model.bottleneck_size model.resolution_embeds
+model.prediction model.dtype model.attention model.remat model.scan_blocks
 optimizer.name optimizer.learning_rate optimizer.b1 optimizer.b2 optimizer.eps
 optimizer.weight_decay optimizer.warmup_steps optimizer.schedule optimizer.clip_norm
 objective.caption_dropout objective.time.distribution objective.time.shift ema.lengths

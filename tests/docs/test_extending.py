@@ -31,6 +31,7 @@ from pinxit.flow.objective import OBJECTIVES
 from pinxit.flow.solvers import SOLVERS
 from pinxit.recipes import RECIPES, mock, recipe_of
 from pinxit.train.datasets import DATASETS
+from pinxit.train.metric_writers.catalogue import TRACKERS
 from pinxit.train.run_folder import RunFolder, saved_config
 from pinxit.train.settings import TrainConfig
 
@@ -41,6 +42,7 @@ TABLES = {
     "dataset": DATASETS,
     "source": SOURCES,
     "metric": EVALUATORS,
+    "tracker": TRACKERS,
     "recipe": RECIPES,
 }
 ADDED = {
@@ -49,6 +51,7 @@ ADDED = {
     "dataset": "discs",
     "source": "gallery",
     "metric": "brightness",
+    "tracker": "loss_table",
     "recipe": "mock_long",
 }
 # The page's command names two of the files: --extensions huber.py,discs.py
@@ -104,7 +107,16 @@ def added(words: list[str]) -> dict[str, object]:
 
 SMALL = [
     *("--recipe", "mock_long", "--dataset_name", "discs", "--objective", "huber"),
-    *("--objective.scale", "0.3", "--sampling.solver", "ralston", "--sampling.steps", "1"),
+    *(
+        "--log",
+        "loss_table",
+        "--objective.scale",
+        "0.3",
+        "--sampling.solver",
+        "ralston",
+        "--sampling.steps",
+        "1",
+    ),
     *("--samples.prompts", "a red disc", "--samples.seeds", "0", "--dataset_size", "16"),
     *("--batch_size", "4", "--log_interval", "1", "--save_interval", "1", "--eval_interval", "1"),
     *("--image_size", "32", "--evaluation.images", "10", "--evaluation.batch_size", "10"),
@@ -209,6 +221,10 @@ def test_a_run_records_what_it_was_made_with(trained: Path, added):
     assert set(config["extensions"]) == {f"{name}.py" for name in FILES.values()}
     assert saved_config(RunFolder(trained)).objective == added["objective"](scale=0.3)
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    table = [line.split(",") for line in (trained / "loss.csv").read_text().splitlines()]
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    assert [(int(step), float(loss)) for step, loss in table] == losses
+    assert not list(trained.glob("events.*"))
     assert any(row.get("brightness/a blue disc") is not None for row in rows if row["step"] == 1)
     results = json.loads((trained / "results.json").read_text())
     assert 0 <= results["evaluation"]["brightness/a blue disc"] <= 1

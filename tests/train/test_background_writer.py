@@ -15,7 +15,7 @@ import pytest
 from pinxit.train import background_writer
 from pinxit.train.background_writer import BackgroundWriter, BackgroundWriters
 from pinxit.train.metric_rows import read_rows
-from pinxit.train.metric_writers import JsonLines
+from pinxit.train.metric_writers.json_lines import JsonLines
 
 
 class Memory:

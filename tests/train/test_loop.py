@@ -16,7 +16,9 @@ from pinxit.train.interruption import Interruption
 from pinxit.train.loop import Hook, NotFinite, _Clock, train
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.metric_window import Window
-from pinxit.train.metric_writers import JsonLines, TensorBoard
+from pinxit.train.metric_writers.json_lines import JsonLines
+from pinxit.train.metric_writers.tensorboard import TensorBoard
+from pinxit.train.metric_writers.writer import RecordedRun
 
 
 def loop(step, state, **options):
@@ -126,7 +128,7 @@ def test_json_lines_resume(tmp_path: Path):
 
 
 def test_tensorboard_events(tmp_path: Path):
-    writer = TensorBoard(tmp_path)
+    writer = TensorBoard(RecordedRun("run", tmp_path, {}))
     writer.write(1, {"loss": 0.5, "loss_by_t": [1.0, None], "note": "text"})
     writer.close()
     assert any(path.name.startswith("events.") for path in tmp_path.iterdir())

@@ -136,8 +136,8 @@ def test_what_a_run_writes(whole: Path, config: TrainConfig):
     assert 0 < learned(whole)[0]["loss_of_zero"] < 10
     report = (whole / "report.html").read_text()
     assert "Effect of captions" in report and "Warnings<" not in report
-    assert "pinxit train" in report and "data:image/png" in report
-    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]*", "", report)
+    assert "pinxit train" in report and "data:image/webp" in report
+    assert "default-src 'none'" in report and not re.search(r"(src|href)=", report)
     with Image.open(whole / "samples" / "final.png") as sheet:
         assert sheet.width > 4 * 128
 
@@ -192,13 +192,22 @@ def test_a_finished_run_is_left_alone(whole: Path, config: TrainConfig):
         ({"name": "new", "model": ModelConfig(preset="enormous")}, "debug, tiny"),
         ({"name": "new", "output_dir": __file__}, "output_dir: .* a file"),
         ({"name": "new", "init_from": "nowhere"}, "init_from: 'nowhere' is missing"),
-        ({"name": "new", "wandb": True}, r"wandb: .*pip install 'pinxit\[wandb\]'"),
+        (
+            {"name": "new", "wandb": True},
+            r"log: 'wandb'.*tensorboard, or .*pip install .*\[wandb\]",
+        ),
+        (
+            {"name": "new", "log": "trackio"},
+            r"log: 'trackio'.*none, or .*pip install .*\[trackio\]",
+        ),
+        ({"name": "new", "log": "tensorflow"}, r"log: 'tensorflow' is unknown; valid: tensorb"),
     ],
 )
 def test_refusals_write_nothing(
     whole: Path, config: TrainConfig, changes: dict, says: str | None, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "trackio", None)
     before = {path: path.stat().st_mtime_ns for path in whole.parent.rglob("*")}
     changed = dataclasses.replace(config, **changes)
     if says is None:
