@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from pinxit.labelled_sheet import LabelledSheet, Panel
+from pinxit.files import whole
+from pinxit.labelled_sheet import Box, LabelledSheet, Panel
+
+CELLS = "pinxit_cells"
+"""The text of a sheet's PNG that says where its pictures are."""
 
 
 def contact_sheet(
@@ -30,7 +38,57 @@ def contact_sheet(
         table.append(row)
     sizes = [[picture.size if picture else (0, 0) for picture in row] for row in table]
     panel = Panel(columns=labels, rows=list(prompts), sizes=sizes)
-    return LabelledSheet([panel], title=title).draw([table])
+    layout = LabelledSheet([panel], title=title)
+    sheet = layout.draw([table])
+    sheet.info[CELLS] = json.dumps(_cells(prompts, groups, layout.boxes()))
+    return sheet
+
+
+def _cells(
+    prompts: Sequence[str], groups: Mapping[str, int], boxes: Sequence[Sequence[Box]]
+) -> list[dict[str, Any]]:
+    """Returns the prompt, the label, the number and the box of each picture of a sheet."""
+    columns = [(label, i) for label, count in groups.items() for i in range(count)]
+    return [
+        {"prompt": prompt, "label": label, "number": number, "box": list(box)}
+        for prompt, row in zip(prompts, boxes, strict=True)
+        for (label, number), box in zip(columns, row, strict=True)
+        if box[2]
+    ]
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Writes a contact sheet as a PNG whose text says where its pictures are."""
+    texts = PngInfo()
+    if CELLS in sheet.info:
+        texts.add_itxt(CELLS, sheet.info[CELLS])
+    with whole(path) as temporary:
+        sheet.save(temporary, "PNG", pnginfo=texts)
+
+
+def cells_of(sheet: Image.Image) -> list[dict[str, Any]]:
+    """Returns the cells of a sheet that `save_sheet` wrote: prompt, label, number and box. Returns
+    none for any other picture."""
+    sheet.load()
+    try:
+        cells = json.loads(sheet.info.get(CELLS, "[]"))
+    except (ValueError, TypeError, RecursionError):
+        return []
+    return [cell for cell in cells if _is_cell(cell)] if isinstance(cells, list) else []
+
+
+def _is_cell(cell: Any) -> bool:
+    """Returns whether a value of JSON has the form of a cell."""
+    if not isinstance(cell, dict) or set(cell) != {"prompt", "label", "number", "box"}:
+        return False
+    texts = isinstance(cell["prompt"], str) and isinstance(cell["label"], str)
+    box = cell["box"]
+    whole_numbers = isinstance(box, list) and len(box) == 4
+    return (
+        texts
+        and whole_numbers
+        and all(type(value) is int and value >= 0 for value in (*box, cell["number"]))
+    )
 
 
 def _scaled(picture: Image.Image, cell: int) -> Image.Image:

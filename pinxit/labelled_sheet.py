@@ -35,6 +35,8 @@ GREY, FRAME = "#555555", "#cccccc"
 
 Size = tuple[int, int]
 """A width and a height, in pixels."""
+Box = tuple[int, int, int, int]
+"""Left, top, width and height of a picture in a sheet, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,18 @@ class LabelledSheet:
             draw_text(draw, (MARGIN, top), line, size=SIZE, fill=GREY)
             top += LINE
         for i, (panel, rows) in enumerate(zip(self._panels, pictures, strict=True)):
-            down, across = divmod(i, self._per_line)
-            left = MARGIN + across * (self._slot[0] + BETWEEN)
-            top = MARGIN + self._head + down * (self._slot[1] + BETWEEN)
-            panel.draw(sheet, draw, (left, top), rows)
+            panel.draw(sheet, draw, self._corner(i), rows)
         return sheet
+
+    def _corner(self, panel: int) -> Size:
+        """Returns the upper left corner of a panel."""
+        down, across = divmod(panel, self._per_line)
+        left = MARGIN + across * (self._slot[0] + BETWEEN)
+        return left, MARGIN + self._head + down * (self._slot[1] + BETWEEN)
+
+    def boxes(self, panel: int = 0) -> list[list[Box]]:
+        """Returns where the pictures of a panel are, by row and column."""
+        return self._panels[panel].boxes(self._corner(panel))
 
 
 class _PlacedPanel:
@@ -150,6 +159,17 @@ class _PlacedPanel:
         self.tops = [*itertools.accumulate(rows, initial=self.head)]
         self.size: Size = (width, self.tops[-1] - GAP)
 
+    def boxes(self, at: Size) -> list[list[Box]]:
+        """Returns the boxes of the pictures of a panel whose upper left corner is at `at`."""
+        rows = zip(self.panel.sizes, self.tops, strict=False)
+        return [
+            [
+                (at[0] + left, at[1] + top, *size)
+                for size, left in zip(sizes, self.lefts, strict=False)
+            ]
+            for sizes, top in rows
+        ]
+
     def draw(
         self,
         sheet: Image.Image,
@@ -171,13 +191,12 @@ class _PlacedPanel:
             write(lines, left, self.head - len(lines) * LINE)
         for lines, top in zip(self.sides, self.tops, strict=False):
             write(lines, 0, top)
-        for row, sizes, top in zip(rows, self.panel.sizes, self.tops, strict=False):
-            for picture, size, left in zip(row, sizes, self.lefts, strict=False):
+        for row, boxes in zip(rows, self.boxes(at), strict=False):
+            for picture, (x, y, *size) in zip(row, boxes, strict=False):
                 if picture is None:
                     continue
-                if picture.size != size:
+                if picture.size != tuple(size):
                     raise ValueError(f"a picture of {picture.size} in the place of one of {size}")
-                x, y = at[0] + left, at[1] + top
                 draw.rectangle((x - 1, y - 1, x + size[0], y + size[1]), outline=FRAME)
                 sheet.paste(picture.convert("RGB"), (x, y))
 

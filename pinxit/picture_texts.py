@@ -89,6 +89,16 @@ def picture_texts(data: bytes, *, where: str) -> tuple[dict[str, str], str]:
         raise UsageError(f"{where} is damaged ({beginning(str(error))}); valid: {valid}") from error
 
 
+def stored_texts(image: Image.Image) -> dict[str, str]:
+    """Returns the texts of an opened picture, without decoding its pixels.
+
+    A PNG's texts behind its pixels and those in its EXIF are left out. Pinxit writes neither.
+    """
+    if image.format == "PNG":
+        return {name: str(text) for name, text in image.info.items() if isinstance(text, str)}
+    return _exif_texts(image.getexif())
+
+
 def _exif_texts(exif: Image.Exif) -> dict[str, str]:
     """Returns the texts in EXIF: those of the form ``name:text``, as Pinxit and ComfyUI write
     them, and the user comment as ``parameters``."""

@@ -27,7 +27,8 @@ from pinxit.train import checkpoint, run_folder
 from pinxit.train.input import in_memory
 from pinxit.train.metric_writers.json_lines import JsonLines
 from pinxit.train.report.curves import draw_curves
-from pinxit.train.report.page import write_run_report
+from pinxit.train.report.page import RunPage
+from pinxit.train.run_folder import RunFolder
 
 PACKAGE = Path(__file__).parents[1] / "pinxit"
 
@@ -129,9 +130,7 @@ def judge(root: Path, tag: int) -> None:
 
 
 def report(root: Path, tag: int) -> None:
-    results = {"step": tag, "images": 1, "parameters": 1}
-    about: dict[str, Any] = {"results": results, "config": {}, "environment": {}, "pictures": {}}
-    write_run_report(root / "out.html", name="n", command=["pinxit"], **about)
+    RunPage(RunFolder(root)).write(finishing={"step": tag, "images": 1, "parameters": 1})
 
 
 def metrics(root: Path, tag: int) -> None:

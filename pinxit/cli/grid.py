@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -90,7 +88,13 @@ def grid_command(argv: Sequence[str]) -> int:
     if options.cells is not None:
         check_writable("cells", options.cells, Path(options.cells))
     from pinxit.comparison_grid.cells import prepared_grid
-    from pinxit.comparison_grid.sheet import GridSheet, grid_bytes, grid_json, stored_grid
+    from pinxit.comparison_grid.sheet import (
+        GridSheet,
+        grid_bytes,
+        grid_file_name,
+        grid_json,
+        stored_grid,
+    )
 
     stored = stored_grid(out) if out is not None and out.exists() else None
     if out is not None and out.exists() and (stored or {}).get("command") != grid.command:
@@ -98,7 +102,7 @@ def grid_command(argv: Sequence[str]) -> int:
     prepared = prepared_grid(grid)
     sheet = GridSheet(prepared)
     about = grid_json(prepared)
-    path = out or FOLDER / _name(about)
+    path = out or FOLDER / grid_file_name(about)
     if path.exists() and stored_grid(path) != about:
         raise _taken(path)
     pictures = _stored_cells(prepared, options.cells)
@@ -153,15 +157,6 @@ def _out(text: str) -> Path:
         problem = "a folder" if path.is_dir() else "not the name of a PNG file"
         raise UsageError("out", text, problem=problem, valid="a file name that ends in .png")
     return path
-
-
-def _name(about: dict[str, Any]) -> str:
-    """Returns the name of a sheet's file: the start of its prompt, and a hash of its JSON."""
-    from pinxit.picture_files import slug
-
-    data = json.dumps(about, ensure_ascii=False, sort_keys=True).encode()
-    title = slug(about["prompt"] or "prompts")
-    return f"grid-{title}-{hashlib.sha256(data).hexdigest()[:8]}.png"
 
 
 def _taken(path: Path) -> UsageError:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pinxit import model_loading
 from pinxit.arrays import Conditioning
-from pinxit.comparison_grid.grid import Cell, Grid, sampling_of
+from pinxit.comparison_grid.grid import Cell, Grid, check_guidance_used, sampling_of
 from pinxit.config import UsageError
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Order
@@ -128,7 +128,7 @@ def prepared_grid(grid: Grid, *, load: Load | None = None) -> PreparedGrid:
     groups: list[Group] = []
     for key in dict.fromkeys(cell.model for cell in cells):
         groups += _checked_groups(models.get(key), key, cells, recipes)
-    _check_guidance(grid, recipes)
+    check_guidance_used(grid, recipes)
     return PreparedGrid(grid, recipes, tuple(groups), models)
 
 
@@ -180,14 +180,3 @@ def _program(group: Group) -> tuple[Any, ...]:
     """Returns what the compiled program of a group depends on, for sorting."""
     sampling = group.order.sampling
     return group.order.size, sampling.steps, sampling.solver, float(sampling.guidance_scale)
-
-
-def _check_guidance(grid: Grid, recipes: list[dict[str, Any]]) -> None:
-    """Raises for a setting that only guidance reads, if no cell is drawn with guidance."""
-    if any(recipe["guidance_scale"] != 1 for recipe in recipes):
-        return
-    varied = {axis.name: axis.texts for axis in grid.axes}
-    problem = "without effect, since guidance_scale 1 turns guidance off"
-    for name in ("negative_prompt", "guidance_interval", "cfg_zero_star"):
-        if value := grid.settings.get(name) or varied.get(name):
-            raise UsageError(name, value, problem=problem, valid="leave it out")

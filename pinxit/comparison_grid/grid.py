@@ -9,7 +9,7 @@ import itertools
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pinxit import extensions
 from pinxit.comparison_grid.axes import MODELS, REPLACE, Axis, spelled
@@ -140,6 +140,32 @@ class Grid:
     def command(self) -> str:
         """The command that makes this grid, for a shell."""
         return shlex.join(self.words())
+
+
+@runtime_checkable
+class GridRecipes(Protocol):
+    """A grid with the recipe of each cell: all that a sheet shows besides the pictures."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that is drawn."""
+        ...
+
+    @property
+    def recipes(self) -> list[dict[str, Any]]:
+        """The recipe of each cell, in the order of `Grid.cells`."""
+        ...
+
+
+def check_guidance_used(grid: Grid, recipes: list[dict[str, Any]]) -> None:
+    """Raises for a setting that only guidance reads, if no cell is drawn with guidance."""
+    if any(recipe["guidance_scale"] != 1 for recipe in recipes):
+        return
+    varied = {axis.name: axis.texts for axis in grid.axes}
+    problem = "without effect, since guidance_scale 1 turns guidance off"
+    for name in ("negative_prompt", "guidance_interval", "cfg_zero_star"):
+        if value := grid.settings.get(name) or varied.get(name):
+            raise UsageError(name, value, problem=problem, valid="leave it out")
 
 
 def sampling_of(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ command that makes the same bytes again (with the same fonts, on the same kind o
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from pinxit import extensions
 from pinxit.comparison_grid.axes import spelled
-from pinxit.comparison_grid.cells import PreparedGrid
-from pinxit.comparison_grid.grid import LIMIT, PLACES, Grid, shared_values, too_large
+from pinxit.comparison_grid.grid import (
+    LIMIT,
+    PLACES,
+    Grid,
+    GridRecipes,
+    shared_values,
+    too_large,
+)
 from pinxit.config import plain
 from pinxit.drawn_text import drawable
 from pinxit.labelled_sheet import LabelledSheet, Panel
-from pinxit.picture_files import parameters_text
+from pinxit.picture_files import parameters_text, slug
 from pinxit.picture_texts import PARAMETERS, SHEET
 from pinxit.sampling import Sampling
 
@@ -39,7 +46,7 @@ ALWAYS = ("seed", "size", "steps", "solver", "guidance_scale")
 class GridSheet:
     """The sheet of a grid. Its size is checked when it is made."""
 
-    def __init__(self, prepared: PreparedGrid) -> None:
+    def __init__(self, prepared: GridRecipes) -> None:
         self.grid = prepared.grid
         sizes = [tuple(recipe["size"]) for recipe in prepared.recipes]
         self.scale = max(1, SHOWN // max(side for size in sizes for side in size))
@@ -154,7 +161,7 @@ def _models(recipes: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"name": name, "hash": digest} for name, digest in models]
 
 
-def grid_json(prepared: PreparedGrid) -> dict[str, Any]:
+def grid_json(prepared: GridRecipes) -> dict[str, Any]:
     """Returns the JSON that the sheet's file holds. It has no paths of files that are written."""
     grid = prepared.grid
     hidden = ("model", "model_hash", "version", "prompt", "negative_prompt")
@@ -179,7 +186,7 @@ def grid_json(prepared: PreparedGrid) -> dict[str, Any]:
     return plain(about | ({"extensions": loaded} if loaded else {}))
 
 
-def grid_parameters(prepared: PreparedGrid) -> str:
+def grid_parameters(prepared: GridRecipes) -> str:
     """Returns the text of the first cell, followed by A1111's words for the axes."""
     parts = [parameters_text(prepared.recipes[0]), "Script: X/Y/Z plot"]
     for place, axis in zip(PLACES, prepared.grid.axes, strict=False):
@@ -188,7 +195,7 @@ def grid_parameters(prepared: PreparedGrid) -> str:
     return ", ".join(parts)
 
 
-def grid_bytes(prepared: PreparedGrid, sheet: Image.Image) -> bytes:
+def grid_bytes(prepared: GridRecipes, sheet: Image.Image) -> bytes:
     """Encodes the sheet as a PNG. Equal sheets of equal grids give equal bytes."""
     info = PngInfo()
     info.add_itxt(PARAMETERS, grid_parameters(prepared))
@@ -196,6 +203,13 @@ def grid_bytes(prepared: PreparedGrid, sheet: Image.Image) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def grid_file_name(about: Mapping[str, Any]) -> str:
+    """Returns the name of a sheet's file: the start of its prompt, and a hash of its JSON."""
+    data = json.dumps(about, ensure_ascii=False, sort_keys=True).encode()
+    title = slug(about["prompt"] or "prompts")
+    return f"grid-{title}-{hashlib.sha256(data).hexdigest()[:8]}.png"
 
 
 def stored_grid(path: Path) -> Mapping[str, Any] | None:

@@ -48,6 +48,10 @@ class CompilerFailed(RuntimeError):
     """The compiler crashed: a bug in the program or the compiler, not a mistake in the settings."""
 
 
+class NotCached(LookupError):
+    """The result of a compilation is not in the cache, and it was not to be compiled."""
+
+
 OnProgress = Callable[[str, float], None]
 """Receives a description of the current compilation and the seconds it has run."""
 
@@ -142,12 +146,14 @@ def compile_step(
     *,
     what: str = "",
     on_progress: OnProgress = _quiet,
+    only_cached: bool = False,
 ) -> Compiled:
     """Compiles the step of `config` (resolved) for the target and returns the result.
 
-    `what` describes the compilation for `on_progress`. Raises `UsageError` if the settings do not
-    fit together or the compiler is not installed, and `CompilerFailed` with the last line of the
-    worker's log if the compiler crashed.
+    `what` describes the compilation for `on_progress`, which may raise an exception to stop it.
+    With `only_cached`, raises `NotCached` instead of compiling. Raises `UsageError` if the settings
+    do not fit together or the compiler is not installed, and `CompilerFailed` with the last line of
+    the worker's log if the compiler crashed.
     """
     platform = HERE if target == HERE else get_target(target).platform
     path = find_compiler(platform, target=target)
@@ -157,6 +163,8 @@ def compile_step(
     )
     if (result := read_cached(cached_result)) is not None:
         return Compiled(config, target, result, cached=True)
+    if only_cached:
+        raise NotCached(what or target)
     folder.mkdir(parents=True, exist_ok=True)
     own = secrets.token_hex(6)  # not the process id: containers that share the cache may reuse it
     job = cached_result.with_suffix(f".{own}.job")
@@ -215,6 +223,7 @@ def _run(
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
+                log.unlink(missing_ok=True)
     if worker.returncode or not result.is_file():
         raise _last_words(log, worker.returncode)
 

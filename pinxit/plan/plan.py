@@ -59,6 +59,24 @@ class Plan:
         peak = self.target.peak(self.compiled.result["dtype"]) * self.target.devices
         return self.flops_per_image * self.config.batch_size / self.time.middle / peak
 
+    def rate(self, one: Largest) -> float | None:
+        """Returns the images per second with a policy's largest batch, or None if unknown."""
+        time = step_time(one.compiled.result, self.target) if one.compiled else None
+        return one.batch / time.middle if time else None
+
+    def verdict(self) -> str:
+        """Says in one or two sentences whether the step fits, and what would if it does not."""
+        free, limit = self.memory.free, gib(self.memory.limit)
+        if self.memory.fits:
+            return f"It fits, and leaves {gib(free)} of {limit} free on each device."
+        advice = ""
+        if fitting := [one for one in self.largest if one.batch]:
+            best = max(fitting, key=lambda one: one.batch)
+            advice = f" The largest batch that fits is {best.batch}, with remat {best.remat}."
+        return (
+            f"It does not fit: it needs {gib(-free)} more than the {limit} of each device.{advice}"
+        )
+
     def hours(self, seconds: float) -> float:
         """Returns the hours of the whole run at `seconds` for each step."""
         return self.config.max_steps * seconds / 3600
@@ -121,14 +139,23 @@ def make_plan(
     policies: Sequence[str] = (),
     price: float | None = None,
     on_progress: OnProgress = lambda what, seconds: None,
+    only_cached: bool = False,
 ) -> Plan:
     """Compiles the step and returns the plan.
 
     `policies` are the rematerialisation policies whose largest batch is searched. Raises
-    `UsageError` if the settings do not fit together.
+    `UsageError` if the settings do not fit together, and with `only_cached`, `NotCached` if
+    anything would have to be compiled.
     """
     config = config.resolved()
-    compiled = compile_step(config, target, what=_name(config), on_progress=on_progress)
+
+    def compile_one(changed: TrainConfig) -> Compiled:
+        name = _name(changed)
+        return compile_step(
+            changed, target, what=name, on_progress=on_progress, only_cached=only_cached
+        )
+
+    compiled = compile_one(config)
     machine = _here(compiled) if target == HERE else get_target(target)
     memory = memory_of(compiled, machine)
 
@@ -136,9 +163,6 @@ def make_plan(
     pieces = {k: v for k, v in chosen.items() if k == "gradient_accumulation_steps"}
     searched = settings.replace(config, pieces)  # each policy chooses how its blocks are compiled
     config = settings.replace(config, chosen)
-
-    def compile_one(changed: TrainConfig) -> Compiled:
-        return compile_step(changed, target, what=_name(changed), on_progress=on_progress)
 
     largest = tuple(largest_batch(searched, name, machine, compile_one) for name in policies)
     return Plan(

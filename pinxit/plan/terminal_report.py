@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pinxit.plan.data_cost import stream_needs
-from pinxit.plan.plan import Plan, gib
+from pinxit.plan.plan import Plan
 from pinxit.plan.targets import GIB
 from pinxit.train.settings import TrainConfig
 
@@ -46,21 +46,9 @@ def computed(config: TrainConfig) -> str:
 
 
 def _verdict(plan: Plan) -> str:
-    memory = plan.memory
-    if memory.fits:
-        return (
-            f"[green]It fits[/green], and leaves {gib(memory.free)} of {gib(memory.limit)} free on "
-            "each device."
-        )
-    best = [one for one in plan.largest if one.batch]
-    advice = ""
-    if best:
-        one = max(best, key=lambda one: one.batch)
-        advice = f" The largest batch that fits is {one.batch}, with remat {one.remat}."
-    return (
-        f"[red]It does not fit[/red]: it needs {gib(-memory.free)} more than the "
-        f"{gib(memory.limit)} of each device.{advice}"
-    )
+    """Returns the verdict with its first words in colour."""
+    begin, colour = ("It fits", "green") if plan.memory.fits else ("It does not fit", "red")
+    return f"[{colour}]{begin}[/{colour}]{plan.verdict().removeprefix(begin)}"
 
 
 def _memory(plan: Plan) -> Table:
@@ -80,15 +68,13 @@ def _largest(plan: Plan) -> Table:
                   title_justify="left")  # fmt: skip
     for column in table.columns[1:]:
         column.justify = "right"
-    from pinxit.plan.step_time import step_time
-
     for one in plan.largest:
-        if one.compiled is None or one.memory is None:
+        if one.memory is None:
             table.add_row(one.remat, "none", "", "")
             continue
-        time = step_time(one.compiled.result, plan.target)
-        rate = f"{one.batch / time.middle:.0f}" if time else ""
-        table.add_row(one.remat, str(one.batch), f"{one.memory.peak / GIB:.2f}", rate)
+        rate = plan.rate(one)
+        words = f"{rate:.0f}" if rate else ""
+        table.add_row(one.remat, str(one.batch), f"{one.memory.peak / GIB:.2f}", words)
     return table
 
 

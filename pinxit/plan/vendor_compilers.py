@@ -30,11 +30,13 @@ class CompilerMissing(UsageError):
     """The vendor's compiler is not installed. The message names the command that installs it."""
 
     def __init__(self, target: str, compiler: str) -> None:
+        self.command = f"pinxit plan --install-compiler {compiler}"
+        """The command that installs the compiler."""
         super().__init__(
             "target",
             target,
             problem=f"not available: its compiler ({MODULES[compiler]}) is not installed; "
-            f"run: pinxit plan --install-compiler {compiler}",
+            f"run: {self.command}",
         )
 
 

@@ -3,7 +3,8 @@
 ``outcomes/<unit>.parquet`` has the columns key, name, url, status and detail, and one line for each
 row, in the order of the unit's rows. ``name`` is the path or record in the source, if it has one.
 Rows whose image was decoded also have its hashes (``body`` and ``look``), from which placeholders
-are found. Files of older versions lack them.
+are found. If the source states scores, there is a column for each. Files of older versions lack
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pinxit.data.prepared.shards import (
     ShardInfo,
     describe,
 )
-from pinxit.data.row import Row
+from pinxit.data.row import SCORES, Row
 from pinxit.files import whole
 from pinxit.prepare.placeholders import Fingerprint
 
@@ -45,6 +46,11 @@ def write_outcomes(
             **{
                 name: pa.array([getattr(prints.get(key), name, None) for key in rows], pa.string())
                 for name in PRINTS
+            },
+            **{
+                name: pa.array([row.scores.get(name) for row in rows.values()], pa.float32())
+                for name in SCORES
+                if any(name in row.scores for row in rows.values())
             },
         }
     )

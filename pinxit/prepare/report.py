@@ -16,7 +16,6 @@ from PIL import Image
 
 from pinxit.data.filters.resolve import stored_filters
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.outcome import can_heal, is_dropped, meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
 from pinxit.html_report import (
@@ -32,8 +31,16 @@ from pinxit.html_report import (
     table,
 )
 from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.last_command import write_last_command
 from pinxit.prepare.ledger import Ledger, UnitRecord, rows_by_status
 from pinxit.prepare.rejected_previews import thumbnail
+from pinxit.prepare.report_figures import (
+    latent_figures,
+    outcome_figures,
+    score_figures,
+    size_figures,
+    summary_line,
+)
 from pinxit.prepare.report_pictures import (
     Group,
     kept_images,
@@ -69,13 +76,17 @@ def write_preparation_report(
     records = ledger.records()
     counts = rows_by_status(records)
     identity, notes = ledger.identity() or {}, ledger.notes()
-    parts = [paragraph(_sentence(records, counts, identity)), *_networks(notes)]
+    seconds = sum(record.seconds for record in records)
+    line = summary_line(counts, identity, units=len(records), seconds=seconds)
+    parts = [paragraph(line), *(note(remark) for remark in network_remarks(notes))]
     if line := enlarged_line(records):
         parts.append(note(line))
     parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
     if command:
         parts += [heading("Command"), command_line(command)]
-    reasons = [(getattr(result.unit, "id", result.unit), result.reason) for result in failed]
+    reasons = [(str(getattr(one.unit, "id", one.unit)), one.reason) for one in failed]
+    if command:
+        write_last_command(root, command, reasons)
     skipped = list(ledger.skipped().items())
     for label, units in (("Units that failed", reasons), ("Units left out", skipped)):
         if units:
@@ -104,24 +115,6 @@ def write_preparation_report(
     return path
 
 
-def _sentence(
-    records: Sequence[UnitRecord], counts: Counter[str], identity: Mapping[str, Any]
-) -> str:
-    """Describes the preparation in a few sentences."""
-    source = identity.get("source", {})
-    text = f"Source {source.get('name')}, revision {source.get('revision')}: "
-    text += f"{counts.total():,} rows in {len(records):,} units, {counts['ok']:,} images kept"
-    if counts.total():
-        text += f" ({counts['ok'] / counts.total():.1%} of the rows)"
-    tried = sum(n for status, n in counts.items() if not is_dropped(status))
-    if tried:
-        text += f", which are {counts['ok'] / tried:.1%} of the {tried:,} that passed the filters"
-    healable = sum(n for status, n in counts.items() if can_heal(status))
-    if healable:
-        text += f". {healable:,} rows failed for a reason that may be temporary (--retry_failed 1)"
-    return f"{text}. {sum(record.seconds for record in records):,.0f} seconds of work."
-
-
 def enlarged_line(records: Sequence[UnitRecord]) -> str:
     """Returns one line about kept images that were enlarged, with the first one, or ""."""
     enlarged = [record.measured.get("enlarged", {}) for record in records]
@@ -133,8 +126,8 @@ def enlarged_line(records: Sequence[UnitRecord]) -> str:
     return f"{images} enlarged to the image size (the first: {first}; --filters.min_side limits it)"
 
 
-def _networks(notes: Mapping[str, Any]) -> list[Html]:
-    """Returns a note if private networks were allowed or opt-outs were ignored."""
+def network_remarks(notes: Mapping[str, Any]) -> list[str]:
+    """Returns a remark if private networks were allowed, and one if opt-outs were ignored."""
     fetch = notes.get("fetch", {})
     remarks = []
     if fetch.get("allow_networks"):
@@ -142,7 +135,7 @@ def _networks(notes: Mapping[str, Any]) -> list[Html]:
         remarks.append(f"Networks that are not public were allowed on request: {networks}.")
     if fetch.get("honour_opt_out") is False:
         remarks.append("Opt-outs (X-Robots-Tag) were not respected.")
-    return [note(remark) for remark in remarks]
+    return remarks
 
 
 def _reasons(units: Sequence[tuple[object, str]]) -> list[Html]:
@@ -155,16 +148,16 @@ def _reasons(units: Sequence[tuple[object, str]]) -> list[Html]:
 def _outcomes(counts: Counter[str]) -> Html:
     """Returns a table of the rows by status, the most frequent status first."""
     rows = []
-    for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        share = count / counts.total()
-        bar = Html(f"<div class='bar' style='width:{max(1, round(300 * share))}px'></div>")
-        rows.append((status, meaning(status), f"{count:,}", f"{share:.2%}", bar))
+    for one in outcome_figures(counts):
+        bar = Html(f"<div class='bar' style='width:{max(1, round(300 * one.share))}px'></div>")
+        rows.append((one.status, one.meaning, f"{one.rows:,}", f"{one.share:.2%}", bar))
     return table(("status", "meaning", "rows", "share", ""), rows)
 
 
 def _scores(records: Sequence[UnitRecord], identity: Mapping[str, Any]) -> bytes | None:
     """Returns the histograms of scores as a PNG, or None if the rows have no scores."""
-    return score_histograms(merged_histograms(records), stored_filters(identity))
+    figures = score_figures(merged_histograms(records), stored_filters(identity))
+    return score_histograms(figures)
 
 
 def _galleries(groups: Sequence[Group]) -> list[Html]:
@@ -198,15 +191,18 @@ def _manifest(root: Path) -> list[Html]:
         manifest = Manifest.read(root)
     except Unfinished as error:
         return [note(error)]
-    sizes = ", ".join(f"{name} {manifest.bytes(name) / 1e9:.3f} GB" for name in manifest.files)
+    sizes = ", ".join(
+        f"{name} {size / 1e9:.3f} GB" for name, size in size_figures(manifest).items()
+    )
     parts = [
         heading("Size on disk"),
         paragraph(f"{sizes}. Fingerprint: {manifest.fingerprint()}."),
     ]
-    if manifest.latents is None:
+    latents = latent_figures(manifest)
+    if latents is None:
         return parts
-    count, lost = manifest.latents["count"], manifest.latents["not_finite"]
-    statistics = zip(manifest.latents["mean"], manifest.latents["std"], strict=True)
+    count, lost = latents["count"], latents["not_finite"]
+    statistics = zip(latents["mean"], latents["std"], strict=True)
     rows = [(i, f"{mean:.4f}", f"{std:.4f}") for i, (mean, std) in enumerate(statistics)]
     parts += [heading("Latents")]
     parts += [paragraph(f"{count:,} latents, {lost:,} left out because they were not finite.")]

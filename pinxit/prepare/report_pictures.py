@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pinxit.data.filters.histograms import BINS, Histograms
-from pinxit.data.filters.row_filter import FilterConfig
+from pinxit.data.filters.histograms import Histograms
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
 from pinxit.drawn_text import draw_text, wrapped
 from pinxit.prepare.ledger import UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
+from pinxit.prepare.report_figures import ScoreFigures
 
 KEPT = 60
 """The maximum number of kept images to show."""
@@ -36,16 +36,6 @@ TITLE = 30
 """Height of a group's title, in pixels."""
 Group = tuple[str, list[tuple[bytes, str]]]
 """A title, and the JPEG images below it with their captions."""
-TITLES = {
-    "watermark": "watermark (probability)",
-    "nsfw": "NSFW (probability)",
-    "aesthetic": "aesthetic score",
-    "clip_similarity": "CLIP similarity",
-    "side": "shorter side (pixels)",
-    "aspect": "aspect ratio",
-    "words": "words",
-    "characters": "characters",
-}
 
 
 def kept_images(root: Path, records: Sequence[UnitRecord]) -> list[Group]:
@@ -76,29 +66,26 @@ def rejected_images(root: Path) -> list[Group]:
     return [(f"{name}: {meaning(name)}", cells) for name, cells in sorted(groups.items())]
 
 
-def score_histograms(histograms: Histograms, filters: FilterConfig) -> bytes | None:
-    """Draws a histogram of each score that rows have, with the filters' limits, as a PNG."""
+def score_histograms(figures: Sequence[ScoreFigures]) -> bytes | None:
+    """Draws a histogram of each score, with the filters' limits, as a PNG; None without any."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    known = [name for name in BINS if histograms.by_name[name].counts.any()]
-    if not known:
+    if not figures:
         return None
-    figure = Figure(figsize=(13, 2.9 * -(-len(known) // 4)), layout="constrained")
+    figure = Figure(figsize=(13, 2.9 * -(-len(figures) // 4)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(-(-len(known) // 4), 4, squeeze=False).ravel()
-    limits: Mapping[str, float] = filters.thresholds()
-    for name, plot in zip(known, axes, strict=False):
-        histogram = histograms.by_name[name]
-        plot.stairs(histogram.counts, histogram.edges, fill=True, color="#7aa6d8")
-        if name in limits:
-            plot.axvline(limits[name], color="#c0392b", label=f"limit {limits[name]:g}")
+    axes = figure.subplots(-(-len(figures) // 4), 4, squeeze=False).ravel()
+    for one, plot in zip(figures, axes, strict=False):
+        plot.stairs(one.counts, one.edges, fill=True, color="#7aa6d8")
+        if one.limit is not None:
+            plot.axvline(one.limit, color="#c0392b", label=f"limit {one.limit:g}")
             plot.legend(fontsize=8)
-        missing = f", missing in {histogram.missing:,}" if histogram.missing else ""
-        plot.set(title=f"{TITLES[name]}{missing}", ylabel="rows")
+        missing = f", missing in {one.missing:,}" if one.missing else ""
+        plot.set(title=f"{one.title}{missing}", ylabel="rows")
         plot.title.set_fontsize(9)
         plot.tick_params(labelsize=8)
-    for plot in axes[len(known) :]:
+    for plot in axes[len(figures) :]:
         plot.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")

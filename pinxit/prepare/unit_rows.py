@@ -179,4 +179,13 @@ def _without_image(row: Row) -> Row:
     url, origin = (None if text is None else valid_unicode(text) for text in (row.url, row.origin))
     name = None if row.name is None else valid_unicode(row.name)
     caption = valid_unicode(row.caption)
-    return Row(row.key, url, caption, row.width, row.height, origin=origin, name=name)
+    return Row(
+        row.key,
+        url,
+        caption,
+        row.width,
+        row.height,
+        scores=row.scores,
+        origin=origin,
+        name=name,
+    )

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
+from pinxit.serve import errors
 from pinxit.serve.access.guard import guard
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.engine.engine import DrawingEngine
@@ -20,7 +21,10 @@ from pinxit.serve.settings import StudioConfig
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-PARTS = ("page", "monitoring", "api_docs")
+PARTS = (
+    *("page", "monitoring", "api_docs", "images_api"),
+    *("gallery", "runs", "datasets", "plans"),
+)
 """The packages in `pinxit.serve` that have routes."""
 
 
@@ -48,6 +52,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.studio = studio
+    errors.install(app)
     for part in PARTS:
         importlib.import_module(f"pinxit.serve.{part}.routes").add_to(app, studio)
     guard(app, rules)

@@ -28,6 +28,7 @@ from pinxit.train.loop import Hook
 from pinxit.train.metric_window import Window
 from pinxit.train.optimizer import build_schedule
 from pinxit.train.report.observer import Observer
+from pinxit.train.report.page import RunPage
 from pinxit.train.resume_policy import SettingChange, changes_to_json
 from pinxit.train.run_folder import RunFolder, as_stored, run_records
 from pinxit.train.save_schedule import SaveSchedule, streak
@@ -63,6 +64,7 @@ class CurrentRun:
     saves: SaveSchedule
     watchers: Watchers
     figures: StepFigures
+    page: RunPage
     interruption: Interruption
     step: int = 0
     """Number of steps taken before this process."""
@@ -220,6 +222,9 @@ def observe(run: CurrentRun, observer: Observer, state: TrainState, what: Sequen
             path = watchers.attend("the sample grid", lambda: observer.sample(step, held))
             if path is not None:
                 run.writers.picture(step, path)
+            write = run.page.write
+            name, unwritten = "writing the report", run.writers.unwritten()
+            watchers.attend(name, lambda: write(unwritten=unwritten))
             if not run.config.eval_interval and not run.watch.text_works:
                 evaluate(["caption_effect"])
         if "evaluate" in what:

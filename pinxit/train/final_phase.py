@@ -5,7 +5,7 @@ The last checkpoint is on the disk before. A signal ends this phase; the same co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -21,9 +21,7 @@ FLUSH_SECONDS = 5.0
 """Seconds to wait for rows of metrics before the curves are drawn."""
 
 
-def final_phase(
-    run: CurrentRun, observer: Observer, held: TrainState, command: Sequence[str]
-) -> dict[str, Any] | None:
+def final_phase(run: CurrentRun, observer: Observer, held: TrainState) -> dict[str, Any] | None:
     """Chooses, evaluates and reports. `held` is the last state, as process 0 can use it.
 
     Returns the results, or None if a signal arrived.
@@ -65,7 +63,6 @@ def final_phase(
             chosen=chosen,
             values=values,
             rows=[*read_rows(run.folder.metrics), *run.writers.unwritten()],
-            command=command,
             seconds=seconds,
             data=run.watchers.guard("reading the figures of the data", run.feed.results, {}),
             warnings=lambda: [
@@ -74,6 +71,9 @@ def final_phase(
             ],
             changes=run.changes,
             send=lambda path: run.writers.picture(step, path),
+            write_page=lambda results: run.page.write(
+                unwritten=run.writers.unwritten(), finishing=results
+            ),
         )
 
     heard = run.interruption.heard

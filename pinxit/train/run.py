@@ -49,8 +49,10 @@ from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers.catalogue import check_installed, tracker_names, writers_of
 from pinxit.train.metric_writers.writer import RecordedRun
 from pinxit.train.report.observer import Observer
-from pinxit.train.report.page import summary
+from pinxit.train.report.page import RunPage
+from pinxit.train.report.run_view import summary
 from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
+from pinxit.train.run_starts import recorded
 from pinxit.train.save_schedule import SaveSchedule
 from pinxit.train.settings import TrainConfig
 from pinxit.train.source_settings import as_begun, begun_with, chosen_for
@@ -148,7 +150,7 @@ def _run(config: TrainConfig, argv: Sequence[str] | None, console: Console | Non
         except Stopped:
             return _stopped(display, folder, interruption, "before the first step")
         with display.live():
-            return _closed(opened, lambda: _train_and_finish(opened, state, window, command))
+            return _recorded(opened, lambda: _train_and_finish(opened, state, window))
 
 
 def _open(
@@ -201,6 +203,7 @@ def _open(
         saves=SaveSchedule(config),
         watchers=watchers,
         figures=StepFigures(config, parts, feed.text),
+        page=RunPage(folder),
         interruption=interruption,
         step=step,
         changes=beginning.changes,
@@ -257,6 +260,21 @@ def _enter(
     return feed
 
 
+def _recorded(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:
+    """Runs `act`, and records the start and the end of the run in its folder. Then brings the page
+    of a run that has not finished up to date, since the final phase writes it otherwise."""
+    if not is_first():
+        return _closed(run, act)
+
+    def guard(record: Callable[[], None]) -> None:
+        run.watchers.guard("recording the start and the end", record, None)
+
+    result = recorded(run.folder.root, run.step, lambda: _closed(run, act), guard)
+    if result.status != "finished":
+        run.watchers.guard("writing the report", run.page.write, None)
+    return result
+
+
 def _closed(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:
     """Runs `act`, then closes the writers of metrics."""
     seconds = CLOSE_SECONDS
@@ -290,9 +308,7 @@ def _stopped(
     return RunResult("stopped", folder.root, display.step, reason=reason)
 
 
-def _train_and_finish(
-    run: CurrentRun, state: TrainState, window: Window, command: Sequence[str]
-) -> RunResult:
+def _train_and_finish(run: CurrentRun, state: TrainState, window: Window) -> RunResult:
     """Runs the loop, then writes the last checkpoint and the report."""
     config, parts, feed, interruption = run.config, run.parts, run.feed, run.interruption
     observer = Observer(
@@ -334,7 +350,7 @@ def _train_and_finish(
     goes_on = run.save_last(state, window)
     if ended and step < config.max_steps and interruption.requested is None:
         return _data_ended(run, step, ended, goes_on)
-    results = None if stop else final_phase(run, observer, on_first(state), command)
+    results = None if stop else final_phase(run, observer, on_first(state))
     if results is None:
         return _stopped(run.display, run.folder, interruption, f"after step {step}", goes_on)
     run.display.say(f"finished: {summary(results)}")

@@ -124,7 +124,7 @@ def test_listings_do_not_follow_links(victim):
         if method == "GET" and "{" not in path:
             answer = victim.ask("GET", path)
             text = answer.body
-            assert SECRET not in text and answer.status < 500 or answer.status == 503, path
+            assert (SECRET not in text and answer.status < 500) or answer.status == 503, path
 
 
 # --- the token --------------------------------------------------------------------------------

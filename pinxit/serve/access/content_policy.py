@@ -24,7 +24,6 @@ FIXED = {
     b"referrer-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
-    b"origin-agent-cluster": b"?1",
     b"permissions-policy": (
         b"camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
     ),

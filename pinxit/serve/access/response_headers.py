@@ -23,7 +23,9 @@ class ResponseHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in starts:
                 headers = list(message.get("headers", []))
-                message = {**message, "headers": secured(headers, scope.get(POLICY))}
+                if message["status"] != 304:  # a browser keeps the headers that it has
+                    headers = secured(headers, scope.get(POLICY))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -12,9 +12,8 @@ from pinxit.config import to_json
 from pinxit.model_loading import save_release
 from pinxit.train.report.curves import draw_curves
 from pinxit.train.report.observer import RAW, Observer, losses_in
-from pinxit.train.report.page import write_run_report
 from pinxit.train.resume_policy import SettingChange, changes_to_json
-from pinxit.train.run_folder import as_stored, environment, write_values
+from pinxit.train.run_folder import write_values
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
@@ -30,18 +29,19 @@ def finish(
     chosen: str,
     values: dict[str, float],
     rows: Sequence[dict[str, Any]],
-    command: Sequence[str],
     seconds: float,
     data: dict[str, Any],
     warnings: Callable[[], list[dict[str, Any]]],
     changes: Sequence[SettingChange],
     send: Callable[[Path], None],
+    write_page: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Writes the final grid, curves, release and report of a run, and returns its results.
 
     `watch` runs what may fail: the grid, the curves and the report. `values` are the evaluators'
     results, and `rows` those of metrics.jsonl. `chosen` is the name of the parameters to release.
-    `warnings` returns those of the whole run, and `send` sends the grid to trackers.
+    `warnings` returns those of the whole run, `send` sends the grid to trackers, and `write_page`
+    writes the report with the results.
     """
     config, folder = observer.config, observer.folder
     names, final = [RAW, *state.ema], folder.samples / "final.png"
@@ -65,19 +65,7 @@ def finish(
         objective=to_json(config)["objective"],
         details={name: results[name] for name in DETAILS},
     )
-    pictures = {"Fixed prompts, all averages": final, "Curves": folder.curves}
-    watch(
-        "writing the report",
-        lambda: write_run_report(
-            folder.report,
-            name=config.name,
-            results=results,
-            config=to_json(as_stored(config)),
-            environment=environment(),
-            command=command,
-            pictures=pictures,
-        ),
-    )
+    watch("writing the report", lambda: write_page(results))
     results["warnings"] = warnings()
     write_values(folder.results, results)
     return results

@@ -13,7 +13,7 @@ import jax
 from PIL import Image
 
 from pinxit.arrays import Example
-from pinxit.contact_sheet import contact_sheet
+from pinxit.contact_sheet import contact_sheet, save_sheet
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.encoded_rows import EncodedRows
 from pinxit.evaluate.equipment import equipment
@@ -22,7 +22,6 @@ from pinxit.evaluate.feature_cache import feature_cache
 from pinxit.evaluate.observations import Observations
 from pinxit.evaluate.protocol import protocol
 from pinxit.evaluate.selection import Selection
-from pinxit.files import whole
 from pinxit.pipeline import TextToImage
 from pinxit.train.attended_work import end_if_asked
 from pinxit.train.build import Parts, build_pipeline
@@ -106,9 +105,7 @@ class Observer:
             f"{self.config.name}, step {int(state.step)}: {sampling.solver}, {sampling.steps} "
             f"steps, guidance {sampling.guidance_scale:g}"
         )
-        sheet = contact_sheet(self.config.samples.prompts, columns, title=title)
-        with whole(path) as temporary:
-            sheet.save(temporary, "PNG")
+        save_sheet(contact_sheet(self.config.samples.prompts, columns, title=title), path)
 
     def grid(self, step: int) -> Path:
         """Returns the path of a step's sample grid."""

@@ -1,0 +1,1 @@
+"""Shows prepared datasets: their figures, their pictures, and the outcome of every row."""

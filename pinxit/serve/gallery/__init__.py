@@ -1,0 +1,1 @@
+"""Keeps pictures in a folder, reads recipes from uploaded ones, and draws comparison grids."""

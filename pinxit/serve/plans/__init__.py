@@ -1,0 +1,1 @@
+"""Makes plans of training runs on request, one at a time."""

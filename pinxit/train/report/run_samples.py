@@ -1,0 +1,126 @@
+"""The sample grids of a run, by step, and the pictures in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pinxit.contact_sheet import cells_of
+from pinxit.train.run_folder import RunFolder
+
+NAME = re.compile(r"step_(\d{1,12})\.png|final\.png")
+"""The names of the grids in the folder of samples."""
+MOST_EMBEDDED = 40
+"""Number of grids that a page contains: the first, the last, and some between them."""
+MOST_BYTES = 3_000_000
+"""Number of bytes of the pictures in a page, as text; more of them are left out."""
+QUALITY = 82
+"""Quality of the embedded pictures."""
+
+
+def grids(folder: RunFolder, *, last_step: int | None = None) -> list[tuple[int, Path]]:
+    """Returns the steps and paths of a run's grids, in order. The final one belongs to `last_step`
+    and stands for the grid of that step, since it has all averages."""
+    by_step: dict[int, Path] = {}
+    is_folder = folder.samples.is_dir() and not folder.samples.is_symlink()
+    entries = sorted(folder.samples.iterdir()) if is_folder else []
+    for path in reversed(entries):
+        match = NAME.fullmatch(path.name)
+        if match is None or path.is_symlink() or not path.is_file():
+            continue
+        if match[1] is not None:
+            by_step[int(match[1])] = path
+    final = folder.samples / "final.png"
+    if last_step is not None and final.is_file() and not final.is_symlink():
+        by_step[last_step] = final
+    return sorted(by_step.items())
+
+
+@dataclass
+class GridFacts:
+    """Reads where the pictures are in grids, and keeps that by name, time and size."""
+
+    _known: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, step: int, path: Path) -> dict[str, Any] | None:
+        """Returns step, file name, size and cells of a grid; None if it cannot be read."""
+        try:
+            status = path.stat()
+            key = (str(path), status.st_mtime_ns, status.st_size)
+            if key not in self._known:
+                with Image.open(path, formats=("PNG",)) as sheet:
+                    self._known[key] = {
+                        "file": path.name,
+                        "bytes": status.st_size,
+                        "changed": status.st_mtime_ns // 1_000_000,
+                        "width": sheet.width,
+                        "height": sheet.height,
+                        "cells": _inside(cells_of(sheet), sheet.size),
+                    }
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+        return {"step": step, **self._known[key]}
+
+    def all(self, steps_and_paths: Iterable[tuple[int, Path]]) -> list[dict[str, Any]]:
+        """Returns the facts of all grids that can be read."""
+        return [
+            facts for step, path in steps_and_paths if (facts := self.of(step, path)) is not None
+        ]
+
+
+def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Returns the cells whose box is inside the grid."""
+    return [
+        cell
+        for cell in cells
+        if cell["box"][0] + cell["box"][2] <= size[0] and cell["box"][1] + cell["box"][3] <= size[1]
+    ]
+
+
+@dataclass
+class EmbeddedGrids:
+    """Turns grids into text for a page, each of them once however often the page is written."""
+
+    facts: GridFacts = field(default_factory=GridFacts)
+    _known: dict[tuple[str, int, int], str] = field(default_factory=dict)
+
+    def of(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
+        """Returns the facts of grids, with `src` as a data address: of all, or of those that fit,
+        evenly chosen from the first to the last."""
+        count = min(MOST_EMBEDDED, len(steps_and_paths))
+        while count:
+            chosen = [
+                steps_and_paths[i * (len(steps_and_paths) - 1) // max(1, count - 1)]
+                for i in range(count)
+            ]
+            grids = [
+                {**facts, "src": source}
+                for step, path in chosen
+                if (facts := self.facts.of(step, path)) and (source := self._source(path))
+            ]
+            if sum(len(grid["src"]) for grid in grids) <= MOST_BYTES or count <= 2:
+                return grids
+            count = max(2, count * 3 // 4)
+        return []
+
+    def _source(self, path: Path) -> str | None:
+        """Returns a grid as a data address, or None if it cannot be read."""
+        try:
+            status = path.stat()
+            key = (str(path), status.st_mtime_ns, status.st_size)
+            if key not in self._known:
+                with Image.open(path, formats=("PNG",)) as sheet:
+                    buffer = io.BytesIO()
+                    sheet.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=4)
+                text = base64.b64encode(buffer.getvalue()).decode()
+                self._known[key] = f"data:image/webp;base64,{text}"
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+        return self._known[key]
