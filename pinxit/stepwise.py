@@ -248,6 +248,6 @@ def _advance(
     return state, predicted[0]
 
 
-def repeated_rows(latents: Float[Array, "1 h w c"], rows: int) -> np.ndarray:
+def repeated_rows(latents: Float[Array, "1 h w c"], rows: int) -> Float[Array, "b h w c"]:
     """Returns copies of one picture's latents for a program that decodes several pictures."""
-    return padded(np.asarray(latents), rows)
+    return jnp.asarray(padded(np.asarray(latents), rows))

@@ -205,9 +205,9 @@ export function mount(root, { api, say }) {
 /** Returns a sentence about a cut prompt, with the last words that are read and the first that are
  * not. */
 function cutNote(text, length, words, most) {
+  const before = text.slice(0, length).trim().split(/\s+/).slice(-5).join(" ");
   return element("p", { class: "note warn" },
-    `Of the ${words}, only the beginning is read (${most} tokens). It is cut here: `,
-    element("span", {}, `… ${short(text.slice(Math.max(0, length - 40), length), 44)} `),
-    element("mark", {}, "✂"),
-    element("s", {}, ` ${short(text.slice(length), 60)}`));
+    `The model reads ${most} tokens, and the ${words} is longer. It is cut behind `,
+    element("strong", {}, `“… ${before}”`), "; this is ignored: ",
+    element("s", {}, short(text.slice(length), 60)));
 }
