@@ -4,8 +4,8 @@
     python examples/ray_serve.py runs/scenes --replicas 2
     python examples/ray_serve.py runs/scenes --min_replicas 1 --max_replicas 8 --gpus 1
 
-Each replica is the application of `pinxit studio` with an engine, models and a queue of its own, and
-every option of `pinxit studio` is an option here. /v1/images answers on any replica, with the same
+Each replica is the application of `pinxit studio` with an engine, models and a queue of its own.
+Every option of `pinxit studio` is an option here. /v1/images answers on any replica, with the same
 bytes on each. A job of /v1/jobs and of the page is known to its replica alone: requests with the
 same header X-Session-Id reach the same replica, as long as none is added or removed, so give each
 client its own. Pictures, runs and datasets are in folders that all replicas must see.
