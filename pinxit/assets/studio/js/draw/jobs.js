@@ -114,23 +114,23 @@ export class Jobs {
     this.follow();
   }
 
-  /** Gives up jobs whose server does not answer, so that the page is usable. */
-  abandon(job) {
-    clearTimeout(this.again);
-    this.forget(job);
-    this.follow();
-  }
-
   async cancel(job) {
     try {
       await this.api.remove(`/v1/jobs/${encodeURIComponent(job.id)}`);
-    } catch (error) {
-      if (error.status !== 404) throw error;
+    } catch {
+      // the server no longer knows the job, or does not answer: the page gives it up
+      clearTimeout(this.again);
+      this.drop(job);
+      return;
     }
-    if (job !== this.followed && this.jobs.includes(job)) {
-      this.forget(job);
-      this.show.ended(Object.assign(job, { state: "cancelled" }));
-    }
+    if (job !== this.followed) this.drop(job);
+  }
+
+  drop(job) {
+    if (!this.jobs.includes(job)) return;
+    this.forget(job);
+    this.show.ended(Object.assign(job, { state: "cancelled" }));
+    this.follow();
   }
 
   forget(job) {
