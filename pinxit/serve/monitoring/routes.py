@@ -30,7 +30,7 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     def ready() -> Response:
         """Tells by status 200 that a picture can be drawn without loading a model first."""
         loaded = [model.id for model in studio.engine.models() if model.loaded]
-        is_ready = studio.engine.is_ready
+        is_ready = bool(loaded) and not studio.engine.statistics()["draining"]
         headers = {} if is_ready else {"Retry-After": "5"}
         content = {"ready": is_ready, "models": loaded}
         return JSONResponse(content, 200 if is_ready else 503, headers)

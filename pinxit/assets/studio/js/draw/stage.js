@@ -186,9 +186,6 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 
 /** Says where a job stands in the queue. */
 export function waitingWords(job) {
-  if (job.before !== null && job.before !== undefined) {
-    return job.before === 0 ? "it is next" : `${counted(job.before, "picture")} before yours`;
-  }
   return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "it is next";
 }
 
