@@ -29,7 +29,7 @@ from studio_pages import (
 from pinxit.picture_files import picture_bytes, read_recipe
 
 HOUSE = "a small red house under a full moon"
-MARKUP = "a <img src=x onerror=alert(1)> \"house\" & <script>alert(2)</script>"
+MARKUP = 'a <img src=x onerror=alert(1)> "house" & <script>alert(2)</script>'
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,9 @@ def test_the_lightbox_is_used_by_keyboard(page, outputs):
     assert "DPM-Solver++ 2M, with guidance 3, from seed 22" in view.locator(".about").inner_text()
     for _ in range(30):
         view.keyboard.press("Tab")
-        inside = "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        inside = (
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
         assert view.evaluate(inside)
     view.get_by_role("button", name="pixel by pixel").click()
     assert view.locator(".frame img").bounding_box()["width"] == 64
@@ -252,7 +254,9 @@ def test_a_server_that_died_is_said_and_the_button_works_again(browser, studio, 
         cut()
         view.wait_for_selector("text=The studio's server does not answer.")
         button = view.get_by_role("button", name="Draw", exact=True)
-        assert button.is_enabled() and view.get_by_label("Prompt", exact=True).input_value() == HOUSE
+        assert (
+            button.is_enabled() and view.get_by_label("Prompt", exact=True).input_value() == HOUSE
+        )
         button.click()
         view.wait_for_selector("text=What you asked for is still in the form.")
         assert button.is_enabled()
@@ -269,7 +273,9 @@ def test_the_view_is_accessible_and_fits_a_narrow_window(browser, studio, output
         view.locator("details.more summary").last.click()
         assert view.evaluate("document.documentElement.scrollWidth") <= 360
         assert accessibility(view) == []
-        moving = "document.getAnimations().filter((each) => each.effect.getTiming().duration > 1).length"
+        moving = (
+            "document.getAnimations().filter((each) => each.effect.getTiming().duration > 1).length"
+        )
         assert view.evaluate(moving) == 0
         view.locator(".thumbnail").first.click()
         assert view.evaluate("document.querySelector('dialog').scrollWidth") <= 360
