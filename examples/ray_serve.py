@@ -143,9 +143,9 @@ def main(words: Sequence[str]) -> int:
     from ray import serve
 
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     serve.start(http_options={"host": config.host, "port": config.port})
+    for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which has handlers of its own
+        signal.signal(number, lambda *_: ended.set())
     try:
         serve.run(application_of(config), route_prefix="/")
         print(f"ray_serve.py: http://{config.host}:{config.port}/", file=sys.stderr, flush=True)
