@@ -1,6 +1,6 @@
 """The studio on Ray Serve: several replicas of one server, added and removed with the load.
 
-    pip install -e ".[studio,ray]" "ray[serve]"
+    pip install -e ".[studio,ray]"
     python examples/ray_serve.py runs/scenes --replicas 2
     python examples/ray_serve.py runs/scenes --min_replicas 1 --max_replicas 8 --gpus 1
 
