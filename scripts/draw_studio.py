@@ -76,7 +76,7 @@ def make_content(folder: Path) -> None:
         print("preparing a dataset")
         write_pictures(folder / "pictures")
         words = ("prepare", "folder", "--dataset_path", "pictures", "--out", "data/scenes")
-        encoders = ("--image_size", "64", "--vae", "tiny", "--text_encoder", "tiny")
+        encoders = ("--image_size", "64", "--vae", "tiny")
         filters = ("--filters.min_words", "3", "--filters.unique_phash", "1")
         pinxit(*words, *encoders, *filters, "--unit_rows", "60", folder=folder)
     if not (folder / "plans").is_dir():

@@ -81,7 +81,14 @@ class Server:
 
     def gallery(self) -> list[str]:
         """Returns the names of the gallery's pictures."""
-        return [entry["name"] for entry in self.ask("/studio/gallery?limit=500")["pictures"]]
+        names: list[str] = []
+        more = True
+        while more:
+            before = f"&before={names[-1]}" if names else ""
+            answer = self.ask(f"/studio/gallery?limit=60{before}")
+            names += [entry["name"] for entry in answer["pictures"]]
+            more = answer["more"]
+        return names
 
     def whole(self) -> list[str]:
         """Checks that the gallery shows all files of its folder, each of them complete."""
