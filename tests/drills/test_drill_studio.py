@@ -79,6 +79,16 @@ class Server:
             time.sleep(0.05)
         return about
 
+    def wait_for_stored(self, job: str, count: int) -> None:
+        """Waits until the gallery has this number of a job's pictures, while it goes on."""
+        deadline = time.monotonic() + 120
+        while True:
+            about = self.ask(f"/v1/jobs/{job}")
+            if sum(picture["stored"] is not None for picture in about["pictures"]) >= count:
+                return
+            assert about["state"] in ("queued", "drawing") and time.monotonic() < deadline, about
+            time.sleep(0.05)
+
     def gallery(self) -> list[str]:
         """Returns the names of the gallery's pictures."""
         names: list[str] = []
@@ -143,7 +153,7 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path):
     with server(tmp_path) as studio:
         studio.wait_for(studio.draw(2), "done")
         jobs = [studio.draw(60, n=2, seed=10 * number) for number in range(3)]
-        studio.wait_for(jobs[0], "drawing")
+        studio.wait_for_stored(jobs[0], 1)
         before = time.monotonic()
         studio.process.send_signal(signal.SIGTERM)
         code = studio.process.wait(DRAIN_LIMIT + 10)
@@ -151,8 +161,8 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path):
         assert code == 0 and seconds <= DRAIN_LIMIT
     with server(tmp_path) as studio:
         names = studio.whole()
-        # the job that was drawing finished; what was queued either did or left nothing
-        assert 3 <= len(names) <= 7
+        # all jobs finished, if the machine did it in time; no file is partial
+        assert len(names) == 7 or (len(names) >= 2 and seconds > DRAIN_LIMIT - 2)
     record("studio", "SIGTERM, 3 jobs", 1, 1, f"{seconds:.1f} s, exit 0, {len(names)} pictures")
 
 
@@ -181,12 +191,12 @@ def test_sigkill_leaves_a_whole_gallery(tmp_path: Path):
         with server(tmp_path) as studio:
             studio.whole()
             jobs = [studio.draw(3, n=24, seed=100 * number) for _ in range(2)]
-            studio.wait_for(jobs[0], "drawing")
-            time.sleep(0.3 * number)
+            studio.wait_for_stored(jobs[0], 1 + 2 * number)
             studio.process.kill()
             studio.process.wait()
     with server(tmp_path) as studio:
         counts = studio.whole()
+        assert len(counts) >= 16
         studio.wait_for(studio.draw(2, seed=999), "done")
         assert len(studio.whole()) == len(counts) + 1
     record("studio", "SIGKILL in a job", kills, kills, f"{len(counts)} pictures, all complete")

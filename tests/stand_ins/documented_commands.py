@@ -34,7 +34,7 @@ from pinxit.prompt_file import LINE_OPTIONS
 from pinxit.serve.settings import StudioConfig
 from pinxit.train.settings import TrainConfig
 
-EXTERNAL = ("curl", "pip", "pytest", "hf", "ray", "grep", ".", "python3")
+EXTERNAL = ("curl", "pip", "pytest", "hf", "ray", "grep", ".", "python3", "export")
 """Programs of others; `srun` and `gcloud` start ours."""
 ELSEWHERE = ("/data/", "/shared/")
 DOORS = ("train_text_to_image.py", "train_coyo_vae.py")
@@ -201,7 +201,15 @@ def known_options() -> set[str]:
     commands += (GridOptions, ExportOptions, CompareOptions, StudioConfig)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
-    names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version", "studio"}
+    names |= {
+        *leaves(EvaluateOptions),
+        *TRAIN_ALIASES,
+        "recipe",
+        "test",
+        "help",
+        "version",
+        "studio",
+    }
     names |= {"extensions", *LINE_OPTIONS}
     scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     scripts += [ROOT / "examples" / "ray_serve.py"]
