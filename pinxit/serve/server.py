@@ -109,8 +109,8 @@ class StudioServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accepts no further connections, and ends once jobs and answers have.
 
-        The application closes the engine when it ends, so the jobs come first: nobody may be
-        connected to them.
+        The jobs come first, because the application closes the engine when it ends, and jobs need
+        no connection.
         """
         for listener in self.servers:
             listener.close()

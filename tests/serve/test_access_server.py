@@ -231,7 +231,7 @@ def test_a_signal_drains_the_jobs_and_a_second_one_ends_at_once():
     job.close()
 
 
-def test_jobs_that_nobody_follows_are_drained_before_the_application_ends(monkeypatch):
+def test_jobs_without_connections_are_drained_before_the_application_ends(monkeypatch):
     """The application's end closes the engine, which cancels what it still draws."""
     order: list[str] = []
     app = small_app(AccessRules(), 0.3)
