@@ -69,7 +69,8 @@ def thumbnails(page: Any, count: int) -> None:
 def tab_to(page: Any, name: str, *, most: int = 80) -> None:
     """Presses Tab until the focused element has a name."""
     script = """() => { const e = document.activeElement;
-      return (e.getAttribute("aria-label") ?? e.labels?.[0]?.textContent ?? e.textContent).trim() }"""
+      const label = e.getAttribute("aria-label") ?? e.labels?.[0]?.textContent;
+      return (label ?? e.textContent).trim() }"""
     for _ in range(most):
         page.keyboard.press("Tab")
         if page.evaluate(script) == name:
