@@ -144,7 +144,7 @@ class GridJob:
         cells = range(len(self.plan.grid))
         drawn = DrawnGrid(self.plan.grid, [self._recipes[i] for i in cells])
         sheet = GridSheet(drawn).draw([self._pictures[i] for i in cells])
-        return self._gallery.save_file(grid_file_name(grid_json(drawn)), grid_bytes(drawn, sheet))
+        return self._gallery.add_file(grid_file_name(grid_json(drawn)), grid_bytes(drawn, sheet))
 
 
 def has_ended(job: Job, seconds: float) -> bool:
