@@ -194,7 +194,7 @@ class StepBatch:
         assert self._rows is not None
         return self._rows.state[0][row : row + 1]
 
-    def _row(self, row: int) -> list[np.ndarray]:
+    def _row(self, row: int) -> list[Any]:
         """Returns the numbers of the next evaluation of a picture."""
         return [column[self._done[row]] for column in self._pictures[row].columns]
 

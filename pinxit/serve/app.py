@@ -49,7 +49,6 @@ def create_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        root_path=config.root_path,
         lifespan=lifespan,
     )
     app.state.studio = studio

@@ -36,7 +36,7 @@ RECIPE = {
 A1111 = """a small red house, <b>bold</b>
 in two lines
 Negative prompt: fog
-Steps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 5, Size: 512x768, Model: "a, b: c", Clip skip: 2"""
+Steps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 5, Size: 512x768, Model: "a, b: c", Clip: 2"""
 
 
 def picture(shade: int = 0) -> Image.Image:

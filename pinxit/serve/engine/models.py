@@ -14,10 +14,11 @@ from pinxit.checkpoint_files import checkpoints_in
 from pinxit.config import UsageError, from_json, to_json
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.flow.solvers import SOLVERS
+from pinxit.hub_model import repository_of
 from pinxit.model_loading import load_checkpoint
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
-from pinxit.stored_model import SHIPPED
+from pinxit.stored_model import SHIPPED, read_model
 
 SHIPPED_ID = "pinxit-scenes"
 """The id of the model that ships with the package."""
@@ -238,11 +239,19 @@ def _given(checkpoints: tuple[str, ...]) -> dict[str, ModelSource]:
     """Returns the models that the server was started with by id, the shipped one last."""
     sources: dict[str, ModelSource] = {}
     for path in checkpoints:
+        check_checkpoint(path)
         name = _unused(_id_of(path), sources)
         sources[name] = ModelSource(name, path)
     name = _unused(SHIPPED_ID, sources)
     sources[name] = ModelSource(name, None)
     return sources
+
+
+def check_checkpoint(path: str) -> None:
+    """Raises `UsageError` unless a model can be read from here. Models of the Hub are not looked
+    for before they are needed."""
+    if Path(path).exists() or repository_of(path) is None:
+        read_model(path, weights=False)
 
 
 def _id_of(path: str) -> str:

@@ -157,8 +157,13 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
 
     @app.get("/studio/changes", tags=["studio"])
     def changes() -> dict[str, Any]:
-        """Returns a text that changes with the gallery, and the number of unfinished pictures."""
-        return {"gallery": gallery.state, "unfinished": unfinished_pictures(studio.engine)}
+        """Returns a text that changes with the gallery, and the numbers of unfinished pictures and
+        of models in memory."""
+        return {
+            "gallery": gallery.state,
+            "unfinished": unfinished_pictures(studio.engine),
+            "loaded": sum(model.loaded for model in studio.engine.models()),
+        }
 
     @app.post("/studio/prompt", tags=["studio"])
     async def prompt(request: Request) -> dict[str, Any]:

@@ -32,6 +32,8 @@ GROUPS = ("model.", "optimizer.", "ema.")
 """The groups whose settings a plan may change."""
 LARGEST = {"batch_size": 2**20, "image_size": 2**14, "model.depth": 512, "model.hidden_size": 2**15}
 """The largest values, so that a mistyped number does not occupy the machine."""
+MOST = 2**53
+"""The largest absolute value of any number."""
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -122,6 +124,8 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     if isinstance(value, str):
         value = _from_text(name, hint, value.strip())
     kinds = options(hint)
+    if isinstance(value, int | float) and not abs(value) <= MOST:  # also NaN
+        raise UsageError(name, value, problem="too large", valid="a number")
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     words = [word for kind in kinds for word in typing.get_args(kind)]

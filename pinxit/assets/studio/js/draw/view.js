@@ -20,6 +20,7 @@ export function mount(root, { api, say }) {
   let defaults = { models: [], limits: {}, examples: [] };
   let state = null;
   let others = 0;
+  let loaded = 0;
   let ended = false;
   let changesTimer = null;
   let textsTimer = null;
@@ -51,7 +52,7 @@ export function mount(root, { api, say }) {
   });
   const pictures = gallery({ api, say, onOpen: (entries, index, opener) => box.open(entries, index, opener, pictures) });
   const place = stage({
-    onCancel: (job) => jobs.cancel(job).catch((error) => say(error.message, "error")),
+    onCancel: (job) => jobs.cancel(job),
     onAgain: draw,
     onExample: (text) => {
       form.write({ prompt: text });
@@ -160,6 +161,8 @@ export function mount(root, { api, say }) {
         const now = await api.get("/studio/changes");
         const mine = jobs.jobs.reduce((sum, job) => sum + job.pictures.filter((each) => !each.done).length, 0);
         others = Math.max(0, now.unfinished - mine);
+        if (!form.model?.sampling && now.loaded !== loaded) await loadDefaults();
+        loaded = now.loaded;
         showQueue();
         if (now.gallery !== state) {
           state = now.gallery;
