@@ -17,6 +17,7 @@ from typing import Any
 from pinxit.config import UsageError, choice, leaves, misfit, options, positive, replace, written
 from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES
 from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
+from pinxit.models.transformer import PRESETS
 from pinxit.plan.targets import HERE, get_target
 from pinxit.recipes import RECIPES
 from pinxit.train.model_settings import POLICIES
@@ -99,6 +100,7 @@ def plan_request(
     for name, catalogue in (("text_encoder", TEXT_ENCODERS), ("vae", {**AUTOENCODERS, **HOMES})):
         if values.get(name, "auto") != "auto":
             choice(name, values[name], ["auto", *catalogue])
+    choice("model.preset", values.get("model.preset", "tiny"), PRESETS)
     request = PlanRequest(
         recipe,
         target,
