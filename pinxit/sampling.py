@@ -59,8 +59,9 @@ class Sampling:
             raise UsageError(
                 "guidance_scale", self.guidance_scale, problem="not finite", valid=valid
             )
-        if not self.shift > 0:
-            raise UsageError("shift", self.shift, problem="not positive", valid="a number above 0")
+        if not 0 < self.shift < math.inf:
+            problem = "not positive" if self.shift <= 0 else "not finite"
+            raise UsageError("shift", self.shift, problem=problem, valid="a number above 0")
         get_solver(self.solver)
         choice("spacing", self.spacing, SPACINGS)
         with full_names(interval="guidance_interval"):

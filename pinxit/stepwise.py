@@ -194,7 +194,7 @@ class StepBatch:
         assert self._rows is not None
         return self._rows.state[0][row : row + 1]
 
-    def _row(self, row: int) -> list[np.ndarray]:
+    def _row(self, row: int) -> list[Any]:
         """Returns the numbers of the next evaluation of a picture."""
         return [column[self._done[row]] for column in self._pictures[row].columns]
 
@@ -248,6 +248,6 @@ def _advance(
     return state, predicted[0]
 
 
-def repeated_rows(latents: Float[Array, "1 h w c"], rows: int) -> np.ndarray:
+def repeated_rows(latents: Float[Array, "1 h w c"], rows: int) -> Float[Array, "b h w c"]:
     """Returns copies of one picture's latents for a program that decodes several pictures."""
-    return padded(np.asarray(latents), rows)
+    return jnp.asarray(padded(np.asarray(latents), rows))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
+from pinxit.cli.train_studio import studio_beside, without_studio
+from pinxit.extras import check_studio_extra
 
 if TYPE_CHECKING:
     from pinxit.cli.training_settings import TrainingSettings
+    from pinxit.train.settings import TrainConfig
 
 
 def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pinxit train") -> int:
@@ -18,6 +22,9 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
 
     `restart` allows the process to restart itself in a tuned environment.
     """
+    argv, port = without_studio(argv)
+    if port is not None:
+        check_studio_extra("pinxit train --studio")
     if restart and not {"-h", "--help"} & set(argv):
         xla_environment.restart_tuned()
     extensions.load()
@@ -28,7 +35,8 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         argv,
         prog=prog,
         description="Trains a model with the settings of a recipe (--recipe "
-        f"{'|'.join(RECIPES)}; selected: {{recipe}}), which options change.",
+        f"{'|'.join(RECIPES)}; selected: {{recipe}}), which options change. --studio [PORT] "
+        "shows the run in a browser while it trains.",
     )
     from pinxit.train.attended_work import end_without_waiting
 
@@ -38,10 +46,21 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
-    code = run(settings.config, argv=command).exit_code
+    with _beside(settings.config, port):
+        code = run(settings.config, argv=command).exit_code
     if restart:
         end_without_waiting(code)
     return code
+
+
+def _beside(config: TrainConfig, port: int | None) -> AbstractContextManager[None]:
+    """Returns a context with the studio beside the run, if it has a port, on process 0 only."""
+    if port is None:
+        return nullcontext()
+    from pinxit.devices.processes import initialise, is_first
+
+    initialise(config.distributed)
+    return studio_beside(config.output_dir, config.name, port) if is_first() else nullcontext()
 
 
 def _check_used(settings: TrainingSettings) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class SteppedSolver(ABC):
     at another time.
     """
 
-    stages: int = 1
+    stages: ClassVar[int] = 1
     """Evaluations of the velocity in a step; the last step may have fewer."""
 
     @abstractmethod
@@ -150,7 +150,7 @@ class TwoStages(SteppedSolver):
     """The weight of the second velocity in a step."""
     last: bool
     """Whether the last step has a second stage; otherwise it is a step of Euler's method."""
-    stages: int = 2
+    stages: ClassVar[int] = 2
 
     def start(self, x: Float[Array, "b h w c"]) -> Arrays:
         """Returns the state before the first evaluation: the latents, those at the step's start,

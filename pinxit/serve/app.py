@@ -38,6 +38,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        studio.engine.start()
         try:
             yield
         finally:
@@ -48,7 +49,6 @@ def create_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        root_path=config.root_path,
         lifespan=lifespan,
     )
     app.state.studio = studio

@@ -14,7 +14,12 @@ from asgi_client import Answer, ask, ask_async
 
 from pinxit.config import UsageError
 from pinxit.serve.access import access_token
-from pinxit.serve.access.access_rules import AccessRules, checked_hosts, checked_origins
+from pinxit.serve.access.access_rules import (
+    AccessRules,
+    checked_hosts,
+    checked_origins,
+    checked_root,
+)
 from pinxit.serve.access.access_token import AccessToken, chosen_token
 from pinxit.serve.access.body_sizes import BodySizes
 from pinxit.serve.access.failed_attempts import BURST, REFILL_SECONDS, FailedAttempts
@@ -337,6 +342,18 @@ def test_a_weak_or_impossible_token_is_refused_and_not_shown(token):
         assert token not in str(caught.value)
 
 
+def test_behind_a_proxy_the_cookie_and_the_form_belong_to_its_path():
+    app = guarded(TOKEN, root_path=checked_root("pinxit/"))
+    answer = ask(app, "GET", f"/?token={TOKEN}")
+    assert answer.header("location") == "./" and "Path=/pinxit/;" in answer.header("set-cookie")
+    page = ask(app, "GET", "/", [("accept", "text/html")])
+    assert b'action="/pinxit/studio/sign_in"' in page.body
+    assert ask(app, "GET", "/pinxit/health", root_path="/pinxit").status == 200
+    for path in ("/a b", "/../x", "https://x", "//x"):
+        with pytest.raises(UsageError, match="root_path"):
+            checked_root(path)
+
+
 # --- headers, shape and bodies ----------------------------------------------------------------
 
 
@@ -350,6 +367,16 @@ def test_every_answer_has_the_headers_and_a_route_cannot_drop_them():
         assert answer.header("cache-control") == "no-store"
         assert answer.header("cross-origin-resource-policy") == "same-origin"
         assert answer.header("referrer-policy") == "same-origin"
+
+
+def test_an_answer_without_content_does_not_replace_the_policy_of_the_stored_one():
+    async def unchanged(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 304, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    answer = ask(Guard(unchanged, AccessRules(), None), "GET", "/")
+    assert answer.header("content-security-policy") == ""
+    assert answer.header("x-content-type-options") == "nosniff"
 
 
 @pytest.mark.parametrize(

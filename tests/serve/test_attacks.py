@@ -202,9 +202,10 @@ SCRIPTS = ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", '"><svg/
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_texts_come_back_as_data_and_never_as_a_page(text, victim):
     """In names, in queries, and in bodies that are refused."""
+    body = {"prompt": text, "n": text, text: text}
     for method, path in victim.routes():
         target = filled(path, quote(text, safe="")) + "?q=" + quote(text, safe="")
-        answer = victim.ask(method, target, [JSON], json.dumps({"prompt": text, text: 1}).encode())
+        answer = victim.ask(method, target, [JSON], json.dumps(body).encode())
         kind = answer.header("content-type")
         if text.encode() in answer.body:
             assert kind.startswith(("application/json", "text/event-stream", "text/plain")), kind

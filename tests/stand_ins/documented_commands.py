@@ -33,7 +33,7 @@ from pinxit.prepare.options import PrepareOptions
 from pinxit.prompt_file import LINE_OPTIONS
 from pinxit.train.settings import TrainConfig
 
-EXTERNAL = ("pip", "pytest", "hf", "ray", "grep", ".", "python3")
+EXTERNAL = ("curl", "pip", "pytest", "hf", "ray", "grep", ".", "python3")
 """Programs of others; `srun` and `gcloud` start ours."""
 ELSEWHERE = ("/data/", "/shared/")
 DOORS = ("train_text_to_image.py", "train_coyo_vae.py")

@@ -31,6 +31,8 @@ class AccessRules:
     its computer's addresses. Only a name can be rebound by its owner, an address cannot."""
     origins: frozenset[str] = frozenset()
     """Origins of other web pages that may use the API."""
+    root_path: str = ""
+    """The path below which a proxy serves the studio, without a slash at its end."""
     sizes: BodySizes = field(default_factory=BodySizes)
     """The limits of bodies."""
     cookie: str = "pinxit"
@@ -63,6 +65,15 @@ def checked_hosts(hosts: Sequence[str]) -> frozenset[str]:
             valid = "a name without scheme, port and wildcard, such as studio.example.org"
             raise UsageError("allow_host", host, problem="not a host name", valid=valid)
     return frozenset(host.lower().rstrip(".").strip("[]") for host in hosts)
+
+
+def checked_root(path: str) -> str:
+    """Returns a proxy's path with a slash at its beginning only. Raises `UsageError` if it is no
+    plain path."""
+    if re.fullmatch(r"[A-Za-z0-9._~/-]*", path) is None or ".." in path or "//" in path:
+        raise UsageError("root_path", path, problem="not a path", valid="a path such as /pinxit")
+    inner = path.strip("/")
+    return f"/{inner}" if inner else ""
 
 
 def plain_origin(origin: str) -> str:

@@ -23,6 +23,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, rules: AccessRules, token: AccessToken | None) -> None:
+        self.root_path = rules.root_path
         inner: ASGIApp = BodyLimits(app, rules.sizes)
         if token is not None:
             inner = TokenGate(inner, rules, token)
@@ -35,6 +36,8 @@ class Guard:
         return await self.streams.end_all()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path and not scope.get("root_path"):
+            scope["root_path"] = self.root_path
         await self._outer(scope, receive, send)
 
 

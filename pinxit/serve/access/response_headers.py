@@ -6,6 +6,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pinxit.serve.access.content_policy import FIXED, POLICY, policy_for
 
+NOT_MODIFIED = 304
+"""The status of an answer without content. A browser puts its headers in place of those of the
+answer that it has stored, so it must not carry the policy of another media type."""
+
 
 class ResponseHeaders:
     """Adds the headers to the answers of an app, also to its errors and refusals.
@@ -22,9 +26,9 @@ class ResponseHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in starts:
-                headers = list(message.get("headers", []))
-                if message["status"] != 304:  # a browser keeps the headers that it has
-                    headers = secured(headers, scope.get(POLICY))
+                headers = secured(list(message.get("headers", [])), scope.get(POLICY))
+                if message["status"] == NOT_MODIFIED:
+                    headers = [pair for pair in headers if pair[0] != b"content-security-policy"]
                 message = {**message, "headers": headers}
             await send(message)
 

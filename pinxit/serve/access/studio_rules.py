@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
-from pinxit.serve.access.access_rules import AccessRules, checked_hosts, checked_origins
+from pinxit.serve.access.access_rules import (
+    AccessRules,
+    checked_hosts,
+    checked_origins,
+    checked_root,
+)
 from pinxit.serve.access.access_token import chosen_token
 from pinxit.serve.access.listening import addresses_of, check_reach, own_names
 from pinxit.serve.settings import StudioConfig
@@ -24,5 +29,6 @@ def rules_of(config: StudioConfig) -> AccessRules:
         hosts=own_names(config.host, addresses) | checked_hosts(config.allow_host),
         any_address=any(address.is_every for address in addresses),
         origins=checked_origins(config.allow_origin),
+        root_path=checked_root(config.root_path),
         cookie=f"pinxit_{config.port}",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -11,16 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from PIL import Image
 
+from pinxit.arrays import TextEncoder
 from pinxit.drawing import one_by_one
-from pinxit.serve.engine.jobs import DrawRequest, Job, Picture
+from pinxit.serve.engine.jobs import Draining, DrawRequest, Job, Picture, QueueFull
 from pinxit.serve.engine.lanes import Lane
 from pinxit.serve.engine.limits import check_request
 from pinxit.serve.engine.models import LoadedModel, ModelEntry, ModelSource, ModelStore
 from pinxit.serve.engine.prepared_job import PreparedJob, order_of
 from pinxit.serve.engine.queue import FairQueue
 from pinxit.serve.settings import StudioConfig
+from pinxit.stepwise import StepForm
 
 MOST_THREADS = 4
 """The largest number of threads that draw on a CPU by default."""
@@ -28,23 +32,12 @@ MOST_BATCHES = 4
 """The number of forms of pictures that an accelerator draws in turn."""
 KEPT_JOBS, KEPT_BYTES, KEPT_SECONDS = 256, 2**29, 3600.0
 """The number, the memory and the age of the jobs that are kept after their end."""
+MOST_FORMS = 64
+"""The number of forms of pictures whose programs are kept in memory."""
+MOST_SECONDS_TO_END = 20.0
+"""The time that `DrawingEngine.close` waits for threads, of which one may be compiling."""
 Store = Callable[[Job, int, Image.Image, dict[str, Any]], str]
 """A function that stores a finished picture, and returns its name in the gallery."""
-
-
-class QueueFull(Exception):
-    """The queue has no room for the pictures of a request."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the queue is full; try again in {retry_after} seconds")
-        self.retry_after = retry_after
-
-
-class Draining(Exception):
-    """The server is about to end and takes no further requests."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is ending and takes no further requests")
 
 
 class DrawingEngine:
@@ -69,7 +62,9 @@ class DrawingEngine:
         self._drawing: dict[Job, int] = {}
         self._counts: dict[str, int] = {}
         self._seconds = 1.0
-        self._draining = self._closed = self._ready = False
+        self._known: set[StepForm] = set()
+        self._first: set[StepForm] = set()
+        self._started = self._draining = self._closed = False
         count = 1
         if one_by_one():
             count = config.concurrency or max(1, min(os.cpu_count() or 1, MOST_THREADS))
@@ -79,10 +74,17 @@ class DrawingEngine:
         ]
         loader = threading.Thread(target=self._load_models, name="loading models", daemon=True)
         self._threads.append(loader)
-        for thread in self._threads:
-            thread.start()
 
     # --- for everybody -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the threads and loads the default model; the first request does it as well."""
+        with self._changed:
+            if self._started or self._closed:
+                return
+            self._started = True
+            for thread in self._threads:
+                thread.start()
 
     def submit(self, request: DrawRequest) -> Job:
         """Adds a request to the queue.
@@ -91,6 +93,7 @@ class DrawingEngine:
         otherwise such a job fails with that error once the model is loaded. Raises `QueueFull` and
         `Draining`.
         """
+        self.start()
         self._check_room(request.n)
         check_request(request, self.config)
         source = self._models.find(request.model)
@@ -132,10 +135,26 @@ class DrawingEngine:
         """Returns the models that requests may choose, the default one first."""
         return self._models.entries()
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the default model was loaded and requests are taken."""
-        return self._ready and not self._draining
+    def load(self, id: str | None) -> ModelEntry:
+        """Returns a model's entry with the facts about it, and loads it if they are not known.
+
+        Waits while as many models as allowed are in use. Raises `UsageError` for an unknown model,
+        and whatever loading raises.
+        """
+        source = self._models.find(id)
+        entry = self._models.entry(source)
+        if not entry.defaults:
+            self._models.release(self._models.load(source))
+            entry = self._models.entry(source)
+        return entry
+
+    def text_encoder(self, id: str | None) -> TextEncoder:
+        """Returns the text encoder of a model, which is loaded if it is not in memory."""
+        loaded = self._models.load(self._models.find(id))
+        try:
+            return loaded.model.text_encoder
+        finally:
+            self._models.release(loaded)
 
     def statistics(self) -> dict[str, Any]:
         """Returns numbers for monitoring: pictures by state, jobs by end, seconds per picture."""
@@ -165,9 +184,10 @@ class DrawingEngine:
             self._closed = True
             self._changed.notify_all()
         self._models.close()
+        deadline = time.monotonic() + MOST_SECONDS_TO_END
         for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(60)
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     # --- the queue -----------------------------------------------------------------------------
 
@@ -237,10 +257,8 @@ class DrawingEngine:
         """Loads models for the jobs that wait for them, first the default one."""
         try:
             self._models.release(self._models.load(self._models.find(None)))
-            self._ready = True
-        except Exception as error:  # its requests fail with the same error, and the others do not
-            self._counts["models that were not loaded"] = 1
-            del error
+        except Exception as error:  # the requests for it fail with this error, and no others
+            print(f"pinxit studio: the default model cannot be loaded: {error}", file=sys.stderr)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._loading)
@@ -312,9 +330,14 @@ class _Desk:
             while True:
                 if engine._closed and wait:
                     return None
-                taken = engine._queue.take(lambda job: fits(engine._prepared[job]))
+                taken = engine._queue.take(
+                    lambda job: self._may_start(job) and fits(engine._prepared[job])
+                )
                 if taken is not None:
                     job, number = taken
+                    form = engine._prepared[job].form
+                    if form not in engine._known:
+                        engine._first.add(form)
                     engine._drawing[job] = engine._drawing.get(job, 0) + 1
                     job.report_position(0)
                     engine._positions()
@@ -322,6 +345,14 @@ class _Desk:
                 if not wait:
                     return None
                 engine._changed.wait()
+
+    def _may_start(self, job: Job) -> bool:
+        """Returns whether a job's form was drawn before, or is drawn for the first time now.
+
+        The first picture of a form compiles its programs. Others wait for it instead of compiling
+        the same programs at the same time.
+        """
+        return self._engine._prepared[job].form not in self._engine._first
 
     def finished(
         self, prepared: PreparedJob, number: int, image: Image.Image, seconds: float
@@ -336,9 +367,11 @@ class _Desk:
                 job.warnings.append(f"picture {number + 1} could not be stored: {error}")
         job.report_picture(number, Picture(image, recipe, stored))
         with engine._changed:
-            engine._seconds += 0.2 * (seconds - engine._seconds)
+            if prepared.form in engine._known:  # otherwise most of the time was compilation
+                engine._seconds += 0.2 * (seconds - engine._seconds)
             engine._counts["pictures"] = engine._counts.get("pictures", 0) + 1
-            self._done(job)
+            engine._known.add(prepared.form)
+            self._done(prepared)
 
     def abandoned(self, prepared: PreparedJob, error: BaseException | None) -> None:
         """Ends the job of a picture that was not finished, after its other pictures."""
@@ -352,10 +385,15 @@ class _Desk:
                 )
                 job.cancelling = True
                 engine._queue.discard(job)
-            self._done(job)
+            self._done(prepared)
 
-    def _done(self, job: Job) -> None:
-        engine = self._engine
+    def _done(self, prepared: PreparedJob) -> None:
+        engine, job = self._engine, prepared.job
         engine._drawing[job] -= 1
+        engine._first.discard(prepared.form)
+        if len(engine._known) > MOST_FORMS and not engine._first:
+            jax.clear_caches()
+            engine._known.clear()
         engine._end_if_idle(job)
         engine._positions()
+        engine._changed.notify_all()

@@ -72,6 +72,21 @@ class Picture:
     """Its name in the gallery, or None if it is not stored."""
 
 
+class QueueFull(Exception):
+    """The queue has no room for the pictures of a request."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after} seconds")
+        self.retry_after = retry_after
+
+
+class Draining(Exception):
+    """The server is about to end and takes no further requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is ending and takes no further requests")
+
+
 class Job:
     """The pictures of one request, from the queue to the end."""
 

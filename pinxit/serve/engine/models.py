@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.checkpoint_files import checkpoints_in
-from pinxit.config import UsageError, to_json
+from pinxit.config import UsageError, from_json, to_json
 from pinxit.encoders.token_grid import TokenGrid
 from pinxit.flow.solvers import SOLVERS
+from pinxit.hub_model import repository_of
 from pinxit.model_loading import load_checkpoint
 from pinxit.pipeline import TextToImage
-from pinxit.stored_model import SHIPPED
+from pinxit.sampling import Sampling
+from pinxit.stored_model import SHIPPED, read_model
 
 SHIPPED_ID = "pinxit-scenes"
 """The id of the model that ships with the package."""
@@ -48,11 +50,29 @@ class ModelEntry:
     """Whether it is in memory."""
     created: float
     """The time at which its files were written, or 0 if it is not known."""
+    path: str | None = None
+    """The path or the Hub's id that `load_checkpoint` takes; None for the shipped model."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about a loaded model: sampling, image_size, unit, solvers, average, step, max_tokens
-    and model_hash."""
+    """Facts about a model that was loaded: sampling, image_size, unit, solvers, average, step,
+    max_tokens and model_hash."""
     problem: str = ""
     """The reason why it could not be loaded last time."""
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """The default sampling settings, or None before the model was loaded."""
+        stored = self.defaults.get("sampling")
+        return None if stored is None else from_json(Sampling, stored)
+
+    @property
+    def image_size(self) -> int | None:
+        """The side of the pictures that it was trained on, or None before it was loaded."""
+        return self.defaults.get("image_size")
+
+    @property
+    def unit(self) -> int | None:
+        """The number that divides the sides of its pictures, or None before it was loaded."""
+        return self.defaults.get("unit")
 
 
 @dataclass(eq=False)
@@ -81,6 +101,7 @@ class ModelStore:
         self._given = _given(checkpoints)
         self._loaded: dict[str, LoadedModel] = {}
         self._problems: dict[str, str] = {}
+        self._facts: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self.waits_for_room = False
@@ -110,21 +131,25 @@ class ModelStore:
         return source
 
     def entries(self) -> list[ModelEntry]:
-        """Returns all models, with facts about those in memory."""
+        """Returns all models, with facts about those that were loaded."""
+        return [self.entry(source) for source in self.sources().values()]
+
+    def entry(self, source: ModelSource) -> ModelEntry:
+        """Returns a model of `sources` with what is known about it."""
         with self._changed:
-            loaded = {name: each.model for name, each in self._loaded.items()}
-            problems = dict(self._problems)
-        return [
-            ModelEntry(
-                id=source.id,
-                name=loaded[source.id].name if source.id in loaded else source.id,
-                loaded=source.id in loaded,
-                created=source.created,
-                defaults=facts_about(loaded[source.id]) if source.id in loaded else {},
-                problem=problems.get(source.id, ""),
-            )
-            for source in self.sources().values()
-        ]
+            loaded = self._loaded.get(source.id)
+            stamp, facts = self._facts.get(source.id, ((), {}))
+            problem = self._problems.get(source.id, "")
+        known = facts if stamp == source.stamp else {}
+        return ModelEntry(
+            id=source.id,
+            name=known.get("name", source.id),
+            loaded=loaded is not None,
+            created=source.created,
+            path=source.path,
+            defaults=known,
+            problem=problem,
+        )
 
     def acquire(self, source: ModelSource) -> LoadedModel | None:
         """Returns a model that is in memory for a job, which must `release` it; None if it is not
@@ -168,6 +193,7 @@ class ModelStore:
             self._problems.pop(source.id, None)
             loaded = LoadedModel(source, model, users=1)
             self._loaded[source.id] = loaded
+            self._facts[source.id] = source.stamp, facts_about(model)
         return loaded
 
     def close(self) -> None:
@@ -197,6 +223,7 @@ def facts_about(model: TextToImage) -> dict[str, Any]:
     details = model.stored.details if model.stored else {}
     grid = TokenGrid(model.autoencoder.stats.downsample, model.config.patch_size)
     return {
+        "name": model.name,
         "sampling": to_json(model.sampling),
         "image_size": model.image_size,
         "unit": grid.unit,
@@ -212,11 +239,19 @@ def _given(checkpoints: tuple[str, ...]) -> dict[str, ModelSource]:
     """Returns the models that the server was started with by id, the shipped one last."""
     sources: dict[str, ModelSource] = {}
     for path in checkpoints:
+        check_checkpoint(path)
         name = _unused(_id_of(path), sources)
         sources[name] = ModelSource(name, path)
     name = _unused(SHIPPED_ID, sources)
     sources[name] = ModelSource(name, None)
     return sources
+
+
+def check_checkpoint(path: str) -> None:
+    """Raises `UsageError` unless a model can be read from here. Models of the Hub are not looked
+    for before they are needed."""
+    if Path(path).exists() or repository_of(path) is None:
+        read_model(path, weights=False)
 
 
 def _id_of(path: str) -> str:

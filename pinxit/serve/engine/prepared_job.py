@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from pinxit.arrays import Conditioning
-from pinxit.config import UsageError
 from pinxit.drawing import SourceLatents, one_by_one
 from pinxit.fixed_batches import padded
 from pinxit.guidance_warnings import Exposure, out_of_range
@@ -43,10 +42,6 @@ def order_of(
         warn=lambda message: None,
         **request.sampling,
     )
-    if order.sampling.steps > config.max_steps and "steps" in request.sampling:
-        valid = f"up to {config.max_steps}"
-        problem = "too large for this server"
-        raise UsageError("steps", order.sampling.steps, problem=problem, valid=valid)
     messages = [
         cut_warning(model.text_encoder, request.prompt),
         cut_warning(model.text_encoder, request.negative_prompt, field="negative_prompt"),

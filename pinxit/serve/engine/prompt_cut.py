@@ -37,6 +37,5 @@ def characters_read(text_encoder: TextEncoder, prompt: str) -> int:
             fits = middle
     if prompt[fits : fits + 1].isspace():
         return fits
-    words = prompt[:fits].rstrip()
-    start = max((i + 1 for i, letter in enumerate(words) if letter.isspace()), default=0)
+    start = max((i + 1 for i, letter in enumerate(prompt[:fits]) if letter.isspace()), default=0)
     return start or fits

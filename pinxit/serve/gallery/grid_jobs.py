@@ -6,6 +6,7 @@ gallery. It has the same bytes as that of `pinxit grid`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -17,8 +18,8 @@ from PIL import Image
 
 from pinxit.comparison_grid.sheet import GridSheet, grid_bytes, grid_file_name, grid_json
 from pinxit.config import UsageError
-from pinxit.serve.engine.engine import DrawingEngine
-from pinxit.serve.engine.jobs import Draining, Job, QueueFull
+from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
+from pinxit.serve.engine.jobs import ENDED, DrawRequest, Job
 from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_request import DrawnGrid, GridPlan
 
@@ -115,7 +116,7 @@ class GridJob:
             for _, job in jobs:
                 job.cancel()
 
-    def _submitted(self, request: Any, *, wait: bool) -> Job | None:
+    def _submitted(self, request: DrawRequest, *, wait: bool) -> Job | None:
         """Returns the job of a cell, or None if the queue is full for now."""
         try:
             return self._engine.submit(request)
@@ -144,11 +145,9 @@ class GridJob:
 
 def has_ended(job: Job, seconds: float) -> bool:
     """Waits for a job for a time, and returns whether it has ended."""
-    try:
+    with contextlib.suppress(TimeoutError):
         job.wait(seconds)
-    except TimeoutError:
-        return False
-    return True
+    return job.state in ENDED
 
 
 class GridDesk:

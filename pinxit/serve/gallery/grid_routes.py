@@ -18,8 +18,8 @@ from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_jobs import GridDesk, GridJob
 from pinxit.serve.gallery.grid_request import GridPlan, planned_grid
 from pinxit.serve.gallery.studio_models import loaded_model, studio_models
-from pinxit.serve.images_api.request_body import read_json
-from pinxit.serve.images_api.server_events import SIGN, events_response, server_event
+from pinxit.serve.request_body import read_json
+from pinxit.serve.server_events import SIGN, events_response, server_event
 from pinxit.serve.studio import Studio
 
 LOOK = 0.1

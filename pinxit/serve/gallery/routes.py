@@ -6,17 +6,19 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from pinxit.picture_files import FORMATS
 from pinxit.serve.engine.engine import DrawingEngine
+from pinxit.serve.engine.jobs import Job
+from pinxit.serve.engine.prompt_cut import characters_read
 from pinxit.serve.gallery import grid_routes
 from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, UnknownPicture
 from pinxit.serve.gallery.form_defaults import form_defaults
-from pinxit.serve.gallery.prompt_check import read_length
 from pinxit.serve.gallery.studio_models import studio_models
 from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT, uploaded_recipe
-from pinxit.serve.images_api.request_body import read_form, read_json
+from pinxit.serve.request_body import read_form, read_json
 from pinxit.serve.studio import Studio
 
 MOST_LISTED = 200
@@ -29,6 +31,11 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     """Adds the routes."""
     gallery = Gallery(studio.out)
     gallery.forget()
+
+    def store(job: Job, number: int, image: Image.Image, recipe: dict[str, Any]) -> str:
+        return gallery.save(image, recipe)
+
+    studio.engine.store = store
     _add_gallery(app, gallery)
     _add_files(app, gallery)
     _add_form(app, studio, gallery)
@@ -150,8 +157,13 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
 
     @app.get("/studio/changes", tags=["studio"])
     def changes() -> dict[str, Any]:
-        """Returns a text that changes with the gallery, and the number of unfinished pictures."""
-        return {"gallery": gallery.state, "unfinished": unfinished_pictures(studio.engine)}
+        """Returns a text that changes with the gallery, and the numbers of unfinished pictures and
+        of models in memory."""
+        return {
+            "gallery": gallery.state,
+            "unfinished": unfinished_pictures(studio.engine),
+            "loaded": sum(model.loaded for model in studio.engine.models()),
+        }
 
     @app.post("/studio/prompt", tags=["studio"])
     async def prompt(request: Request) -> dict[str, Any]:
@@ -189,6 +201,6 @@ def _read_lengths(
     """Returns the number of characters of each text that the text encoder of a model reads."""
     text_encoder = engine.text_encoder(model)
     lengths: dict[str, Any] = {
-        name: read_length(text_encoder, text) for name, text in texts.items()
+        name: characters_read(text_encoder, text) for name, text in texts.items()
     }
     return lengths | {"max_tokens": text_encoder.max_tokens}

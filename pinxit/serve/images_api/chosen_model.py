@@ -8,7 +8,8 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from pinxit.config import UsageError, few, to_json
-from pinxit.serve.engine.jobs import ModelEntry
+from pinxit.sampling import Sampling
+from pinxit.serve.engine.models import ModelEntry
 from pinxit.serve.errors import RefusedRequest, cut
 from pinxit.serve.images_api.quality import steps_of, steps_of_all
 from pinxit.serve.studio import Studio
@@ -18,70 +19,77 @@ from pinxit.serve.studio import Studio
 class ChosenModel:
     """A model that is in memory."""
 
-    entry: ModelEntry
-    """The engine's description of the model."""
+    sampling: Sampling
+    """The model's default sampling settings."""
+    image_size: int
+    """The side of the pictures that it was trained on."""
+    unit: int
+    """The number that divides the sides of its pictures."""
     max_steps: int
     """The largest number of steps of a picture."""
+    max_side: int
+    """The longest side of a picture, unless the model's own is longer."""
 
     def steps(self, quality: str) -> int:
         """Returns the number of steps of a quality."""
-        return steps_of(quality, self.entry.sampling.steps, self.max_steps)
+        return steps_of(quality, self.sampling.steps, self.max_steps)
 
     def size(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Returns the width and the height of pictures of a size, where None is the model's."""
-        return (self.entry.image_size, self.entry.image_size) if size is None else size
+        """Returns the width and the height of pictures of a size, where None is the model's.
 
-    def checked_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Returns `size` with a value. Raises `UsageError` for one that the model cannot draw."""
-        width, height = self.size(size)
-        unit = self.entry.unit
+        Raises `UsageError` for a size that the model or the server does not draw.
+        """
+        width, height = size or (self.image_size, self.image_size)
+        longest = max(self.image_size, self.max_side)
         for side in (width, height):
-            if side % unit:
-                valid = f"multiples of {unit}"
-                raise UsageError("size", f"{width}x{height}", problem="not drawable", valid=valid)
+            if side < 1 or side % self.unit or side > longest:
+                problem = "too large" if side > longest else f"not a multiple of {self.unit}"
+                valid = f"multiples of {self.unit} up to {longest}, or auto"
+                raise UsageError("size", f"{width}x{height}", problem=problem, valid=valid)
         return width, height
 
     def tokens(self, size: tuple[int, int] | None) -> int:
         """Returns the number of tokens that the network has for a picture."""
         width, height = self.size(size)
-        return (width // self.entry.unit) * (height // self.entry.unit)
+        return (width // self.unit) * (height // self.unit)
 
 
 async def choose(studio: Studio, name: str | None) -> ChosenModel:
-    """Returns a model, which is loaded first if it is not in memory; by default the first one."""
-    entries = await run_in_threadpool(studio.engine.models)
-    entry = entries[0] if name is None else _named(entries, name)
-    if not entry.loaded:
+    """Returns a model, which is loaded first if its settings are not known; by default the first.
+
+    Refuses a name that no model has.
+    """
+    entry = await named_model(studio, name)
+    if entry.sampling is None:
         entry = await run_in_threadpool(studio.engine.load, entry.id)
-    return ChosenModel(entry, studio.config.max_steps)
+    config = studio.config
+    sampling, image_size, unit = entry.sampling, entry.image_size, entry.unit
+    assert sampling is not None and image_size is not None and unit is not None
+    return ChosenModel(sampling, image_size, unit, config.max_steps, config.max_side)
 
 
-def _named(entries: list[ModelEntry], name: str) -> ModelEntry:
-    """Returns the entry with an id, or refuses the request."""
+async def named_model(studio: Studio, name: str | None) -> ModelEntry:
+    """Returns the engine's entry with an id, by default the first, or refuses the request."""
+    entries = await run_in_threadpool(studio.engine.models)
     for entry in entries:
-        if entry.id == name:
+        if name is None or entry.id == name:
             return entry
     known = few([each.id for each in entries])
-    message = f"model: {cut(name, 80)!r} is unknown; valid: {known}"
+    message = f"model: {cut(str(name), 80)!r} is unknown; valid: {known}"
     raise RefusedRequest(404, message, param="model", code="model_not_found")
 
 
-async def described_models(studio: Studio) -> list[dict[str, Any]]:
-    """Returns all models in the form of OpenAI's API, with their settings if they are known."""
-    entries = await run_in_threadpool(studio.engine.models)
-    return [_described(entry, studio.config.max_steps) for entry in entries]
-
-
-def _described(entry: ModelEntry, max_steps: int) -> dict[str, Any]:
-    known = entry.sampling is not None
+def described_model(entry: ModelEntry, max_steps: int) -> dict[str, Any]:
+    """Returns a model in the form of OpenAI's API, with its settings if they are known."""
+    sampling = entry.sampling
     return {
         "id": entry.id,
         "object": "model",
         "created": int(entry.created),
         "owned_by": "pinxit",
         "loaded": entry.loaded,
-        "defaults": to_json(entry.sampling) if known else None,
+        "defaults": None if sampling is None else to_json(sampling),
         "image_size": entry.image_size,
         "size_unit": entry.unit,
-        "qualities": steps_of_all(entry.sampling.steps, max_steps) if known else None,
+        "qualities": None if sampling is None else steps_of_all(sampling.steps, max_steps),
     }

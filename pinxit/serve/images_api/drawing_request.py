@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from pinxit.config import UsageError, full_names, hints
 from pinxit.picture_files import check_format, stored_recipe
-from pinxit.picture_size import VALID_SIZE, parse_size
+from pinxit.picture_size import parse_size
 from pinxit.sampling import ALIASES, HABITS, SEEDS, Sampling
 from pinxit.serve.errors import RefusedRequest, cut, invalid_fields
 from pinxit.serve.images_api.drawing_fields import REFUSED, DrawingFields, OutputFields
@@ -25,6 +25,8 @@ from pinxit.serve.settings import StudioConfig
 Body = TypeVar("Body", bound=BaseModel)
 IGNORED_NAMES, IGNORED_LENGTH = 20, 40
 """The largest number of ignored fields that an answer names, and of characters of each."""
+IGNORED = ("complexity", "input_fidelity", "moderation", "safety_identifier", "style", "user")
+"""Fields of OpenAI's API that have no effect here. Like unknown ones, they are only named."""
 STEP_NAMES = ("steps", *(name for name, full in ALIASES.items() if full == "steps"))
 """The names of the number of steps."""
 
@@ -109,7 +111,7 @@ def drawing_of(fields: DrawingFields, config: StudioConfig) -> Drawing:
         model=fields.model or None,
         n=n,
         seed=seed,
-        size=_size(fields.size, config.max_side),
+        size=_size(fields.size),
         sampling=sampling,
         quality=None if named else quality_name(fields.quality),
         keep=bool(fields.keep),
@@ -173,16 +175,12 @@ def _sampling(fields: DrawingFields) -> tuple[dict[str, Any], dict[str, str]]:
     return {full: given[name] for full, name in names.items()}, names
 
 
-def _size(text: str | None, longest: int) -> tuple[int, int] | None:
+def _size(text: str | None) -> tuple[int, int] | None:
     """Returns a size as width and height, or None for auto."""
     if text is None or text.strip() == "auto":
         return None
     parsed = parse_size(text)
-    size = (parsed, parsed) if isinstance(parsed, int) else parsed
-    if max(size) > longest:
-        valid = f"{VALID_SIZE}, up to {longest}, or auto"
-        raise UsageError("size", text, problem="too large", valid=valid)
-    return size
+    return (parsed, parsed) if isinstance(parsed, int) else parsed
 
 
 def _at_most(field: str, value: int, most: int) -> None:

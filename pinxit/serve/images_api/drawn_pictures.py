@@ -35,15 +35,18 @@ class Sources:
 
 def draw_request(
     drawing: Drawing,
-    model: ChosenModel,
+    model: ChosenModel | None,
     *,
     previews: int,
     sources: Sources | None = None,
     pictures: SourcePictures | None = None,
 ) -> DrawRequest:
-    """Returns the engine's form of a request."""
+    """Returns the engine's form of a request.
+
+    The model is None if the request has no quality of its own.
+    """
     sampling = dict(drawing.sampling)
-    if drawing.quality not in (None, "medium"):
+    if model is not None and drawing.quality not in (None, "medium"):
         sampling["steps"] = model.steps(drawing.quality)
     return DrawRequest(
         prompt=drawing.prompt,

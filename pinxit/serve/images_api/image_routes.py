@@ -112,7 +112,7 @@ async def answer(
     model = await choose(studio, drawing.model)
     pictures = None
     if sources is not None:
-        size = model.checked_size(drawing.size)
+        size = model.size(drawing.size)
         pictures = await run_in_threadpool(read_sources, sources.image, sources.mask, size)
     previews = (fields.partial_images or 0) if output.stream else 0
     order = draw_request(drawing, model, previews=previews, sources=sources, pictures=pictures)

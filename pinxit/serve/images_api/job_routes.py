@@ -15,7 +15,7 @@ from pinxit.picture_files import picture_bytes
 from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.answer_models import JobAnswer, JobsAnswer, errors
-from pinxit.serve.images_api.chosen_model import choose
+from pinxit.serve.images_api.chosen_model import choose, named_model
 from pinxit.serve.images_api.described_body import json_body
 from pinxit.serve.images_api.drawing_fields import JobBody
 from pinxit.serve.images_api.drawing_request import (
@@ -94,10 +94,13 @@ def _add_submission(app: FastAPI, studio: Studio) -> None:
 async def _order(studio: Studio, fields: JobBody, drawing: Drawing) -> DrawRequest:
     """Returns the engine's form of the fields of a job."""
     sources = _sources(fields)
-    model = await choose(studio, drawing.model)
-    pictures = None
-    if sources is not None:
-        size = model.checked_size(drawing.size)
+    model = pictures = None
+    if sources is not None or drawing.quality not in (None, "medium"):
+        model = await choose(studio, drawing.model)
+    else:
+        await named_model(studio, drawing.model)
+    if sources is not None and model is not None:
+        size = model.size(drawing.size)
         pictures = await run_in_threadpool(read_sources, sources.image, sources.mask, size)
     previews = fields.previews or 0
     return draw_request(drawing, model, previews=previews, sources=sources, pictures=pictures)

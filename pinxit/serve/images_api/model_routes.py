@@ -5,25 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
-from pinxit.config import few
-from pinxit.serve.errors import RefusedRequest, cut
 from pinxit.serve.images_api.answer_models import ModelAnswer, ModelsAnswer, errors
-from pinxit.serve.images_api.chosen_model import described_models
+from pinxit.serve.images_api.chosen_model import described_model, named_model
 from pinxit.serve.studio import Studio
 
 
 def add_to(app: FastAPI, studio: Studio) -> None:
     """Adds the routes of the models."""
+    most = studio.config.max_steps
 
-    @app.get(
-        "/v1/models",
-        tags=["models"],
-        responses={200: {"model": ModelsAnswer}, **errors()},
-    )
+    @app.get("/v1/models", tags=["models"], responses={200: {"model": ModelsAnswer}, **errors()})
     async def list_models() -> dict[str, Any]:
         """Lists the models that can draw; the first is the default."""
-        return {"object": "list", "data": await described_models(studio)}
+        entries = await run_in_threadpool(studio.engine.models)
+        return {"object": "list", "data": [described_model(entry, most) for entry in entries]}
 
     @app.get(
         "/v1/models/{model_id:path}",
@@ -32,10 +29,4 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     )
     async def retrieve_model(model_id: str) -> dict[str, Any]:
         """Returns one model."""
-        models = await described_models(studio)
-        for model in models:
-            if model["id"] == model_id:
-                return model
-        known = few([model["id"] for model in models])
-        message = f"model: {cut(model_id, 80)!r} is unknown; valid: {known}"
-        raise RefusedRequest(404, message, param="model", code="model_not_found")
+        return described_model(await named_model(studio, model_id), most)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import psutil
-from prometheus_client.core import CollectorRegistry, GaugeMetricFamily
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -17,7 +17,14 @@ from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
 STATES = ("queued", "drawing", "done", "failed", "cancelled")
-"""The states of a job."""
+"""The states of a job, those of ended ones last."""
+GAUGES = (
+    ("pinxit_queue_pictures", "waiting", "Pictures that wait for their turn"),
+    ("pinxit_drawing_pictures", "drawing", "Pictures that are being drawn"),
+    ("pinxit_picture_seconds", "seconds_per_picture", "Seconds per picture, moving average"),
+    ("pinxit_draining", "draining", "Whether the server ends and takes no further requests"),
+)
+"""Name, key in the engine's statistics, and meaning of each figure that may fall."""
 
 
 class StudioFigures(Collector):
@@ -29,18 +36,7 @@ class StudioFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the figures of this moment."""
-        jobs = self._studio.engine.jobs()
-        states = Counter(job.state for job in jobs)
-        by_state = GaugeMetricFamily(
-            "pinxit_jobs", "Jobs that the server remembers, by state", labels=["state"]
-        )
-        for state in STATES:
-            by_state.add_metric([state], states[state])
-        yield by_state
-        waiting = sum(job.request.n for job in jobs if job.state == "queued")
-        yield GaugeMetricFamily(
-            "pinxit_queue_pictures", "Pictures of jobs that wait for their turn", value=waiting
-        )
+        yield from self._work()
         models = GaugeMetricFamily(
             "pinxit_model_loaded", "Whether a model is in memory", labels=["model"]
         )
@@ -57,6 +53,27 @@ class StudioFigures(Collector):
         version = GaugeMetricFamily("pinxit_info", "Version of Pinxit", labels=["version"])
         version.add_metric([__version__], 1)
         yield version
+
+    def _work(self) -> Iterator[Metric]:
+        """Yields the figures of jobs and pictures."""
+        states = Counter(job.state for job in self._studio.engine.jobs())
+        by_state = GaugeMetricFamily(
+            "pinxit_jobs", "Jobs that the server remembers, by state", labels=["state"]
+        )
+        for state in STATES:
+            by_state.add_metric([state], states[state])
+        yield by_state
+        figures = self._studio.engine.statistics()
+        for name, key, text in GAUGES:
+            yield GaugeMetricFamily(name, text, value=float(figures[key]))
+        ended = figures["ended"]
+        yield CounterMetricFamily(
+            "pinxit_pictures", "Finished pictures", value=ended.get("pictures", 0)
+        )
+        jobs = CounterMetricFamily("pinxit_jobs_ended", "Ended jobs, by state", labels=["state"])
+        for state in STATES[2:]:
+            jobs.add_metric([state], ended.get(state, 0))
+        yield jobs
 
 
 def studio_registry(studio: Studio) -> CollectorRegistry:

@@ -17,28 +17,27 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     app.state.metrics = registry
     app.add_middleware(RequestCounts, registry=registry)
 
-    @app.get("/health", tags=["Monitoring"], summary="Whether the server lives")
+    @app.get("/health", tags=["monitoring"])
     async def health() -> dict[str, str]:
         """Tells that the process lives. This is the only address that never needs the token."""
         return {"status": "ok"}
 
     @app.get(
         "/ready",
-        tags=["Monitoring"],
-        summary="Whether a model is in memory",
+        tags=["monitoring"],
         responses={503: {"description": "The first model is still loading, or the server ends."}},
     )
-    async def ready() -> Response:
+    def ready() -> Response:
         """Tells by status 200 that a picture can be drawn without loading a model first."""
         loaded = [model.id for model in studio.engine.models() if model.loaded]
-        content = {"ready": bool(loaded), "models": loaded}
-        headers = {} if loaded else {"Retry-After": "5"}
-        return JSONResponse(content, 200 if loaded else 503, headers)
+        is_ready = bool(loaded) and not studio.engine.statistics()["draining"]
+        headers = {} if is_ready else {"Retry-After": "5"}
+        content = {"ready": is_ready, "models": loaded}
+        return JSONResponse(content, 200 if is_ready else 503, headers)
 
     @app.get(
         "/metrics",
-        tags=["Monitoring"],
-        summary="Figures for Prometheus",
+        tags=["monitoring"],
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )

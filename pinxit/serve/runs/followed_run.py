@@ -129,6 +129,8 @@ class FollowedRun:
             "max_steps": max_steps,
             "seconds_left": remaining_seconds(self._rows, max_steps) if running else None,
             "has_results": results_of(self.folder) is not None,
+            # before its first row, a run only has its log to show
+            **({} if self._rows.rows and running else {"log": self.log()}),
         }
 
     def _after(self, position: str) -> list[Event]:

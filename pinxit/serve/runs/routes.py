@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Path, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
 
 from pinxit.config import UsageError
+from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.runs.followed_run import FollowedRun
 from pinxit.serve.runs.run_listing import NoSuchRun, RunListing
 from pinxit.serve.runs.start_settings import FIELDS, default_settings, new_run, resumed_run
 from pinxit.serve.runs.trainings import Busy, Trainings
+from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
 from pinxit.train.report.run_samples import grids
 from pinxit.train.report.run_state import results_of
@@ -54,7 +55,7 @@ class Runs:
         try:
             return self.listing.find(name)
         except NoSuchRun as error:
-            raise HTTPException(404, str(error)) from error
+            raise RefusedRequest(404, str(error), param="name") from error
 
     def followed(self, name: str) -> FollowedRun:
         """Returns the reader of a run, which all listeners share."""
@@ -78,22 +79,15 @@ class Runs:
         try:
             self.trainings.start(name, words, self.active())
         except Busy as error:
-            raise HTTPException(409, str(error)) from error
+            raise RefusedRequest(409, str(error), code="busy") from error
 
 
 def add_to(app: FastAPI, studio: Studio) -> None:
     """Adds the routes of runs."""
-    app.exception_handlers.setdefault(UsageError, _refused)
     trainings = Trainings(studio.runs, studio.config.max_trainings)
-    runs = Runs(RunListing(studio.runs, trainings), trainings)
+    runs = app.state.runs = Runs(RunListing(studio.runs, trainings), trainings)
     _add_reading(app, runs)
     _add_training(app, runs)
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    """Answers a mistake that the user can fix, in a server without a form for errors."""
-    body = {"message": str(error)[:2000], "type": "invalid_request_error", "param": None}
-    return JSONResponse({"error": body}, status_code=400)
 
 
 def _add_reading(app: FastAPI, runs: Runs) -> None:
@@ -133,20 +127,20 @@ def _add_reading(app: FastAPI, runs: Runs) -> None:
             if path.name == file:
                 headers = {"Cache-Control": "no-cache"}
                 return FileResponse(path, media_type="image/png", headers=headers)
-        raise HTTPException(404, "there is no such sample grid")
+        raise RefusedRequest(404, "there is no such sample grid", param="file")
 
-    @app.get("/studio/runs/{name}/events", tags=["runs"], response_class=StreamingResponse)
+    @app.get(
+        "/studio/runs/{name}/events",
+        tags=["runs"],
+        response_class=StreamingResponse,
+        responses={200: {"content": CONTENT}},
+    )
     async def follow_run(
         request: Request, name: Name, after: Annotated[str, Query(max_length=64)] = ""
     ) -> StreamingResponse:
         """Returns server-sent events: rows, samples and state of a run after a position."""
         position = request.headers.get("last-event-id") or after
-        return _stream(runs.followed(name).events(position))
-
-
-def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return events_response(runs.followed(name).events(position))
 
 
 def _add_training(app: FastAPI, runs: Runs) -> None:

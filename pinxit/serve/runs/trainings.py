@@ -49,6 +49,8 @@ class Trainings:
     root: Path
     most: int
     """Number of runs that may train at the same time."""
+    program: tuple[str, ...] = (sys.executable, "-m", "pinxit", "train")
+    """The command, to which the words of a run are added."""
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stopping: set[tuple[int, float]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -67,7 +69,7 @@ class Trainings:
             if self.process(folder) is not None:
                 raise UsageError("name", name, problem="training already", valid="another run")
             folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "pinxit", "train", *words]
+            command = [*self.program, *words]
             with _new_log(folder / LOG) as log:
                 child = subprocess.Popen(
                     command,

@@ -231,11 +231,13 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     def add(prefix: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
             for name, inner in value.items():
-                add(f"{prefix}.{name}" if prefix else str(name), inner)
+                add(f"{prefix}.{name}", inner)
         else:
             shown[prefix] = value if isinstance(value, str) else written(value)
 
-    add("", {name: value for name, value in config.items() if name not in RECORDS})
+    for name, value in config.items():
+        if name not in RECORDS:
+            add(str(name), value)
     return shown
 
 

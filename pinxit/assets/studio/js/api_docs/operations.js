@@ -1,6 +1,7 @@
 // Reads the operations of an OpenAPI description.
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
+const FIRST = ["images", "jobs", "models"];
 
 /** Returns all operations, each with its group, parameters, bodies and answers. */
 export function operationsOf(description) {
@@ -10,19 +11,27 @@ export function operationsOf(description) {
       if (method in methods) operations.push(operation(path, method, methods[method]));
     }
   }
-  return operations;
+  return operations.sort((one, other) => rank(one.group) - rank(other.group));
+}
+
+/** Returns the position of a group: what programs use most comes first, supervision last. */
+function rank(group) {
+  const name = group.toLowerCase();
+  if (name === "monitoring") return FIRST.length + 1;
+  return FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length;
 }
 
 function operation(path, method, details) {
-  const summary = details.summary ?? "";
   const text = details.description ?? "";
+  const sentence = text.split(/\n\s*\n|(?<=[.:])\s/)[0].replaceAll(/\s+/g, " ").replace(/[.:]$/, "");
+  const summary = sentence || (details.summary ?? "");
   return {
     path,
     method,
     summary,
     text,
     id: `${method}${path}`.replaceAll(/[^A-Za-z0-9]+/g, "-"),
-    group: details.tags?.[0] ?? groupOf(path),
+    group: capitalised(details.tags?.[0] ?? groupOf(path)),
     parameters: details.parameters ?? [],
     bodies: contents(details.requestBody?.content),
     answers: Object.entries(details.responses ?? {}).map(([status, answer]) => ({
@@ -41,5 +50,9 @@ function contents(content) {
 function groupOf(path) {
   const [first, second] = path.split("/").filter(Boolean);
   const name = first === "v1" || first === "studio" ? second ?? first : first ?? "page";
+  return name;
+}
+
+function capitalised(name) {
   return name.charAt(0).toUpperCase() + name.slice(1);
 }

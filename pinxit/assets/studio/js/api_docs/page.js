@@ -13,19 +13,22 @@ function paragraphs(text) {
     .map((part) => element("p", {}, part.trim()));
 }
 
-/** Returns a table with a row for each name. */
+/** Returns a table with a row for each name. Columns without any text are left out. */
 function table(title, rows) {
   if (!rows.length) return null;
-  const heads = ["Name", "Type", "Default", "Meaning"]
+  const columns = [
+    ["Type", (row) => row.type],
+    ["Default", (row) => (row.initial === "" ? "" : element("code", {}, row.initial))],
+    ["Meaning", (row) => row.meaning],
+  ].filter(([, cell]) => rows.some((row) => cell(row) !== ""));
+  const heads = ["Name", ...columns.map(([head]) => head)]
     .map((head) => element("th", { scope: "col" }, head));
   const lines = rows.map((row) => element("tr", {},
     element("th", { scope: "row" }, element("code", {}, row.name),
       row.required ? element("span", { class: "needed" }, " required") : null),
-    element("td", {}, row.type),
-    element("td", {}, row.initial === "" ? "" : element("code", {}, row.initial)),
-    element("td", {}, row.meaning)));
+    columns.map(([, cell]) => element("td", {}, cell(row)))));
   return element("div", { class: "block" },
-    element("h4", {}, title),
+    element("h3", {}, title),
     element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": title },
       element("table", {}, element("thead", {}, element("tr", {}, heads)),
         element("tbody", {}, lines))));
@@ -50,7 +53,7 @@ function card(operation, description) {
       element("code", { class: "path" }, operation.path),
       element("span", { class: "said" }, operation.summary)),
     element("div", { class: "inside" }, paragraphs(operation.text), table("Parameters", parameters), bodies,
-      element("div", { class: "block" }, element("h4", {}, "Answers"), element("ul", {}, answers))));
+      element("div", { class: "block" }, element("h3", {}, "Answers"), element("ul", {}, answers))));
 }
 
 /** Shows the operations whose words contain the text. */

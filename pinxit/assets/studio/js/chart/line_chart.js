@@ -60,7 +60,7 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
 
   function draw() {
     const width = Math.floor(node.clientWidth);
-    if (!width) return;
+    if (!width || !state.options.xText) return; // it is not shown yet
     state.width = width;
     picture.setAttribute("width", width);
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -136,6 +136,8 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
   }
 
   function makeLegend() {
+    const longest = Math.max(0, ...state.series.map((one) => one.label.length));
+    legend.style.setProperty("--legend-width", `${Math.min(320, 112 + 6.5 * longest)}px`);
     replace(
       legend,
       ...state.series.map((one) => {

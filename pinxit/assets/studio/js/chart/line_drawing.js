@@ -86,7 +86,7 @@ function axis({ ticks, step }, x, box, options) {
       return drawing(
         "text",
         {
-          class: "chart-tick",
+          class: "chart-tick across",
           x: edge === "end" ? Math.min(at + RIGHT_ROOM, box.width) : at,
           y: box.bottom + 17,
           "text-anchor": edge,

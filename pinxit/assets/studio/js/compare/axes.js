@@ -10,7 +10,7 @@ export const VARIABLES = [
   ["solver", "Solver", "euler, heun, dpmpp_2m", "Names of solvers with commas between them."],
   ["size", "Size", "64, 96x64", "Sides, or WIDTHxHEIGHT, with commas between them."],
   ["prompt", "Prompt", "a red house | a blue tent", "Whole prompts with | between them."],
-  ["prompt_sr", "Words of the prompt", "red | blue | green", "The first text is replaced in the prompt by each of them."],
+  ["prompt_sr", "Prompt words", "red | blue | green", "The first text is replaced in the prompt by each of them."],
   ["negative_prompt", "Negative prompt", "fog | snow", "Texts with | between them; an empty one is none."],
   ["checkpoint", "Model", "", "Names of models with commas between them."],
   ["shift", "Shift", "1, 2, 3", "Numbers with commas between them."],

@@ -9,6 +9,7 @@ import { VARIABLES, axisRow } from "./axes.js";
 import { followGrid, runningGrid } from "./progress.js";
 
 const KEY = "pinxit-compare-form";
+const AGAIN = 2000; // milliseconds until the models are read again
 const TYPING = 400; // milliseconds without typing before the request is checked
 
 /** Shows the view. Returns the function that ends it. */
@@ -43,6 +44,7 @@ export function mount(root, { api, navigate, say }) {
   let defaults = { models: [], axes: VARIABLES.map(([name]) => name) };
   let checked = null;
   let timer = null;
+  let loading = null;
   let turn = 0;
   let following = null;
   let ended = false;
@@ -206,19 +208,23 @@ export function mount(root, { api, navigate, say }) {
   });
   offer();
   restore();
-  (async () => {
-    try {
-      defaults = await api.get("/studio/defaults");
-      if (ended) return;
-      replace(model, defaults.models.map((entry) => element("option", { value: entry.id }, entry.name)));
-      offer();
-      changed();
-      const grid = await runningGrid(api);
-      if (grid && !ended) show(grid);
-    } catch (error) {
-      if (!ended) say(error.message, "error");
-    }
-  })();
+  loadDefaults().then(() => runningGrid(api)).then((grid) => {
+    if (grid && !ended) show(grid);
+  }).catch((error) => {
+    if (!ended) say(error.message, "error");
+  });
+
+  /** Reads the models, again after a time while the chosen one is not loaded. */
+  async function loadDefaults() {
+    defaults = await api.get("/studio/defaults");
+    if (ended) return;
+    const before = model.value;
+    replace(model, defaults.models.map((entry) => element("option", { value: entry.id }, entry.name)));
+    if (defaults.models.some((entry) => entry.id === before)) model.value = before;
+    offer();
+    changed();
+    if (!chosen()?.sampling) loading = setTimeout(() => loadDefaults().catch(() => {}), AGAIN);
+  }
 
   function offer() {
     const entry = chosen();
@@ -232,6 +238,7 @@ export function mount(root, { api, navigate, say }) {
   return () => {
     ended = true;
     clearTimeout(timer);
+    clearTimeout(loading);
     following?.end();
     stopTaking();
   };

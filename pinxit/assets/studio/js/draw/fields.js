@@ -49,8 +49,9 @@ export function solverChoice() {
       const words = TWICE.includes(name) ? " (twice the work per step)" : "";
       return element("option", { value: name }, `${SOLVERS[name] ?? name}${words}`);
     });
+    if (!usual) options.unshift(element("option", { value: "" }, "The model's own"));
     replace(select, options);
-    select.value = names.includes(chosen) ? chosen : usual ?? names[0] ?? "";
+    select.value = names.includes(chosen) ? chosen : usual ?? "";
   };
   return select;
 }

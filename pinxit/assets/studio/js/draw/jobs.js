@@ -40,7 +40,7 @@ export class Jobs {
   add(answer, request) {
     const job = {
       id: answer.id, state: answer.state ?? "queued", position: answer.position ?? 0,
-      before: null, warnings: answer.warnings ?? [], request,
+      warnings: answer.warnings ?? [], request,
       pictures: Array.from({ length: answer.n ?? request.n ?? 1 }, () => ({ step: 0, steps: 0, done: false })),
     };
     this.jobs.push(job);
@@ -114,23 +114,23 @@ export class Jobs {
     this.follow();
   }
 
-  /** Gives up jobs whose server does not answer, so that the page is usable. */
-  abandon(job) {
-    clearTimeout(this.again);
-    this.forget(job);
-    this.follow();
-  }
-
   async cancel(job) {
     try {
       await this.api.remove(`/v1/jobs/${encodeURIComponent(job.id)}`);
-    } catch (error) {
-      if (error.status !== 404) throw error;
+    } catch {
+      // the server no longer knows the job, or does not answer: the page gives it up
+      clearTimeout(this.again);
+      this.drop(job);
+      return;
     }
-    if (job !== this.followed && this.jobs.includes(job)) {
-      this.forget(job);
-      this.show.ended(Object.assign(job, { state: "cancelled" }));
-    }
+    if (job !== this.followed) this.drop(job);
+  }
+
+  drop(job) {
+    if (!this.jobs.includes(job)) return;
+    this.forget(job);
+    this.show.ended(Object.assign(job, { state: "cancelled" }));
+    this.follow();
   }
 
   forget(job) {
@@ -157,12 +157,9 @@ export class Jobs {
     } catch {
       return; // the followed job's connection says so
     }
-    const unfinished = all.filter((each) => ["queued", "drawing"].includes(each.state));
     for (const job of this.jobs) {
-      const place = unfinished.findIndex((each) => each.id === job.id);
-      if (place < 0) continue;
-      const before = unfinished.slice(0, place).reduce((sum, each) => sum + left(each), 0);
-      if (job.state === "queued") this.change(job, { before, position: unfinished[place].position });
+      const now = all.find((each) => each.id === job.id);
+      if (now && job.state === "queued") this.change(job, { position: now.position });
     }
   }
 
@@ -181,12 +178,6 @@ export class Jobs {
     clearTimeout(this.again);
     this.close();
   }
-}
-
-/** Returns how many pictures of a job are not finished. */
-function left(job) {
-  const done = (job.pictures ?? []).filter((picture) => picture?.url).length;
-  return Math.max(1, (job.n ?? job.pictures?.length ?? 1) - done);
 }
 
 function stored() {

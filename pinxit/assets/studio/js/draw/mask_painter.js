@@ -8,7 +8,7 @@ export function maskPainter(source, width, height, onChange) {
     width, height, class: "mask-canvas", role: "img",
     "aria-label": "The mask: paint over the part that is drawn again",
   });
-  const pen = canvas.getContext("2d");
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
   const size = element("input", { type: "range", min: 2, max: 50, value: 16 });
   const erase = element("button", { type: "button", class: "button small", "aria-pressed": "false" }, "Erase");
   const clear = element("button", { type: "button", class: "button small" }, "Clear");

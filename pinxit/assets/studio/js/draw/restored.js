@@ -43,7 +43,8 @@ export function restoredNotice({ api, say, form, onDraw }) {
       element("div", { class: "stack tight" },
         words.map((text, i) => element("p", { class: i > 0 ? "warn-text" : "" }, text)),
         about.command ? element("pre", {}, about.command) : null,
-        element("div", { class: "row" }, buttons, button("Close", hide, "quiet"))));
+        element("div", { class: "row" }, buttons)),
+      element("button", { type: "button", class: "close", "aria-label": "Close the note", onClick: hide }, "×"));
     node.hidden = false;
     node.scrollIntoView({ block: "nearest" });
   }

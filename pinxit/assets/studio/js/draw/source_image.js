@@ -17,7 +17,7 @@ export function dataUrl(file) {
 
 function picked(label, onFile) {
   const input = element("input", { type: "file", accept: TYPES, class: "visually-hidden", tabindex: -1, "aria-hidden": "true" });
-  const button = element("button", { type: "button", class: "button", onClick: () => input.click() }, label);
+  const button = element("button", { type: "button", class: "button small", onClick: () => input.click() }, label);
   input.addEventListener("change", () => {
     if (input.files[0]) onFile(input.files[0]);
     input.value = "";
@@ -61,16 +61,15 @@ export function sourceImage(say, onChange = () => {}) {
     else if (mask) buttons.push(button("Remove the mask", removeMask));
     else buttons.push(button("Paint a mask", paint), ...picked("Mask from a file", setMask));
     buttons.push(button("Remove the image", clear));
-    const label = element("div", { class: "row apart" });
-    const control = field("Strength", strength, "How much changes: a small value keeps the image, 1 ignores it.");
+    const control = field("Strength", strength, painter || mask ? "How much the masked part changes." : "How much changes: a small value keeps the image, 1 ignores it.");
     control.querySelector("label").append(" ", shown);
     replace(body, painter ? painter.node : preview,
       mask ? element("p", { class: "hint" }, `Mask: ${mask.name}. Its white part is drawn again.`) : null,
-      element("div", { class: "row" }, buttons), control, label);
+      element("div", { class: "row" }, buttons), control);
   }
 
   function button(label, act) {
-    return element("button", { type: "button", class: "button", onClick: act }, label);
+    return element("button", { type: "button", class: "button small", onClick: act }, label);
   }
 
   async function setImage(file, { strength: chosen = 0.6 } = {}) {

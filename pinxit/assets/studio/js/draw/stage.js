@@ -68,11 +68,16 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     const done = job.pictures.reduce((sum, each) => sum + (each.done ? each.steps : each.step), 0);
     const finished = job.pictures.filter((each) => each.done).length;
     if (job.state === "queued") {
-      status.textContent = waitingWords(job);
+      status.textContent = `In the queue: ${waitingWords(job)}.`;
       bar.removeAttribute("value");
       return;
     }
-    const most = Math.max(...job.pictures.map((each) => each.steps), 1);
+    const most = Math.max(...job.pictures.map((each) => each.steps));
+    if (most === 0) {
+      status.textContent = "Getting ready …";
+      bar.removeAttribute("value");
+      return;
+    }
     const all = most * job.pictures.length;
     pace.note(done);
     const total = steps < all ? all : steps;
@@ -108,6 +113,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
   }
 
   function end(job) {
+    reachable();
     if (job !== shown) return;
     head.hidden = true;
     focusWas = head.contains(document.activeElement);
@@ -127,6 +133,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
   }
 
   function note(text, kind, buttons = []) {
+    for (const old of notes.children) if (old.firstElementChild?.textContent === text) old.remove();
     notes.append(element("div", { class: `note ${kind}`, role: kind === "bad" ? "alert" : null },
       element("p", {}, text), buttons.length ? element("div", { class: "row" }, buttons) : null));
   }
@@ -179,10 +186,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 
 /** Says where a job stands in the queue. */
 export function waitingWords(job) {
-  if (job.before !== null && job.before !== undefined) {
-    return job.before === 0 ? "it is next" : `${counted(job.before, "picture")} before yours`;
-  }
-  return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "waiting for the start";
+  return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "it is next";
 }
 
 function sizeOf(request) {

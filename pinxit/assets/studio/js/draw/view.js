@@ -20,6 +20,7 @@ export function mount(root, { api, say }) {
   let defaults = { models: [], limits: {}, examples: [] };
   let state = null;
   let others = 0;
+  let loaded = 0;
   let ended = false;
   let changesTimer = null;
   let textsTimer = null;
@@ -51,7 +52,7 @@ export function mount(root, { api, say }) {
   });
   const pictures = gallery({ api, say, onOpen: (entries, index, opener) => box.open(entries, index, opener, pictures) });
   const place = stage({
-    onCancel: (job) => jobs.cancel(job).catch((error) => say(error.message, "error")),
+    onCancel: (job) => jobs.cancel(job),
     onAgain: draw,
     onExample: (text) => {
       form.write({ prompt: text });
@@ -160,6 +161,8 @@ export function mount(root, { api, say }) {
         const now = await api.get("/studio/changes");
         const mine = jobs.jobs.reduce((sum, job) => sum + job.pictures.filter((each) => !each.done).length, 0);
         others = Math.max(0, now.unfinished - mine);
+        if (!form.model?.sampling && now.loaded !== loaded) await loadDefaults();
+        loaded = now.loaded;
         showQueue();
         if (now.gallery !== state) {
           state = now.gallery;
@@ -205,9 +208,9 @@ export function mount(root, { api, say }) {
 /** Returns a sentence about a cut prompt, with the last words that are read and the first that are
  * not. */
 function cutNote(text, length, words, most) {
+  const before = text.slice(0, length).trim().split(/\s+/).slice(-5).join(" ");
   return element("p", { class: "note warn" },
-    `Of the ${words}, only the beginning is read (${most} tokens). It is cut here: `,
-    element("span", {}, `… ${short(text.slice(Math.max(0, length - 40), length), 44)} `),
-    element("mark", {}, "✂"),
-    element("s", {}, ` ${short(text.slice(length), 60)}`));
+    `The model reads ${most} tokens, and the ${words} is longer. It is cut behind `,
+    element("strong", {}, `“… ${before}”`), "; this is ignored: ",
+    element("s", {}, short(text.slice(length), 60)));
 }

@@ -62,6 +62,7 @@ export function evaluation(view, several) {
 
 /** Returns the outcomes of the rows, the command and the machine. */
 export function origin(view, several) {
+  if (!view.command && !Object.keys(view.config).length) return null;
   return element(
     "section",
     { class: "stack" },

@@ -44,8 +44,8 @@ export async function follow(api, name, changed, broken) {
           const over = state.has_results && !view.summary;
           const other = state.state !== view.state;
           view = { ...view, ...state };
-          if (over || (other && state.state !== "running")) read();
-          else tell();
+          if (over || other) read();
+          tell();
         },
       },
       () => broken(true),

@@ -16,17 +16,18 @@ export function runPage({ address, actions = () => null, zoomed }) {
   const happened = element("div", { class: "stack" });
   const charts = curves({ zoomed });
   const grids = samples(address);
-  const picturesTitle = element("h2", {}, "Samples");
   const settings = settingsTable();
   const texts = element("div", { class: "stack run-texts" });
   const shown = { texts: "", happened: "" };
+  const curvesPart = element("section", { class: "stack", "aria-label": "Curves" }, element("h2", {}, "Curves"), charts.node);
+  const picturesPart = element("section", { class: "stack", "aria-label": "Samples" }, element("h2", {}, "Samples"), grids.node);
   const node = element(
     "div",
     { class: "stack run-page" },
     head,
     happened,
-    element("section", { class: "stack", "aria-label": "Curves" }, element("h2", {}, "Curves"), charts.node),
-    element("section", { class: "stack", "aria-label": "Samples" }, picturesTitle, grids.node),
+    curvesPart,
+    picturesPart,
     texts,
     settings.node,
   );
@@ -38,8 +39,10 @@ export function runPage({ address, actions = () => null, zoomed }) {
     if (changed("happened", views.map((view) => [view.name, view.events]))) replace(happened, views.map(eventList));
     charts.update(views);
     grids.update(views);
-    picturesTitle.hidden = views.every((view) => !view.samples.length);
-    if (changed("texts", views.map((view) => [view.name, view.tables, view.protocol, view.summary, view.command]))) {
+    curvesPart.hidden = views.every((view) => !view.axis.step.length);
+    picturesPart.hidden = views.every((view) => !view.samples.length);
+    settings.node.hidden = views.every((view) => !Object.keys(view.settings).length);
+    if (changed("texts", views.map((view) => [view.name, view.tables, view.protocol, view.summary, view.command, view.settings]))) {
       replace(texts, views.map((view) => evaluation(view, several)), views.map((view) => origin(view, several)));
       settings.update(views);
     }
@@ -60,7 +63,7 @@ export function runPage({ address, actions = () => null, zoomed }) {
       { class: "run-head" },
       element("div", { class: "row apart" }, element("div", { class: "row" }, title, badge(view.state)), element("div", { class: "row" }, actions(view))),
       view.words && view.words !== view.state ? element("p", { class: "hint run-words" }, view.words) : null,
-      view.state === "finished" ? null : progress(view),
+      view.state === "finished" || !view.max_steps ? null : progress(view),
       figures(view),
     );
   }

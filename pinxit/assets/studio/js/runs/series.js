@@ -47,7 +47,10 @@ export function seriesOf(chart, views, { axis, smoothing }) {
     for (const [i, { name, label }] of curves.entries()) {
       const curve = view.curves[name];
       if (!curve) continue;
-      const x = curve.at.map((index) => view.axis[axis][index]);
+      // an amount of noise that no row of a step had is no gap
+      const at = curve.values.flatMap((value, index) => (chart.ordered && value === null ? [] : [index]));
+      const x = at.map((index) => view.axis[axis][curve.at[index]]);
+      const y = at.map((index) => curve.values[index]);
       series.push({
         key: `${number}/${name}`,
         label: several ? (curves.length > 1 ? `${view.name}: ${label}` : view.name) : label,
@@ -55,8 +58,8 @@ export function seriesOf(chart, views, { axis, smoothing }) {
         dash: several ? DASHES[i % DASHES.length] : null,
         points: chart.points,
         x,
-        y: curve.values,
-        line: smoothing > 0 && chart.noisy ? smoothed(curve.values, smoothing) : null,
+        y,
+        line: smoothing > 0 && chart.noisy ? smoothed(y, smoothing) : null,
       });
     }
   }
@@ -98,14 +101,15 @@ export function profilesOf(views) {
     const profiles = several ? view.profiles.slice(-1) : view.profiles;
     return profiles.map((profile, i) => {
       const count = profile.values.length;
+      const known = profile.values.flatMap((value, bin) => (value === null ? [] : [bin]));
       return {
         key: `${number}/${i}`,
         label: several ? `${view.name}, step ${profile.step}` : `step ${profile.step}`,
         color: several ? colour(number) : `color-mix(in oklab, var(--series-1) ${20 + (80 * (i + 1)) / profiles.length}%, var(--card))`,
         dash: null,
         points: i === profiles.length - 1,
-        x: profile.values.map((_, bin) => (bin + 0.5) / count),
-        y: profile.values,
+        x: known.map((bin) => (bin + 0.5) / count),
+        y: known.map((bin) => profile.values[bin]),
         line: null,
       };
     });

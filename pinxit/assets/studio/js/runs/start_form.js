@@ -24,8 +24,8 @@ export function startForm({ api, say, started }) {
   const name = element("input", { type: "text", required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]*", autocomplete: "off", spellcheck: "false" });
   const problem = element("p", { class: "error", role: "alert", hidden: true });
   const button = element("button", { class: "button primary", type: "submit" }, "Start training");
-  const fields = element("div", { class: "grid" });
-  const more = element("div", { class: "grid" });
+  const fields = element("div", { class: "grid run-fields" });
+  const more = element("div", { class: "grid run-fields" });
   const form = element(
     "form",
     { class: "stack", novalidate: true, onSubmit: submit },

@@ -84,7 +84,7 @@ function showRuns(root, { api, say }, names) {
       if (!logs.has(view.folder)) {
         const text = element("pre", { tabindex: 0, "aria-label": `Log of ${view.name}` });
         logs.set(view.folder, text);
-        log.append(folded(names.length > 1 ? `Log of ${view.name}` : "Log", text, view.state === "failed"));
+        log.append(folded(names.length > 1 ? `Log of ${view.name}` : "Log", text, !view.axis.step.length || view.state === "failed"));
       }
       logs.get(view.folder).textContent = view.log;
     }
