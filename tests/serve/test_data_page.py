@@ -53,6 +53,7 @@ def test_from_the_list_to_a_dataset_with_its_outcomes_and_thresholds(browser, st
         wait_until_loaded(page, ".data-strip img")
         page.get_by_role("link", name="web", exact=True).click()
         assert page.get_by_role("heading", level=1, name="web").is_visible()
+        page.wait_for_selector(".data-histogram")
         body = page.locator("main").inner_text()
         assert "120 rows in 3 units" in body and "--retry_failed 1" in body
         assert "Below 0.5: 103 rows pass, 17 (14\u00a0%) do not." in body
