@@ -40,7 +40,7 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to plan."""
+    """A run and a machine to plan it for."""
 
     recipe: str
     target: str
@@ -89,7 +89,7 @@ def plan_request(
     if price is not None and not math.isfinite(price):
         raise UsageError("price", price, problem="not finite", valid="a number")
     default = RECIPES[recipe]()
-    known = settings_of(default)
+    known = planned_settings(default)
     values: dict[str, Any] = {}
     for name, value in settings.items():
         choice("setting", name, known)
@@ -112,7 +112,7 @@ def plan_request(
     return request
 
 
-def settings_of(default: TrainConfig) -> dict[str, Any]:
+def planned_settings(default: TrainConfig) -> dict[str, Any]:
     """Returns the type of each setting that a plan may change, by name."""
     return {
         name: hint
