@@ -91,7 +91,7 @@ function largestCard(plan, choices) {
   const meanings = Object.fromEntries(choices.policies.map((each) => [each.name, each.meaning]));
   return element("section", { class: "card stack" },
     element("h2", {}, "Largest batch that fits"),
-    scrollBox("Largest batch by way of saving memory", element("table", {},
+    scrollBox("Largest batch by way of saving memory", element("table", { class: "plan-largest" },
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Memory saving"),
         ["Batch", "Memory", "Images/s"].map((name) => element("th", { scope: "col", class: "number" }, name)))),
       element("tbody", {}, plan.largest.map((one) => element("tr", {},
