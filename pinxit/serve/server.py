@@ -92,7 +92,7 @@ class StudioServer(uvicorn.Server):
                 forwarded_allow_ips=list(settings.trust_proxy),
                 h11_max_incomplete_event_size=LARGEST_HEADERS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=settings.drain_seconds + ENDING_SECONDS,
+                timeout_graceful_shutdown=ENDING_SECONDS,
             )
         )
         self.app = app
@@ -107,12 +107,15 @@ class StudioServer(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accepts no further connections, and ends once jobs and answers have."""
+        """Accepts no further connections, and ends once jobs and answers have.
+
+        The jobs come first, because the application closes the engine when it ends, and jobs need
+        no connection.
+        """
         for listener in self.servers:
             listener.close()
-        draining = asyncio.create_task(self._drain())
+        await self._drain()
         await super().shutdown(sockets)
-        await draining
 
     async def _drain(self) -> None:
         """Lets the jobs finish for a limited time, then ends the streams that are still open."""

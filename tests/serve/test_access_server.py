@@ -231,6 +231,19 @@ def test_a_signal_drains_the_jobs_and_a_second_one_ends_at_once():
     job.close()
 
 
+def test_jobs_without_connections_are_drained_before_the_application_ends(monkeypatch):
+    """The application's end closes the engine, which cancels what it still draws."""
+    order: list[str] = []
+    app = small_app(AccessRules(), 0.3)
+    engine = app.state.studio.engine
+    drain = engine.drain
+    monkeypatch.setattr(engine, "drain", lambda seconds: (drain(seconds), order.append("drained")))
+    app.router.on_shutdown.append(lambda: order.append("closed"))
+    with protected(app, drain_seconds=5) as (port, _):
+        assert send_raw(port, request("GET /health HTTP/1.1"))
+    assert order == ["drained", "closed"]
+
+
 # --- addresses --------------------------------------------------------------------------------
 
 

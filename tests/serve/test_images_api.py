@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
-from studio import RunningStudio, folders_in, running_studio
+from studio import RunningStudio
 
 from pinxit.model_loading import load_checkpoint
 from pinxit.picture_files import picture_bytes
@@ -332,17 +332,20 @@ def test_a_bug_shows_nothing_of_itself(client, studio, monkeypatch):
     assert "secret" not in str(error.value) and error.value.code == "internal_error"
 
 
-def test_a_full_queue_and_an_ending_server(tmp_path):
-    with running_studio(max_waiting=2, **folders_in(tmp_path)) as studio:
-        client = OpenAI(base_url=f"{studio.url}/v1", api_key="unused", max_retries=0)
-        with pytest.raises(openai.RateLimitError) as error:
-            client.images.generate(prompt=PROMPT, n=40)
-        assert int(error.value.response.headers["retry-after"]) >= 1
-        assert error.value.code == "queue_full"
-        studio.engine.drain(0)
+def test_a_full_queue_and_an_ending_server(studio, client, monkeypatch):
+    """An empty queue takes a large request; then there is no room until it has been drawn."""
+    slow = {"prompt": PROMPT, "n": 64, "steps": 200}
+    job = httpx.post(f"{studio.url}/v1/jobs", json=slow).json()
+    with pytest.raises(openai.RateLimitError) as error:
+        client.images.generate(prompt=PROMPT, n=40)
+    assert int(error.value.response.headers["retry-after"]) >= 1
+    assert error.value.code == "queue_full"
+    assert httpx.delete(f"{studio.url}/v1/jobs/{job['id']}").status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(studio.engine, "_draining", True)
         with pytest.raises(openai.InternalServerError) as ending:
             client.images.generate(prompt=PROMPT)
-        assert ending.value.status_code == 503
+    assert ending.value.status_code == 503
 
 
 def test_other_methods_and_addresses(studio):

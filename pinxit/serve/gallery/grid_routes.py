@@ -37,7 +37,7 @@ def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
     async def check(request: Request) -> dict[str, Any]:
         """Returns the cells of a grid, the size of its sheet and its command, without drawing.
 
-        Forms ask while somebody types, so that a wrong value is an answer: `problem`.
+        Forms ask while a person types, so a wrong value is no error but the answer `problem`.
         """
         return await run_in_threadpool(_checked, studio, await read_json(request))
 

@@ -25,7 +25,7 @@ from pinxit.train.report.run_view import (
 from pinxit.train.run_folder import RunFolder
 
 LOOK_SECONDS = 0.7
-"""Seconds between two looks at the files of a run that somebody follows."""
+"""Seconds between two looks at the files of a run that has listeners."""
 PING_SECONDS = 15.0
 """Seconds after which a line without content keeps a connection open."""
 MOST_WAITING = 64
