@@ -23,8 +23,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from pinxit.serve.access.access_token import NEW, AccessToken
-from pinxit.serve.access.guard import Guard
-from pinxit.serve.access.listening import UNIX, address_of, addresses_of, bind_sockets
+from pinxit.serve.access.guard import StudioGuard
+from pinxit.serve.access.listening import UNIX, addresses_of, bind_sockets, server_address
 from pinxit.serve.access.request_shape import LARGEST_HEADERS
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.app import create_app
@@ -43,7 +43,7 @@ def run_studio(config: StudioConfig) -> int:
     rules = rules_of(config)
     sockets = bind_sockets(config.host, config.port, addresses_of(config.host))
     try:
-        address = address_of(sockets, config.host)
+        address = server_address(sockets, config.host)
         if not address.startswith(UNIX):
             config = dataclasses.replace(config, port=sockets[0].getsockname()[1])
         shows_token = config.token == NEW
@@ -122,7 +122,7 @@ class StudioServer(uvicorn.Server):
         engine = self.app.state.studio.engine
         await asyncio.to_thread(engine.drain, float(self.drain_seconds))
         await asyncio.sleep(0.2)  # the streams of ended jobs send their own last events
-        streams: Guard | None = getattr(self.app.state, "guard", None)
+        streams: StudioGuard | None = getattr(self.app.state, "guard", None)
         if streams is not None:
             await streams.end_streams()
 

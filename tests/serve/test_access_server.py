@@ -25,11 +25,11 @@ from pinxit.serve.access.access_rules import AccessRules
 from pinxit.serve.access.body_sizes import BodySizes
 from pinxit.serve.access.listening import (
     Address,
-    address_of,
     addresses_of,
     bind_sockets,
     check_reach,
     own_names,
+    server_address,
 )
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.desktop import on_desktop
@@ -301,12 +301,12 @@ def test_the_command_refuses_before_anything_is_computed(monkeypatch, capsys):
 def test_a_free_port_is_chosen_and_a_name_keeps_its_spelling():
     sockets = bind_sockets("localhost", 0, addresses_of("localhost"))
     ports = {one.getsockname()[1] for one in sockets}
-    assert len(ports) == 1 and address_of(sockets, "localhost").startswith("http://localhost:")
+    assert len(ports) == 1 and server_address(sockets, "localhost").startswith("http://localhost:")
     for one in sockets:
         one.close()
     every = [Address(socket.AF_INET, "0.0.0.0")]
     (listener,) = bind_sockets("0.0.0.0", 0, every)
-    assert address_of([listener], "0.0.0.0").startswith("http://127.0.0.1:")
+    assert server_address([listener], "0.0.0.0").startswith("http://127.0.0.1:")
     listener.close()
 
 
@@ -315,7 +315,7 @@ def test_a_unix_socket_is_this_user_s_alone(tmp_path):
     host = f"unix:{path}"
     check_reach(host, addresses_of(host), has_token=False)
     (listener,) = bind_sockets(host, 0, addresses_of(host))
-    assert path.stat().st_mode & 0o777 == 0o600 and address_of([listener], host) == host
+    assert path.stat().st_mode & 0o777 == 0o600 and server_address([listener], host) == host
     with pytest.raises(UsageError, match="in use"):
         bind_sockets(host, 0, addresses_of(host))
     listener.close()
