@@ -16,6 +16,9 @@ LEFT_OUT = {"positive_data_acceptance"}
 """Checks that do not hold: sizes that fit the document and not the model are refused, and
 schemathesis expects other headers of methods that it makes up."""
 
+# the server's threads use Python's random numbers meanwhile, which Hypothesis takes for the test's
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+
 
 def drawing(path: str) -> bool:
     """Returns whether a route is one of this API."""
@@ -55,7 +58,7 @@ def check_operation(operation: Any, url: str, chosen: list[Callable], examples: 
 
 
 def test_requests_made_from_the_document(studio):
-    assert check_operations(studio, 4) == 10
+    assert check_operations(studio, 2) == 10
 
 
 @pytest.mark.slow

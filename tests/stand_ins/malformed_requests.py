@@ -29,12 +29,17 @@ class Malformed:
 
 
 def malformed_requests(paths: list[str], count: int, seed: int) -> Iterator[Malformed]:
-    """Yields `count` requests to the paths in turn. Equal seeds give equal requests."""
+    """Yields `count` requests to the paths, every second one to a route that draws.
+
+    Equal seeds give equal requests. The largest bodies are rarer than the others.
+    """
     rng = random.Random(seed)
+    drawing = [path for path in paths if path in (*DRAWING, EDITS)]
     for number in range(count):
-        path = paths[number % len(paths)]
+        path = rng.choice(drawing if number % 2 else paths)
         kinds = [*GENERAL, *(VALUES if path in DRAWING else FORMS if path == EDITS else ())]
-        name = rng.choice(kinds)
+        weights = [0.2 if kind == huge.__name__ else 1.0 for kind in kinds]
+        (name,) = rng.choices(kinds, weights)
         headers, content = ALL[name](rng)
         yield Malformed(name, path.replace("{", "").replace("}", ""), headers, content)
 
