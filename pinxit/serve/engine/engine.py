@@ -266,7 +266,7 @@ class DrawingEngine:
                     return
                 job, source = self._loading[0]
             try:
-                prepared = self._prepare(job, self._models.load(source))
+                prepared = self._prepare(job, self._models.load(self._models.find(source.id)))
             except (Exception, SystemExit) as error:
                 self._loaded(job, None, error)
             else:
