@@ -330,11 +330,11 @@ class _Desk:
             while True:
                 if engine._closed and wait:
                     return None
-                taken = engine._queue.take(
+                following = engine._queue.take(
                     lambda job: self._may_start(job) and fits(engine._prepared[job])
                 )
-                if taken is not None:
-                    job, number = taken
+                if following is not None:
+                    job, number = following
                     form = engine._prepared[job].form
                     if form not in engine._known:
                         engine._first.add(form)

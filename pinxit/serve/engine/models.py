@@ -82,7 +82,7 @@ class LoadedModel:
     source: ModelSource
     """The source that it was loaded from."""
     model: TextToImage
-    """The pipeline."""
+    """The pipeline that draws with it."""
     users: int = 0
     """The number of jobs that need it."""
     used: float = 0.0
