@@ -1,6 +1,6 @@
 """The studio on Ray Serve: several replicas of one server, added and removed with the load.
 
-    pip install -e ".[studio,ray]" "ray[serve]"
+    pip install -e ".[studio,ray]"
     python examples/ray_serve.py runs/scenes --replicas 2
     python examples/ray_serve.py runs/scenes --min_replicas 1 --max_replicas 8 --gpus 1
 
@@ -143,9 +143,9 @@ def main(words: Sequence[str]) -> int:
     from ray import serve
 
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     serve.start(http_options={"host": config.host, "port": config.port})
+    for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which has handlers of its own
+        signal.signal(number, lambda *_: ended.set())
     try:
         serve.run(application_of(config), route_prefix="/")
         print(f"ray_serve.py: http://{config.host}:{config.port}/", file=sys.stderr, flush=True)

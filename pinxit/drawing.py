@@ -132,7 +132,7 @@ def velocity_of(
     return with_known_region(velocity_fn, region.motion, region.mask)
 
 
-def started(
+def starting_latents(
     time: Float[ArrayLike, " 1"],
     source: SourceLatents | None,
     noise: Float[Array, "b h w c"],

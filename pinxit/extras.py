@@ -10,7 +10,7 @@ from pinxit.config import UsageError
 DATA = ("aiohttp", "array_record", "fsspec", "multidict", "pyarrow", "yarl")
 """The modules of the extra ``data``."""
 
-STUDIO = ("anyio", "fastapi", "multipart", "prometheus_client", "uvicorn")
+STUDIO = ("fastapi", "multipart", "prometheus_client", "pydantic", "uvicorn")
 """The modules of the extra ``studio``."""
 
 

@@ -95,7 +95,7 @@ def stored_texts(image: Image.Image) -> dict[str, str]:
     A PNG's texts behind its pixels and those in its EXIF are left out. Pinxit writes neither.
     """
     if image.format == "PNG":
-        return {name: str(text) for name, text in image.info.items() if isinstance(text, str)}
+        return {str(name): text for name, text in image.info.items() if isinstance(text, str)}
     return _exif_texts(image.getexif())
 
 

@@ -42,7 +42,7 @@ from pinxit.drawing import (
     noise_of,
     one_by_one,
     solve,
-    started,
+    starting_latents,
 )
 from pinxit.encoded_texts import EncodedTexts
 from pinxit.encoders.token_grid import TokenGrid
@@ -328,7 +328,7 @@ class TextToImage:
         seeds = np.array([order.seeds[i] for i in numbers], np.uint32)
         noise = noise_of(seeds, shape=shape, mesh=mesh)
         times = sampling.times()[-order.steps - 1 :]
-        start, region = started(times[:1], source, noise, mesh=mesh)
+        start, region = starting_latents(times[:1], source, noise, mesh=mesh)
         guidance = sampling.guidance()
         conditioning = null = texts.rows([order.prompts[i] for i in numbers])
         if guidance.form.on:

@@ -106,7 +106,7 @@ ALIASES = {"cfg_scale": "guidance_scale", "num_inference_steps": "steps"}
 """Names that other libraries use for these settings, and that are accepted."""
 OTHERS = (
     *("negative_prompt", "seed", "n", "size", "output_type", "batch_size", "progress"),
-    *("image", "mask", "strength"),
+    *("image", "mask", "strength", "warn"),
 )
 """The other arguments of `TextToImage.generate`."""
 HABITS = {

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pinxit.arrays import Conditioning, pytree
-from pinxit.drawing import KnownRegion, SourceLatents, noise_of, started, velocity_of
+from pinxit.drawing import KnownRegion, SourceLatents, noise_of, starting_latents, velocity_of
 from pinxit.fixed_batches import padded
 from pinxit.flow.guidance import Guidance, GuidanceForm
 from pinxit.flow.solvers import SteppedSolver, get_solver
@@ -108,7 +108,7 @@ def start_picture(
     """
     seeds = np.full(form.rows, seed, np.uint32)  # the program that draws a batch of noise
     noise = noise_of(seeds, shape=form.shape)
-    start, region = started(times[:1], source, noise)
+    start, region = starting_latents(times[:1], source, noise)
     rows = StepRows(
         state=_start(start[:1], solver=form.solver),
         numbers=jnp.asarray(guidance.numbers())[None],
@@ -172,8 +172,8 @@ class StepBatch:
         is limited to an interval has no more cases than the pictures need.
         """
         assert self._rows is not None and self._pictures
-        some = next(iter(self._pictures))
-        places = [row if row in self._pictures else some for row in range(self.form.rows)]
+        first = next(iter(self._pictures))
+        places = [row if row in self._pictures else first for row in range(self.form.rows)]
         columns = zip(*(self._row(row) for row in places), strict=True)
         row = tuple(np.stack(column) for column in columns)
         state, predicted = _advance(

@@ -92,9 +92,9 @@ def test_a_negative_prompt_for_each_prompt(model):
 
 def test_a_stream_gives_each_picture_when_it_is_ready_with_its_recipe(model, batched, monkeypatch):
     batches = []
-    finished = TextToImage._finished
+    finished = TextToImage.finished
     monkeypatch.setattr(
-        TextToImage, "_finished", lambda *args: batches.append(1) or finished(*args), False
+        TextToImage, "finished", lambda *args: batches.append(1) or finished(*args), False
     )
     stream = model.stream("a tree", n=400, seed=5, batch_size=2, negative_prompt="fog")
     ready = []

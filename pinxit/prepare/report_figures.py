@@ -74,14 +74,14 @@ def summary_line(
     counts: Mapping[str, int], identity: Mapping[str, Any], *, units: int, seconds: float
 ) -> str:
     """Describes a preparation in a few sentences: its source, its rows and its work."""
-    source, total, kept = identity.get("source", {}), sum(counts.values()), counts.get("ok", 0)
+    source, total, images = identity.get("source", {}), sum(counts.values()), counts.get("ok", 0)
     text = f"Source {source.get('name')}, revision {source.get('revision')}: "
-    text += f"{total:,} rows in {units:,} units, {kept:,} images kept"
+    text += f"{total:,} rows in {units:,} units, {images:,} images kept"
     if total:
-        text += f" ({kept / total:.1%} of the rows)"
+        text += f" ({images / total:.1%} of the rows)"
     tried = sum(n for status, n in counts.items() if not is_dropped(status))
     if tried:
-        text += f", which are {kept / tried:.1%} of the {tried:,} that passed the filters"
+        text += f", which are {images / tried:.1%} of the {tried:,} that passed the filters"
     healable = sum(n for status, n in counts.items() if can_heal(status))
     if healable:
         text += f". {healable:,} rows failed for a reason that may be temporary (--retry_failed 1)"

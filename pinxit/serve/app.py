@@ -6,11 +6,11 @@ routes.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import anyio.to_thread
 from fastapi import FastAPI
 
 from pinxit.serve import errors
@@ -42,7 +42,8 @@ def create_app(
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(studio.close)
+            # A thread of asyncio, because a thread of AnyIO may outlive the event loop.
+            await asyncio.to_thread(studio.close)
 
     app = FastAPI(
         title="Pinxit",

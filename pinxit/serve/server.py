@@ -23,8 +23,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from pinxit.serve.access.access_token import NEW, AccessToken
-from pinxit.serve.access.guard import Guard
-from pinxit.serve.access.listening import UNIX, address_of, addresses_of, bind_sockets
+from pinxit.serve.access.guard import StudioGuard
+from pinxit.serve.access.listening import UNIX, addresses_of, bind_sockets, server_address
 from pinxit.serve.access.request_shape import LARGEST_HEADERS
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.app import create_app
@@ -43,7 +43,7 @@ def run_studio(config: StudioConfig) -> int:
     rules = rules_of(config)
     sockets = bind_sockets(config.host, config.port, addresses_of(config.host))
     try:
-        address = address_of(sockets, config.host)
+        address = server_address(sockets, config.host)
         if not address.startswith(UNIX):
             config = dataclasses.replace(config, port=sockets[0].getsockname()[1])
         shows_token = config.token == NEW
@@ -92,7 +92,7 @@ class StudioServer(uvicorn.Server):
                 forwarded_allow_ips=list(settings.trust_proxy),
                 h11_max_incomplete_event_size=LARGEST_HEADERS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=settings.drain_seconds + ENDING_SECONDS,
+                timeout_graceful_shutdown=ENDING_SECONDS,
             )
         )
         self.app = app
@@ -107,19 +107,22 @@ class StudioServer(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accepts no further connections, and ends once jobs and answers have."""
+        """Accepts no further connections, and ends once jobs and answers have.
+
+        The jobs come first, because the application closes the engine when it ends, and jobs need
+        no connection.
+        """
         for listener in self.servers:
             listener.close()
-        draining = asyncio.create_task(self._drain())
+        await self._drain()
         await super().shutdown(sockets)
-        await draining
 
     async def _drain(self) -> None:
         """Lets the jobs finish for a limited time, then ends the streams that are still open."""
         engine = self.app.state.studio.engine
         await asyncio.to_thread(engine.drain, float(self.drain_seconds))
         await asyncio.sleep(0.2)  # the streams of ended jobs send their own last events
-        streams: Guard | None = getattr(self.app.state, "guard", None)
+        streams: StudioGuard | None = getattr(self.app.state, "guard", None)
         if streams is not None:
             await streams.end_streams()
 

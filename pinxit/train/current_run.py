@@ -64,7 +64,6 @@ class CurrentRun:
     saves: SaveSchedule
     watchers: Watchers
     figures: StepFigures
-    page: RunPage
     interruption: Interruption
     step: int = 0
     """Number of steps taken before this process."""
@@ -78,6 +77,7 @@ class CurrentRun:
 
     def __post_init__(self) -> None:
         """Notes which values the evaluators have measured at which step."""
+        self.page = RunPage(self.folder)
         self._measured: dict[int, set[str]] = {}
         for row in self.before:
             if names := {name for name in row if "/" in name}:

@@ -49,7 +49,6 @@ from pinxit.train.metric_window import Window
 from pinxit.train.metric_writers.catalogue import check_installed, tracker_names, writers_of
 from pinxit.train.metric_writers.writer import RecordedRun
 from pinxit.train.report.observer import Observer
-from pinxit.train.report.page import RunPage
 from pinxit.train.report.run_view import summary
 from pinxit.train.run_folder import RunFolder, changed_extensions, claim, folder_of, going_back
 from pinxit.train.run_starts import recorded
@@ -203,7 +202,6 @@ def _open(
         saves=SaveSchedule(config),
         watchers=watchers,
         figures=StepFigures(config, parts, feed.text),
-        page=RunPage(folder),
         interruption=interruption,
         step=step,
         changes=beginning.changes,

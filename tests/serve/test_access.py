@@ -23,7 +23,7 @@ from pinxit.serve.access.access_rules import (
 from pinxit.serve.access.access_token import AccessToken, chosen_token
 from pinxit.serve.access.body_sizes import BodySizes
 from pinxit.serve.access.failed_attempts import BURST, REFILL_SECONDS, FailedAttempts
-from pinxit.serve.access.guard import Guard
+from pinxit.serve.access.guard import StudioGuard
 
 TOKEN = "a-token-for-the-tests-0123456789"
 SMALL = BodySizes(
@@ -49,10 +49,10 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(size).encode(), "more_body": False})
 
 
-def guarded(token: str | None = None, **changes: Any) -> Guard:
+def guarded(token: str | None = None, **changes: Any) -> StudioGuard:
     """The tiny app inside the layers."""
     rules = dataclasses.replace(AccessRules(token=token, sizes=SMALL), **changes)
-    return Guard(echo, rules, None if token is None else AccessToken(token))
+    return StudioGuard(echo, rules, None if token is None else AccessToken(token))
 
 
 def refused(answer: Answer, status: int) -> bool:
@@ -374,7 +374,7 @@ def test_an_answer_without_content_does_not_replace_the_policy_of_the_stored_one
         await send({"type": "http.response.start", "status": 304, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    answer = ask(Guard(unchanged, AccessRules(), None), "GET", "/")
+    answer = ask(StudioGuard(unchanged, AccessRules(), None), "GET", "/")
     assert answer.header("content-security-policy") == ""
     assert answer.header("x-content-type-options") == "nosniff"
 
@@ -450,7 +450,7 @@ def test_an_error_of_the_app_after_a_refusal_is_not_reported_and_any_other_is():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask(Guard(broken, AccessRules(), None), *POST, [], b"x")
+        ask(StudioGuard(broken, AccessRules(), None), *POST, [], b"x")
 
 
 # --- streams ----------------------------------------------------------------------------------
@@ -467,7 +467,7 @@ def test_open_streams_end_with_a_last_event():
         seen.append((await receive())["type"])
         await send({"type": "http.response.body", "body": b"data: late\n\n", "more_body": True})
 
-    guard = Guard(stream, AccessRules(), None)
+    guard = StudioGuard(stream, AccessRules(), None)
 
     async def run() -> Answer:
         asked = asyncio.create_task(ask_async(guard, "GET", "/events"))

@@ -25,11 +25,11 @@ from pinxit.serve.access.access_rules import AccessRules
 from pinxit.serve.access.body_sizes import BodySizes
 from pinxit.serve.access.listening import (
     Address,
-    address_of,
     addresses_of,
     bind_sockets,
     check_reach,
     own_names,
+    server_address,
 )
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.desktop import on_desktop
@@ -231,6 +231,19 @@ def test_a_signal_drains_the_jobs_and_a_second_one_ends_at_once():
     job.close()
 
 
+def test_jobs_without_connections_are_drained_before_the_application_ends(monkeypatch):
+    """The application's end closes the engine, which cancels what it still draws."""
+    order: list[str] = []
+    app = small_app(AccessRules(), 0.3)
+    engine = app.state.studio.engine
+    drain = engine.drain
+    monkeypatch.setattr(engine, "drain", lambda seconds: (drain(seconds), order.append("drained")))
+    app.router.on_shutdown.append(lambda: order.append("closed"))
+    with protected(app, drain_seconds=5) as (port, _):
+        assert send_raw(port, request("GET /health HTTP/1.1"))
+    assert order == ["drained", "closed"]
+
+
 # --- addresses --------------------------------------------------------------------------------
 
 
@@ -288,12 +301,12 @@ def test_the_command_refuses_before_anything_is_computed(monkeypatch, capsys):
 def test_a_free_port_is_chosen_and_a_name_keeps_its_spelling():
     sockets = bind_sockets("localhost", 0, addresses_of("localhost"))
     ports = {one.getsockname()[1] for one in sockets}
-    assert len(ports) == 1 and address_of(sockets, "localhost").startswith("http://localhost:")
+    assert len(ports) == 1 and server_address(sockets, "localhost").startswith("http://localhost:")
     for one in sockets:
         one.close()
     every = [Address(socket.AF_INET, "0.0.0.0")]
     (listener,) = bind_sockets("0.0.0.0", 0, every)
-    assert address_of([listener], "0.0.0.0").startswith("http://127.0.0.1:")
+    assert server_address([listener], "0.0.0.0").startswith("http://127.0.0.1:")
     listener.close()
 
 
@@ -302,7 +315,7 @@ def test_a_unix_socket_is_this_user_s_alone(tmp_path):
     host = f"unix:{path}"
     check_reach(host, addresses_of(host), has_token=False)
     (listener,) = bind_sockets(host, 0, addresses_of(host))
-    assert path.stat().st_mode & 0o777 == 0o600 and address_of([listener], host) == host
+    assert path.stat().st_mode & 0o777 == 0o600 and server_address([listener], host) == host
     with pytest.raises(UsageError, match="in use"):
         bind_sockets(host, 0, addresses_of(host))
     listener.close()

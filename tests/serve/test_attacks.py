@@ -202,7 +202,7 @@ SCRIPTS = ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", '"><svg/
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_texts_come_back_as_data_and_never_as_a_page(text, victim):
     """In names, in queries, and in bodies that are refused."""
-    body = {"prompt": text, "n": text, text: text}
+    body = {"prompt": text, "n": text, "model": text, text: text}
     for method, path in victim.routes():
         target = filled(path, quote(text, safe="")) + "?q=" + quote(text, safe="")
         answer = victim.ask(method, target, [JSON], json.dumps(body).encode())

@@ -37,6 +37,11 @@ def client(root: Path) -> Iterator[httpx.Client]:
             yield client
 
 
+def listed(client: httpx.Client) -> dict:
+    """Returns the list of datasets."""
+    return client.get(str(client.base_url).rstrip("/")).json()
+
+
 def rows_of(client: httpx.Client, path: str, **query: object) -> list[dict]:
     """Returns the rows of all pages."""
     rows, start = [], 0
@@ -52,7 +57,7 @@ def rows_of(client: httpx.Client, path: str, **query: object) -> list[dict]:
 
 
 def test_the_list_has_every_dataset_and_says_what_is_wrong(client, root):
-    answer = client.get("").json()
+    answer = listed(client)
     by_name = {each["name"]: each for each in answer["datasets"]}
     assert set(by_name) == {"web", "running", "damaged", "evil", "broken"}
     assert answer["missing"] == [str(root / "absent")]
@@ -98,10 +103,10 @@ def test_all_kept_pictures_are_paged_through_and_shown(client):
     assert about["original"] == [24, 20] and about["row"]["scores"]["watermark"] == 0.1
 
 
-@pytest.mark.parametrize("text", ["Picture NUMBER 118", "00002-000/00000048"])
+@pytest.mark.parametrize("text", ["Picture NUMBER 119", "00002-000/00000049"])
 def test_a_search_finds_a_row_by_caption_or_key(client, text):
     rows = rows_of(client, "/web/kept", search=text)
-    assert [row["caption"] for row in rows] == ["picture number 118"]
+    assert [row["caption"] for row in rows] == ["picture number 119"]
 
 
 def test_rows_are_filtered_by_outcome_and_text(client):
@@ -145,7 +150,7 @@ def test_a_search_stops_after_its_time_and_goes_on_from_there(root, monkeypatch)
         starts.append(answer.next)
     pictures.close()
     assert len(starts) > 8 and starts == sorted(set(starts))
-    assert "picture number 118" in found and all("number 11" in caption for caption in found)
+    assert "picture number 119" in found and all("number 11" in caption for caption in found)
 
 
 def test_damaged_files_are_named_and_the_rest_is_shown(client):
@@ -229,7 +234,7 @@ def test_a_start_behind_the_end_gives_nothing(client):
 
 def test_without_the_extra_the_list_says_so(client, monkeypatch):
     monkeypatch.setattr("pinxit.extras.DATA", ("a_package_that_is_missing",))
-    answer = client.get("").json()
+    answer = listed(client)
     assert answer["datasets"] == [] and "pip install" in answer["problem"]
     refused = client.get("/web/kept")
     assert refused.status_code == 400 and "a_package_that_is_missing" in refused.text

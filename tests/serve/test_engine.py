@@ -16,7 +16,7 @@ from pinxit.flow.solvers import SOLVERS
 from pinxit.serve.engine import engine as engines
 from pinxit.serve.engine import models, prepared_job
 from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
-from pinxit.serve.engine.events import Ended, Finished, Preview, Queued, Step
+from pinxit.serve.engine.events import Finished, JobEnded, Preview, Queued, Step
 from pinxit.serve.engine.jobs import DrawRequest
 from pinxit.serve.settings import StudioConfig
 
@@ -259,7 +259,7 @@ def test_listeners_follow_from_the_start_late_and_after_the_end(engine):
         return await asyncio.gather(*(collect() for _ in range(3)))
 
     for events in [*asyncio.run(three()), list(job.follow())]:
-        assert isinstance(events[-1], Ended) and events[-1].state == "done"
+        assert isinstance(events[-1], JobEnded) and events[-1].state == "done"
         finished = {event.picture: event for event in events if isinstance(event, Finished)}
         assert finished.keys() == {0, 1}
         assert finished[1].image is job.pictures[1].image

@@ -192,8 +192,8 @@ def test_the_slider_shows_the_same_prompts_at_other_steps(page_from_disk: Open):
         page.locator(".sample-open").first.click()
         box = page.get_by_role("dialog")
         assert box.get_by_role("heading", name="Step 100").is_visible()
-        assert box.locator(".lightbox-cell canvas").first.bounding_box()["width"] == 128
-        assert box.locator(".lightbox-strip canvas").count() == 4
+        assert box.locator(".sample-large-cell canvas").first.bounding_box()["width"] == 128
+        assert box.locator(".sample-large-strip canvas").count() == 4
         page.keyboard.press("ArrowRight")
         assert box.get_by_role("heading", name="Step 150").is_visible()
         page.keyboard.press("Escape")

@@ -31,9 +31,10 @@ from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prompt_file import LINE_OPTIONS
+from pinxit.serve.settings import StudioConfig
 from pinxit.train.settings import TrainConfig
 
-EXTERNAL = ("curl", "pip", "pytest", "hf", "ray", "grep", ".", "python3")
+EXTERNAL = ("curl", "pip", "pytest", "hf", "ray", "grep", ".", "python3", "export")
 """Programs of others; `srun` and `gcloud` start ours."""
 ELSEWHERE = ("/data/", "/shared/")
 DOORS = ("train_text_to_image.py", "train_coyo_vae.py")
@@ -88,8 +89,16 @@ def check_extras(words: Sequence[str]) -> None:
 
 
 def options_of(script: Path) -> set[str]:
-    """The options that a script gives to argparse, read without importing it."""
-    calls = [node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Call)]
+    """The options that a script gives to argparse, or adds to the studio's, read without importing
+    it."""
+    tree = ast.parse(script.read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    if any("StudioConfig" in ast.unparse(base) for one in classes for base in one.bases):
+        fields = [node for one in classes for node in one.body if isinstance(node, ast.AnnAssign)]
+        return {f"--{name}" for name in leaves(StudioConfig)} | {
+            f"--{ast.unparse(field.target)}" for field in fields
+        }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     added = [call for call in calls if getattr(call.func, "attr", None) == "add_argument"]
     names = [arg.value for call in added for arg in call.args if isinstance(arg, ast.Constant)]
     return {name for name in names if name.startswith("-")} | {"--help", "-h"}
@@ -116,6 +125,7 @@ def nothing_begins() -> Iterator[None]:
         patch.setattr("pinxit.cli.plan._plan", resolve)
         patch.setattr("pinxit.cli.plan.install", stop)
         patch.setattr("pinxit.cli.prepare._prepare", prepare)
+        patch.setattr("pinxit.serve.server.run_studio", stop)
         patch.setattr("pinxit.model_loading.load_checkpoint", stop)
         patch.setattr("pinxit.redraw.find_model", stop)
         patch.setattr("pinxit.cli.doctor.examine", stop)
@@ -188,11 +198,20 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 def known_options() -> set[str]:
     """The options of all commands, of all scripts, and of a line in a file of prompts."""
     commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
-    commands += (GridOptions, ExportOptions, CompareOptions)
+    commands += (GridOptions, ExportOptions, CompareOptions, StudioConfig)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}
-    names |= {*leaves(EvaluateOptions), *TRAIN_ALIASES, "recipe", "test", "help", "version"}
+    names |= {
+        *leaves(EvaluateOptions),
+        *TRAIN_ALIASES,
+        "recipe",
+        "test",
+        "help",
+        "version",
+        "studio",
+    }
     names |= {"extensions", *LINE_OPTIONS}
     scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    scripts += [ROOT / "examples" / "ray_serve.py"]
     own = {option for script in scripts for option in options_of(script)}
     return {f"--{name}" for name in names} | own

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +30,14 @@ WATCH_PREVIEWS = """() => {
 }"""
 
 
+def until(page: Any, condition: str, *, seconds: float = 20) -> None:
+    """Waits until an expression is true on the page, whose policy forbids Playwright's own way."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, f"not true after {seconds} seconds: {condition}"
+        page.wait_for_timeout(30)
+
+
 def drop(page: Any, data: bytes, name: str = "picture.png", type: str = "image/png") -> None:
     """Drops a file on the page."""
     page.evaluate(DROP, [base64.b64encode(data).decode(), name, type])
@@ -48,19 +57,20 @@ def draw(page: Any, **values: object) -> None:
 
 def drawn(page: Any, count: int = 1) -> None:
     """Waits until the stage has as many finished pictures and the gallery shows them."""
-    page.wait_for_function(f"document.querySelectorAll('button.tile').length === {count}")
+    until(page, f"document.querySelectorAll('button.tile').length === {count}")
     page.wait_for_selector(".stage-head", state="hidden")
 
 
 def thumbnails(page: Any, count: int) -> None:
     """Waits until the gallery has as many pictures."""
-    page.wait_for_function(f"document.querySelectorAll('.thumbnail').length === {count}")
+    until(page, f"document.querySelectorAll('.thumbnail').length === {count}")
 
 
 def tab_to(page: Any, name: str, *, most: int = 80) -> None:
     """Presses Tab until the focused element has a name."""
     script = """() => { const e = document.activeElement;
-      return (e.getAttribute("aria-label") ?? e.labels?.[0]?.textContent ?? e.textContent).trim() }"""
+      const label = e.getAttribute("aria-label") ?? e.labels?.[0]?.textContent;
+      return (label ?? e.textContent).trim() }"""
     for _ in range(most):
         page.keyboard.press("Tab")
         if page.evaluate(script) == name:
@@ -81,14 +91,11 @@ def relay(url: str) -> Iterator[tuple[str, Any]]:
     both: list[socket.socket] = []
 
     def pass_on(source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # cut
             while data := source.recv(65536):
                 sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for end in (source, sink):
-                end.close()
+        for end in (source, sink):
+            end.close()
 
     def accept() -> None:
         while True:
@@ -102,12 +109,10 @@ def relay(url: str) -> Iterator[tuple[str, Any]]:
                 threading.Thread(target=pass_on, args=pair, daemon=True).start()
 
     def cut() -> None:
-        listener.close()
-        for end in both:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        for end in (listener, *both):
+            with suppress(OSError):  # already closed
+                end.shutdown(socket.SHUT_RDWR)  # ends the calls that wait for it
+            end.close()
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()

@@ -26,7 +26,7 @@ DISCONNECT: Message = {"type": "http.disconnect"}
 """The message that tells an app that its client has left."""
 
 
-def too_large(limit: int) -> Refusal:
+def body_too_large(limit: int) -> Refusal:
     """Returns the refusal of a body above the limit."""
     message = f"the body is larger than {limit} bytes, the limit of this address"
     return Refusal(413, message, "request_too_large")
@@ -64,7 +64,7 @@ class BodyLimits:
         limit = self.sizes.limit(route_path(scope))
         refusal = unclear_body(scope)
         if refusal is None and (declared_length(scope) or 0) > limit:
-            refusal = too_large(limit)
+            refusal = body_too_large(limit)
         if refusal is not None:
             await refuse(refusal, scope, receive, send)
             return
@@ -117,7 +117,7 @@ class WatchedBody:
         self._limits.in_flight += piece
         self._complete = not message.get("more_body", False)
         if self._size > self._limit:
-            return await self._refuse(too_large(self._limit))
+            return await self._refuse(body_too_large(self._limit))
         if self._limits.in_flight > sizes.all:
             again = ((b"retry-after", b"5"),)
             reason = "the server is receiving too much at the moment"

@@ -37,5 +37,5 @@ class BodySizes:
         return self.upload if path.startswith(UPLOADS) else self.plain
 
     def seconds(self, received: int) -> float:
-        """Returns the seconds that a body of which so many bytes have come may have taken."""
+        """Returns the seconds that a body may have taken when this number of bytes has arrived."""
         return self.grace_seconds + received / self.least_rate

@@ -15,7 +15,7 @@ from pinxit.serve.access.stream_endings import StreamEndings
 from pinxit.serve.access.token_gate import TokenGate
 
 
-class Guard:
+class StudioGuard:
     """Protects an app by the rules.
 
     From the outside in: headers of answers, streams that end with the server, the request's shape,
@@ -51,7 +51,7 @@ def guard(app: FastAPI, rules: AccessRules) -> None:
     build = app.build_middleware_stack
 
     def build_guarded() -> ASGIApp:
-        app.state.guard = Guard(build(), rules, token)
+        app.state.guard = StudioGuard(build(), rules, token)
         return app.state.guard
 
     app.build_middleware_stack = build_guarded  # type: ignore[method-assign]

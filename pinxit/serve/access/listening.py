@@ -188,7 +188,7 @@ def _user_of(port: int) -> str:
     return ""
 
 
-def address_of(sockets: list[socket.socket], host: str) -> str:
+def server_address(sockets: list[socket.socket], host: str) -> str:
     """Returns the address that a browser on this computer can open."""
     first = sockets[0]
     if first.family not in (socket.AF_INET, socket.AF_INET6):

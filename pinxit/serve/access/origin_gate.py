@@ -108,8 +108,8 @@ def _shared_with(origin: str, send: Send) -> Send:
 
 async def _answer_preflight(scope: Scope, origin: str, send: Send) -> None:
     """Tells a browser which requests a page of the origin may make."""
-    wanted = header_text(scope, b"access-control-request-headers")
-    names = wanted if re.fullmatch(r"[A-Za-z0-9, _-]{0,2000}", wanted) else ""
+    asked = header_text(scope, b"access-control-request-headers")
+    names = asked if re.fullmatch(r"[A-Za-z0-9, _-]{0,2000}", asked) else ""
     headers = [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-allow-methods", METHODS),

@@ -43,7 +43,7 @@ class RowFilter:
         return not text or any(text in (row[name] or "").casefold() for name in COLUMNS)
 
 
-def read_rows(path: Path, info: ShardInfo, *, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+def outcome_rows(path: Path, info: ShardInfo, *, start: int = 0) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of a unit in pieces, from the row number `start` on.
 
     Raises `DamagedShard` if the file is damaged.
@@ -77,7 +77,7 @@ def find_row(path: Path, info: ShardInfo, key: str) -> dict[str, Any] | None:
     digits = key.rpartition("/")[2]
     start = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 8 else 0
     for begin in (start, 0) if start else (0,):
-        for piece in read_rows(path, info, start=begin):
+        for piece in outcome_rows(path, info, start=begin):
             for row in piece:
                 if row["key"] == key:
                     return plain_row(row)

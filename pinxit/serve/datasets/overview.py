@@ -51,14 +51,14 @@ def is_running(root: Path, newest: float) -> bool:
     return time.time() - newest < QUIET
 
 
-def manifest_of(root: Path) -> Manifest | None:
+def finished_manifest_in(root: Path) -> Manifest | None:
     """Returns the manifest of a finished dataset, or None."""
     if not (root / MANIFEST).is_file():
         return None
     return Manifest.read(root)
 
 
-def state_of(root: Path, manifest: Manifest | None, newest: float) -> str:
+def preparation_state(root: Path, manifest: Manifest | None, newest: float) -> str:
     """Returns "finished", "preparing" or "stopped"."""
     begun_latents = Ledger(root, "latents").about.is_file()
     if manifest is not None and (manifest.latents is not None or not begun_latents):
@@ -76,17 +76,17 @@ def list_entry(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
     try:
         totals.refresh()
         identity = Ledger(folder.root, "images").identity() or {}
-        manifest = manifest_of(folder.root)
-        rows, kept = totals.counts.total(), totals.counts["ok"]
+        manifest = finished_manifest_in(folder.root)
+        rows, images = totals.counts.total(), totals.counts["ok"]
         if manifest is not None:
-            identity, rows, kept = manifest.identity, manifest.rows, manifest.kept
+            identity, rows, images = manifest.identity, manifest.rows, manifest.kept
         return {
             **entry,
-            "state": state_of(folder.root, manifest, totals.newest),
+            "state": preparation_state(folder.root, manifest, totals.newest),
             "source": (identity.get("source") or {}).get("name"),
             "rows": rows,
-            "kept": kept,
-            "kept_share": kept / rows if rows else None,
+            "kept": images,
+            "kept_share": images / rows if rows else None,
             "bytes": sum(size_figures(manifest).values()) if manifest else _bytes(totals),
             "has_latents": manifest is not None and manifest.latents is not None,
             "unread": totals.unread,
@@ -101,7 +101,7 @@ def _bytes(totals: UnitTotals) -> int:
     return sum(info.bytes for info in infos if info is not None)
 
 
-def describe(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
+def describe_dataset(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
     """Returns everything about one dataset but its rows."""
     root = folder.root
     totals.refresh()
@@ -109,7 +109,7 @@ def describe(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
     problems: list[str] = []
     manifest = None
     with _noting(problems):
-        manifest = manifest_of(root)
+        manifest = finished_manifest_in(root)
     identity, notes = ledger.identity() or {}, ledger.notes()
     if manifest is not None and not identity:
         identity = dict(manifest.identity)

@@ -18,9 +18,9 @@ from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 from pinxit.serve.datasets.catalogue import DatasetCatalogue
 from pinxit.serve.datasets.folders import DatasetFolder, missing_folders
 from pinxit.serve.datasets.outcome_tables import RowFilter, find_row
-from pinxit.serve.datasets.overview import describe, list_entry
+from pinxit.serve.datasets.overview import describe_dataset, list_entry
 from pinxit.serve.datasets.search import (
-    Answer,
+    RowPage,
     all_rows,
     kept_pictures,
     kept_row,
@@ -72,7 +72,7 @@ def _entry(request: Request, folder: DatasetFolder, unit: str) -> UnitEntry:
 
 @contextmanager
 def _naming_damage() -> Iterator[None]:
-    """Answers 404 with the reason if a shard cannot be used."""
+    """Turns damage of a shard into status 404 with the reason."""
     try:
         yield
     except (DamagedShard, OSError) as error:
@@ -98,7 +98,7 @@ def show_dataset(request: Request, name: str) -> dict[str, Any]:
     """Returns the figures, the settings and the state of one dataset."""
     check_data_extra("the view of prepared datasets")
     folder = _folder(request, name)
-    return describe(folder, catalogue_of(request).totals(folder))
+    return describe_dataset(folder, catalogue_of(request).totals(folder))
 
 
 @router.get("/{name}/kept")
@@ -130,10 +130,10 @@ def list_rows(
         raise UsageError("outcome", outcome[:100], valid=valid)
     check_data_extra("the view of prepared datasets")
     folder, catalogue = _folder(request, name), catalogue_of(request)
-    wanted = RowFilter(outcome, search)
+    row_filter = RowFilter(outcome, search)
     with catalogue.searching:
         entries = _entries(catalogue, folder)
-        answer = all_rows(folder.root, entries, start=start, limit=limit, wanted=wanted)
+        answer = all_rows(folder.root, entries, start=start, limit=limit, row_filter=row_filter)
     return answer.to_json()
 
 
@@ -153,7 +153,7 @@ def list_rejected(
     def count(reason: str) -> None:
         counts[reason] = counts.get(reason, 0) + 1
 
-    answer: Answer = rejected_previews(
+    answer: RowPage = rejected_previews(
         folder.root,
         catalogue.pictures,
         start=start,
@@ -184,7 +184,7 @@ def show_picture(
 
 
 @router.get("/{name}/pictures/{unit}/{number}/about")
-def describe_picture(request: Request, name: str, unit: str, number: int) -> dict[str, Any]:
+def describe_kept_picture(request: Request, name: str, unit: str, number: int) -> dict[str, Any]:
     """Returns a kept picture's caption and sizes, and its row with URL, scores and outcome."""
     folder, catalogue = _folder(request, name), catalogue_of(request)
     entry = _entry(request, folder, unit)

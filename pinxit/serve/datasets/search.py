@@ -15,7 +15,7 @@ from typing import Any
 
 from pinxit.data.prepared.shards import SUFFIX, DamagedShard
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
-from pinxit.serve.datasets.outcome_tables import RowFilter, plain_row, read_rows
+from pinxit.serve.datasets.outcome_tables import RowFilter, outcome_rows, plain_row
 from pinxit.serve.datasets.shard_pictures import Record, ShardPictures
 from pinxit.serve.datasets.unit_totals import UnitEntry
 
@@ -32,7 +32,7 @@ PREVIEWS_EACH = 400
 
 
 @dataclass
-class Answer:
+class RowPage:
     """The rows that one request found."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -60,11 +60,11 @@ def kept_pictures(
     limit: int,
     text: str = "",
     seconds: float = SECONDS,
-) -> Answer:
+) -> RowPage:
     """Returns up to `limit` kept pictures from the position `start` on whose caption or key
     contains `text`."""
     counts = [entry.images.count if entry.images else 0 for entry in entries]
-    answer = Answer(start=start, next=start, total=sum(counts))
+    answer = RowPage(start=start, next=start, total=sum(counts))
     until, needle = time.monotonic() + seconds, text.casefold()
     for entry, first, count in _from(start, entries, counts):
         info = entry.images
@@ -122,12 +122,12 @@ def all_rows(
     *,
     start: int,
     limit: int,
-    wanted: RowFilter,
+    row_filter: RowFilter,
     seconds: float = SECONDS,
-) -> Answer:
+) -> RowPage:
     """Returns up to `limit` rows from the position `start` on that match."""
     counts = [entry.outcomes.count if entry.outcomes else 0 for entry in entries]
-    answer = Answer(start=start, next=start, total=sum(counts))
+    answer = RowPage(start=start, next=start, total=sum(counts))
     until = time.monotonic() + seconds
     for entry, first, count in _from(start, entries, counts):
         if time.monotonic() > until:
@@ -136,14 +136,14 @@ def all_rows(
         if info is None:
             continue
         end = answer.next + count - first
-        if not any(n and wanted.accepts_status(status) for status, n in entry.counts.items()):
+        if not any(n and row_filter.accepts_status(status) for status, n in entry.counts.items()):
             answer.next = end
             continue
         try:
-            for piece in read_rows(root / "outcomes" / info.name, info, start=first):
+            for piece in outcome_rows(root / "outcomes" / info.name, info, start=first):
                 for row in piece:
                     answer.next += 1
-                    if wanted.accepts(row):
+                    if row_filter.accepts(row):
                         answer.rows.append({**plain_row(row), "unit": entry.unit})
                         if len(answer.rows) == limit:
                             return answer
@@ -173,10 +173,10 @@ def rejected_previews(
     reason: str = "",
     text: str = "",
     reasons: Callable[[str], None] = lambda name: None,
-) -> Answer:
+) -> RowPage:
     """Returns the stored small pictures of rejected rows, which are few. `reasons` receives the
     reason of each of them, whether it matches or not."""
-    answer = Answer(start=start, next=start)
+    answer = RowPage(start=start, next=start)
     needle, matching = text.casefold(), []
     for path in sorted((root / PREVIEWS).glob(f"*{SUFFIX}"))[:PREVIEW_FILES]:
         try:

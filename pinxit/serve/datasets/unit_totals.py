@@ -27,7 +27,7 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class UnitEntry:
-    """What is kept in memory of one unit."""
+    """The part of a commit record that is kept in memory."""
 
     unit: str
     changed: int

@@ -266,7 +266,7 @@ class DrawingEngine:
                     return
                 job, source = self._loading[0]
             try:
-                prepared = self._prepare(job, self._models.load(source))
+                prepared = self._prepare(job, self._models.load(self._models.find(source.id)))
             except (Exception, SystemExit) as error:
                 self._loaded(job, None, error)
             else:
@@ -330,11 +330,11 @@ class _Desk:
             while True:
                 if engine._closed and wait:
                     return None
-                taken = engine._queue.take(
+                following = engine._queue.take(
                     lambda job: self._may_start(job) and fits(engine._prepared[job])
                 )
-                if taken is not None:
-                    job, number = taken
+                if following is not None:
+                    job, number = following
                     form = engine._prepared[job].form
                     if form not in engine._known:
                         engine._first.add(form)

@@ -49,7 +49,7 @@ class Finished:
     picture: int
     """The picture's number in the job."""
     image: Image.Image
-    """The picture."""
+    """The finished picture, an RGB image."""
     recipe: dict[str, Any]
     """The recipe that draws it again."""
     stored: str | None
@@ -57,7 +57,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobEnded:
     """The job has ended; no event follows."""
 
     state: str
@@ -66,4 +66,4 @@ class Ended:
     """The reason why it failed, otherwise None."""
 
 
-Event = Queued | Step | Preview | Finished | Ended
+Event = Queued | Step | Preview | Finished | JobEnded

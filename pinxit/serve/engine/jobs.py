@@ -2,7 +2,7 @@
 
 A job keeps its state and not a history. A listener compares the state with what it saw before and
 receives the difference as events. So a late listener gets the whole state at once, a slow one gets
-the latest step, and nothing grows while nobody listens. Only previews have a short history, so that
+the latest step, and nothing grows without listeners. Only previews have a short history, so that
 a listener sees each of them unless it falls far behind.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from pinxit.serve.engine.events import Ended, Event, Finished, Preview, Queued, Step
+from pinxit.serve.engine.events import Event, Finished, JobEnded, Preview, Queued, Step
 
 ENDED = ("done", "failed", "cancelled")
 """The states in which nothing more happens."""
@@ -65,7 +65,7 @@ class Picture:
     """A finished picture."""
 
     image: Image.Image
-    """The picture."""
+    """The finished picture, an RGB image."""
     recipe: dict[str, Any]
     """The recipe that draws it again."""
     stored: str | None
@@ -153,7 +153,7 @@ class Job:
                 self._changed.wait_for(view.is_behind)
                 events = view.events()
             yield from events
-            if events and isinstance(events[-1], Ended):
+            if events and isinstance(events[-1], JobEnded):
                 return
 
     async def events(self) -> AsyncIterator[Event]:
@@ -173,7 +173,7 @@ class Job:
                     events = view.events()
                 for event in events:
                     yield event
-                if events and isinstance(events[-1], Ended):
+                if events and isinstance(events[-1], JobEnded):
                     return
                 await changed.wait()
         finally:
@@ -231,7 +231,7 @@ class Job:
 
 
 class _View:
-    """What a listener of a job has seen."""
+    """The part of a job's state that a listener has seen."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -270,7 +270,7 @@ class _View:
             if picture is not None and number not in self._finished:
                 events.append(Finished(number, picture.image, picture.recipe, picture.stored))
         if job.is_ended:
-            events.append(Ended(job.state, job.error))
+            events.append(JobEnded(job.state, job.error))
         return events
 
     def _new_previews(self) -> list[Preview]:

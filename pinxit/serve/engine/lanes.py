@@ -51,7 +51,7 @@ class _Drawn:
     prepared: PreparedJob
     number: int
     previews: frozenset[int]
-    begun: float
+    started_at: float
     steps: int = 0
 
 
@@ -81,10 +81,10 @@ class Lane(threading.Thread):
     def run(self) -> None:
         """Draws until there are no more pictures."""
         while True:
-            begun = self._next()
-            while begun is not None:
-                self._begin(*begun)
-                begun = self._next()
+            picture = self._next()
+            while picture is not None:
+                self._begin(*picture)
+                picture = self._next()
             if not self._batches:
                 return
             batch = self._batches.pop(0)
@@ -163,7 +163,7 @@ class Lane(threading.Thread):
 
     def _finish(self, drawn: _Drawn, latents: Any) -> None:
         image = drawn.prepared.image(latents, final=True)
-        seconds = time.monotonic() - drawn.begun
+        seconds = time.monotonic() - drawn.started_at
         self._desk.finished(drawn.prepared, drawn.number, image, seconds)
 
     def _guard(self, pictures: list[_Drawn], act: Callable[[], object]) -> bool:

@@ -35,7 +35,7 @@ def check_request(request: DrawRequest, config: StudioConfig) -> None:
         raise UsageError("previews", request.previews, problem="too small", valid="-1 or more")
 
 
-def check_size(size: tuple[int, int], image_size: int, config: StudioConfig) -> None:
+def check_side_lengths(size: tuple[int, int], image_size: int, config: StudioConfig) -> None:
     """Raises `UsageError` for a picture that is larger than this server draws.
 
     `size` is that of an order and `image_size` the model's own, which is always allowed.

@@ -82,7 +82,7 @@ class LoadedModel:
     source: ModelSource
     """The source that it was loaded from."""
     model: TextToImage
-    """The pipeline."""
+    """The pipeline that draws with it."""
     users: int = 0
     """The number of jobs that need it."""
     used: float = 0.0
@@ -103,6 +103,7 @@ class ModelStore:
         self._problems: dict[str, str] = {}
         self._facts: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._changed = threading.Condition()
+        self._one_load = threading.Lock()
         self._closed = False
         self.waits_for_room = False
         """Whether a model waits until the jobs of another one have ended."""
@@ -176,15 +177,20 @@ class ModelStore:
         """
         if (loaded := self.acquire(source)) is not None:
             return loaded
+        with self._one_load:
+            return self.acquire(source) or self._load(source)
+
+    def _load(self, source: ModelSource) -> LoadedModel:
+        """Loads a model as soon as there is room for it."""
         with self._changed:
-            self.waits_for_room = True
+            self.waits_for_room = not self._has_room(source)
             self._changed.wait_for(lambda: self._closed or self._has_room(source))
             self.waits_for_room = False
             self._drop(self._most - 1, instead=source)
         gc.collect()
         try:
             model = load_checkpoint(source.path, encoder_dtype=self._dtype)
-            _ = model.model_hash  # computed once, here
+            facts = facts_about(model)
         except Exception as error:
             with self._changed:
                 self._problems[source.id] = str(error)
@@ -193,7 +199,7 @@ class ModelStore:
             self._problems.pop(source.id, None)
             loaded = LoadedModel(source, model, users=1)
             self._loaded[source.id] = loaded
-            self._facts[source.id] = source.stamp, facts_about(model)
+            self._facts[source.id] = source.stamp, facts
         return loaded
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from pinxit.guidance_warnings import Exposure, out_of_range
 from pinxit.pipeline import TEXT_CHUNK, TextToImage
 from pinxit.sampling import Order
 from pinxit.serve.engine.jobs import DrawRequest, Job
-from pinxit.serve.engine.limits import check_size
+from pinxit.serve.engine.limits import check_side_lengths
 from pinxit.serve.engine.models import LoadedModel
 from pinxit.serve.engine.prompt_cut import cut_warning
 from pinxit.serve.settings import StudioConfig
@@ -29,7 +29,7 @@ def order_of(
 ) -> tuple[Order, list[str]]:
     """Returns the checked order of a request, and warnings. Raises `UsageError`."""
     size = request.size or (model.image_size, model.image_size)
-    check_size(size, model.image_size, config)
+    check_side_lengths(size, model.image_size, config)
     order = model.order(
         request.prompt,
         n=request.n,
@@ -84,12 +84,12 @@ class PreparedJob:
 
     @property
     def model(self) -> TextToImage:
-        """The pipeline."""
+        """The pipeline that draws its pictures."""
         return self.loaded.model
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Pictures with equal keys can share a batch."""
+        """A value that pictures of one batch share."""
         return id(self.loaded), self.form
 
     def start(self, number: int) -> StepPicture:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import stat
 import threading
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from pinxit.files import move_into, temporary_name, whole
+from pinxit.files import move_into, remove_folder, whole
 from pinxit.picture_files import JSON_KEY, picture_bytes, save_picture
 from pinxit.picture_texts import DAMAGE, FORMATS, SHEET, stored_texts
 
@@ -205,7 +204,7 @@ class Gallery:
         """Stores a picture with its recipe as a PNG, and returns its name."""
         return save_picture(self.folder, image, recipe).name
 
-    def save_file(self, name: str, data: bytes) -> str:
+    def add_file(self, name: str, data: bytes) -> str:
         """Stores a file under a name. If another file has the name, adds a number to it."""
         path = self.folder / name
         for number in range(2, 1000):
@@ -237,7 +236,7 @@ class Gallery:
         names = {entry.name for entry in os.scandir(deleted)} if deleted.is_dir() else set()
         if name not in names:
             raise UnknownPicture(name)
-        restored = self.save_file(name, (deleted / name).read_bytes())
+        restored = self.add_file(name, (deleted / name).read_bytes())
         (deleted / name).unlink(missing_ok=True)
         return restored
 
@@ -250,9 +249,7 @@ class Gallery:
             if time.time() - entry.stat(follow_symlinks=False).st_mtime > RESTORABLE:
                 Path(entry.path).unlink(missing_ok=True)
         if not any(os.scandir(deleted)):
-            gone = temporary_name(deleted)
-            os.rename(deleted, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            remove_folder(deleted)
 
 
 def _described(data: bytes) -> dict[str, Any]:

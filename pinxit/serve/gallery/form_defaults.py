@@ -23,7 +23,7 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
     """Returns the settings of the forms. Models that were never loaded have no defaults yet."""
     config = studio.config
     return {
-        "models": [described_model(model) for model in studio_models(studio.engine)],
+        "models": [form_model(model) for model in studio_models(studio.engine)],
         "axes": list(AXES),
         "limits": {
             "pictures": config.max_pictures,
@@ -36,7 +36,7 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
     }
 
 
-def described_model(model: StudioModel) -> dict[str, Any]:
+def form_model(model: StudioModel) -> dict[str, Any]:
     """Returns a model for the forms."""
     return {
         "id": model.id,

@@ -30,6 +30,8 @@ MOST_RUNNING = 4
 """The number of grids that are drawn at the same time."""
 MOST_REMEMBERED = 20
 """The number of grids that are remembered after they have ended."""
+KEPT = 60.0
+"""Seconds for which the pictures of the cells are kept after the end, for pages that load them."""
 WAIT = 0.1
 """Seconds between looks at a cell that is being drawn."""
 GridState = Literal["drawing", "done", "failed", "cancelled"]
@@ -78,7 +80,7 @@ class GridJob:
         self._thread.join(timeout)
 
     def cell(self, number: int) -> Image.Image | None:
-        """Returns the picture of a cell, or None if it is not drawn or the sheet is finished."""
+        """Returns the picture of a cell, or None if it is not drawn, or no longer kept."""
         return self._pictures.get(number)
 
     def _run(self) -> None:
@@ -97,7 +99,9 @@ class GridJob:
             self.error = f"an error in the server ({type(error).__name__}); its log says more"
             self.state = "failed"
         finally:
-            self._pictures.clear()
+            forget = threading.Timer(KEPT, self._pictures.clear)
+            forget.daemon = True
+            forget.start()
 
     def _draw(self) -> None:
         """Draws the cells, with a few of them in the engine's queue."""
@@ -140,7 +144,7 @@ class GridJob:
         cells = range(len(self.plan.grid))
         drawn = DrawnGrid(self.plan.grid, [self._recipes[i] for i in cells])
         sheet = GridSheet(drawn).draw([self._pictures[i] for i in cells])
-        return self._gallery.save_file(grid_file_name(grid_json(drawn)), grid_bytes(drawn, sheet))
+        return self._gallery.add_file(grid_file_name(grid_json(drawn)), grid_bytes(drawn, sheet))
 
 
 def has_ended(job: Job, seconds: float) -> bool:

@@ -140,7 +140,7 @@ def requested_grid(data: Mapping[str, Any]) -> Grid:
     """Returns the grid that a request describes, without a look at the models."""
     for name in data:
         if name not in FIELDS:
-            raise unknown_name(str(name)[:80], FIELDS)
+            raise unknown_name(f"{name:.80}", FIELDS)
     axes, settings, model = (data.get(name) for name in FIELDS)
     if not isinstance(axes, list) or not axes or not all(isinstance(axis, str) for axis in axes):
         valid = 'a list of one to three texts, such as ["steps=4,8"]'
@@ -167,7 +167,7 @@ def _setting(name: str, value: Any) -> Any:
     if name in ("prompt", "negative_prompt"):
         if value is not None and not isinstance(value, str):
             raise UsageError(name, str(value)[:80], problem="not a text")
-        if len(value or "") > LONGEST:
+        if value is not None and len(value) > LONGEST:
             valid = f"at most {LONGEST:,} characters"
             raise UsageError(name, f"{value[:40]}...", problem="too long", valid=valid)
         return value or None

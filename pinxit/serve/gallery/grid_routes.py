@@ -37,7 +37,7 @@ def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
     async def check(request: Request) -> dict[str, Any]:
         """Returns the cells of a grid, the size of its sheet and its command, without drawing.
 
-        Forms ask while somebody types, so that a wrong value is an answer: `problem`.
+        Forms ask while a person types, so a wrong value is no error but the answer `problem`.
         """
         return await run_in_threadpool(_checked, studio, await read_json(request))
 
@@ -46,24 +46,24 @@ def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         """Begins to draw a grid, whose sheet is stored in the gallery."""
         plan = await run_in_threadpool(_plan, studio, await read_json(request))
         await run_in_threadpool(_sheet_size, plan)
-        return described_job(desk.start(plan))
+        return described_grid_job(desk.start(plan))
 
     @app.get("/studio/grids", tags=["studio"])
     def grids() -> dict[str, Any]:
         """Lists the grids that are drawn, and those that have ended lately, the newest last."""
-        return {"data": [described_job(job) for job in desk.jobs()]}
+        return {"data": [described_grid_job(job) for job in desk.jobs()]}
 
     @app.get("/studio/grids/{id}", tags=["studio"])
     def grid(id: str) -> dict[str, Any]:
         """Returns a grid and how far it is."""
-        return described_job(_known(desk, id))
+        return described_grid_job(_known(desk, id))
 
     @app.delete("/studio/grids/{id}", tags=["studio"])
     def cancel(id: str) -> dict[str, Any]:
         """Stops drawing a grid."""
         job = _known(desk, id)
         job.cancel()
-        return described_job(job)
+        return described_grid_job(job)
 
     @app.get("/studio/grids/{id}/events", tags=["studio"], response_class=Response)
     async def events(id: str) -> Response:
@@ -134,7 +134,7 @@ def _speed(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in ("steps", "solver", "guidance_scale")}
 
 
-def described_job(job: GridJob) -> dict[str, Any]:
+def described_grid_job(job: GridJob) -> dict[str, Any]:
     """Returns a grid that is drawn or has ended."""
     return {
         "id": job.id,

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pinxit.picture_files import picture_bytes, stored_recipe
-from pinxit.serve.engine.events import Ended
+from pinxit.serve.engine.events import JobEnded
 from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.chosen_model import ChosenModel
@@ -73,11 +73,11 @@ async def wait_for_end(request: Request, job: Job) -> None:
     """
     async with cancelled_with_client(request, job):
         async for event in followed(job):
-            if isinstance(event, Ended) and event.state != "done":
+            if isinstance(event, JobEnded) and event.state != "done":
                 raise error_of(event)
 
 
-def error_of(ended: Ended) -> Exception:
+def error_of(ended: JobEnded) -> Exception:
     """Returns the error of a job that failed or was cancelled."""
     if ended.error is not None:
         return ended.error

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 from starlette.concurrency import run_in_threadpool
 
-from pinxit.serve.engine.events import Ended, Event, Finished, Preview, Queued, Step
+from pinxit.serve.engine.events import Event, Finished, JobEnded, Preview, Queued, Step
 from pinxit.serve.engine.jobs import Job
 from pinxit.serve.images_api.followed_job import followed
 from pinxit.serve.images_api.picture_stream import event_error, preview_data
@@ -64,7 +64,7 @@ async def _written(job: Job, event: Event) -> bytes:
             address = picture_address(job, picture)
             data = {"picture": picture, "url": address, "recipe": recipe, "stored": stored}
             return server_event("picture", data)
-        case Ended(state, error):
+        case JobEnded(state, error):
             data = {"error": None} if error is None else event_error(error)
             return server_event("ended", {"state": state, **data})
         case _:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pinxit.picture_files import FORMATS, stored_recipe
-from pinxit.serve.engine.events import Ended, Finished, Preview
+from pinxit.serve.engine.events import Finished, JobEnded, Preview
 from pinxit.serve.engine.jobs import Job
 from pinxit.serve.errors import described, error_content
 from pinxit.serve.images_api.chosen_model import ChosenModel
@@ -65,7 +65,7 @@ async def picture_stream(
                 data = await _completed(event, job, drawing, output, model)
                 data |= {"type": name, **common, "created_at": int(time.time())}
                 yield server_event(name, data)
-            elif isinstance(event, Ended) and event.state != "done":
+            elif isinstance(event, JobEnded) and event.state != "done":
                 yield server_event("error", event_error(error_of(event)))
 
 

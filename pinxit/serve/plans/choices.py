@@ -10,7 +10,7 @@ from pinxit.models.transformer import PRESETS
 from pinxit.plan.targets import CARDS, GIB, HERE, SLICES, get_target
 from pinxit.plan.vendor_compilers import CompilerMissing, find_compiler
 from pinxit.recipes import RECIPES
-from pinxit.serve.plans.settings import settings_of
+from pinxit.serve.plans.settings import planned_settings
 from pinxit.train.model_settings import POLICIES
 
 POLICY_MEANINGS = {
@@ -19,7 +19,7 @@ POLICY_MEANINGS = {
     "full": "computes blocks again: slow, least memory",
     "offload": "as dots, in the host's memory",
 }
-"""What each rematerialisation policy does."""
+"""Explanations of the rematerialisation policies."""
 
 
 def plan_choices() -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _recipe(name: str) -> dict[str, Any]:
     config = make()
     text = inspect.getdoc(getattr(make, "func", make)) or ""
     values = flattened(config)
-    names = [one for one in settings_of(config) if one in values]
+    names = [one for one in planned_settings(config) if one in values]
     try:
         size = config.resolved().image_size
     except UsageError:

@@ -32,10 +32,10 @@ def compute_plan(
         on_progress=on_progress,
         only_cached=only_cached,
     )
-    return described(plan, request)
+    return described_plan(plan, request)
 
 
-def described(plan: Plan, request: PlanRequest) -> dict[str, Any]:
+def described_plan(plan: Plan, request: PlanRequest) -> dict[str, Any]:
     """Returns a plan with what the page shows besides its figures: sentences, curves, commands."""
     config, remat = plan.config, plan.config.model.remat
     peaks = {one.remat: {str(b): peak for b, peak in one.tried.items()} for one in plan.largest}

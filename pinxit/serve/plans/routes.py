@@ -68,27 +68,27 @@ def list_plans(request: Request) -> dict[str, Any]:
 @router.post("")
 def request_plan(request: Request, body: PlanBody) -> dict[str, Any]:
     """Returns a plan from the cache, or the job that computes it."""
-    wanted = plan_request(
+    plan = plan_request(
         body.recipe, body.target, body.settings, policies=body.policies, price=body.price
     )
-    commands = {"plan_command": wanted.plan_command(), "train_command": wanted.train_command()}
+    commands = {"plan_command": plan.plan_command(), "train_command": plan.train_command()}
     try:
-        result = compute_plan(wanted, only_cached=True)
-        return {**_answer(wanted, "done"), "result": result, **commands}
+        result = compute_plan(plan, only_cached=True)
+        return {**_answer(plan, "done"), "result": result, **commands}
     except NotCached:
         if not body.compute:
-            return {**_answer(wanted, "absent"), **commands}
+            return {**_answer(plan, "absent"), **commands}
     except (UsageError, CompilerFailed) as error:
-        return {**_answer(wanted, "failed"), "error": described_error(error), **commands}
+        return {**_answer(plan, "failed"), "error": described_error(error), **commands}
     try:
-        job = queue_of(request).submit(wanted)
+        job = queue_of(request).submit(plan)
     except QueueIsFull as error:
         raise HTTPException(429, str(error), headers={"Retry-After": "30"}) from error
     return {**queue_of(request).described(job.id), **commands}
 
 
 @router.get("/{id}")
-def show_plan(request: Request, id: str) -> dict[str, Any]:
+def show_plan_job(request: Request, id: str) -> dict[str, Any]:
     """Returns a plan that was asked for: its progress, its result, or its error."""
     try:
         return queue_of(request).described(id)
@@ -106,13 +106,13 @@ def cancel_plan(request: Request, id: str) -> dict[str, Any]:
         raise HTTPException(404, "there is no such plan") from error
 
 
-def _answer(wanted: PlanRequest, state: str) -> dict[str, Any]:
+def _answer(plan: PlanRequest, state: str) -> dict[str, Any]:
     """Returns the answer to a request that needs no job."""
     return {
         "id": None,
         "state": state,
-        "recipe": wanted.recipe,
-        "target": wanted.target,
+        "recipe": plan.recipe,
+        "target": plan.target,
         "result": None,
         "error": None,
     }

@@ -17,6 +17,7 @@ from typing import Any
 from pinxit.config import UsageError, choice, leaves, misfit, options, positive, replace, written
 from pinxit.encoders.autoencoder import AUTOENCODERS, HOMES
 from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
+from pinxit.models.transformer import PRESETS
 from pinxit.plan.targets import HERE, get_target
 from pinxit.recipes import RECIPES
 from pinxit.train.model_settings import POLICIES
@@ -39,7 +40,7 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to plan."""
+    """A run and a machine to plan it for."""
 
     recipe: str
     target: str
@@ -88,7 +89,7 @@ def plan_request(
     if price is not None and not math.isfinite(price):
         raise UsageError("price", price, problem="not finite", valid="a number")
     default = RECIPES[recipe]()
-    known = settings_of(default)
+    known = planned_settings(default)
     values: dict[str, Any] = {}
     for name, value in settings.items():
         choice("setting", name, known)
@@ -99,6 +100,7 @@ def plan_request(
     for name, catalogue in (("text_encoder", TEXT_ENCODERS), ("vae", {**AUTOENCODERS, **HOMES})):
         if values.get(name, "auto") != "auto":
             choice(name, values[name], ["auto", *catalogue])
+    choice("model.preset", values.get("model.preset", "tiny"), PRESETS)
     request = PlanRequest(
         recipe,
         target,
@@ -110,7 +112,7 @@ def plan_request(
     return request
 
 
-def settings_of(default: TrainConfig) -> dict[str, Any]:
+def planned_settings(default: TrainConfig) -> dict[str, Any]:
     """Returns the type of each setting that a plan may change, by name."""
     return {
         name: hint

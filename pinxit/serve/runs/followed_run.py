@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio.to_thread
-
 from pinxit.train.report.metrics_tail import MetricsTail
 from pinxit.train.report.run_rows import RunRows
 from pinxit.train.report.run_samples import GridFacts, grids
@@ -25,7 +23,7 @@ from pinxit.train.report.run_view import (
 from pinxit.train.run_folder import RunFolder
 
 LOOK_SECONDS = 0.7
-"""Seconds between two looks at the files of a run that somebody follows."""
+"""Seconds between two looks at the files of a run that has listeners."""
 PING_SECONDS = 15.0
 """Seconds after which a line without content keeps a connection open."""
 MOST_WAITING = 64
@@ -151,7 +149,7 @@ class FollowedRun:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow())
         try:
-            for event in await anyio.to_thread.run_sync(self._after, position):
+            for event in await asyncio.to_thread(self._after, position):
                 yield self._encoded(event)
             while True:
                 try:
@@ -174,7 +172,7 @@ class FollowedRun:
     async def _follow(self) -> None:
         """Looks at the files while there are listeners."""
         while self._listeners:
-            for event in await anyio.to_thread.run_sync(self.refresh):
+            for event in await asyncio.to_thread(self.refresh):
                 for queue in tuple(self._listeners):
                     _give(queue, event)
             await asyncio.sleep(LOOK_SECONDS)

@@ -112,7 +112,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
     settings, results, row = _settings(folder), results_of(folder) or {}, newest_row(folder)
     max_steps = settings.get("max_steps")
     times = [stamp[0] for path in (folder.metrics, folder.config) if (stamp := _stamp(path))]
-    found = grids(folder, last_step=results.get("step"))
+    all_grids = grids(folder, last_step=results.get("step"))
     accuracy = results.get("accuracy")
     losses = results.get("validation")
     known = [value for value in map(finite, losses.values()) if value is not None] if isinstance(
@@ -128,7 +128,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         if isinstance(accuracy, dict)
         else None,
         "dataset": str(settings.get("dataset_name", "")),
-        "sample": _sample(found[-1]) if found else None,
+        "sample": _sample(all_grids[-1]) if all_grids else None,
         "updated": max(times, default=0) / 1e9,
     }
 

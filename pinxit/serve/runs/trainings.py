@@ -5,7 +5,7 @@
     runs/<name>/.studio.json  the process and its command
                 .studio.log   what it prints
 
-The record stays beside the run, so that a studio that was started anew knows its runs. A process is
+The record stays beside the run, so that a restarted studio knows its runs. A process is
 signalled only if it began at the recorded time and its command trains.
 """
 
@@ -111,9 +111,9 @@ class Trainings:
     def process(self, folder: Path) -> psutil.Process | None:
         """Returns the process that trains a run on this machine, if it exists."""
         record = _record(folder)
-        found = existing_process(record["pid"], record["created"]) if record else None
-        found = found or process_of(folder)
-        return found if found is not None and _trains(found) else None
+        process = existing_process(record["pid"], record["created"]) if record else None
+        process = process or process_of(folder)
+        return process if process is not None and _trains(process) else None
 
     def has_record(self, folder: Path) -> bool:
         """Returns whether the page has started this run."""

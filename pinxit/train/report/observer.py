@@ -30,6 +30,8 @@ from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 from pinxit.train.state import TrainState
 
+LARGEST_CELL = 256
+"""Longest side of a picture in a sample grid, in pixels; larger pictures are scaled down."""
 RAW = "raw"
 """The name of the parameters themselves, next to the names of their averages."""
 
@@ -105,7 +107,10 @@ class Observer:
             f"{self.config.name}, step {int(state.step)}: {sampling.solver}, {sampling.steps} "
             f"steps, guidance {sampling.guidance_scale:g}"
         )
-        save_sheet(contact_sheet(self.config.samples.prompts, columns, title=title), path)
+        sides = [max(picture.size) for rows in columns.values() for row in rows for picture in row]
+        cell = min(LARGEST_CELL, max(sides, default=0))
+        prompts = self.config.samples.prompts
+        save_sheet(contact_sheet(prompts, columns, title=title, cell=max(128, cell)), path)
 
     def grid(self, step: int) -> Path:
         """Returns the path of a step's sample grid."""

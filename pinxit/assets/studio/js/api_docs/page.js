@@ -100,10 +100,15 @@ function show(description) {
   open(location.hash.slice(1));
 }
 
-/** Opens the operation that the address names. */
+/** Opens the operation that the address names, also one that the search hides. */
 function open(id) {
-  const named = id ? document.getElementById(decodeURIComponent(id)) : null;
+  const named = id ? document.getElementById(id) : null;
   if (named?.tagName !== "DETAILS") return;
+  if (named.hidden) {
+    const search = document.getElementById("search");
+    search.value = "";
+    search.dispatchEvent(new Event("input"));
+  }
   named.open = true;
   named.scrollIntoView();
 }

@@ -3,6 +3,7 @@
 import { commandLine } from "../command_line.js";
 import { element, replace } from "../dom.js";
 import { bytes, count } from "../quantities.js";
+import { scrollBox } from "../scroll_box.js";
 
 /** Shows the details in the panel. */
 export function detailsPanel(panel, { dataset }) {
@@ -39,7 +40,7 @@ function latents(about) {
   if (!about) return null;
   return element("section", { class: "card stack tight" }, element("h2", {}, "Latents"),
     element("p", {}, `${count(about.count)} latents; ${count(about.not_finite)} left out because they were not finite.`),
-    element("div", { class: "scroll-x" }, element("table", {},
+    scrollBox("Statistics of the channels", element("table", {},
       element("thead", {}, element("tr", {}, ["Channel", "Mean", "Standard deviation"].map((name) => element("th", { scope: "col", class: "number" }, name)))),
       element("tbody", {}, about.mean.map((mean, channel) => element("tr", {},
         [channel, mean.toFixed(4), about.std[channel].toFixed(4)].map((cell) => element("td", { class: "number" }, cell))))))));
@@ -54,7 +55,7 @@ function notRead(lines) {
 function units(title, pairs) {
   if (!pairs.length) return null;
   return element("section", { class: "card stack tight" }, element("h2", {}, title),
-    element("div", { class: "scroll-x" }, element("table", {},
+    scrollBox(title, element("table", {},
       element("thead", {}, element("tr", {}, ["Unit", "Reason"].map((name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, pairs.map(([unit, reason]) => element("tr", {}, element("td", {}, unit), element("td", {}, reason)))))));
 }

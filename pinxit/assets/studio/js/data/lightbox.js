@@ -13,7 +13,7 @@ export function openLightbox(cells, index, context, onClose) {
   const place = element("span", { class: "hint" });
   const before = element("button", { class: "button", type: "button", onClick: () => show(at - 1) }, "Previous");
   const after = element("button", { class: "button", type: "button", onClick: () => show(at + 1) }, "Next");
-  const close = element("button", { class: "button quiet", type: "button", onClick: () => dialog.close() }, "Close");
+  const close = element("button", { class: "button quiet", type: "button", autofocus: true, onClick: () => dialog.close() }, "Close");
   const dialog = element("dialog", { class: "data-lightbox", "aria-label": "Picture" },
     element("div", { class: "row apart bar-top" }, element("div", { class: "row" }, before, after, place), close),
     element("div", { class: "both" }, element("div", { class: "frame" }, image), about));
@@ -47,6 +47,7 @@ export function openLightbox(cells, index, context, onClose) {
     image.alt = cell.caption || "A picture without a caption";
     before.disabled = at === 0;
     after.disabled = at === cells.length - 1;
+    if (!dialog.contains(document.activeElement) || document.activeElement.disabled) close.focus();
     place.textContent = `${at + 1} of ${cells.length} on this page`;
     replace(about, captionOf(cell.caption), element("p", { class: "hint" }, "Reading its row …"));
     try {

@@ -3,6 +3,7 @@
 import { commandLine } from "../command_line.js";
 import { element, replace } from "../dom.js";
 import { count, percent, plural } from "../quantities.js";
+import { scrollBox } from "../scroll_box.js";
 import { histogram } from "./histogram.js";
 
 const KINDS = [
@@ -43,7 +44,7 @@ function outcomes(dataset, choose) {
   return element("section", { class: "card stack" },
     element("h2", {}, "What became of the rows"),
     together(all),
-    element("div", { class: "scroll-x" }, element("table", { class: "data-outcomes" },
+    scrollBox("Rows by outcome", element("table", { class: "data-outcomes" },
       element("caption", { class: "visually-hidden" }, "Rows by outcome, the most frequent first"),
       element("thead", {}, element("tr", {},
         element("th", { scope: "col" }, "Outcome"), element("th", { scope: "col" }, "Meaning"),

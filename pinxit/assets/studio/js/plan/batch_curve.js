@@ -32,9 +32,10 @@ function chart(plan, series, width) {
   const limit = plan.memory.limit;
   const low = Math.log2(Math.min(...batches));
   const span = Math.max(1, Math.log2(Math.max(...batches)) - low);
-  const top = limit * 1.3;
+  const highest = Math.max(limit, ...series.flatMap(([, points]) => points.map(([, peak]) => peak)));
+  const top = 1.04 * Math.min(highest, 2 * limit); // what is higher lies outside of the drawing
   const x = (batch) => LEFT + ((width - LEFT - RIGHT) * (Math.log2(batch) - low)) / span;
-  const y = (size) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - Math.min(size, top) / top);
+  const y = (size) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - size / top);
   const svg = drawing("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": described(series, limit) });
   for (const share of [0, 0.5, 1]) {
     svg.append(drawing("line", { x1: LEFT, x2: width - RIGHT, y1: y(limit * share), y2: y(limit * share), class: share === 1 ? "limit" : "rule" }),
@@ -55,7 +56,7 @@ function chart(plan, series, width) {
 
 function line(name, points, x, y) {
   const colour = LINES[name] ?? "var(--series-8)";
-  const path = drawing("polyline", { points: points.map(([batch, peak]) => `${x(batch)},${y(peak)}`).join(" "), class: "curve" });
+  const path = drawing("polyline", { points: between(points).map(([batch, peak]) => `${x(batch)},${y(peak)}`).join(" "), class: "curve" });
   path.style.setProperty("stroke", colour);
   const dots = points.map(([batch, peak]) => {
     const dot = drawing("circle", { cx: x(batch), cy: y(peak), r: 4 });
@@ -64,6 +65,18 @@ function line(name, points, x, y) {
     return dot;
   });
   return [path, ...dots];
+}
+
+/** Returns more points: memory is linear in the batch, which is not a straight line here. */
+function between(points) {
+  return points.flatMap(([batch, peak], at) => {
+    const [next, after] = points[at + 1] ?? [batch, peak];
+    const steps = at + 1 < points.length ? 16 : 1;
+    return Array.from({ length: steps }, (_, step) => {
+      const middle = batch * (next / batch) ** (step / steps);
+      return [middle, peak + ((after - peak) * (middle - batch)) / (next - batch || 1)];
+    });
+  });
 }
 
 function described(series, limit) {

@@ -2,6 +2,7 @@
 
 import { element } from "../dom.js";
 import { digits, duration, memory } from "../quantities.js";
+import { scrollBox } from "../scroll_box.js";
 
 const STATES = { absent: "not computed yet", waiting: "waiting", computing: "computing …", failed: "not possible", refused: "not possible", cancelled: "cancelled" };
 
@@ -11,7 +12,7 @@ export function comparison(answers, chosen, choose) {
   const heads = ["Machine", "Fits", "Memory", "Step", "Images/s", "Whole run", "Cost"];
   return element("section", { class: "card stack tight" },
     element("h2", {}, "Machines side by side"),
-    element("div", { class: "scroll-x" }, element("table", { class: "plan-compare" },
+    scrollBox("Machines side by side", element("table", { class: "plan-compare" },
       element("thead", {}, element("tr", {}, heads.map((name, at) => element("th", { scope: "col", class: at > 1 ? "number" : "" }, name)))),
       element("tbody", {}, answers.map(([target, answer]) => line(target, answer, target === chosen, choose))))),
     element("p", { class: "hint" }, "Choose a machine to see its plan below."));

@@ -2,6 +2,7 @@
 
 import { drawing, element } from "../dom.js";
 import { memory, percent } from "../quantities.js";
+import { scrollBox } from "../scroll_box.js";
 
 export const COLOURS = {
   parameters: "var(--series-2)",
@@ -52,7 +53,7 @@ function table(plan, parts, peak, limit) {
   const lines = Object.entries(parts).map(([name, size]) => element("tr", {},
     element("th", { scope: "row" }, swatch(name), titled(plan, name), element("span", { class: "hint" }, MEANINGS[name] ? ` ${MEANINGS[name]}` : "")),
     element("td", { class: "number" }, memory(size)), element("td", { class: "number" }, percent(size / peak))));
-  return element("div", { class: "scroll-x" }, element("table", { class: "plan-memory" },
+  return scrollBox("Memory by part", element("table", { class: "plan-memory" },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Part"),
       element("th", { scope: "col", class: "number" }, "Memory"), element("th", { scope: "col", class: "number" }, "Share"))),
     element("tbody", {}, lines),

@@ -3,6 +3,7 @@
 import { commandLine } from "../command_line.js";
 import { element } from "../dom.js";
 import { bytes, count, digits, duration, memory, percent, plural } from "../quantities.js";
+import { scrollBox } from "../scroll_box.js";
 import { batchCurve } from "./batch_curve.js";
 import { memoryBar } from "./memory_bar.js";
 
@@ -90,7 +91,7 @@ function largestCard(plan, choices) {
   const meanings = Object.fromEntries(choices.policies.map((each) => [each.name, each.meaning]));
   return element("section", { class: "card stack" },
     element("h2", {}, "Largest batch that fits"),
-    element("div", { class: "scroll-x" }, element("table", {},
+    scrollBox("Largest batch by way of saving memory", element("table", { class: "plan-largest" },
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Memory saving"),
         ["Batch", "Memory", "Images/s"].map((name) => element("th", { scope: "col", class: "number" }, name)))),
       element("tbody", {}, plan.largest.map((one) => element("tr", {},

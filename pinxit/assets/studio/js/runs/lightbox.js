@@ -7,14 +7,14 @@ import { cut, labelOf } from "./sample_grid.js";
 /** Returns {node, open({view, grid, cell, grids})}. */
 export function lightbox({ address }) {
   const state = { open: null };
-  const title = element("h2", { id: "lightbox-title" });
-  const body = element("div", { class: "lightbox-body", tabindex: 0, role: "region", "aria-label": "Pictures" });
+  const title = element("h2", { id: "sample-title" });
+  const body = element("div", { class: "sample-large-body", tabindex: 0, role: "region", "aria-label": "Pictures" });
   const back = element("button", { class: "button", type: "button", onClick: () => move(-1) }, "‹ Earlier");
   const next = element("button", { class: "button", type: "button", onClick: () => move(1) }, "Later ›");
   const close = element("button", { class: "button primary", type: "button", onClick: () => node.close() }, "Close");
   const node = element(
     "dialog",
-    { class: "lightbox", "aria-labelledby": "lightbox-title" },
+    { class: "sample-large", "aria-labelledby": "sample-title" },
     element("div", { class: "row apart" }, title, element("div", { class: "row" }, back, next, close)),
     body,
   );
@@ -45,6 +45,8 @@ export function lightbox({ address }) {
       replace(body, sheet(address(view, grid), grid));
       return;
     }
+    // averages that only the last grid has would leave the row of steps empty
+    const label = grids.every((one) => one.cells.some((other) => other.label === cell.label)) ? cell.label : "raw";
     const same = (other) => other.prompt === cell.prompt && other.number === cell.number;
     const image = new Image();
     image.src = address(view, grid);
@@ -53,15 +55,15 @@ export function lightbox({ address }) {
       element(
         "div",
         { class: "row" },
-        grid.cells.filter(same).map((one) => element("figure", { class: "lightbox-cell" }, cut(image, one), element("figcaption", {}, labelOf(one)))),
+        grid.cells.filter(same).map((one) => element("figure", { class: "sample-large-cell" }, cut(image, one), element("figcaption", {}, labelOf(one)))),
       ),
       element("p", { dir: "auto" }, cell.prompt),
-      element("h3", {}, `The same prompt and seed over the steps (${labelOf(cell)})`),
-      element("div", { class: "lightbox-strip" }, grids.map((one) => still(one))),
+      element("h3", {}, `The same prompt and seed over the steps (${labelOf({ ...cell, label })})`),
+      element("div", { class: "sample-large-strip" }, grids.map((one) => still(one))),
     );
 
     function still(one) {
-      const part = one.cells.find((other) => same(other) && other.label === cell.label);
+      const part = one.cells.find((other) => same(other) && other.label === label);
       if (!part) return null;
       const picture = new Image();
       picture.src = address(view, one);
@@ -88,7 +90,7 @@ function sheet(source, grid) {
     src: source,
     width: grid.width,
     height: grid.height,
-    class: "lightbox-sheet",
+    class: "sample-large-sheet",
     alt: `Sample grid of step ${grid.step}`,
   });
 }

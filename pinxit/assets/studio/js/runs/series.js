@@ -77,14 +77,14 @@ export function marksOf(views, axis) {
   return views.flatMap((view) =>
     view.events.map((event) => ({
       kind: event.kind,
-      x: positionOf(view, event.step, axis),
+      x: positionAt(view, event.step, axis),
       text: several ? `${view.name}: ${event.text}` : event.text,
     })),
   );
 }
 
 /** Returns the position of a step on an axis: that of the newest row up to it. */
-export function positionOf(view, step, axis) {
+export function positionAt(view, step, axis) {
   if (axis === "step") return step;
   let position = 0;
   for (const [i, at] of view.axis.step.entries()) {
