@@ -53,7 +53,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.studio = studio
-    errors.install(app)
+    errors.answer_errors(app)
     for part in PARTS:
         importlib.import_module(f"pinxit.serve.{part}.routes").add_to(app, studio)
     guard(app, rules)

@@ -69,14 +69,14 @@ class RefusedRequest(Exception):
 def error_content(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """Returns the JSON object of an error. Long texts are cut, in the middle."""
+    """Returns the JSON object of an error. Long texts lose their middle."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {
         "error": {
-            "message": cut(message, MESSAGE),
+            "message": shorten(message, MESSAGE),
             "type": kind,
-            "param": None if param is None else cut(param, NAME),
-            "code": CODES.get(status) if code is None else cut(code, NAME),
+            "param": None if param is None else shorten(param, NAME),
+            "code": CODES.get(status) if code is None else shorten(code, NAME),
         }
     }
 
@@ -93,12 +93,12 @@ def error_response(
     content = error_content(status, message, param=param, code=code)
     body = json.dumps(content, ensure_ascii=False).encode()
     if len(body) > LONGEST:  # many characters that JSON escapes, or of several bytes
-        content["error"]["message"] = cut(message, MESSAGE // 6)
+        content["error"]["message"] = shorten(message, MESSAGE // 6)
         body = json.dumps(content, ensure_ascii=False).encode()
     return Response(body, status, dict(headers or {}), media_type="application/json")
 
 
-def cut(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     """Returns a text of at most this length in valid Unicode, with "..." in place of its middle."""
     if len(text) > length:
         half = (length - 3) // 2
@@ -106,7 +106,7 @@ def cut(text: str, length: int) -> str:
     return valid_unicode(text)
 
 
-def described(error: Exception) -> RefusedRequest | None:
+def refusal_of(error: Exception) -> RefusedRequest | None:
     """Returns the answer to an error that the client can act on, or None for a bug."""
     if isinstance(error, RefusedRequest):
         return error
@@ -124,7 +124,7 @@ def described(error: Exception) -> RefusedRequest | None:
         return invalid_fields(error)
     if isinstance(error, HTTPException):
         return RefusedRequest(error.status_code, str(error.detail), headers=error.headers)
-    if isinstance(error, ClientDisconnect):  # nobody reads this answer
+    if isinstance(error, ClientDisconnect):  # the answer is not read
         return RefusedRequest(400, "the client left", code="client_left")
     return None
 
@@ -151,7 +151,7 @@ def _allowed(request: Request) -> str:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Returns the answer to a request that raised an exception."""
-    refused = described(error)
+    refused = refusal_of(error)
     if refused is None:
         return error_response(500, "an error in the server; its log says more")
     message, headers = refused.message, dict(refused.headers or {})
@@ -165,7 +165,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     )
 
 
-def install(app: FastAPI) -> None:
+def answer_errors(app: FastAPI) -> None:
     """Makes an application answer every error in this form."""
     kinds = (
         *(RefusedRequest, UsageError, QueueFull, Draining, RequestValidationError),

@@ -52,7 +52,7 @@ class FormBody:
     """The names and the contents of the files, by the names of their fields."""
 
 
-async def read_json(request: Request, *, most: int = JSON_BYTES) -> dict[str, Any]:
+async def read_json_body(request: Request, *, most: int = JSON_BYTES) -> dict[str, Any]:
     """Returns the object of JSON in a body of at most `most` bytes.
 
     A body of more than `JSON_BYTES` has a picture, whose data URL begins within these bytes, since
@@ -164,7 +164,7 @@ def _check_type(request: Request, expected: str) -> None:
 
 
 def _check_shape(body: bytes | bytearray) -> None:
-    """Refuses JSON that nests deeply, or has so many values that they would fill the memory.
+    """Refuses JSON that nests deeply, or has too many values for the memory.
 
     Brackets and commas inside of texts count too, which is without harm for texts of usual length.
     """

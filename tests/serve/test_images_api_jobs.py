@@ -121,7 +121,7 @@ def test_a_large_body_has_a_picture(studio):
     headers = {"Content-Type": "application/json"}
     answer = httpx.post(f"{studio.url}/v1/jobs", content=escaped, headers=headers)
     assert len(escaped) > 2**20 and answer.status_code == 202, answer.text
-    late = {"prompt": "a" * 2**20, "image": f"data:image/png;base64,{picture}"}
+    late = {"prompt": "a" * 2**21, "image": f"data:image/png;base64,{picture}"}
     answer = httpx.post(f"{studio.url}/v1/jobs", json=late)
     assert answer.status_code == 413 and answer.json()["error"]["code"] == "request_too_large"
 

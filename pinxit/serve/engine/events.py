@@ -61,7 +61,7 @@ class JobEnded:
     """The job has ended; no event follows."""
 
     state: str
-    """How it ended: done, failed or cancelled."""
+    """The state in which it ended: done, failed or cancelled."""
     error: Exception | None
     """The reason why it failed, otherwise None."""
 

@@ -18,7 +18,7 @@ from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_jobs import GridDesk, GridJob
 from pinxit.serve.gallery.grid_request import GridPlan, planned_grid
 from pinxit.serve.gallery.studio_models import loaded_model, studio_models
-from pinxit.serve.request_body import read_json
+from pinxit.serve.request_body import read_json_body
 from pinxit.serve.server_events import SIGN, events_response, server_event
 from pinxit.serve.studio import Studio
 
@@ -39,12 +39,12 @@ def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
 
         Forms ask while a person types, so a wrong value is no error but the answer `problem`.
         """
-        return await run_in_threadpool(_checked, studio, await read_json(request))
+        return await run_in_threadpool(_checked, studio, await read_json_body(request))
 
     @app.post("/studio/grids", status_code=202, tags=["studio"])
     async def start(request: Request) -> dict[str, Any]:
         """Begins to draw a grid, whose sheet is stored in the gallery."""
-        plan = await run_in_threadpool(_plan, studio, await read_json(request))
+        plan = await run_in_threadpool(_plan, studio, await read_json_body(request))
         await run_in_threadpool(_sheet_size, plan)
         return described_grid_job(desk.start(plan))
 

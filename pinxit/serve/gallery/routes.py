@@ -18,7 +18,7 @@ from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, Unknown
 from pinxit.serve.gallery.form_defaults import form_defaults
 from pinxit.serve.gallery.studio_models import studio_models
 from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT, uploaded_recipe
-from pinxit.serve.request_body import read_form, read_json
+from pinxit.serve.request_body import read_form, read_json_body
 from pinxit.serve.studio import Studio
 
 MOST_LISTED = 200
@@ -168,7 +168,7 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
     @app.post("/studio/prompt", tags=["studio"])
     async def prompt(request: Request) -> dict[str, Any]:
         """Returns how many characters of a prompt and a negative prompt the model reads."""
-        body = await read_json(request)
+        body = await read_json_body(request)
         texts = {name: body.get(name) or "" for name in ("prompt", "negative_prompt")}
         for name, text in texts.items():
             if not isinstance(text, str) or len(text) > LONGEST_TEXT:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong with a request."""
+    """Says what was wrong with a request."""
 
     message: str = Field(description="What is wrong, and what would be right.")
     type: str = Field(description="The kind of error.")
@@ -47,7 +47,7 @@ class Usage(BaseModel):
 
 
 class PictureData(BaseModel):
-    """One picture."""
+    """Holds one picture."""
 
     b64_json: str | None = Field(None, description="The file, with its recipe, in base64.")
     url: str | None = Field(None, description="The address of the file, for response_format url.")

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.config import UsageError, few, to_json
 from pinxit.sampling import Sampling
 from pinxit.serve.engine.models import ModelEntry
-from pinxit.serve.errors import RefusedRequest, cut
+from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.quality import steps_of, steps_of_all
 from pinxit.serve.studio import Studio
 
@@ -54,7 +54,7 @@ class ChosenModel:
         return (width // self.unit) * (height // self.unit)
 
 
-async def choose(studio: Studio, name: str | None) -> ChosenModel:
+async def load_model(studio: Studio, name: str | None) -> ChosenModel:
     """Returns a model, which is loaded first if its settings are not known; by default the first.
 
     Refuses a name that no model has.
@@ -75,7 +75,7 @@ async def named_model(studio: Studio, name: str | None) -> ModelEntry:
         if name is None or entry.id == name:
             return entry
     known = few([each.id for each in entries])
-    message = f"model: {cut(str(name), 80)!r} is unknown; valid: {known}"
+    message = f"model: {shorten(str(name), 80)!r} is unknown; valid: {known}"
     raise RefusedRequest(404, message, param="model", code="model_not_found")
 
 

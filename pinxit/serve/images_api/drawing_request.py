@@ -17,7 +17,7 @@ from pinxit.config import UsageError, full_names, hints
 from pinxit.picture_files import check_format, stored_recipe
 from pinxit.picture_size import parse_size
 from pinxit.sampling import ALIASES, HABITS, SEEDS, Sampling
-from pinxit.serve.errors import RefusedRequest, cut, invalid_fields
+from pinxit.serve.errors import RefusedRequest, invalid_fields, shorten
 from pinxit.serve.images_api.drawing_fields import REFUSED, DrawingFields, OutputFields
 from pinxit.serve.images_api.quality import quality_name
 from pinxit.serve.settings import StudioConfig
@@ -33,7 +33,7 @@ STEP_NAMES = ("steps", *(name for name, full in ALIASES.items() if full == "step
 
 @dataclass(frozen=True)
 class Output:
-    """How the pictures of a request are returned."""
+    """Says how the pictures of a request are returned."""
 
     at_address: bool = False
     """Whether the answer has the pictures' addresses instead of the pictures."""
@@ -70,7 +70,7 @@ class Drawing:
     ignored: list[str]
     """The fields of the request that have no effect."""
     warnings: list[str]
-    """What the client should know about them."""
+    """Things that the client should know about the request."""
 
 
 def checked_fields(cls: type[Body], data: Mapping[str, Any], *, texts: bool = False) -> Body:
@@ -78,15 +78,15 @@ def checked_fields(cls: type[Body], data: Mapping[str, Any], *, texts: bool = Fa
 
     With `texts`, the values are those of a form, and numbers and truth values are written out.
     """
-    given = {name: value for name, value in data.items() if value is not None}
+    values = {name: value for name, value in data.items() if value is not None}
     for name, reason in REFUSED.items():
-        if name in given:
+        if name in values:
             problem = f"it cannot be given, since {reason}"
             raise RefusedRequest(
                 400, f"{name}: {problem}", param=name, code="unsupported_parameter"
             )
     try:
-        return cls.model_validate(given, strict=not texts)
+        return cls.model_validate(values, strict=not texts)
     except ValidationError as error:
         raise invalid_fields(error) from error
 
@@ -151,7 +151,7 @@ def ignored_header(names: list[str]) -> dict[str, str]:
     if not names:
         return {}
     shown = [re.sub(r"[^\w.\[\]-]", "?", name, flags=re.ASCII) for name in names]
-    shown = [cut(name, IGNORED_LENGTH) for name in shown[:IGNORED_NAMES]]
+    shown = [shorten(name, IGNORED_LENGTH) for name in shown[:IGNORED_NAMES]]
     more = [f"and {len(names) - IGNORED_NAMES} more"] if len(names) > IGNORED_NAMES else []
     return {"X-Pinxit-Ignored": ", ".join([*shown, *more])}
 
@@ -164,15 +164,15 @@ def _sampling(fields: DrawingFields) -> tuple[dict[str, Any], dict[str, str]]:
 
     Their values are checked as far as they do not depend on the model.
     """
-    given = {
+    values = {
         name: getattr(fields, name)
         for name in (*hints(Sampling), *ALIASES)
         if getattr(fields, name, None) is not None
     }
-    names = {ALIASES.get(name, name): name for name in given}
+    names = {ALIASES.get(name, name): name for name in values}
     with full_names(**names):
-        Sampling().override(**given)
-    return {full: given[name] for full, name in names.items()}, names
+        Sampling().override(**values)
+    return {full: values[name] for full, name in names.items()}, names
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

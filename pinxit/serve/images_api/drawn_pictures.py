@@ -69,7 +69,7 @@ def draw_request(
 async def wait_for_end(request: Request, job: Job) -> None:
     """Waits until a job has ended, and cancels it if the client leaves.
 
-    Raises the job's error, or `RefusedRequest` if somebody cancelled it.
+    Raises the job's error, or `RefusedRequest` if it was cancelled.
     """
     async with cancelled_with_client(request, job):
         async for event in followed(job):

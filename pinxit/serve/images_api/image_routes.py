@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.answer_models import ImagesAnswer, errors
-from pinxit.serve.images_api.chosen_model import choose
+from pinxit.serve.images_api.chosen_model import load_model
 from pinxit.serve.images_api.described_body import form_body, json_body
 from pinxit.serve.images_api.drawing_fields import EditBody, GenerationBody
 from pinxit.serve.images_api.drawing_request import (
@@ -28,7 +28,7 @@ from pinxit.serve.images_api.drawn_pictures import (
 )
 from pinxit.serve.images_api.picture_stream import picture_stream
 from pinxit.serve.images_api.source_pictures import read_sources, upload
-from pinxit.serve.request_body import read_form, read_json
+from pinxit.serve.request_body import read_form, read_json_body
 from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
 
@@ -59,7 +59,7 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     )
     async def generate_images(request: Request) -> Response:
         """Draws pictures of a prompt."""
-        fields = checked_fields(GenerationBody, await read_json(request))
+        fields = checked_fields(GenerationBody, await read_json_body(request))
         return await answer(request, studio, fields, kind="image_generation")
 
     @app.post(
@@ -109,7 +109,7 @@ async def answer(
     """
     drawing = drawing_of(fields, studio.config)
     output, unused = output_of(fields, drawing)
-    model = await choose(studio, drawing.model)
+    model = await load_model(studio, drawing.model)
     pictures = None
     if sources is not None:
         size = model.size(drawing.size)

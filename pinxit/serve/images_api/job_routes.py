@@ -1,6 +1,6 @@
 """Routes of jobs: pictures that are drawn while the client does other things.
 
-A job does not end when somebody stops to listen to its events; it ends when it is deleted.
+A job goes on when its listeners leave. Deleting it cancels it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pinxit.picture_files import picture_bytes
 from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.errors import RefusedRequest
 from pinxit.serve.images_api.answer_models import JobAnswer, JobsAnswer, errors
-from pinxit.serve.images_api.chosen_model import choose, named_model
+from pinxit.serve.images_api.chosen_model import load_model, named_model
 from pinxit.serve.images_api.described_body import json_body
 from pinxit.serve.images_api.drawing_fields import JobBody
 from pinxit.serve.images_api.drawing_request import (
@@ -27,7 +27,7 @@ from pinxit.serve.images_api.drawing_request import (
 from pinxit.serve.images_api.drawn_pictures import Sources, draw_request
 from pinxit.serve.images_api.job_description import described_job, job_events
 from pinxit.serve.images_api.source_pictures import from_data_url, read_sources
-from pinxit.serve.request_body import PICTURE_BYTES, read_json
+from pinxit.serve.request_body import PICTURE_BYTES, read_json_body
 from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
 
@@ -83,7 +83,7 @@ def _add_submission(app: FastAPI, studio: Studio) -> None:
     )
     async def create_job(request: Request) -> Response:
         """Begins to draw pictures, and answers at once."""
-        fields = checked_fields(JobBody, await read_json(request, most=PICTURE_BYTES))
+        fields = checked_fields(JobBody, await read_json_body(request, most=PICTURE_BYTES))
         drawing = drawing_of(fields, studio.config)
         order = await _order(studio, fields, drawing)
         job = await run_in_threadpool(studio.engine.submit, order)
@@ -96,7 +96,7 @@ async def _order(studio: Studio, fields: JobBody, drawing: Drawing) -> DrawReque
     sources = _sources(fields)
     model = pictures = None
     if sources is not None or drawing.quality not in (None, "medium"):
-        model = await choose(studio, drawing.model)
+        model = await load_model(studio, drawing.model)
     else:
         await named_model(studio, drawing.model)
     if sources is not None and model is not None:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from pinxit.picture_files import FORMATS, stored_recipe
 from pinxit.serve.engine.events import Finished, JobEnded, Preview
 from pinxit.serve.engine.jobs import Job
-from pinxit.serve.errors import described, error_content
+from pinxit.serve.errors import error_content, refusal_of
 from pinxit.serve.images_api.chosen_model import ChosenModel
 from pinxit.serve.images_api.drawing_request import Drawing, Output
 from pinxit.serve.images_api.drawn_pictures import encoded, error_of, size_text, usage_of
@@ -106,7 +106,7 @@ async def _completed(
 
 def event_error(error: Exception) -> dict[str, Any]:
     """Returns the error that ended a job as the API writes it; a bug goes into the log."""
-    refused = described(error)
+    refused = refusal_of(error)
     if refused is None:
         log.error("a picture could not be drawn", exc_info=error)
         return error_content(500, "an error in the server; its log says more")
