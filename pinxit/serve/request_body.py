@@ -32,6 +32,8 @@ LONGEST_TEXT = 100_000
 """The largest number of characters of a text that is not ASCII. Files are ASCII, in base64."""
 MOST_VALUES = 2000
 """The largest number of values of a JSON body."""
+PICTURE = b'"data:image'
+"""The beginning of a picture in JSON."""
 DROP_BYTES, DROP_SECONDS = 2**27, 5.0
 """The number of bytes, and of seconds, that the rest of a body that is too large is read for."""
 FORM_FIELDS, FORM_FILES = 64, 4
@@ -51,11 +53,20 @@ class FormBody:
 
 
 async def read_json(request: Request, *, most: int = JSON_BYTES) -> dict[str, Any]:
-    """Returns the object of JSON in a body of at most `most` bytes."""
+    """Returns the object of JSON in a body of at most `most` bytes.
+
+    A body of more than `JSON_BYTES` has a picture, whose data URL begins within these bytes, since
+    prompts are shorter. Other large bodies are refused before they fill the memory.
+    """
     _check_type(request, "application/json")
-    body = bytearray()
-    async for chunk in _bounded(request, most):
+    body, chunks = bytearray(), _bounded(request, most)
+    async for chunk in chunks:
+        large = len(body) <= JSON_BYTES < len(body) + len(chunk)
         body += chunk
+        if large and PICTURE not in body:
+            body.clear()
+            await _drop_soon(chunks)
+            raise _too_large(JSON_BYTES)
     return parse_json(body)
 
 
@@ -124,10 +135,15 @@ async def _bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         total += len(chunk)
         if too_large or total > most:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_drop(chunks), DROP_SECONDS)
+            await _drop_soon(chunks)
             raise _too_large(most)
         yield chunk
+
+
+async def _drop_soon(chunks: AsyncIterator[bytes]) -> None:
+    """Reads and drops the rest of a body, for a limited time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_drop(chunks), DROP_SECONDS)
 
 
 async def _drop(chunks: AsyncIterator[bytes]) -> None:

@@ -300,6 +300,8 @@ def test_models_are_listed_and_retrieved(client):
         ({"extra_body": {"num_inference_steps": 10**6}}, "num_inference_steps"),
         ({"extra_body": {"num_inference_steps": 0}}, "num_inference_steps"),
         ({"extra_body": {"solver": "magic"}}, "solver"),
+        ({"extra_body": {"shift": 1e-198}}, "shift"),
+        ({"extra_body": {"guidance_scale": 1e300}}, "guidance_scale"),
         ({"extra_body": {"cfg_scale": 2, "guidance_scale": 3}}, "cfg_scale"),
         ({"extra_body": {"guidance_interval": [0.9, 0.1]}}, "guidance_interval"),
         ({"extra_body": {"guidance_interval": [0.9]}}, "guidance_interval"),

@@ -59,7 +59,7 @@ def refuse_all(url: str, count: int, seed: int, process: psutil.Process) -> tupl
     with httpx.Client(base_url=url, timeout=60) as client:
         for number, each in enumerate(malformed_requests(posting(url), count, seed)):
             if number % 500 == 0:  # loads the model, and shows that it still draws
-                drawn = client.post("/v1/images/generations", json={"prompt": "a"})
+                drawn = client.post("/v1/images/generations", json={"prompt": "a", "n": 4})
                 assert drawn.status_code == 200
                 memory.append(process.memory_info().rss)
             answer = client.post(each.path, headers=each.headers, content=each.body())

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from openai import OpenAI
+from PIL import Image
 from studio import RunningStudio
+from test_images_api import png, upright
 
 from pinxit.cli.main import main
 
@@ -91,8 +94,6 @@ def test_a_job_is_cancelled(studio):
 
 
 def test_a_job_begins_with_a_picture_in_a_data_url(studio, tmp_path):
-    from test_images_api import png, upright
-
     url = "data:image/png;base64," + base64.b64encode(png(upright())).decode()
     body = {"prompt": PROMPT, "image": url, "image_name": "../a/photo.png", "strength": 0.5}
     job = httpx.post(f"{studio.url}/v1/jobs", json=body).json()
@@ -109,6 +110,20 @@ def test_a_job_begins_with_a_picture_in_a_data_url(studio, tmp_path):
     ):
         answer = httpx.post(f"{studio.url}/v1/jobs", json={**body, "image_name": None, **wrong})
         assert answer.status_code == 400 and answer.json()["error"]["param"] == param, wrong
+
+
+def test_a_large_body_has_a_picture(studio):
+    """A body of more than 1 MiB is read to its end only if a picture begins in it."""
+    noise = np.random.default_rng(0).integers(0, 256, (800, 600, 3), np.uint8)
+    picture = base64.b64encode(png(Image.fromarray(noise))).decode()
+    escaped = json.dumps({"prompt": PROMPT, "image": f"data:image/png;base64,{picture}"})
+    escaped = escaped.replace("/", "\\/")  # as PHP writes it
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"{studio.url}/v1/jobs", content=escaped, headers=headers)
+    assert len(escaped) > 2**20 and answer.status_code == 202, answer.text
+    late = {"prompt": "a" * 2**20, "image": f"data:image/png;base64,{picture}"}
+    answer = httpx.post(f"{studio.url}/v1/jobs", json=late)
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "request_too_large"
 
 
 def test_a_client_that_leaves_a_stream_ends_its_job(studio):

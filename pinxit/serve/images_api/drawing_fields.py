@@ -17,6 +17,9 @@ from pinxit.sampling import ALIASES, SEEDS, Sampling
 
 PROMPT = 32_000
 """The largest number of characters of a prompt."""
+LARGEST, LEAST = 1e4, {"shift": 1e-4, "guidance_scale": 0.0, "zero_init": 0.0}
+"""The largest value of a sampling setting, and the least one of those that have another than its
+negative."""
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 """The names of qualities that OpenAI's clients send."""
 Format = Literal["png", "webp", "jpeg"]
@@ -26,7 +29,7 @@ Format = Literal["png", "webp", "jpeg"]
 def _sampling_types() -> dict[str, Any]:
     """Returns the type and the default, None, of each sampling setting and each other name of it.
 
-    Pairs of numbers are lists in JSON.
+    Pairs of numbers are lists in JSON. Numbers have bounds within which float32 is exact enough.
     """
     kinds: dict[str, Any] = {}
     for name, kind in hints(Sampling).items():
@@ -34,6 +37,9 @@ def _sampling_types() -> dict[str, Any]:
             members = typing.get_args(kind)
             bounds = Field(min_length=len(members), max_length=len(members))
             kind = Annotated[list[members[0]], bounds]  # type: ignore[valid-type]
+        elif kind is float:
+            least = LEAST.get(name, -LARGEST)
+            kind = Annotated[float, Field(ge=least, le=LARGEST)]
         kinds[name] = (kind | None, None)
     return kinds | {name: kinds[full] for name, full in ALIASES.items()}
 
