@@ -201,7 +201,7 @@ def _here(compiled: Compiled) -> Target:
     devices = compiled.result["devices"]
     platform = compiled.result["device"].split()[0]
     chip = Chip(
-        title=compiled.result["device"],
+        title=" ".join(dict.fromkeys(compiled.result["device"].split())),
         platform=platform if platform in ("tpu", "cpu") else "cuda",
         memory=int(memory) if platform != "cpu" else int(memory) // devices,
         # no step time is estimated here, so these are not used

@@ -50,7 +50,7 @@ function verdict(plan) {
   if (plan.time && plan.time.cost[1] !== null) {
     facts.push(["Cost", digits(plan.time.cost[1]), `${digits(plan.time.cost[0])} to ${digits(plan.time.cost[2])}`]);
   }
-  const size = `${plan.image_size} × ${plan.image_size} ${plan.on_pixels ? "pixels" : "latents"}`;
+  const size = `pictures of ${plan.image_size} × ${plan.image_size} pixels${plan.on_pixels ? "" : " as latents"}`;
   return element("section", { class: `card stack plan-verdict ${kind}`, "aria-label": "Verdict" },
     element("p", { class: "sentence" }, element("span", { class: `mark ${kind}`, "aria-hidden": "true" }, plan.fits ? "✓" : "✗"), ` ${plan.verdict}`),
     element("p", { class: "hint" }, `${plan.recipe} on ${plan.target.name} (${plan.target.devices} × ${plan.target.chip.title}): the network ${plan.preset} with `
