@@ -52,16 +52,21 @@ def posting(url: str) -> list[str]:
     return posting
 
 
+def draw(client: httpx.Client) -> None:
+    """Draws pictures, which shows that the server still works."""
+    answer = client.post("/v1/images/generations", json={"prompt": "a", "n": 4})
+    assert answer.status_code == 200
+
+
 def refuse_all(url: str, count: int, seed: int, process: psutil.Process) -> tuple[Counter, float]:
     """Sends malformed requests. Returns the number of each kind, and the most MiB by which the
     memory of the server's process grew."""
     kinds, memory = Counter[str](), []
     with httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(3):  # loads the model, and every thread draws, which takes its own memory
+            draw(client)
+        memory.append(process.memory_info().rss)
         for number, each in enumerate(malformed_requests(posting(url), count, seed)):
-            if number % 500 == 0:  # loads the model, and shows that it still draws
-                drawn = client.post("/v1/images/generations", json={"prompt": "a", "n": 4})
-                assert drawn.status_code == 200
-                memory.append(process.memory_info().rss)
             answer = client.post(each.path, headers=each.headers, content=each.body())
             where = (
                 f"{number}: {each.kind} to {each.path}: {answer.status_code} {answer.text[:300]}"
@@ -73,7 +78,7 @@ def refuse_all(url: str, count: int, seed: int, process: psutil.Process) -> tupl
             assert error["message"] and error["type"], where
             kinds[each.kind] += 1
             memory.append(process.memory_info().rss)
-    print([round(size / 2**20) for size in memory[::100]])
+        draw(client)
     growth = (max(memory) - memory[0]) / 2**20
     print(f"{count} requests, {dict(kinds)}, memory {growth:+.1f} MiB at most")
     return kinds, growth
