@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.config import UsageError, few, to_json
 from pinxit.sampling import Sampling
 from pinxit.serve.engine.models import ModelEntry
-from pinxit.serve.errors import RefusedRequest
+from pinxit.serve.errors import RefusedRequest, shorten
 from pinxit.serve.images_api.quality import steps_of, steps_of_all
 from pinxit.serve.studio import Studio
 
