@@ -6,7 +6,7 @@ import openai
 import pytest
 from studio import folders_in, running_studio
 
-TOKEN = "a token for tests, long enough"
+TOKEN = "a-token-for-tests-that-is-long-enough"
 
 
 def test_the_token_is_the_sdk_s_api_key(tmp_path):
