@@ -123,6 +123,7 @@ def test_a_streamed_run_is_measured_on_the_rows_that_it_stored(pictures, bundle,
     )
 
 
+@pytest.mark.slow
 def test_scenes_alone_are_judged(bundle, tmp_path, capsys):
     more = ["--dataset_name", "scenes", "--dataset_size", 16, "--evaluation.images", 10]
     more += ["--evaluation.prompts", 3, "--evaluation.reference_images", 8]

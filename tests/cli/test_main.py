@@ -141,6 +141,7 @@ def test_an_interrupted_generate_leaves_its_pictures_and_goes_on(
     assert len(files(out)) == 8 and whole.items() <= files(out).items()
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path):
     killed, plain = tmp_path / "killed", tmp_path / "plain"
     process = killed_generate.start(killed, n=10)

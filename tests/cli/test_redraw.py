@@ -137,6 +137,7 @@ def test_the_run_of_the_models_name_is_found(folder, drawn, tmp_path, capsys, mo
     assert again.read_bytes() == drawn.read_bytes()
 
 
+@pytest.mark.slow
 def test_each_average_of_a_run_is_found(bundle, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["train", "--dataset_name", "mock", "--vae", bundle, "--text_encoder", bundle]

@@ -12,7 +12,7 @@ import pytest
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
 
 
-@pytest.mark.parametrize("task", ["drawing", "measuring"])
+@pytest.mark.parametrize("task", ["drawing", pytest.param("measuring", marks=pytest.mark.slow)])
 def test_eight_devices_compute_the_bytes_of_one(task: str):
     """XLA compiles with its usual optimisations here, as these decide about bytes."""
     environment = os.environ | {

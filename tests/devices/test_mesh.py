@@ -53,6 +53,7 @@ def test_every_mesh_trains_the_transformer_as_one_device_does(name: str):
     eight("steps", "transformer", *(f"{name};{case}" for case in cases))
 
 
+@pytest.mark.slow
 def test_checkpoints_go_from_any_devices_to_any():
     eight("checkpoints")
 

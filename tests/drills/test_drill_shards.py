@@ -104,7 +104,7 @@ def check(folder: Path, sound: Path, expected: list[int], shard: Path, *, first:
     assert arrays_of(folder, STEPS).keys() == arrays_of(sound, STEPS).keys()
 
 
-@pytest.mark.parametrize("when", ["before", "middle"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "middle"])
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_one_process(
     kind: str,

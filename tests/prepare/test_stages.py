@@ -329,6 +329,7 @@ def check_kills(tmp_path: Path, kills: int, *, workers: int) -> None:
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_kill_9_and_again_gives_the_same_set(tmp_path):
     check_kills(tmp_path, 3, workers=1)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +67,9 @@ def serving(app: FastAPI, **options: Any) -> Iterator[str]:
         thread.join(30)
         assert not thread.is_alive(), "the server did not end"
         listener.close()
+        with warnings.catch_warnings():  # of connections that were open when the loop ended
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @contextmanager
@@ -129,7 +134,7 @@ def opened(browser: Any, url: str, path: str = "/", **options: Any) -> Iterator[
     """Opens a page of the studio in a context of its own, and checks at the end that nothing went
     wrong on it. `options` are those of Playwright's ``new_context``."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     try:
         watched = WatchedPage(context.new_page(), url)
         watched.page.goto(url + path)

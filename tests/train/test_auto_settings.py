@@ -143,6 +143,7 @@ def test_small_presets_and_cpus_keep_the_presets_values(
     assert (chosen.model.remat, chosen.model.scan_blocks) == ("none", True)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_chooses_again(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A run on a device with little memory continues on one with plenty, and the reverse."""
     config = settings(bundle, output_dir=str(tmp_path))

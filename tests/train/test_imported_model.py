@@ -91,6 +91,7 @@ def test_settings_that_differ_are_refused(
     assert start in last and rest in last
 
 
+@pytest.mark.slow
 def test_an_imported_model_is_fine_tuned_and_its_run_resumed(
     model: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ):

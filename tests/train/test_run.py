@@ -296,6 +296,7 @@ def test_sigterm_saves_and_exits_zero(config: TrainConfig, whole: Path, tmp_path
     assert_trees_equal(arrays(folder), arrays(whole))
 
 
+@pytest.mark.slow
 def test_a_signal_while_drawing_is_a_stop(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -154,6 +154,7 @@ def test_operations_that_cannot_be_counted_end_nothing(config: TrainConfig, monk
     assert figures.of({"seconds_per_step": 1.0}) == {}
 
 
+@pytest.mark.slow
 def test_rows_and_display_have_the_figures(config: TrainConfig, monkeypatch):
     figures = {"device_memory_gb": 12.34, "device_memory_limit_gb": 16.0}
     monkeypatch.setattr(step_watch, "memory_figures", lambda devices: figures)
@@ -178,6 +179,7 @@ def test_without_a_limit_the_peak_alone_is_shown():
 # --- profiles ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_profile_of_two_steps_is_in_the_runs_folder(config: TrainConfig, monkeypatch):
     calls: list[str] = []
     real_start, real_stop = jax.profiler.start_trace, jax.profiler.stop_trace

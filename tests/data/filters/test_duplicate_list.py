@@ -225,6 +225,7 @@ sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path):
     """Kills at points that the work has reached, not at times: load moves none of them."""
     path, work = tmp_path / "list", tmp_path / "list.work"

@@ -186,6 +186,7 @@ def test_dead_links_end_the_run_with_a_reason(config: TrainConfig, server: Hosti
     assert "the data ended after step 0: no image in" in said
 
 
+@pytest.mark.slow
 def test_a_run_outlives_an_outage(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

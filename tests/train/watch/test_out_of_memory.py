@@ -221,6 +221,7 @@ def test_many_unrolled_blocks_are_never_compiled_for_advice():
     assert "about 13.00 GiB, not compiled, on each device" in message(found)
 
 
+@pytest.mark.slow
 def test_a_run_out_of_memory_ends_with_advice(bundle: Path, tmp_path: Path, monkeypatch):
     """The real compiler, a limit that is pretended, a device that refuses the first step."""
     config = TrainConfig(
