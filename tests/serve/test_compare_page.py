@@ -32,7 +32,6 @@ def test_a_comparison_has_the_bytes_of_the_command(browser, studio, tmp_path, ca
         fill(page, Steps=2)
         page.wait_for_selector("text=8 pictures on a sheet of")
         page.get_by_role("button", name="Draw the comparison").click()
-        page.wait_for_selector(".cell img")
         page.wait_for_selector(".sheet")
         until(page, "document.querySelector('.sheet').naturalWidth > 100")
         names = [path.name for path in studio.studio.out.glob("grid-*.png")]
@@ -65,7 +64,7 @@ def test_a_comparison_is_cancelled_and_wrong_values_are_said(browser, studio):
         choose(page, 1, "seed", "0-19")
         page.wait_for_selector("text=40 pictures")
         page.get_by_role("button", name="Draw the comparison").click()
-        page.wait_for_selector("text=/^[1-9] of 40 pictures/")
+        page.wait_for_selector(".cell img")  # pictures appear in their cells before the end
         page.get_by_role("button", name="Cancel").click()
         page.wait_for_selector("text=The comparison was cancelled.")
         picture = next(studio.studio.out.glob("grid-*.png"))
