@@ -311,6 +311,19 @@ def test_old_and_large_jobs_are_forgotten(engine, monkeypatch):
         engine.job(jobs[4].id)
 
 
+@pytest.mark.slow
+def test_programs_of_many_sizes_are_dropped_while_others_draw(engine, monkeypatch):
+    monkeypatch.setattr(engines, "MOST_FORMS", 1)
+    long = engine.submit(DrawRequest("a tree", sampling=LONG))
+    sizes = [(16, 16), (16, 32), (32, 16), (16, 16)]
+    jobs = [engine.submit(DrawRequest("a car", size=size)) for size in sizes]
+    images = [image for job in jobs for image in images_of(job)]
+    assert len(engine._known) <= 1
+    expected = [TOY.generate("a car", size=size) for size in sizes]
+    assert pixels(images) == pixels(expected)
+    assert pixels(images_of(long)) == pixels([TOY.generate("a tree", **LONG)])
+
+
 def test_draining_refuses_finishes_and_then_cancels(engine):
     short = engine.submit(DrawRequest("a tree"))
     engine.drain(30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -32,8 +33,8 @@ MOST_BATCHES = 4
 """The number of forms of pictures that an accelerator draws in turn."""
 KEPT_JOBS, KEPT_BYTES, KEPT_SECONDS = 256, 2**29, 3600.0
 """The number, the memory and the age of the jobs that are kept after their end."""
-MOST_FORMS = 64
-"""The number of forms of pictures whose programs are kept in memory."""
+MOST_FORMS = 24
+"""The number of forms of pictures whose programs are kept in memory, about 40 MB for each."""
 MOST_SECONDS_TO_END = 20.0
 """The time that `DrawingEngine.close` waits for threads, of which one may be compiling."""
 Store = Callable[[Job, int, Image.Image, dict[str, Any]], str]
@@ -65,10 +66,9 @@ class DrawingEngine:
         self._known: set[StepForm] = set()
         self._first: set[StepForm] = set()
         self._started = self._draining = self._closed = False
-        count = 1
+        count, most = 1, MOST_BATCHES
         if one_by_one():
-            count = config.concurrency or max(1, min(os.cpu_count() or 1, MOST_THREADS))
-        most = 1 if one_by_one() else MOST_BATCHES
+            count, most = config.concurrency or min(os.cpu_count() or 1, MOST_THREADS), 1
         self._threads: list[threading.Thread] = [
             Lane(_Desk(self), most_batches=most, name=f"drawing {i + 1}") for i in range(count)
         ]
@@ -235,8 +235,7 @@ class DrawingEngine:
                 return
             job.cancelling = True
             self._queue.discard(job)
-            for item in [item for item in self._loading if item[0] is job]:
-                self._loading.remove(item)
+            self._loading = deque(item for item in self._loading if item[0] is not job)
             self._end_if_idle(job)
             self._positions()
 
@@ -308,11 +307,16 @@ class DrawingEngine:
             if message := prepared.late_warning():
                 job.warnings.append(message)
             self._models.release(prepared.loaded)
-        if error is not None and not isinstance(error, Exception):
-            error = RuntimeError(f"{type(error).__name__}: {error}")
         self._counts[state] = self._counts.get(state, 0) + 1
-        job.report_end(state, error)
+        job.report_end(state, None if error is None else _exception(error))
         self._changed.notify_all()
+
+
+def _exception(error: BaseException) -> Exception:
+    """Returns an error, and an exception that says the same for one that would end a program."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _Desk:
@@ -378,11 +382,7 @@ class _Desk:
         engine, job = self._engine, prepared.job
         with engine._changed:
             if error is not None and job.error is None:
-                job.error = (
-                    error
-                    if isinstance(error, Exception)
-                    else RuntimeError(f"{type(error).__name__}: {error}")
-                )
+                job.error = _exception(error)
                 job.cancelling = True
                 engine._queue.discard(job)
             self._done(prepared)
@@ -393,6 +393,7 @@ class _Desk:
         engine._first.discard(prepared.form)
         if len(engine._known) > MOST_FORMS and not engine._first:
             jax.clear_caches()
+            gc.collect()
             engine._known.clear()
         engine._end_if_idle(job)
         engine._positions()
