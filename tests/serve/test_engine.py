@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from toy_pipeline import pixels, toy_model
 from pinxit.config import UsageError
 from pinxit.flow.solvers import SOLVERS
 from pinxit.serve.engine import engine as engines
-from pinxit.serve.engine import models, prepared_job
+from pinxit.serve.engine import kept_jobs, models, prepared_job
 from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
 from pinxit.serve.engine.events import Finished, JobEnded, Preview, Queued, Step
+from pinxit.serve.engine.free_memory import return_free_memory
 from pinxit.serve.engine.jobs import DrawRequest
 from pinxit.serve.settings import StudioConfig
 
@@ -184,6 +186,24 @@ def test_an_error_fails_its_job_alone(engine, monkeypatch):
     assert engine.submit(DrawRequest("a tree")).wait(30).state == "done"
 
 
+def test_a_failed_job_keeps_no_arrays_and_logs_its_traceback(engine, monkeypatch, caplog):
+    def broken(velocity_fn, x, times, conditioning):
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise RuntimeError("then") from None
+
+    monkeypatch.setitem(SOLVERS, "broken", broken)
+    error = engine.submit(DrawRequest("a tree", sampling={"solver": "broken"})).wait(60).error
+    assert str(error) == "then"
+    assert error.__traceback__ is error.__context__ is error.__cause__ is None
+    assert "in broken" in caplog.text
+
+
+def test_free_memory_is_returned():
+    assert return_free_memory() == sys.platform.startswith("linux")
+
+
 def test_a_users_own_solver_draws_without_previews(engine, monkeypatch):
     from pinxit.flow.solvers import euler
 
@@ -301,9 +321,9 @@ def test_a_listener_that_stops_and_a_closed_loop_leave_nothing(engine):
 def test_old_and_large_jobs_are_forgotten(engine, monkeypatch):
     jobs = [engine.submit(DrawRequest("a tree", seed=seed)).wait(30) for seed in range(5)]
     assert engine.jobs() == jobs and engine.job(jobs[0].id) is jobs[0]
-    monkeypatch.setattr(engines, "KEPT_JOBS", 3)
+    monkeypatch.setattr(kept_jobs, "KEPT_JOBS", 3)
     assert engine.jobs() == jobs[2:]
-    monkeypatch.setattr(engines, "KEPT_BYTES", 2 * 16 * 16 * 3)
+    monkeypatch.setattr(kept_jobs, "KEPT_BYTES", 2 * 16 * 16 * 3)
     assert engine.jobs() == jobs[3:]
     engine.kept_seconds = 0.0
     assert engine.jobs() == []

@@ -18,7 +18,10 @@ from PIL import Image
 
 from pinxit.arrays import TextEncoder
 from pinxit.drawing import one_by_one
+from pinxit.serve.engine.free_memory import return_free_memory
+from pinxit.serve.engine.job_error import job_error
 from pinxit.serve.engine.jobs import Draining, DrawRequest, Job, Picture, QueueFull
+from pinxit.serve.engine.kept_jobs import KEPT_SECONDS, jobs_to_forget
 from pinxit.serve.engine.lanes import Lane
 from pinxit.serve.engine.limits import check_request
 from pinxit.serve.engine.models import LoadedModel, ModelEntry, ModelSource, ModelStore
@@ -31,10 +34,10 @@ MOST_THREADS = 4
 """The largest number of threads that draw on a CPU by default."""
 MOST_BATCHES = 4
 """The number of forms of pictures that an accelerator draws in turn."""
-KEPT_JOBS, KEPT_BYTES, KEPT_SECONDS = 256, 2**29, 3600.0
-"""The number, the memory and the age of the jobs that are kept after their end."""
 MOST_FORMS = 24
 """The number of forms of pictures whose programs are kept in memory, about 40 MB for each."""
+SECONDS_TO_TRIM = 30.0
+"""The time after which memory that is free is returned to the system again."""
 MOST_SECONDS_TO_END = 20.0
 """The time that `DrawingEngine.close` waits for threads, of which one may be compiling."""
 Store = Callable[[Job, int, Image.Image, dict[str, Any]], str]
@@ -218,15 +221,8 @@ class DrawingEngine:
                 job.report_position(place)
 
     def _forget(self) -> None:
-        """Drops jobs that ended long ago, and the oldest ones if they are many or large."""
-        ended = [job for job in self._jobs.values() if job.ended is not None]
-        sizes = {job: job.nbytes for job in ended}
-        total, now = sum(sizes.values()), time.time()
-        for rank, job in enumerate(ended):
-            old = now - (job.ended or now) > self.kept_seconds
-            if old or len(ended) - rank > KEPT_JOBS or total > KEPT_BYTES:
-                del self._jobs[job.id]
-                total -= sizes[job]
+        for job in jobs_to_forget(self._jobs.values(), seconds=self.kept_seconds):
+            del self._jobs[job.id]
 
     def _cancel(self, job: Job) -> None:
         """Removes a job's waiting pictures; those that are drawn end with their step."""
@@ -260,10 +256,14 @@ class DrawingEngine:
             print(f"pinxit studio: the default model cannot be loaded: {error}", file=sys.stderr)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._loading)
+                self._changed.wait_for(lambda: self._closed or self._loading, SECONDS_TO_TRIM)
                 if self._closed:
                     return
-                job, source = self._loading[0]
+                first = self._loading[0] if self._loading else None
+            if first is None:
+                return_free_memory()
+                continue
+            job, source = first
             try:
                 prepared = self._prepare(job, self._models.load(self._models.find(source.id)))
             except (Exception, SystemExit) as error:
@@ -282,8 +282,8 @@ class DrawingEngine:
             elif prepared is not None:
                 self._prepared[job] = prepared
                 self._queue.add(job)
-            elif waited:
-                self._end(job, "failed", error)
+            elif waited and error is not None:
+                self._end(job, "failed", job_error(error))
             self._positions()
             self._changed.notify_all()
 
@@ -300,7 +300,7 @@ class DrawingEngine:
         else:
             self._end(job, "done", None)
 
-    def _end(self, job: Job, state: str, error: BaseException | None) -> None:
+    def _end(self, job: Job, state: str, error: Exception | None) -> None:
         prepared = self._prepared.pop(job, None)
         self._drawing.pop(job, None)
         if prepared is not None:
@@ -308,15 +308,8 @@ class DrawingEngine:
                 job.warnings.append(message)
             self._models.release(prepared.loaded)
         self._counts[state] = self._counts.get(state, 0) + 1
-        job.report_end(state, None if error is None else _exception(error))
+        job.report_end(state, error)
         self._changed.notify_all()
-
-
-def _exception(error: BaseException) -> Exception:
-    """Returns an error, and an exception that says the same for one that would end a program."""
-    if isinstance(error, Exception):
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _Desk:
@@ -382,7 +375,7 @@ class _Desk:
         engine, job = self._engine, prepared.job
         with engine._changed:
             if error is not None and job.error is None:
-                job.error = _exception(error)
+                job.error = job_error(error)
                 job.cancelling = True
                 engine._queue.discard(job)
             self._done(prepared)
