@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,8 +22,6 @@ from pinxit.serve.images_api.drawing_request import Drawing, Output
 from pinxit.serve.images_api.drawn_pictures import encoded, error_of, size_text, usage_of
 from pinxit.serve.images_api.followed_job import cancelled_with_client, followed
 from pinxit.serve.server_events import SIGN, server_event
-
-log = logging.getLogger(__name__)
 
 
 async def picture_stream(
@@ -105,9 +102,8 @@ async def _completed(
 
 
 def event_error(error: Exception) -> dict[str, Any]:
-    """Returns the error that ended a job as the API writes it; a bug goes into the log."""
+    """Returns the error that ended a job as the API writes it. The engine has logged it."""
     refused = refusal_of(error)
     if refused is None:
-        log.error("a picture could not be drawn", exc_info=error)
         return error_content(500, "an error in the server; its log says more")
     return error_content(refused.status, refused.message, param=refused.param, code=refused.code)
