@@ -327,7 +327,7 @@ class TextToImage:
         sampling, shape = order.sampling, self.latent_shape(order.size)
         seeds = np.array([order.seeds[i] for i in numbers], np.uint32)
         noise = noise_of(seeds, shape=shape, mesh=mesh)
-        times = sampling.times()[-order.steps - 1 :]
+        times = order.times()
         start, region = starting_latents(times[:1], source, noise, mesh=mesh)
         guidance = sampling.guidance()
         conditioning = null = texts.rows([order.prompts[i] for i in numbers])

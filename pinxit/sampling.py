@@ -160,6 +160,10 @@ class Order:
         steps = self.sampling.steps
         return steps if self.source is None else self.source.steps_of(steps)
 
+    def times(self) -> Float[np.ndarray, " s"]:
+        """Returns the times that the solver visits: with a source image, the last ones only."""
+        return self.sampling.times()[-self.steps - 1 :]
+
     def batches(self, skip: Collection[int] = ()) -> list[range]:
         """Returns the numbers of the pictures of each batch, without batches wholly in `skip`."""
         starts = range(0, len(self), self.batch_size)

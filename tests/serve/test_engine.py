@@ -15,7 +15,7 @@ from toy_pipeline import pixels, toy_model
 from pinxit.config import UsageError
 from pinxit.flow.solvers import SOLVERS
 from pinxit.serve.engine import engine as engines
-from pinxit.serve.engine import kept_jobs, models, prepared_job
+from pinxit.serve.engine import kept_jobs, models
 from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
 from pinxit.serve.engine.events import Finished, JobEnded, Preview, Queued, Step
 from pinxit.serve.engine.free_memory import return_free_memory
@@ -78,7 +78,7 @@ def test_pictures_have_the_bytes_and_the_recipes_of_generate(engine):
 
 
 def test_as_on_an_accelerator_requests_share_batches_and_keep_their_bytes(tmp_path, monkeypatch):
-    for place in ("pinxit.pipeline", "pinxit.drawing", engines.__name__, prepared_job.__name__):
+    for place in ("pinxit.pipeline", "pinxit.drawing", engines.__name__):
         monkeypatch.setattr(f"{place}.one_by_one", lambda: False)
     requests = [
         DrawRequest("a tree", n=3, seed=5),

@@ -6,15 +6,13 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
 from pinxit.arrays import Conditioning
-from pinxit.drawing import SourceLatents, one_by_one
-from pinxit.fixed_batches import padded
+from pinxit.drawing import SourceLatents
 from pinxit.guidance_warnings import Exposure, out_of_range
-from pinxit.pipeline import TEXT_CHUNK, TextToImage
+from pinxit.pipeline import TextToImage
 from pinxit.sampling import Order
 from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.engine.limits import check_side_lengths
@@ -98,7 +96,7 @@ class PreparedJob:
         return start_picture(
             self.form,
             seed=self.order.seeds[number],
-            times=self.order.sampling.times()[-self.order.steps - 1 :],
+            times=self.order.times(),
             guidance=self._guidance,
             conditioning=conditioning,
             null=null,
@@ -138,17 +136,15 @@ class PreparedJob:
     def _encoded(self) -> tuple[Conditioning, Conditioning, SourceLatents | None]:
         with self._lock:
             if self._inputs is None:
-                texts = self.order.prompts[0], self.order.negative_prompts[0]
-                conditioning = null = self._encode(texts[0])
+                texts, negative = (
+                    self.model.texts(self.order, [[0]]),
+                    self.order.negative_prompts[0],
+                )
+                conditioning = null = texts.rows(self.order.prompts[:1])
                 tokens = int(np.sum(conditioning.mask))
                 if self._guidance.form.on:
-                    null = self._encode(texts[1])
-                    tokens += int(np.sum(null.mask)) if texts[1] else 0
+                    null = texts.rows([negative])
+                    tokens += int(np.sum(null.mask)) if negative else 0
                 self.job.tokens = tokens
                 self._inputs = conditioning, null, self.model.source_latents(self.order)
         return self._inputs
-
-    def _encode(self, text: str) -> Conditioning:
-        """Returns the conditioning of a text by the program that `TextToImage` uses."""
-        chunk = padded([text], 1 if one_by_one() else TEXT_CHUNK)
-        return jax.tree.map(lambda leaf: np.array(leaf[:1]), self.model.encode(chunk))
