@@ -131,6 +131,7 @@ class Fault:
 
 
 ROWS, SET = "metrics.jsonl", "config.json"
+BINARY = random.Random(0).randbytes(300)
 FAULTS = {
     # settings
     "settings missing": Fault(
@@ -184,7 +185,7 @@ FAULTS = {
         "problem", "signs", "values of the wrong kind at step 6",
     ),
     "binary rows": Fault(
-        lambda r: (r / ROWS).write_bytes(random.Random(0).randbytes(300) + b"\n" + bytes(range(256)) + b"\n"),
+        lambda r: (r / ROWS).write_bytes(BINARY + b"\n" + bytes(range(256)) + b"\n"),
         "problem", "metrics", "line 1 is not JSON",
     ),
     "one line that is cut": Fault(
