@@ -82,10 +82,9 @@ def write_preparation_report(
     if line := enlarged_line(records):
         parts.append(note(line))
     parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
-    if command:
-        parts += [heading("Command"), command_line(command)]
     reasons = [(str(getattr(one.unit, "id", one.unit)), one.reason) for one in failed]
     if command:
+        parts += [heading("Command"), command_line(command)]
         write_last_command(root, command, reasons)
     skipped = list(ledger.skipped().items())
     for label, units in (("Units that failed", reasons), ("Units left out", skipped)):
