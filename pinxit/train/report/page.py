@@ -51,8 +51,10 @@ class RunPage:
 
     folder: RunFolder
     _rows: RunRows | None = None
-    _tail: MetricsTail | None = None
     _grids: EmbeddedGrids = field(default_factory=EmbeddedGrids)
+
+    def __post_init__(self) -> None:
+        self._tail = MetricsTail(self.folder.metrics)
 
     def write(
         self,
@@ -73,8 +75,6 @@ class RunPage:
 
     def _known_rows(self) -> RunRows:
         """Returns the rows of metrics.jsonl, of which new ones are added to the known ones."""
-        if self._tail is None:
-            self._tail = MetricsTail(self.folder.metrics)
         again, new = self._tail.read()
         if again or self._rows is None:
             self._rows = RunRows(batch_size_of(self.folder))
