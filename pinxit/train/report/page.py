@@ -68,7 +68,7 @@ class RunPage:
         if unwritten:
             rows = RunRows(rows.batch_size, list(rows.rows), list(rows.warnings))
             rows.add(unwritten)
-        view = run_view(self.folder, rows=rows, describe=self._grids.of, finishing=finishing)
+        view = run_view(self.folder, rows=rows, describe=self._grids.all, finishing=finishing)
         text = page_of([view])
         with whole(self.folder.report) as temporary:
             temporary.write_text(text, encoding="utf-8")
