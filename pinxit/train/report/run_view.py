@@ -21,7 +21,7 @@ from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.run_charts import charts_of
 from pinxit.train.report.run_rows import RunRows, finite
 from pinxit.train.report.run_samples import GridFacts, grids
-from pinxit.train.report.run_state import results_of, state_of
+from pinxit.train.report.run_state import WORDS, RunState, results_of, state_of
 from pinxit.train.run_folder import RECORDS, RunFolder
 from pinxit.train.run_starts import starts_of
 
@@ -49,9 +49,10 @@ def run_view(
     environment = _read(folder.root / "environment.json")
     command = environment.pop("command", None)
     evaluation, at = _evaluation(rows, results)
-    state = state_of(folder, max_steps=max_steps, latest=newest["values"] if newest else None)
     if finishing is not None:
-        state = type(state)("finished", "finished")
+        state = RunState("finished", WORDS["finished"])
+    else:
+        state = state_of(folder, max_steps=max_steps, latest=newest["values"] if newest else None)
     return _finite_values(
         {
             "name": str(config.get("name") or folder.root.name),
