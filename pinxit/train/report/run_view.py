@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError, read_json, written
-from pinxit.data.outcome import meaning
+from pinxit.data.outcome import outcome_figures
 from pinxit.evaluate.record import protocol_table
 from pinxit.evaluate.tables import Table, tables
 from pinxit.plain_json import plain_values
@@ -179,10 +179,9 @@ def outcomes(counts: Any) -> dict[str, Any] | None:
     """Returns a table of the dataset's rows by outcome, the most frequent first."""
     if not isinstance(counts, Mapping) or not counts:
         return None
-    total = sum(counts.values()) or 1
     rows = [
-        [status, f"{count:,}", f"{count / total:.2%}", meaning(status)]
-        for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        [one.status, f"{one.rows:,}", f"{one.share:.2%}", one.meaning]
+        for one in outcome_figures(counts)
     ]
     return {
         "title": "Outcome of the rows",
