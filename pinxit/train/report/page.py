@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class RunPage:
         `finishing` the results of a run that is about to write them."""
         rows = self._known_rows()
         if unwritten:
-            rows = RunRows(rows.batch_size, list(rows.rows), list(rows.warnings))
+            rows = replace(rows, rows=list(rows.rows), warnings=list(rows.warnings))
             rows.add(unwritten)
         view = run_view(self.folder, rows=rows, describe=self._grids.all, finishing=finishing)
         text = page_of([view])

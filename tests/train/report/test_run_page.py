@@ -106,7 +106,9 @@ def test_a_page_is_written_while_the_run_goes_on_and_reads_new_rows_only(folder:
     with folder.metrics.open("a") as file:
         file.write(json.dumps({"step": 1520, "loss": 0.5}) + "\n")
     page.write(unwritten=[{"step": 1540, "loss": 0.25}])
-    assert data_in(folder.report.read_text())["curves"]["loss"]["values"][-2:] == [0.5, 0.25]
+    view = data_in(folder.report.read_text())
+    assert view["curves"]["loss"]["values"][-2:] == [0.5, 0.25]
+    assert view["axis"]["seconds"][-3:] == [750, 760, 770], "the pace of the rows before"
     page.write()
     assert data_in(folder.report.read_text())["curves"]["loss"]["values"][-1] == 0.5
 
