@@ -10,7 +10,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pinxit.config import UsageError, read_json, written
 from pinxit.data.outcome import outcome_figures
@@ -25,6 +25,7 @@ from pinxit.train.report.run_state import WORDS, RunState, results_of, state_of
 from pinxit.train.run_folder import RECORDS, RunFolder
 from pinxit.train.run_starts import starts_of
 
+T = TypeVar("T")
 Grids = Callable[[Sequence[tuple[int, Path]]], list[dict[str, Any]]]
 
 
@@ -64,24 +65,32 @@ def run_view(
             "seconds_left": remaining_seconds(rows, max_steps)
             if state.state == "running"
             else None,
-            "summary": summary(results) if results.get("parameters") else "",
+            "summary": _readable(lambda: summary(results), "") if results.get("parameters") else "",
             **rows.curves(),
             "charts": charts_of(rows.steps_by_name),
             "profiles": rows.profiles(),
             "events": events_of(folder, rows, results, config),
             "samples": (describe or GridFacts().all)(grids(folder, last_step=results.get("step"))),
-            "tables": _tables(evaluation, results.get("ema")),
+            "tables": _readable(lambda: _tables(evaluation, results.get("ema")), []),
             "evaluated_at": at,
-            "protocol": _table(protocol_table(results["protocol"]))
+            "protocol": _readable(lambda: _table(protocol_table(results["protocol"])), None)
             if results.get("protocol")
             else None,
-            "outcomes": outcomes((results.get("data") or {}).get("rows")),
+            "outcomes": _readable(lambda: outcomes((results.get("data") or {}).get("rows")), None),
             "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
             "config": {name: value for name, value in config.items() if name not in RECORDS},
             "settings": flat_settings(config),
             "environment": environment,
         }
     )
+
+
+def _readable(part: Callable[[], T], default: T) -> T:
+    """Returns a part of the view, or `default` if results have another form than a run writes."""
+    try:
+        return part()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return default
 
 
 def _finite_values(value: Any) -> Any:

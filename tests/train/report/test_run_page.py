@@ -124,6 +124,33 @@ def test_damaged_files_leave_out_what_they_have(folder: RunFolder):
     json.dumps(view, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"images": None, "parameters": "many"},
+        {"accuracy": ["high"]},
+        {"accuracy": {"prompts/accuracy/mean": "high"}},
+        {"train_seconds": "long"},
+        {"protocol": [1]},
+        {"data": [1]},
+        {"data": {"rows": {"ok": "all"}}},
+        {"data": {"rows": {"of a later version": 3}}},
+        {"evaluation": {"a/mean": {}}, "ema": [1]},
+        {"warnings": {"step": []}, "validation": 3},
+    ],
+)
+def test_strange_results_leave_out_what_they_have(folder: RunFolder, strange: dict[str, Any]):
+    folder.results.write_text(json.dumps({**RESULTS, **strange}))
+    view = run_view(folder)
+    assert view["state"] == "finished" and len(view["axis"]["step"]) == 75
+    json.dumps(view, allow_nan=False)
+
+
+def test_results_without_figures_are_shown(folder: RunFolder):
+    folder.results.write_text('{"step": 1500, "parameters": 5}')
+    assert run_view(folder)["summary"] == ""
+
+
 def test_a_sheet_says_where_its_pictures_are(folder: RunFolder):
     with Image.open(folder.samples / "step_00000500.png") as sheet:
         cells = cells_of(sheet)
