@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,17 +24,17 @@ def extra_command(extra: str) -> str:
 
 def check_data_extra(work: str) -> None:
     """Raises `UsageError` unless the extra ``data`` is installed. `work` is what needs it."""
-    if missing := [name for name in DATA if find_spec(name) is None]:
-        raise UsageError(
-            f"{work} needs packages that are not installed ({', '.join(missing)}): "
-            f"{extra_command('data')}"
-        )
+    _check_extra("data", DATA, work)
 
 
 def check_studio_extra(work: str = "pinxit studio") -> None:
     """Raises `UsageError` unless the extra ``studio`` is installed. `work` is what needs it."""
-    if missing := [name for name in STUDIO if find_spec(name) is None]:
+    _check_extra("studio", STUDIO, work)
+
+
+def _check_extra(extra: str, modules: Sequence[str], work: str) -> None:
+    if missing := [name for name in modules if find_spec(name) is None]:
         raise UsageError(
             f"{work} needs packages that are not installed ({', '.join(missing)}): "
-            f"{extra_command('studio')}"
+            f"{extra_command(extra)}"
         )

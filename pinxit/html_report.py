@@ -23,7 +23,6 @@ pre { background: #f4f5f7; padding: .8rem; overflow-x: auto }
 table { border-collapse: collapse }
 td, th { padding: .25rem .9rem; border-bottom: 1px solid #e3e3e3; text-align: right }
 td:first-child, th:first-child { text-align: left }
-.best { font-weight: 600; background: #eef6ee }
 .note { background: #fff3cd; padding: .5rem .8rem }
 """
 

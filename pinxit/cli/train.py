@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from pinxit import extensions
 from pinxit.cli import xla_environment
-from pinxit.cli.train_studio import studio_beside, without_studio
-from pinxit.extras import check_studio_extra
 
 if TYPE_CHECKING:
     from pinxit.cli.training_settings import TrainingSettings
@@ -22,6 +20,9 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
 
     `restart` allows the process to restart itself in a tuned environment.
     """
+    from pinxit.cli.train_studio import without_studio
+    from pinxit.extras import check_studio_extra
+
     argv, port = without_studio(argv)
     if port is not None:
         check_studio_extra("pinxit train --studio")
@@ -57,6 +58,7 @@ def _beside(config: TrainConfig, port: int | None) -> AbstractContextManager[Non
     """Returns a context with the studio beside the run, if it has a port, on process 0 only."""
     if port is None:
         return nullcontext()
+    from pinxit.cli.train_studio import studio_beside
     from pinxit.devices.processes import initialise, is_first
 
     initialise(config.distributed)

@@ -7,6 +7,7 @@ server). `can_heal` separates the two, so that a retry covers only rows that may
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -134,3 +135,44 @@ def can_heal(status: str) -> bool:
 def is_dropped(status: str) -> bool:
     """Returns whether a row with this status was dropped before its image was requested."""
     return status.startswith("filtered_") or status in UNUSABLE
+
+
+@dataclass(frozen=True)
+class OutcomeFigures:
+    """The rows of one status."""
+
+    status: str
+    meaning: str
+    rows: int
+    share: float
+    """The fraction of all rows."""
+    heals: bool
+    """Whether another attempt may succeed."""
+    kind: str
+    """One of kept, dropped (before its picture was asked for), temporary and failed."""
+
+
+def outcome_figures(counts: Mapping[str, int]) -> list[OutcomeFigures]:
+    """Returns the rows by status, the most frequent status first."""
+    total = sum(counts.values())
+    return [
+        OutcomeFigures(
+            status=status,
+            meaning=meaning(status) if is_status(status) else "unknown to this version",
+            rows=count,
+            share=count / total if total else 0.0,
+            heals=can_heal(status),
+            kind=_kind(status),
+        )
+        for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if count
+    ]
+
+
+def _kind(status: str) -> str:
+    """Returns the kind of an outcome."""
+    if status == "ok":
+        return "kept"
+    if can_heal(status):
+        return "temporary"
+    return "dropped" if is_dropped(status) else "failed"

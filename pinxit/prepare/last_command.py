@@ -33,13 +33,9 @@ class LastCommand:
         return self.words[2:]
 
 
-def write_last_command(
-    root: Path, words: Sequence[str], failed: Sequence[tuple[str, str]]
-) -> LastCommand:
-    """Stores a command and its failures in the prepared folder `root`, and returns them."""
-    last = LastCommand(tuple(words), tuple((str(unit), reason) for unit, reason in failed))
-    write_json(root / NAME, {"command": list(last.words), "failed": [*map(list, last.failed)]})
-    return last
+def write_last_command(root: Path, words: Sequence[str], failed: Sequence[tuple[str, str]]) -> None:
+    """Stores a command and its failures in the prepared folder `root`."""
+    write_json(root / NAME, {"command": list(words), "failed": [*map(list, failed)]})
 
 
 def read_last_command(root: Path) -> LastCommand:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pinxit.data.filters.resolve import stored_filters
 from pinxit.data.images.decode import decode_jpeg
+from pinxit.data.outcome import outcome_figures
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.files import whole
 from pinxit.html_report import (
@@ -36,7 +37,6 @@ from pinxit.prepare.ledger import Ledger, UnitRecord, rows_by_status
 from pinxit.prepare.rejected_previews import thumbnail
 from pinxit.prepare.report_figures import (
     latent_figures,
-    outcome_figures,
     score_figures,
     size_figures,
     summary_line,
@@ -82,10 +82,9 @@ def write_preparation_report(
     if line := enlarged_line(records):
         parts.append(note(line))
     parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
-    if command:
-        parts += [heading("Command"), command_line(command)]
     reasons = [(str(getattr(one.unit, "id", one.unit)), one.reason) for one in failed]
     if command:
+        parts += [heading("Command"), command_line(command)]
         write_last_command(root, command, reasons)
     skipped = list(ledger.skipped().items())
     for label, units in (("Units that failed", reasons), ("Units left out", skipped)):

@@ -1,7 +1,7 @@
 """The figures of a preparation as plain data, for its HTML report and for the studio.
 
-Rows are counted by the status of their outcome. Each score has a histogram, with the limit of its
-filter and the number of rows on each side of the limit.
+Each score has a histogram, with the limit of its filter and the number of rows on each side of the
+limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from pinxit.data.filters.histograms import Histogram, Histograms
 from pinxit.data.filters.row_filter import FilterConfig
-from pinxit.data.outcome import can_heal, is_dropped, is_status, meaning
+from pinxit.data.outcome import can_heal, is_dropped
 from pinxit.data.prepared.manifest import Manifest
 
 TITLES = {
@@ -31,21 +31,6 @@ BELOW = ("watermark", "nsfw")
 """The figures that must be below their limit. An equal value is rejected."""
 UP_TO = ("aspect", "characters")
 """The figures that may be at most their limit."""
-
-
-@dataclass(frozen=True)
-class OutcomeFigures:
-    """The rows of one status."""
-
-    status: str
-    meaning: str
-    rows: int
-    share: float
-    """The fraction of all rows."""
-    heals: bool
-    """Whether another attempt may succeed."""
-    kind: str
-    """One of kept, dropped (before its picture was asked for), temporary and failed."""
 
 
 @dataclass(frozen=True)
@@ -86,32 +71,6 @@ def summary_line(
     if healable:
         text += f". {healable:,} rows failed for a reason that may be temporary (--retry_failed 1)"
     return f"{text}. {seconds:,.0f} seconds of work."
-
-
-def outcome_figures(counts: Mapping[str, int]) -> list[OutcomeFigures]:
-    """Returns the rows by status, the most frequent status first."""
-    total = sum(counts.values())
-    return [
-        OutcomeFigures(
-            status=status,
-            meaning=meaning(status) if is_status(status) else "unknown to this version",
-            rows=count,
-            share=count / total if total else 0.0,
-            heals=can_heal(status),
-            kind=_kind(status),
-        )
-        for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        if count
-    ]
-
-
-def _kind(status: str) -> str:
-    """Returns the kind of an outcome."""
-    if status == "ok":
-        return "kept"
-    if can_heal(status):
-        return "temporary"
-    return "dropped" if is_dropped(status) else "failed"
 
 
 def score_figures(histograms: Histograms, filters: FilterConfig) -> list[ScoreFigures]:

@@ -25,6 +25,15 @@ def wrong_row(row: Any) -> str:
     return ""
 
 
+def row_in(line: str) -> dict[str, Any] | None:
+    """Returns the row in a line, or None if the line is damaged or has no row."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return None if wrong_row(row) else row
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Reads the valid rows of a metrics file. Skips lines that are damaged, or incomplete because a
     process was killed."""
@@ -32,11 +41,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return rows
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not wrong_row(row):
+        if (row := row_in(line)) is not None:
             rows.append(row)
     return rows
 

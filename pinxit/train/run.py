@@ -188,8 +188,8 @@ def _open(
     )
     unwritten = run.get("unwritten_rows", [])
     before = rows_until(folder.metrics, step, unwritten)
-    recorded = RecordedRun(config.name, folder.root, to_json(config), resume_at=step)
-    openers = writers_of(recorded, folder.metrics, config.log, unwritten=unwritten)
+    facts = RecordedRun(config.name, folder.root, to_json(config), resume_at=step)
+    openers = writers_of(facts, folder.metrics, config.log, unwritten=unwritten)
     opened = CurrentRun(
         config=config,
         parts=parts,
@@ -264,12 +264,12 @@ def _recorded(run: CurrentRun, act: Callable[[], RunResult]) -> RunResult:
     if not is_first():
         return _closed(run, act)
 
-    def guard(record: Callable[[], None]) -> None:
-        run.watchers.guard("recording the start and the end", record, None)
+    def attend(record: Callable[[], None]) -> None:
+        run.watchers.attend("recording the start and the end", record)
 
-    result = recorded(run.folder.root, run.step, lambda: _closed(run, act), guard)
+    result = recorded(run.folder.root, run.step, lambda: _closed(run, act), attend)
     if result.status != "finished":
-        run.watchers.guard("writing the report", run.page.write, None)
+        run.watchers.attend("writing the report", run.page.write)
     return result
 
 

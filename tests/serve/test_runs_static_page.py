@@ -212,7 +212,7 @@ def test_two_runs_lie_over_each_other_and_show_their_differences(
     page_from_disk: Open, run, tmp_path: Path
 ):
     other = write_run(tmp_path / "second", speed=2.0)
-    views = [run_view(folder, describe=EmbeddedGrids().of) for folder in (run, other)]
+    views = [run_view(folder, describe=EmbeddedGrids().all) for folder in (run, other)]
     (tmp_path / "both.html").write_text(page_of(views))
     with page_from_disk(tmp_path / "both.html") as page:
         assert chart(page, "loss").locator("path.chart-line").count() == 2

@@ -7,16 +7,22 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from pinxit.train import run as run_module
+from pinxit.train import run_starts
+from pinxit.train.current_run import CurrentRun
 from pinxit.train.report.run_state import state_of
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.run_starts import NAME, process_of, recorded, starts_of
+from pinxit.train.watch import watchers
 
 
 @dataclass(frozen=True)
@@ -87,3 +93,26 @@ def test_a_run_of_another_machine_runs_while_it_writes(folder: RunFolder):
 def test_a_damaged_record_has_no_starts(folder: RunFolder, text: str):
     (folder.root / NAME).write_text(text)
     assert starts_of(folder.root) == [] and process_of(folder.root) is None
+
+
+def test_a_disk_that_hangs_does_not_keep_a_stopped_run(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    released, said = threading.Event(), []
+    monkeypatch.setattr(watchers, "GRACE", 0.2)
+    monkeypatch.setattr(run_starts, "write_json", lambda *args, **more: released.wait())
+    stopped = run_module.RunResult("stopped", folder.root, 10, reason="SIGTERM")
+    run = CurrentRun.__new__(CurrentRun)
+    vars(run).update(
+        folder=folder,
+        step=0,
+        page=SimpleNamespace(write=released.wait),
+        watchers=watchers.Watchers(said.append, stop=lambda: "SIGTERM"),
+        writers=SimpleNamespace(close=lambda seconds: None),
+        interruption=SimpleNamespace(heard=lambda: "SIGTERM"),
+    )
+    try:
+        assert run_module._recorded(run, lambda: stopped) is stopped
+    finally:
+        released.set()
+    assert any(line.startswith("writing the report: not finished") for line in said), said

@@ -12,13 +12,13 @@ from typing import Any
 
 from pinxit.config import UsageError, plain
 from pinxit.data.filters.resolve import stored_filters
+from pinxit.data.outcome import outcome_figures
 from pinxit.data.prepared.manifest import MANIFEST, Manifest
 from pinxit.prepare.last_command import read_last_command
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.report import REPORT, network_remarks
 from pinxit.prepare.report_figures import (
     latent_figures,
-    outcome_figures,
     score_figures,
     size_figures,
     summary_line,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pinxit.train.metric_rows import wrong_row
+from pinxit.train.metric_rows import row_in
 
 REMEMBERED = 128
 """Number of bytes before the reader's place that must still be the same."""
@@ -28,7 +27,7 @@ class MetricsTail:
     _file: tuple[int, int] | None = None
     _offset: int = 0
     _before: bytes = b""
-    _skipping: bool = field(default=False)
+    _skipping: bool = False
 
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
         """Returns whether the file was begun again, so that earlier rows no longer count, and its
@@ -63,7 +62,8 @@ class MetricsTail:
             lines, self._skipping = lines[1:], False
         self._offset += end
         self._before = (self._before + text[:end])[-REMEMBERED:]
-        return again, [row for line in lines if (row := _row(line)) is not None]
+        rows = (row_in(line.decode("utf-8", "replace")) for line in lines)
+        return again, [row for row in rows if row is not None]
 
     def _unchanged(self, handle: int) -> bool:
         """Returns whether the text before the reader's place is still there."""
@@ -79,12 +79,3 @@ def _bytes(handle: int, start: int, count: int) -> bytes:
         start += len(part)
         count -= len(part)
     return b"".join(parts)
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """Returns the row in a line, or None if it is damaged."""
-    try:
-        row = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    return None if wrong_row(row) else row

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,10 @@ class RunPage:
 
     folder: RunFolder
     _rows: RunRows | None = None
-    _tail: MetricsTail | None = None
     _grids: EmbeddedGrids = field(default_factory=EmbeddedGrids)
+
+    def __post_init__(self) -> None:
+        self._tail = MetricsTail(self.folder.metrics)
 
     def write(
         self,
@@ -64,17 +66,15 @@ class RunPage:
         `finishing` the results of a run that is about to write them."""
         rows = self._known_rows()
         if unwritten:
-            rows = RunRows(rows.batch_size, list(rows.rows), list(rows.warnings))
+            rows = replace(rows, rows=list(rows.rows), warnings=list(rows.warnings))
             rows.add(unwritten)
-        view = run_view(self.folder, rows=rows, describe=self._grids.of, finishing=finishing)
+        view = run_view(self.folder, rows=rows, describe=self._grids.all, finishing=finishing)
         text = page_of([view])
         with whole(self.folder.report) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _known_rows(self) -> RunRows:
         """Returns the rows of metrics.jsonl, of which new ones are added to the known ones."""
-        if self._tail is None:
-            self._tail = MetricsTail(self.folder.metrics)
         again, new = self._tail.read()
         if again or self._rows is None:
             self._rows = RunRows(batch_size_of(self.folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from PIL import Image
 from pinxit.contact_sheet import cells_of
 from pinxit.train.run_folder import RunFolder
 
-NAME = re.compile(r"step_(\d{1,12})\.png|final\.png")
-"""The names of the grids in the folder of samples."""
+NAME = re.compile(r"step_(\d{1,12})\.png")
+"""The names of the grids in the folder of samples, besides the final one."""
 MOST_EMBEDDED = 40
 """Number of grids that a page contains: the first, the last, and some between them."""
 MOST_BYTES = 3_000_000
@@ -33,9 +33,7 @@ def grids(folder: RunFolder, *, last_step: int | None = None) -> list[tuple[int,
     entries = sorted(folder.samples.iterdir()) if is_folder else []
     for path in reversed(entries):
         match = NAME.fullmatch(path.name)
-        if match is None or path.is_symlink() or not path.is_file():
-            continue
-        if match[1] is not None:
+        if match is not None and not path.is_symlink() and path.is_file():
             by_step[int(match[1])] = path
     final = folder.samples / "final.png"
     if last_step is not None and final.is_file() and not final.is_symlink():
@@ -60,19 +58,22 @@ class GridFacts:
                         "file": path.name,
                         "bytes": status.st_size,
                         "changed": status.st_mtime_ns // 1_000_000,
-                        "width": sheet.width,
-                        "height": sheet.height,
-                        "cells": _inside(cells_of(sheet), sheet.size),
+                        **self._described(sheet),
                     }
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
         return {"step": step, **self._known[key]}
 
-    def all(self, steps_and_paths: Iterable[tuple[int, Path]]) -> list[dict[str, Any]]:
+    def all(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
         """Returns the facts of all grids that can be read."""
         return [
             facts for step, path in steps_and_paths if (facts := self.of(step, path)) is not None
         ]
+
+    def _described(self, sheet: Image.Image) -> dict[str, Any]:
+        """Returns the size and the cells of a grid that was opened."""
+        cells = _inside(cells_of(sheet), sheet.size)
+        return {"width": sheet.width, "height": sheet.height, "cells": cells}
 
 
 def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -85,13 +86,10 @@ def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict
 
 
 @dataclass
-class EmbeddedGrids:
+class EmbeddedGrids(GridFacts):
     """Turns grids into text for a page, each of them once however often the page is written."""
 
-    facts: GridFacts = field(default_factory=GridFacts)
-    _known: dict[tuple[str, int, int], str] = field(default_factory=dict)
-
-    def of(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
+    def all(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
         """Returns the facts of grids, with `src` as a data address: of all, or of those that fit,
         evenly chosen from the first to the last."""
         count = min(MOST_EMBEDDED, len(steps_and_paths))
@@ -100,27 +98,15 @@ class EmbeddedGrids:
                 steps_and_paths[i * (len(steps_and_paths) - 1) // max(1, count - 1)]
                 for i in range(count)
             ]
-            grids = [
-                {**facts, "src": source}
-                for step, path in chosen
-                if (facts := self.facts.of(step, path)) and (source := self._source(path))
-            ]
+            grids = super().all(chosen)
             if sum(len(grid["src"]) for grid in grids) <= MOST_BYTES or count <= 2:
                 return grids
             count = max(2, count * 3 // 4)
         return []
 
-    def _source(self, path: Path) -> str | None:
-        """Returns a grid as a data address, or None if it cannot be read."""
-        try:
-            status = path.stat()
-            key = (str(path), status.st_mtime_ns, status.st_size)
-            if key not in self._known:
-                with Image.open(path, formats=("PNG",)) as sheet:
-                    buffer = io.BytesIO()
-                    sheet.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=4)
-                text = base64.b64encode(buffer.getvalue()).decode()
-                self._known[key] = f"data:image/webp;base64,{text}"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return None
-        return self._known[key]
+    def _described(self, sheet: Image.Image) -> dict[str, Any]:
+        """Returns the size, the cells and the data address of a grid that was opened."""
+        described, buffer = super()._described(sheet), io.BytesIO()
+        sheet.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=4)
+        text = base64.b64encode(buffer.getvalue()).decode()
+        return {**described, "src": f"data:image/webp;base64,{text}"}

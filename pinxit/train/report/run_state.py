@@ -28,8 +28,6 @@ class RunState:
     """One of `WORDS`."""
     words: str
     """The state as a sentence for the page."""
-    since: float | None = None
-    """The time at which the state began, in seconds since 1970, if known."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the state as JSON."""
@@ -40,20 +38,20 @@ def state_of(
     folder: RunFolder, *, max_steps: int, latest: Mapping[str, Any] | None = None
 ) -> RunState:
     """Returns the state of a run whose newest row of metrics is `latest`."""
+    if process_of(folder.root) is not None:
+        return RunState("running", WORDS["running"])
     starts = starts_of(folder.root)
     last = starts[-1] if starts else {}
-    if process_of(folder.root) is not None:
-        return RunState("running", WORDS["running"], last.get("time"))
     results = results_of(folder)
     end = last.get("end") if isinstance(last.get("end"), Mapping) else None
     if results is not None and results.get("step", 0) >= max_steps:
-        return RunState("finished", WORDS["finished"], (end or {}).get("time"))
+        return RunState("finished", WORDS["finished"])
     if end is not None:
         return _ended(end, latest or {})
     if is_active_elsewhere(folder.root, _newest(folder)):
         where = "on another machine" if starts else "as far as its files tell"
-        return RunState("running", f"running {where}", last.get("time"))
-    return RunState("interrupted", WORDS["interrupted"], _newest(folder))
+        return RunState("running", f"running {where}")
+    return RunState("interrupted", WORDS["interrupted"])
 
 
 def _ended(end: Mapping[str, Any], latest: Mapping[str, Any]) -> RunState:
@@ -64,7 +62,7 @@ def _ended(end: Mapping[str, Any], latest: Mapping[str, Any]) -> RunState:
     if status not in WORDS or status == "running":
         status = "interrupted"
     words = f"{status}: {reason}" if reason else WORDS[status]
-    return RunState(status, words, end.get("time"))
+    return RunState(status, words)
 
 
 def results_of(folder: RunFolder) -> dict[str, Any] | None:

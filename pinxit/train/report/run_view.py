@@ -10,10 +10,10 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pinxit.config import UsageError, read_json, written
-from pinxit.data.outcome import meaning
+from pinxit.data.outcome import outcome_figures
 from pinxit.evaluate.record import protocol_table
 from pinxit.evaluate.tables import Table, tables
 from pinxit.plain_json import plain_values
@@ -21,10 +21,11 @@ from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.run_charts import charts_of
 from pinxit.train.report.run_rows import RunRows, finite
 from pinxit.train.report.run_samples import GridFacts, grids
-from pinxit.train.report.run_state import results_of, state_of
+from pinxit.train.report.run_state import WORDS, RunState, results_of, state_of
 from pinxit.train.run_folder import RECORDS, RunFolder
 from pinxit.train.run_starts import starts_of
 
+T = TypeVar("T")
 Grids = Callable[[Sequence[tuple[int, Path]]], list[dict[str, Any]]]
 
 
@@ -49,9 +50,10 @@ def run_view(
     environment = _read(folder.root / "environment.json")
     command = environment.pop("command", None)
     evaluation, at = _evaluation(rows, results)
-    state = state_of(folder, max_steps=max_steps, latest=newest["values"] if newest else None)
     if finishing is not None:
-        state = type(state)("finished", "finished")
+        state = RunState("finished", WORDS["finished"])
+    else:
+        state = state_of(folder, max_steps=max_steps, latest=newest["values"] if newest else None)
     return _finite_values(
         {
             "name": str(config.get("name") or folder.root.name),
@@ -63,24 +65,32 @@ def run_view(
             "seconds_left": remaining_seconds(rows, max_steps)
             if state.state == "running"
             else None,
-            "summary": summary(results) if results.get("parameters") else "",
+            "summary": _readable(lambda: summary(results), "") if results.get("parameters") else "",
             **rows.curves(),
             "charts": charts_of(rows.steps_by_name),
             "profiles": rows.profiles(),
             "events": events_of(folder, rows, results, config),
             "samples": (describe or GridFacts().all)(grids(folder, last_step=results.get("step"))),
-            "tables": _tables(evaluation, results.get("ema")),
+            "tables": _readable(lambda: _tables(evaluation, results.get("ema")), []),
             "evaluated_at": at,
-            "protocol": _table(protocol_table(results["protocol"]))
+            "protocol": _readable(lambda: _table(protocol_table(results["protocol"])), None)
             if results.get("protocol")
             else None,
-            "outcomes": outcomes((results.get("data") or {}).get("rows")),
+            "outcomes": _readable(lambda: outcomes((results.get("data") or {}).get("rows")), None),
             "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
             "config": {name: value for name, value in config.items() if name not in RECORDS},
             "settings": flat_settings(config),
             "environment": environment,
         }
     )
+
+
+def _readable(part: Callable[[], T], default: T) -> T:
+    """Returns a part of the view, or `default` if results have another form than a run writes."""
+    try:
+        return part()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return default
 
 
 def _finite_values(value: Any) -> Any:
@@ -178,10 +188,9 @@ def outcomes(counts: Any) -> dict[str, Any] | None:
     """Returns a table of the dataset's rows by outcome, the most frequent first."""
     if not isinstance(counts, Mapping) or not counts:
         return None
-    total = sum(counts.values()) or 1
     rows = [
-        [status, f"{count:,}", f"{count / total:.2%}", meaning(status)]
-        for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        [one.status, f"{one.rows:,}", f"{one.share:.2%}", one.meaning]
+        for one in outcome_figures(counts)
     ]
     return {
         "title": "Outcome of the rows",

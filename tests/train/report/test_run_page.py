@@ -106,7 +106,9 @@ def test_a_page_is_written_while_the_run_goes_on_and_reads_new_rows_only(folder:
     with folder.metrics.open("a") as file:
         file.write(json.dumps({"step": 1520, "loss": 0.5}) + "\n")
     page.write(unwritten=[{"step": 1540, "loss": 0.25}])
-    assert data_in(folder.report.read_text())["curves"]["loss"]["values"][-2:] == [0.5, 0.25]
+    view = data_in(folder.report.read_text())
+    assert view["curves"]["loss"]["values"][-2:] == [0.5, 0.25]
+    assert view["axis"]["seconds"][-3:] == [750, 760, 770], "the pace of the rows before"
     page.write()
     assert data_in(folder.report.read_text())["curves"]["loss"]["values"][-1] == 0.5
 
@@ -120,6 +122,33 @@ def test_damaged_files_leave_out_what_they_have(folder: RunFolder):
     assert view["curves"]["loss"]["values"] == [None] and "x" not in view["curves"]
     assert [grid["step"] for grid in view["samples"]] == [500] and view["command"] == ""
     json.dumps(view, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"images": None, "parameters": "many"},
+        {"accuracy": ["high"]},
+        {"accuracy": {"prompts/accuracy/mean": "high"}},
+        {"train_seconds": "long"},
+        {"protocol": [1]},
+        {"data": [1]},
+        {"data": {"rows": {"ok": "all"}}},
+        {"data": {"rows": {"of a later version": 3}}},
+        {"evaluation": {"a/mean": {}}, "ema": [1]},
+        {"warnings": {"step": []}, "validation": 3},
+    ],
+)
+def test_strange_results_leave_out_what_they_have(folder: RunFolder, strange: dict[str, Any]):
+    folder.results.write_text(json.dumps({**RESULTS, **strange}))
+    view = run_view(folder)
+    assert view["state"] == "finished" and len(view["axis"]["step"]) == 75
+    json.dumps(view, allow_nan=False)
+
+
+def test_results_without_figures_are_shown(folder: RunFolder):
+    folder.results.write_text('{"step": 1500, "parameters": 5}')
+    assert run_view(folder)["summary"] == ""
 
 
 def test_a_sheet_says_where_its_pictures_are(folder: RunFolder):
