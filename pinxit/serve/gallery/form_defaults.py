@@ -6,8 +6,8 @@ from typing import Any
 
 from pinxit.comparison_grid.axes import AXES
 from pinxit.config import to_json
+from pinxit.serve.engine.limits import MOST_CHARACTERS
 from pinxit.serve.gallery.studio_models import StudioModel, studio_models
-from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
@@ -29,7 +29,7 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
             "pictures": config.max_pictures,
             "steps": config.max_steps,
             "side": config.max_side,
-            "prompt": LONGEST_TEXT,
+            "prompt": MOST_CHARACTERS,
         },
         "examples": list(EXAMPLES),
         "version": __version__,

@@ -12,12 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.picture_files import FORMATS
 from pinxit.serve.engine.engine import DrawingEngine
 from pinxit.serve.engine.jobs import Job
+from pinxit.serve.engine.limits import MOST_CHARACTERS
 from pinxit.serve.engine.prompt_cut import characters_read
 from pinxit.serve.gallery import grid_routes
 from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, UnknownPicture
 from pinxit.serve.gallery.form_defaults import form_defaults
 from pinxit.serve.gallery.studio_models import studio_models
-from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT, uploaded_recipe
+from pinxit.serve.gallery.uploaded_picture import uploaded_recipe
 from pinxit.serve.request_body import read_form, read_json_body
 from pinxit.serve.studio import Studio
 
@@ -171,8 +172,10 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         body = await read_json_body(request)
         texts = {name: body.get(name) or "" for name in ("prompt", "negative_prompt")}
         for name, text in texts.items():
-            if not isinstance(text, str) or len(text) > LONGEST_TEXT:
-                raise HTTPException(400, f"{name}: not a text of up to {LONGEST_TEXT} characters")
+            if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
+                raise HTTPException(
+                    400, f"{name}: not a text of up to {MOST_CHARACTERS} characters"
+                )
         model = body.get("model")
         if model is not None and not isinstance(model, str):
             raise HTTPException(400, "model: not a name")
