@@ -24,8 +24,6 @@ from pinxit.serve.studio import Studio
 
 MOST_LISTED = 200
 """The largest number of pictures of one listing."""
-UNFINISHED = ("queued", "drawing")
-"""The states of jobs that go on."""
 
 
 def add_to(app: FastAPI, studio: Studio) -> None:
@@ -194,7 +192,7 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
 
 def unfinished_pictures(engine: DrawingEngine) -> int:
     """Returns the number of pictures that wait or are being drawn."""
-    jobs = [job for job in engine.jobs() if job.state in UNFINISHED]
+    jobs = [job for job in engine.jobs() if not job.is_ended]
     return sum(picture is None for job in jobs for picture in job.pictures)
 
 
