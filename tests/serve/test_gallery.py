@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -271,6 +272,16 @@ def test_models_have_the_studio_s_names_and_the_command_their_paths():
     assert "--checkpoint runs/two" in alone.grid.command
     assert {request.model for request in alone.requests()} == {"other"}
     assert "--checkpoint" not in plan("seed=1,2", model="first").grid.command
+
+
+def test_a_model_s_own_size_is_allowed_though_it_is_larger_than_the_server_s_limit():
+    large = dataclasses.replace(MODEL, image_size=128)
+    data = {"axes": ["seed=1,2"], "settings": {"prompt": "a red house"}, "model": None}
+    made = planned_grid(data, lambda name: large, StudioConfig(max_side=64))
+    assert made.sizes == ((128, 128),) * 2
+    data["settings"]["size"] = "136x64"
+    with pytest.raises(UsageError, match=r"size: 136 is too large.* up to 128"):
+        planned_grid(data, lambda name: large, StudioConfig(max_side=64))
 
 
 @pytest.mark.parametrize(

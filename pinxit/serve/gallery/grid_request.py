@@ -12,7 +12,7 @@ from pinxit.comparison_grid.sheet import GridSheet
 from pinxit.config import UsageError, to_json, unknown_name
 from pinxit.sampling import Sampling
 from pinxit.serve.engine.jobs import DrawRequest
-from pinxit.serve.engine.limits import MOST_CHARACTERS
+from pinxit.serve.engine.limits import MOST_CHARACTERS, check_side_lengths
 from pinxit.serve.gallery.studio_models import StudioModel
 from pinxit.serve.settings import StudioConfig
 
@@ -105,8 +105,8 @@ def planned_grid(
         sampling = model.sampling.override(**sampling_of(cell.settings))
         _at_most("steps", sampling.steps, config.max_steps)
         size = cell.settings.get("size") or (model.image_size, model.image_size)
+        check_side_lengths(size, model.image_size, config)
         for side in size:
-            _at_most("size", side, config.max_side)
             if side % (model.unit or 1):
                 valid = f"multiples of {model.unit}"
                 raise UsageError("size", side, problem="not drawable by the model", valid=valid)
