@@ -13,7 +13,7 @@ from pinxit.config import UsageError, to_json, unknown_name
 from pinxit.sampling import Sampling
 from pinxit.serve.engine.jobs import DrawRequest
 from pinxit.serve.engine.limits import MOST_CHARACTERS, check_side_lengths
-from pinxit.serve.gallery.studio_models import StudioModel
+from pinxit.serve.engine.models import ModelEntry
 from pinxit.serve.settings import StudioConfig
 
 FIELDS = ("axes", "settings", "model")
@@ -40,7 +40,7 @@ class GridPlan:
 
     grid: Grid
     """The axes, the settings and the cells."""
-    models: tuple[StudioModel, ...]
+    models: tuple[ModelEntry, ...]
     """The model of each cell."""
     settings: tuple[Sampling, ...]
     """The sampling settings of each cell, with the model's defaults."""
@@ -87,7 +87,7 @@ class GridPlan:
 
 
 def planned_grid(
-    data: Mapping[str, Any], find: Callable[[str | None], StudioModel], config: StudioConfig
+    data: Mapping[str, Any], find: Callable[[str | None], ModelEntry], config: StudioConfig
 ) -> GridPlan:
     """Returns the grid that a request describes, checked against its models.
 

@@ -14,10 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.comparison_grid.axes import Axis
 from pinxit.comparison_grid.grid import Grid
 from pinxit.config import UsageError, to_json
+from pinxit.serve.gallery.chosen_entry import loaded_entry
 from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_jobs import GridDesk, GridJob
 from pinxit.serve.gallery.grid_request import GridPlan, planned_grid
-from pinxit.serve.gallery.studio_models import loaded_model, studio_models
 from pinxit.serve.request_body import read_json_body
 from pinxit.serve.server_events import events_response, server_event
 from pinxit.serve.studio import Studio
@@ -89,8 +89,8 @@ def _known(desk: GridDesk, id: str) -> GridJob:
 
 def _plan(studio: Studio, data: dict[str, Any]) -> GridPlan:
     """Returns the checked grid of a request. Loads the models that it names."""
-    models = studio_models(studio.engine)
-    find = functools.partial(loaded_model, studio.engine, models)
+    entries = studio.engine.models()
+    find = functools.partial(loaded_entry, studio.engine, entries)
     return planned_grid(data, find, studio.config)
 
 

@@ -18,7 +18,6 @@ from pinxit.serve.errors import error_response
 from pinxit.serve.gallery import grid_routes
 from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, UnknownPicture
 from pinxit.serve.gallery.form_defaults import form_defaults
-from pinxit.serve.gallery.studio_models import studio_models
 from pinxit.serve.gallery.uploaded_picture import uploaded_recipe
 from pinxit.serve.request_body import read_form, read_json_body
 from pinxit.serve.studio import Studio
@@ -163,7 +162,8 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         if len(files) != 1:
             raise HTTPException(400, "picture: one file is needed")
         name, data = files[0]
-        hashes = {model.id: model.model_hash for model in studio_models(studio.engine)}
+        models = studio.engine.models()
+        hashes = {model.id: model.defaults.get("model_hash") for model in models}
         return await run_in_threadpool(uploaded_recipe, data, name=name, hashes=hashes)
 
 
