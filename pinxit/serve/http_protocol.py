@@ -16,6 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pinxit.serve.access.response_headers import secured
+from pinxit.serve.errors import error_content
 
 HEADER_SECONDS = 15.0
 """Seconds in which the headers of a request must arrive."""
@@ -77,8 +78,7 @@ class StudioProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not HTTP, in the form of all other errors."""
-        error = {"message": msg, "type": "invalid_request_error", "param": None}
-        body = json.dumps({"error": {**error, "code": "invalid_http"}}).encode()
+        body = json.dumps(error_content(400, msg, code="invalid_http")).encode()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         headers.append((b"content-length", str(len(body)).encode()))
         start = h11.Response(status_code=400, headers=secured(headers, None), reason=b"Bad Request")

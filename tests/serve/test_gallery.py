@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,13 +12,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pinxit.config import UsageError
+from pinxit.config import UsageError, to_json
 from pinxit.picture_files import picture_bytes, read_recipe
 from pinxit.sampling import Sampling
+from pinxit.serve.engine.models import ModelEntry
 from pinxit.serve.gallery.folder import DELETED, Gallery, UnknownPicture
 from pinxit.serve.gallery.foreign_recipe import foreign_settings
 from pinxit.serve.gallery.grid_request import planned_grid
-from pinxit.serve.gallery.studio_models import StudioModel
 from pinxit.serve.gallery.uploaded_picture import uploaded_recipe
 from pinxit.serve.settings import StudioConfig
 
@@ -230,15 +231,12 @@ def test_files_that_are_no_pictures_are_refused():
 
 # --- comparison grids -------------------------------------------------------------------------
 
-MODEL = StudioModel(
-    id="first", name="tiny", path=None, loaded=True, sampling=Sampling(), image_size=64, unit=8
-)
-OTHER = StudioModel(
-    id="other", name="two", path="runs/two", loaded=True, sampling=Sampling(), image_size=64, unit=8
-)
+FACTS = {"sampling": to_json(Sampling()), "image_size": 64, "unit": 8}
+MODEL = ModelEntry(id="first", name="tiny", path=None, loaded=True, created=0, defaults=FACTS)
+OTHER = ModelEntry(id="other", name="two", path="runs/two", loaded=True, created=0, defaults=FACTS)
 
 
-def find(name: str | None) -> StudioModel:
+def find(name: str | None) -> ModelEntry:
     models = {None: MODEL, "first": MODEL, "other": OTHER}
     if name not in models:
         raise UsageError("checkpoint", name, problem="no model of the studio")
@@ -271,6 +269,16 @@ def test_models_have_the_studio_s_names_and_the_command_their_paths():
     assert "--checkpoint runs/two" in alone.grid.command
     assert {request.model for request in alone.requests()} == {"other"}
     assert "--checkpoint" not in plan("seed=1,2", model="first").grid.command
+
+
+def test_a_model_s_own_size_is_allowed_though_it_is_larger_than_the_server_s_limit():
+    large = dataclasses.replace(MODEL, defaults={**FACTS, "image_size": 128})
+    data = {"axes": ["seed=1,2"], "settings": {"prompt": "a red house"}, "model": None}
+    made = planned_grid(data, lambda name: large, StudioConfig(max_side=64))
+    assert made.sizes == ((128, 128),) * 2
+    data["settings"]["size"] = "136x64"
+    with pytest.raises(UsageError, match=r"size: 136 is too large.* up to 128"):
+        planned_grid(data, lambda name: large, StudioConfig(max_side=64))
 
 
 @pytest.mark.parametrize(

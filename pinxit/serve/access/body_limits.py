@@ -13,7 +13,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pinxit.serve.access.body_sizes import BodySizes
-from pinxit.serve.access.refusal import Refusal, refuse
+from pinxit.serve.access.refusal import Refusal, end_of_body, refuse
 from pinxit.serve.access.request_parts import (
     declared_length,
     has_body,
@@ -138,11 +138,6 @@ class WatchedBody:
     async def _refuse(self, refusal: Refusal) -> Message:
         self.refused = True
         if not self._answered:
-            receive = _no_more if self._complete else self._receive
+            receive = end_of_body if self._complete else self._receive
             await refuse(refusal, self._scope, receive, self._send)
         return DISCONNECT
-
-
-async def _no_more() -> Message:
-    """Returns the end of a body that was read already."""
-    return {"type": "http.request", "body": b"", "more_body": False}

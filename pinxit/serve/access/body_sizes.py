@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 MIB = 2**20
 """The bytes of one MiB."""
-UPLOADS = (
-    "/v1/images/edits",
-    "/v1/jobs",
-    "/studio/recipe",
-    "/studio/grids",
-)
+UPLOADS = ("/v1/images/edits", "/v1/jobs", "/studio/recipe")
 """Beginnings of the paths that take pictures."""
 
 

@@ -7,16 +7,14 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pinxit.serve.access.request_parts import has_body
+from pinxit.serve.errors import error_content
 
 LINGER_SECONDS = 5.0
 """Seconds for which the rest of a refused body is read and thrown away. Without that, a client that
 is still sending loses the connection before it reads the answer."""
-
-TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-"""The error types of statuses that have their own."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,7 @@ class Refusal:
         """Returns the content of the answer."""
         if self.page is not None:
             return self.page
-        kind = TYPES.get(self.status)
-        if kind is None:
-            kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
-        return json.dumps({"error": error}).encode()
+        return json.dumps(error_content(self.status, self.message, code=self.code)).encode()
 
     def all_headers(self, *, close: bool) -> list[tuple[bytes, bytes]]:
         """Returns the headers of the answer. With `close`, the connection ends after it."""
@@ -67,6 +61,11 @@ async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -
     if pending:
         await _throw_away(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def end_of_body() -> Message:
+    """Returns the end of a body that was read already, in place of what the client still sends."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def _throw_away(receive: Receive) -> None:

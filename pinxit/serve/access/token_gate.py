@@ -13,7 +13,7 @@ from pinxit.serve.access.access_rules import AccessRules
 from pinxit.serve.access.access_token import COOKIE_SECONDS, AccessToken
 from pinxit.serve.access.content_policy import POLICY
 from pinxit.serve.access.failed_attempts import FailedAttempts
-from pinxit.serve.access.refusal import Refusal, refuse
+from pinxit.serve.access.refusal import Refusal, end_of_body, refuse
 from pinxit.serve.access.request_parts import client_address, header_text, route_path
 from pinxit.serve.access.sign_in_page import POLICY_OF_PAGE, SIGN_IN, sign_in_page
 
@@ -106,11 +106,11 @@ class TokenGate:
         body, complete = await _read_form(receive)
         if not complete or len(body) > LONGEST_FORM:
             message = f"the form has more than {LONGEST_FORM} bytes, or comes too slowly"
-            following = _ended if complete else receive
+            following = end_of_body if complete else receive
             await refuse(Refusal(413, message, "request_too_large"), scope, following, send)
             return
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
-        await self._exchange(fields.get("token", [""])[0].strip(), scope, _ended, send)
+        await self._exchange(fields.get("token", [""])[0].strip(), scope, end_of_body, send)
 
     def _no_token(self, scope: Scope, problem: str = "") -> Refusal:
         """Returns the refusal of a request without the right token: a form for a browser."""
@@ -160,8 +160,3 @@ async def _read_form(receive: Receive) -> tuple[bytes, bool]:
                 if not message.get("more_body", False):
                     return body, True
     return body, False
-
-
-async def _ended() -> dict[str, object]:
-    """Returns the end of a body that was read already."""
-    return {"type": "http.request", "body": b"", "more_body": False}

@@ -104,7 +104,7 @@ def _bytes(totals: UnitTotals) -> int:
 def describe_dataset(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any]:
     """Returns everything about one dataset but its rows."""
     root = folder.root
-    totals.refresh()
+    listed = list_entry(folder, totals)  # this refreshes the totals
     ledger = Ledger(root, "images")
     problems: list[str] = []
     manifest = None
@@ -123,7 +123,7 @@ def describe_dataset(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any
     problems += damaged_files(root, totals)
     problems += [f"the record of unit {unit} cannot be read" for unit in totals.damaged[:LISTED]]
     return {
-        **list_entry(folder, totals),
+        **listed,
         "sentence": summary_line(
             counts, identity, units=len(totals.entries), seconds=totals.seconds
         ),

@@ -53,7 +53,8 @@ def catalogue_of(request: Request) -> DatasetCatalogue:
 
 
 def _folder(request: Request, name: str) -> DatasetFolder:
-    """Returns a dataset by name. Answers 404 if there is none."""
+    """Returns a dataset by name. Answers 404 if there is none, and 400 without the extra."""
+    check_data_extra("the view of prepared datasets")
     folder = catalogue_of(request).folders().get(name)
     if folder is None:
         raise HTTPException(404, "there is no prepared dataset of this name")
@@ -96,7 +97,6 @@ def list_datasets(request: Request) -> dict[str, Any]:
 @router.get("/{name}")
 def show_dataset(request: Request, name: str) -> dict[str, Any]:
     """Returns the figures, the settings and the state of one dataset."""
-    check_data_extra("the view of prepared datasets")
     folder = _folder(request, name)
     return describe_dataset(folder, catalogue_of(request).totals(folder))
 
@@ -128,7 +128,6 @@ def list_rows(
     if outcome not in ("", "rejected") and not is_status(outcome):
         valid = "rejected, or the name of an outcome such as ok or http_404"
         raise UsageError("outcome", outcome[:100], valid=valid)
-    check_data_extra("the view of prepared datasets")
     folder, catalogue = _folder(request, name), catalogue_of(request)
     row_filter = RowFilter(outcome, search)
     with catalogue.searching:
@@ -222,7 +221,6 @@ def describe_preview(request: Request, name: str, file: str, number: int) -> dic
 
 def _entries(catalogue: DatasetCatalogue, folder: DatasetFolder) -> list[UnitEntry]:
     """Returns the units of a dataset that are known, after a refresh."""
-    check_data_extra("the view of prepared datasets")
     totals = catalogue.totals(folder)
     totals.refresh()
     return list(totals.entries.values())
@@ -230,7 +228,6 @@ def _entries(catalogue: DatasetCatalogue, folder: DatasetFolder) -> list[UnitEnt
 
 def _preview_path(folder: DatasetFolder, file: str) -> Path:
     """Returns the path of a file with previews, which must be one of those in the folder."""
-    check_data_extra("the view of prepared datasets")
     names = {path.name: path for path in (folder.root / PREVIEWS).glob(f"*{SUFFIX}")}
     path = names.get(f"{file}{SUFFIX}") if SAFE.fullmatch(file) else None
     if path is None:

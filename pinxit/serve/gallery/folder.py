@@ -150,7 +150,7 @@ class Gallery:
     def description(self, entry: PictureEntry) -> dict[str, Any]:
         """Returns width and height of a picture, and its recipe or its grid, if it has one.
 
-        Only the beginning of the file is read. A damaged file has the width and height 0.
+        Its pixels are not decoded. A damaged file has the width and height 0.
         """
         with self._lock:
             if entry in self._descriptions:

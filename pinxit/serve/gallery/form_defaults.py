@@ -6,8 +6,9 @@ from typing import Any
 
 from pinxit.comparison_grid.axes import AXES
 from pinxit.config import to_json
-from pinxit.serve.gallery.studio_models import StudioModel, studio_models
-from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT
+from pinxit.flow.solvers import SOLVERS
+from pinxit.serve.engine.limits import MOST_CHARACTERS
+from pinxit.serve.engine.models import ModelEntry
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
@@ -23,20 +24,20 @@ def form_defaults(studio: Studio) -> dict[str, Any]:
     """Returns the settings of the forms. Models that were never loaded have no defaults yet."""
     config = studio.config
     return {
-        "models": [form_model(model) for model in studio_models(studio.engine)],
+        "models": [form_model(entry) for entry in studio.engine.models()],
         "axes": list(AXES),
         "limits": {
             "pictures": config.max_pictures,
             "steps": config.max_steps,
             "side": config.max_side,
-            "prompt": LONGEST_TEXT,
+            "prompt": MOST_CHARACTERS,
         },
         "examples": list(EXAMPLES),
         "version": __version__,
     }
 
 
-def form_model(model: StudioModel) -> dict[str, Any]:
+def form_model(model: ModelEntry) -> dict[str, Any]:
     """Returns a model for the forms."""
     return {
         "id": model.id,
@@ -46,6 +47,6 @@ def form_model(model: StudioModel) -> dict[str, Any]:
         "sampling": None if model.sampling is None else to_json(model.sampling),
         "image_size": model.image_size,
         "size_unit": model.unit,
-        "hash": model.model_hash,
-        "solvers": list(model.solvers),
+        "hash": model.defaults.get("model_hash"),
+        "solvers": list(SOLVERS),
     }

@@ -19,7 +19,7 @@ from PIL import Image
 from pinxit.comparison_grid.sheet import GridSheet, grid_bytes, grid_file_name, grid_json
 from pinxit.config import UsageError
 from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
-from pinxit.serve.engine.jobs import ENDED, DrawRequest, Job
+from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_request import DrawnGrid, GridPlan
 
@@ -151,7 +151,7 @@ def has_ended(job: Job, seconds: float) -> bool:
     """Waits for a job for a time, and returns whether it has ended."""
     with contextlib.suppress(TimeoutError):
         job.wait(seconds)
-    return job.state in ENDED
+    return job.is_ended
 
 
 class GridDesk:

@@ -12,15 +12,14 @@ from pinxit.comparison_grid.sheet import GridSheet
 from pinxit.config import UsageError, to_json, unknown_name
 from pinxit.sampling import Sampling
 from pinxit.serve.engine.jobs import DrawRequest
-from pinxit.serve.gallery.studio_models import StudioModel
+from pinxit.serve.engine.limits import MOST_CHARACTERS, check_side_lengths
+from pinxit.serve.engine.models import ModelEntry
 from pinxit.serve.settings import StudioConfig
 
 FIELDS = ("axes", "settings", "model")
 """The fields of a request."""
 MOST_CELLS = 1000
 """The largest number of pictures of a grid."""
-LONGEST = 32_000
-"""The largest number of characters of a text."""
 PAGE_SETTINGS = ("batch_size", "encoder_dtype", "checkpoint", "ema")
 """Settings of `pinxit grid` that follow from the server's models."""
 
@@ -41,7 +40,7 @@ class GridPlan:
 
     grid: Grid
     """The axes, the settings and the cells."""
-    models: tuple[StudioModel, ...]
+    models: tuple[ModelEntry, ...]
     """The model of each cell."""
     settings: tuple[Sampling, ...]
     """The sampling settings of each cell, with the model's defaults."""
@@ -88,7 +87,7 @@ class GridPlan:
 
 
 def planned_grid(
-    data: Mapping[str, Any], find: Callable[[str | None], StudioModel], config: StudioConfig
+    data: Mapping[str, Any], find: Callable[[str | None], ModelEntry], config: StudioConfig
 ) -> GridPlan:
     """Returns the grid that a request describes, checked against its models.
 
@@ -106,8 +105,8 @@ def planned_grid(
         sampling = model.sampling.override(**sampling_of(cell.settings))
         _at_most("steps", sampling.steps, config.max_steps)
         size = cell.settings.get("size") or (model.image_size, model.image_size)
+        check_side_lengths(size, model.image_size, config)
         for side in size:
-            _at_most("size", side, config.max_side)
             if side % (model.unit or 1):
                 valid = f"multiples of {model.unit}"
                 raise UsageError("size", side, problem="not drawable by the model", valid=valid)
@@ -149,8 +148,10 @@ def requested_grid(data: Mapping[str, Any]) -> Grid:
         raise UsageError("settings", str(settings)[:80], problem="not an object")
     if model is not None and not isinstance(model, str):
         raise UsageError("model", str(model)[:80], problem="not a name")
-    if any(len(axis) > LONGEST for axis in axes):
-        raise UsageError("axes", "an axis", problem="too long", valid=f"up to {LONGEST} characters")
+    if any(len(axis) > MOST_CHARACTERS for axis in axes):
+        raise UsageError(
+            "axes", "an axis", problem="too long", valid=f"up to {MOST_CHARACTERS} characters"
+        )
     chosen = {name: _setting(str(name), value) for name, value in (settings or {}).items()}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model is not None:
@@ -167,8 +168,8 @@ def _setting(name: str, value: Any) -> Any:
     if name in ("prompt", "negative_prompt"):
         if value is not None and not isinstance(value, str):
             raise UsageError(name, str(value)[:80], problem="not a text")
-        if value is not None and len(value) > LONGEST:
-            valid = f"at most {LONGEST:,} characters"
+        if value is not None and len(value) > MOST_CHARACTERS:
+            valid = f"at most {MOST_CHARACTERS:,} characters"
             raise UsageError(name, f"{value[:40]}...", problem="too long", valid=valid)
         return value or None
     if name == "seed" and value is not None and type(value) is not int:

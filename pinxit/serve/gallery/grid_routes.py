@@ -14,18 +14,16 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.comparison_grid.axes import Axis
 from pinxit.comparison_grid.grid import Grid
 from pinxit.config import UsageError, to_json
+from pinxit.serve.gallery.chosen_entry import loaded_entry
 from pinxit.serve.gallery.folder import Gallery
 from pinxit.serve.gallery.grid_jobs import GridDesk, GridJob
 from pinxit.serve.gallery.grid_request import GridPlan, planned_grid
-from pinxit.serve.gallery.studio_models import loaded_model, studio_models
 from pinxit.serve.request_body import read_json_body
-from pinxit.serve.server_events import SIGN, events_response, server_event
+from pinxit.serve.server_events import events_response, server_event
 from pinxit.serve.studio import Studio
 
 LOOK = 0.1
 """Seconds between looks at a grid that is followed."""
-QUIET = 150
-"""Looks without an event after which a sign of life is sent."""
 
 
 def add_grids(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
@@ -91,8 +89,8 @@ def _known(desk: GridDesk, id: str) -> GridJob:
 
 def _plan(studio: Studio, data: dict[str, Any]) -> GridPlan:
     """Returns the checked grid of a request. Loads the models that it names."""
-    models = studio_models(studio.engine)
-    find = functools.partial(loaded_model, studio.engine, models)
+    entries = studio.engine.models()
+    find = functools.partial(loaded_entry, studio.engine, entries)
     return planned_grid(data, find, studio.config)
 
 
@@ -150,17 +148,14 @@ def described_grid_job(job: GridJob) -> dict[str, Any]:
 
 async def _events(job: GridJob) -> AsyncIterator[bytes]:
     """Yields the events of a grid: those so far, then the next ones until it has ended."""
-    sent = looks = 0
+    sent = 0
     while True:
         state, finished = job.state, list(job.finished)
         for number in finished[sent:]:
             yield server_event("cell", {"cell": number, "total": len(job.plan.grid)})
-        looks = 0 if len(finished) > sent else looks + 1
         sent = len(finished)
         if state != "drawing":
             ended = {"state": state, "error": job.error, "stored": job.stored}
             yield server_event("ended", ended | {"warnings": list(job.warnings)})
             return
-        if looks and looks % QUIET == 0:
-            yield SIGN
         await asyncio.sleep(LOOK)

@@ -12,25 +12,25 @@ from starlette.concurrency import run_in_threadpool
 from pinxit.picture_files import FORMATS
 from pinxit.serve.engine.engine import DrawingEngine
 from pinxit.serve.engine.jobs import Job
+from pinxit.serve.engine.limits import MOST_CHARACTERS
 from pinxit.serve.engine.prompt_cut import characters_read
+from pinxit.serve.errors import error_response
 from pinxit.serve.gallery import grid_routes
 from pinxit.serve.gallery.folder import SUFFIXES, Gallery, PictureEntry, UnknownPicture
 from pinxit.serve.gallery.form_defaults import form_defaults
-from pinxit.serve.gallery.studio_models import studio_models
-from pinxit.serve.gallery.uploaded_picture import LONGEST_TEXT, uploaded_recipe
+from pinxit.serve.gallery.uploaded_picture import uploaded_recipe
 from pinxit.serve.request_body import read_form, read_json_body
 from pinxit.serve.studio import Studio
 
 MOST_LISTED = 200
 """The largest number of pictures of one listing."""
-UNFINISHED = ("queued", "drawing")
-"""The states of jobs that go on."""
 
 
 def add_to(app: FastAPI, studio: Studio) -> None:
     """Adds the routes."""
     gallery = Gallery(studio.out)
     gallery.forget()
+    app.add_exception_handler(UnknownPicture, _answer_missing)
 
     def store(job: Job, number: int, image: Image.Image, recipe: dict[str, Any]) -> str:
         return gallery.save(image, recipe)
@@ -42,16 +42,9 @@ def add_to(app: FastAPI, studio: Studio) -> None:
     grid_routes.add_grids(app, studio, gallery)
 
 
-def _known(gallery: Gallery, name: str) -> PictureEntry:
-    """Returns the picture of a name, or answers with status 404."""
-    try:
-        return gallery.entry(name)
-    except UnknownPicture as error:
-        raise _missing() from error
-
-
-def _missing() -> HTTPException:
-    return HTTPException(404, "there is no such picture in the gallery")
+async def _answer_missing(request: Request, error: Exception) -> Response:
+    """Returns the answer to a request for a picture that the gallery lacks."""
+    return error_response(404, "there is no such picture in the gallery")
 
 
 def listed_picture(gallery: Gallery, entry: PictureEntry) -> dict[str, Any]:
@@ -76,13 +69,10 @@ def _add_gallery(app: FastAPI, gallery: Gallery) -> None:
     ) -> dict[str, Any]:
         """Lists pictures of the gallery, newest first: those behind the picture `before`, or the
         one of a `name`, if there is one."""
-        try:
-            if name is not None:
-                entries = [entry for entry in gallery.entries() if entry.name == name]
-                return {"pictures": [listed_picture(gallery, each) for each in entries]}
-            entries, more = gallery.page(limit, before=before)
-        except UnknownPicture as error:
-            raise _missing() from error
+        if name is not None:
+            entries = [entry for entry in gallery.entries() if entry.name == name]
+            return {"pictures": [listed_picture(gallery, each) for each in entries]}
+        entries, more = gallery.page(limit, before=before)
         listed = []
         for entry in entries:
             try:
@@ -94,19 +84,13 @@ def _add_gallery(app: FastAPI, gallery: Gallery) -> None:
     @app.delete("/studio/gallery/{name}", tags=["studio"])
     def delete(name: str) -> dict[str, Any]:
         """Deletes a picture. For an hour it can be restored."""
-        try:
-            gallery.delete(name)
-        except UnknownPicture as error:
-            raise _missing() from error
+        gallery.delete(name)
         return {"deleted": name}
 
     @app.post("/studio/gallery/{name}/restore", tags=["studio"])
     def restore(name: str) -> dict[str, Any]:
         """Puts a deleted picture back."""
-        try:
-            return {"name": gallery.restore(name)}
-        except UnknownPicture as error:
-            raise _missing() from error
+        return {"name": gallery.restore(name)}
 
 
 def _add_files(app: FastAPI, gallery: Gallery) -> None:
@@ -115,33 +99,24 @@ def _add_files(app: FastAPI, gallery: Gallery) -> None:
         request: Request, name: str, format: Literal["png", "webp", "jpeg"] | None = None
     ) -> Response:
         """Returns the file of a picture, or the picture in another format with its recipe."""
-        entry = _known(gallery, name)
+        entry = gallery.entry(name)
         tag = f'"{entry.stamp}-{format or entry.format}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=_cached(tag))
-        try:
-            if format in (None, entry.format):
-                return Response(
-                    gallery.read(entry), media_type=entry.media_type, headers=_cached(tag)
-                )
-            data = gallery.converted(entry, str(format))
-        except UnknownPicture as error:
-            raise _missing() from error
+        if format in (None, entry.format):
+            return Response(gallery.read(entry), media_type=entry.media_type, headers=_cached(tag))
+        data = gallery.converted(entry, str(format))
         kind = SUFFIXES[FORMATS[str(format)].suffix]
         return Response(data, media_type=kind, headers=_cached(tag))
 
     @app.get("/studio/gallery/{name}/thumbnail", tags=["studio"], response_class=Response)
     def thumbnail(request: Request, name: str) -> Response:
         """Returns a small picture for the gallery."""
-        entry = _known(gallery, name)
+        entry = gallery.entry(name)
         tag = f'"{entry.stamp}-thumbnail"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=_cached(tag))
-        try:
-            data = gallery.thumbnail(entry)
-        except UnknownPicture as error:
-            raise _missing() from error
-        return Response(data, media_type="image/webp", headers=_cached(tag))
+        return Response(gallery.thumbnail(entry), media_type="image/webp", headers=_cached(tag))
 
 
 def _cached(tag: str) -> dict[str, str]:
@@ -171,8 +146,10 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         body = await read_json_body(request)
         texts = {name: body.get(name) or "" for name in ("prompt", "negative_prompt")}
         for name, text in texts.items():
-            if not isinstance(text, str) or len(text) > LONGEST_TEXT:
-                raise HTTPException(400, f"{name}: not a text of up to {LONGEST_TEXT} characters")
+            if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
+                raise HTTPException(
+                    400, f"{name}: not a text of up to {MOST_CHARACTERS} characters"
+                )
         model = body.get("model")
         if model is not None and not isinstance(model, str):
             raise HTTPException(400, "model: not a name")
@@ -185,13 +162,14 @@ def _add_form(app: FastAPI, studio: Studio, gallery: Gallery) -> None:
         if len(files) != 1:
             raise HTTPException(400, "picture: one file is needed")
         name, data = files[0]
-        hashes = {model.id: model.model_hash for model in studio_models(studio.engine)}
+        models = studio.engine.models()
+        hashes = {model.id: model.defaults.get("model_hash") for model in models}
         return await run_in_threadpool(uploaded_recipe, data, name=name, hashes=hashes)
 
 
 def unfinished_pictures(engine: DrawingEngine) -> int:
     """Returns the number of pictures that wait or are being drawn."""
-    jobs = [job for job in engine.jobs() if job.state in UNFINISHED]
+    jobs = [job for job in engine.jobs() if not job.is_ended]
     return sum(picture is None for job in jobs for picture in job.pictures)
 
 

@@ -25,11 +25,9 @@ from pinxit.picture_texts import (
 )
 from pinxit.picture_texts import FORMATS as PILLOW_FORMATS
 from pinxit.redraw import MOST_PIXELS, DrawnRecipe, checked_recipe
+from pinxit.serve.engine.limits import MOST_CHARACTERS
 from pinxit.serve.gallery.foreign_recipe import foreign_settings
 from pinxit.version import __version__
-
-LONGEST_TEXT = 32_000
-"""The number of characters that are returned of a text from a picture."""
 
 
 def uploaded_recipe(
@@ -61,7 +59,7 @@ def uploaded_recipe(
     if SHEET in texts:
         return about | _sheet(texts, where)
     if PARAMETERS in texts:
-        settings = foreign_settings(texts[PARAMETERS][:LONGEST_TEXT])
+        settings = foreign_settings(texts[PARAMETERS][:MOST_CHARACTERS])
         message = (
             "This picture was drawn by another program. Its prompt and the settings that Pinxit "
             "knows were taken over; the same picture cannot be drawn again."
@@ -106,8 +104,8 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
 
 def _restored(recipe: DrawnRecipe, hashes: Mapping[str, str | None]) -> dict[str, Any]:
     """Returns the recipe as JSON, with the model that drew it and the reasons for differences."""
-    if max(len(recipe.prompt), len(recipe.negative_prompt)) > LONGEST_TEXT:
-        valid = f"at most {LONGEST_TEXT:,} characters"
+    if max(len(recipe.prompt), len(recipe.negative_prompt)) > MOST_CHARACTERS:
+        valid = f"at most {MOST_CHARACTERS:,} characters"
         raise UsageError("prompt", beginning(recipe.prompt), problem="too long", valid=valid)
     plain = to_json(recipe)
     plain |= plain.pop("sampling")
@@ -139,6 +137,6 @@ def _restored(recipe: DrawnRecipe, hashes: Mapping[str, str | None]) -> dict[str
 def _sheet(texts: Mapping[str, str], where: str) -> dict[str, Any]:
     """Returns the axes, the settings and the command of a comparison grid's sheet."""
     grid = _json_object(texts[SHEET], where)
-    command = str(grid.get("command", "pinxit grid"))[:LONGEST_TEXT]
+    command = str(grid.get("command", "pinxit grid"))[:MOST_CHARACTERS]
     message = "This is a comparison grid. The command below draws it again."
     return {"kind": "sheet", "command": command, "message": message}

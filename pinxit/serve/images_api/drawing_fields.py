@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from pinxit.config import hints
 from pinxit.sampling import ALIASES, SEEDS, Sampling
+from pinxit.serve.engine.limits import MOST_CHARACTERS
 
-PROMPT = 32_000
-"""The largest number of characters of a prompt."""
 LARGEST, LEAST = 1e4, {"shift": 1e-4, "guidance_scale": 0.0, "zero_init": 0.0}
 """The largest value of a sampling setting, and the least one of those that have another than its
 negative."""
@@ -49,7 +48,7 @@ class DrawingFields(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
-    prompt: str = Field(max_length=PROMPT, description="The text that the picture shows.")
+    prompt: str = Field(max_length=MOST_CHARACTERS, description="The text that the picture shows.")
     model: str | None = Field(
         None, max_length=300, description="A model of /v1/models; by default the first."
     )
@@ -69,7 +68,7 @@ class DrawingFields(BaseModel):
         description="Seed of the first picture; picture i has seed + i. Random by default.",
     )
     negative_prompt: str | None = Field(
-        None, max_length=PROMPT, description="The text that guidance steers away from."
+        None, max_length=MOST_CHARACTERS, description="The text that guidance steers away from."
     )
     keep: bool | None = Field(
         None, description="Whether finished pictures are stored in the gallery."

@@ -15,9 +15,9 @@ from pinxit.picture_files import picture_bytes, stored_recipe
 from pinxit.serve.engine.events import JobEnded
 from pinxit.serve.engine.jobs import DrawRequest, Job
 from pinxit.serve.errors import RefusedRequest
+from pinxit.serve.images_api.attended_job import cancelled_with_client
 from pinxit.serve.images_api.chosen_model import ChosenModel
 from pinxit.serve.images_api.drawing_request import Drawing, Output
-from pinxit.serve.images_api.followed_job import cancelled_with_client, followed
 from pinxit.serve.images_api.source_pictures import SourcePictures, Upload
 
 
@@ -72,7 +72,7 @@ async def wait_for_end(request: Request, job: Job) -> None:
     Raises the job's error, or `RefusedRequest` if it was cancelled.
     """
     async with cancelled_with_client(request, job):
-        async for event in followed(job):
+        async for event in job.events():
             if isinstance(event, JobEnded) and event.state != "done":
                 raise error_of(event)
 

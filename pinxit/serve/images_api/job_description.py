@@ -9,9 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from pinxit.serve.engine.events import Event, Finished, JobEnded, Preview, Queued, Step
 from pinxit.serve.engine.jobs import Job
-from pinxit.serve.images_api.followed_job import followed
 from pinxit.serve.images_api.picture_stream import event_error, preview_data
-from pinxit.serve.server_events import SIGN, server_event
+from pinxit.serve.server_events import server_event
 
 
 def described_job(job: Job, warnings: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,9 +45,9 @@ def picture_address(job: Job, index: int) -> str:
 
 
 async def job_events(job: Job) -> AsyncIterator[bytes]:
-    """Yields the events of a job as server-sent events, and signs of life between them."""
-    async for event in followed(job):
-        yield SIGN if event is None else await _written(job, event)
+    """Yields the events of a job as server-sent events."""
+    async for event in job.events():
+        yield await _written(job, event)
 
 
 async def _written(job: Job, event: Event) -> bytes:

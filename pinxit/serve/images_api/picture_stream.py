@@ -17,11 +17,11 @@ from pinxit.picture_files import FORMATS, stored_recipe
 from pinxit.serve.engine.events import Finished, JobEnded, Preview
 from pinxit.serve.engine.jobs import Job
 from pinxit.serve.errors import error_content, refusal_of
+from pinxit.serve.images_api.attended_job import cancelled_with_client
 from pinxit.serve.images_api.chosen_model import ChosenModel
 from pinxit.serve.images_api.drawing_request import Drawing, Output
 from pinxit.serve.images_api.drawn_pictures import encoded, error_of, size_text, usage_of
-from pinxit.serve.images_api.followed_job import cancelled_with_client, followed
-from pinxit.serve.server_events import SIGN, server_event
+from pinxit.serve.server_events import server_event
 
 
 async def picture_stream(
@@ -45,16 +45,12 @@ async def picture_stream(
     }
     previews: Counter[int] = Counter()
     async with cancelled_with_client(request, job):
-        async for event in followed(job):
-            if event is None:
-                yield SIGN
-            elif isinstance(event, Preview):
+        async for event in job.events():
+            if isinstance(event, Preview):
                 name = f"{kind}.partial_image"
                 data = await run_in_threadpool(preview_data, event, output.format, output.quality)
-                index, previews[event.picture] = (
-                    previews[event.picture],
-                    previews[event.picture] + 1,
-                )
+                index = previews[event.picture]
+                previews[event.picture] += 1
                 data |= {"type": name, **common, "partial_image_index": index}
                 yield server_event(name, {**data, "created_at": int(time.time())})
             elif isinstance(event, Finished):

@@ -13,10 +13,11 @@ from prometheus_client.core import CollectorRegistry, CounterMetricFamily, Gauge
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pinxit.serve.engine.jobs import ENDED
 from pinxit.serve.studio import Studio
 from pinxit.version import __version__
 
-STATES = ("queued", "drawing", "done", "failed", "cancelled")
+STATES = ("queued", "drawing", *ENDED)
 """The states of a job, those of ended ones last."""
 GAUGES = (
     ("pinxit_queue_pictures", "waiting", "Pictures that wait for their turn"),
@@ -71,7 +72,7 @@ class StudioFigures(Collector):
             "pinxit_pictures", "Finished pictures", value=ended.get("pictures", 0)
         )
         jobs = CounterMetricFamily("pinxit_jobs_ended", "Ended jobs, by state", labels=["state"])
-        for state in STATES[2:]:
+        for state in ENDED:
             jobs.add_metric([state], ended.get(state, 0))
         yield jobs
 

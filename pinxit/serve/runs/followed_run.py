@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pinxit.serve.server_events import server_event
 from pinxit.train.report.metrics_tail import MetricsTail
 from pinxit.train.report.run_rows import RunRows
 from pinxit.train.report.run_samples import GridFacts, grids
@@ -24,8 +24,6 @@ from pinxit.train.run_folder import RunFolder
 
 LOOK_SECONDS = 0.7
 """Seconds between two looks at the files of a run that has listeners."""
-PING_SECONDS = 15.0
-"""Seconds after which a line without content keeps a connection open."""
 MOST_WAITING = 64
 """Number of events that a slow listener may have waiting, before it is told to begin again."""
 MOST_ROWS = 2_000
@@ -152,22 +150,17 @@ class FollowedRun:
             for event in await asyncio.to_thread(self._after, position):
                 yield self._encoded(event)
             while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), PING_SECONDS)
-                except TimeoutError:
-                    yield b": still here\n\n"
-                else:
-                    yield self._encoded(event)
+                yield self._encoded(await queue.get())
         finally:
             self._listeners.discard(queue)
 
     def _encoded(self, event: Event) -> bytes:
         """Returns an event in the form of a stream, with the position after it as its id."""
         name, data = event
-        lines = [f"event: {name}"]
+        position = None
         if name == "rows":
-            lines.append(f"id: {data['generation']}:{data['start'] + len(data['rows'])}")
-        return ("\n".join([*lines, f"data: {json.dumps(data)}"]) + "\n\n").encode()
+            position = f"{data['generation']}:{data['start'] + len(data['rows'])}"
+        return server_event(name, data, id=position)
 
     async def _follow(self) -> None:
         """Looks at the files while there are listeners."""

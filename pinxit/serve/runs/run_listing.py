@@ -35,16 +35,19 @@ class RunListing:
 
     def folders(self) -> list[RunFolder]:
         """Returns the folders of runs, and of those that are about to start, by name."""
+        return [folder for folder in self._subfolders() if self._is_run(folder)]
+
+    def _subfolders(self) -> list[RunFolder]:
+        """Returns the folders in the folder by name, whatever they contain."""
         try:
             entries = sorted(os.scandir(self.root), key=lambda entry: entry.name)
         except OSError:
             return []
-        folders = [
+        return [
             RunFolder(self.root / entry.name)
             for entry in entries
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
         ]
-        return [folder for folder in folders if self._is_run(folder)]
 
     def _is_run(self, folder: RunFolder) -> bool:
         config = folder.config
@@ -54,8 +57,8 @@ class RunListing:
 
     def find(self, name: str) -> RunFolder:
         """Returns the folder of a run, or raises `NoSuchRun`."""
-        for folder in self.folders():
-            if folder.root.name == name:
+        for folder in self._subfolders():
+            if folder.root.name == name and self._is_run(folder):
                 return folder
         raise NoSuchRun(f"there is no run {name[:200]!r} in {self.root}")
 
