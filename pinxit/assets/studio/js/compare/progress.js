@@ -3,6 +3,7 @@
 import { element, replace } from "../dom.js";
 import { workOf } from "../draw/speed.js";
 import { copy, counted, duration } from "../draw/words.js";
+import { TAB, forget, remember, remembered } from "../storage.js";
 import { board } from "./board.js";
 
 const AGAIN = 3000; // milliseconds between attempts to reach the server
@@ -10,12 +11,7 @@ const KEY = "pinxit-grid";
 
 /** Returns the comparison that this window draws, after a reload, or null. */
 export async function runningGrid(api) {
-  let id = null;
-  try {
-    id = sessionStorage.getItem(KEY);
-  } catch {
-    return null;
-  }
+  const id = remembered(TAB, KEY);
   if (!id) return null;
   const answer = await api.get("/studio/grids");
   return answer.data.find((grid) => grid.id === id) ?? null;
@@ -41,11 +37,7 @@ export function followGrid({ api, say, grid, onPace, onAgain }) {
   let timer = null;
   let ended = false;
 
-  try {
-    sessionStorage.setItem(KEY, grid.id);
-  } catch {
-    // a browser without storage forgets the comparison after a reload
-  }
+  remember(TAB, KEY, grid.id);
 
   function count(number) {
     done += 1;
@@ -110,11 +102,7 @@ export function followGrid({ api, say, grid, onPace, onAgain }) {
     }
     live.textContent = state === "done" ? "The comparison is finished." : `The comparison was ${state}.`;
     if (focused) node.querySelector("a, .notes button")?.focus();
-    try {
-      if (state !== "done") sessionStorage.removeItem(KEY);
-    } catch {
-      // see above
-    }
+    if (state !== "done") forget(TAB, KEY);
   }
 
   function showSheet(name, seconds) {

@@ -5,6 +5,7 @@ import { keepForDraw, takePictures } from "../draw/dropped_pictures.js";
 import { growingText, numberInput, numberOf, sizeChoice, solverChoice } from "../draw/fields.js";
 import { keepPace, knownPace, workOf } from "../draw/speed.js";
 import { copy, counted, duration } from "../draw/words.js";
+import { BROWSER, remember, rememberedObject } from "../storage.js";
 import { VARIABLES, axisRow } from "./axes.js";
 import { followGrid, runningGrid } from "./progress.js";
 
@@ -85,20 +86,11 @@ export function mount(root, { api, navigate, say }) {
       prompt: prompt.value, negative_prompt: negative.value, seed: seed.value,
       axes: axes.map((axis) => [axis.name, axis.values.value]),
     };
-    try {
-      localStorage.setItem(KEY, JSON.stringify(stored));
-    } catch {
-      // a browser without storage begins with the usual comparison
-    }
+    remember(BROWSER, KEY, JSON.stringify(stored));
   }
 
   function restore() {
-    let stored = null;
-    try {
-      stored = JSON.parse(localStorage.getItem(KEY) ?? "null");
-    } catch {
-      stored = null;
-    }
+    const stored = rememberedObject(BROWSER, KEY);
     seed.value = stored?.seed ?? "0";
     prompt.value = stored?.prompt ?? "";
     negative.value = stored?.negative_prompt ?? "";

@@ -1,6 +1,7 @@
 // The form of the view Draw.
 
 import { drawing, element, field, replace } from "../dom.js";
+import { BROWSER, remember, rememberedObject } from "../storage.js";
 import { checkbox, growingText, numberInput, numberOf, sizeChoice, solverChoice } from "./fields.js";
 import { moreSettings } from "./more_settings.js";
 import { sourceImage } from "./source_image.js";
@@ -125,11 +126,7 @@ export function drawForm({ say, onDraw, onTexts }) {
   function store() {
     const { image, mask, image_name, mask_name, strength, ...rest } = read();
     const stored = { ...rest, negative_prompt: negative.value, keep_seed: keep.box.checked };
-    try {
-      localStorage.setItem(KEY, JSON.stringify(stored));
-    } catch {
-      // a browser without storage begins with an empty form
-    }
+    remember(BROWSER, KEY, JSON.stringify(stored));
   }
 
   /** Shows an error of the server beside the field that it names. */
@@ -197,16 +194,12 @@ export function drawForm({ say, onDraw, onTexts }) {
   });
   count.value = 1;
   seed.value = newSeed();
-  return { node, offer, read, write, refuse, submit, source, draw, cut, texts, prompt, stored, get model() { return chosen; } };
+  return { node, offer, read, write, refuse, submit, source, draw, cut, texts, prompt, get model() { return chosen; } };
 }
 
-function stored() {
-  try {
-    const settings = JSON.parse(localStorage.getItem(KEY) ?? "null");
-    return settings && typeof settings === "object" ? settings : null;
-  } catch {
-    return null;
-  }
+/** Returns the settings that the form had last in this browser, or null. */
+export function storedForm() {
+  return rememberedObject(BROWSER, KEY);
 }
 
 function diceDrawing() {

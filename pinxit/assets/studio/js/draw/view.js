@@ -5,7 +5,7 @@ import { gallery } from "../gallery/gallery.js";
 import { lightbox } from "../gallery/lightbox.js";
 import { generateCommand } from "./command.js";
 import { keptPicture, takePictures } from "./dropped_pictures.js";
-import { drawForm } from "./form.js";
+import { drawForm, storedForm } from "./form.js";
 import { Jobs } from "./jobs.js";
 import { restoredNotice } from "./restored.js";
 import { rememberPace } from "./speed.js";
@@ -181,7 +181,7 @@ export function mount(root, { api, say }) {
     element("div", { class: "draw-layout" },
       element("div", { class: "draw-side stack" }, notice.node, form.node),
       element("div", { class: "draw-main stack" }, place.node, pictures.node)));
-  const settings = form.stored();
+  const settings = storedForm();
   if (settings) form.write(settings);
   const stopTaking = takePictures(notice.take);
   const seen = () => {
