@@ -82,7 +82,6 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     const [low, high] = ends();
     const shown = at !== null && at >= low && at <= high;
     const found = state.series.map((one) => valueAt(one, shown ? at : high));
-    state.found = found;
     replace(
       state.cursor,
       shown ? drawing("line", { x1: x(at), x2: x(at), y1: box.top, y2: box.bottom }) : null,
@@ -253,7 +252,6 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
       if (before !== now || legend.children.length !== series.length) makeLegend();
       draw();
     },
-    values: () => state.found ?? [],
     close() {
       leave();
       observer.disconnect();

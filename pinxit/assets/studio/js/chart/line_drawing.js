@@ -13,7 +13,7 @@ export function drawn({ series, options, ends, box, id }) {
   const visible = series.map((one) => span(one.x, low, high));
   const inside = series.flatMap((one, i) => inSpan(one.y, visible[i], one.x, low, high));
   const log = Boolean(options.log) && inside.some((value) => value !== null && value > 0);
-  let [bottom, top] = verticalEnds(inside, log);
+  const [bottom, top] = verticalEnds(inside, log);
   const rows = Math.max(2, Math.floor((box.bottom - box.top) / TICK_HEIGHT));
   const vertical = log ? { ticks: logTicks(bottom, top, rows) } : ticksBetween(bottom, top, rows);
   const x = scaleOf(low, high, box.left, box.right);

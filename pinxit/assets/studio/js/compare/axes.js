@@ -70,7 +70,7 @@ export function axisRow(name, label, { optional, onChange }) {
     onChange();
   });
   return {
-    node, offer, choose, values, setting,
+    node, offer, choose, values,
     get name() { return setting.value; },
     /** The axis as `pinxit grid` takes it, or null. */
     read: () => (setting.value && values.value.trim() ? `${setting.value}=${values.value.trim()}` : null),

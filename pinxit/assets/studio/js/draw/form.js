@@ -194,7 +194,7 @@ export function drawForm({ say, onDraw, onTexts }) {
   });
   count.value = 1;
   seed.value = newSeed();
-  return { node, offer, read, write, refuse, submit, source, draw, cut, texts, prompt, get model() { return chosen; } };
+  return { node, offer, write, refuse, submit, source, draw, cut, texts, prompt, get model() { return chosen; } };
 }
 
 /** Returns the settings that the form had last in this browser, or null. */

@@ -53,10 +53,6 @@ export class Jobs {
     return job;
   }
 
-  get waiting() {
-    return this.jobs.filter((job) => job !== this.followed);
-  }
-
   /** Opens the events of the first job, unless they are open. */
   follow() {
     if (this.ended || this.followed || this.jobs.length === 0) return;

@@ -6,7 +6,7 @@ import { copy, short } from "./words.js";
 const READABLE = 20 * 2 ** 20;
 
 /** Sends a picture to the server and returns what it contains. */
-export function readPicture(api, file) {
+function readPicture(api, file) {
   if (file.size > READABLE) throw new Error(`${file.name} is larger than 20 MB.`);
   const form = new FormData();
   form.append("picture", file, file.name || "the pasted picture");

@@ -18,7 +18,6 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
   const node = element("section", { class: "stage stack", "aria-label": "Drawing" }, head, notes, tiles, queue, live);
   let shown = null;
   let pace = new Pace();
-  let focusWas = false;
   let texts = [];
 
   function empty() {
@@ -116,7 +115,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     reachable();
     if (job !== shown) return;
     head.hidden = true;
-    focusWas = head.contains(document.activeElement);
+    const focused = head.contains(document.activeElement);
     if (job.state === "done") live.textContent = "The drawing is finished.";
     else {
       for (const each of job.pictures) if (!each.done) each.tile.remove();
@@ -124,7 +123,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
       note(text, job.state === "cancelled" ? "info" : "bad", [again(job)]);
       live.textContent = text;
     }
-    if (focusWas) node.querySelector(".tiles button, .notes button")?.focus();
+    if (focused) node.querySelector(".tiles button, .notes button")?.focus();
     shown = null;
   }
 
@@ -185,7 +184,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 }
 
 /** Says where a job stands in the queue. */
-export function waitingWords(job) {
+function waitingWords(job) {
   return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "it is next";
 }
 

@@ -4,7 +4,7 @@ import { drawing, element } from "../dom.js";
 import { memory, percent } from "../quantities.js";
 import { scrollBox } from "../scroll_box.js";
 
-export const COLOURS = {
+const COLOURS = {
   parameters: "var(--series-2)",
   optimiser: "var(--series-6)",
   ema: "var(--series-3)",

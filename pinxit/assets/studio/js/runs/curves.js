@@ -126,7 +126,6 @@ export function curves({ zoomed = () => {} } = {}) {
 
   return {
     node,
-    group,
     update(views) {
       state.views = views;
       draw();
