@@ -80,8 +80,9 @@ export function drawForm({ say, onDraw, onTexts }) {
     previous = chosen ?? previous;
   }
 
+  /** Returns what is set, but for the image to start from. */
   function read() {
-    const body = { prompt: prompt.value, n: numberOf(count) ?? 1, ...source.read() };
+    const body = { prompt: prompt.value, n: numberOf(count) ?? 1 };
     if (negative.value.trim()) body.negative_prompt = negative.value;
     if (seed.value !== "") body.seed = numberOf(seed);
     if (steps.value) body.steps = numberOf(steps);
@@ -124,8 +125,7 @@ export function drawForm({ say, onDraw, onTexts }) {
   }
 
   function store() {
-    const { image, mask, image_name, mask_name, strength, ...rest } = read();
-    const stored = { ...rest, negative_prompt: negative.value, keep_seed: keep.box.checked };
+    const stored = { ...read(), negative_prompt: negative.value, keep_seed: keep.box.checked };
     remember(BROWSER, KEY, JSON.stringify(stored));
   }
 
@@ -161,7 +161,7 @@ export function drawForm({ say, onDraw, onTexts }) {
     }
     if (!keep.box.checked || seed.value === "") seed.value = newSeed();
     store();
-    onDraw(read());
+    onDraw({ ...read(), ...source.read() });
   }
 
   function labelOf(input) {
