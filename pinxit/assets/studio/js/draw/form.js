@@ -2,7 +2,7 @@
 
 import { drawing, element, field, replace } from "../dom.js";
 import { BROWSER, remember, rememberedObject } from "../storage.js";
-import { checkbox, growingText, numberInput, numberOf, sizeChoice, solverChoice } from "./fields.js";
+import { checkbox, growingText, numberInput, numberOf, onSent, sizeChoice, solverChoice } from "./fields.js";
 import { moreSettings } from "./more_settings.js";
 import { sourceImage } from "./source_image.js";
 import { newSeed } from "./words.js";
@@ -168,16 +168,7 @@ export function drawForm({ say, onDraw, onTexts }) {
     return node.querySelector(`label[for="${input.id}"]`)?.textContent.trim() ?? "A field";
   }
 
-  node.addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  node.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      submit();
-    }
-  });
+  onSent(node, submit);
   seed.addEventListener("input", () => {
     keep.box.checked = seed.value !== "";
   });

@@ -15,6 +15,12 @@ function dataUrl(file) {
   });
 }
 
+/** Returns a stored picture as a file. */
+export async function storedFile(api, { name, url }) {
+  const answer = await fetch(api.address(url));
+  return new File([await answer.blob()], name, { type: answer.headers.get("content-type") ?? "" });
+}
+
 function picked(label, onFile) {
   const input = element("input", { type: "file", accept: TYPES, class: "visually-hidden", tabindex: -1, "aria-hidden": "true" });
   const button = element("button", { type: "button", class: "button small", onClick: () => input.click() }, label);

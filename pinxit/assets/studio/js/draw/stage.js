@@ -1,7 +1,8 @@
 // The stage: the pictures that are forming, in the places where they stay, and the queue.
 
 import { element, replace } from "../dom.js";
-import { Pace, counted, duration, short } from "./words.js";
+import { plural } from "../quantities.js";
+import { Pace, duration, short } from "./words.js";
 
 /** Returns the stage. `onOpen(picture)` opens a finished picture, `onCancel(job)` stops a job,
  * `onAgain(request)` asks for lost pictures again. */
@@ -48,7 +49,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     cancel.hidden = false;
     cancel.disabled = false;
     if (matchMedia("(max-width: 56rem)").matches) node.scrollIntoView({ block: "start", behavior: "smooth" });
-    live.textContent = `Drawing ${counted(job.pictures.length, "picture")}.`;
+    live.textContent = `Drawing ${plural(job.pictures.length, "picture")}.`;
     change(job);
   }
 
@@ -161,9 +162,9 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 
   function showQueue(jobs, others) {
     const items = jobs.map((job) => element("li", { class: "row apart" },
-      element("span", {}, `“${short(job.request.prompt, 50)}”, ${counted(job.pictures.length, "picture")}: ${waitingWords(job)}`),
+      element("span", {}, `“${short(job.request.prompt, 50)}”, ${plural(job.pictures.length, "picture")}: ${waitingWords(job)}`),
       element("button", { type: "button", class: "button small", onClick: () => onCancel(job) }, "Cancel")));
-    if (others) items.push(element("li", { class: "hint" }, `Other windows and programs wait for ${counted(others, "picture")}.`));
+    if (others) items.push(element("li", { class: "hint" }, `Other windows and programs wait for ${plural(others, "picture")}.`));
     replace(queue, items);
     queue.hidden = items.length === 0;
   }
@@ -185,7 +186,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 
 /** Says where a job stands in the queue. */
 function waitingWords(job) {
-  return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "it is next";
+  return job.position > 1 ? `${plural(job.position - 1, "drawing")} before yours` : "it is next";
 }
 
 function sizeOf(request) {
