@@ -1,7 +1,7 @@
 // The server's API, which other programs use as well.
 
 /** An error that the server answered, or status 0 if it could not be reached. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message, param = null) {
     super(message);
     this.status = status;
@@ -34,14 +34,14 @@ export function address(path) {
 }
 
 /** Returns the JSON of a path. */
-export function get(path, options = {}) {
-  return answer(path, options);
+export function get(path) {
+  return answer(path);
 }
 
 /** Sends JSON and returns the answer's. */
-export function post(path, body = {}, options = {}) {
+export function post(path, body = {}) {
   const headers = { "content-type": "application/json" };
-  return answer(path, { method: "POST", headers, body: JSON.stringify(body), ...options });
+  return answer(path, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
 /** Deletes a thing of the server. */
@@ -57,14 +57,13 @@ export function upload(path, form) {
 /** Follows server-sent events: `handlers` by event name receive the parsed data. `onError` is
  * called when the connection fails; the browser tries again by itself unless `close` is called.
  * Returns the function that closes. */
-export function events(path, handlers, onError = () => {}) {
+export function events(path, handlers, onError) {
   const source = new EventSource(address(path), { withCredentials: true });
   for (const [name, handle] of Object.entries(handlers)) {
-    source.addEventListener(name, (event) => handle(JSON.parse(event.data), event));
+    source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
   }
   source.addEventListener("error", (event) => {
-    if (event instanceof MessageEvent) return;
-    onError(new ApiError(0, UNREACHABLE), source.readyState === EventSource.CLOSED);
+    if (!(event instanceof MessageEvent)) onError();
   });
   return () => source.close();
 }

@@ -1,4 +1,4 @@
-// A command that is shown to be copied.
+// Commands, which are shown or copied.
 
 import { element } from "./dom.js";
 
@@ -13,6 +13,12 @@ export function commandLine(text, label = "the command") {
   });
   const box = element("pre", { tabindex: "0", role: "group", "aria-label": label }, code);
   return element("div", { class: "command-line" }, box, button);
+}
+
+/** Copies a command to the clipboard, and says so or shows it. */
+export async function copy(text, say) {
+  if (await copied(text)) say("Copied.");
+  else say(`Copying is not allowed here. The text is: ${text}`, "error");
 }
 
 async function copied(text) {

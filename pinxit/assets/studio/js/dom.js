@@ -54,11 +54,13 @@ export function newId(prefix = "e") {
 /** Returns a labelled control: `control` gets an id and, with a hint, a description. */
 export function field(label, control, hint = "") {
   control.id ||= newId("field");
-  const parts = [element("label", { for: control.id }, label), control];
-  if (hint) {
-    const described = newId("hint");
-    control.setAttribute("aria-describedby", described);
-    parts.push(element("span", { class: "hint", id: described }, hint));
-  }
-  return element("div", { class: "field" }, parts);
+  return element("div", { class: "field" },
+    element("label", { for: control.id }, label), control, hint ? hintOf(control, hint) : null);
+}
+
+/** Returns a hint that describes a control. */
+export function hintOf(control, text = "") {
+  const id = newId("hint");
+  control.setAttribute("aria-describedby", id);
+  return element("span", { class: "hint", id }, text);
 }

@@ -1,5 +1,7 @@
 // The theme: that of the system, or the one that the reader chose.
 
+import { BROWSER, remember, remembered } from "./storage.js";
+
 const KEY = "pinxit-theme";
 const NEXT = { auto: "light", light: "dark", dark: "auto" };
 const TEXT = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
@@ -9,22 +11,14 @@ export function setUpTheme(button) {
   apply(chosen(), button);
   button.addEventListener("click", () => {
     const next = NEXT[chosen()];
-    try {
-      localStorage.setItem(KEY, next);
-    } catch {
-      // a browser without storage forgets the choice
-    }
+    remember(BROWSER, KEY, next);
     apply(next, button);
   });
 }
 
 function chosen() {
-  try {
-    const stored = localStorage.getItem(KEY);
-    return stored in NEXT ? stored : "auto";
-  } catch {
-    return "auto";
-  }
+  const stored = remembered(BROWSER, KEY);
+  return stored in NEXT ? stored : "auto";
 }
 
 function apply(theme, button) {

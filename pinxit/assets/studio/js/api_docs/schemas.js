@@ -13,7 +13,7 @@ const LIMITS = [
 const DEEPEST = 6;
 
 /** Returns the schema that a reference names, or the schema itself. */
-export function resolved(schema, description) {
+function resolved(schema, description) {
   let current = schema ?? {};
   for (let depth = 0; current.$ref && depth < DEEPEST; depth += 1) {
     const parts = current.$ref.replace(/^#\//, "").split("/");

@@ -3,7 +3,7 @@
 // A series is {key, label, color, dash, points, x, y, line}: `y` has the exact values, of which null
 // is a gap, and `line` the smoothed ones or null. x is sorted.
 
-import { drawing, element, replace } from "../dom.js";
+import { drawing, element, newId, replace } from "../dom.js";
 import { nearest } from "./cursor_group.js";
 import { exactText } from "./numbers.js";
 import { drawn } from "./line_drawing.js";
@@ -13,17 +13,14 @@ const HEIGHT = 200;
 const LEFT = 54;
 const RIGHT = 14;
 const FEWEST_PIXELS = 6;
-let charts = 0;
 
 export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT }) {
-  charts += 1;
   const state = { series: [], options: {}, width: 0, scales: null, drag: null };
-  const id = `chart-${charts}`;
-  const picture = drawing("svg", { height, class: "chart-picture", id });
-  picture.setAttribute("tabindex", "0");
-  picture.setAttribute("role", "slider");
-  picture.setAttribute("aria-orientation", "horizontal");
-  picture.setAttribute("aria-label", `${title}: move through the values`);
+  const id = newId("chart");
+  const picture = drawing("svg", {
+    height, class: "chart-picture", id, tabindex: 0, role: "slider", "aria-orientation": "horizontal",
+    "aria-label": `${title}: move through the values`,
+  });
   const where = element("span", { class: "chart-where" });
   const legend = element("ul", { class: "chart-legend" });
   const note = element("p", { class: "chart-note", hidden: true });
@@ -68,8 +65,7 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     const result = drawn({ series: state.series, options: state.options, ends: ends(), box, id });
     state.scales = result.scales;
     replace(picture, ...result.nodes, (state.cursor = drawing("g", { class: "chart-cursor" })));
-    state.selection = picture.appendChild(drawing("rect", { class: "chart-selection", y: box.top }));
-    state.selection.setAttribute("height", box.bottom - box.top);
+    state.selection = picture.appendChild(drawing("rect", { class: "chart-selection", y: box.top, height: box.bottom - box.top }));
     point();
     values.refresh();
   }
@@ -82,7 +78,6 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     const [low, high] = ends();
     const shown = at !== null && at >= low && at <= high;
     const found = state.series.map((one) => valueAt(one, shown ? at : high));
-    state.found = found;
     replace(
       state.cursor,
       shown ? drawing("line", { x1: x(at), x2: x(at), y1: box.top, y2: box.bottom }) : null,
@@ -90,9 +85,7 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
         const value = state.series[i].line?.[one.index] ?? one.value;
         if (!shown || value === null || (state.options.log && value <= 0)) return null;
         if (one.x < low || one.x > high) return null;
-        const dot = drawing("circle", { cx: x(one.x), cy: y(value), r: 3.5 });
-        dot.style.fill = state.series[i].color;
-        return dot;
+        return drawing("circle", { cx: x(one.x), cy: y(value), r: 3.5, style: { fill: state.series[i].color } });
       }),
     );
     const text = shown ? state.options.xText(at) : "";
@@ -141,11 +134,9 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
     replace(
       legend,
       ...state.series.map((one) => {
-        const line = drawing("line", { x1: 0, x2: 18, y1: 5, y2: 5, "stroke-dasharray": one.dash });
-        line.style.stroke = one.color;
+        const line = drawing("line", { x1: 0, x2: 18, y1: 5, y2: 5, "stroke-dasharray": one.dash, style: { stroke: one.color } });
         const sample = drawing("svg", { width: 18, height: 10, "aria-hidden": "true" }, line);
-        const output = element("output", { class: "chart-value" });
-        output.setAttribute("aria-live", "off");
+        const output = element("output", { class: "chart-value", "aria-live": "off" });
         return element("li", {}, sample, element("span", {}, one.label), output);
       }),
     );
@@ -246,14 +237,13 @@ export function lineChart({ title, hint = "", unit = "", group, height = HEIGHT 
   return {
     node,
     update(series, options) {
-      const before = state.series.map((one) => `${one.key}|${one.label}|${one.color}`).join("\n");
+      const named = (all) => all.map((one) => `${one.key}|${one.label}|${one.color}`).join("\n");
+      const before = named(state.series);
       state.series = series;
       state.options = options;
-      const now = series.map((one) => `${one.key}|${one.label}|${one.color}`).join("\n");
-      if (before !== now || legend.children.length !== series.length) makeLegend();
+      if (before !== named(series) || legend.children.length !== series.length) makeLegend();
       draw();
     },
-    values: () => state.found ?? [],
     close() {
       leave();
       observer.disconnect();

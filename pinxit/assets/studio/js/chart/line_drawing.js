@@ -13,15 +13,16 @@ export function drawn({ series, options, ends, box, id }) {
   const visible = series.map((one) => span(one.x, low, high));
   const inside = series.flatMap((one, i) => inSpan(one.y, visible[i], one.x, low, high));
   const log = Boolean(options.log) && inside.some((value) => value !== null && value > 0);
-  let [bottom, top] = verticalEnds(inside, log);
+  const [bottom, top] = verticalEnds(inside, log);
   const rows = Math.max(2, Math.floor((box.bottom - box.top) / TICK_HEIGHT));
   const vertical = log ? { ticks: logTicks(bottom, top, rows) } : ticksBetween(bottom, top, rows);
   const x = scaleOf(low, high, box.left, box.right);
   const y = scaleOf(bottom, top, box.bottom, box.top, log);
   const columns = Math.max(2, Math.floor((box.right - box.left) / TICK_WIDTH));
   const horizontal = (options.isTime ? timeTicks : ticksBetween)(low, high, columns);
-  const clip = drawing("clipPath", { id: `${id}-clip` });
-  clip.append(
+  const clip = drawing(
+    "clipPath",
+    { id: `${id}-clip` },
     drawing("rect", {
       x: box.left,
       y: box.top - 4,
@@ -105,17 +106,15 @@ function marks(markers, x, low, high, box) {
     .map((one) => {
       const at = x(one.x);
       const head = { warning: "M-5,0L5,0L0,8Z", change: "M0,-1L5,4L0,9L-5,4Z" }[one.kind];
-      const mark = drawing(
+      return drawing(
         "g",
         { class: `chart-mark ${one.kind}` },
         drawing("title", {}, one.text),
         drawing("line", { x1: at, x2: at, y1: box.top, y2: box.bottom }),
+        head
+          ? drawing("path", { d: head, transform: `translate(${at} ${box.top - 6})` })
+          : drawing("circle", { cx: at, cy: box.top - 2, r: 3.5 }),
       );
-      const shape = head
-        ? drawing("path", { d: head, transform: `translate(${at} ${box.top - 6})` })
-        : drawing("circle", { cx: at, cy: box.top - 2, r: 3.5 });
-      mark.append(shape);
-      return mark;
     });
 }
 
@@ -134,19 +133,12 @@ function lines(one, [first, last], x, y, log) {
   if (one.line) nodes.push(path(through(one.line), one, "chart-line"));
   const known = raw.filter((point) => point !== null);
   if (one.points || known.length === 1) {
-    nodes.push(
-      ...known.map(([cx, cy]) => {
-        const dot = drawing("circle", { class: "chart-dot", cx, cy, r: known.length > 60 ? 1.5 : 2.5 });
-        dot.style.fill = one.color;
-        return dot;
-      }),
-    );
+    const r = known.length > 60 ? 1.5 : 2.5;
+    nodes.push(...known.map(([cx, cy]) => drawing("circle", { class: "chart-dot", cx, cy, r, style: { fill: one.color } })));
   }
   return nodes;
 }
 
 function path(points, one, name) {
-  const node = drawing("path", { class: name, d: pathThrough(points), "stroke-dasharray": one.dash });
-  node.style.stroke = one.color;
-  return node;
+  return drawing("path", { class: name, d: pathThrough(points), "stroke-dasharray": one.dash, style: { stroke: one.color } });
 }

@@ -4,7 +4,7 @@ const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14
 const DAY = 86400;
 
 // Returns the smallest of 1, 2 and 5 times a power of ten that is at least `size`.
-export function roundStep(size) {
+function roundStep(size) {
   const power = 10 ** Math.floor(Math.log10(size));
   const part = size / power;
   const factor = [1, 2, 5, 10].find((one) => part <= one * (1 + 1e-9)) ?? 10;

@@ -6,8 +6,7 @@ import { exactText } from "./numbers.js";
 const MOST_ROWS = 300;
 
 export function valueTable(title, read) {
-  const body = element("div", { class: "chart-table", tabindex: 0, role: "region" });
-  body.setAttribute("aria-label", `Values: ${title}`);
+  const body = element("div", { class: "chart-table", tabindex: 0, role: "region", "aria-label": `Values: ${title}` });
   const details = element("details", {}, element("summary", {}, "Values"), body);
   const fill = () => {
     if (details.open) replace(body, table(title, read()));
@@ -28,7 +27,7 @@ function table(title, { series, ends, xLabel, xText }) {
     "table",
     {},
     element("caption", {}, every > 1 ? `${title}: every ${every}th value` : title),
-    element("thead", {}, element("tr", {}, ...head.map((text) => scoped("col", text)))),
+    element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
     element(
       "tbody",
       {},
@@ -36,7 +35,7 @@ function table(title, { series, ends, xLabel, xText }) {
         element(
           "tr",
           {},
-          scoped("row", xText(x)),
+          element("th", { scope: "row" }, xText(x)),
           ...lookups.map((values) =>
             element("td", {}, values.has(x) ? exactText(values.get(x)) : ""),
           ),
@@ -44,10 +43,4 @@ function table(title, { series, ends, xLabel, xText }) {
       ),
     ),
   );
-}
-
-function scoped(scope, text) {
-  const cell = element("th", {}, text);
-  cell.setAttribute("scope", scope);
-  return cell;
 }

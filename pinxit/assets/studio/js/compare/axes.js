@@ -1,6 +1,6 @@
 // The rows of the form that choose what a comparison varies, and with which values.
 
-import { element, field, newId, replace } from "../dom.js";
+import { element, field, hintOf, replace } from "../dom.js";
 
 /** The settings that can vary: name, words, example, and how values are written. */
 export const VARIABLES = [
@@ -25,8 +25,7 @@ export function axisRow(name, label, { optional, onChange }) {
   const setting = element("select", { name: `${name}_setting` });
   const values = element("input", { name: `${name}_values`, autocomplete: "off", spellcheck: "false", maxlength: 32000 });
   const valuesField = field("Values", values);
-  const hint = element("span", { class: "hint", id: newId("hint") });
-  values.setAttribute("aria-describedby", hint.id);
+  const hint = hintOf(values);
   const node = element("fieldset", { class: "axis" }, element("legend", {}, label),
     element("div", { class: "axis-parts" }, field("Setting", setting), valuesField), hint);
   let models = [];
@@ -70,7 +69,7 @@ export function axisRow(name, label, { optional, onChange }) {
     onChange();
   });
   return {
-    node, offer, choose, values, setting,
+    node, offer, choose, values,
     get name() { return setting.value; },
     /** The axis as `pinxit grid` takes it, or null. */
     read: () => (setting.value && values.value.trim() ? `${setting.value}=${values.value.trim()}` : null),

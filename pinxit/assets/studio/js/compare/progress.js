@@ -1,8 +1,11 @@
 // A comparison that is being drawn: its progress, its cells, and in the end its sheet.
 
+import { copy } from "../command_line.js";
 import { element, replace } from "../dom.js";
 import { workOf } from "../draw/speed.js";
-import { copy, counted, duration } from "../draw/words.js";
+import { duration } from "../draw/words.js";
+import { plural } from "../quantities.js";
+import { TAB, forget, remember, remembered } from "../storage.js";
 import { board } from "./board.js";
 
 const AGAIN = 3000; // milliseconds between attempts to reach the server
@@ -10,12 +13,7 @@ const KEY = "pinxit-grid";
 
 /** Returns the comparison that this window draws, after a reload, or null. */
 export async function runningGrid(api) {
-  let id = null;
-  try {
-    id = sessionStorage.getItem(KEY);
-  } catch {
-    return null;
-  }
+  const id = remembered(TAB, KEY);
   if (!id) return null;
   const answer = await api.get("/studio/grids");
   return answer.data.find((grid) => grid.id === id) ?? null;
@@ -41,11 +39,7 @@ export function followGrid({ api, say, grid, onPace, onAgain }) {
   let timer = null;
   let ended = false;
 
-  try {
-    sessionStorage.setItem(KEY, grid.id);
-  } catch {
-    // a browser without storage forgets the comparison after a reload
-  }
+  remember(TAB, KEY, grid.id);
 
   function count(number) {
     done += 1;
@@ -57,14 +51,14 @@ export function followGrid({ api, say, grid, onPace, onAgain }) {
     const rest = grid.cells.reduce((sum, cell) => sum + workOf(cell), 0) * (1 - done / grid.total);
     bar.value = done;
     const left = pace && done < grid.total ? ` · about ${duration(pace * rest)} left` : "";
-    status.textContent = `${done} of ${counted(grid.total, "picture")}${left}`;
+    status.textContent = `${done} of ${plural(grid.total, "picture")}${left}`;
   }
 
   function open() {
     close();
     done = work = 0;
     first = null;
-    status.textContent = `0 of ${counted(grid.total, "picture")}`;
+    status.textContent = `0 of ${plural(grid.total, "picture")}`;
     close = api.events(`${path}/events`, {
       cell: ({ cell }) => {
         notes.querySelector(".unreachable")?.remove();
@@ -110,17 +104,13 @@ export function followGrid({ api, say, grid, onPace, onAgain }) {
     }
     live.textContent = state === "done" ? "The comparison is finished." : `The comparison was ${state}.`;
     if (focused) node.querySelector("a, .notes button")?.focus();
-    try {
-      if (state !== "done") sessionStorage.removeItem(KEY);
-    } catch {
-      // see above
-    }
+    if (state !== "done") forget(TAB, KEY);
   }
 
   function showSheet(name, seconds) {
     const address = api.address(`/studio/gallery/${encodeURIComponent(name)}`);
     const sheet = element("img", { src: address, alt: `The comparison as one sheet: ${grid.prompt || "several prompts"}`, class: "sheet" });
-    const words = seconds > 1 ? `${counted(grid.total, "picture")} in ${duration(seconds)}.` : "";
+    const words = seconds > 1 ? `${plural(grid.total, "picture")} in ${duration(seconds)}.` : "";
     replace(place, element("a", { href: address, target: "_blank", rel: "noopener", title: "Open the sheet at its own size" }, sheet),
       element("div", { class: "row sheet-actions" },
         element("a", { class: "button primary", href: address, download: name }, "Download the sheet"),

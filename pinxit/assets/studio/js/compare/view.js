@@ -1,10 +1,13 @@
 // The view Compare: pictures over one, two or three settings, as one labelled sheet.
 
+import { copy } from "../command_line.js";
 import { element, field, replace } from "../dom.js";
 import { keepForDraw, takePictures } from "../draw/dropped_pictures.js";
-import { growingText, numberInput, numberOf, sizeChoice, solverChoice } from "../draw/fields.js";
+import { growingText, numberInput, numberOf, onSent, sizeChoice, solverChoice } from "../draw/fields.js";
 import { keepPace, knownPace, workOf } from "../draw/speed.js";
-import { copy, counted, duration } from "../draw/words.js";
+import { duration } from "../draw/words.js";
+import { plural } from "../quantities.js";
+import { BROWSER, remember, rememberedObject } from "../storage.js";
 import { VARIABLES, axisRow } from "./axes.js";
 import { followGrid, runningGrid } from "./progress.js";
 
@@ -85,20 +88,11 @@ export function mount(root, { api, navigate, say }) {
       prompt: prompt.value, negative_prompt: negative.value, seed: seed.value,
       axes: axes.map((axis) => [axis.name, axis.values.value]),
     };
-    try {
-      localStorage.setItem(KEY, JSON.stringify(stored));
-    } catch {
-      // a browser without storage begins with the usual comparison
-    }
+    remember(BROWSER, KEY, JSON.stringify(stored));
   }
 
   function restore() {
-    let stored = null;
-    try {
-      stored = JSON.parse(localStorage.getItem(KEY) ?? "null");
-    } catch {
-      stored = null;
-    }
+    const stored = rememberedObject(BROWSER, KEY);
     seed.value = stored?.seed ?? "0";
     prompt.value = stored?.prompt ?? "";
     negative.value = stored?.negative_prompt ?? "";
@@ -125,27 +119,18 @@ export function mount(root, { api, navigate, say }) {
       command.hidden = true;
       return null;
     }
-    try {
-      const answer = await api.post("/studio/grids/check", request);
-      if (mine !== turn) return null;
-      if (answer.problem) {
-        estimate.textContent = "";
-        command.hidden = true;
-        refuse(answer.problem);
-        return null;
-      }
-      checked = answer;
-      const { width, height } = answer.sheet;
-      estimate.textContent = `${counted(answer.total, "picture")} on a sheet of ${width} × ${height} pixels. ${timeWords(answer.cells)}`;
-      command.hidden = false;
-      return answer;
-    } catch (error) {
-      if (mine !== turn) return null;
+    const answer = await api.post("/studio/grids/check", request).catch((error) => ({ problem: error }));
+    if (mine !== turn) return null;
+    command.hidden = Boolean(answer.problem);
+    if (answer.problem) {
       estimate.textContent = "";
-      command.hidden = true;
-      refuse(error);
+      refuse(answer.problem);
       return null;
     }
+    checked = answer;
+    const { width, height } = answer.sheet;
+    estimate.textContent = `${plural(answer.total, "picture")} on a sheet of ${width} × ${height} pixels. ${timeWords(answer.cells)}`;
+    return answer;
   }
 
   function refuse(error) {
@@ -185,16 +170,7 @@ export function mount(root, { api, navigate, say }) {
     if (matchMedia("(max-width: 56rem)").matches) result.scrollIntoView({ block: "start", behavior: "smooth" });
   }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      submit();
-    }
-  });
+  onSent(form, submit);
   form.addEventListener("input", changed);
   command.addEventListener("click", () => checked && copy(checked.command, say));
   replace(root, element("h1", { class: "visually-hidden" }, "Compare"),

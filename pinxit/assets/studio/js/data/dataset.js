@@ -1,6 +1,7 @@
 // One dataset: its head, its tabs, and the refresh while it is being prepared.
 
 import { element, newId, replace } from "../dom.js";
+import { factList } from "../fact_list.js";
 import { ago, bytes, count, percent, plural } from "../quantities.js";
 import { detailsPanel } from "./details.js";
 import { overviewPanel } from "./overview.js";
@@ -63,8 +64,7 @@ function headOf(dataset) {
     live(dataset),
     dataset.problems.map((problem) => element("p", { class: "data-note bad", role: "alert" }, problem)),
     dataset.remarks.map((remark) => element("p", { class: "data-note" }, remark)),
-    element("dl", { class: "data-facts" }, facts.map(([label, value, more]) => element("div", {},
-      element("dt", {}, label), element("dd", {}, element("strong", {}, value), more ? element("span", { class: "hint" }, more) : null)))),
+    factList(facts),
   ];
 }
 

@@ -18,19 +18,16 @@ export function histogram(score) {
     const middle = (edges[bin] + edges[bin + 1]) / 2;
     const passes = limit === null || (score.keeps === "above" ? middle >= limit : middle <= limit);
     const height = Math.max(1.5, (HEIGHT * rows) / most);
-    const bar = drawing("rect", {
+    const end = bin === counts.length - 1 ? " or more" : ` to ${digits(edges[bin + 1])}`;
+    return [drawing("rect", {
       x: x(edges[bin]) + 0.4, y: HEIGHT - height, width: Math.max(0.5, x(edges[bin + 1]) - x(edges[bin]) - 0.8), height,
       class: passes ? "passes" : "dropped",
-    });
-    const end = bin === counts.length - 1 ? " or more" : ` to ${digits(edges[bin + 1])}`;
-    bar.append(drawing("title", {}, `${digits(edges[bin])}${end}: ${count(rows)} rows`));
-    return [bar];
+    }, drawing("title", {}, `${digits(edges[bin])}${end}: ${count(rows)} rows`))];
   });
   const line = limit === null ? null : drawing("line", { x1: x(limit), x2: x(limit), y1: -6, y2: HEIGHT, class: "limit" });
   const words = sentence(score);
-  const picture = drawing("svg", { viewBox: `-1 -8 ${WIDTH + 2} ${HEIGHT + 9}`, role: "img", "aria-label": `${score.title}: ${words}` });
-  picture.append(drawing("line", { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT, class: "base" }), ...bars);
-  if (line) picture.append(line);
+  const picture = drawing("svg", { viewBox: `-1 -8 ${WIDTH + 2} ${HEIGHT + 9}`, role: "img", "aria-label": `${score.title}: ${words}` },
+    drawing("line", { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT, class: "base" }), bars, line);
   return element("figure", { class: "data-histogram" },
     element("figcaption", {}, capital(score.title)), picture,
     element("div", { class: "ticks", "aria-hidden": "true" },

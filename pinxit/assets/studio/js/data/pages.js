@@ -118,7 +118,6 @@ export function pages(panel, { api, query, show, label, noun, size, filters = []
 
   go(0);
   return {
-    state,
     restart,
     end() {
       turn += 1;

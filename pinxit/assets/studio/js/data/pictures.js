@@ -30,14 +30,10 @@ export function keptPanel(panel, context) {
 }
 
 /** Shows the rejected pictures that are stored in the panel. */
-export function rejectedPanel(panel, context, options = {}) {
+export function rejectedPanel(panel, context) {
   const { path } = context;
   const at = (row) => `${path}/previews/${encodeURIComponent(row.file)}/${row.number}`;
   const reasons = element("select", { onChange: () => shown.restart() }, element("option", { value: "" }, "any reason"));
-  if (options.reason) {
-    reasons.append(element("option", { value: options.reason }, options.reason));
-    reasons.value = options.reason;
-  }
   const shown = pages(panel, {
     api: context.api,
     label: "Search captions and keys",

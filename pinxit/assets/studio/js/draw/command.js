@@ -4,7 +4,7 @@ const SAMPLING = ["steps", "guidance_scale", "solver", "shift", "spacing", "guid
   "cfg_zero_star", "zero_init"];
 
 /** Returns a word as a POSIX shell takes it. */
-export function quoted(word) {
+function quoted(word) {
   return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\"'\"'")}'`;
 }
 

@@ -1,6 +1,6 @@
 // The controls for sampling settings, which the views Draw and Compare share.
 
-import { element, field, newId, replace } from "../dom.js";
+import { element, field, hintOf, newId, replace } from "../dom.js";
 
 /** The solvers by name, as the page calls them. */
 export const SOLVERS = { euler: "Euler", heun: "Heun", midpoint: "Midpoint", dpmpp_2m: "DPM-Solver++ 2M" };
@@ -31,13 +31,23 @@ export function growingText(name, { rows, placeholder, maxlength = 32000 }) {
 /** Returns a checkbox with its label behind it. */
 export function checkbox(name, label, hint = "") {
   const box = element("input", { type: "checkbox", name, id: newId("box") });
-  const parts = [box, element("label", { for: box.id }, label)];
-  if (hint) {
-    const described = newId("hint");
-    box.setAttribute("aria-describedby", described);
-    parts.push(element("span", { class: "hint", id: described }, hint));
-  }
-  return { box, node: element("div", { class: "check" }, parts) };
+  const node = element("div", { class: "check" },
+    box, element("label", { for: box.id }, label), hint ? hintOf(box, hint) : null);
+  return { box, node };
+}
+
+/** Calls `act` when a form is sent, also by Ctrl and Enter anywhere in it. */
+export function onSent(form, act) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    act();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      act();
+    }
+  });
 }
 
 /** Returns the choice of a solver; its `offer(names)` sets the solvers. */

@@ -1,7 +1,8 @@
 // The form of the view Draw.
 
 import { drawing, element, field, replace } from "../dom.js";
-import { checkbox, growingText, numberInput, numberOf, sizeChoice, solverChoice } from "./fields.js";
+import { BROWSER, remember, rememberedObject } from "../storage.js";
+import { checkbox, growingText, numberInput, numberOf, onSent, sizeChoice, solverChoice } from "./fields.js";
 import { moreSettings } from "./more_settings.js";
 import { sourceImage } from "./source_image.js";
 import { newSeed } from "./words.js";
@@ -79,8 +80,9 @@ export function drawForm({ say, onDraw, onTexts }) {
     previous = chosen ?? previous;
   }
 
+  /** Returns what is set, but for the image to start from. */
   function read() {
-    const body = { prompt: prompt.value, n: numberOf(count) ?? 1, ...source.read() };
+    const body = { prompt: prompt.value, n: numberOf(count) ?? 1 };
     if (negative.value.trim()) body.negative_prompt = negative.value;
     if (seed.value !== "") body.seed = numberOf(seed);
     if (steps.value) body.steps = numberOf(steps);
@@ -123,13 +125,8 @@ export function drawForm({ say, onDraw, onTexts }) {
   }
 
   function store() {
-    const { image, mask, image_name, mask_name, strength, ...rest } = read();
-    const stored = { ...rest, negative_prompt: negative.value, keep_seed: keep.box.checked };
-    try {
-      localStorage.setItem(KEY, JSON.stringify(stored));
-    } catch {
-      // a browser without storage begins with an empty form
-    }
+    const stored = { ...read(), negative_prompt: negative.value, keep_seed: keep.box.checked };
+    remember(BROWSER, KEY, JSON.stringify(stored));
   }
 
   /** Shows an error of the server beside the field that it names. */
@@ -164,23 +161,14 @@ export function drawForm({ say, onDraw, onTexts }) {
     }
     if (!keep.box.checked || seed.value === "") seed.value = newSeed();
     store();
-    onDraw(read());
+    onDraw({ ...read(), ...source.read() });
   }
 
   function labelOf(input) {
     return node.querySelector(`label[for="${input.id}"]`)?.textContent.trim() ?? "A field";
   }
 
-  node.addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  node.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      submit();
-    }
-  });
+  onSent(node, submit);
   seed.addEventListener("input", () => {
     keep.box.checked = seed.value !== "";
   });
@@ -197,16 +185,12 @@ export function drawForm({ say, onDraw, onTexts }) {
   });
   count.value = 1;
   seed.value = newSeed();
-  return { node, offer, read, write, refuse, submit, source, draw, cut, texts, prompt, stored, get model() { return chosen; } };
+  return { node, offer, write, refuse, submit, source, draw, cut, texts, prompt, get model() { return chosen; } };
 }
 
-function stored() {
-  try {
-    const settings = JSON.parse(localStorage.getItem(KEY) ?? "null");
-    return settings && typeof settings === "object" ? settings : null;
-  } catch {
-    return null;
-  }
+/** Returns the settings that the form had last in this browser, or null. */
+export function storedForm() {
+  return rememberedObject(BROWSER, KEY);
 }
 
 function diceDrawing() {

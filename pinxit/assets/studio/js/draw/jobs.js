@@ -1,5 +1,7 @@
 // The jobs of this window: what it asked for, how far each is, and where it stands in the queue.
 
+import { TAB, remember, rememberedObject } from "../storage.js";
+
 const KEY = "pinxit-jobs";
 const AGAIN = 3000; // milliseconds between attempts to reach the server
 const LOOK = 1500; // milliseconds between looks at the queue
@@ -49,10 +51,6 @@ export class Jobs {
     this.follow();
     this.look();
     return job;
-  }
-
-  get waiting() {
-    return this.jobs.filter((job) => job !== this.followed);
   }
 
   /** Opens the events of the first job, unless they are open. */
@@ -164,12 +162,8 @@ export class Jobs {
   }
 
   store() {
-    try {
-      const jobs = this.jobs.map(({ id, request }) => ({ id, request: { ...request, image: undefined, mask: undefined } }));
-      sessionStorage.setItem(KEY, JSON.stringify(jobs));
-    } catch {
-      // a browser without storage forgets the jobs after a reload
-    }
+    const jobs = this.jobs.map(({ id, request }) => ({ id, request: { ...request, image: undefined, mask: undefined } }));
+    remember(TAB, KEY, JSON.stringify(jobs));
   }
 
   end() {
@@ -181,10 +175,6 @@ export class Jobs {
 }
 
 function stored() {
-  try {
-    const jobs = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
-    return Array.isArray(jobs) ? jobs.filter((job) => job?.id && job.request) : [];
-  } catch {
-    return [];
-  }
+  const jobs = rememberedObject(TAB, KEY);
+  return Array.isArray(jobs) ? jobs.filter((job) => job?.id && job.request) : [];
 }

@@ -2,8 +2,8 @@
 
 import { element, field } from "../dom.js";
 
-/** Returns a painter over an image of `width` x `height`. `onChange` is called after each stroke. */
-export function maskPainter(source, width, height, onChange) {
+/** Returns a painter over an image of `width` x `height`. */
+export function maskPainter(source, width, height) {
   const canvas = element("canvas", {
     width, height, class: "mask-canvas", role: "img",
     "aria-label": "The mask: paint over the part that is drawn again",
@@ -49,9 +49,7 @@ export function maskPainter(source, width, height, onChange) {
   });
   for (const name of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(name, () => {
-      if (last === null) return;
       last = null;
-      onChange();
     });
   }
   erase.addEventListener("click", () => {
@@ -60,13 +58,11 @@ export function maskPainter(source, width, height, onChange) {
   });
   clear.addEventListener("click", () => {
     pen.clearRect(0, 0, width, height);
-    onChange();
   });
   whole.addEventListener("click", () => {
     pen.globalCompositeOperation = "xor";
     pen.fillStyle = "#fff";
     pen.fillRect(0, 0, width, height);
-    onChange();
   });
 
   const node = element("div", { class: "painter stack tight" },

@@ -1,12 +1,14 @@
 // Reads a dropped or pasted picture, and restores the form from it.
 
+import { copy } from "../command_line.js";
 import { element, replace } from "../dom.js";
-import { copy, short } from "./words.js";
+import { storedFile } from "./source_image.js";
+import { short } from "./words.js";
 
 const READABLE = 20 * 2 ** 20;
 
 /** Sends a picture to the server and returns what it contains. */
-export function readPicture(api, file) {
+function readPicture(api, file) {
   if (file.size > READABLE) throw new Error(`${file.name} is larger than 20 MB.`);
   const form = new FormData();
   form.append("picture", file, file.name || "the pasted picture");
@@ -87,9 +89,7 @@ export function restoredNotice({ api, say, form, onDraw }) {
     if (!name || masked) return;
     const { pictures: [entry] } = await api.get(`/studio/gallery?name=${encodeURIComponent(name)}`);
     if (!entry) return;
-    const found = await fetch(api.address(entry.url));
-    const file = new File([await found.blob()], name, { type: found.headers.get("content-type") ?? "" });
-    await form.source.setImage(file, { strength });
+    await form.source.setImage(await storedFile(api, entry), { strength });
   }
 
   return { node, take, restore, hide };

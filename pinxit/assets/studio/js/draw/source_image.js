@@ -6,13 +6,19 @@ import { maskPainter } from "./mask_painter.js";
 const TYPES = "image/png,image/webp,image/jpeg";
 
 /** Returns the data URL of a file. */
-export function dataUrl(file) {
+function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => resolve(reader.result));
     reader.addEventListener("error", () => reject(new Error(`${file.name} cannot be read.`)));
     reader.readAsDataURL(file);
   });
+}
+
+/** Returns a stored picture as a file. */
+export async function storedFile(api, { name, url }) {
+  const answer = await fetch(api.address(url));
+  return new File([await answer.blob()], name, { type: answer.headers.get("content-type") ?? "" });
 }
 
 function picked(label, onFile) {
@@ -26,7 +32,7 @@ function picked(label, onFile) {
 }
 
 /** Returns the section of the form. `read()` gives image, mask, their names and the strength. */
-export function sourceImage(say, onChange = () => {}) {
+export function sourceImage(say) {
   const body = element("div", { class: "stack tight" });
   const summary = element("summary", {}, "Start from an image");
   const node = element("details", { class: "more source" }, summary, body);
@@ -87,7 +93,6 @@ export function sourceImage(say, onChange = () => {}) {
     node.open = true;
     set(chosen);
     show();
-    onChange();
     return true;
   }
 
@@ -95,12 +100,11 @@ export function sourceImage(say, onChange = () => {}) {
     mask = { url: await dataUrl(file), name: file.name ?? "" };
     set(1);
     show();
-    onChange();
   }
 
   function paint() {
     const under = element("img", { src: image.url, alt: "" });
-    painter = maskPainter(under, image.width, image.height, onChange);
+    painter = maskPainter(under, image.width, image.height);
     set(1);
     show();
     painter.node.querySelector("input").focus();
@@ -111,7 +115,6 @@ export function sourceImage(say, onChange = () => {}) {
     painter = null;
     set(0.6);
     show();
-    onChange();
   }
 
   function clear() {
@@ -131,7 +134,6 @@ export function sourceImage(say, onChange = () => {}) {
   show();
   return {
     node, read, setImage, clear,
-    setStrength: set,
     get size() {
       return image ? [image.width, image.height] : null;
     },

@@ -1,5 +1,7 @@
 // How fast this server draws, as this browser measured it, for estimates.
 
+import { BROWSER, remember, remembered } from "../storage.js";
+
 const KEY = "pinxit-pace";
 const EVALUATIONS = { heun: 2, midpoint: 2 };
 
@@ -18,20 +20,11 @@ export function rememberPace(job, pace) {
 
 /** Keeps the seconds of a unit of work. */
 export function keepPace(seconds) {
-  if (!(seconds > 0)) return;
-  try {
-    localStorage.setItem(KEY, String(seconds));
-  } catch {
-    // a browser without storage has no estimates
-  }
+  if (seconds > 0) remember(BROWSER, KEY, String(seconds));
 }
 
 /** Returns the seconds of a unit of work, or null before the first measurement. */
 export function knownPace() {
-  try {
-    const seconds = Number(localStorage.getItem(KEY));
-    return seconds > 0 ? seconds : null;
-  } catch {
-    return null;
-  }
+  const seconds = Number(remembered(BROWSER, KEY));
+  return seconds > 0 ? seconds : null;
 }

@@ -1,7 +1,8 @@
 // The stage: the pictures that are forming, in the places where they stay, and the queue.
 
 import { element, replace } from "../dom.js";
-import { Pace, counted, duration, short } from "./words.js";
+import { plural } from "../quantities.js";
+import { Pace, duration, short } from "./words.js";
 
 /** Returns the stage. `onOpen(picture)` opens a finished picture, `onCancel(job)` stops a job,
  * `onAgain(request)` asks for lost pictures again. */
@@ -18,7 +19,6 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
   const node = element("section", { class: "stage stack", "aria-label": "Drawing" }, head, notes, tiles, queue, live);
   let shown = null;
   let pace = new Pace();
-  let focusWas = false;
   let texts = [];
 
   function empty() {
@@ -49,7 +49,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     cancel.hidden = false;
     cancel.disabled = false;
     if (matchMedia("(max-width: 56rem)").matches) node.scrollIntoView({ block: "start", behavior: "smooth" });
-    live.textContent = `Drawing ${counted(job.pictures.length, "picture")}.`;
+    live.textContent = `Drawing ${plural(job.pictures.length, "picture")}.`;
     change(job);
   }
 
@@ -116,7 +116,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
     reachable();
     if (job !== shown) return;
     head.hidden = true;
-    focusWas = head.contains(document.activeElement);
+    const focused = head.contains(document.activeElement);
     if (job.state === "done") live.textContent = "The drawing is finished.";
     else {
       for (const each of job.pictures) if (!each.done) each.tile.remove();
@@ -124,7 +124,7 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
       note(text, job.state === "cancelled" ? "info" : "bad", [again(job)]);
       live.textContent = text;
     }
-    if (focusWas) node.querySelector(".tiles button, .notes button")?.focus();
+    if (focused) node.querySelector(".tiles button, .notes button")?.focus();
     shown = null;
   }
 
@@ -162,9 +162,9 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 
   function showQueue(jobs, others) {
     const items = jobs.map((job) => element("li", { class: "row apart" },
-      element("span", {}, `“${short(job.request.prompt, 50)}”, ${counted(job.pictures.length, "picture")}: ${waitingWords(job)}`),
+      element("span", {}, `“${short(job.request.prompt, 50)}”, ${plural(job.pictures.length, "picture")}: ${waitingWords(job)}`),
       element("button", { type: "button", class: "button small", onClick: () => onCancel(job) }, "Cancel")));
-    if (others) items.push(element("li", { class: "hint" }, `Other windows and programs wait for ${counted(others, "picture")}.`));
+    if (others) items.push(element("li", { class: "hint" }, `Other windows and programs wait for ${plural(others, "picture")}.`));
     replace(queue, items);
     queue.hidden = items.length === 0;
   }
@@ -185,8 +185,8 @@ export function stage({ onOpen, onCancel, onAgain, onExample }) {
 }
 
 /** Says where a job stands in the queue. */
-export function waitingWords(job) {
-  return job.position > 1 ? `${counted(job.position - 1, "drawing")} before yours` : "it is next";
+function waitingWords(job) {
+  return job.position > 1 ? `${plural(job.position - 1, "drawing")} before yours` : "it is next";
 }
 
 function sizeOf(request) {

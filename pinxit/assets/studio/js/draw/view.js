@@ -1,16 +1,18 @@
 // The view Draw: the form, the pictures that are forming, and the gallery.
 
+import { copy } from "../command_line.js";
 import { element, replace } from "../dom.js";
 import { gallery } from "../gallery/gallery.js";
 import { lightbox } from "../gallery/lightbox.js";
 import { generateCommand } from "./command.js";
 import { keptPicture, takePictures } from "./dropped_pictures.js";
-import { drawForm } from "./form.js";
+import { drawForm, storedForm } from "./form.js";
 import { Jobs } from "./jobs.js";
 import { restoredNotice } from "./restored.js";
+import { storedFile } from "./source_image.js";
 import { rememberPace } from "./speed.js";
 import { stage } from "./stage.js";
-import { copy, newSeed, short } from "./words.js";
+import { newSeed, short } from "./words.js";
 
 const CHANGES = 2500; // milliseconds between looks for pictures of other windows
 const TYPING = 500; // milliseconds without typing before the prompt's length is checked
@@ -42,9 +44,7 @@ export function mount(root, { api, say }) {
       form.prompt.focus();
     },
     onStart: async (entry) => {
-      const answer = await fetch(api.address(entry.url));
-      const file = new File([await answer.blob()], entry.name, { type: answer.headers.get("content-type") ?? "image/png" });
-      await form.source.setImage(file);
+      await form.source.setImage(await storedFile(api, entry));
       form.prompt.focus();
     },
     onCopy: (recipe) => copy(generateCommand(recipe, entryOf(modelOf(recipe))), say),
@@ -181,7 +181,7 @@ export function mount(root, { api, say }) {
     element("div", { class: "draw-layout" },
       element("div", { class: "draw-side stack" }, notice.node, form.node),
       element("div", { class: "draw-main stack" }, place.node, pictures.node)));
-  const settings = form.stored();
+  const settings = storedForm();
   if (settings) form.write(settings);
   const stopTaking = takePictures(notice.take);
   const seen = () => {

@@ -1,10 +1,5 @@
 // Words and figures that several parts of the drawing views show.
 
-/** Returns for example "1 picture" or "1,200 pictures". */
-export function counted(number, name) {
-  return `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
-}
-
 /** Returns a duration in words: "less than a second", "7 s", "1 min 5 s", "2 h 10 min". */
 export function duration(seconds) {
   if (seconds < 1) return "less than a second";
@@ -63,15 +58,5 @@ export class Pace {
   left(total) {
     const each = this.secondsPerStep;
     return each === null ? null : each * (total - this.last.done);
-  }
-}
-
-/** Copies a text to the clipboard, and says so or shows it. */
-export async function copy(text, say) {
-  try {
-    await navigator.clipboard.writeText(text);
-    say("Copied.");
-  } catch {
-    say(`Copying is not allowed here. The text is: ${text}`, "error");
   }
 }

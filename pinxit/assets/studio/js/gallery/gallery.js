@@ -1,6 +1,6 @@
 // The gallery: the stored pictures, newest first. More are loaded when they are needed.
 
-import { element, replace } from "../dom.js";
+import { element } from "../dom.js";
 import { short } from "../draw/words.js";
 
 const PAGE = 48;
@@ -115,7 +115,6 @@ export function gallery({ api, say, onOpen }) {
     if (seen.some((each) => each.isIntersecting)) loadMore();
   }, { rootMargin: "600px" });
   watcher.observe(more);
-  replace(list);
   return {
     node, entries, refresh, loadMore, removed,
     end: () => watcher.disconnect(),

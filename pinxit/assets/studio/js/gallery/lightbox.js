@@ -1,7 +1,8 @@
 // A picture in full, with its recipe and what can be done with it.
 
+import { copy } from "../command_line.js";
 import { element, replace } from "../dom.js";
-import { copy, moment } from "../draw/words.js";
+import { moment } from "../draw/words.js";
 import { describe } from "./gallery.js";
 import { sentence, settingsList } from "./recipe_words.js";
 

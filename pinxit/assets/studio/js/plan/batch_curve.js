@@ -16,7 +16,7 @@ export function batchCurve(plan) {
     .filter(([, points]) => points.length);
   const box = element("div", { class: "plan-curve" });
   const legend = element("ul", { class: "data-legend" }, series.map(([name]) => element("li", {},
-    element("span", { class: "swatch", style: { background: LINES[name] ?? "var(--series-8)" }, "aria-hidden": "true" }), name)));
+    element("span", { class: "swatch", style: { background: colourOf(name) }, "aria-hidden": "true" }), name)));
   let width = 0;
   new ResizeObserver(() => {
     if (Math.abs(box.clientWidth - width) < 2 || !box.clientWidth) return;
@@ -48,22 +48,20 @@ function chart(plan, series, width) {
   }
   svg.append(drawing("text", { x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "batch size, all devices together"));
   for (const [name, points] of series) svg.append(...line(name, points, x, y));
-  const star = drawing("text", { x: x(plan.batch_size), y: y(plan.memory.peak) + 7, "text-anchor": "middle", class: "star" }, "★");
-  star.append(drawing("title", {}, `this plan: batch ${count(plan.batch_size)}, ${memory(plan.memory.peak)}`));
-  svg.append(star);
+  svg.append(drawing("text", { x: x(plan.batch_size), y: y(plan.memory.peak) + 7, "text-anchor": "middle", class: "star" }, "★",
+    drawing("title", {}, `this plan: batch ${count(plan.batch_size)}, ${memory(plan.memory.peak)}`)));
   return svg;
 }
 
+function colourOf(name) {
+  return LINES[name] ?? "var(--series-8)";
+}
+
 function line(name, points, x, y) {
-  const colour = LINES[name] ?? "var(--series-8)";
-  const path = drawing("polyline", { points: between(points).map(([batch, peak]) => `${x(batch)},${y(peak)}`).join(" "), class: "curve" });
-  path.style.setProperty("stroke", colour);
-  const dots = points.map(([batch, peak]) => {
-    const dot = drawing("circle", { cx: x(batch), cy: y(peak), r: 4 });
-    dot.style.setProperty("fill", colour);
-    dot.append(drawing("title", {}, `${name}, batch ${count(batch)}: ${memory(peak)}`));
-    return dot;
-  });
+  const colour = colourOf(name);
+  const path = drawing("polyline", { points: between(points).map(([batch, peak]) => `${x(batch)},${y(peak)}`).join(" "), class: "curve", style: { stroke: colour } });
+  const dots = points.map(([batch, peak]) => drawing("circle", { cx: x(batch), cy: y(peak), r: 4, style: { fill: colour } },
+    drawing("title", {}, `${name}, batch ${count(batch)}: ${memory(peak)}`)));
   return [path, ...dots];
 }
 

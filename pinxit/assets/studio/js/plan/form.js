@@ -2,13 +2,14 @@
 
 import { element, field, newId, replace } from "../dom.js";
 import { count, digits } from "../quantities.js";
+import { TAB, remember, rememberedObject } from "../storage.js";
 
 const KEY = "pinxit-plan";
 const MOST = 6; // machines
 
 /** Returns the form's node, its requests (one for each machine), and its errors. */
 export function planForm(choices, { onChange, onSubmit }, active) {
-  const stored = fromJobs(active) ?? remembered();
+  const stored = fromJobs(active) ?? rememberedObject(TAB, KEY) ?? {};
   const recipes = new Map(choices.recipes.map((each) => [each.name, each]));
   const recipe = element("select", {}, choices.recipes.map((each) => element("option", { value: each.name }, each.name)));
   recipe.value = recipes.has(stored.recipe) ? stored.recipe : "scenes";
@@ -50,11 +51,7 @@ export function planForm(choices, { onChange, onSubmit }, active) {
   }
 
   function changed() {
-    try {
-      sessionStorage.setItem(KEY, JSON.stringify(state()));
-    } catch {
-      // a browser without storage forgets the form
-    }
+    remember(TAB, KEY, JSON.stringify(state()));
     onChange();
   }
 
@@ -158,13 +155,4 @@ function fromJobs(active) {
     policies: job.policies,
     fields: { ...Object.fromEntries(own.filter((name) => name in job.settings).map((name) => [name, text(job.settings[name])])), more: more.join("\n"), price: job.price ?? "" },
   };
-}
-
-function remembered() {
-  try {
-    const stored = JSON.parse(sessionStorage.getItem(KEY));
-    return stored && typeof stored === "object" ? stored : {};
-  } catch {
-    return {};
-  }
 }

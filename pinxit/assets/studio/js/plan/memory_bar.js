@@ -4,7 +4,7 @@ import { drawing, element } from "../dom.js";
 import { memory, percent } from "../quantities.js";
 import { scrollBox } from "../scroll_box.js";
 
-export const COLOURS = {
+const COLOURS = {
   parameters: "var(--series-2)",
   optimiser: "var(--series-6)",
   ema: "var(--series-3)",
@@ -31,9 +31,8 @@ export function memoryBar(plan) {
   const top = Math.max(peak, limit) * 1.02;
   let left = 0;
   const bars = Object.entries(parts).filter(([, size]) => size > 0).map(([name, size]) => {
-    const bar = drawing("rect", { x: (1000 * left) / top, y: 0, width: Math.max(0.6, (1000 * size) / top), height: 40 });
-    bar.style.setProperty("fill", colour(name));
-    bar.append(drawing("title", {}, `${titled(plan, name)}: ${memory(size)}`));
+    const bar = drawing("rect", { x: (1000 * left) / top, y: 0, width: Math.max(0.6, (1000 * size) / top), height: 40, style: { fill: colour(name) } },
+      drawing("title", {}, `${titled(plan, name)}: ${memory(size)}`));
     left += size;
     return bar;
   });

@@ -2,6 +2,7 @@
 
 import { commandLine } from "../command_line.js";
 import { element } from "../dom.js";
+import { factList } from "../fact_list.js";
 import { bytes, count, digits, duration, memory, percent, plural } from "../quantities.js";
 import { scrollBox } from "../scroll_box.js";
 import { batchCurve } from "./batch_curve.js";
@@ -55,8 +56,7 @@ function verdict(plan) {
     element("p", { class: "sentence" }, element("span", { class: `mark ${kind}`, "aria-hidden": "true" }, plan.fits ? "✓" : "✗"), ` ${plan.verdict}`),
     element("p", { class: "hint" }, `${plan.recipe} on ${plan.target.name} (${plan.target.devices} × ${plan.target.chip.title}): the network ${plan.preset} with `
       + `${digits(plan.parameters / 1e6)} million parameters, ${size}, ${plan.dtype}, ${plan.computed}${mesh ? `, devices ${mesh}` : ""}.`),
-    element("dl", { class: "data-facts" }, facts.map(([label, value, more]) => element("div", {},
-      element("dt", {}, label), element("dd", {}, element("strong", {}, value), more ? element("span", { class: "hint" }, more) : null)))));
+    factList(facts));
 }
 
 function saving(plan) {

@@ -101,10 +101,9 @@ function planner(body, { api, say, choices, plans }) {
   }
 
   function show() {
-    const targets = [...form.requests().map((each) => each.target)];
+    const targets = form.requests().map((each) => each.target);
     const answer = answers.get(chosen);
-    const many = targets.length > 1;
-    const table = many ? comparison(targets.map((target) => [target, answers.get(target)]), chosen, (target) => {
+    const table = targets.length > 1 ? comparison(targets.map((target) => [target, answers.get(target)]), chosen, (target) => {
       chosen = target;
       show();
       out.querySelector(`[data-target="${CSS.escape(target)}"]`)?.focus();

@@ -26,7 +26,7 @@ export function curves({ zoomed = () => {} } = {}) {
     "Reset the zoom",
   );
   const share = element("output", { class: "figures" }, "off");
-  const smooth = element("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0 });
+  const smooth = element("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0, id: newId("smoothing") });
   smooth.addEventListener("input", () => {
     state.smoothing = Number(smooth.value);
     share.textContent = state.smoothing ? state.smoothing.toFixed(2) : "off";
@@ -37,7 +37,6 @@ export function curves({ zoomed = () => {} } = {}) {
     state.log = log.checked;
     draw();
   });
-  smooth.id = newId("smoothing");
   const toolbar = element(
     "div",
     { class: "toolbar run-toolbar" },
@@ -101,8 +100,7 @@ export function curves({ zoomed = () => {} } = {}) {
   function chartFor(id, settings) {
     if (!charts.has(id)) {
       const chart = lineChart({ ...settings, height: id === "loss" ? 280 : 200 });
-      chart.card = element("div", { class: `card run-chart ${id === "loss" ? "wide" : ""}` }, chart.node);
-      chart.card.dataset.chart = id;
+      chart.card = element("div", { class: `card run-chart ${id === "loss" ? "wide" : ""}`, dataset: { chart: id } }, chart.node);
       charts.set(id, chart);
     }
     return charts.get(id);
@@ -117,7 +115,7 @@ export function curves({ zoomed = () => {} } = {}) {
     chart.update(profilesOf(views), {
       log: isLog,
       xLabel: "t",
-      xText: (value) => exactText(value),
+      xText: exactText,
       markers: [],
       end: 1,
     });
@@ -126,7 +124,6 @@ export function curves({ zoomed = () => {} } = {}) {
 
   return {
     node,
-    group,
     update(views) {
       state.views = views;
       draw();

@@ -7,7 +7,7 @@ import { cut } from "./sample_grid.js";
 
 const EVERY = 3000; // milliseconds between two looks at the list
 
-/** Returns {node, read(), close()}. */
+/** Returns {node, close()}. */
 export function runList({ api, navigate, loaded }) {
   const chosen = new Set();
   const rows = element("ul", { class: "run-list" });
@@ -91,7 +91,6 @@ export function runList({ api, navigate, loaded }) {
   read();
   return {
     node,
-    read,
     close() {
       closed = true;
       clearTimeout(timer);

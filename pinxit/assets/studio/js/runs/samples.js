@@ -48,7 +48,6 @@ export function samples(address) {
     const known = steps();
     state.step = step;
     state.follow = step === known.at(-1);
-    slider.value = known.indexOf(step);
     at.textContent = step === undefined ? "" : withThousands(String(step));
     slider.setAttribute("aria-valuetext", `step ${at.textContent}`);
     const several = state.views.length > 1;

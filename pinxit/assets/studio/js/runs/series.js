@@ -15,7 +15,7 @@ export function colour(number) {
 }
 
 /** Returns the colour of one of several ordered curves. */
-export function shade(number, count) {
+function shade(number, count) {
   const share = count > 1 ? Math.round((100 * number) / (count - 1)) : 0;
   return `color-mix(in oklab, var(--series-2) ${100 - share}%, var(--series-1) ${share}%)`;
 }
@@ -84,7 +84,7 @@ export function marksOf(views, axis) {
 }
 
 /** Returns the position of a step on an axis: that of the newest row up to it. */
-export function positionAt(view, step, axis) {
+function positionAt(view, step, axis) {
   if (axis === "step") return step;
   let position = 0;
   for (const [i, at] of view.axis.step.entries()) {
