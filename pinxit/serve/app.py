@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from pinxit.serve import errors
 from pinxit.serve.access.guard import guard
+from pinxit.serve.access.listening import Address
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.engine.engine import DrawingEngine
 from pinxit.serve.settings import StudioConfig
@@ -29,11 +30,17 @@ PARTS = (
 
 
 def create_app(
-    config: StudioConfig | None = None, *, engine: DrawingEngine | None = None
+    config: StudioConfig | None = None,
+    *,
+    engine: DrawingEngine | None = None,
+    addresses: list[Address] | None = None,
 ) -> FastAPI:
-    """Returns the application. Its state `studio` holds the engine, by default a new one."""
+    """Returns the application. Its state `studio` holds the engine, by default a new one.
+
+    `addresses` are those that a server listens on; with None, the host of `config` is looked up.
+    """
     config = config or StudioConfig()
-    rules = rules_of(config)
+    rules = rules_of(config, addresses)
     studio = Studio(config, engine or DrawingEngine(config))
 
     @asynccontextmanager

@@ -40,14 +40,15 @@ ENDING_SECONDS = 5
 
 def run_studio(config: StudioConfig) -> int:
     """Runs the server until it is asked to end, and returns the exit code."""
-    rules = rules_of(config)
-    sockets = bind_sockets(config.host, config.port, addresses_of(config.host))
+    addresses = addresses_of(config.host)  # once: what is checked is what is listened on
+    rules = rules_of(config, addresses)
+    sockets = bind_sockets(config.host, config.port, addresses)
     try:
         address = server_address(sockets, config.host)
         if not address.startswith(UNIX):
             config = dataclasses.replace(config, port=sockets[0].getsockname()[1])
         shows_token = config.token == NEW
-        app = create_app(dataclasses.replace(config, token=rules.token))
+        app = create_app(dataclasses.replace(config, token=rules.token), addresses=addresses)
         token: AccessToken | None = app.state.token
         link = f"{address}?token={rules.token}" if shows_token else address
 

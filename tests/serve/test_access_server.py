@@ -34,6 +34,7 @@ from pinxit.serve.access.listening import (
 from pinxit.serve.access.studio_rules import rules_of
 from pinxit.serve.desktop import on_desktop
 from pinxit.serve.http_protocol import StudioProtocol
+from pinxit.serve.server import run_studio
 from pinxit.serve.settings import StudioConfig
 
 QUICK = BodySizes(upload=2**20, idle_seconds=0.2, grace_seconds=0.5, least_rate=1e6)
@@ -342,3 +343,24 @@ def test_a_unix_socket_is_this_user_s_alone(tmp_path):
 )
 def test_a_browser_is_opened_on_a_desktop_only(environment, terminal, platform, expected):
     assert on_desktop(environment, terminal=terminal, platform=platform) == expected
+
+
+def test_a_name_that_changes_its_meaning_is_listened_on_where_it_was_checked(monkeypatch):
+    """Otherwise the address without a token could be another one than that which was checked."""
+    answers = [[Address(socket.AF_INET, "127.0.0.1")], [Address(socket.AF_INET, "0.0.0.0")]]
+    for module in ("server", "access.studio_rules"):
+        monkeypatch.setattr(f"pinxit.serve.{module}.addresses_of", lambda host: answers.pop(0))
+    bound = []
+
+    class Stop(Exception):
+        """Ends the server before it begins."""
+
+    def bind(host: str, port: int, addresses: list[Address]):
+        bound.extend(addresses)
+        raise Stop
+
+    monkeypatch.setattr("pinxit.serve.server.bind_sockets", bind)
+    monkeypatch.delenv("PINXIT_TOKEN", raising=False)
+    with pytest.raises(Stop):
+        run_studio(StudioConfig(host="a-name", open="0"))
+    assert [address.host for address in bound] == ["127.0.0.1"] and len(answers) == 1

@@ -11,18 +11,20 @@ from pinxit.serve.access.access_rules import (
     checked_root,
 )
 from pinxit.serve.access.access_token import chosen_token
-from pinxit.serve.access.listening import addresses_of, check_reach, own_names
+from pinxit.serve.access.listening import Address, addresses_of, check_reach, own_names
 from pinxit.serve.settings import StudioConfig
 
 
-def rules_of(config: StudioConfig) -> AccessRules:
+def rules_of(config: StudioConfig, addresses: list[Address] | None = None) -> AccessRules:
     """Returns the rules of a server with these settings.
 
+    `addresses` are those that it listens on; with None, the host is looked up.
     Raises `UsageError` for a wrong host, origin or token, and if other computers could connect
     without one.
     """
     token = chosen_token(config.token, os.environ)
-    addresses = addresses_of(config.host)
+    if addresses is None:
+        addresses = addresses_of(config.host)
     check_reach(config.host, addresses, has_token=token is not None)
     return AccessRules(
         token=token,
