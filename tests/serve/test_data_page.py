@@ -126,6 +126,19 @@ def test_a_dataset_that_is_being_prepared_refreshes_itself(browser, studio, root
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_the_list_tries_again_after_a_failed_look(browser, studio):
+    with opened(browser, studio.url, "/#/compare") as watched:
+        page = watched.page
+        watched.expected.append("503")
+        page.clock.install()
+        page.route("**/studio/datasets", lambda route: route.fulfill(status=503), times=1)
+        page.get_by_role("navigation").get_by_role("link", name="Data").click()
+        page.wait_for_selector("[role=alert]")
+        page.clock.run_for(6_000)
+        page.wait_for_selector(".data-card")
+        assert page.locator("[role=alert]").count() == 0
+
+
 def test_damaged_files_are_named_beside_the_rest(browser, studio):
     with opened(browser, studio.url, "/#/data/damaged/kept") as watched:
         page = watched.page

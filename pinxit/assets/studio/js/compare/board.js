@@ -1,6 +1,7 @@
 // The board of a comparison: a table whose cells are filled as their pictures are drawn.
 
 import { element, replace } from "../dom.js";
+import { scrollBox } from "../scroll_box.js";
 
 const IN_A_LINE = 8;
 
@@ -22,7 +23,7 @@ export function board(grid) {
         return place(y ? number : first + column);
       })));
     const caption = z ? `${z.title}: ${z.labels[panel]}` : "";
-    node.append(element("div", { class: "scroll-x" }, element("table", {},
+    node.append(scrollBox(caption || "The comparison", element("table", {},
       caption ? element("caption", {}, caption) : element("caption", { class: "visually-hidden" }, "The pictures of the comparison"),
       element("thead", {}, element("tr", {},
         y ? element("th", { class: "corner" }, `${y.title} ↓`, element("br"), `${x.title} →`) : null,

@@ -18,6 +18,7 @@ export function openLightbox(cells, index, context, onClose) {
     element("div", { class: "row apart bar-top" }, element("div", { class: "row" }, before, after, place), close),
     element("div", { class: "both" }, element("div", { class: "frame" }, image), about));
   dialog.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || !cells[at + step]) return;
     event.preventDefault();

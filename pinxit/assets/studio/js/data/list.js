@@ -26,7 +26,10 @@ export function mountList(root, { api }) {
       const busy = answer.datasets.some((each) => each.state === "preparing" || each.unread);
       if (busy) timer = setTimeout(look, AGAIN);
     } catch (error) {
-      if (!ended) replace(body, element("p", { class: "card error", role: "alert" }, error.message));
+      if (ended) return;
+      shown = "";
+      replace(body, element("p", { class: "card error", role: "alert" }, error.message));
+      timer = setTimeout(look, AGAIN);
     }
   };
   look();
