@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from prx_folders import tensors_of
@@ -213,7 +214,7 @@ def _drawn(model: Any, noise: np.ndarray) -> np.ndarray:
         PROMPT, negative_prompt=NEGATIVE, steps=STEPS, guidance_scale=GUIDANCE, output_type="latent"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "noise_of", lambda seeds, shape, mesh: noise[None])
+        patch.setattr(pipeline, "noise_of", lambda seeds, shape, mesh: jnp.asarray(noise)[None])
         [(_, latents)] = model.pictures(order)
     return np.asarray(latents)
 
