@@ -1,10 +1,16 @@
 """Compares drawing with Pinxit and with diffusers' stock `PRXPipeline`, on one exported model.
 
 The model is exported with `pinxit export`, and both sides draw one picture from a prompt: text
-encoder, guided Euler steps at the same times, and decoding to a PIL image. Each side runs alone in
-its process, since the threads of one runtime slow the other, and the processes take turns. For
-each side the script prints the median over its processes of the wall time and CPU time of one
-picture and of the peak memory of the process, and torch's over ours: above 1, ours needs less.
+encoder, guided Euler steps at the same times, and decoding to a PIL image. The tasks are a usual
+number of steps, few steps, and image to image. The stock pipeline has no image to image: its side
+encodes the picture with the pipeline's autoencoder, blends it with noise, and gives the pipeline
+the blend as latents and the remaining times, as its arguments allow. Preparing the blend counts.
+
+Each side runs alone in its process, since the threads of one runtime slow the other, and the
+processes take turns (see `process_turns`). The script draws one picture of each task from the same
+noise on every side and prints the largest difference of a channel, of 255. Then come the medians of
+the wall time and CPU time of one picture and of the peak memory of the process, and torch's over
+ours: above 1, ours needs less.
 
     python benchmarks/sampling_vs_diffusers.py                      # the shipped model, 64 x 64
     python benchmarks/sampling_vs_diffusers.py --preset small --size 256
@@ -16,21 +22,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from typing import Any
+
+from process_turns import (
+    add_turn_options,
+    answer,
+    by_task,
+    measure,
+    medians,
+    print_table,
+    run_side,
+    side_words,
+    take_turns,
+)
+from processor_class import processor, processor_words, side_environment, usable_cores, versions
 
 PROMPT = "a small red house under a full moon"
-GUIDANCE = 3.0
-SIDES = ("pinxit", "diffusers", "diffusers, compiled")
+GUIDANCE, STRENGTH = 3.0, 0.6
+SEED = 7
+"""The seed of the pictures that are compared."""
+OURS, EAGER, COMPILED = "pinxit", "diffusers", "diffusers, compiled"
+SIDES = (OURS, EAGER, COMPILED)
 """The sides that are measured. The last one compiles the transformer with `torch.compile`."""
-WARMING = 2
-"""Pictures that a process draws before it measures: the first one compiles."""
+PREPARE = "inputs"
+"""The side that exports the model for the others."""
+Draw = Callable[[int], Any]
 
 
 def arguments() -> argparse.Namespace:
@@ -38,23 +59,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", help="a size with random weights; none means the shipped model")
     parser.add_argument("--size", type=int, default=64, help="side of the picture in pixels")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--pictures", type=int, default=5, help="measured in each process")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--few", type=int, default=4, help="steps of the task of few steps")
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    add_turn_options(parser, seconds=2.0)
     return parser.parse_args()
 
 
-def exported(preset: str | None, size: int, folder: Path) -> Path:
-    """Exports the shipped model, or one of a preset's size with random weights."""
+def task_names(args: argparse.Namespace) -> tuple[str, str, str]:
+    """Returns the names of the three tasks."""
+    remaining = max(round(STRENGTH * args.steps), 1)
+    return (
+        f"{args.steps} steps",
+        f"{args.few} steps",
+        f"image to image, {remaining} of {args.steps} steps",
+    )
+
+
+def export_model(args: argparse.Namespace) -> None:
+    """Exports the shipped model, or one of a preset's size, and writes the noise and a picture."""
+    import jax
+    import numpy as np
+    from PIL import Image
+
     words = [sys.executable, "-m", "pinxit", "export"]
-    if preset is not None:
-        words.append(str(random_release(preset, size, folder / "release")))
-    target = folder / "exported"
+    if args.preset is not None:
+        words.append(str(random_release(args.preset, args.size, args.folder / "release")))
+    target = args.folder / "exported"
     subprocess.run([*words, "--format", "diffusers", "--out", str(target)], check=True)
-    return target
+    vae = json.loads((target / "vae" / "config.json").read_text())
+    side = args.size // 2 ** (len(vae["block_out_channels"]) - 1)
+    shape = (side, side, vae["latent_channels"])
+    np.save(args.folder / "noise.npy", jax.random.normal(jax.random.key(SEED), shape))
+    rows = np.linspace(0, 255, args.size).astype(np.uint8)
+    picture = np.stack(np.broadcast_arrays(rows[:, None], rows[None, :], 128), -1)
+    Image.fromarray(picture.astype(np.uint8)).save(args.folder / "picture.png")
+    answer({})
 
 
 def random_release(preset: str, size: int, folder: Path) -> Path:
@@ -84,95 +123,147 @@ def random_release(preset: str, size: int, folder: Path) -> Path:
     return save_release(folder, model, text_encoder="tiny", vae="tiny", caption_cleaning="stock")
 
 
-def drawing_with_pinxit(args: argparse.Namespace) -> Callable[[int], object]:
-    """Loads the model, and returns the function that draws the picture of a seed."""
+def drawing_with_pinxit(args: argparse.Namespace) -> dict[str, Draw]:
+    """Loads the model, and returns for each task the function that draws the picture of a seed."""
     from pinxit import load_checkpoint
 
-    model = load_checkpoint(args.model)
-    return lambda seed: model.generate(
-        PROMPT,
-        seed=seed,
-        size=args.size,
-        steps=args.steps,
-        guidance_scale=GUIDANCE,
-        solver="euler",
-        spacing="diffusers",
-    )
+    model = load_checkpoint(args.folder / "exported")
+    picture = str(args.folder / "picture.png")
+    how = {
+        "size": args.size,
+        "guidance_scale": GUIDANCE,
+        "solver": "euler",
+        "spacing": "diffusers",
+    }
+    usual, few, image = task_names(args)
+    return {
+        usual: lambda seed: model.generate(PROMPT, seed=seed, steps=args.steps, **how),
+        few: lambda seed: model.generate(PROMPT, seed=seed, steps=args.few, **how),
+        image: lambda seed: model.generate(
+            PROMPT, seed=seed, steps=args.steps, image=picture, strength=STRENGTH, **how
+        ),
+    }
 
 
-def drawing_with_diffusers(args: argparse.Namespace) -> Callable[[int], object]:
-    """Loads the stock pipeline, and returns the function that draws the picture of a seed."""
+def drawing_with_diffusers(args: argparse.Namespace) -> dict[str, Draw]:
+    """Returns the same with the stock pipeline. The seed `SEED` has JAX's noise."""
+    import numpy as np
     import torch
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
+    from PIL import Image
 
-    torch.set_num_threads(args.threads)
-    pipeline = DiffusionPipeline.from_pretrained(args.model)
+    torch.set_num_threads(usable_cores())
+    logging.set_verbosity_error()
+    pipeline = DiffusionPipeline.from_pretrained(args.folder / "exported")
     pipeline.set_progress_bar_config(disable=True)
-    if args.side.endswith("compiled"):
+    if args.side == COMPILED:
         pipeline.transformer = torch.compile(pipeline.transformer)
-    return lambda seed: pipeline(
-        PROMPT,
-        num_inference_steps=args.steps,
-        guidance_scale=GUIDANCE,
-        height=args.size,
-        width=args.size,
-        use_resolution_binning=False,
-        generator=torch.Generator().manual_seed(seed),
-    ).images[0]
+    stored = torch.from_numpy(np.load(args.folder / "noise.npy")).permute(2, 0, 1)[None]
+    stored = stored.contiguous()
+    vae = pipeline.vae.config
+    how = {
+        "guidance_scale": GUIDANCE,
+        "height": args.size,
+        "width": args.size,
+        "use_resolution_binning": False,
+    }
+
+    def noise(seed: int) -> Any:
+        if seed == SEED:
+            return stored
+        return torch.randn(stored.shape, generator=torch.Generator().manual_seed(seed))
+
+    def draw(seed: int, steps: int) -> Any:
+        return pipeline(PROMPT, num_inference_steps=steps, latents=noise(seed), **how).images[0]
+
+    def draw_from_image(seed: int) -> Any:
+        pipeline.scheduler.set_timesteps(args.steps)
+        times = pipeline.scheduler.timesteps[-max(round(STRENGTH * args.steps), 1) :]
+        pixels = pipeline.image_processor.preprocess(Image.open(args.folder / "picture.png"))
+        with torch.no_grad():
+            encoded = pipeline.vae.encode(pixels).latent_dist.mean
+        latents = (encoded - (vae.shift_factor or 0)) * vae.scaling_factor
+        t = float(times[0]) / pipeline.scheduler.config.num_train_timesteps
+        blend = (1 - t) * latents + t * noise(seed)
+        return pipeline(PROMPT, timesteps=times.tolist(), latents=blend, **how).images[0]
+
+    usual, few, image = task_names(args)
+    return {
+        usual: lambda seed: draw(seed, args.steps),
+        few: lambda seed: draw(seed, args.few),
+        image: draw_from_image,
+    }
 
 
 def measure_side(args: argparse.Namespace) -> None:
-    """Draws pictures in this process and prints the figures of each as JSON."""
-    draw = (drawing_with_pinxit if args.side == "pinxit" else drawing_with_diffusers)(args)
-    walls, cpus = [], []
-    for seed in range(WARMING + args.pictures):
-        wall, cpu = time.perf_counter(), time.process_time()
-        draw(seed)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    print(json.dumps([median(walls[WARMING:]), median(cpus[WARMING:]), peak_memory()]))
+    """Measures the tasks of one side in this process, or exports the model."""
+    import itertools
+
+    import numpy as np
+
+    if args.side == PREPARE:
+        return export_model(args)
+    tasks = (drawing_with_pinxit if args.side == OURS else drawing_with_diffusers)(args)
+    pictures = {name: np.asarray(draw(SEED)) for name, draw in tasks.items()}
+    np.savez(args.folder / f"{args.side}.npz", **pictures)
+    figures = {}
+    for name, draw in tasks.items():
+        seeds = itertools.count(SEED + 1)
+        figures[name] = measure(lambda: draw(next(seeds)), seconds=args.seconds)  # noqa: B023
+    return answer(figures)
 
 
-def peak_memory() -> float:
-    """Returns the peak of this process's resident memory in MiB.
+def differences(folder: Path) -> dict[str, dict[str, int]]:
+    """Returns the largest difference of a channel from our pictures, for each task and side."""
+    import numpy as np
 
-    The kernel's ``ru_maxrss`` is no use here: it begins with the peak of the parent process.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(peak) / 1024
+    result: dict[str, dict[str, int]] = {}
+    if not (folder / f"{OURS}.npz").exists():
+        return result
+    with np.load(folder / f"{OURS}.npz") as file:
+        mine = {name: file[name].astype(int) for name in file}
+    for side in SIDES[1:]:
+        if (folder / f"{side}.npz").exists():
+            with np.load(folder / f"{side}.npz") as file:
+                for name, picture in mine.items():
+                    largest = int(np.abs(file[name].astype(int) - picture).max())
+                    result.setdefault(name, {})[side] = largest
+    return result
 
 
-def run_side(side: str, model: Path, args: argparse.Namespace) -> list[float]:
-    """Measures one side in a process of its own; returns wall and CPU seconds, and peak MB."""
-    words = [sys.executable, __file__, "--side", side, "--model", str(model)]
-    for name in ("size", "steps", "pictures", "threads"):
-        words += [f"--{name}", str(getattr(args, name))]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return json.loads(answer.stdout.splitlines()[-1])
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures all sides in turns; returns the results."""
+    environment = side_environment(args.cap)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared = run_side(side_words(__file__, PREPARE, folder), environment, 600)
+        if "failure" in prepared:
+            raise SystemExit(f"the model could not be exported: {prepared['failure']}")
+        commands = {side: side_words(__file__, side, folder) for side in args.sides}
+        answers = take_turns(commands, rounds=args.rounds, environment=environment)
+        difference = differences(folder)
+    return {
+        "tasks": by_task({side: medians(each) for side, each in answers.items()}, task_names(args)),
+        "differences": difference,
+        "about": f"{args.preset or 'shipped model'}, {args.size} x {args.size}",
+        "processor": processor(args.cap),
+        "versions": versions(),
+    }
 
 
 def main() -> None:
     args = arguments()
     if args.side:
-        measure_side(args)
-        return
-    sides = SIDES if args.compile else SIDES[:2]
-    figures: dict[str, list[list[float]]] = {side: [] for side in sides}
-    with tempfile.TemporaryDirectory() as folder:
-        model = exported(args.preset, args.size, Path(folder))
-        for _ in range(args.rounds):
-            for side in sides:
-                figures[side].append(run_side(side, model, args))
-    print(f"{args.preset or 'shipped model'}, {args.size} x {args.size}, {args.steps} steps")
-    print(f"| {'':20} | wall s | CPU s | peak MiB | wall ratio | CPU ratio | memory ratio |")
-    print("|---|---|---|---|---|---|---|")
-    mine = [median(column) for column in zip(*figures["pinxit"], strict=True)]
-    for side in sides:
-        row = [median(column) for column in zip(*figures[side], strict=True)]
-        ratios = " | ".join(f"{a / b:.2f}" for a, b in zip(row, mine, strict=True))
-        print(f"| {side:20} | {row[0]:.3f} | {row[1]:.3f} | {row[2]:.0f} | {ratios} |")
+        return measure_side(args)
+    results = compare(args)
+    if args.json:
+        args.json.write_text(json.dumps(results))
+    print(f"{results['about']}, {processor_words(results['processor'])}, {results['versions']}")
+    for task, sides in results["differences"].items():
+        for side, value in sides.items():
+            print(f"{task}: largest difference of {side} from {OURS}: {value} of 255")
+    print_table(results["tasks"], OURS)
 
 
 if __name__ == "__main__":
