@@ -31,7 +31,7 @@ INSTRUCTIONS = {
     "AVX512-BF16": ("avx512_bf16",),
     "AMX": ("amx_tile", "amx_bf16"),
 }
-"""The instruction sets that matter here, in order of age, with the kernel's names of their parts."""
+"""The instruction sets that matter here, the oldest first, with Linux's names of their parts."""
 
 CAPS: dict[str, dict[str, str]] = {
     "avx2": {

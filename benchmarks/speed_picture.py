@@ -17,8 +17,9 @@ PEERS = {
     "eager": ("torch eager", "diffusers"),
     "compiled": ("torch compiled", "diffusers, compiled"),
 }
+"""The columns of torch, and the names of the sides that stand in each."""
 WIDTH, BAR, TITLE = 9.0, 0.42, 1.3
-"""Inches of the picture's width, of the height of a task, and of that of a part's title and axis."""
+"""Inches: the picture's width, the height of a task, the height of a part's title and axis."""
 
 
 def ratios(rows: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, dict[str, float]]]:

@@ -31,6 +31,7 @@ from typing import Any
 from marked_table import write_table
 from process_turns import progress_line
 from processor_class import processor, processor_words, versions
+from speed_picture import PEERS, draw
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "speed.md"
@@ -38,11 +39,6 @@ PICTURE = HERE.parent / "docs" / "images" / "speed.png"
 RESULTS = HERE / "speed_results.json"
 BEGIN, END = "<!-- speed table -->\n", "<!-- end of the speed table -->"
 OURS = "pinxit"
-PEERS = {
-    "eager": ("torch eager", "diffusers"),
-    "compiled": ("torch compiled", "diffusers, compiled"),
-}
-"""The columns of torch, and the sides that stand in each."""
 HEADER = (
     "| task | ours | wall, eager | wall, compiled | CPU, eager | CPU, compiled | memory, eager "
     "| memory, compiled | share of the limit |",
@@ -231,8 +227,6 @@ def main() -> None:
     lines = table(results)
     print("\n".join(lines))
     if args.write and lines:
-        from speed_picture import draw
-
         write_table(PAGE, BEGIN, END, lines)
         draw(results, NAMES, PICTURE)
 

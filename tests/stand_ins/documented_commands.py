@@ -90,7 +90,7 @@ def check_extras(words: Sequence[str]) -> None:
 
 def options_of(script: Path) -> set[str]:
     """The options that a script gives to argparse, or adds to the studio's, read without importing
-    it."""
+    it. Modules beside the script that it imports may add options too."""
     tree = ast.parse(script.read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     if any("StudioConfig" in ast.unparse(base) for one in classes for base in one.bases):
@@ -101,7 +101,10 @@ def options_of(script: Path) -> set[str]:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     added = [call for call in calls if getattr(call.func, "attr", None) == "add_argument"]
     names = [arg.value for call in added for arg in call.args if isinstance(arg, ast.Constant)]
-    return {name for name in names if name.startswith("-")} | {"--help", "-h"}
+    own = {name for name in names if name.startswith("-")} | {"--help", "-h"}
+    imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    beside = [script.with_name(f"{name}.py") for name in imported if name]
+    return own.union(*(options_of(path) for path in beside if path.exists()))
 
 
 @contextlib.contextmanager
