@@ -104,22 +104,26 @@ def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict
 
 @dataclass
 class EmbeddedGrids(GridFacts):
-    """Turns grids into text for a page, each of them once however often the page is written."""
+    """Turns grids into text for a page, each of them at most twice however often the page is
+    written. Only the text of grids in the page stays in memory."""
+
+    _every: int = 1
 
     def all(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
-        """Returns the facts of grids, with `src` as a data address: of all, or of those that fit,
-        evenly chosen from the first to the last."""
-        count = min(MOST_EMBEDDED, len(steps_and_paths))
-        while count:
-            chosen = [
-                steps_and_paths[i * (len(steps_and_paths) - 1) // max(1, count - 1)]
-                for i in range(count)
-            ]
+        """Returns the facts of grids, with `src` as a data address: of all, or of every second,
+        fourth, eighth … so that they fit, and of the last one."""
+        while -(-len(steps_and_paths) // self._every) >= MOST_EMBEDDED:
+            self._every *= 2
+        while True:
+            chosen = list(steps_and_paths[:: self._every])
+            chosen += [one for one in steps_and_paths[-1:] if one not in chosen]
             grids = super().all(chosen)
-            if sum(len(grid["src"]) for grid in grids) <= MOST_BYTES or count <= 2:
-                return grids
-            count = max(2, count * 3 // 4)
-        return []
+            if len(chosen) <= 2 or sum(len(grid["src"]) for grid in grids) <= MOST_BYTES:
+                break
+            self._every *= 2
+        shown = {str(path) for _, path in chosen}
+        self._known = {key: facts for key, facts in self._known.items() if key[0] in shown}
+        return grids
 
     def _described(self, sheet: Image.Image) -> dict[str, Any]:
         """Returns the size, the cells and the data address of a grid that was opened."""
