@@ -197,9 +197,8 @@ def test_units_in_order_read_a_table_once(table: Path, calls):
     source = open_source(form, path=str(table), unit_rows=7)
     units = source.units()
     kept = calls(open_tables.LastOpened, "_keep")
-    opened = (
-        calls(text_stream, "open_lines") if form == "csv" else calls(pq.ParquetFile, "iter_batches")
-    )
+    owner, name = (text_stream, "open_lines") if form == "csv" else (pq.ParquetFile, "iter_batches")
+    begun = calls(owner, name)
     captions = [row.caption for unit in units for row in source.read(unit)]
     assert captions == [f"old {i}" for i in range(100)]
     assert kept["_keep"] == len(units) == 15
