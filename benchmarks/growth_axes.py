@@ -31,7 +31,7 @@ class Axis:
     """Environment variables of a point."""
     because: str = ""
     """The reason if time or memory grow faster than the size, and the growth is accepted."""
-    repeats: int = 3
+    repeats: int = 2
     """Number of times that a point is measured; the least time counts."""
 
 

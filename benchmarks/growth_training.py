@@ -121,25 +121,38 @@ def _tokens(folder: Path, size: int) -> Act:
 SCORES = "attention compares every pair of image tokens, so its scores grow with their square"
 UNROLLED = "unrolled blocks are compiled one by one; XLA's passes over a longer program add to it"
 
+LEAST_OF = 1
+"""Number of processes for each size; each takes several steps."""
+
 TRAINING = (
     Axis(
         "step: batch",
         "training",
         doubling(1, 64),
         partial(_prepare, name="batch"),
+        repeats=LEAST_OF,
     ),
-    Axis("step: image tokens", "training", doubling(16, 1024, 4), _tokens, because=SCORES),
+    Axis(
+        "step: image tokens",
+        "training",
+        doubling(16, 1024, 4),
+        _tokens,
+        because=SCORES,
+        repeats=LEAST_OF,
+    ),
     Axis(
         "step: text tokens",
         "training",
         doubling(16, 512),
         partial(_prepare, name="text", batch=4),
+        repeats=LEAST_OF,
     ),
     Axis(
         "step: depth, scanned",
         "training",
         doubling(1, 16),
         partial(_prepare, name="depth"),
+        repeats=LEAST_OF,
     ),
     Axis(
         "step: depth, unrolled",
@@ -147,12 +160,14 @@ TRAINING = (
         doubling(1, 16),
         partial(_prepare, name="depth", scan=False),
         because=UNROLLED,
+        repeats=LEAST_OF,
     ),
     Axis(
         "step: pieces of a batch of 64",
         "training",
         doubling(1, 16),
         partial(_prepare, name="pieces", batch=64),
+        repeats=LEAST_OF,
     ),
     Axis(
         "step: devices, batch 32",
@@ -160,5 +175,6 @@ TRAINING = (
         doubling(1, 8),
         _devices,
         environment=_device_flags,
+        repeats=LEAST_OF,
     ),
 )
