@@ -9,7 +9,7 @@ imported what they need. The least of a few repeats counts, since other programs
     python benchmarks/growth.py --results growth.json --only csv   those whose name contains a word
     python benchmarks/growth.py --results growth.json --write      the table and picture of the docs
 
-The power with which a figure grows is told from its last three sizes, apart from a constant. Above
+The power with which a figure grows is told from its last four sizes, apart from a constant. Above
 1.1 is more than linear: the last column says why, or that it is a fault.
 """
 

@@ -42,21 +42,25 @@ def doubling(first: int, last: int, factor: int = 2) -> tuple[int, ...]:
 
 
 def exponent(sizes: Sequence[int], figures: Sequence[float], *, noise: float) -> float | None:
-    """Returns the power with which a figure grows over the last three sizes, apart from a constant.
+    """Returns the power with which a figure grows over the last four sizes, apart from a constant.
 
-    For ``a + b n^p`` at n, r n and r² n, p is the logarithm of the ratio of the two differences, to
-    the base r. None means that the figure grows by less than `noise` or a tenth, so that no power
-    can be told. A difference that shrinks has at least the power of 0.
+    It is the p for which ``a + b n^p`` with a and b of at least 0 is nearest to the figures, in
+    relative terms. None means that the figure grows by less than `noise` or a tenth, so that no
+    power can be told.
     """
-    (_, first), (n, middle), (last_n, last) = list(zip(sizes, figures, strict=True))[-3:]
-    if last - first < max(noise, 0.1 * first):
+    import numpy as np
+
+    n, y = np.array(sizes[-4:], float), np.array(figures[-4:], float)
+    if y[-1] - y[0] < max(noise, 0.1 * y[0]):
         return None
-    before, after = middle - first, last - middle
-    if after <= 0:
-        return 0.0
-    power = math.log(after / max(before, noise / 4)) / math.log(last_n / n)
-    whole = math.log(last / first) / math.log(last_n / sizes[-3])
-    return max(0.0, power if before > noise / 2 else whole)
+    best = (math.inf, 0.0)
+    for p in np.arange(0.05, 3.0, 0.01):
+        grown = (n / n[-1]) ** p
+        for constant in np.linspace(0, y.min(), 41):
+            rest = (y - constant) / y
+            b = (rest * (grown / y)).sum() / np.square(grown / y).sum()
+            best = min(best, (float(np.square(rest - b * grown / y).sum()), float(p)))
+    return best[1]
 
 
 def record(**values: Any) -> Extras:
