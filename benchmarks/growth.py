@@ -9,8 +9,9 @@ imported what they need. The least of a few repeats counts, since other programs
     python benchmarks/growth.py --results growth.json --only csv   those whose name contains a word
     python benchmarks/growth.py --results growth.json --write      the table and picture of the docs
 
-The power with which a figure grows is told from its last four sizes, apart from a constant. Above
-1.1 is more than linear: the last column says why, or that it is a fault.
+The power with which a figure grows is told from its last four sizes, apart from a constant: the
+smallest one that fits within their noise. Above 1.1 is more than linear: the last column says why,
+or that it is a fault.
 """
 
 from __future__ import annotations
@@ -80,19 +81,20 @@ def status(name: str) -> float:
     raise OSError(f"/proc/self/status has no {name}")
 
 
-def cpu_seconds() -> float:
+def children_seconds() -> float:
+    """Returns the CPU time of the processes that this one has started and waited for."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.children_user + times.children_system
 
 
 def point(axis: Axis, size: int, folder: Path) -> dict[str, float]:
     """Returns CPU time and peak memory of one size."""
     act = axis.prepare(folder, size)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again at what is in use now
-    before, started = status("VmRSS"), time.process_time()
-    children = cpu_seconds() - time.process_time()
+    before, children = status("VmRSS"), children_seconds()
+    started = time.process_time()
     extras = act() or {}
-    seconds = time.process_time() - started + cpu_seconds() - time.process_time() - children
+    seconds = time.process_time() - started + children_seconds() - children
     peak = status("VmHWM")
     memory = extras.get("device_mib", max(LEAST_MIB, peak - before))
     return {"seconds": seconds, **extras, "mib": memory}
@@ -183,9 +185,11 @@ def series_of(axis: Axis, figures: dict[str, Any]) -> Iterator[tuple[str, list[i
 
 def power(sizes: list[int], values: list[float], kind: str) -> float | None:
     """Returns the power of growth, or None for figures that do not grow."""
-    least = 0.02 if values[-1] > 0.1 else 0.001  # the clock of a process may tick every 10 ms
-    noise = max(least, 0.03 * values[-1]) if kind == "seconds" else max(2.0, 0.01 * values[-1])
-    return exponent(sizes, values, noise=noise) if len(sizes) > 2 else None
+    if len(sizes) < 3:
+        return None
+    if kind == "seconds":
+        return exponent(sizes, values, noise=max(0.001, 0.03 * values[-1]), within=0.05)
+    return exponent(sizes, values, noise=max(2.0, 0.01 * values[-1]), within=0.1)
 
 
 def lines_of(axis: Axis, figures: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

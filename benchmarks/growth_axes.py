@@ -41,12 +41,14 @@ def doubling(first: int, last: int, factor: int = 2) -> tuple[int, ...]:
     return tuple(first * factor**i for i in range(count + 1))
 
 
-def exponent(sizes: Sequence[int], figures: Sequence[float], *, noise: float) -> float | None:
+def exponent(
+    sizes: Sequence[int], figures: Sequence[float], *, noise: float, within: float
+) -> float | None:
     """Returns the power with which a figure grows over the last four sizes, apart from a constant.
 
-    It is the p for which ``a + b n^p`` with a and b of at least 0 is nearest to the figures, in
-    relative terms. None means that the figure grows by less than `noise` or a tenth, so that no
-    power can be told.
+    It is the smallest p for which ``a + b n^p`` with a and b of at least 0 is `within` that share
+    of each figure, or the nearest one if none is. None means that the figure grows by less than
+    `noise` or a tenth, so that no power can be told.
     """
     import numpy as np
 
@@ -55,11 +57,13 @@ def exponent(sizes: Sequence[int], figures: Sequence[float], *, noise: float) ->
         return None
     best = (math.inf, 0.0)
     for p in np.arange(0.05, 3.0, 0.01):
-        grown = (n / n[-1]) ** p
+        grown = (n / n[-1]) ** p / y
         for constant in np.linspace(0, y.min(), 41):
-            rest = (y - constant) / y
-            b = (rest * (grown / y)).sum() / np.square(grown / y).sum()
-            best = min(best, (float(np.square(rest - b * grown / y).sum()), float(p)))
+            rest = 1 - constant / y
+            error = np.abs(rest - (rest @ grown) / (grown @ grown) * grown).max()
+            best = min(best, (float(error), float(p)))
+        if best[0] <= within:
+            break
     return best[1]
 
 

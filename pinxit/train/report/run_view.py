@@ -16,7 +16,7 @@ from pinxit.config import UsageError, read_json, written
 from pinxit.data.outcome import outcome_figures
 from pinxit.evaluate.record import protocol_table
 from pinxit.evaluate.tables import Table, tables
-from pinxit.plain_json import plain_values
+from pinxit.plain_json import PLAIN, plain_values
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.run_charts import charts_of
 from pinxit.train.report.run_rows import RunRows, finite
@@ -97,6 +97,8 @@ def _readable(part: Callable[[], T], default: T) -> T:
 
 def _finite_values(value: Any) -> Any:
     """Returns a value as plain JSON values, in which NaN and infinity are None."""
+    if type(value) in PLAIN and type(value) is not float:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -12,8 +12,9 @@ alone and not on when it was thinned, and up to `MOST_POINTS` values it is exact
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -54,6 +55,10 @@ class ThinnedCurve:
     """Number of different steps among them."""
     points: list[Point] = field(default_factory=list)
     """The values that are kept, in order."""
+    _length: int = 0
+    """Length of the stretches when the curve was thinned last."""
+    _done: int = 0
+    """Number of points in stretches that were complete then, which need no second look."""
 
     def add(self, place: Place, value: float | None) -> None:
         """Adds the next value."""
@@ -71,10 +76,14 @@ class ThinnedCurve:
         length = 2
         while -(-self.count // length) > PIECES:
             length *= 2
-        kept = {self.points[0], self.points[-1]}
-        for _, stretch in groupby(self.points, key=lambda point: point.number // length):
+        start = self._done if length == self._length else 0
+        kept = {self.points[-1], *self.points[:1][start:]}
+        for _, stretch in groupby(self.points[start:], key=lambda point: point.number // length):
             kept |= _extremes(list(stretch))
-        self.points = sorted(kept, key=lambda point: point.number)
+        self.points[start:] = sorted(kept, key=lambda point: point.number)
+        last = (self.count - 1) // length * length
+        self._done = bisect_left(self.points, last, key=lambda point: point.number)
+        self._length = length
 
 
 def _extremes(stretch: list[Point]) -> set[Point]:
@@ -134,8 +143,7 @@ class ThinnedRows(RowPlaces):
         same.warnings, same._profiles = list(self.warnings), list(self._profiles)
         same._latest, same._measured = dict(self._latest), dict(self._measured)
         same.by_name = {
-            name: ThinnedCurve(curve.count, curve.steps, list(curve.points))
-            for name, curve in self.by_name.items()
+            name: replace(curve, points=list(curve.points)) for name, curve in self.by_name.items()
         }
         return same
 
