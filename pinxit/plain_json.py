@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-
 PLAIN = frozenset({type(None), bool, int, float, str})
 """The types of JSON's own values, of which most others consist."""
 
