@@ -83,8 +83,7 @@ def prepare_images(
 
     If the network is away, or hosts that are known to `reachability`, they are tested with `probe`
     and waited for, for at most `outage_seconds`. Raises `files.DiskFull`, `Offline`, and with
-    `doubt`, `Doubtful` for a unit whose unreachable rows stand out. `usual`
-    remembers the units that it is compared with.
+    `doubt`, `Doubtful` for a unit whose unreachable rows stand out from those of `usual`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
