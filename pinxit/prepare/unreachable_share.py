@@ -31,8 +31,8 @@ DEVIATIONS = 6.0
 class UsualCounts:
     """The counts of the first finished units of a dataset, at most `SAMPLE` of them.
 
-    The records are listed until there are so many. So the time that a unit takes does not grow with
-    the number of units that are done.
+    The records are listed until there are `SAMPLE` of them. The time that a unit takes therefore
+    does not grow with the number of units that are done.
     """
 
     def __init__(self) -> None:
@@ -85,12 +85,12 @@ def reason_to_doubt(
     failed_before, rows_before = _unreached(others)
     if not rows_before:
         return None
-    usual = failed_before / rows_before
+    usual_share = failed_before / rows_before
     pooled = (failed + failed_before) / (rows + rows_before)
     deviation = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / rows_before))
-    if share - usual <= max(MARGIN, DEVIATIONS * deviation):
+    if share - usual_share <= max(MARGIN, DEVIATIONS * deviation):
         return None
-    return f"the hosts of {share:.0%} of its rows were not reached, of the other units {usual:.0%}"
+    return f"the hosts of {share:.0%} of its rows were not reached, of the other units {usual_share:.0%}"
 
 
 def _unreached(counts: Mapping[str, int]) -> tuple[int, int]:

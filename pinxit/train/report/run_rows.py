@@ -52,7 +52,7 @@ class RowPlaces:
 
 @dataclass
 class RunRows(RowPlaces):
-    """All rows of a run in order, with the position of each."""
+    """Holds all rows of a run in order, with the position of each."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The rows: step, seconds, images, and `values` by name."""

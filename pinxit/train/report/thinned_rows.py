@@ -77,10 +77,10 @@ class ThinnedCurve:
         while -(-self.count // length) > PIECES:
             length *= 2
         start = self._done if length == self._length else 0
-        kept = {self.points[-1], *self.points[:1][start:]}
+        extremes = {self.points[-1], *self.points[:1][start:]}
         for _, stretch in groupby(self.points[start:], key=lambda point: point.number // length):
-            kept |= _extremes(list(stretch))
-        self.points[start:] = sorted(kept, key=lambda point: point.number)
+            extremes |= _extremes(list(stretch))
+        self.points[start:] = sorted(extremes, key=lambda point: point.number)
         last = (self.count - 1) // length * length
         self._done = bisect_left(self.points, last, key=lambda point: point.number)
         self._length = length

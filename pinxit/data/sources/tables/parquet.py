@@ -200,7 +200,7 @@ class OpenBatches:
         self.groups = _group_rows(table)
         """The number of rows of each row group."""
         self.units = cache(lambda unit_rows: units_of(self.groups, unit_rows=unit_rows))
-        """Returns the first and the last row of each unit of at most so many rows."""
+        """Returns (first row, row after the last) of each unit of at most `unit_rows` rows."""
         self._key: object = None
         self._at = 0
         self._last: RecordBatch | None = None
