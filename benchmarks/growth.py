@@ -189,7 +189,7 @@ def power(sizes: list[int], values: list[float], kind: str) -> float | None:
         return None
     if kind == "seconds":
         return exponent(sizes, values, noise=max(0.001, 0.03 * values[-1]), within=0.05)
-    return exponent(sizes, values, noise=max(2.0, 0.01 * values[-1]), within=0.1)
+    return exponent(sizes, values, noise=max(4.0, 0.01 * values[-1]), within=0.1)
 
 
 def lines_of(axis: Axis, figures: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -226,7 +226,8 @@ def prune_checkpoints(folder: Path, size: int) -> Act:
 RUNS = (
     Axis("metrics: rows of a run, resumed", "runs", doubling(2_000, 32_000), resume_metrics,
          make_metrics),
-    Axis("metrics: all pages of a run", "runs", doubling(2_000, 32_000), write_pages, repeats=1),
+    Axis("metrics: all pages of a run", "runs", doubling(2_000, 32_000), write_pages, repeats=1,
+         because="a page grows with its curves up to 2,000 values; later pages cost the same"),
     Axis("grids: all pages of a run", "runs", doubling(16, 256), write_grids, make_grids,
          repeats=1),
     Axis("studio: rows of an open run", "runs", doubling(2_000, 32_000), studio_run, make_metrics),

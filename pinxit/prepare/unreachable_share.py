@@ -90,7 +90,8 @@ def reason_to_doubt(
     deviation = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / rows_before))
     if share - usual_share <= max(MARGIN, DEVIATIONS * deviation):
         return None
-    return f"the hosts of {share:.0%} of its rows were not reached, of the other units {usual_share:.0%}"
+    own = f"the hosts of {share:.0%} of its rows were not reached"
+    return f"{own}, of the other units {usual_share:.0%}"
 
 
 def _unreached(counts: Mapping[str, int]) -> tuple[int, int]:
