@@ -19,11 +19,13 @@ EXIF is read without an XML parser. A JPEG stores EXIF in one segment of at most
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,10 +266,11 @@ def stored_pictures(
     for path in sorted(Path(directory).glob("*-*.*")):
         by_name.setdefault(path.name.partition("-")[2], []).append(path)
     stored: dict[int, Path] = {}
+    recipe_in = functools.cache(_recipe_or_none)  # pictures of one name are many in a grid
     for i, (recipe, each) in enumerate(zip(recipes, formats, strict=True)):
         plain = stored_recipe(recipe, each)
         paths = by_name.get(_name(recipe, each), [])
-        match = next((path for path in paths if _recipe_or_none(path) == plain), None)
+        match = next((path for path in paths if recipe_in(path) == plain), None)
         if match is not None:
             stored[i] = match
             paths.remove(match)
@@ -290,6 +293,41 @@ def numbers_in(directory: str | Path) -> set[int]:
     return {int(match[1]) for match in matches if match}
 
 
+@dataclass
+class _UsedNumbers:
+    """The numbers of the files in a directory, as of the last listing or of this process's last
+    file."""
+
+    changed_ns: int
+    """The time of the directory's last change that is known."""
+    numbers: set[int]
+    largest: int
+
+    def add(self, number: int, changed_ns: int) -> None:
+        """Adds the number of a file that this process has written."""
+        self.numbers.add(number)
+        self.largest = max(self.largest, number)
+        self.changed_ns = changed_ns
+
+
+_USED: OrderedDict[Path, _UsedNumbers] = OrderedDict()
+"""The numbers of the last few directories that this process has written to."""
+_MOST_USED = 8
+
+
+def _used_numbers(directory: Path) -> _UsedNumbers:
+    """Returns the numbers in a directory, which is listed if another program has changed it."""
+    changed = directory.stat().st_mtime_ns
+    known = _USED.pop(directory, None)
+    if known is None or known.changed_ns != changed:
+        numbers = numbers_in(directory)
+        known = _UsedNumbers(changed, numbers, max(numbers, default=0))
+    _USED[directory] = known
+    while len(_USED) > _MOST_USED:
+        _USED.popitem(last=False)
+    return known
+
+
 def save_picture(
     directory: str | Path,
     image: Image.Image,
@@ -305,13 +343,16 @@ def save_picture(
     The number is `number` if no file of the directory has it, else the next after the largest.
     Never overwrites an existing file, even when two programs write to the same directory. Raises
     the errors of `picture_bytes`.
+
+    The directory is listed once, and again if anything but this function has changed it, so that a
+    picture does not take longer the more there are.
     """
     directory = Path(directory)
     data = picture_bytes(image, recipe, format=format, quality=quality)
     directory.mkdir(parents=True, exist_ok=True)
-    used = numbers_in(directory)
-    following = max(used, default=0) + 1
-    if number is None or number in used:
+    used = _used_numbers(directory)
+    following = used.largest + 1
+    if number is None or number in used.numbers:
         number = following
     for _ in range(max_tries):
         path = directory / f"{number:05d}-{_name(recipe, format)}"
@@ -321,5 +362,6 @@ def save_picture(
         except FileExistsError:
             number = max(number + 1, following)
             continue
+        used.add(number, directory.stat().st_mtime_ns)
         return path
     raise UsageError(f"out: {str(directory)!r} has no free file number after {max_tries} tries")

@@ -11,6 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+PLAIN = frozenset({type(None), bool, int, float, str})
+"""The types of JSON's own values, of which most others consist."""
+
 
 def plain_values(value: Any) -> Any:
     """Returns a value as plain JSON values, at any depth.
@@ -19,7 +22,7 @@ def plain_values(value: Any) -> Any:
     sorted lists, so that the result is the same in every process. Keys become text. NaN and values
     of other types stay as they are.
     """
-    if value is None or isinstance(value, bool):
+    if type(value) in PLAIN:
         return value
     if isinstance(value, str):
         return str(value)

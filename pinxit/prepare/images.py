@@ -50,7 +50,7 @@ from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 from pinxit.prepare.unit_rows import UnitRows
-from pinxit.prepare.unreachable_share import reason_to_doubt
+from pinxit.prepare.unreachable_share import UsualCounts, reason_to_doubt
 from pinxit.prepare.verify_units import is_intact
 
 
@@ -71,6 +71,7 @@ def prepare_images(
     reachability: Reachability | None = None,
     outage_seconds: float = 0.0,
     doubt: bool = False,
+    usual: UsualCounts | None = None,
 ) -> UnitRecord:
     """Does a unit, unless it is done, and returns its record.
 
@@ -82,7 +83,7 @@ def prepare_images(
 
     If the network is away, or hosts that are known to `reachability`, they are tested with `probe`
     and waited for, for at most `outage_seconds`. Raises `files.DiskFull`, `Offline`, and with
-    `doubt`, `Doubtful` for a unit whose unreachable rows stand out.
+    `doubt`, `Doubtful` for a unit whose unreachable rows stand out from those of `usual`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
@@ -110,7 +111,7 @@ def prepare_images(
         if before is not None and counts == before.counts:
             return before  # every retry failed as before
         if before is None:
-            _check_network(work, ledger, patient, doubt=doubt)
+            _check_network(work, ledger, patient, doubt=doubt, usual=usual)
         work.previews.write(unit.id, fetch=fetch, decode=decode)
         return _commit(work, ledger, before, start)
 
@@ -168,6 +169,7 @@ class ImageStage:
     _dropped: Duplicates | None = field(default=None, init=False, repr=False)
     _reachability: Reachability | None = field(default=None, init=False, repr=False)
     """The hosts that have answered this process."""
+    _usual: UsualCounts = field(default_factory=UsualCounts, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Chooses the settings that depend on the source, or takes those of the folder."""
@@ -179,8 +181,9 @@ class ImageStage:
         self.image = resolved_images(self.image, web=web, stored=stored.get("image"))
 
     def __call__(self, unit: Unit) -> UnitRecord:
-        if self._reachability is None or not self._reachability.ever:
-            self._reachability = known_hosts(Ledger(self.out, "images"))
+        if self._reachability is None or not (self.source.has_images or self._reachability.ever):
+            ledger = Ledger(self.out, "images")
+            self._reachability = Reachability() if self.source.has_images else known_hosts(ledger)
         if self._pool is None:
             self._pool = DecodePool(with_served_limits(self.image, self.filters)).__enter__()
             self._dropped = open_duplicates(self.source, self.filters)
@@ -200,6 +203,7 @@ class ImageStage:
             reachability=self._reachability,
             outage_seconds=3600 * self.outage_hours,
             doubt=self.doubt,
+            usual=self._usual,
         )
 
     def close(self) -> None:
@@ -225,7 +229,14 @@ class ImageStage:
         return {"fetch": plain(self.fetch), "not_read": list(self.source.unused)}
 
 
-def _check_network(work: UnitRows, ledger: Ledger, patient: PatientFetch, *, doubt: bool) -> None:
+def _check_network(
+    work: UnitRows,
+    ledger: Ledger,
+    patient: PatientFetch,
+    *,
+    doubt: bool,
+    usual: UsualCounts | None,
+) -> None:
     """Raises `Offline` if many hosts were tried and none was reached, and with `doubt`, `Doubtful`
     if the unreachable rows may be an outage's."""
     unit = work.unit.id
@@ -235,6 +246,7 @@ def _check_network(work: UnitRows, ledger: Ledger, patient: PatientFetch, *, dou
     if not doubt:
         return
     hosts, counts = work.unreached(), work.counts()
-    reason = reason_to_doubt(ledger, unit, counts, unreached=hosts, reached=patient.reached)
+    reached = patient.reached
+    reason = reason_to_doubt(ledger, unit, counts, unreached=hosts, reached=reached, usual=usual)
     if reason is not None:
         raise Doubtful(f"unit {unit}: {reason}; it is tried again at the end")

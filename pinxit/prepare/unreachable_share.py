@@ -28,6 +28,34 @@ DEVIATIONS = 6.0
 """The same in standard deviations of the difference of two binomial shares."""
 
 
+class UsualCounts:
+    """The counts of the first finished units of a dataset, at most `SAMPLE` of them.
+
+    The records are listed until there are `SAMPLE` of them. The time that a unit takes therefore
+    does not grow with the number of units that are done.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Mapping[str, int]] = {}
+
+    def without(self, unit: str, ledger: Ledger) -> Counter[str]:
+        """Returns the number of rows by status of these units, except one."""
+        if len(self._counts) < SAMPLE:
+            self._read(ledger)
+        others = Counter[str]()
+        for name, counts in self._counts.items():
+            if name != unit:
+                others.update(counts)
+        return others
+
+    def _read(self, ledger: Ledger) -> None:
+        """Reads the records of the first units by name."""
+        self._counts = {}
+        for path in ledger.record_paths()[:SAMPLE]:
+            if (record := ledger.read(path.stem)) is not None:
+                self._counts[record.unit] = record.counts
+
+
 def reason_to_doubt(
     ledger: Ledger,
     unit: str,
@@ -35,10 +63,12 @@ def reason_to_doubt(
     *,
     unreached: Mapping[str, int],
     reached: bool,
+    usual: UsualCounts | None = None,
 ) -> str | None:
     """Returns why the unreachable rows of a unit may be an outage's, or None if they may not.
 
     `unreached` is the number of these rows by host. `reached` says whether any host was reached.
+    `usual` remembers the units of `ledger` from one call to the next.
     """
     failed, rows = _unreached(counts)
     if not failed:
@@ -51,20 +81,17 @@ def reason_to_doubt(
     host = max(unreached, key=lambda name: (unreached[name], name))
     if unreached[host] >= max(ONE_HOST, FLOOR * rows):
         return f"{unreached[host]:,} of its {rows:,} rows did not reach the host {host}"
-    others = Counter[str]()
-    for path in ledger.record_paths()[:SAMPLE]:
-        record = ledger.read(path.stem)
-        if record is not None and record.unit != unit:
-            others.update(record.counts)
+    others = (usual or UsualCounts()).without(unit, ledger)
     failed_before, rows_before = _unreached(others)
     if not rows_before:
         return None
-    usual = failed_before / rows_before
+    usual_share = failed_before / rows_before
     pooled = (failed + failed_before) / (rows + rows_before)
     deviation = math.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / rows_before))
-    if share - usual <= max(MARGIN, DEVIATIONS * deviation):
+    if share - usual_share <= max(MARGIN, DEVIATIONS * deviation):
         return None
-    return f"the hosts of {share:.0%} of its rows were not reached, of the other units {usual:.0%}"
+    own = f"the hosts of {share:.0%} of its rows were not reached"
+    return f"{own}, of the other units {usual_share:.0%}"
 
 
 def _unreached(counts: Mapping[str, int]) -> tuple[int, int]:

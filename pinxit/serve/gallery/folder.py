@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,27 @@ class PictureEntry:
         return SUFFIXES[Path(self.name).suffix.lower()]
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """The pictures of a folder at one time."""
+
+    changed_ns: int
+    """The time of the folder's last change before it was listed."""
+    entries: list[PictureEntry]
+    """The pictures, newest first."""
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The number of each picture in `entries`, by name."""
+        return {entry.name: number for number, entry in enumerate(self.entries)}
+
+    @cached_property
+    def state(self) -> str:
+        """A hash of the names and versions of all pictures."""
+        names = [(entry.name, entry.stamp) for entry in self.entries]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
 class Gallery:
     """The pictures in a folder, which need not exist before the first one is stored."""
 
@@ -79,7 +101,7 @@ class Gallery:
         self.folder = Path(folder)
         """The folder of the pictures."""
         self._lock = threading.Lock()
-        self._listing: tuple[int, list[PictureEntry]] = (0, [])
+        self._listing = _Listing(0, [])
         self._descriptions: OrderedDict[PictureEntry, dict[str, Any]] = OrderedDict()
         self._thumbnails: OrderedDict[PictureEntry, bytes] = OrderedDict()
 
@@ -87,14 +109,18 @@ class Gallery:
 
     def entries(self) -> list[PictureEntry]:
         """Returns the pictures in the folder, newest first."""
+        return self._listed().entries
+
+    def _listed(self) -> _Listing:
+        """Returns the listing of the folder, which is read again if the folder may have changed."""
         try:
             changed = self.folder.stat().st_mtime_ns
         except OSError:
-            return []
+            return _Listing(0, [])
         with self._lock:
-            known, listed = self._listing
-        if known == changed and time.time_ns() - changed > SETTLED_NS:
-            return listed
+            known = self._listing
+        if known.changed_ns == changed and time.time_ns() - changed > SETTLED_NS:
+            return known
         entries = []
         with os.scandir(self.folder) as scan:
             for entry in scan:
@@ -108,33 +134,51 @@ class Gallery:
                 if stat.S_ISREG(about.st_mode):
                     entries.append(PictureEntry(entry.name, about.st_mtime_ns, about.st_size))
         entries.sort(key=lambda each: (each.changed_ns, each.name), reverse=True)
+        listing = _Listing(changed, entries)
         with self._lock:
-            self._listing = (changed, entries)
-        return entries
+            self._listing = listing
+        return listing
 
     @property
     def state(self) -> str:
         """A short text that changes whenever a picture is added, changed or removed."""
-        names = [(entry.name, entry.stamp) for entry in self.entries()]
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+        return self._listed().state
 
     def page(self, limit: int, *, before: str | None = None) -> tuple[list[PictureEntry], bool]:
         """Returns up to `limit` pictures, those behind `before`, and whether there are more.
 
         Raises `UnknownPicture` if `before` is not in the folder.
         """
-        entries = self.entries()
-        start = 0
+        listing, start = self._listed(), 0
         if before is not None:
-            start = entries.index(self.entry(before)) + 1
+            if before not in listing.places:
+                raise UnknownPicture(before)
+            start = listing.places[before] + 1
+        entries = listing.entries
         return entries[start : start + limit], start + limit < len(entries)
 
     def entry(self, name: str) -> PictureEntry:
-        """Returns the picture of a name. Raises `UnknownPicture` for any other name."""
-        for entry in self.entries():
-            if entry.name == name:
-                return entry
+        """Returns the picture of a name. Raises `UnknownPicture` for any other name.
+
+        A name that the last listing has needs one look at its file, however many others there are.
+        """
+        with self._lock:
+            known = self._listing
+        if name in known.places and (entry := self._file(name)) is not None:
+            return entry
+        listing = self._listed()
+        if name in listing.places:
+            return listing.entries[listing.places[name]]
         raise UnknownPicture(name)
+
+    def _file(self, name: str) -> PictureEntry | None:
+        """Returns the picture with a name that a listing had, or None if it is gone or a link."""
+        try:
+            about = (self.folder / name).lstat()
+        except OSError:
+            return None
+        regular = stat.S_ISREG(about.st_mode)
+        return PictureEntry(name, about.st_mtime_ns, about.st_size) if regular else None
 
     # --- reading ------------------------------------------------------------------------------
 

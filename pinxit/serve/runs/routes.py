@@ -18,8 +18,7 @@ from pinxit.serve.runs.start_settings import FIELDS, default_settings, new_run, 
 from pinxit.serve.runs.trainings import Busy, Trainings
 from pinxit.serve.server_events import CONTENT, events_response
 from pinxit.serve.studio import Studio
-from pinxit.train.report.run_samples import grids
-from pinxit.train.report.run_state import results_of
+from pinxit.train.report.run_samples import grid_file
 
 MOST_FOLLOWED = 24
 """Number of runs whose rows stay in memory."""
@@ -121,12 +120,10 @@ def _add_reading(app: FastAPI, runs: Runs) -> None:
     @app.get("/studio/runs/{name}/samples/{file}", tags=["runs"], response_class=FileResponse)
     def read_sample(name: Name, file: Name) -> FileResponse:
         """Returns a sample grid of a run."""
-        folder = runs.folder(name)
-        step = (results_of(folder) or {}).get("step")
-        for _, path in [*grids(folder), *grids(folder, last_step=step or 0)]:
-            if path.name == file:
-                headers = {"Cache-Control": "no-cache"}
-                return FileResponse(path, media_type="image/png", headers=headers)
+        path = grid_file(runs.folder(name), file)
+        if path is not None:
+            headers = {"Cache-Control": "no-cache"}
+            return FileResponse(path, media_type="image/png", headers=headers)
         raise RefusedRequest(404, "there is no such sample grid", param="file")
 
     @app.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ END = 256 * 1024
 """Number of bytes at the end of metrics.jsonl that the list reads."""
 
 
+SETTLED_NS = 2_000_000_000
+"""A folder that changed this many nanoseconds ago or earlier shows a later change in its time."""
+
+
 class NoSuchRun(LookupError):
     """Raised for a name that is no run in the folder."""
 
@@ -32,6 +37,8 @@ class RunListing:
     root: Path
     trainings: Trainings
     _known: dict[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    _names: tuple[int, frozenset[str]] = (0, frozenset())
+    """The time of the folder's last change, and the names in it then."""
 
     def folders(self) -> list[RunFolder]:
         """Returns the folders of runs, and of those that are about to start, by name."""
@@ -49,6 +56,18 @@ class RunListing:
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
         ]
 
+    def _listed_names(self) -> frozenset[str]:
+        """Returns the names in the folder, which is listed again if it may have changed."""
+        try:
+            changed = self.root.stat().st_mtime_ns
+        except OSError:
+            return frozenset()
+        known, names = self._names
+        if known != changed or time.time_ns() - changed < SETTLED_NS:
+            names = frozenset(folder.root.name for folder in self._subfolders())
+            self._names = changed, names
+        return names
+
     def _is_run(self, folder: RunFolder) -> bool:
         config = folder.config
         if not config.is_file() or config.is_symlink():
@@ -57,9 +76,9 @@ class RunListing:
 
     def find(self, name: str) -> RunFolder:
         """Returns the folder of a run, or raises `NoSuchRun`."""
-        for folder in self._subfolders():
-            if folder.root.name == name and self._is_run(folder):
-                return folder
+        folder = RunFolder(self.root / name) if name in self._listed_names() else None
+        if folder is not None and _is_folder(folder.root) and self._is_run(folder):
+            return folder
         raise NoSuchRun(f"there is no run {name[:200]!r} in {self.root}")
 
     def state(self, folder: RunFolder, latest: dict[str, Any] | None = None) -> RunState:
@@ -92,6 +111,11 @@ class RunListing:
         if state.state == "running" and pace is not None:
             left = pace * max(0, facts["max_steps"] - facts["step"])
         return {"name": folder.root.name, **shown, **state.to_json(), "seconds_left": left}
+
+
+def _is_folder(path: Path) -> bool:
+    """Returns whether a path is a folder and not a link."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class PreparedFeed(Feed):
         self.display = display
         root = Path(config.dataset_path or "").expanduser()
         self.manifest = manifest = Manifest.read(root)
+        self._fingerprint = manifest.fingerprint()  # it hashes a line for each shard
         self.text, stored = stored_text(config, parts, manifest, display)
         uses_vae = config.encodes_ahead
         (check_latents if uses_vae else check_images)(config, parts, manifest, root)
@@ -98,7 +99,7 @@ class PreparedFeed(Feed):
     def position(self, step: int) -> dict[str, Any]:
         """Returns the step, the dataset's fingerprint, and how many rows were held out, and
         replaced so far if there are any."""
-        dataset, count = self.manifest.fingerprint(), len(self.reserved)
+        dataset, count = self._fingerprint, len(self.reserved)
         replaced = self.replaced.count(step)
         more = {"rows_replaced": replaced} if replaced else {}
         return {"step": step, "dataset": dataset, "held_out": count, **more}
@@ -112,7 +113,7 @@ class PreparedFeed(Feed):
         """Returns the dataset's fingerprint, its rows by status, its unusable shards, and how many
         rows were replaced."""
         return {
-            "dataset": self.manifest.fingerprint(),
+            "dataset": self._fingerprint,
             "rows": dict(self.manifest.counts),
             "damaged_shards": self.rows.damaged | self.replaced.shards(),
             "rows_replaced": self.replaced.count(self._loader.served),

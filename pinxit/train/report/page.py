@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from pinxit.html_report import (
 from pinxit.plain_json import plain_values
 from pinxit.train.report.metrics_tail import MetricsTail
 from pinxit.train.report.page_script import joined
-from pinxit.train.report.run_rows import RunRows
 from pinxit.train.report.run_samples import EmbeddedGrids
 from pinxit.train.report.run_view import batch_size_of, run_view
+from pinxit.train.report.thinned_rows import ThinnedRows
 from pinxit.train.run_folder import RunFolder
 
 STUDIO = Path(__file__).parents[2] / "assets" / "studio"
@@ -47,10 +47,10 @@ NOTE = (
 @dataclass
 class RunPage:
     """Writes the page of a run, as often as the run has something new. Rows are read, and pictures
-    converted, once."""
+    converted, once, and only what the page shows stays in memory."""
 
     folder: RunFolder
-    _rows: RunRows | None = None
+    _rows: ThinnedRows | None = None
     _grids: EmbeddedGrids = field(default_factory=EmbeddedGrids)
 
     def __post_init__(self) -> None:
@@ -66,18 +66,18 @@ class RunPage:
         `finishing` the results of a run that is about to write them."""
         rows = self._known_rows()
         if unwritten:
-            rows = replace(rows, rows=list(rows.rows), warnings=list(rows.warnings))
+            rows = rows.copied()
             rows.add(unwritten)
         view = run_view(self.folder, rows=rows, describe=self._grids.all, finishing=finishing)
         text = page_of([view])
         with whole(self.folder.report) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def _known_rows(self) -> RunRows:
+    def _known_rows(self) -> ThinnedRows:
         """Returns the rows of metrics.jsonl, of which new ones are added to the known ones."""
         again, new = self._tail.read()
         if again or self._rows is None:
-            self._rows = RunRows(batch_size_of(self.folder))
+            self._rows = ThinnedRows(batch_size_of(self.folder))
         self._rows.add(new)
         return self._rows
 

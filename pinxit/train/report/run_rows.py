@@ -14,26 +14,23 @@ NOT_CURVES = ("step", "images", "warnings")
 
 
 @dataclass
-class RunRows:
-    """The rows of a run in order, with the position of each: step, training time and images.
+class RowPlaces:
+    """Finds the position of each row of a run: step, training time and images.
 
     Training time adds up the measured seconds per step, so that it has no pauses and no jumps where
     the run was resumed.
     """
 
     batch_size: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """The rows: step, seconds, images, and `values` by name."""
+    newest: dict[str, Any] | None = None
+    """The newest row: step, seconds, images, and `values` by name."""
     warnings: list[dict[str, Any]] = field(default_factory=list)
     """The findings that the rows contain."""
     _pace: float = 0.0
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Adds rows of metrics.jsonl, and returns them in their new form."""
-        return [self._added(row) for row in rows]
-
-    def _added(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        before = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
+    def placed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the next row of metrics.jsonl with its position, as `newest`."""
+        before = self.newest or {"step": 0, "seconds": 0.0}
         values = flat(row)
         if (pace := values.get("seconds_per_step")) is not None:
             self._pace = pace
@@ -43,14 +40,27 @@ class RunRows:
             images = row["step"] * self.batch_size
         findings = [one for one in row.get("warnings") or () if isinstance(one, Mapping)]
         self.warnings += map(dict, findings)
-        added = {
+        self.newest = {
             "step": row["step"],
             "seconds": round(seconds, 3),
             "images": images,
             "values": values,
             **({"warnings": findings} if findings else {}),
         }
-        self.rows.append(added)
+        return self.newest
+
+
+@dataclass
+class RunRows(RowPlaces):
+    """Holds all rows of a run in order, with the position of each."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The rows: step, seconds, images, and `values` by name."""
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Adds rows of metrics.jsonl, and returns them in their new form."""
+        added = [self.placed(row) for row in rows]
+        self.rows += added
         return added
 
     @property
@@ -94,7 +104,7 @@ class RunRows:
         return [
             {"step": row["step"], "values": profile}
             for row in chosen
-            if (profile := _listed(row["values"], name))
+            if (profile := listed(row["values"], name))
         ]
 
     def latest(self, name: str) -> float | None:
@@ -102,8 +112,27 @@ class RunRows:
         values = (row["values"].get(name) for row in reversed(self.rows))
         return next((value for value in values if value is not None), None)
 
+    def measured(self) -> tuple[dict[str, float], int | None]:
+        """Returns the newest values of the evaluators by name, and the step of the newest one."""
+        newest: dict[str, float] = {}
+        step = None
+        for row in self.rows:
+            if values := of_evaluators(row["values"]):
+                newest |= values
+                step = row["step"]
+        return newest, step
 
-def _listed(values: Mapping[str, Any], name: str) -> list[float | None]:
+
+def of_evaluators(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns the values of evaluators in a flat row: those with a group and no number."""
+    return {
+        name: value
+        for name, value in values.items()
+        if "/" in name and not name.rpartition("/")[2].isdigit() and value is not None
+    }
+
+
+def listed(values: Mapping[str, Any], name: str) -> list[float | None]:
     """Returns the entries ``name/0``, ``name/1`` … of a flat row as a list."""
     entries: list[float | None] = []
     while (key := f"{name}/{len(entries)}") in values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pinxit.train.run_folder import RunFolder
 
 NAME = re.compile(r"step_(\d{1,12})\.png")
 """The names of the grids in the folder of samples, besides the final one."""
+FINAL = "final.png"
+"""The name of the grid at the end of a run."""
 MOST_EMBEDDED = 40
 """Number of grids that a page contains: the first, the last, and some between them."""
 MOST_BYTES = 3_000_000
@@ -29,16 +32,30 @@ def grids(folder: RunFolder, *, last_step: int | None = None) -> list[tuple[int,
     """Returns the steps and paths of a run's grids, in order. The final one belongs to `last_step`
     and stands for the grid of that step, since it has all averages."""
     by_step: dict[int, Path] = {}
-    is_folder = folder.samples.is_dir() and not folder.samples.is_symlink()
-    entries = sorted(folder.samples.iterdir()) if is_folder else []
-    for path in reversed(entries):
-        match = NAME.fullmatch(path.name)
-        if match is not None and not path.is_symlink() and path.is_file():
-            by_step[int(match[1])] = path
-    final = folder.samples / "final.png"
-    if last_step is not None and final.is_file() and not final.is_symlink():
+    for name in reversed(_names_in(folder.samples)):
+        if (match := NAME.fullmatch(name)) is not None:
+            by_step[int(match[1])] = folder.samples / name
+    if last_step is not None and (final := grid_file(folder, FINAL)) is not None:
         by_step[last_step] = final
     return sorted(by_step.items())
+
+
+def _names_in(samples: Path) -> list[str]:
+    """Returns the names of the files in a folder, in order. Links are left out, and none of the
+    files is looked at, since the folder itself says what they are."""
+    if not samples.is_dir() or samples.is_symlink():
+        return []
+    with os.scandir(samples) as entries:
+        return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+
+
+def grid_file(folder: RunFolder, name: str) -> Path | None:
+    """Returns the path of the grid with a name, or None. Only names of grids are looked up."""
+    if name != FINAL and NAME.fullmatch(name) is None:
+        return None
+    path = folder.samples / name
+    is_file = path.is_file() and not path.is_symlink() and not folder.samples.is_symlink()
+    return path if is_file else None
 
 
 @dataclass
@@ -87,22 +104,26 @@ def _inside(cells: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[dict
 
 @dataclass
 class EmbeddedGrids(GridFacts):
-    """Turns grids into text for a page, each of them once however often the page is written."""
+    """Turns grids into text for a page, each of them at most twice however often the page is
+    written. Only the text of grids in the page stays in memory."""
+
+    _every: int = 1
 
     def all(self, steps_and_paths: Sequence[tuple[int, Path]]) -> list[dict[str, Any]]:
-        """Returns the facts of grids, with `src` as a data address: of all, or of those that fit,
-        evenly chosen from the first to the last."""
-        count = min(MOST_EMBEDDED, len(steps_and_paths))
-        while count:
-            chosen = [
-                steps_and_paths[i * (len(steps_and_paths) - 1) // max(1, count - 1)]
-                for i in range(count)
-            ]
+        """Returns the facts of grids, with `src` as a data address: of all, or of every second,
+        fourth, eighth … so that they fit, and of the last one."""
+        while -(-len(steps_and_paths) // self._every) >= MOST_EMBEDDED:
+            self._every *= 2
+        while True:
+            chosen = list(steps_and_paths[:: self._every])
+            chosen += [one for one in steps_and_paths[-1:] if one not in chosen]
             grids = super().all(chosen)
-            if sum(len(grid["src"]) for grid in grids) <= MOST_BYTES or count <= 2:
-                return grids
-            count = max(2, count * 3 // 4)
-        return []
+            if len(chosen) <= 2 or sum(len(grid["src"]) for grid in grids) <= MOST_BYTES:
+                break
+            self._every *= 2
+        shown = {str(path) for _, path in chosen}
+        self._known = {key: facts for key, facts in self._known.items() if key[0] in shown}
+        return grids
 
     def _described(self, sheet: Image.Image) -> dict[str, Any]:
         """Returns the size, the cells and the data address of a grid that was opened."""

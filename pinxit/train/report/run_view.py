@@ -16,23 +16,25 @@ from pinxit.config import UsageError, read_json, written
 from pinxit.data.outcome import outcome_figures
 from pinxit.evaluate.record import protocol_table
 from pinxit.evaluate.tables import Table, tables
-from pinxit.plain_json import plain_values
+from pinxit.plain_json import PLAIN, plain_values
 from pinxit.train.metric_rows import read_rows
 from pinxit.train.report.run_charts import charts_of
 from pinxit.train.report.run_rows import RunRows, finite
 from pinxit.train.report.run_samples import GridFacts, grids
 from pinxit.train.report.run_state import WORDS, RunState, results_of, state_of
+from pinxit.train.report.thinned_rows import ThinnedRows
 from pinxit.train.run_folder import RECORDS, RunFolder
 from pinxit.train.run_starts import starts_of
 
 T = TypeVar("T")
+AnyRows = RunRows | ThinnedRows
 Grids = Callable[[Sequence[tuple[int, Path]]], list[dict[str, Any]]]
 
 
 def run_view(
     folder: RunFolder,
     *,
-    rows: RunRows | None = None,
+    rows: AnyRows | None = None,
     describe: Grids | None = None,
     finishing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def run_view(
     rows = rows if rows is not None else read_run_rows(folder)
     results = dict(finishing) if finishing is not None else results_of(folder) or {}
     max_steps = _count(config.get("max_steps"))
-    newest = rows.rows[-1] if rows.rows else None
+    newest = rows.newest
     step = max(newest["step"] if newest else 0, _count(results.get("step")))
     environment = _read(folder.root / "environment.json")
     command = environment.pop("command", None)
@@ -95,6 +97,8 @@ def _readable(part: Callable[[], T], default: T) -> T:
 
 def _finite_values(value: Any) -> Any:
     """Returns a value as plain JSON values, in which NaN and infinity are None."""
+    if type(value) in PLAIN and type(value) is not float:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -134,38 +138,27 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _seconds(rows: RunRows, results: Mapping[str, Any]) -> float:
+def _seconds(rows: AnyRows, results: Mapping[str, Any]) -> float:
     """Returns the training time."""
     total = finite(results.get("train_seconds"))
-    return total if total is not None else (rows.rows[-1]["seconds"] if rows.rows else 0.0)
+    return total if total is not None else (rows.newest["seconds"] if rows.newest else 0.0)
 
 
-def remaining_seconds(rows: RunRows, max_steps: int) -> float | None:
+def remaining_seconds(rows: AnyRows, max_steps: int) -> float | None:
     """Returns the training time that is left, at the newest pace."""
     pace = rows.latest("seconds_per_step")
-    if pace is None or not rows.rows:
+    if pace is None or rows.newest is None:
         return None
-    return max(0.0, pace * (max_steps - rows.rows[-1]["step"]))
+    return max(0.0, pace * (max_steps - rows.newest["step"]))
 
 
-def _evaluation(rows: RunRows, results: Mapping[str, Any]) -> tuple[dict[str, float], int | None]:
+def _evaluation(rows: AnyRows, results: Mapping[str, Any]) -> tuple[dict[str, float], int | None]:
     """Returns the newest values of the evaluators, and their step."""
     values = results.get("evaluation")
     if isinstance(values, Mapping) and values:
         numbers = {str(n): v for n, v in values.items() if isinstance(v, int | float)}
         return numbers, _count(results.get("step"))
-    newest: dict[str, float] = {}
-    step = None
-    for row in rows.rows:
-        measured = {
-            name: value
-            for name, value in row["values"].items()
-            if "/" in name and not name.rpartition("/")[2].isdigit() and value is not None
-        }
-        if measured:
-            newest |= measured
-            step = row["step"]
-    return newest, step
+    return rows.measured()
 
 
 def _tables(values: Mapping[str, float], chosen: Any) -> list[dict[str, Any]]:
@@ -201,7 +194,7 @@ def outcomes(counts: Any) -> dict[str, Any] | None:
 
 
 def events_of(
-    folder: RunFolder, rows: RunRows, results: Mapping[str, Any], config: Mapping[str, Any]
+    folder: RunFolder, rows: AnyRows, results: Mapping[str, Any], config: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Returns the warnings, changes and resumes of a run in the order of their steps."""
     findings = [*rows.warnings, *_mappings(results.get("warnings"))]

@@ -15,6 +15,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pinxit.config import UsageError
@@ -29,6 +30,7 @@ from pinxit.data.sources.columns import (
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
+from pinxit.data.sources.tables.open_tables import LastOpened
 from pinxit.data.sources.tables.parquet_types import holds_bytes, usable_columns
 from pinxit.data.sources.tables.url_check import check_urls
 from pinxit.lfs_pointer import pointer_problem
@@ -86,22 +88,19 @@ class ParquetSource:
         """Yields the rows of a unit, numbered by their position in the file."""
         cached = next((group for group in _CACHE if self._is_of(group, unit)), None)
         if cached is None:
-            with open_table(unit.path) as table:
+            opening = partial(open_batches, unit.path)
+            with _named(unit.path), _LAST.taken(unit.path, None, opening) as opened:
+                table, groups = opened.table, opened.groups
                 by_field = self._match(table, unit.path)
                 if unit.rows is None:
                     raise mended(unit)
-                groups = _group_rows(table)
-                start, stop = units_of(groups, unit_rows=self.unit_rows)[unit.part]
+                start, stop = opened.units(self.unit_rows)[unit.part]
                 touched, first = _overlapping(groups, start, stop)
                 columns = sorted({name for names in by_field.values() for name in names})
                 if not _worth_caching(table, unit.path, touched, stop - start, columns):
-                    batches = table.iter_batches(
-                        batch_size=BATCH["image" in by_field],
-                        row_groups=touched,
-                        columns=columns,
-                        use_threads=False,
-                    )
-                    yield from self._rows(unit, batches, by_field, at=first, rows=(start, stop))
+                    size = BATCH["image" in by_field]
+                    batches, at = opened.batches(touched, first, columns, size=size, start=start)
+                    yield from self._rows(unit, batches, by_field, at=at, rows=(start, stop))
                     return
                 whole = table.read_row_group(touched[0], columns=columns, use_threads=False)
             cached = _CachedGroup(
@@ -191,6 +190,60 @@ class ParquetSource:
             Unit(f"{index:05d}-{part:03d}", path, part, stop - start)
             for part, (start, stop) in enumerate(parts)
         ]
+
+
+class OpenBatches:
+    """An open file, and the batches that are read from it."""
+
+    def __init__(self, table: ParquetFile) -> None:
+        self.table = table
+        self.groups = _group_rows(table)
+        """The number of rows of each row group."""
+        self.units = cache(lambda unit_rows: units_of(self.groups, unit_rows=unit_rows))
+        """Returns (first row, row after the last) of each unit of at most `unit_rows` rows."""
+        self._key: object = None
+        self._at = 0
+        self._last: RecordBatch | None = None
+        self._rest: Iterator[RecordBatch] = iter(())
+
+    def batches(
+        self, groups: Sequence[int], first: int, columns: Sequence[str], *, size: int, start: int
+    ) -> tuple[Iterator[RecordBatch], int]:
+        """Returns batches of row groups that begin at row `first`, and the row at which the first
+        batch begins: at most `start`, and as late as the batches before allow."""
+        key = (*groups, *columns, size)
+        if key != self._key or self._at > start:
+            self._key, self._at, self._last = key, first, None
+            self._rest = self.table.iter_batches(
+                batch_size=size, row_groups=list(groups), columns=list(columns), use_threads=False
+            )
+        return self._continued(), self._at
+
+    def _continued(self) -> Iterator[RecordBatch]:
+        """Yields the batch that was read last, and those after it."""
+        if self._last is not None:
+            yield self._last
+        for batch in self._rest:
+            self._at += self._last.num_rows if self._last is not None else 0
+            self._last = batch
+            yield batch
+
+
+_LAST: LastOpened[OpenBatches] = LastOpened()
+
+
+@contextlib.contextmanager
+def open_batches(path: str) -> Iterator[OpenBatches]:
+    """Opens a parquet file for its batches."""
+    with open_table(path) as table:
+        yield OpenBatches(table)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Names the file in errors of reading it."""
+    with reading(path), damage_named(path):
+        yield
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File
 from pinxit.data.sources.tables.text_layout import TableLayout, read_layout
 from pinxit.data.sources.tables.text_records import Record, table_records
-from pinxit.data.sources.tables.text_stream import open_lines
+from pinxit.data.sources.tables.text_stream import lines_from, open_lines
 from pinxit.data.sources.tables.url_check import check_urls
 
 FORMATS = ("csv", "tsv", "jsonl")
@@ -77,8 +77,8 @@ class LinesSource:
         self._match(layout, unit.path)
         matched: dict[tuple[str, ...], FieldColumns] = {}
         file = one_line(printable(posixpath.basename(unit.path)))
-        with open_lines(unit.path, text_encoding=self.text_encoding) as stream:
-            stream.seek(max(unit.offset, layout.start))
+        offset = max(unit.offset, layout.start)
+        with lines_from(unit.path, offset, text_encoding=self.text_encoding) as stream:
             records = self._records(stream, layout)
             for number, record in enumerate(itertools.islice(records, unit.rows), start=first):
                 key, place = f"{unit.id}/{number:08d}", (f"{file}, record", number + 1)

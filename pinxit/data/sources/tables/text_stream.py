@@ -1,8 +1,8 @@
 """Opens text files as lines of UTF-8 bytes, whatever their compression and encoding are.
 
 A gzipped file is recognised by its content, not by its name. UTF-16 and UTF-32 files are converted
-to UTF-8 while they are read. Offsets count the bytes after both steps. Seeking in such a file
-reads it from its beginning.
+to UTF-8 while they are read. Offsets count the bytes after both steps. Seeking backwards in such a
+file reads it from its beginning.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.damage import DamagedFile
 from pinxit.data.sources.files import open_file, reading
+from pinxit.data.sources.tables.open_tables import LastOpened
 from pinxit.lfs_pointer import described_pointer, is_pointer
 from pinxit.text_decoding import SAMPLE, announced_encoding
 
@@ -51,17 +53,42 @@ def open_lines(path: str, *, text_encoding: str | None = None) -> Iterator[io.IO
     Only plain files are meant to be read backwards. A declared `text_encoding` counts here only if
     it is UTF-16 or UTF-32. Raises `DamagedFile` for files that are empty, damaged or no text.
     """
-    with reading(path), open_file(path) as stream:
+    with _named_damage(path), open_file(path) as stream:
+        if _beginning(stream, len(GZIP)) == GZIP:
+            stream = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[arg-type]
+        sample = _beginning(stream, SAMPLE)
+        _check_text(sample, path)
+        encoding, mark = _wide_encoding(sample, path, text_encoding)
+        if encoding is None:
+            yield stream
+        else:
+            yield io.BufferedReader(_Converted(stream, encoding, mark))
+
+
+@contextmanager
+def lines_from(path: str, offset: int, *, text_encoding: str | None = None) -> Iterator[io.IOBase]:
+    """Opens a text file as `open_lines` does, at an offset.
+
+    A local file stays open afterwards, for a reader that goes on at the same offset or later.
+    """
+    opening = partial(open_lines, path, text_encoding=text_encoding)
+    with (
+        _named_damage(path),
+        _LAST.taken(path, text_encoding, opening, lambda stream: stream.tell() <= offset) as stream,
+    ):
+        stream.seek(offset)
+        yield stream
+
+
+_LAST: LastOpened[io.IOBase] = LastOpened()
+
+
+@contextmanager
+def _named_damage(path: str) -> Iterator[None]:
+    """Names the file in errors of reading and unpacking it."""
+    with reading(path):
         try:
-            if _beginning(stream, len(GZIP)) == GZIP:
-                stream = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[arg-type]
-            sample = _beginning(stream, SAMPLE)
-            _check_text(sample, path)
-            encoding, mark = _wide_encoding(sample, path, text_encoding)
-            if encoding is None:
-                yield stream
-            else:
-                yield io.BufferedReader(_Converted(stream, encoding, mark))
+            yield
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from error
 
