@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from pinxit import extensions
 from pinxit import stored_model as release
@@ -56,7 +55,7 @@ def load_stored(stored: Stored, *, where: str, encoder_dtype: str = "float32") -
     fingerprints = encoder_fingerprints(text_encoder, autoencoder)
     release.check_encoders(stored.encoders, fingerprints, where=where)
     model = TextToImage(
-        jax.tree.map(jnp.asarray, stored.params),
+        jax.device_put(stored.params),
         network_config(
             stored,
             channels=autoencoder.stats.channels,
