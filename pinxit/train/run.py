@@ -318,7 +318,7 @@ def _train_and_finish(run: CurrentRun, state: TrainState, window: Window) -> Run
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
     interruption.ending = lambda: bool(feed.ended())
-    with closing(_watched_step(run, state)) as step_fn:
+    with closing(feed), closing(_watched_step(run, state)) as step_fn:
         state, window = train(
             step_fn,
             state,
