@@ -24,7 +24,7 @@ from pinxit.train.datasets import Dataset
 SECONDS_TO_END = 20.0
 """The time that `EncodingRows.close` waits for the chunk that is being encoded."""
 
-Encode = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
+EncodeImages = Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]
 """A function from images to latents."""
 
 
@@ -36,7 +36,7 @@ class EncodingRows:
         examples: Dataset,
         captions: Sequence[str],
         columns: Mapping[str, np.ndarray],
-        encode: Encode,
+        encode: EncodeImages,
         *,
         shape: tuple[int, ...],
         order: Int[np.ndarray, " n"],
@@ -59,7 +59,7 @@ class EncodingRows:
         self._completed = completed
         self._ready = np.zeros(len(self._chunks), bool)
         self._begun = np.zeros(len(self._chunks), bool)
-        self._wanted: list[int] = []
+        self._awaited: list[int] = []
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._closed = False
@@ -89,7 +89,7 @@ class EncodingRows:
         """
         numbers = np.unique(self._chunk_of[rows])
         with self._changed:
-            self._wanted = [int(n) for n in numbers if not self._begun[n]]
+            self._awaited = [int(n) for n in numbers if not self._begun[n]]
             self._changed.wait_for(
                 lambda: self._ready[numbers].all() or self._error is not None or self._closed
             )
@@ -122,10 +122,10 @@ class EncodingRows:
         with self._changed:
             if self._closed or self._begun.all():
                 return None
-            wanted = [number for number in self._wanted if not self._begun[number]]
+            awaited = [number for number in self._awaited if not self._begun[number]]
             count = len(self._chunks)
             following = ((last + 1 + i) % count for i in range(count))
-            number = wanted[0] if wanted else next(n for n in following if not self._begun[n])
+            number = awaited[0] if awaited else next(n for n in following if not self._begun[n])
             self._begun[number] = True
             return number
 

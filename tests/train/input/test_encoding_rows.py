@@ -96,7 +96,7 @@ def test_what_a_batch_waits_for_comes_first_in_the_same_chunks():
     rows.begin()
     reader = threading.Thread(target=rows.take, args=(order[30:31],))
     reader.start()
-    while not rows._wanted:
+    while not rows._awaited:
         pass
     encoder.go.set()
     reader.join(20)
