@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from pinxit import extensions
 from pinxit import stored_model as release
+from pinxit.compiled_programs import write_whole_entries
 from pinxit.config import UsageError, from_json, to_json
 from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.models.transformer import TransformerConfig, abstract, from_stored
@@ -46,6 +46,7 @@ def load_stored(stored: Stored, *, where: str, encoder_dtype: str = "float32") -
     from pinxit.encoders.fingerprint import encoder_fingerprints
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
+    write_whole_entries()
     autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
     text_encoder = load_text_encoder(
         stored.text_encoder,
@@ -56,7 +57,7 @@ def load_stored(stored: Stored, *, where: str, encoder_dtype: str = "float32") -
     fingerprints = encoder_fingerprints(text_encoder, autoencoder)
     release.check_encoders(stored.encoders, fingerprints, where=where)
     model = TextToImage(
-        jax.tree.map(jnp.asarray, stored.params),
+        jax.device_put(stored.params),
         network_config(
             stored,
             channels=autoencoder.stats.channels,

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pinxit import garbage_collection
 from pinxit.cli.habits import Habits, advice_for
 from pinxit.config import (
     T,
@@ -80,6 +81,7 @@ def parse(
     if positional is not None and words:
         words += values_of.get(positional, [])
         config = replace(config, {positional: tuple(words)})
+    garbage_collection.resume()  # most modules are imported by now
     return config
 
 

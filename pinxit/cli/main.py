@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from pinxit import extensions
+from pinxit import extensions, garbage_collection
 from pinxit.cli import xla_environment
 from pinxit.cli.train import train_command
 from pinxit.config import UsageError
@@ -45,7 +45,10 @@ pinxit COMMAND --help lists a command's options; pinxit --version prints the ver
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _dispatch(extensions.take(words), restart=argv is None))
+    code = guarded(lambda: _dispatch(extensions.take(words), restart=argv is None))
+    if argv is None:
+        garbage_collection.skip_last()
+    return code
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -142,10 +145,14 @@ def _dispatch(words: list[str], *, restart: bool) -> int:
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError("command", name, valid=list(COMMANDS))
-    if name == "train":
-        return train_command(rest, restart=restart)
-    extensions.load()
-    return COMMANDS[name](rest)
+    garbage_collection.postpone()
+    try:
+        if name == "train":
+            return train_command(rest, restart=restart)
+        extensions.load()
+        return COMMANDS[name](rest)
+    finally:
+        garbage_collection.resume()
 
 
 def prepare(argv: Sequence[str]) -> int:

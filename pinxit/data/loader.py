@@ -53,6 +53,16 @@ class ArrayRows:
         return {name: array[rows] for name, array in self.arrays.items()}
 
 
+def first_epoch(count: int, *, seed: int) -> Int[np.ndarray, " n"]:
+    """Returns the order in which the first epoch of a `Loader` reads `count` rows."""
+    order = _shuffled(count, seed)
+    return np.asarray([order[i] for i in range(count)], np.int64)
+
+
+def _shuffled(count: int, seed: int) -> grain.MapDataset[int]:
+    return grain.MapDataset.range(count).seed(seed).shuffle()
+
+
 class Loader:
     """Serves shuffled batches of `rows` by step."""
 
@@ -81,8 +91,7 @@ class Loader:
         self.rows = rows
         self.batch_size = batch_size
         """The number of samples in a whole batch, over all parts."""
-        order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-        self._order = order
+        self._order = _shuffled(count, seed).repeat()
         self.interrupted: Callable[[], bool] = lambda: False
         """A callback that returns True once waiting for a batch is to end."""
         self.read: Callable[[int], dict[str, np.ndarray]] = self.batch

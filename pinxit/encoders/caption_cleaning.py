@@ -61,8 +61,11 @@ def clean_caption(text: str) -> str:
 def light_clean(text: str) -> str:
     """Repairs mojibake, decodes HTML entities (also doubly encoded ones), and strips white space.
 
-    A stock PRX pipeline does the same when its cleaning is switched off.
+    A stock PRX pipeline does the same when its cleaning is switched off. Nothing of it changes
+    printable ASCII without entities, so ftfy and its tables are not imported for that.
     """
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text.strip()
     import ftfy
 
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()

@@ -323,7 +323,7 @@ def _converted(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
 
 def _placed(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
     if sharding is None:
-        return jnp.asarray(value)
+        return jax.device_put(value)  # jnp.asarray compiles a program for each shape
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

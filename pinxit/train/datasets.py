@@ -25,7 +25,9 @@ class Dataset(Protocol):
     """A deterministic sequence of rows: row i is always the same.
 
     It may also have a method ``fingerprint() -> str``, whose result must change when the rows
-    change. Without it, the rows are assumed to change only with the code that makes them.
+    change. Without it, the rows are assumed to change only with the code that makes them. With a
+    method ``caption(row) -> str``, which returns the caption of a row without its image, training
+    on a CPU begins before all images are encoded.
     """
 
     def __len__(self) -> int: ...

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
+from pinxit.compiled_programs import write_whole_entries
 from pinxit.config import to_json
 from pinxit.data.row import Source
 from pinxit.devices.common_steps import Agreement, Together
@@ -97,6 +98,7 @@ def run(
 ) -> RunResult:
     """Trains with the settings `config`, or resumes the run of that name. `argv` is the command for
     the report."""
+    write_whole_entries()
     try:
         return _run(config, argv, console)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -318,7 +320,7 @@ def _train_and_finish(run: CurrentRun, state: TrainState, window: Window) -> Run
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
     interruption.ending = lambda: bool(feed.ended())
-    with closing(_watched_step(run, state)) as step_fn:
+    with closing(feed), closing(_watched_step(run, state)) as step_fn:
         state, window = train(
             step_fn,
             state,

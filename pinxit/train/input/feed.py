@@ -53,6 +53,10 @@ class Feed(Protocol):
         can be cancelled."""
         return
 
+    def close(self) -> None:
+        """Is called after the last batch."""
+        return
+
     def held_out(self) -> Sequence[Example]:
         """Returns the rows for the validation loss, which are never trained on."""
         ...

@@ -5,13 +5,17 @@ are stored under a name that is the hash of everything they depend on: the datas
 seed, the code that generates it, the image size, and the autoencoder's weights and dtype. Text is
 tokenised here and encoded inside the training step (an embedding is many times larger than a
 latent, and cheap to compute).
+
+On a CPU, training begins before all images of a large dataset are encoded (`encoding_rows.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,25 +25,30 @@ from typing import Any
 import jax
 import numpy as np
 import PIL
+from jaxtyping import Float, Int, UInt8
 
 from pinxit.arrays import Autoencoder, Example, to_pixels
 from pinxit.cache_limit import hold, limit_cache
 from pinxit.data.image_column import image_column
-from pinxit.data.loader import ArrayRows, Loader
+from pinxit.data.loader import ArrayRows, Loader, first_epoch
 from pinxit.devices.mesh import local_rows
 from pinxit.devices.processes import alone, is_first, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns, Track
 from pinxit.files import DiskFull, whole_folder
 from pinxit.fixed_batches import padded
-from pinxit.progress import counted
+from pinxit.progress import counted, duration
 from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, dataset_fingerprint, held_out_examples, load_examples
 from pinxit.train.display import Display
 from pinxit.train.input.encode_chunk import chunk_size
+from pinxit.train.input.encoding_rows import EncodingRows
 from pinxit.train.input.feed import Feed, stop_waiting
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
+
+ENCODED_FIRST = 1024
+"""Datasets of at most this many rows are encoded before training, which takes a few seconds."""
 
 
 class InMemoryFeed(Feed):
@@ -72,13 +81,17 @@ class InMemoryFeed(Feed):
             track=display.track,
             say=display.say,
         )
+        if not several() and encodes_beside_training(config, parts, examples):
+            order = first_epoch(len(examples), seed=config.seed)
+            prepare = partial(prepare, order=order, gigabytes=config.cache_gb)
         if several():
             # process 0 fills the cache, so that the others can read it if they see the same folder
             alone(lambda: len(prepare()))
         rows = prepare()
-        if is_first():
+        if is_first() and isinstance(rows, ArrayRows):  # else it is done when all are encoded
             limit_cache(folder.cache, gigabytes=config.cache_gb, say=display.say)
-        self.text_columns = rows.arrays
+        self.rows = rows
+        self.text_columns = rows.arrays if isinstance(rows, ArrayRows) else rows.columns
         part = local_rows(parts.mesh, config.batch_size)
         self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
 
@@ -96,9 +109,26 @@ class InMemoryFeed(Feed):
         """Cancels waiting for a batch once `interrupted` returns True."""
         stop_waiting(self.loader, interrupted)
 
+    def begin(self) -> None:
+        """Starts encoding what is not encoded yet."""
+        if isinstance(self.rows, EncodingRows):
+            self.rows.begin()
+
+    def close(self) -> None:
+        """Stops encoding."""
+        if isinstance(self.rows, EncodingRows):
+            self.rows.close()
+
     def position(self, step: int) -> int:
         """Returns the step, which determines the batches."""
         return step
+
+
+def encodes_beside_training(config: TrainConfig, parts: Parts, examples: Dataset) -> bool:
+    """Returns whether images are encoded while training: on a CPU, whose memory has room for both
+    programs, for datasets that are large and have captions without images."""
+    large = len(examples) > ENCODED_FIRST and callable(getattr(examples, "caption", None))
+    return large and config.encodes_ahead and jax.default_backend() == "cpu"
 
 
 def cache_name(about: dict[str, Any], autoencoder: Autoencoder | None) -> str:
@@ -136,18 +166,27 @@ def _encode(
     """Returns latents (float32), or images (uint8) without an autoencoder, and captions."""
     arrays: list[np.ndarray] = []
     captions: list[str] = []
-    encode = jax.jit(autoencoder.encode) if autoencoder is not None else None
-    params = autoencoder.params if autoencoder is not None else None
     size = chunk_size(examples[0].image.shape[0])
+    encode = None if autoencoder is None else _encoder(autoencoder, size)
     job = "encoding {} with the VAE" if encode is not None else "reading {}"
     text = job.format(counted(len(examples), "image"))
     for images, texts in track(_chunks(examples, size), text, -(-len(examples) // size)):
         captions += texts
-        if encode is not None:
-            latents = encode(params, to_pixels(padded(images, size)))
-            images = np.asarray(latents)[: len(images)]
-        arrays.append(images)
+        arrays.append(images if encode is None else encode(images))
     return np.concatenate(arrays), captions
+
+
+def _encoder(
+    autoencoder: Autoencoder, size: int
+) -> Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]:
+    """Returns a function from at most `size` images to their latents."""
+    program = jax.jit(autoencoder.encode)
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        latents = program(autoencoder.params, to_pixels(padded(images, size)))
+        return np.asarray(latents)[: len(images)]
+
+    return encode
 
 
 def _load(folder: Path, rows: int) -> tuple[np.ndarray, list[str]] | None:
@@ -176,20 +215,22 @@ def prepare_rows(
     cache: Path,
     track: Track,
     say: Callable[[str], None] = lambda line: None,
-) -> ArrayRows:
-    """Returns the rows that a run trains on: latents or images, and the columns of `text`."""
+    order: Int[np.ndarray, " n"] | None = None,
+    gigabytes: float = math.inf,
+) -> ArrayRows | EncodingRows:
+    """Returns the rows that a run trains on: latents or images, and the columns of `text`.
+
+    With `order`, in which the first epoch reads the rows, images that are not in the cache are
+    encoded beside training. The cache is then limited to a number of gigabytes afterwards.
+    """
     folder = cache / cache_name(about | {"rows": len(examples)}, autoencoder)
     encoded = _load(folder, len(examples))
-    stored = encoded is not None
-    encoded = encoded or _encode(examples, autoencoder, track)
-    try:
-        if not stored:
-            _store(folder, *encoded)
-        hold(folder)
-    except OSError as error:  # the run needs no cache
-        reason = error.fact if isinstance(error, DiskFull) else error
-        say(f"warning: the cache of encoded rows cannot be written: {reason}")
-    array, captions = encoded
+    array = None
+    if order is not None and encoded is None and autoencoder is not None:
+        captions = [examples.caption(row) for row in range(len(examples))]  # type: ignore
+    else:
+        array, captions = encoded or _encode(examples, autoencoder, track)
+        _keep(folder, None if encoded else (array, captions), say)
     if cut := text.truncated(captions):
         say(
             f"warning: {cut} of {len(captions)} captions are longer than the "
@@ -199,4 +240,61 @@ def prepare_rows(
     for column in columns.values():
         if isinstance(column, np.memmap) and column.filename:
             hold(Path(column.filename).parent)
-    return ArrayRows({image_column(autoencoder is not None): array, **columns})
+    if array is not None:
+        return ArrayRows({image_column(autoencoder is not None): array, **columns})
+
+    def store(latents: np.ndarray) -> None:
+        _keep(folder, (latents, captions), say)
+        limit_cache(cache, gigabytes=gigabytes, say=say)
+
+    assert order is not None and autoencoder is not None
+    return _encoding_rows(examples, captions, columns, autoencoder, order, say=say, store=store)
+
+
+def _encoding_rows(
+    examples: Dataset,
+    captions: list[str],
+    columns: dict[str, np.ndarray],
+    autoencoder: Autoencoder,
+    order: Int[np.ndarray, " n"],
+    *,
+    say: Callable[[str], None],
+    store: Callable[[np.ndarray], None],
+) -> EncodingRows:
+    """Returns rows that are encoded beside training, and given to `store` at the end."""
+    side = examples[0].image.shape[0]
+    size = chunk_size(side)
+    pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    latent = jax.eval_shape(autoencoder.encode, autoencoder.params, pixels)
+    encode = _encoder(autoencoder, size)
+    started = time.perf_counter()
+    images = counted(len(examples), "image")
+    say(f"encoding {images} with the VAE while training")
+
+    def completed(latents: np.ndarray) -> None:
+        say(f"encoded {images} with the VAE in {duration(time.perf_counter() - started)}")
+        store(latents)
+
+    return EncodingRows(
+        examples,
+        captions,
+        columns,
+        encode,
+        shape=latent.shape[1:],
+        order=order,
+        chunk=size,
+        completed=completed,
+    )
+
+
+def _keep(
+    folder: Path, encoded: tuple[np.ndarray, list[str]] | None, say: Callable[[str], None]
+) -> None:
+    """Stores encoded rows in the cache, unless they are there, and holds them."""
+    try:
+        if encoded is not None:
+            _store(folder, *encoded)
+        hold(folder)
+    except OSError as error:  # the run needs no cache
+        reason = error.fact if isinstance(error, DiskFull) else error
+        say(f"warning: the cache of encoded rows cannot be written: {reason}")
