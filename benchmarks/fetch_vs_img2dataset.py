@@ -177,9 +177,11 @@ def theirs(table: Path, out: Path, args: argparse.Namespace) -> list[str]:
     return [*command, "--thread_count", str(args.concurrency), "--enable_wandb", "False"]
 
 
-def measure(command: list[str], out: Path) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds of it and all its processes, and images written."""
-    shutil.rmtree(out, ignore_errors=True)
+def measure(command: list[str], out: Path, *, keep: bool = False) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds of it and all its processes, and images written to `out`, which is
+    emptied before unless `keep`."""
+    if not keep:
+        shutil.rmtree(out, ignore_errors=True)
     quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "CUDA_VISIBLE_DEVICES": ""}
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
