@@ -71,6 +71,7 @@ SPECIAL = {
 
 PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 _SPECIAL = tuple((ipaddress.ip_network(network), what) for network, what in SPECIAL.items())
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
@@ -187,7 +188,7 @@ def parse_url(text: str) -> URL:
     text = text.strip()
     if not text or len(text) > 8192:
         raise ValueError("no URL" if not text else "the URL is longer than 8192 characters")
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+    if _CONTROL.search(text):
         raise ValueError("control characters in the URL")
     url = URL(text)
     if url.scheme not in ("http", "https"):

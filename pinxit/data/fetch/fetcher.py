@@ -341,5 +341,6 @@ def _jitter(url: str, attempt: int) -> float:
 
 def _one_line(text: str, longest: int = 200) -> str:
     """Returns untrusted text as one printable line of at most `longest` characters."""
-    text = "".join(character if character.isprintable() else " " for character in text)
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:longest]

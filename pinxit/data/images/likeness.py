@@ -22,7 +22,8 @@ COLOURS = 8
 
 def one_colour(image: UInt8[np.ndarray, "h w 3"]) -> str | None:
     """Returns the colour of an image that has only one, as "#ffffff", otherwise None."""
-    low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+    # One axis after the other: NumPy takes a hundred times as long for both at once
+    low, high = image.min(axis=0).min(axis=0), image.max(axis=0).max(axis=0)
     if (high - low).max() > FLAT:
         return None
     return "#" + "".join(f"{(int(a) + int(b)) // 2:02x}" for a, b in zip(low, high, strict=True))

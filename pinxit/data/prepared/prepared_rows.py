@@ -206,11 +206,13 @@ class PreparedRows:
             while True:
                 self._check()
                 usable = [self._usable(int(row)) for row in rows]
-                parts = [self._part(row) for row in usable]
+                parts = np.searchsorted(self._ends, usable, side="right").tolist()
+                slots_of_part: dict[int, list[int]] = {}
+                for slot, part in enumerate(parts):
+                    slots_of_part.setdefault(part, []).append(slot)
                 records: list[dict[str, bytes]] = [{} for _ in usable]
                 complete = True
-                for part in sorted(set(parts)):
-                    slots = [i for i, other in enumerate(parts) if other == part]
+                for part, slots in sorted(slots_of_part.items()):
                     complete &= self._read(part, slots, usable, records)
                 if complete:
                     if count:

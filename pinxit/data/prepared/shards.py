@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ def unpack(record: bytes | mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, 
     """
     try:
         start = 8 + int.from_bytes(record[:8], "little")
-        header = json.loads(record[8:start])
+        header = json.loads(str(record[8:start], "utf-8"))
         meta = json.loads(header.pop("__metadata__")["json"])
         return {name: _array(record, start, entry) for name, entry in header.items()}, meta
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,7 +100,7 @@ def _array(record: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> n
     dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if begin < 0 or min(shape, default=0) < 0 or end - begin != dtype.itemsize * count:
         raise ValueError(f"shape {shape} does not fit its {end - begin} bytes")
     return np.frombuffer(record, dtype, count=count, offset=start + begin).reshape(shape)

@@ -194,6 +194,54 @@ def test_a_scaled_decode_is_close_to_the_long_way(size, scale, monkeypatch: pyte
             assert np.abs(moved[1:-1, 1:-1]).mean() > 1.5 * here
 
 
+@pytest.mark.parametrize("size", [(150, 100), (96, 288), (287, 287), (64, 80)])
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("PNG", "P"), ("JPEG", "RGB")])
+@pytest.mark.parametrize("grey", [False, True])
+def test_scaling_is_pillows_bicubic_filter(size, kind, mode, grey):
+    """Up to a third of the size, where no format is reduced before the filter."""
+    image = Image.fromarray(scene(*size)).convert("L" if grey else mode)
+    data = encoded(image, kind)
+    with Image.open(io.BytesIO(data)) as picture:
+        plain = picture.convert("L" if grey else "RGB")
+    box = crop_box(size, (96, 96), place="center")
+    expected = plain.resize((96, 96), Image.Resampling.BICUBIC, box).convert("RGB")
+    np.testing.assert_array_equal(pixels(data, 96), expected)
+
+
+def test_cmyk_is_scaled_as_rgb():
+    data = encoded(Image.fromarray(scene(150, 100)).convert("CMYK"), "JPEG")
+    with Image.open(io.BytesIO(data)) as picture:
+        rgb = picture.convert("RGB")
+    expected = rgb.resize((96, 96), Image.Resampling.BICUBIC, (25, 0, 125, 100))
+    np.testing.assert_array_equal(pixels(data, 96), expected)
+
+
+def detailed(width: int, height: int) -> Image.Image:
+    """Noise whose strength falls as one over the frequency, as in photographs, with edges."""
+    rng = np.random.default_rng(5)
+    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(width), np.fft.fftfreq(height)))
+    waves = np.exp(2j * np.pi * rng.random(frequency.shape)) / np.maximum(frequency, 0.001)
+    noise = np.fft.irfft2(waves, (height, width))
+    image = np.repeat(128 + 20 * noise[..., None] / noise.std(), 3, axis=2)
+    image[height // 4 : height // 2, width // 3 : width // 2] = (220, 40, 60)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(400, 288), (290, 600), (700, 410), (1000, 700), (813, 1200)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_scaled_decode_keeps_the_details(size, mode):
+    data = encoded(detailed(*size).convert(mode), "JPEG", quality=90)
+    with Image.open(io.BytesIO(data)) as picture:
+        rgb = picture.convert("RGB")
+    box = crop_box(size, (96, 96), place="center")
+    long = np.asarray(rgb.resize((96, 96), Image.Resampling.BICUBIC, box), float)
+    fast = pixels(data, 96).astype(float)
+    assert np.abs(fast - long).mean() < 1
+    assert 10 * np.log10(255**2 / np.square(fast - long).mean()) > 45
+    strength = [np.square(np.diff(image, axis=1)).mean() for image in (fast, long)]
+    assert 0.9 < strength[0] / strength[1] < 1.1
+
+
 def test_shrinking_averages():
     checkered = np.indices((256, 256)).sum(0) % 2 * 255
     image = np.repeat(checkered[..., None], 3, axis=2).astype(np.uint8)

@@ -67,7 +67,7 @@ def row_of_sample(
             values = _object(json_file, encoding, needed=words is None and label is None)
     except Unreadable as error:
         return unreadable(key, error.status, name=name, detail=error.detail)
-    by_field: FieldColumns = columns.optional().match(list(values), where=key)
+    by_field: FieldColumns = columns.optional().match(list(values), where=key) if values else {}
     by_field["image"] = (IMAGE,)
     if words is not None:
         by_field["caption"] = (CAPTION,)
