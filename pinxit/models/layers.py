@@ -49,7 +49,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         # One matrix product: with more axes, XLA on CPU copies the gradient to transpose it.
-        y = product(x.reshape(-1, x.shape[-1]), self.kernel[...])
+        y = product(x.reshape(-1, x.shape[-1]), jnp.asarray(self.kernel[...]))
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[None, :]
         return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -62,7 +62,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((*stack, width), jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch f"]:
-        return rms_norm(x, self.scale[...])
+        return rms_norm(x, jnp.asarray(self.scale[...]))
 
 
 def patchify(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n _"]:
