@@ -44,13 +44,13 @@ def rope(rows: int, columns: int, head_dim: int, theta: float) -> Rotation:
     )
 
 
-def rotate(x: Float[Array, "b k n f"], rotation: Rotation) -> Float[Array, "b k n f"]:
+def rotate(x: Float[Array, "b n k f"], rotation: Rotation) -> Float[Array, "b n k f"]:
     """Rotates the feature pairs of `x`, in fp32."""
     cosine, sine = rotation
     wide = x.astype(jnp.float32)
     first, second = jnp.split(wide, 2, axis=-1)
     swapped = jnp.concatenate([second, first], axis=-1)
-    return (wide * cosine[None, None] + swapped * sine[None, None]).astype(x.dtype)
+    return (wide * cosine[None, :, None] + swapped * sine[None, :, None]).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -78,8 +78,8 @@ class Attention(nnx.Module):
         self.key_norm = RMSNorm(head_dim, stack=stack)
         self.text_key_norm = RMSNorm(head_dim, stack=stack)
 
-    def _split(self, x: Float[Array, "b n d"]) -> Float[Array, "b k n f"]:
-        return rearrange(x, "b n (k f) -> b k n f", k=self.heads)
+    def _split(self, x: Float[Array, "b n d"]) -> Float[Array, "b n k f"]:
+        return rearrange(x, "b n (k f) -> b n k f", k=self.heads)
 
     def __call__(
         self,
@@ -92,8 +92,9 @@ class Attention(nnx.Module):
         key = rotate(self.key_norm(self._split(self.key(image))), rotation)
         text_key = self.text_key_norm(self._split(self.text_key(text)))
         text_value = self._split(self.text_value(text))
-        keys = jnp.concatenate([text_key, key], axis=2)
-        values = jnp.concatenate([text_value, self._split(self.value(image))], axis=2)
+        keys = jnp.concatenate([text_key, key], axis=1)
+        values = jnp.concatenate([text_value, self._split(self.value(image))], axis=1)
         visible = jnp.pad(mask, ((0, 0), (0, image.shape[1])), constant_values=True)
-        attended = attend(query, keys, values, visible, self.program)
+        heads_first = (jnp.swapaxes(x, 1, 2) for x in (query, keys, values))
+        attended = attend(*heads_first, visible, self.program)
         return self.out(rearrange(attended, "b k n f -> b n (k f)"))

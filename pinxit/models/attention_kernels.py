@@ -8,6 +8,7 @@ device, and `works` compares it with XLA's there, at the shapes of the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,10 +16,15 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from pinxit.models.products import turned_product
+from pinxit.models.row_reductions import row_max, row_sum
+
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which a batch is sharded."""
 HEAD_AXIS = "tensor"
 """The mesh axis over which heads are sharded."""
+LN_2 = math.log(2)
+"""The scores count in powers of two, since CPUs compute those faster than powers of e."""
 LANES = 128
 """Rows and columns of a Pallas block are multiples of this."""
 BLOCK = 512
@@ -59,12 +65,12 @@ def _weigh(
     query: Array, key: Array, value: Array, visible: Array
 ) -> tuple[Array, tuple[Array, ...]]:
     """Returns the output and the arrays that the backward pass needs."""
-    scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    scaled = query * jnp.asarray(query.shape[-1] ** -0.5 / LN_2, query.dtype)
     scores = _product("bknf,bkmf->bknm", scaled, key)
     hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
     scores = scores + hidden[:, None, None, :]
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = jnp.exp2(scores - row_max(scores))
+    total = row_sum(weights)
     weights = weights.astype(value.dtype)
     output = (_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype)
     return output, (scaled, key, value, weights, total, output)
@@ -74,14 +80,15 @@ def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | No
     """Returns the gradients of query, key and value; `change` is the gradient of the output."""
     scaled, key, value, weights, total, output = saved
     wide = change.astype(jnp.float32) / total
-    mean = jnp.sum(wide * output.astype(jnp.float32), axis=-1, keepdims=True)
+    mean = row_sum(wide * output.astype(jnp.float32))
     narrow = wide.astype(value.dtype)
     scores = weights.astype(jnp.float32) * (_product("bknf,bkmf->bknm", narrow, value) - mean)
     scores = scores.astype(value.dtype)
-    d_value = _product("bknm,bknf->bkmf", weights, narrow).astype(value.dtype)
+    d_value = turned_product(weights, narrow).astype(value.dtype)
     d_scaled = _product("bknm,bkmf->bknf", scores, key)
     d_query = (d_scaled * scaled.shape[-1] ** -0.5).astype(scaled.dtype)
-    return d_query, _product("bknm,bknf->bkmf", scores, scaled).astype(key.dtype), d_value, None
+    d_key = turned_product(scores, scaled) * LN_2
+    return d_query, d_key.astype(key.dtype), d_value, None
 
 
 def _product(pattern: str, a: Array, b: Array) -> Array:

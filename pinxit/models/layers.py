@@ -1,4 +1,4 @@
-"""The layers: linear maps, norms, patches, embeddings of scalars, modulation and the gated MLP.
+"""The layers: linear maps, patches, embeddings of scalars, modulation and the gated MLP.
 
 The modules of a block take ``stack``, a leading shape of their parameters: ``()`` for one layer, or
 ``(depth,)`` for all blocks of a transformer at once. The forward pass always sees one layer, which
@@ -16,10 +16,12 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
+from pinxit.models.gating import gated
+from pinxit.models.norms import rms_norm
+from pinxit.models.products import product
+
 TIME_FEATURES = 256
 """Width of the sinusoidal time embedding."""
-EPSILON = 1e-6
-"""Added to the mean square in the norms."""
 
 
 class Linear(nnx.Module):
@@ -47,7 +49,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         # One matrix product: with more axes, XLA on CPU copies the gradient to transpose it.
-        y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+        y = product(x.reshape(-1, x.shape[-1]), jnp.asarray(self.kernel[...]))
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[None, :]
         return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -60,24 +62,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((*stack, width), jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch f"]:
-        wide = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + EPSILON)
-        scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
-        return (wide * inverse * scale).astype(x.dtype)
-
-
-def modulated_norm(
-    x: Float[Array, "b n d"], shift: Float[Array, "b d"], scale: Float[Array, "b d"]
-) -> Float[Array, "b n d"]:
-    """Computes ``(1 + scale) * layer_norm(x) + shift`` with statistics in fp32.
-
-    The norm has no learned scale or bias of its own.
-    """
-    wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + EPSILON)
-    normal = (centred * inverse).astype(x.dtype)
-    return normal * (1 + scale)[:, None, :] + shift[:, None, :]
+        return rms_norm(x, jnp.asarray(self.scale[...]))
 
 
 def patchify(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n _"]:
@@ -159,4 +144,4 @@ class GatedMLP(nnx.Module):
         self.down = Linear(hidden, width, rngs=rngs, stack=stack, bias=False)
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.down(jax.nn.gelu(self.gate(x), approximate=True) * self.up(x))
+        return self.down(gated(self.gate(x), self.up(x)))

@@ -35,11 +35,12 @@ from pinxit.models.layers import (
     Embedder,
     GatedMLP,
     Linear,
-    modulated_norm,
     patchify,
     sinusoids,
     unpatchify,
 )
+from pinxit.models.norms import gated_sum, modulated_norm
+from pinxit.models.products import PRODUCT
 
 MIN_TIME = 0.05
 """Below this time, a prediction of the latents is divided by this value instead of the time."""
@@ -210,8 +211,8 @@ class Block(nnx.Module):
         )
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         attended = self.attention(modulated_norm(x, shift_a, scale_a), text, mask, rotation)
-        x = x + gate_a[:, None, :] * attended
-        return x + gate_m[:, None, :] * self.mlp(modulated_norm(x, shift_m, scale_m))
+        x = gated_sum(x, gate_a, attended)
+        return gated_sum(x, gate_m, self.mlp(modulated_norm(x, shift_m, scale_m)))
 
 
 class Transformer(nnx.Module):
@@ -332,8 +333,13 @@ def _rematerialised(step: Callable[..., Array], remat: str) -> Callable[..., Arr
     policies = jax.checkpoint_policies
     policy = {
         "full": None,
-        "dots": policies.dots_with_no_batch_dims_saveable,
-        "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+        "dots": policies.save_only_these_names(PRODUCT),
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[PRODUCT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        ),
     }[remat]
     return jax.checkpoint(step, policy=policy)
 
