@@ -119,7 +119,7 @@ def _tokens(folder: Path, size: int) -> Act:
 
 
 SCORES = "attention compares every pair of image tokens, so its scores grow with their square"
-UNROLLED = "unrolled blocks are compiled one by one; XLA's passes over a longer program add to it"
+UNROLLED = "near 1; measured once, on a busy machine"
 
 LEAST_OF = 1
 """Number of processes for each size; each takes several steps."""
