@@ -39,7 +39,7 @@ product.defvjp(_forward, _backward)
 
 
 def _contracted(a: Array, b: Array, axes: tuple[int, int]) -> Array:
-    """Contracts an axis of each factor, and returns the result in their dtype."""
+    """Multiplies and sums over an axis of each factor, and returns the result in their dtype."""
     numbers = (((axes[0],), (axes[1],)), ((), ()))
 
     def direct(a: Array, b: Array) -> Array:
