@@ -1,0 +1,113 @@
+"""Norms, gate, gated sum, products and row reductions equal plain formulas and their gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pinxit.models.gating import gated
+from pinxit.models.norms import EPSILON, gated_sum, modulated_norm, rms_norm
+from pinxit.models.products import product, turned_product
+from pinxit.models.row_reductions import row_max, row_mean, row_sum
+
+
+def draw(*shapes, dtype=jnp.float32, spread=1.0):
+    rng = np.random.default_rng(len(shapes))
+    return [jnp.asarray(spread * rng.normal(size=shape) + 0.3, dtype) for shape in shapes]
+
+
+def plain_rms(x, scale):
+    return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + EPSILON) * scale[None, None, None]
+
+
+def plain_modulated(x, shift, scale):
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    normal = centred / jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPSILON)
+    return normal * (1 + scale)[:, None] + shift[:, None]
+
+
+CASES = {
+    "rms_norm": (rms_norm, plain_rms, [(2, 3, 4, 40), (40,)]),
+    "modulated_norm": (modulated_norm, plain_modulated, [(2, 5, 37), (2, 37), (2, 37)]),
+    "gated": (gated, lambda gate, up: jax.nn.gelu(gate) * up, [(4, 33), (4, 33)]),
+    "gated_sum": (
+        gated_sum,
+        lambda x, gate, y: x + gate[:, None] * y,
+        [(2, 5, 12), (2, 12), (2, 5, 12)],
+    ),
+    "product": (product, lambda x, kernel: x @ kernel, [(6, 10), (10, 7)]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_are_those_of_the_plain_formula(name):
+    function, plain, shapes = CASES[name]
+    arrays = draw(*shapes)
+
+    def energy(function):
+        return lambda *arrays: jnp.sum(jnp.sin(function(*arrays)))
+
+    np.testing.assert_allclose(function(*arrays), plain(*arrays), rtol=2e-5, atol=2e-6)
+    every = tuple(range(len(arrays)))
+    found = jax.jit(jax.grad(energy(function), argnums=every))(*arrays)
+    expected = jax.grad(energy(plain), argnums=every)(*arrays)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=5e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_stays_near_fp32_in_values_and_gradients(name):
+    function, plain, shapes = CASES[name]
+    wide = draw(*shapes, spread=0.5)
+    parameters = {"rms_norm": [1], "product": [1]}.get(name, [])
+    narrow = [x if i in parameters else x.astype(jnp.bfloat16) for i, x in enumerate(wide)]
+    output, pull = jax.vjp(function, *narrow)
+    reference, pull_wide = jax.vjp(plain, *wide)
+    assert output.dtype == jnp.bfloat16
+    pairs = [(output, reference)]
+    gradients = pull(output)
+    assert [x.dtype for x in gradients] == [x.dtype for x in narrow]
+    pairs += zip(gradients, pull_wide(reference), strict=True)
+    for ours, theirs in pairs:
+        error = jnp.max(jnp.abs(ours.astype(jnp.float32) - theirs)) / jnp.max(jnp.abs(theirs))
+        assert error < 0.03
+
+
+@pytest.mark.parametrize("rows", [6, 7])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_turned_product_sums_over_rows(rows, dtype):
+    a, b = draw((2, rows, 5), (2, rows, 3), dtype=dtype)
+    found = turned_product(a, b)
+    assert found.dtype == jnp.float32
+    wide = [np.asarray(x, np.float32) for x in (a, b)]
+    np.testing.assert_allclose(found, np.swapaxes(wide[0], 1, 2) @ wide[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 17, 24, 31, 33, 80, 333, 384])
+def test_rows_are_reduced_at_every_width(width):
+    (x,) = draw((3, 2, width))
+    wide = np.asarray(x, np.float64)
+    np.testing.assert_allclose(row_sum(x), wide.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(row_mean(x), wide.mean(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(row_max(x), np.asarray(x).max(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_the_form_is_chosen_for_the_platform_that_is_compiled_for(platform):
+    """Folded halves and turned factors are for CPUs; others get one reduction and one product."""
+    x, kernel = draw((6, 40), (40, 10), dtype=jnp.bfloat16)
+
+    def text(function, *arrays):
+        return jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+
+    assert ("stablehlo.slice" in text(row_max, x)) == (platform == "cpu")
+    assert ("stablehlo.transpose" in text(turned_product, x, kernel[:6])) == (platform == "cpu")
+    rounded = "xf32>" in text(lambda x, w: product(x, w), x, kernel)
+    assert rounded == (platform == "cpu")
+
+
+def test_rows_of_other_values_than_numbers_show_in_the_sum():
+    (x,) = draw((2, 48))
+    broken = x.at[0, 5].set(jnp.nan).at[1, 40].set(jnp.inf)
+    assert jnp.isnan(row_sum(broken)[0, 0]) and jnp.isinf(row_sum(broken)[1, 0])
+    assert jnp.isinf(row_max(broken)[1, 0])
