@@ -119,8 +119,8 @@ class Checkpoints:
         self._error: Exception | None = None
         self._warned = False
         """Whether a warning was given since the last checkpoint that was written."""
-        self._permanent: set[str] = set()
-        """The names of the checkpoints that are known to be permanent."""
+        self._permanent: set[tuple[str, int, int]] = set()
+        """The names and versions of the checkpoints that are known to be permanent."""
         self._superseded = threading.Event()
         self._shared: bool | None = None
 
@@ -136,15 +136,14 @@ class Checkpoints:
         """Returns whether a checkpoint remains when newer ones are written."""
         if self.keep_every and (step_of_checkpoint(folder) or 0) % self.keep_every == 0:
             return True
-        if folder.name not in self._permanent:
-            try:
-                permanent = bool(read_json(folder / RUN).get("permanent"))
-            except (OSError, UsageError):
-                return False  # damaged: its loss is noticed when it is restored
-            if not permanent:
-                return False
-            self._permanent.add(folder.name)  # read once, however many checkpoints follow
-        return True
+        try:
+            status = (folder / RUN).stat()
+            version = folder.name, status.st_mtime_ns, status.st_size
+            if version not in self._permanent and read_json(folder / RUN).get("permanent"):
+                self._permanent.add(version)  # read once, however many checkpoints follow
+            return version in self._permanent
+        except (OSError, UsageError):
+            return False  # damaged: its loss is noticed when it is restored
 
     def save(self, state: TrainState, run: dict[str, Any], *, overwrite: bool = False) -> None:
         """Copies the state to the host, and writes it in the background. `wait` waits for that.

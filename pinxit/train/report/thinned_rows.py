@@ -26,7 +26,7 @@ MOST_PROFILES = 128
 """Number of lists over t that stay in memory, of which a page shows a few."""
 
 
-class RowPlace(NamedTuple):
+class RowPosition(NamedTuple):
     """The position of a row."""
 
     number: int
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
     number: int
     """The value's number among those of the curve."""
-    place: RowPlace
+    place: RowPosition
     value: float | None
 
 
@@ -60,7 +60,7 @@ class ThinnedCurve:
     _done: int = 0
     """Number of points in stretches that were complete then, which need no second look."""
 
-    def add(self, place: RowPlace, value: float | None) -> None:
+    def add(self, place: RowPosition, value: float | None) -> None:
         """Adds the next value."""
         if not self.points or self.points[-1].place.step != place.step:
             self.steps += 1
@@ -114,7 +114,7 @@ class ThinnedRows(RowPlaces):
 
     def _add(self, row: Mapping[str, Any]) -> None:
         values = row["values"]
-        place = RowPlace(self.count, row["step"], row["seconds"], row["images"])
+        place = RowPosition(self.count, row["step"], row["seconds"], row["images"])
         self.count += 1
         for name, value in values.items():
             self.by_name.setdefault(name, ThinnedCurve()).add(place, value)
