@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from pinxit.arrays import Example
+from pinxit.config import UsageError
 from pinxit.data.image_column import LATENTS
 from pinxit.train.datasets import Dataset
 
@@ -143,7 +144,7 @@ class EncodingRows:
         rows = self._chunks[number]
         for row, example in zip(rows, examples, strict=True):
             if example.caption != self._captions[row]:
-                raise ValueError(
+                raise UsageError(
                     f"row {row}: the dataset's method caption() returns {self._captions[row]!r}, "
                     f"but the row has the caption {example.caption!r}"
                 )
