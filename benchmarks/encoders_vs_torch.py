@@ -21,7 +21,6 @@ It needs the ``parity`` extra and three gigabytes of temporary disk. Run it on a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +29,16 @@ from typing import Any
 from process_turns import (
     add_turn_options,
     answer,
+    begin_report,
     by_task,
     measure,
     medians,
+    prepare_sides,
     print_table,
-    run_side,
     side_words,
     take_turns,
 )
-from processor_class import processor, processor_words, side_environment, usable_cores, versions
+from processor_class import processor, side_environment, usable_cores, versions
 
 SIDE, TOKENS = 256, 77
 SD_VAE = {
@@ -236,9 +236,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     tasks, differences = {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = run_side(side_words(__file__, PREPARE, folder), environment, 600)
-        if "failure" in prepared:
-            raise SystemExit(f"the inputs could not be written: {prepared['failure']}")
+        failure = "the inputs could not be written"
+        prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         for task in args.tasks:
             commands = {s: side_words(__file__, f"{s}: {task}", folder) for s in args.sides}
             answers = take_turns(commands, rounds=args.rounds, environment=environment)
@@ -264,9 +263,7 @@ def main() -> None:
     if args.side:
         return measure_side(args)
     results = compare(args)
-    if args.json:
-        args.json.write_text(json.dumps(results))
-    print(f"{results['about']}, {processor_words(results['processor'])}, {results['versions']}")
+    begin_report(results, args.json)
     for task, sides in results["differences"].items():
         for side, value in sides.items():
             print(f"{task}: largest relative difference of {side} from {OURS}: {value:.1e}")

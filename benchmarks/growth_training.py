@@ -7,6 +7,7 @@ AdamW and one average.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,61 +122,52 @@ def _tokens(folder: Path, size: int) -> Act:
 SCORES = "attention compares every pair of image tokens, so its scores grow with their square"
 UNROLLED = "near 1; measured once, on a busy machine"
 
-LEAST_OF = 1
-"""Number of processes for each size; each takes several steps."""
+
+def step_axis(
+    name: str, values: tuple[int, ...], prepare: Callable[[Path, int], Act], **more: Any
+) -> Axis:
+    """Returns an axis with one process for each size, which takes several steps."""
+    return Axis(f"step: {name}", "training", values, prepare, repeats=1, **more)
+
 
 TRAINING = (
-    Axis(
-        "step: batch",
-        "training",
+    step_axis(
+        "batch",
         doubling(1, 64),
         partial(_prepare, name="batch"),
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: image tokens",
-        "training",
+    step_axis(
+        "image tokens",
         doubling(16, 1024, 4),
         _tokens,
         because=SCORES,
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: text tokens",
-        "training",
+    step_axis(
+        "text tokens",
         doubling(16, 512),
         partial(_prepare, name="text", batch=4),
         because="below 128 tokens other work hides them; measured once, on a busy machine",
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: depth, scanned",
-        "training",
+    step_axis(
+        "depth, scanned",
         doubling(1, 16),
         partial(_prepare, name="depth"),
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: depth, unrolled",
-        "training",
+    step_axis(
+        "depth, unrolled",
         doubling(1, 16),
         partial(_prepare, name="depth", scan=False),
         because=UNROLLED,
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: pieces of a batch of 64",
-        "training",
+    step_axis(
+        "pieces of a batch of 64",
         doubling(1, 16),
         partial(_prepare, name="pieces", batch=64),
-        repeats=LEAST_OF,
     ),
-    Axis(
-        "step: devices, batch 32",
-        "training",
+    step_axis(
+        "devices, batch 32",
         doubling(1, 8),
         _devices,
         environment=_device_flags,
-        repeats=LEAST_OF,
     ),
 )

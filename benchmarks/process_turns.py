@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from processor_class import processor_words
+
 FIGURES = ("wall", "cpu", "peak", "running")
 """The figures of a task: seconds, seconds, MiB and MiB."""
 WARMING = 2
@@ -88,6 +90,18 @@ def run_side(words: Words, environment: Mapping[str, str], limit: float) -> dict
         return {"failure": "its last line is not JSON"}
 
 
+def prepare_sides(
+    script: str, side: str, folder: Path, environment: Mapping[str, str], *, failure: str
+) -> None:
+    """Runs the side of a script that writes what the others read, in a process of its own.
+
+    Raises `SystemExit` with the sentence `failure` and the reason if it fails.
+    """
+    prepared = run_side(side_words(script, side, folder), environment, 600)
+    if "failure" in prepared:
+        raise SystemExit(f"{failure}: {prepared['failure']}")
+
+
 def take_turns(
     commands: Mapping[str, Words],
     *,
@@ -149,6 +163,13 @@ def by_task(
         }
         for task in names
     }
+
+
+def begin_report(results: Mapping[str, Any], file: Path | None) -> None:
+    """Writes the results to a JSON file if one is named, and prints what was measured on what."""
+    if file:
+        file.write_text(json.dumps(results))
+    print(f"{results['about']}, {processor_words(results['processor'])}, {results['versions']}")
 
 
 def print_table(tasks: Mapping[str, Mapping[str, Mapping[str, Any]]], ours: str) -> None:

@@ -32,15 +32,16 @@ from typing import Any
 from process_turns import (
     add_turn_options,
     answer,
+    begin_report,
     by_task,
     measure,
     medians,
+    prepare_sides,
     print_table,
-    run_side,
     side_words,
     take_turns,
 )
-from processor_class import processor, processor_words, side_environment, usable_cores, versions
+from processor_class import processor, side_environment, usable_cores, versions
 
 PROMPT = "a small red house under a full moon"
 GUIDANCE, STRENGTH = 3.0, 0.6
@@ -237,9 +238,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     environment = side_environment(args.cap)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = run_side(side_words(__file__, PREPARE, folder), environment, 600)
-        if "failure" in prepared:
-            raise SystemExit(f"the model could not be exported: {prepared['failure']}")
+        failure = "the model could not be exported"
+        prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         commands = {side: side_words(__file__, side, folder) for side in args.sides}
         answers = take_turns(commands, rounds=args.rounds, environment=environment)
         difference = differences(folder)
@@ -257,9 +257,7 @@ def main() -> None:
     if args.side:
         return measure_side(args)
     results = compare(args)
-    if args.json:
-        args.json.write_text(json.dumps(results))
-    print(f"{results['about']}, {processor_words(results['processor'])}, {results['versions']}")
+    begin_report(results, args.json)
     for task, sides in results["differences"].items():
         for side, value in sides.items():
             print(f"{task}: largest difference of {side} from {OURS}: {value} of 255")

@@ -33,15 +33,16 @@ from typing import Any
 from process_turns import (
     add_turn_options,
     answer,
+    begin_report,
     by_task,
     measure,
     medians,
+    prepare_sides,
     print_table,
-    run_side,
     side_words,
     take_turns,
 )
-from processor_class import processor, processor_words, side_environment, usable_cores, versions
+from processor_class import processor, side_environment, usable_cores, versions
 from product_rates import limit_words, measured_limits
 from step_setups import Setup, add_setup_options, chosen_setup, network_config
 
@@ -246,9 +247,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     environment = side_environment(args.cap)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = run_side(side_words(__file__, PREPARE, folder), environment, 600)
-        if "failure" in prepared:
-            raise SystemExit(f"the inputs could not be written: {prepared['failure']}")
+        failure = "the inputs could not be written"
+        prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         commands = {side: side_words(__file__, side, folder) for side in args.sides}
         answers = take_turns(commands, rounds=args.rounds, environment=environment)
         difference = differences(answers, folder)
@@ -270,9 +270,7 @@ def main() -> None:
     if args.side:
         return measure_side(args)
     results = compare(args)
-    if args.json:
-        args.json.write_text(json.dumps(results))
-    print(f"{results['about']}, {processor_words(results['processor'])}, {results['versions']}")
+    begin_report(results, args.json)
     for side, each in results["differences"].items():
         print(f"largest difference of {side} from {OURS}: latents {each['latents']:.1e}, "
               f"losses {each['losses']:.1e}")  # fmt: skip
