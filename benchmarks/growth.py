@@ -233,6 +233,7 @@ def draw(results: dict[str, Any]) -> None:
     """Draws one panel for each axis: time and memory relative to the smallest size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axes = [axis for axis in AXES.values() if axis.name in results]
     rows = -(-len(axes) // COLUMNS)
@@ -255,6 +256,10 @@ def draw(results: dict[str, Any]) -> None:
             )
         panel.set_title(axis.name, fontsize=9)
         panel.tick_params(labelsize=7)
+        for axis in (panel.xaxis, panel.yaxis):  # labels of all digits would run into one another
+            axis.set_major_locator(LogLocator(base=4, numticks=5))
+            axis.set_major_formatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:,.0f}k")
+            axis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.25)
     for panel in panels[len(axes) :]:
         panel.set_axis_off()
