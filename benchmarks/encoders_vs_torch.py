@@ -169,7 +169,9 @@ def ours(task: str, args: argparse.Namespace, inputs: dict[str, Any]) -> Run:
     import jax
 
     from pinxit.encoders import clip, t5, vae
+    from pinxit.free_memory import return_after_compiling
 
+    return_after_compiling()
     if task in (ENCODE, DECODE):
         params, config = vae.load_vae(args.folder / "vae")
         values = (jax.device_put(inputs["images" if task == ENCODE else "raw"]),)

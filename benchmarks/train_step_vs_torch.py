@@ -118,8 +118,10 @@ def ours(config: Any, inputs: dict[str, Any], folder: Path) -> Tasks:
 
     from pinxit.arrays import Conditioning
     from pinxit.flow.solvers import euler
+    from pinxit.free_memory import return_after_compiling
     from pinxit.models.transformer import abstract, apply
 
+    return_after_compiling()
     structure = jax.tree.structure(abstract(config)[1])
     with safe_open(folder / "ours.safetensors", "np") as file:
         leaves = [jnp.array(file.get_tensor(str(i))) for i in range(structure.num_leaves)]

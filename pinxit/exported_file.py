@@ -29,7 +29,7 @@ def read_exported_file(path: Path, *, weights: bool = True) -> Stored:
     if path.suffix != ".safetensors":
         raise UsageError(refused_file(path))
     tensors = open_tensors(path.parent, (path.name,))
-    metadata = next(iter(tensors.values())).file.metadata() if tensors else None
+    metadata = next(iter(tensors.values())).file.metadata if tensors else None
     if metadata is None or KEY not in metadata:
         raise UsageError(
             f"{refused_file(path)} (pinxit export --format safetensors writes files that can be "

@@ -12,6 +12,7 @@ from pinxit import stored_model as release
 from pinxit.compiled_programs import write_whole_entries
 from pinxit.config import UsageError, from_json, to_json
 from pinxit.devices.hardware import check_encoder_dtype
+from pinxit.free_memory import return_after_compiling
 from pinxit.models.transformer import TransformerConfig, abstract, from_stored
 from pinxit.pipeline import TextToImage
 from pinxit.sampling import Sampling
@@ -47,6 +48,7 @@ def load_stored(stored: Stored, *, where: str, encoder_dtype: str = "float32") -
     from pinxit.encoders.text_encoder_catalogue import load_text_encoder
 
     write_whole_entries()
+    return_after_compiling()
     autoencoder = load_autoencoder(stored.vae, dtype=encoder_dtype)
     text_encoder = load_text_encoder(
         stored.text_encoder,

@@ -3,18 +3,25 @@
 A safetensors file consists of eight bytes for the header's length, the header (a JSON table of
 name, type, shape and offsets) and the bytes of the tensors. The headers alone show whether a file
 fits a network, so that is checked before any tensor is read. Only one tensor is in host memory at a
-time: to load a network of 20 GB takes no more than the size of its largest tensor. Pickled weights
-are never opened, since unpickling a file runs the code in it.
+time: to load a network of 20 GB takes no more than the size of its largest tensor. Each one is
+mapped alone, and its pages leave the process with it; the library's own mapping of the whole file
+keeps them all. Pickled weights are never opened, since unpickling a file runs the code in it.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import mmap
+import os
 import re
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from pinxit.config import UsageError, few, read_json
@@ -33,6 +40,31 @@ ORIGINAL_DC_AE = re.compile(r"(encoder|decoder)\.(project_in|project_out|stages)
 """Names of tensors in the authors' files of deep compression autoencoders."""
 
 
+class OpenFile:
+    """An open safetensors file, which stays the same if another one takes its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        length = int.from_bytes(self.mapped(0, 8), "little")
+        header = json.loads(bytes(self.mapped(8, length)))
+        self.start = 8 + length
+        """Position of the first tensor's first byte."""
+        self.metadata: dict[str, str] | None = header.pop("__metadata__", None)
+        """The texts that the file's writer added."""
+        self.header: dict[str, Any] = header
+        """Type, shape and offsets of each tensor, by name."""
+
+    def mapped(self, start: int, size: int) -> memoryview:
+        """Returns `size` bytes from `start` on, unread. They are mapped while they are in use."""
+        if size == 0:
+            return memoryview(b"")
+        page = start - start % mmap.ALLOCATIONGRANULARITY
+        length = start + size - page
+        data = mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=page)
+        return memoryview(data)[start - page :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
     """One tensor of an open file that is not read yet; `numpy.asarray` reads it."""
@@ -43,12 +75,18 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
     """NumPy's name of the type if parameters may have it, else the file's (``I64``)."""
-    file: Any
-    """The open safetensors file."""
+    file: OpenFile
+    offset: int
+    """Position of the tensor's first byte in the file."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        value = self.file.get_tensor(self.name)
-        return value if dtype is None else value.astype(dtype, copy=False)
+        kind = jnp.dtype(self.dtype)
+        count = math.prod(self.shape)
+        data = self.file.mapped(self.offset, count * kind.itemsize)
+        value = np.frombuffer(data, kind, count).reshape(self.shape)
+        if dtype is not None:
+            value = value.astype(dtype, copy=False)
+        return value.copy() if copy else value
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -139,8 +177,8 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
     try:
-        file: Any = safe_open(path, framework="numpy")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="numpy"):  # checks the header and the file's length
+            file = OpenFile(path)
     except SafetensorError as error:
         if problem := pointer_problem(path):
             raise UsageError(problem) from error
@@ -149,11 +187,12 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         name: StoredTensor(
             name=name,
             path=path,
-            shape=tuple(part.get_shape()),
-            dtype=DTYPES.get(part.get_dtype(), part.get_dtype()),
+            shape=tuple(about["shape"]),
+            dtype=DTYPES.get(about["dtype"], about["dtype"]),
             file=file,
+            offset=file.start + about["data_offsets"][0],
         )
-        for name, part in slices.items()
+        for name, about in file.header.items()
     }
 
 

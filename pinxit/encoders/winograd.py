@@ -73,7 +73,7 @@ def _winograd(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double:
     rows_each = math.ceil(rows / strips)
     strips = math.ceil(rows / rows_each)
     below, right = (side * n + 1 - m for n, m in ((strips * rows_each, height), (columns, width)))
-    factors = _kernel_factors(kernel, double=double)
+    factors = _kernel_factors(_rows_after(kernel, x), double=double)
     grid = jnp.pad(x, ((0, 0), (1, below), (0, 0), (0, 0)))
     size = (1, side * rows_each + 2, width, channels)
 
@@ -127,12 +127,21 @@ def _outputs(m: list[Array]) -> list[Array]:
     return [y0 + third[0], y1 - third[0]] if third else [y0, y1]
 
 
-def _kernel_factors(kernel: Float[Array, "3 3 c co"], *, double: bool) -> list[list[Array]]:
+def _rows_after(kernel: Float[Array, "3 3 c co"], x: Array) -> list[Float[Array, "3 c co"]]:
+    """Returns the rows of `kernel`, which XLA can read only when `x` is there.
+
+    Otherwise it computes the factors of all convolutions of a network first, and keeps them.
+    """
+    zero = (x[0, 0, 0, 0] > jnp.inf).astype(jnp.int32)  # nothing is, but XLA does not know it
+    return [jax.lax.dynamic_index_in_dim(kernel, i + zero, keepdims=False) for i in range(3)]
+
+
+def _kernel_factors(rows: list[Float[Array, "3 c co"]], *, double: bool) -> list[list[Array]]:
     """Returns the factors of the transformed inputs, transformed along rows and columns."""
 
     def factors(k0: Array, k1: Array, k2: Array) -> list[Array]:
         outer, middle = (k0 + k2) / 2, k1 / 2
         return [k0, outer + middle, *([] if double else [outer - middle]), k2]
 
-    by_row = [factors(*(kernel[i, j] for i in range(3))) for j in range(3)]
+    by_row = [factors(*(row[j] for row in rows)) for j in range(3)]
     return [factors(*column) for column in zip(*by_row, strict=True)]

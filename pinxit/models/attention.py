@@ -96,5 +96,4 @@ class Attention(nnx.Module):
         values = jnp.concatenate([text_value, self._split(self.value(image))], axis=1)
         visible = jnp.pad(mask, ((0, 0), (0, image.shape[1])), constant_values=True)
         query, keys, values = (jnp.swapaxes(x, 1, 2) for x in (query, keys, values))
-        attended = attend(query, keys, values, visible, self.program)
-        return self.out(rearrange(attended, "b k n f -> b n (k f)"))
+        return self.out(attend(query, keys, values, visible, self.program))

@@ -1,6 +1,7 @@
 """Three implementations of attention: XLA's, cuDNN's, and a Pallas kernel for TPUs.
 
-All compute ``softmax(q k^T / sqrt(f)) v`` over the visible keys. XLA writes the scores to memory.
+All compute ``softmax(q k^T / sqrt(f)) v`` over the visible keys, and return the features of all
+heads side by side, as the next layer reads them. XLA writes the scores to memory.
 cuDNN (NVIDIA GPUs from compute capability 8.0 on, half precision) and Pallas (TPUs from v4 on) keep
 them on the chip (Dao et al. 2022, arXiv:2205.14135). `fastest` chooses the implementation for a
 device, and `works` compares it with XLA's there, at the shapes of the run.
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
@@ -39,7 +41,7 @@ def attend(
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
     implementation: str = "xla",
-) -> Float[Array, "b k n f"]:
+) -> Float[Array, "b n d"]:
     """Computes attention with the named implementation. Hidden keys get weight zero."""
     return PROGRAMS[implementation](query, key, value, visible)
 
@@ -50,11 +52,11 @@ def _xla(
     key: Float[Array, "b k m f"],
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
-) -> Float[Array, "b k n f"]:
+) -> Float[Array, "b n d"]:
     """Computes the softmax in fp32, and divides the output rather than the weights by their sum.
 
-    The output is the smaller array. The backward pass stores only the weights of all scores, in the
-    precision of the values::
+    The output is the smaller array. The backward pass stores the weights of all scores, in the
+    precision of the values, and the output, which is the array that the next layer stores too::
 
         dS = W * (dO v^T - sum(dO * O)) / sum(W),   dq = dS k / sqrt(f),   dk = dS^T q / sqrt(f)
     """
@@ -72,15 +74,16 @@ def _weigh(
     weights = jnp.exp2(scores - row_max(scores))
     total = row_sum(weights)
     weights = weights.astype(value.dtype)
-    output = (_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype)
+    output = _beside((_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype))
     return output, (scaled, key, value, weights, total, output)
 
 
 def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
     """Returns the gradients of query, key and value; `change` is the gradient of the output."""
     scaled, key, value, weights, total, output = saved
-    wide = change.astype(jnp.float32) / total
-    mean = row_sum(wide * output.astype(jnp.float32))
+    heads = value.shape[1]
+    wide = _by_head(change, heads).astype(jnp.float32) / total
+    mean = row_sum(wide * _by_head(output, heads).astype(jnp.float32))
     narrow = wide.astype(value.dtype)
     scores = weights.astype(jnp.float32) * (_product("bknf,bkmf->bknm", narrow, value) - mean)
     scores = scores.astype(value.dtype)
@@ -89,6 +92,16 @@ def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | No
     d_query = (d_scaled * scaled.shape[-1] ** -0.5).astype(scaled.dtype)
     d_key = turned_product(scores, scaled) * LN_2
     return d_query, d_key.astype(key.dtype), d_value, None
+
+
+def _beside(output: Float[Array, "b k n f"]) -> Float[Array, "b n d"]:
+    """Puts the features of all heads side by side."""
+    return rearrange(output, "b k n f -> b n (k f)")
+
+
+def _by_head(output: Float[Array, "b n d"], heads: int) -> Float[Array, "b k n f"]:
+    """Takes the heads apart again."""
+    return rearrange(output, "b n (k f) -> b k n f", k=heads)
 
 
 def _product(pattern: str, a: Array, b: Array) -> Array:
@@ -116,7 +129,7 @@ def _cudnn(
     key: Float[Array, "b k m f"],
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
-) -> Float[Array, "b k n f"]:
+) -> Float[Array, "b n d"]:
     """Computes attention with NVIDIA's fused kernel, padded: it needs even lengths in training."""
     length = query.shape[2]
     query, key, value, visible = _lengthened(query, key, value, visible, 2)
@@ -124,7 +137,7 @@ def _cudnn(
     mask = jnp.broadcast_to(visible[:, None, None, :], (batch, 1, rows, visible.shape[1]))
     transposed = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     output = jax.nn.dot_product_attention(*transposed, mask=mask, implementation="cudnn")
-    return jnp.swapaxes(output, 1, 2)[:, :, :length]
+    return rearrange(output[:, :length], "b n k f -> b n (k f)")
 
 
 def _block(length: int) -> int:
@@ -151,7 +164,7 @@ def _flash(query: Array, key: Array, value: Array, visible: Array) -> Array:
     output = flash.flash_attention(
         query, key, value, segment_ids=segments, sm_scale=width**-0.5, block_sizes=blocks
     )
-    return output[:, :, :length]
+    return _beside(output[:, :, :length])
 
 
 def _pallas(
@@ -159,7 +172,7 @@ def _pallas(
     key: Float[Array, "b k m f"],
     value: Float[Array, "b k m f"],
     visible: Bool[Array, "b m"],
-) -> Float[Array, "b k n f"]:
+) -> Float[Array, "b n d"]:
     """Runs the TPU kernel on each device's part, because XLA cannot shard a kernel by itself.
 
     The mesh is the one that is set around the step (`jax.set_mesh`). Without a mesh, the kernel
@@ -171,8 +184,9 @@ def _pallas(
     batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     head = HEAD_AXIS if HEAD_AXIS in mesh.axis_names else None
     cut, rows = PartitionSpec(batch, head), PartitionSpec(batch)
+    features = PartitionSpec(batch, None, head)
     mapped = jax.shard_map(
-        _flash, mesh=mesh, in_specs=(cut, cut, cut, rows), out_specs=cut, check_vma=False
+        _flash, mesh=mesh, in_specs=(cut, cut, cut, rows), out_specs=features, check_vma=False
     )
     return mapped(query, key, value, visible)
 

@@ -1,4 +1,7 @@
-"""The gate of the MLP, ``gelu(gate) * up``, with its gradient written out.
+"""The gate of the MLP and the product behind it, ``(gelu(gate) * up) @ kernel``.
+
+The gradient is written out, and stores only the two inputs: ``gelu(gate) * up`` is computed again,
+which costs little, since its gradient needs the same tanh.
 
 The GELU is the one with tanh: ``gelu(x) = x * h`` with ``h = (1 + tanh(u)) / 2`` and
 ``u = sqrt(2 / pi) * (x + 0.044715 x^3)``. Its derivative is
@@ -13,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pinxit.models.products import product, product_gradients
+
 CUBIC = 0.044715
 """The factor of the cube inside the tanh."""
 ROOT = math.sqrt(2 / math.pi)
@@ -20,9 +25,17 @@ ROOT = math.sqrt(2 / math.pi)
 
 
 @jax.custom_vjp
+def gated_product(
+    gate: Float[Array, "*b f"], up: Float[Array, "*b f"], kernel: Float[Array, "f o"]
+) -> Float[Array, "*b o"]:
+    """Computes ``(gelu(gate) * up) @ kernel``. The kernel and its gradient are fp32."""
+    return product(gated(gate, up), kernel)
+
+
 def gated(gate: Float[Array, "*b f"], up: Float[Array, "*b f"]) -> Float[Array, "*b f"]:
-    """Computes ``gelu(gate) * up``."""
-    return _forward(gate, up)[0]
+    """Computes ``gelu(gate) * up`` in fp32, and returns it in the dtype of `gate`."""
+    wide = gate.astype(jnp.float32)
+    return (wide * _half(wide) * up.astype(jnp.float32)).astype(gate.dtype)
 
 
 def _half(gate: Array) -> Array:
@@ -30,19 +43,18 @@ def _half(gate: Array) -> Array:
     return 0.5 + 0.5 * jnp.tanh(ROOT * (gate + CUBIC * gate**3))
 
 
-def _forward(gate: Array, up: Array) -> tuple[Array, tuple[Array, Array]]:
-    wide = gate.astype(jnp.float32)
-    output = wide * _half(wide) * up.astype(jnp.float32)
-    return output.astype(gate.dtype), (gate, up)
+def _forward(gate: Array, up: Array, kernel: Array) -> tuple[Array, tuple[Array, ...]]:
+    return gated_product(gate, up, kernel), (gate, up, kernel)
 
 
-def _backward(saved: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
-    gate, up = saved
-    wide, change = gate.astype(jnp.float32), change.astype(jnp.float32)
+def _backward(saved: tuple[Array, ...], change: Array) -> tuple[Array, Array, Array]:
+    gate, up, kernel = saved
+    d_hidden, d_kernel = product_gradients(gated(gate, up), kernel, change)
+    wide, d_wide = gate.astype(jnp.float32), d_hidden.astype(jnp.float32)
     half = _half(wide)
     slope = half + 2 * wide * half * (1 - half) * ROOT * (1 + 3 * CUBIC * jnp.square(wide))
-    d_gate = change * up.astype(jnp.float32) * slope
-    return d_gate.astype(gate.dtype), (change * wide * half).astype(up.dtype)
+    d_gate = d_wide * up.astype(jnp.float32) * slope
+    return d_gate.astype(gate.dtype), (d_wide * wide * half).astype(up.dtype), d_kernel
 
 
-gated.defvjp(_forward, _backward)
+gated_product.defvjp(_forward, _backward)

@@ -16,7 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pinxit.models.gating import gated
+from pinxit.models.gating import gated_product
 from pinxit.models.norms import rms_norm
 from pinxit.models.products import product
 
@@ -48,11 +48,10 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((*stack, outputs), jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
-        # One matrix product: with more axes, XLA on CPU copies the gradient to transpose it.
-        y = product(x.reshape(-1, x.shape[-1]), jnp.asarray(self.kernel[...]))
-        if self.bias is not None:
-            y = y + self.bias[...].astype(x.dtype)[None, :]
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        y = product(x, jnp.asarray(self.kernel[...]))
+        if self.bias is None:
+            return y
+        return y + jnp.expand_dims(self.bias[...].astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 class RMSNorm(nnx.Module):
@@ -144,4 +143,4 @@ class GatedMLP(nnx.Module):
         self.down = Linear(hidden, width, rngs=rngs, stack=stack, bias=False)
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.down(gated(self.gate(x), self.up(x)))
+        return gated_product(self.gate(x), self.up(x), jnp.asarray(self.down.kernel[...]))

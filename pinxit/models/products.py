@@ -19,20 +19,32 @@ PRODUCT = "product"
 
 
 @jax.custom_vjp
-def product(x: Float[Array, "m i"], kernel: Float[Array, "i o"]) -> Float[Array, "m o"]:
-    """Computes ``x @ kernel`` in the dtype of `x`. The kernel and its gradient are fp32."""
+def product(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"]) -> Float[Array, "*batch o"]:
+    """Computes ``x @ kernel`` in the dtype of `x`. The kernel and its gradient are fp32.
+
+    The backward pass stores `x` as it is, once for all products of the same array.
+    """
     return _forward(x, kernel)[0]
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    output = _contracted(x, kernel.astype(x.dtype), (1, 0))
-    return checkpoint_name(output, PRODUCT), (x, kernel)
+    output = _contracted(_rows(x), kernel.astype(x.dtype), (1, 0))
+    return checkpoint_name(output.reshape(*x.shape[:-1], -1), PRODUCT), (x, kernel)
 
 
 def _backward(saved: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    d_x = _contracted(change, kernel.astype(x.dtype), (1, 1))
-    return d_x, turned_product(x, change).astype(kernel.dtype)
+    return product_gradients(*saved, change)
+
+
+def product_gradients(x: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    """Returns the gradients of `product` for `x` and the kernel; `change` is that of its output."""
+    d_x = _contracted(_rows(change), kernel.astype(x.dtype), (1, 1)).reshape(x.shape)
+    return d_x, turned_product(_rows(x), _rows(change)).astype(kernel.dtype)
+
+
+def _rows(x: Float[Array, "*batch i"]) -> Float[Array, "m i"]:
+    """Joins all axes but the last. With more, XLA on a CPU copies gradients to transpose them."""
+    return x.reshape(-1, x.shape[-1])
 
 
 product.defvjp(_forward, _backward)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pinxit.compiled_programs import write_whole_entries
 from pinxit.config import UsageError
 from pinxit.data.images.aspect_ratios import Size
 from pinxit.data.prepared.encoder_identity import encoder_identity, text_identity
+from pinxit.free_memory import return_after_compiling
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.latents import Encoders
 
@@ -32,6 +34,8 @@ class MakeEncoders:
         """Loads the weights. Those of the text encoder are sharded over this process's devices."""
         from pinxit.encoders.autoencoder import load_autoencoder
 
+        write_whole_entries()
+        return_after_compiling()
         return LoadedEncoders(self, load_autoencoder(self.vae, dtype=self.dtype), self._text())
 
     def _text(self) -> tuple[int, Any] | None:

@@ -29,6 +29,7 @@ from pinxit.devices.processes import (
     is_first,
 )
 from pinxit.devices.transfer import place, place_batch
+from pinxit.free_memory import return_after_compiling
 from pinxit.train.attended_work import attended
 from pinxit.train.auto_settings import settled
 from pinxit.train.background_writer import BackgroundWriters
@@ -99,6 +100,7 @@ def run(
     """Trains with the settings `config`, or resumes the run of that name. `argv` is the command for
     the report."""
     write_whole_entries()
+    return_after_compiling()
     try:
         return _run(config, argv, console)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:

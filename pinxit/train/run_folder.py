@@ -231,6 +231,8 @@ def environment() -> dict[str, Any]:
         "devices": [str(device.device_kind) for device in devices],
         "processes": jax.process_count(),
         "cpu_count": os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "products": os.environ.get("PINXIT_PRODUCTS", ""),
     }
 
 

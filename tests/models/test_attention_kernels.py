@@ -55,7 +55,7 @@ def test_the_tpu_kernel_agrees_with_its_gradient():
     with pltpu.force_tpu_interpret_mode():
         output = attend(*arrays, "pallas")
         found = jax.grad(energy, argnums=(0, 1, 2))(*arrays, "pallas")
-    assert output.shape == (1, 1, QUERIES, WIDTH)
+    assert output.shape == (1, QUERIES, WIDTH)
     np.testing.assert_allclose(output, attend(*arrays), atol=1e-5)
     for ours, reference in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-5)

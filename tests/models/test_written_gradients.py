@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinxit.models.gating import gated
+from pinxit.models.gating import gated_product
 from pinxit.models.norms import EPSILON, gated_sum, modulated_norm, rms_norm
 from pinxit.models.products import product, turned_product
 from pinxit.models.row_reductions import row_max, row_mean, row_sum
@@ -29,13 +29,17 @@ def plain_modulated(x, shift, scale):
 CASES = {
     "rms_norm": (rms_norm, plain_rms, [(2, 3, 4, 40), (40,)]),
     "modulated_norm": (modulated_norm, plain_modulated, [(2, 5, 37), (2, 37), (2, 37)]),
-    "gated": (gated, lambda gate, up: jax.nn.gelu(gate) * up, [(4, 33), (4, 33)]),
+    "gated_product": (
+        gated_product,
+        lambda gate, up, kernel: (jax.nn.gelu(gate) * up) @ kernel,
+        [(2, 4, 33), (2, 4, 33), (33, 6)],
+    ),
     "gated_sum": (
         gated_sum,
         lambda x, gate, y: x + gate[:, None] * y,
         [(2, 5, 12), (2, 12), (2, 5, 12)],
     ),
-    "product": (product, lambda x, kernel: x @ kernel, [(6, 10), (10, 7)]),
+    "product": (product, lambda x, kernel: x @ kernel, [(3, 6, 10), (10, 7)]),
 }
 
 
@@ -59,7 +63,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula(name):
 def test_bfloat16_stays_near_fp32_in_values_and_gradients(name):
     function, plain, shapes = CASES[name]
     wide = draw(*shapes, spread=0.5)
-    parameters = {"rms_norm": [1], "product": [1]}.get(name, [])
+    parameters = {"rms_norm": [1], "product": [1], "gated_product": [2]}.get(name, [])
     narrow = [x if i in parameters else x.astype(jnp.bfloat16) for i, x in enumerate(wide)]
     output, pull = jax.vjp(function, *narrow)
     reference, pull_wide = jax.vjp(plain, *wide)
@@ -71,6 +75,28 @@ def test_bfloat16_stays_near_fp32_in_values_and_gradients(name):
     for ours, theirs in pairs:
         error = jnp.max(jnp.abs(ours.astype(jnp.float32) - theirs)) / jnp.max(jnp.abs(theirs))
         assert error < 0.03
+
+
+def stored(function, *arrays):
+    """The shapes of what the backward pass stores, besides the arguments."""
+    _, pull = jax.vjp(function, *arrays)
+    known = {id(array) for array in arrays}
+    return [leaf.shape for leaf in jax.tree.leaves(pull) if id(leaf) not in known and leaf.ndim]
+
+
+def test_products_of_one_array_store_it_once():
+    x, first, second = draw((2, 5, 8), (8, 6), (8, 6))
+
+    def both(x, first, second):
+        inner = jnp.sin(x)
+        return jnp.sum(product(inner, first)) + jnp.sum(product(inner, second))
+
+    assert stored(both, x, first, second).count((2, 5, 8)) == 2, "the cosine, and the sine once"
+
+
+def test_the_gated_product_stores_its_inputs_alone():
+    gate, up, kernel = draw((2, 5, 8), (2, 5, 8), (8, 6))
+    assert stored(lambda *arrays: jnp.sum(gated_product(*arrays)), gate, up, kernel) == []
 
 
 @pytest.mark.parametrize("rows", [6, 7])

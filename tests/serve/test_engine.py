@@ -14,11 +14,11 @@ from toy_pipeline import pixels, toy_model
 
 from pinxit.config import UsageError
 from pinxit.flow.solvers import SOLVERS
+from pinxit.free_memory import return_free_memory
 from pinxit.serve.engine import engine as engines
 from pinxit.serve.engine import kept_jobs, models
 from pinxit.serve.engine.engine import Draining, DrawingEngine, QueueFull
 from pinxit.serve.engine.events import Finished, JobEnded, Preview, Queued, Step
-from pinxit.serve.engine.free_memory import return_free_memory
 from pinxit.serve.engine.jobs import DrawRequest
 from pinxit.serve.settings import StudioConfig
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pinxit.arrays import TextEncoder
 from pinxit.drawing import one_by_one
-from pinxit.serve.engine.free_memory import return_free_memory
+from pinxit.free_memory import return_free_memory
 from pinxit.serve.engine.job_error import job_error
 from pinxit.serve.engine.jobs import Draining, DrawRequest, Job, Picture, QueueFull
 from pinxit.serve.engine.kept_jobs import KEPT_SECONDS, jobs_to_forget
