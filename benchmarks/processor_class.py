@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pinxit.cli.cpu_products import faster, product_times
 from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, NO_YNN
+from pinxit.cli.xla_environment import LIBRARIES as PRODUCT_FLAGS
 
 INSTRUCTIONS = {
     "AVX2": ("avx2", "fma"),
@@ -96,15 +99,20 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def side_environment(cap: str | None = None) -> dict[str, str]:
+def side_environment(cap: str | None = None, *, amp: bool = False) -> dict[str, str]:
     """Returns the environment of a measured process, the same for every side.
 
     Memory is tuned as in training (`pinxit.cli.xla_environment`), JAX runs on the CPU, and compiled
-    programs are cached. With a cap, the caches are others.
+    programs are cached. With a cap, the caches are others. With `amp`, XLA computes products with
+    the library that a training run in bfloat16 chooses here (`pinxit.cli.cpu_products`).
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit"
     cache = cache / "benchmarks" / (cap or "native")
     flags = os.environ.get("XLA_FLAGS", "")
+    products = NO_YNN
+    if amp and NO_YNN not in flags:
+        times = product_times(("bfloat16",), lambda line: print(line, file=sys.stderr))
+        products = PRODUCT_FLAGS[faster(times, "bfloat16")]
     environment = {
         **os.environ,
         **CPU_MALLOC,
@@ -114,7 +122,7 @@ def side_environment(cap: str | None = None) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "XLA_FLAGS": flags if NO_YNN in flags else f"{flags} {NO_YNN}".strip(),
+        "XLA_FLAGS": flags if NO_YNN in flags else f"{flags} {products}".strip(),
         "PYTHONPATH": os.pathsep.join(
             filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
         ),

@@ -166,7 +166,7 @@ def main() -> None:
         return measure_library(args)
     products = products_of(args)
     words = side_words(__file__, "", "")[:-4]
-    results = measured_limits(words, args, side_environment(args.cap))
+    results = measured_limits(words, args, side_environment(args.cap, amp=args.amp))
     print(f"{chosen_setup(args).words()}, {'bfloat16' if args.amp else 'float32'}, on "
           f"{processor_words(processor(args.cap))}")  # fmt: skip
     for name, failure in results["failures"].items():

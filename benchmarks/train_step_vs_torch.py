@@ -246,7 +246,7 @@ def differences(answers: dict[str, list[dict[str, Any]]], folder: Path) -> dict[
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Measures all sides in turns, and the limits; returns the results."""
-    environment = side_environment(args.cap)
+    environment = side_environment(args.cap, amp=args.amp)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         failure = "the inputs could not be written"

@@ -39,11 +39,13 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
         f"{'|'.join(RECIPES)}; selected: {{recipe}}), which options change. --studio [PORT] "
         "shows the run in a browser while it trains.",
     )
+    from pinxit.cli.cpu_products import choose_products
     from pinxit.train.attended_work import end_without_waiting
 
     _check_used(settings)
     if settings.note:
-        print(f"pinxit: {settings.note}", file=sys.stderr)
+        _say(settings.note)
+    choose_products(settings.config, _say)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
@@ -52,6 +54,10 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     if restart:
         end_without_waiting(code)
     return code
+
+
+def _say(line: str) -> None:
+    print(f"pinxit: {line}", file=sys.stderr)
 
 
 def _beside(config: TrainConfig, port: int | None) -> AbstractContextManager[None]:

@@ -3,8 +3,9 @@
 XLA on CPU allocates and frees large temporaries in every step. With glibc's defaults their pages
 return to the kernel and must be faulted in again. Huge pages and no trimming make this cheaper. But
 glibc reads these settings only when a process starts, so they are set and the same command is
-restarted once. Fusions for the YNN library are turned off too, so that Eigen computes matrix
-products and convolutions. `benchmarks/cpu_environment.py` measures the effect of each setting.
+restarted once. Fusions for the YNN library are turned off too, so that XLA's own programs compute
+matrix products and convolutions, until `cpu_products` has measured which is faster for a run.
+`benchmarks/cpu_environment.py` measures the effect of each setting.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from pinxit.config import choice
 
 GUARD = "PINXIT_STARTED"
 """The variable that is set for the restarted process, so that it does not restart again."""
@@ -27,7 +30,15 @@ CPU_MALLOC = {
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
 """The flag in `XLA_FLAGS` with an empty list of operations to fuse for YNN. XLA rejects unknown
 flags, so this flag must exist in all versions of JAX that the package allows."""
-
+YNN_PRODUCTS = f"{NO_YNN}LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+"""The same flag with matrix products for YNN, each for itself, and sums. JAX 0.10 does the same
+without a flag."""
+PRODUCTS = "PINXIT_PRODUCTS"
+"""The variable with the library for matrix products: xla, ynn, or auto, which measures (see
+`cpu_products`)."""
+LIBRARIES = {"xla": NO_YNN, "ynn": YNN_PRODUCTS}
+"""The flag for each library."""
+AUTO = "auto"
 
 GPU_MEMORY = "0.92"
 """Share of a GPU's memory that JAX may use. Its own default is 0.75."""
@@ -49,10 +60,18 @@ def tuned(environ: Mapping[str, str], *, platform: str, libc: str) -> dict[str, 
         return None
     if GUARD in environ or any(name in environ for name in CPU_MALLOC):
         return None
+    return {**environ, **CPU_MALLOC, **_products(environ), GUARD: "1"}
+
+
+def _products(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that choose a library for products. The user's own flag stays."""
     flags = environ.get("XLA_FLAGS", "")
-    if NO_YNN not in flags:  # a value that the user has set stays
-        flags = f"{flags} {NO_YNN}".strip()
-    return {**environ, **CPU_MALLOC, "XLA_FLAGS": flags, GUARD: "1"}
+    if NO_YNN in flags:
+        return {}
+    library = environ.get(PRODUCTS) or AUTO
+    choice(PRODUCTS, library, (AUTO, *LIBRARIES))
+    flag = LIBRARIES.get(library, NO_YNN)
+    return {"XLA_FLAGS": f"{flags} {flag}".strip(), PRODUCTS: library}
 
 
 def restart_tuned() -> None:

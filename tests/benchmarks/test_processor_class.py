@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import processor_class
 import pytest
 from processor_class import (
     CAPPED_SETS,
@@ -16,7 +17,7 @@ from processor_class import (
     usable_cores,
 )
 
-from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN
+from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN, YNN_PRODUCTS
 
 ZEN_3 = "fpu sse sse2 avx fma avx2 bmi2"
 ZEN_5 = f"{ZEN_3} avx512f avx512dq avx512bw avx512vl avx512_bf16"
@@ -67,6 +68,17 @@ def test_sides_have_one_environment_and_a_cap_adds_to_it(monkeypatch):
         assert (name not in plain and "2" in capped[name]) or "v3" in capped[name]
     for name in ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
         assert plain[name] != capped[name], "a cache of wider programs"
+
+
+def test_half_precision_has_the_library_that_a_run_chooses(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    for seconds, flag in ((0.5, YNN_PRODUCTS), (2.0, NO_YNN)):
+        times = {"bfloat16 xla": 1.0, "bfloat16 ynn": seconds}
+        monkeypatch.setattr(
+            processor_class, "product_times", lambda dtypes, say, times=times: times
+        )
+        assert side_environment(amp=True)["XLA_FLAGS"] == flag
+    assert side_environment()["XLA_FLAGS"] == NO_YNN
 
 
 def test_flags_that_a_user_has_set_stay(monkeypatch):

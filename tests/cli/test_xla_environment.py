@@ -2,14 +2,27 @@ import os
 import subprocess
 import sys
 
-from pinxit.cli.xla_environment import CPU_MALLOC, GPU_MEMORY, GUARD, NO_YNN, OFF, tuned
+import pytest
+
+from pinxit.cli.xla_environment import (
+    AUTO,
+    CPU_MALLOC,
+    GPU_MEMORY,
+    GUARD,
+    NO_YNN,
+    OFF,
+    PRODUCTS,
+    YNN_PRODUCTS,
+    tuned,
+)
 from pinxit.plan.compile_worker import GPU_SHARE, usable
 from pinxit.plan.targets import GPU_RESERVE, get_target
 
 
 def test_starts_over_once_on_linux_with_glibc():
     environ = tuned({"A": "b"}, platform="linux", libc="glibc")
-    assert environ == {"A": "b", GUARD: "1", **CPU_MALLOC, "XLA_FLAGS": NO_YNN}
+    expected = {"A": "b", GUARD: "1", **CPU_MALLOC, "XLA_FLAGS": NO_YNN, PRODUCTS: AUTO}
+    assert environ == expected
     assert tuned(environ, platform="linux", libc="glibc") is None
 
 
@@ -24,8 +37,9 @@ def test_the_users_own_flags_stay():
     assert flags(chosen) == chosen
 
 
-def test_xla_knows_the_flags():
-    environ = {**os.environ, "XLA_FLAGS": NO_YNN, "JAX_PLATFORMS": "cpu"}
+@pytest.mark.parametrize("flag", [NO_YNN, YNN_PRODUCTS])
+def test_xla_knows_the_flags(flag):
+    environ = {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
     product = "import jax.numpy as jnp; print(float((jnp.ones((9, 9)) @ jnp.ones(9)).sum()))"
     command = [sys.executable, "-c", product]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)

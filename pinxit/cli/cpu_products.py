@@ -1,0 +1,166 @@
+"""Chooses which library computes matrix products on a CPU, by a short measurement.
+
+XLA has programs of its own for products, and can pass them to the library YNN. Which is faster
+depends on the processor and the precision: with AVX512-BF16, YNN takes two thirds of the time for
+bfloat16 and a little more for float32. So a process measures both once, on attention and an MLP,
+and `pinxit train` starts with the faster one. The times are kept in
+``~/.cache/pinxit/products.json``, by processor, cores and versions, since several machines may
+share the folder. XLA's own programs stay unless YNN saves more than `MARGIN`, so that noise does
+not decide.
+
+The library changes the rounding of products. So a run that goes on takes the one in its folder's
+environment.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pinxit.cli.xla_environment import AUTO, LIBRARIES, NO_YNN, PRODUCTS
+from pinxit.config import read_json
+from pinxit.files import write_json
+
+if TYPE_CHECKING:
+    from pinxit.train.settings import TrainConfig
+
+DEFAULT = "xla"
+MARGIN = 0.1
+"""Share of the time that YNN must save to be chosen."""
+SLOWER = 1.1
+"""Ratio of half precision's time to that of float32 from which a run says so."""
+PATIENCE = 120.0
+"""Seconds after which a measurement is given up."""
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""The instruction sets that matter for products, as Linux names them."""
+
+
+def choose_products(config: TrainConfig, say: Callable[[str], None]) -> None:
+    """Sets the library for a run's products in ``XLA_FLAGS``, before JAX reads them.
+
+    It does nothing unless this process has been restarted with `AUTO`. `say` gets what the user
+    should know. A measurement that fails leaves XLA's own programs.
+    """
+    if os.environ.get(PRODUCTS) != AUTO:
+        return
+    from pinxit.train.run_folder import folder_of
+
+    dtype = config.model.dtype or ("bfloat16" if config.use_amp else "float32")
+    library = _of_run(folder_of(config).root / "environment.json")
+    dtypes = ("float32",) if dtype == "float32" else ("float32", dtype)
+    times = product_times(dtypes, say) if library is None or dtype != "float32" else {}
+    if library is None:
+        library = faster(times, dtype)
+    flags = os.environ.get("XLA_FLAGS", "").replace(NO_YNN, LIBRARIES[library])
+    os.environ.update({"XLA_FLAGS": flags, PRODUCTS: library})
+    if warning := slow_precision(times, dtype):
+        say(warning)
+
+
+def _of_run(path: Path) -> str | None:
+    """Returns the library that a run has used before, or None."""
+    library = read_json(path).get("products") if path.is_file() else None
+    return library if library in LIBRARIES else None
+
+
+def faster(times: dict[str, float], dtype: str) -> str:
+    """Returns the library to take for a dtype, by the times of `product_times`."""
+    ours, other = times.get(f"{dtype} {DEFAULT}"), times.get(f"{dtype} ynn")
+    if ours is None or other is None:
+        return DEFAULT
+    return "ynn" if other < (1 - MARGIN) * ours else DEFAULT
+
+
+def slow_precision(times: dict[str, float], dtype: str) -> str:
+    """Returns a warning if half precision is slower than float32 here, or an empty text."""
+    best = {
+        kind: min((times[key] for key in times if key.split()[0] == kind), default=None)
+        for kind in ("float32", dtype)
+    }
+    full, half = best["float32"], best[dtype]
+    if full is None or half is None or half < SLOWER * full:
+        return ""
+    return (
+        f"this processor takes {half / full:.1f} times as long for products in {dtype} as in "
+        "float32: --use_amp 0 is faster here"
+    )
+
+
+def products_file() -> Path:
+    """Returns the file with the measured times."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "pinxit" / "products.json"
+
+
+def processor_key(cpuinfo: str | None = None) -> str:
+    """Returns what a measurement holds for: processor, cores, version and XLA's other flags.
+
+    `cpuinfo` is the text of ``/proc/cpuinfo``, which is read by default.
+    """
+    path = Path("/proc/cpuinfo")
+    text = cpuinfo if cpuinfo is not None else path.read_text() if path.exists() else ""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    named = {name.strip(): value.strip() for name, value in lines.items()}
+    model = named.get("model name") or platform.processor() or platform.machine()
+    flags = named.get("flags", "").split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    others = [w for w in os.environ.get("XLA_FLAGS", "").split() if not w.startswith(NO_YNN)]
+    sets = [name for name in INSTRUCTIONS if name in flags]
+    return ", ".join([model, *sets, f"{cores} cores", f"jaxlib {version('jaxlib')}", *others])
+
+
+def product_times(
+    dtypes: Sequence[str], say: Callable[[str], None], path: Path | None = None
+) -> dict[str, float]:
+    """Returns the seconds that each library takes in each dtype, such as "bfloat16 ynn".
+
+    They come from the file, or else from a process that measures them. They are empty if it fails.
+    """
+    path = path or products_file()
+    known = _known(path)
+    key = processor_key()
+    times = dict(known.get(key, {}))
+    missing = [dtype for dtype in dtypes if f"{dtype} {DEFAULT}" not in times]
+    if not missing:
+        return times
+    kinds = " and ".join(missing)
+    say(f"measuring which library multiplies matrices of {kinds} faster here (once)")
+    new = _measured_by_a_process(missing)
+    if not new:
+        say(f"the measurement failed, so XLA's own programs are used ({PRODUCTS}=ynn changes it)")
+        return {}
+    times |= new
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**known, key: times})
+    except OSError as error:
+        say(f"the measurement cannot be kept, so each start measures again ({error})")
+    return times
+
+
+def _known(path: Path) -> dict[str, dict[str, float]]:
+    """Returns the stored measurements. A damaged file counts as empty, and is written again."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _measured_by_a_process(dtypes: Sequence[str]) -> dict[str, float]:
+    """Measures in another process, since XLA reads its flags once in each."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    flags = " ".join(word for word in words if not word.startswith(NO_YNN))
+    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "pinxit.cli.product_times", *dtypes]
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE)
+        return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+    except (subprocess.TimeoutExpired, ValueError):
+        return {}
