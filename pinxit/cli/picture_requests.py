@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ OURS = (".png", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif")
 """Suffixes of the formats that have a recipe."""
 OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl")
 """Suffixes of other pictures, which are refused rather than drawn as a prompt."""
+MODEL_FILES = ("config.json", "model_index.json", "model/config.json")
+"""Files of which a folder with a model has at least one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ def is_picture(word: str) -> bool:
     return suffix in (*OURS, *OTHERS) and (os.path.isfile(word) or not re.search(r"\s", word))
 
 
+def holds_model(word: str) -> bool:
+    """Returns whether a word of the command line is the folder of a run or of a model.
+
+    A folder without settings, such as one that has the name of what is to be drawn, does not count.
+    """
+    return bool(word) and any(os.path.isfile(os.path.join(word, name)) for name in MODEL_FILES)
+
+
 def picture_requests(
     options: GenerateOptions, argv: Sequence[str], typed: Collection[str]
 ) -> list[PictureRequest]:
@@ -87,6 +98,11 @@ def picture_requests(
         raise UsageError("text_encoding", options.text_encoding, problem=problem)
     if not lines:
         raise UsageError("prompt", lines, problem="an empty list", valid="at least one prompt")
+    for word in options.prompt:
+        if holds_model(word):
+            problem = "a folder with a model in it, not a prompt"
+            valid = f'--checkpoint {shlex.quote(word)} "a prompt"'
+            raise UsageError("prompt", word, problem=problem, valid=valid)
     for line in lines:
         if valid_unicode(line.prompt) != line.prompt:
             raise UsageError("prompt", valid_unicode(line.prompt), problem="not valid Unicode")

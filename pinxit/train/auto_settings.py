@@ -4,7 +4,8 @@ They are ``model.remat``, ``model.scan_blocks`` and ``gradient_accumulation_step
 them changes what is learned, so a resumed run may choose again, on other devices. The choice is the
 fastest candidate whose estimated memory (`pinxit.train.step_memory`) fits. A batch in pieces costs
 almost nothing as long as a piece keeps a device busy, so more pieces come before recomputation.
-CPUs, whose memory is the host's, and the small presets keep the preset's values.
+CPUs, whose memory is the host's, and the small presets keep the preset's values, but blocks in half
+precision are unrolled on a CPU: XLA converts the stacks of such a loop to float32 and back.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
         own = preset(config.model.preset)
         values: dict[str, Any] = {
             "model.remat": own.remat,
-            "model.scan_blocks": own.scan_blocks,
+            "model.scan_blocks": own.scan_blocks and not _converts_stacks(config, parts),
             "gradient_accumulation_steps": 1,
         }
         return Choice({name: values[name] for name in names})
@@ -86,6 +87,16 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
             return _explained(settings, needs, memory, parts, tried[0])
     needs, settings = min(tried, key=lambda one: one[0])
     return _explained(settings, needs, memory, parts, tried[0], fits=False)
+
+
+def _converts_stacks(config: TrainConfig, parts: Parts) -> bool:
+    """Returns whether a loop over blocks would convert what it stacks: half precision on a CPU.
+
+    Recomputed blocks stack little.
+    """
+    on_cpu = parts.mesh.devices.flat[0].platform == "cpu"
+    recomputes = config.model.remat not in (AUTO, "none")
+    return on_cpu and parts.model.dtype != "float32" and not recomputes
 
 
 def setting_candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:

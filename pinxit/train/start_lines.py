@@ -9,7 +9,7 @@ import jax
 
 from pinxit.devices.device_figures import counted_kinds, memory_figures
 from pinxit.devices.mesh import batch_parts
-from pinxit.models.transformer import abstract
+from pinxit.models.transformer import TransformerConfig, abstract
 from pinxit.progress import counted
 from pinxit.train.build import Parts
 from pinxit.train.settings import TrainConfig
@@ -54,10 +54,10 @@ def data_line(config: TrainConfig, loader: Any, *, step: int) -> str:
     )
 
 
-def compile_line(parts: Parts) -> str:
-    """Returns the line that announces the compilation of the step."""
-    depth = parts.model.depth
-    if parts.model.scan_blocks or depth < UNROLLED:
+def compile_line(model: TransformerConfig, platform: str) -> str:
+    """Returns the line that announces the compilation of the step. CPUs take seconds for it."""
+    depth = model.depth
+    if model.scan_blocks or depth < UNROLLED or platform == "cpu":
         return "compiling the training step"
     return (
         f"compiling the training step: {depth} unrolled blocks take some minutes, unless an "

@@ -56,7 +56,8 @@ class WatchedStep:
 
     def _first(self, state: Any, frozen: Any, columns: dict[str, Any]) -> Any:
         self._figures.count(state, frozen, columns)
-        self._say(compile_line(self._parts))
+        platform = self._parts.mesh.devices.flat[0].platform
+        self._say(compile_line(self._parts.model, platform))
         start = time.perf_counter()
         result = self._step(state, frozen, columns)
         seconds = time.perf_counter() - start

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pinxit.cli.arguments import parse
 from pinxit.config import UsageError
+from pinxit.config import replace as changed
 from pinxit.train import auto_settings
 from pinxit.train.auto_settings import (
     abstract_parts,
@@ -141,6 +142,20 @@ def test_small_presets_and_cpus_keep_the_presets_values(
     chosen, parts, _ = settled(large, abstract_parts(large), say=said.append)
     assert (parts.model.remat, parts.model.scan_blocks) == ("none", True) and not said
     assert (chosen.model.remat, chosen.model.scan_blocks) == ("none", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "scanned"),
+    [({"use_amp": True}, False), ({"use_amp": True, "model.remat": "full"}, True), ({}, True)],
+)
+def test_blocks_in_half_precision_are_unrolled_on_a_cpu(
+    bundle: Path, changes: dict[str, Any], scanned: bool
+):
+    config = changed(settings(bundle), changes)
+    chosen, parts, _ = settled(config, abstract_parts(config))
+    assert chosen.model.scan_blocks is parts.model.scan_blocks is scanned
+    explicit = changed(config, {"model.scan_blocks": True})
+    assert settled(explicit, abstract_parts(explicit))[1].model.scan_blocks
 
 
 @pytest.mark.slow

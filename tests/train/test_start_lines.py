@@ -90,12 +90,17 @@ def test_a_stream_has_no_epochs(config: TrainConfig):
 
 
 @pytest.mark.parametrize(
-    ("depth", "scanned", "minutes"), [(24, False, True), (24, True, False), (2, False, False)]
+    ("depth", "scanned", "platform", "minutes"),
+    [
+        (24, False, "tpu", True),
+        (24, True, "tpu", False),
+        (2, False, "gpu", False),
+        (24, False, "cpu", False),
+    ],
 )
-def test_only_deep_unrolled_models_take_minutes(config, depth, scanned, minutes):
-    parts = abstract_parts(config.resolved())
-    model = dataclasses.replace(parts.model, depth=depth, scan_blocks=scanned)
-    line = compile_line(dataclasses.replace(parts, model=model))
+def test_only_deep_unrolled_models_take_minutes(config, depth, scanned, platform, minutes):
+    model = abstract_parts(config.resolved()).model
+    line = compile_line(dataclasses.replace(model, depth=depth, scan_blocks=scanned), platform)
     assert ("some minutes" in line) == minutes and line.startswith("compiling the training step")
 
 

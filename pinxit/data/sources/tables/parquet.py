@@ -295,6 +295,8 @@ def damage_named(path: str) -> Iterator[None]:
 
     try:
         yield
+    except GeneratorExit:  # of a reader that Python's end closes, when pyarrow has no names left
+        raise
     except pyarrow.ArrowException as error:
         raise _damaged(path, error) from error
     except OSError as error:
