@@ -86,7 +86,10 @@ def turned_product(
 
 
 def _turned(a: Float[Array, "*batch m i"]) -> Float[Array, "*batch i m"]:
-    """Returns the transpose. In two halves, XLA does not fold it into the product that follows."""
+    """Returns the transpose of a bfloat16 array. In two halves, XLA does not fold it into the
+    product that follows, and as integers, it does not convert it to fp32."""
     *batch, rows, columns = a.shape
-    halves = a.reshape(*batch, 2, rows // 2, columns)
-    return jnp.moveaxis(halves, -1, -3).reshape(*batch, columns, rows)
+    bits = jax.lax.bitcast_convert_type(a, jnp.uint16)
+    halves = bits.reshape(*batch, 2, rows // 2, columns)
+    turned = jnp.moveaxis(halves, -1, -3).reshape(*batch, columns, rows)
+    return jax.lax.bitcast_convert_type(turned, a.dtype)
