@@ -8,7 +8,7 @@ and stores what it shows as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ def ratios(rows: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, dic
     return result
 
 
+def days(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the day on which rows were measured, or the first and the last one."""
+    dates = sorted({row["date"] for row in rows})
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+
+
 def draw(
     results: Mapping[str, Mapping[str, Any]], names: Sequence[str], path: Path
 ) -> list[tuple[str, list[tuple[str, dict[str, float]]]]]:
@@ -56,14 +62,14 @@ def draw(
         gridspec_kw={"height_ratios": heights}, layout="constrained",
     )  # fmt: skip
     for axes, (key, tasks) in zip(grid[:, 0], parts, strict=True):
-        draw_part(axes, key, tasks)
+        draw_part(axes, f"{key}; measured {days(results[key].values())}", tasks)
     metadata = {"Description": json.dumps(parts)}
     figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
     return parts
 
 
-def draw_part(axes: Any, key: str, tasks: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+def draw_part(axes: Any, title: str, tasks: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """Draws the bars of one processor."""
     for column, colour in COLOURS.items():
         offset = -0.2 if column == "eager" else 0.2
@@ -83,6 +89,6 @@ def draw_part(axes: Any, key: str, tasks: Sequence[tuple[str, Mapping[str, float
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.axvline(1, color="#333333", linewidth=1)
-    axes.set_title(key, fontsize=9)
+    axes.set_title(title, fontsize=9)
     axes.set_xlabel("torch's time over ours; to the right of 1, ours is faster", fontsize=8)
     axes.legend(fontsize=8, loc="best")

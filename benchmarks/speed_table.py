@@ -3,8 +3,8 @@
 Each row of `ROWS` is a call of another script in this folder, which measures every side alone in
 its process, with the processes in turns. Results are stored in a file, by processor and versions,
 so that rows can be measured on different days: ``--only`` chooses them, and ``--missing`` takes
-those that this machine lacks. Without options, all rows are measured, which takes about 25 minutes
-on two idle cores, and more the first time, since torch compiles its programs.
+those that this machine lacks. Without options, all rows are measured, which takes about 27 minutes
+on two idle cores, and ten more the first time, since torch compiles its programs.
 
     python benchmarks/speed_table.py
     python benchmarks/speed_table.py --only tiny small --write
@@ -31,7 +31,7 @@ from typing import Any
 from marked_table import write_table
 from process_turns import progress_line
 from processor_class import processor, processor_words, versions
-from speed_picture import PEERS, draw
+from speed_picture import PEERS, days, draw
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "speed.md"
@@ -200,10 +200,9 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for key, rows in sorted(results.items()):
         known = [name for name in NAMES if name in rows]
-        dates = sorted({rows[name]["date"] for name in known})
-        if not dates:
+        if not known:
             continue
-        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        when = days([rows[name] for name in known])
         lines += ["" if lines else None, f"**{key}**; measured {when}", "", *HEADER]
         for name in known:
             lines += lines_of(rows[name])

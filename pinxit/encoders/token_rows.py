@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ Clean = Callable[[str], str]
 """A function that is applied to a caption before it is tokenised."""
 
 
+REMEMBERED = 2**15
+"""Cleaned captions that are kept: they are cut to rows, and checked for their length, in turn."""
+
+
 class TokenRows:
     """A tokenizer whose rows all have the same length; it cleans captions first."""
 
@@ -26,7 +31,7 @@ class TokenRows:
         tokenizer.enable_padding(**padding | {"length": length})
         self._tokenizer = tokenizer
         self._length = length
-        self._clean = clean
+        self._clean = None if clean is None else lru_cache(REMEMBERED)(clean)
 
     def ids(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Returns token ids, padded or truncated to the row length."""

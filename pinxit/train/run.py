@@ -383,4 +383,5 @@ def _watched_step(run: CurrentRun, state: TrainState) -> WatchedStep:
         figures=run.figures,
         profile=StepProfile(span, run.folder.root / "profile", say=say),
         say=say,
+        compiled=run.feed.compiled,
     )

@@ -31,8 +31,11 @@ class WatchedStep:
         figures: StepFigures,
         profile: StepProfile,
         say: Callable[[str], object],
+        compiled: Callable[[], object] = lambda: None,
     ) -> None:
+        """Takes the jitted step. `compiled` is called once, after the first step."""
         self._step = step
+        self._when_compiled = compiled
         self._parts = parts
         self._number = start
         self._compiled = False
@@ -64,6 +67,7 @@ class WatchedStep:
         self._compiled = True
         shown = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
         self._say(f"compiled the training step in {shown}")
+        self._when_compiled()
         return result
 
 

@@ -385,3 +385,17 @@ def test_a_t5_tokenizer_larger_than_the_embedding_is_refused_unread(t5_directory
     (tmp_path / "config.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match="has 140 tokens, but the text tower only 100"):
         load_text_encoder(tmp_path)
+
+
+def test_a_caption_is_cleaned_once_for_its_row_and_its_length():
+    cleaned: list[str] = []
+
+    def clean(caption: str) -> str:
+        cleaned.append(caption)
+        return caption.lower()
+
+    encoder = load_text_encoder("tiny", clean=clean)
+    ids = encoder.tokenize(CAPTIONS)
+    assert not encoder.truncated(CAPTIONS).any()
+    assert cleaned == CAPTIONS
+    np.testing.assert_array_equal(ids, encoder.tokenize([text.lower() for text in CAPTIONS]))

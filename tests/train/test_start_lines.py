@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +24,7 @@ from pinxit.train.run import run
 from pinxit.train.settings import EvalConfig, ModelConfig, SampleGridConfig, Sampling, TrainConfig
 from pinxit.train.start_lines import compile_line, data_line, model_lines
 from pinxit.train.step_profile import StepProfile, steps_to_profile
-from pinxit.train.step_watch import StepFigures, step_flops
+from pinxit.train.step_watch import StepFigures, WatchedStep, step_flops
 
 
 @pytest.fixture
@@ -102,6 +104,20 @@ def test_only_deep_unrolled_models_take_minutes(config, depth, scanned, platform
     model = abstract_parts(config.resolved()).model
     line = compile_line(dataclasses.replace(model, depth=depth, scan_blocks=scanned), platform)
     assert ("some minutes" in line) == minutes and line.startswith("compiling the training step")
+
+
+def test_the_end_of_the_compilation_is_told_once(config: TrainConfig):
+    parts = abstract_parts(config.resolved())
+    told: list[str] = []
+    figures: Any = SimpleNamespace(count=lambda *_: None)
+    step = WatchedStep(
+        lambda *_: told.append("step"),
+        parts=parts, start=0, figures=figures, profile=StepProfile(None, Path("none"), say=print),
+        say=lambda line: None, compiled=lambda: told.append("compiled"),
+    )  # fmt: skip
+    for _ in range(2):
+        step(None, None, {})
+    assert told == ["step", "compiled", "step"]
 
 
 # --- the figures of the devices ---------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Encoding the demo's 16,000 pictures takes two CPU cores about a minute, but a step needs only 16 of
 them. A thread encodes the images in the order in which the first epoch reads them, a chunk at a
-time, and sooner those that a batch waits for. Chunks are fixed by that order, not by what is read,
+time, and sooner those that a batch waits for. While the first step is compiled, which uses all
+cores, it encodes only what a batch waits for. Chunks are fixed by that order, not by what is read,
 so a row has the same bytes in a resumed run and in one that reads other rows first.
 """
 
@@ -64,12 +65,20 @@ class EncodingRows:
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._closed = False
+        self._ahead = True
         self._thread = threading.Thread(target=self._work, name="pinxit-encoding", daemon=True)
 
-    def begin(self) -> None:
-        """Starts encoding."""
+    def begin(self, *, ahead: bool = True) -> None:
+        """Starts encoding: without `ahead`, only what is read, until `go_ahead` is called."""
+        self._ahead = ahead
         atexit.register(self.close)
         self._thread.start()
+
+    def go_ahead(self) -> None:
+        """Lets rows be encoded that nothing waits for."""
+        with self._changed:
+            self._ahead = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Stops encoding after the current chunk. Rows that are not ready cannot be read then."""
@@ -91,6 +100,7 @@ class EncodingRows:
         numbers = np.unique(self._chunk_of[rows])
         with self._changed:
             self._awaited = [int(n) for n in numbers if not self._begun[n]]
+            self._changed.notify_all()
             self._changed.wait_for(
                 lambda: self._ready[numbers].all() or self._error is not None or self._closed
             )
@@ -105,8 +115,11 @@ class EncodingRows:
         """Encodes all chunks. Threads draw the images of the next chunk meanwhile."""
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                following = self._submitted(pool, self._next(-1))
-                while following is not None:
+                following, number = None, -1
+                while following is not None or self._wait():
+                    if following is None:
+                        following = self._submitted(pool, self._next(number))
+                        continue
                     number, futures = following
                     following = self._submitted(pool, self._next(number))
                     self._finish(number, [future.result() for future in futures])
@@ -117,13 +130,25 @@ class EncodingRows:
                 self._error = error
                 self._changed.notify_all()
 
+    def _wait(self) -> bool:
+        """Waits until there is a chunk to encode. Returns whether there is one."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._begun.all() or self._ahead or self._missed()
+            )
+            return not self._closed and not self._begun.all()
+
+    def _missed(self) -> list[int]:
+        """Returns the chunks that a batch waits for and that have not been begun."""
+        return [number for number in self._awaited if not self._begun[number]]
+
     def _next(self, last: int) -> int | None:
         """Returns a chunk that a batch waits for, else the next one after `last`, if any is left
-        and the rows have not been closed."""
+        to encode now."""
         with self._changed:
-            if self._closed or self._begun.all():
+            awaited = self._missed()
+            if self._closed or self._begun.all() or not (self._ahead or awaited):
                 return None
-            awaited = [number for number in self._awaited if not self._begun[number]]
             count = len(self._chunks)
             following = ((last + 1 + i) % count for i in range(count))
             number = awaited[0] if awaited else next(n for n in following if not self._begun[n])

@@ -48,6 +48,10 @@ class Feed(Protocol):
         """Is called once before the first batch, after the run's folder has been created."""
         return
 
+    def compiled(self) -> None:
+        """Is called once after the first step, whose compilation uses all cores."""
+        return
+
     def watch(self, interrupted: Callable[[], bool]) -> None:
         """Receives a callback that returns True once the run should stop, so that waiting for data
         can be cancelled."""

@@ -110,9 +110,14 @@ class InMemoryFeed(Feed):
         stop_waiting(self.loader, interrupted)
 
     def begin(self) -> None:
-        """Starts encoding what is not encoded yet."""
+        """Starts encoding what the first batches need."""
         if isinstance(self.rows, EncodingRows):
-            self.rows.begin()
+            self.rows.begin(ahead=False)
+
+    def compiled(self) -> None:
+        """Lets the rest be encoded."""
+        if isinstance(self.rows, EncodingRows):
+            self.rows.go_ahead()
 
     def close(self) -> None:
         """Stops encoding."""

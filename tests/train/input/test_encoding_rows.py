@@ -106,6 +106,29 @@ def test_what_a_batch_waits_for_comes_first_in_the_same_chunks():
     assert encoder.chunks.index(chunks[30 // CHUNK]) <= 2  # two were begun before
 
 
+def test_without_going_ahead_only_what_is_read_is_encoded():
+    encoder, order = Encoder(), first_epoch(ROWS, seed=3)
+    done: list[np.ndarray] = []
+    rows = rows_of(encoder, completed=done.append)
+    rows.begin(ahead=False)
+    chunks = [order[start : start + CHUNK].tolist() for start in range(0, ROWS, CHUNK)]
+    for number in (0, 2):
+        rows.take(order[number * CHUNK : number * CHUNK + 1])
+        rows.take(np.array(chunks[0]))
+    rows._thread.join(0.2)
+    assert encoder.chunks == [chunks[0], chunks[2]] and rows._thread.is_alive()
+    rows.go_ahead()
+    rows._thread.join(20)
+    assert sorted(encoder.chunks) == sorted(chunks) and len(done) == 1
+
+
+def test_rows_that_do_not_go_ahead_can_be_closed():
+    rows = rows_of(Encoder())
+    rows.begin(ahead=False)
+    rows.close()
+    assert not rows._thread.is_alive()
+
+
 def test_an_error_of_the_dataset_reaches_the_reader():
     def broken(images: np.ndarray) -> np.ndarray:
         raise MemoryError("no room")

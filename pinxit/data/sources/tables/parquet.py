@@ -20,13 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
-from pinxit.data.sources.columns import (
-    Columns,
-    FieldColumns,
-    make_row,
-    one_line,
-    unread_columns,
-)
+from pinxit.data.sources.columns import Columns, FieldColumns, make_row, one_line, unread_columns
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File, open_file, reading
@@ -295,7 +289,7 @@ def damage_named(path: str) -> Iterator[None]:
 
     try:
         yield
-    except GeneratorExit:  # of a reader that Python's end closes, when pyarrow has no names left
+    except GeneratorExit:  # when Python ends, pyarrow's names may be gone
         raise
     except pyarrow.ArrowException as error:
         raise _damaged(path, error) from error
