@@ -30,6 +30,10 @@ from pinxit.lfs_pointer import pointer_problem
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The types that parameters may have in a file, with NumPy's names for them."""
+OTHER_DTYPES = {"BOOL": "bool"}
+OTHER_DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+OTHER_DTYPES |= {f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)}
+"""The types that only other tensors have, such as counters."""
 
 ORIGINAL_NAMES = re.compile(
     r"(first_stage_model|cond_stage_model|conditioner|model\.diffusion_model)\."
@@ -80,7 +84,7 @@ class StoredTensor:
     """Position of the tensor's first byte in the file."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        kind = jnp.dtype(self.dtype)
+        kind = jnp.dtype(OTHER_DTYPES.get(self.dtype, self.dtype))
         count = math.prod(self.shape)
         data = self.file.mapped(self.offset, count * kind.itemsize)
         value = np.frombuffer(data, kind, count).reshape(self.shape)

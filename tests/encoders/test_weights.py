@@ -323,3 +323,18 @@ def test_initial_values():
     assert abs(float(params["e"]["embedding"].std()) - 0.02) < 0.002
     assert (params["l"]["bias"] == 0).all()
     assert (params["n"]["scale"] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "bool", "float16", "float64"])
+def test_tensors_of_every_type_are_read(dtype, tmp_path):
+    """A counter of a batch norm is an integer; export copies it."""
+    expected = np.arange(6).reshape(2, 3).astype(dtype)
+    path = tmp_path / "x.safetensors"
+    save_file({"a": np.ones(5, np.float32), "b": expected, "c": np.empty((0, 2), dtype)}, path)
+    tensors = stored.open_safetensors(path)
+    for name in ("b", "c"):
+        assert np.asarray(tensors[name]).dtype == expected.dtype
+    np.testing.assert_array_equal(np.asarray(tensors["b"]), expected)
+    assert np.asarray(tensors["c"]).shape == (0, 2)
+    path.unlink()
+    np.testing.assert_array_equal(np.asarray(tensors["b"]), expected)
