@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pinxit import free_memory
-from pinxit.free_memory import COMPILED, WORTHWHILE, return_after_compiling
+from pinxit.free_memory import COMPILED, return_after_compiling
 
 PROGRAM = """
 import sys
@@ -37,10 +37,11 @@ def test_jax_tells_when_it_has_compiled(words, expected):
 def test_only_long_compilations_count(monkeypatch):
     calls = []
     monkeypatch.setattr(free_memory, "return_free_memory", lambda: calls.append(1))
-    free_memory._compiled(COMPILED, WORTHWHILE / 2)
+    monkeypatch.setattr(free_memory, "WORTHWHILE", 0.2)
+    free_memory._compiled(COMPILED, 0.1)
     free_memory._compiled("/jax/core/compile/jaxpr_trace_duration", 9.0)
     assert calls == []
-    free_memory._compiled(COMPILED, 2 * WORTHWHILE, fun_name="step")
+    free_memory._compiled(COMPILED, 0.4, fun_name="step")
     assert calls == [1]
 
 
