@@ -17,7 +17,6 @@ runtimes ignore wider ones. These are several, since each library looks at the p
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -27,6 +26,7 @@ from typing import Any
 from pinxit.cli.cpu_products import faster, product_times
 from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, NO_YNN
 from pinxit.cli.xla_environment import LIBRARIES as PRODUCT_FLAGS
+from pinxit.processor import model_and_flags, usable_cores
 
 INSTRUCTIONS = {
     "AVX2": ("avx2", "fma"),
@@ -64,22 +64,9 @@ def processor(cap: str | None = None, cpuinfo: str | None = None) -> dict[str, A
     `cpuinfo` is the text of ``/proc/cpuinfo``, which is read by default. Elsewhere than on Linux
     the sets are unknown, and the list is empty.
     """
-    path = Path("/proc/cpuinfo")
-    text = cpuinfo if cpuinfo is not None else path.read_text() if path.exists() else ""
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in fields.items()}
-    return {
-        "model": named.get("model name") or platform.processor() or platform.machine(),
-        "cores": usable_cores(),
-        "instructions": instruction_sets(named.get("flags", ""), cap),
-    }
-
-
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use, which a mask may restrict."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    model, flags = model_and_flags(cpuinfo)
+    sets = instruction_sets(flags, cap)
+    return {"model": model, "cores": usable_cores(), "instructions": sets}
 
 
 def processor_words(known: Mapping[str, Any]) -> str:

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pinxit.cli.xla_environment import AUTO, LIBRARIES, NO_YNN, PRODUCTS
-from pinxit.config import read_json
 from pinxit.files import write_json
+from pinxit.processor import model_and_flags, usable_cores
 
 if TYPE_CHECKING:
     from pinxit.train.settings import TrainConfig
@@ -50,10 +49,8 @@ def choose_products(config: TrainConfig, say: Callable[[str], None]) -> None:
     """
     if os.environ.get(PRODUCTS) != AUTO:
         return
-    from pinxit.train.run_folder import folder_of
-
-    dtype = config.model.dtype or ("bfloat16" if config.use_amp else "float32")
-    library = _of_run(folder_of(config).root / "environment.json")
+    dtype = _dtype_of(config)
+    library = _of_run(config)
     dtypes = ("float32",) if dtype == "float32" else ("float32", dtype)
     times = product_times(dtypes, say) if library is None or dtype != "float32" else {}
     if library is None:
@@ -64,10 +61,20 @@ def choose_products(config: TrainConfig, say: Callable[[str], None]) -> None:
         say(warning)
 
 
-def _of_run(path: Path) -> str | None:
-    """Returns the library that a run has used before, or None."""
-    library = read_json(path).get("products") if path.is_file() else None
-    return library if library in LIBRARIES else None
+def _dtype_of(config: TrainConfig) -> str:
+    """Returns the dtype in which a run computes on a CPU."""
+    return config.model.dtype or ("bfloat16" if config.use_amp else "float32")
+
+
+def _of_run(config: TrainConfig) -> str | None:
+    """Returns the library that the run has used before in this dtype, or None."""
+    from pinxit.train.run_folder import folder_of, has_run, saved_config
+
+    folder = folder_of(config)
+    if not has_run(folder) or _dtype_of(saved_config(folder)) != _dtype_of(config):
+        return None
+    words = str(_known(folder.root / "environment.json").get("xla_flags", "")).split()
+    return next((name for name, flag in LIBRARIES.items() if flag in words), None)
 
 
 def faster(times: dict[str, float], dtype: str) -> str:
@@ -104,16 +111,16 @@ def processor_key(cpuinfo: str | None = None) -> str:
 
     `cpuinfo` is the text of ``/proc/cpuinfo``, which is read by default.
     """
-    path = Path("/proc/cpuinfo")
-    text = cpuinfo if cpuinfo is not None else path.read_text() if path.exists() else ""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in lines.items()}
-    model = named.get("model name") or platform.processor() or platform.machine()
-    flags = named.get("flags", "").split()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    others = [w for w in os.environ.get("XLA_FLAGS", "").split() if not w.startswith(NO_YNN)]
-    sets = [name for name in INSTRUCTIONS if name in flags]
-    return ", ".join([model, *sets, f"{cores} cores", f"jaxlib {version('jaxlib')}", *others])
+    model, flags = model_and_flags(cpuinfo)
+    sets = [name for name in INSTRUCTIONS if name in flags.split()]
+    about = [f"{usable_cores()} cores", f"jaxlib {version('jaxlib')}"]
+    return ", ".join([model, *sets, *about, *_other_flags()])
+
+
+def _other_flags() -> list[str]:
+    """Returns XLA's flags without the one for the library."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    return [word for word in words if not word.startswith(NO_YNN)]
 
 
 def product_times(
@@ -145,8 +152,8 @@ def product_times(
     return times
 
 
-def _known(path: Path) -> dict[str, dict[str, float]]:
-    """Returns the stored measurements. A damaged file counts as empty, and is written again."""
+def _known(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file. A damaged file counts as empty, and is written again."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
@@ -155,9 +162,7 @@ def _known(path: Path) -> dict[str, dict[str, float]]:
 
 def _measured_by_a_process(dtypes: Sequence[str]) -> dict[str, float]:
     """Measures in another process, since XLA reads its flags once in each."""
-    words = os.environ.get("XLA_FLAGS", "").split()
-    flags = " ".join(word for word in words if not word.startswith(NO_YNN))
-    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environ = {**os.environ, "XLA_FLAGS": " ".join(_other_flags()), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "pinxit.cli.product_times", *dtypes]
     try:
         done = subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE)

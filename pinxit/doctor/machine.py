@@ -18,6 +18,7 @@ from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 from pinxit.doctor.software import accelerators
 from pinxit.extras import extra_command
+from pinxit.processor import usable_cores
 
 PROBE_SECONDS = 60.0
 """Seconds after which a device counts as not answering."""
@@ -98,9 +99,9 @@ def memory() -> Iterator[Line]:
 
 def processors() -> Iterator[Line]:
     """Checks how many cores this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = usable_cores()
     message, quota = f"{count} cores", _quota()
-    if quota is not None and quota < (count or 1):
+    if quota is not None and quota < count:
         advice = f"set --images.workers to {max(1, int(quota))}: more would only share these cores"
         yield warning("processors", f"{message}, of which the container may use {quota:g}", advice)
     else:

@@ -232,7 +232,6 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpu_count": os.cpu_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "products": os.environ.get("PINXIT_PRODUCTS", ""),
     }
 
 

@@ -18,8 +18,9 @@ from pinxit.cli.cpu_products import (
     slow_precision,
 )
 from pinxit.cli.xla_environment import AUTO, NO_YNN, PRODUCTS, YNN_PRODUCTS, tuned
-from pinxit.config import UsageError
+from pinxit.config import UsageError, to_json
 from pinxit.recipes.mock import mock
+from pinxit.train.run_folder import folder_of
 
 TIMES = {"float32 xla": 1.0, "float32 ynn": 1.1, "bfloat16 xla": 1.2, "bfloat16 ynn": 0.5}
 
@@ -82,12 +83,32 @@ def test_noise_does_not_decide():
     assert faster({}, "bfloat16") == "xla"
 
 
+def begun(tmp_path, text, **changes):
+    """A run that was started with these flags, or with what `text` is."""
+    config = settings(tmp_path, **changes)
+    folder = folder_of(config)
+    folder.root.mkdir(exist_ok=True)
+    folder.config.write_text(json.dumps(to_json(config)))
+    (folder.root / "environment.json").write_text(text)
+
+
 def test_a_run_goes_on_with_its_library(cached, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "environment.json").write_text('{"products": "ynn"}')
+    begun(tmp_path, json.dumps({"xla_flags": f"--xla_b=2 {YNN_PRODUCTS}"}))
     choose_products(settings(tmp_path), print)
     assert os.environ["XLA_FLAGS"] == f"--xla_a=1 {YNN_PRODUCTS}" and cached == []
+
+
+def test_a_run_that_changes_its_precision_chooses_again(cached, tmp_path):
+    begun(tmp_path, json.dumps({"xla_flags": NO_YNN}))
+    choose_products(settings(tmp_path, use_amp=True), print)
+    assert os.environ[PRODUCTS] == "ynn" and cached == [["float32", "bfloat16"]]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"xla_flags": 3}', "{}"])
+def test_a_run_without_a_readable_record_chooses_again(text, cached, tmp_path):
+    begun(tmp_path, text)
+    choose_products(settings(tmp_path), print)
+    assert os.environ[PRODUCTS] == "xla" and cached == [["float32"]]
 
 
 def test_a_choice_of_the_user_stays(cached, tmp_path, monkeypatch):

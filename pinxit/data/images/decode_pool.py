@@ -37,6 +37,7 @@ from pinxit.config import from_json, to_json
 from pinxit.data.images.confinement import decoder_environment, leave_network
 from pinxit.data.images.decode import Decoded, ImageConfig, decode
 from pinxit.data.images.formats import reader_of
+from pinxit.processor import usable_cores
 
 K = TypeVar("K")
 
@@ -64,7 +65,7 @@ class DecodePool:
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
-        self.workers = config.workers or _cores()
+        self.workers = config.workers or usable_cores()
         self.window = AHEAD * self.workers
         """Largest number of images in the pool at a time, per `map`."""
         self._finished_bytes = max(3 * width * height for width, height in config.targets)
@@ -261,13 +262,6 @@ class _Worker:
                 if pipe is not None:
                     pipe.close()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # --- messages over the pipes ------------------------------------------------------------------
