@@ -29,14 +29,6 @@ def rank_promotion():
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def kept_memory():
-    """Free memory stays in the process: returning it takes long in the large heap of many tests."""
-    from pinxit import free_memory
-
-    free_memory.WORTHWHILE = float("inf")
-
-
 @pytest.fixture(autouse=True, scope="module")
 def frozen_garbage():
     """Objects that live on after a module are not looked at in each later collection of garbage,
