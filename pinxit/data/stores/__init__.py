@@ -1,0 +1,1 @@
+"""Reads and writes files by name below a root: a local folder or an object store."""
