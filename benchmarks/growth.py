@@ -52,6 +52,8 @@ MODULES = (
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "growth.md", DOCS / "images" / "growth.webp"
 BEGIN, END = "<!-- growth table -->\n", "<!-- end of the growth table -->"
+OWN_PROCESS = ("training", "processes")
+"""Groups whose points start a process of their own, because JAX cannot be forked."""
 LINEAR = 1.1
 """The largest power that counts as linear."""
 LEAST_MIB = 1.0
@@ -143,7 +145,7 @@ def import_all() -> None:
 
 def measured(axis: Axis, size: int) -> dict[str, float]:
     """Returns the least of each figure over the repeats."""
-    if axis.group == "training":
+    if axis.group in OWN_PROCESS:
         runs = [in_new_process(axis, size) for _ in range(axis.repeats)]
     else:
         with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ class Axis:
     name: str
     """The axis as the table names it."""
     group: str
-    """One of training, data and runs."""
+    """One of training, data, runs, and processes, which also has processes of its own."""
     values: tuple[int, ...]
     """The sizes, each two or four times the one before."""
     prepare: Callable[[Path, int], Act]

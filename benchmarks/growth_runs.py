@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +226,30 @@ def prune_checkpoints(folder: Path, size: int) -> Act:
     return act
 
 
+def compare_models(folder: Path, size: int) -> Act:
+    """Compares copies of the shipped model, in a process of its own."""
+    from pinxit.cli.main import main
+    from pinxit.stored_model import SHIPPED
+
+    root = Path(tempfile.mkdtemp(prefix="pinxit-growth-"))
+    models = [root / f"model-{number:02d}" for number in range(size)]
+    for model in models:
+        shutil.copytree(SHIPPED, model)
+    words = ["--prompts", "16", "--images", "16", "--steps", "4", "--out", str(root / "out")]
+    words += ["--evaluators", "validation_loss", "prompt_accuracy"]
+
+    def act() -> None:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                code = main(["compare", *map(str, models), *words])
+        finally:
+            shutil.rmtree(root)
+        if code:
+            raise SystemExit(f"pinxit compare ended with {code}")
+
+    return act
+
+
 RUNS = (
     Axis("metrics: rows of a run, resumed", "runs", doubling(2_000, 32_000), resume_metrics,
          make_metrics),
@@ -238,4 +265,5 @@ RUNS = (
          make_gallery, repeats=1),
     Axis("checkpoints kept, at ten saves", "runs", doubling(32, 512), prune_checkpoints,
          make_checkpoints),
+    Axis("compare: models", "processes", doubling(2, 16), compare_models, repeats=1),
 )  # fmt: skip
