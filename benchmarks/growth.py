@@ -17,6 +17,7 @@ or that it is a fault.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -141,6 +142,9 @@ def import_all() -> None:
     for name in MODULES:
         importlib.import_module(name)
     Image.init()
+    # a full collection in a point would copy the pages of all that is imported here
+    gc.collect()
+    gc.freeze()
 
 
 def measured(axis: Axis, size: int) -> dict[str, float]:
