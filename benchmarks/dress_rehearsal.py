@@ -2,11 +2,11 @@
 whole would take.
 
 The table is synthetic, and a server on this machine draws the pictures on request
-(`synthetic_coyo.py`), with the web's share of dead, slow and hanging hosts. Pinxit's own commands do
-the work: the search for duplicates, `pinxit prepare` (images and latents), the same command once more
-with nothing to do, and some steps of training. Every figure is of all processes of a command: wall
-time, CPU time, the largest memory of one of its processes, and bytes on the disk. The server's CPU
-time is listed by itself, since the web has its own machines.
+(`synthetic_coyo.py`), with the web's share of dead, slow and hanging hosts. Pinxit's own commands
+do the work: the search for duplicates, `pinxit prepare` (images and latents), the same command once
+more with nothing to do, and some steps of training. Every figure is of all processes of a command:
+wall time, CPU time, the largest memory (PSS, looked at every two seconds) and bytes on the disk.
+The server's CPU time is listed by itself, since the web has its own machines.
 
     python benchmarks/dress_rehearsal.py --rows 1000000 --out rehearsal
     python benchmarks/dress_rehearsal.py --rows 20000 --engine ray --out rehearsal-ray
@@ -28,8 +28,6 @@ from pathlib import Path
 SERVER = Path(__file__).with_name("synthetic_coyo.py")
 ALL = 747_000_000
 """Rows of COYO."""
-SPARE = ("search for duplicates", "nothing to do", "training")
-"""Commands that the sum of a preparation leaves out."""
 
 
 def arguments() -> argparse.Namespace:
@@ -132,10 +130,10 @@ def rehearse(args: argparse.Namespace, root: Path) -> list[Figures]:
     size, workers = str(args.image_size), str(args.workers)
     source = ["coyo", "--dataset_path", str(table), "--unit_rows", str(args.unit_rows)]
     search = ["prepare", *source, "--find_duplicates", str(listed), "--workers", workers]
+    search += ["--image_size", size]
     prepare = ["prepare", *source, "--out", str(data), "--image_size", size]
     prepare += ["--filters.duplicates", str(listed), "--workers", workers, "--vae", "tiny"]
     prepare += ["--engine", args.engine, "--fetch.allow_networks", "127.0.0.0/8"]
-    # in half a minute no server on this machine is unreachable by accident
     prepare += ["--fetch.contact", "https://example.org"]
     train = ["train", "--dataset_path", str(data), "--dataset_name", "prepared"]
     train += ["--preset", "debug", "--image_size", size, "--batch_size", "64"]
@@ -167,8 +165,8 @@ def summary(figures: list[Figures], counts: dict[str, int], rows: int) -> Iterat
     for each in figures:
         factor = ALL / total
         yield (
-            f"{each.name}: {total / each.wall:,.0f} rows/s, {1000 * each.cpu / total:.2f} CPU seconds "
-            f"per thousand rows; {ALL:,} rows: {each.cpu * factor / 3600:,.0f} core hours"
+            f"{each.name}: {total / each.wall:,.0f} rows/s, {1000 * each.cpu / total:.2f} CPU "
+            f"seconds per thousand rows; {ALL:,} rows: {each.cpu * factor / 3600:,.0f} core hours"
         )
 
 

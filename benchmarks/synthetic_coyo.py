@@ -216,7 +216,7 @@ class Pictures(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     """Serves until standard input closes, then prints what was seen."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _waves()
     loop = asyncio.get_running_loop()
