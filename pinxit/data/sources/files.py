@@ -16,10 +16,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.file_names import is_hidden, printable
-from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
+from pinxit.data.sources.hub import (
+    SCHEME,
+    hub_info,
+    is_hub_name,
+    list_hub,
+    open_hub,
+    parse_hub_path,
+)
 from pinxit.data.sources.local_files import LocalFiles, find_local
 from pinxit.data.sources.unused_lines import unused_line
 
@@ -141,19 +149,34 @@ def _splits_of(name: str, *, folders: bool) -> set[str]:
     return words & (TRAINING | HELD_OUT)
 
 
-def open_file(path: str, *, stream: bool = False) -> io.IOBase:
+def open_file(path: str, *, stream: bool = False, exact: bool = False) -> io.IOBase:
     """Opens a file for reading bytes.
 
-    With `stream`, the caller promises to read it once, from beginning to end.
+    With `stream`, the caller promises to read it once, from beginning to end. With `exact`, a
+    remote file is requested by exactly the ranges that are read, without reading ahead.
     """
     if path.startswith(SCHEME):
-        return open_hub(path, stream=stream)
+        return open_hub(path, stream=stream, exact=exact)
     if "://" in path:
         import fsspec
 
         fs, location = fsspec.core.url_to_fs(path)
+        if exact:
+            with contextlib.suppress(TypeError):  # a few file systems have no such setting
+                return fs.open(location, "rb", cache_type="none")
         return fs.open(location, "rb")
     return open(path, "rb")
+
+
+def remote_info(path: str) -> dict[str, Any]:
+    """Returns the facts that a server states about a remote file: its size, and marks of its
+    version. Their names differ between servers."""
+    if path.startswith(SCHEME):
+        return hub_info(path)
+    import fsspec
+
+    fs, location = fsspec.core.url_to_fs(path)
+    return fs.info(location)
 
 
 @contextlib.contextmanager
