@@ -119,6 +119,11 @@ class MachineCache:
                 path.unlink(missing_ok=True)
                 os.close(handle)
 
+    def most_bytes(self) -> float:
+        """Returns the largest size of the folder in bytes."""
+        total = sum(entry.st_size for entry in self._entries().values())
+        return min(self.gigabytes * 1e9, SHARE * (total + shutil.disk_usage(self.folder).free))
+
     def make_room(self, size: int) -> None:
         """Removes the entries used least recently until `size` more bytes fit.
 
@@ -126,9 +131,7 @@ class MachineCache:
         """
         with self.locked("room"):
             entries = self._entries()
-            total = sum(entry.st_size for entry in entries.values())
-            free = shutil.disk_usage(self.folder).free
-            most = min(self.gigabytes * 1e9, SHARE * (total + free))
+            total, most = sum(entry.st_size for entry in entries.values()), self.most_bytes()
             if size <= most:
                 for path in sorted(entries, key=lambda path: entries[path].st_atime):
                     if total + size <= most:

@@ -22,9 +22,9 @@ from pinxit.data.sources.tables.machine_cache import (
     say_fault,
 )
 from pinxit.data.sources.tables.remote_files import (
-    ExactFile,
     RemoteVersion,
     is_remote,
+    open_exact,
     version_of,
 )
 from pinxit.lfs_pointer import pointer_problem
@@ -47,7 +47,8 @@ FOOTERS = 16
 def open_table(path: str, *, buffer_size: int = 0) -> Iterator[ParquetFile]:
     """Opens a parquet file. Raises `DamagedFile` if it is damaged, OSError if it is unreachable.
 
-    With a `buffer_size`, columns are read in pieces of that many bytes.
+    With a `buffer_size`, columns are read in pieces of that many bytes; those of a remote file are
+    kept, so that this machine need not request them again.
     """
     from pyarrow.parquet import ParquetFile
 
@@ -57,7 +58,7 @@ def open_table(path: str, *, buffer_size: int = 0) -> Iterator[ParquetFile]:
         if is_remote(path) and (size := version_of(path).size) is not None:
             with damage_named(path):
                 metadata = remote_footer(path)
-            stream = stack.enter_context(ExactFile(path, size))
+            stream = stack.enter_context(open_exact(path, size, look=buffer_size > 0))
         else:
             stream = stack.enter_context(open_file(path))
         stack.enter_context(damage_named(path))
@@ -137,7 +138,7 @@ def _footer_bytes(path: str, version: RemoteVersion) -> memoryview | bytes:
 
 def _downloaded_footer(path: str, version: RemoteVersion) -> bytes:
     assert version.size is not None
-    with ExactFile(path, version.size) as stream:
+    with open_exact(path, version.size) as stream:
         low, high = FIRST_LOOK
         look = min(version.size, max(low, min(high, version.size // 100)))
         stream.seek(-look, 2)

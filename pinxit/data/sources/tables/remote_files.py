@@ -10,10 +10,19 @@ import contextlib
 import functools
 import io
 import re
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pinxit.data.sources.files import open_file, remote_info
+from pinxit.data.sources.files import open_file, reading, remote_info
+from pinxit.data.sources.tables.machine_cache import (
+    CacheFault,
+    Draft,
+    entry_name,
+    machine_cache,
+    say_fault,
+)
 
 MARKS = (
     *("LastModified", "last_modified", "Last-Modified", "mtime", "updated"),
@@ -22,6 +31,8 @@ MARKS = (
 """Names of the facts that change with the content, those that all servers of a site agree on
 first."""
 COMMIT = re.compile(r"hf://(?:datasets/)?[^@/]+/[^@/]+@[0-9a-f]{40}/")
+PART = struct.Struct("<QQ")
+"""What stands before each kept part of a file: its offset and its length."""
 UNMARKED_AGE = 24 * 3600.0
 """How long a part of a file without a mark is valid, in seconds."""
 
@@ -49,7 +60,8 @@ def is_remote(path: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def version_of(path: str) -> RemoteVersion:
     """Returns the version that a remote file has when this process first asks."""
-    info: dict[str, Any] = remote_info(path)
+    with reading(path):
+        info: dict[str, Any] = remote_info(path)
     if COMMIT.match(path):
         return RemoteVersion(info.get("size"), "commit")
     for name in MARKS:
@@ -58,16 +70,24 @@ def version_of(path: str) -> RemoteVersion:
     return RemoteVersion(info.get("size"), None)
 
 
+Ranges = list[tuple[int, bytes | memoryview]]
+"""Parts of a file: the offset and the bytes of each, in the order of their offsets."""
+
+
 class ExactFile(io.RawIOBase):
     """A remote file that is opened when it is first read, and read without reading ahead."""
 
-    def __init__(self, path: str, size: int) -> None:
-        """Sets the path and the size in bytes that the file must have."""
+    def __init__(self, path: str, size: int, known: Callable[[], Ranges] = list) -> None:
+        """Sets the path and the size in bytes that the file must have. `known` returns the parts
+        that need not be requested; it is called when the file is first read."""
         super().__init__()
         self._path, self._size = path, size
         self._stack = contextlib.ExitStack()
+        self._known = functools.cache(known)
         self._stream: Any = None
         self._at = 0
+        self.requested: Ranges | None = None
+        """The parts that were requested, if this is a list."""
 
     def readable(self) -> bool:
         """Returns True."""
@@ -88,17 +108,18 @@ class ExactFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """Reads up to `size` bytes, or all that follow, in one request."""
+        """Reads `size` bytes, or fewer at the end of the file, or all that follow."""
         rest = max(0, self._size - self._at)
-        size = rest if size is None or size < 0 else min(size, rest)
-        if not size:
-            return b""
-        if self._stream is None:
-            self._stream = self._opened()
-        self._stream.seek(self._at)
-        data = self._stream.read(size)
-        self._at += len(data)
-        return data
+        stop = self._at + (rest if size is None or size < 0 else min(size, rest))
+        pieces: list[bytes | memoryview] = []
+        if self._at < stop:
+            for offset, data in self._known():
+                low, high = max(self._at, offset), min(stop, offset + len(data))
+                if low < high:
+                    pieces += [self._request(low), data[low - offset : high - offset]]
+                    self._at = high
+            pieces.append(self._request(stop))
+        return b"".join(pieces)
 
     def readinto(self, buffer: Any) -> int:
         """Fills the buffer with the next bytes, and returns their number."""
@@ -111,6 +132,21 @@ class ExactFile(io.RawIOBase):
         self._stack.close()
         super().close()
 
+    def _request(self, stop: int) -> bytes:
+        """Requests the bytes from the position to before `stop`, and moves there."""
+        if self._at >= stop:
+            return b""
+        if self._stream is None:
+            self._stream = self._opened()
+        self._stream.seek(self._at)
+        data = self._stream.read(stop - self._at)
+        if len(data) != stop - self._at:
+            raise ConnectionError(f"{len(data):,} of {stop - self._at:,} bytes were received")
+        if self.requested is not None:
+            self.requested.append((self._at, data))
+        self._at = stop
+        return data
+
     def _opened(self) -> Any:
         stream: Any = self._stack.enter_context(open_file(self._path, exact=True))
         size = getattr(stream, "size", None)
@@ -121,3 +157,52 @@ class ExactFile(io.RawIOBase):
                 f"{size:,} now"
             )
         return stream
+
+
+@contextlib.contextmanager
+def open_exact(path: str, size: int, *, look: bool = False) -> Iterator[ExactFile]:
+    """Opens a remote file of `size` bytes by exact ranges.
+
+    With `look`, the parts that are requested are kept, so that this machine need not request them
+    again.
+    """
+    with ExactFile(path, size, functools.partial(kept_parts, path)) as stream:
+        if look:
+            stream.requested = []
+        yield stream
+        if stream.requested:
+            keep_parts(path, stream.requested)
+
+
+def kept_parts(path: str) -> Ranges:
+    """Returns the parts of a remote file that were looked at, and are kept on this machine."""
+    cache, version = machine_cache(), version_of(path)
+    content = None
+    if cache is not None:
+        content = cache.open(entry_name("parts", path, version), max_age=version.max_age)
+    parts: Ranges = []
+    at = 0
+    while content is not None and at < len(content):
+        offset, length = PART.unpack(content[at : at + PART.size])
+        at += PART.size
+        parts.append((offset, content[at : at + length]))
+        at += length
+    return parts
+
+
+def keep_parts(path: str, parts: Ranges) -> None:
+    """Keeps parts of a remote file on this machine, if it can, besides those that are kept."""
+    cache, version = machine_cache(), version_of(path)
+    if cache is None:
+        return
+    name = entry_name("parts", path, version)
+    with cache.locked(name):
+        parts = sorted([*kept_parts(path), *parts], key=lambda part: part[0])
+        try:
+            with Draft(cache, name) as draft:
+                for offset, data in parts:
+                    draft.write(PART.pack(offset, len(data)))
+                    draft.write(data)
+                draft.commit()
+        except CacheFault as fault:
+            say_fault(cache.folder, str(fault))
