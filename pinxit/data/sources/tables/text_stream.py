@@ -44,7 +44,7 @@ WIDE = ("utf-16", "utf-32")
 """Encodings in which a line break is more than one byte."""
 CHUNK = 2**16
 """The number of bytes that are converted at a time."""
-LOOK_BUFFER, UNIT_BUFFER, PASS_BUFFER = 2**16, 2**18, 2**22
+LOOK_BUFFER, UNIT_BUFFER, PASS_BUFFER = 2**17, 2**17, 2**22
 """The number of bytes of a remote file that are requested at a time: for a look at its beginning,
 for a unit, and for all of it."""
 MOST_NULS = 1 / 8
@@ -58,7 +58,7 @@ def open_lines(path: str, *, text_encoding: str | None = None) -> Iterator[io.IO
     Only plain files are meant to be read backwards. A declared `text_encoding` counts here only if
     it is UTF-16 or UTF-32. Raises `DamagedFile` for files that are empty, damaged or no text.
     """
-    opening = partial(_opened, path, text_encoding=text_encoding)
+    opening = partial(_opened, path, text_encoding=text_encoding, look=True)
     with _named_damage(path):
         lines = kept_lines(path, text_encoding, opening) if is_remote(path) else None
         with opening() if lines is None else lines as stream:
@@ -103,7 +103,7 @@ _LAST: LastOpened[io.IOBase] = LastOpened()
 @lru_cache(maxsize=4096)
 def from_beginning(path: str, text_encoding: str | None) -> bool:
     """Returns whether a remote text file can only be read from its beginning."""
-    with _opened(path, text_encoding=text_encoding, buffer=SAMPLE) as stream:
+    with _opened(path, text_encoding=text_encoding, buffer=SAMPLE, look=True) as stream:
         return not _seeks(stream)
 
 
@@ -121,13 +121,14 @@ def _remote_lines(path: str, offset: int, text_encoding: str | None) -> Iterator
 
 @contextmanager
 def _opened(
-    path: str, *, text_encoding: str | None, buffer: int = LOOK_BUFFER
+    path: str, *, text_encoding: str | None, buffer: int = LOOK_BUFFER, look: bool = False
 ) -> Iterator[io.IOBase]:
-    """Opens the file itself. A remote one is requested in pieces of `buffer` bytes."""
+    """Opens the file itself. A remote one is requested in pieces of `buffer` bytes, which are kept
+    with `look`."""
     with _named_damage(path), ExitStack() as stack:
         stream: io.IOBase
         if is_remote(path) and (size := version_of(path).size) is not None:
-            file = stack.enter_context(open_exact(path, size, look=buffer <= LOOK_BUFFER))
+            file = stack.enter_context(open_exact(path, size, look=look))
             stream = stack.enter_context(io.BufferedReader(file, buffer))
         else:
             stream = stack.enter_context(open_file(path))

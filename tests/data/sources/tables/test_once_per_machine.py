@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +19,19 @@ from range_server import RangeServer, serve_ranges
 from table_work import ReadUnit
 
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.tables import remote_files, row_groups, text_lines
+from pinxit.data.sources.network_fault import is_network_fault
+from pinxit.data.sources.tables import (
+    kept_lines,
+    machine_cache,
+    open_parquet,
+    remote_files,
+    row_groups,
+    text_lines,
+    text_stream,
+)
+from pinxit.data.sources.tables.machine_cache import CacheFault, Draft, MachineCache
 from pinxit.prepare.engines.local import LocalEngine
+from pinxit.prepare.engines.ranks import RankEngine
 
 ROWS = 6000
 
@@ -62,8 +77,6 @@ def forget() -> None:
     row_groups.release_groups()
     remote_files.version_of.cache_clear()
     text_lines._remote_layout.cache_clear()
-    from pinxit.data.sources.tables import open_parquet, text_stream
-
     text_stream.from_beginning.cache_clear()
     open_parquet._FOOTERS.clear()
 
@@ -84,3 +97,190 @@ def test_processes_share_one_download(name: str, workers: int):
         captions = {result.unit.id: result.value for result in results}
         assert [text for unit in units for text in captions[unit.id]] == letters(ROWS)
         assert server.sent <= 1.1 * server.size, server.sent / server.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_share_one_download(name: str):
+    with serve_ranges({name: BODIES[name]}) as server:
+        source = opened(server, name)
+        units = source.units()
+        order = random.Random(0).sample(units, len(units))
+        with ThreadPoolExecutor(8) as pool:
+            captions = dict(zip(order, pool.map(ReadUnit(source), order), strict=True))
+        assert [text for unit in units for text in captions[unit]] == letters(ROWS)
+        assert server.sent <= 1.1 * server.size, server.sent / server.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_of_two_machines(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each machine has its own cache, and lists the table for itself."""
+    with serve_ranges({name: BODIES[name]}) as server:
+        captions = {}
+        for rank in range(2):
+            monkeypatch.setenv("PINXIT_TABLES", str(tmp_path / f"machine {rank}"))
+            forget()
+            source = opened(server, name)
+            units = source.units()
+            for unit in RankEngine(rank, 2).share(units):
+                captions[unit.id] = ReadUnit(source)(unit)
+        assert [text for unit in units for text in captions[unit.id]] == letters(ROWS)
+        ranks = (
+            1.5 if name == "rows.parquet" else 2.0
+        )  # one of three row groups is cut; lines twice
+        assert server.sent <= 1.1 * ranks * server.size, server.sent / server.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_machine_reads_units_that_it_has_not_listed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with serve_ranges({name: BODIES[name]}) as server:
+        source = opened(server, name)
+        units = source.units()
+        monkeypatch.setenv("PINXIT_TABLES", str(tmp_path / "other"))
+        forget()
+        server.forget()
+        order = random.Random(1).sample(units, len(units))
+        captions = {unit: ReadUnit(source)(unit) for unit in order}
+        assert [text for unit in units for text in captions[unit]] == letters(ROWS)
+        most = {"rows.csv": 5.0}.get(name, 1.7)  # units of 42 kB are read by pieces of 128 KiB
+        assert server.sent <= most * server.size, server.sent / server.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_entry_is_made_again(name: str, tmp_path: Path):
+    with serve_ranges({name: BODIES[name]}) as server:
+        source = opened(server, name)
+        units = source.units()
+        first = [ReadUnit(source)(unit) for unit in units]
+        for damage in (lambda data: data[:-9], lambda data: data[:99] + b"?" + data[100:]):
+            entries = list((tmp_path / "tables").glob("*.entry"))
+            assert entries
+            for path in entries:
+                path.write_bytes(damage(path.read_bytes()))
+            forget()
+            assert [ReadUnit(source)(unit) for unit in units] == first
+    assert not list((tmp_path / "tables").glob("*.lock"))
+    assert not list((tmp_path / "tables").glob(".*"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_changed_table_is_read_again(name: str):
+    with serve_ranges({name: BODIES[name]}) as server:
+        before = [ReadUnit(opened(server, name))(unit) for unit in opened(server, name).units()]
+        server.marks = {"ETag": '"2"'}
+        server.files[name] = BODIES[name].replace(b"http://a/", b"http://b/")
+        forget()
+        source = opened(server, name)
+        rows = [row for unit in source.units() for row in source.read(unit)]
+        assert [row.caption for row in rows] == [text for unit in before for text in unit]
+        if name in ("rows.parquet", "rows.csv"):
+            assert rows[0].url == "http://b/0"
+
+
+def test_parts_of_a_file_without_a_mark_are_valid_for_a_day(tmp_path: Path):
+    name = "rows.csv.gz"
+    with serve_ranges({name: BODIES[name]}) as server:
+        server.marks = {}
+        opened(server, name).units()
+        assert server.sent <= 1.1 * server.size
+        forget()
+        opened(server, name).units()
+        assert server.sent <= 1.1 * server.size
+        for path in (tmp_path / "tables").glob("*.entry"):
+            os.utime(path, (time.time(), time.time() - remote_files.UNMARKED_AGE - 60))
+        forget()
+        opened(server, name).units()
+        assert server.sent >= 2 * server.size
+
+
+@contextmanager
+def full(path: Path) -> Iterator[Path]:
+    """Writes to a disk that is full when a file is synced."""
+    yield Path("/dev/null")
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reason", ["off", "read-only", "no room", "full"])
+def test_without_a_cache_everything_is_read_and_the_fault_is_said_once(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+):
+    machine_cache._cache_in.cache_clear()
+    machine_cache._faults_of.cache_clear()
+    if reason == "off":
+        monkeypatch.setenv("PINXIT_TABLES", "")
+    elif reason == "read-only":
+        (tmp_path / "file").write_text("no folder")
+        monkeypatch.setenv("PINXIT_TABLES", str(tmp_path / "file"))
+    elif reason == "no room":
+        monkeypatch.setattr(machine_cache, "SHARE", 0.0)
+    else:
+        monkeypatch.setattr(machine_cache, "whole", full)
+    with serve_ranges({name: BODIES[name]}) as server:
+        source = opened(server, name)
+        units = source.units()
+        captions = [ReadUnit(source)(unit) for unit in units]
+        assert [text for unit in captions for text in unit] == letters(ROWS)
+    lines = capfd.readouterr().err.count("cannot keep parts of remote tables")
+    assert lines == (0 if reason == "off" else 1)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
+def test_a_limit_reads_only_the_beginning(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(text_stream, "PASS_BUFFER", 2**15)
+    monkeypatch.setattr(kept_lines, "COPIED", 2**15)
+    monkeypatch.setattr(text_stream, "UNIT_BUFFER", 2**13)
+    with serve_ranges({name: BODIES[name]}) as server:
+        source = opened(server, name)
+        few = source.units(limit=3)
+        captions = [text for unit in few for text in ReadUnit(source)(unit)]
+        assert captions == letters(ROWS)[:900]
+        assert server.sent < 0.5 * server.size
+        forget()
+        later = source.units(limit=6)[3:]  # their lines begin in the kept beginning
+        monkeypatch.setattr(kept_lines.machine_cache(), "gigabytes", 0.0)
+        captions = [text for unit in later for text in ReadUnit(source)(unit)]
+        assert captions == letters(ROWS)[900:1800]
+        assert source.units()[:6] == [*few, *later]
+
+
+def test_a_server_that_is_away_is_a_fault_of_the_network(monkeypatch: pytest.MonkeyPatch):
+    for name in NAMES:
+        with serve_ranges({name: BODIES[name]}) as server:
+            source = opened(server, name)
+            unit = source.units(limit=2)[-1]
+            monkeypatch.setenv("PINXIT_TABLES", "")
+            forget()
+            server.broken = True
+            with pytest.raises(OSError, match=name) as error:
+                list(source.read(unit))
+            assert is_network_fault(error.value)
+        forget()
+        with pytest.raises(OSError, match=name) as error:
+            list(source.read(unit))
+        assert is_network_fault(error.value)
+
+
+def test_the_bound_removes_what_was_used_least_recently_but_nothing_in_use(tmp_path: Path):
+    cache = MachineCache(tmp_path / "small", gigabytes=2.5e-6)
+
+    def put(name: str) -> None:
+        with Draft(cache, name) as draft:
+            draft.write(name.encode() * 1000)
+            draft.commit()
+
+    put("a")
+    held = cache.open("a")
+    put("b")
+    put("c")
+    assert held is not None and bytes(held) == b"a" * 1000
+    assert cache.open("b") is None and cache.open("a") is not None and cache.open("c") is not None
+    both = [cache.open("a"), cache.open("c")]
+    with pytest.raises(CacheFault, match="do not fit"):
+        put("d")
+    del held, both
+    put("d")
+    assert cache.open("d") is not None
+    assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= 2500
+    assert {path.suffix for path in cache.folder.iterdir()} == {".entry"}
