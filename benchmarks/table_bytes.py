@@ -160,7 +160,7 @@ def read_all(source: str, url: str, workers: int, unit_rows: int) -> int:
 def measured(
     args: argparse.Namespace, checkout: Path, name: str, body: bytes, workers: int
 ) -> Sent:
-    """Reads a table with the code of a checkout, in processes of its own and with an empty cache."""
+    """Reads a table with the code of a checkout, in new processes and with an empty cache."""
     file = "table." + name.partition(",")[0]
     with served(body, file) as (url, sent), tempfile.TemporaryDirectory() as cache:
         environ = {**os.environ, "PYTHONPATH": str(checkout), "PINXIT_TABLES": cache}

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 256 * 2**20
 """The largest row group of a remote file that a process keeps in its own memory, in bytes."""
-STORED_ROWS = 8192
-"""The number of rows that are stored together."""
+STORED = (8192, 2**23)
+"""The most rows that are stored together, and about the most bytes."""
 REQUESTED = 32 * 2**20
 """The number of bytes of a remote file that are requested before they are decoded, at least one row
 group."""
@@ -195,8 +195,10 @@ def _stored_batches(
     """Yields the batches of a row group without dictionaries, which may differ between batches."""
     import pyarrow
 
+    most, size = STORED[0], opened.size(group, columns, packed=False)
+    rows = max(1, min(most, STORED[1] * opened.groups[group] // max(1, size)))
     for batch in opened.table.iter_batches(
-        batch_size=STORED_ROWS, row_groups=[group], columns=list(columns), use_threads=False
+        batch_size=rows, row_groups=[group], columns=list(columns), use_threads=False
     ):
         arrays = [
             array.dictionary_decode() if pyarrow.types.is_dictionary(array.type) else array

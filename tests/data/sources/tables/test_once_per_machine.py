@@ -6,6 +6,8 @@ import gzip
 import io
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -284,3 +286,49 @@ def test_the_bound_removes_what_was_used_least_recently_but_nothing_in_use(tmp_p
     assert cache.open("d") is not None
     assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= 2500
     assert {path.suffix for path in cache.folder.iterdir()} == {".entry"}
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from pinxit.data.sources.tables.machine_cache import Draft, MachineCache
+cache = MachineCache(Path(sys.argv[1]))
+with cache.locked("a"), Draft(cache, "a") as draft:
+    draft.write(b"half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "tables"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "writing\n"
+    cache = MachineCache(folder)
+    assert cache.open("a") is None and not machine_cache._removed(folder / "a.lock")
+    process.kill()
+    process.communicate()
+    with cache.locked("a"), Draft(cache, "a") as draft:
+        draft.write(b"whole")
+        draft.commit()
+    content = cache.open("a")
+    assert content is not None and bytes(content) == b"whole"
+    assert len(list(folder.glob(".a.entry.*.partial"))) == 1
+    monkeypatch.setattr(machine_cache, "STALE_SECONDS", -1.0)
+    cache.make_room(1)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.entry"]
+
+
+def test_a_lock_that_is_never_released_is_waited_for_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = MachineCache(tmp_path / "tables")
+    with cache.locked("a"):
+        monkeypatch.setattr(machine_cache, "PATIENCE", 0.05)
+        with cache.locked("a"):
+            assert (cache.folder / "a.lock").exists()
+    assert not list(cache.folder.iterdir())
