@@ -113,8 +113,8 @@ def copied_lines(path: str, encoding: str | None, opening: Opening) -> Iterator[
         return
     with cache.locked(_name(path, encoding)), contextlib.ExitStack() as stack:
         content, is_whole = _found(cache, path, encoding)
-        kept = None if content is None else KeptLines(content, None if is_whole else opening)
-        lines: Any = stack.enter_context(opening() if kept is None else kept)
+        known = None if content is None else KeptLines(content, None if is_whole else opening)
+        lines: Any = stack.enter_context(opening() if known is None else known)
         if is_whole or not _may_keep(cache, path, encoding):
             yield lines if content is None else io.BufferedReader(lines, BUFFER)
             return

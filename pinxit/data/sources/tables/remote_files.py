@@ -32,9 +32,9 @@ MARKS = (
 first."""
 COMMIT = re.compile(r"hf://(?:datasets/)?[^@/]+/[^@/]+@[0-9a-f]{40}/")
 PART = struct.Struct("<QQ")
-"""What stands before each kept part of a file: its offset and its length."""
+"""The head of each kept part of a file: its offset and its length."""
 UNMARKED_AGE = 24 * 3600.0
-"""How long a part of a file without a mark is valid, in seconds."""
+"""The time in seconds for which a part of a file without a mark is valid."""
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,12 @@ def opened(server: RangeServer, name: str):
     return open_source(form, path=server.url(name), unit_rows=300)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("workers", [1, 4])
+PROCESSES = [(name, 2) for name in NAMES] + [
+    (name, workers) for name in ("rows.parquet", "rows.csv.gz") for workers in (1, 4, 8)
+]
+
+
+@pytest.mark.parametrize(("name", "workers"), PROCESSES)
 def test_processes_share_one_download(name: str, workers: int):
     with serve_ranges({name: BODIES[name]}) as server:
         source = opened(server, name)
@@ -332,3 +336,24 @@ def test_a_lock_that_is_never_released_is_waited_for_only_so_long(
         with cache.locked("a"):
             assert (cache.folder / "a.lock").exists()
     assert not list(cache.folder.iterdir())
+
+
+@pytest.mark.parametrize("group", [7, 40])
+def test_images_of_a_remote_table(group: int, tmp_path: Path):
+    """Row groups are cut into units (40), or are put together to one (7)."""
+    rng = random.Random(0)
+    images = [{"bytes": rng.randbytes(500 + number), "path": None} for number in range(100)]
+    kinds = pa.array(["a cat", "a dog"] * 50).dictionary_encode()
+    table = io.BytesIO()
+    columns = {"image": images, "caption": kinds, "other": [rng.randbytes(99) for _ in images]}
+    pq.write_table(pa.table(columns), table, row_group_size=group)
+    (tmp_path / "a.parquet").write_bytes(table.getvalue())
+    local = open_source("parquet", path=str(tmp_path / "a.parquet"), unit_rows=15)
+    with serve_ranges({"a.parquet": table.getvalue()}) as server:
+        remote = open_source("parquet", path=server.url("a.parquet"), unit_rows=15)
+        units = remote.units()
+        assert [unit.rows for unit in units] == [unit.rows for unit in local.units()]
+        assert [bool(unit.group) for unit in units] == [group == 40 for _ in units]
+        rows = [list(remote.read(unit)) for unit in units]
+        assert rows == [list(local.read(unit)) for unit in local.units()]
+        assert server.sent <= server.size
