@@ -22,6 +22,12 @@ import huggingface_hub.constants  # noqa: E402, F401 - reads HF_HUB_OFFLINE once
 import jax  # noqa: E402
 
 
+@pytest.fixture(autouse=True, scope="session")
+def kept_tables(tmp_path_factory: pytest.TempPathFactory):
+    """Parts of remote tables are kept for this session only."""
+    os.environ["PINXIT_TABLES"] = str(tmp_path_factory.mktemp("tables"))
+
+
 @pytest.fixture(autouse=True)
 def rank_promotion():
     """Arrays of different rank never combine silently."""

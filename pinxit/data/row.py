@@ -7,7 +7,7 @@ repeats at most the current unit, and the key of every row begins with the id of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 from pinxit.config import plain
@@ -71,6 +71,16 @@ class Unit:
     """The number of rows; None if it is not known before reading."""
     offset: int = 0
     """The byte offset at which the part begins (text files only)."""
+    group: str = field(default="", compare=False)
+    """The name of the part of a remote file that one download serves, such as a row group of a
+    table. Units with the same name lie beside each other and should be read on one machine; "" is
+    no such part. It determines only where a unit is read, not what is in it."""
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Sets the fields of a pickled unit, which may come from a version with fewer fields."""
+        defaults = [one.default for one in fields(self)[len(state) :]]
+        for one, value in zip(fields(self), [*state, *defaults], strict=True):
+            object.__setattr__(self, one.name, value)
 
 
 @runtime_checkable

@@ -16,16 +16,26 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.file_names import is_hidden, printable
-from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
+from pinxit.data.sources.hub import (
+    SCHEME,
+    hub_info,
+    is_hub_name,
+    list_hub,
+    open_hub,
+    parse_hub_path,
+)
 from pinxit.data.sources.local_files import LocalFiles, find_local
 from pinxit.data.sources.unused_lines import unused_line
 
 MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "eval", "dev"})
+GONE = (401, 403, 404, 410)
+"""Statuses of answers that say that a file is not there, or not for this user."""
 SHOWN = 8
 """The most file names that an error message lists."""
 
@@ -141,19 +151,49 @@ def _splits_of(name: str, *, folders: bool) -> set[str]:
     return words & (TRAINING | HELD_OUT)
 
 
-def open_file(path: str, *, stream: bool = False) -> io.IOBase:
+def open_file(path: str, *, stream: bool = False, exact: bool = False) -> io.IOBase:
     """Opens a file for reading bytes.
 
-    With `stream`, the caller promises to read it once, from beginning to end.
+    With `stream`, the caller promises to read it once, from beginning to end. With `exact`, a
+    remote file is requested by exactly the ranges that are read, without reading ahead.
     """
     if path.startswith(SCHEME):
-        return open_hub(path, stream=stream)
+        return open_hub(path, stream=stream, exact=exact)
     if "://" in path:
         import fsspec
 
         fs, location = fsspec.core.url_to_fs(path)
-        return fs.open(location, "rb")
+        with _true_cause(path):
+            if exact:
+                with contextlib.suppress(TypeError):  # a few file systems have no such setting
+                    return fs.open(location, "rb", cache_type="none")
+            return fs.open(location, "rb")
     return open(path, "rb")
+
+
+def remote_info(path: str) -> dict[str, Any]:
+    """Returns the facts that a server states about a remote file: its size, and marks of its
+    version. Their names differ between servers."""
+    if path.startswith(SCHEME):
+        return hub_info(path)
+    import fsspec
+
+    fs, location = fsspec.core.url_to_fs(path)
+    with _true_cause(path):
+        return fs.info(location)
+
+
+@contextlib.contextmanager
+def _true_cause(path: str) -> Iterator[None]:
+    """Raises the error of the network where fsspec says that a file does not exist because its
+    server gave no answer, or a fault of its own."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, network_faults(path)) and getattr(cause, "status", 0) not in GONE:
+            raise cause from error.__context__
+        raise
 
 
 @contextlib.contextmanager
@@ -273,6 +313,17 @@ def _links(listed: LocalFiles) -> tuple[str, ...]:
     )
 
 
+def _is_file(fs: Any, location: str) -> bool:
+    """Returns whether a URL leads to a file. fsspec would request all of it over HTTP."""
+    if not location.startswith(("http://", "https://")):
+        return fs.isfile(location)
+    try:
+        with _true_cause(location):
+            return fs.info(location)["type"] == "file"
+    except FileNotFoundError:
+        return False
+
+
 def _list_remote(url: str) -> Place:
     import fsspec
 
@@ -280,7 +331,7 @@ def _list_remote(url: str) -> Place:
         fs, location = fsspec.core.url_to_fs(url)
         if not MAGIC.isdisjoint(location):
             entries, root = fs.glob(location, detail=True), _folder_of_glob(location)
-        elif fs.isfile(location):
+        elif _is_file(fs, location):
             entries, root = {location: fs.info(location)}, location.rpartition("/")[0]
         else:
             entries, root = fs.find(location, detail=True), location

@@ -77,13 +77,25 @@ def list_hub(where: HubPath, *, form: str) -> tuple[str, list[tuple[str, int | N
     return commit, [(name.removeprefix(start), size) for name, size in entries]
 
 
-def open_hub(path: str, *, stream: bool = False) -> io.IOBase:
-    """Opens a file by its full ``hf://`` path, seekable or as one `stream` from start to end."""
+def open_hub(path: str, *, stream: bool = False, exact: bool = False) -> io.IOBase:
+    """Opens a file by its full ``hf://`` path, seekable or as one `stream` from start to end.
+
+    With `exact`, a seekable file is not read ahead.
+    """
     from huggingface_hub import HfFileSystem
 
-    options: dict[str, Any] = {"block_size": 0} if stream else {}
+    options: dict[str, Any] = {"cache_type": "none"} if exact else {}
+    options |= {"block_size": 0} if stream else {}
     name = path.removeprefix(SCHEME)
     return politely(lambda: HfFileSystem().open(name, "rb", **options))
+
+
+def hub_info(path: str) -> dict[str, Any]:
+    """Returns the facts that the hub states about a file, which is given by its full path."""
+    from huggingface_hub import HfFileSystem
+
+    name = path.removeprefix(SCHEME)
+    return politely(lambda: HfFileSystem().info(name))
 
 
 def politely(call: Callable[[], T]) -> T:

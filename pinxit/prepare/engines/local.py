@@ -9,7 +9,6 @@ import pickle
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
+from pinxit.prepare.engines.handing_out import HandingOut
 
 
 class InlineEngine:
@@ -127,14 +127,14 @@ class LocalEngine:
         if workers < 1:
             raise UsageError("workers", workers, problem="too small", valid="at least 1")
         pickled = pickle.dumps(fn)
-        waiting = deque((unit, 1) for unit in units)
+        waiting = HandingOut(units)
         busy: dict[Connection, tuple[_Worker, int]] = {}
         idle: list[_Worker] = []
         try:
             while waiting or busy:
                 while waiting and len(busy) < workers:
-                    unit, count = waiting.popleft()
                     worker = idle.pop() if idle else _Worker(pickled)
+                    unit, count = waiting.next(worker)
                     worker.give(unit)
                     busy[worker.pipe] = worker, count
                 for pipe in wait(list(busy)):
@@ -142,10 +142,11 @@ class LocalEngine:
                     worker, count = busy.pop(pipe)
                     result = worker.result()
                     if result is None:
+                        waiting.leave(worker)
                         code = worker.end(kill=False)
                         result = worker.lost(f"the worker died ({_exit(code)})")
                         if count < self.attempts:
-                            waiting.append((result.unit, count + 1))
+                            waiting.again(result.unit, count + 1)
                             continue
                     else:
                         idle.append(worker)

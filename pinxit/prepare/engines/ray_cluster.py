@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.open_files import raise_limit
 from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
+from pinxit.prepare.engines.handing_out import HandingOut
 
 
 class _Actor:
@@ -66,14 +66,14 @@ class RayEngine:
         actor = ray.remote(_Actor).options(**self.options)
         function = ray.put(ray.cloudpickle.dumps(fn))
         paths = os.environ.get(extensions.VARIABLE, "")
-        waiting = deque((unit, 1) for unit in units)
+        waiting = HandingOut(units)
         busy: dict[Any, tuple[Any, Any, int]] = {}
         idle: list[Any] = []
         try:
             while waiting or busy:
                 while waiting and len(busy) < workers:
-                    unit, count = waiting.popleft()
                     worker = idle.pop() if idle else actor.remote(function, paths)
+                    unit, count = waiting.next(worker)
                     busy[worker.run.remote(unit)] = worker, unit, count
                 for ready in ray.wait(list(busy), num_returns=1)[0]:
                     worker, unit, count = busy.pop(ready)
@@ -81,8 +81,9 @@ class RayEngine:
                         result = ray.get(ready)
                         idle.append(worker)
                     except ray.exceptions.RayError as error:
+                        waiting.leave(worker)
                         if count < self.attempts:
-                            waiting.append((unit, count + 1))
+                            waiting.again(unit, count + 1)
                             continue
                         lines = str(error).strip().splitlines()  # the cause comes last
                         reason = f"the worker died ({lines[-1] if lines else error!r})"

@@ -1,4 +1,4 @@
-"""Keeps the last local table of a process open between its units, at the row that was read last.
+"""Keeps the last local tables of a process open between units, at the rows that were read last.
 
 Units of one file are mostly read in order. A reader that began again for each of them would read
 the footer of a parquet file, or unpack a gzipped one from its beginning, once for each unit: a file
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
@@ -18,10 +19,15 @@ Stamp = tuple[str, int, int, int]
 
 
 class LastOpened(Generic[T]):
-    """At most one open table, which the next unit of the same file takes over."""
+    """Open tables that are not in use, which the next units of the same files take over.
+
+    There is one for each thread that reads at the same time: a process with one reader keeps one.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._kept: list[tuple[Stamp, object, T, ExitStack]] = []
+        self._in_use = 0
 
     @contextlib.contextmanager
     def taken(
@@ -31,49 +37,64 @@ class LastOpened(Generic[T]):
         opening: Callable[[], AbstractContextManager[T]],
         fits: Callable[[T], bool] = lambda table: True,
     ) -> Iterator[T]:
-        """Yields an open table: the kept one if it is of this file and `key` and `fits`, else a new
+        """Yields an open table: a kept one if it is of this file and `key` and `fits`, else a new
         one. Keeps it afterwards, unless an error was raised or the file is remote.
 
         A file that has changed is opened again. While a table is in use, no other thread gets it.
         """
         stamp = stamp_of(path)
         table, stack = self._take(stamp, key, fits)
-        if table is None:
-            stack = ExitStack()
-            table = stack.enter_context(opening())
         try:
+            if table is None:
+                table = stack.enter_context(opening())
             yield table
         except GeneratorExit:  # the reader of the rows has enough of them
             self._keep(stamp, key, table, stack)
             raise
         except BaseException:
-            stack.close()
+            self._keep(None, key, table, stack)
             raise
         self._keep(stamp, key, table, stack)
 
     def close(self) -> None:
-        """Closes the table that is kept, if there is one."""
-        while self._kept:
-            self._kept.pop()[3].close()
+        """Closes the tables that are kept."""
+        self._shrink(0)
 
     def _take(
         self, stamp: Stamp | None, key: object, fits: Callable[[T], bool]
     ) -> tuple[T | None, ExitStack]:
-        """Returns the kept table if it can be used, and closes it otherwise."""
-        with contextlib.suppress(IndexError):
-            known, same, table, stack = self._kept.pop()
-            if stamp is not None and (known, same) == (stamp, key) and fits(table):
-                return table, stack
-            stack.close()
+        """Returns the last kept table that can be used. Without one, closes those that are kept
+        beyond one for each other reader."""
+        with self._lock:
+            self._in_use += 1
+            for index in reversed(range(len(self._kept))):
+                known, same, table, stack = self._kept[index]
+                if stamp is not None and (known, same) == (stamp, key) and fits(table):
+                    del self._kept[index]
+                    return table, stack
+            others = self._in_use - 1
+        self._shrink(others)
         return None, ExitStack()
 
-    def _keep(self, stamp: Stamp | None, key: object, table: T, stack: ExitStack) -> None:
-        """Keeps a table in place of another one, unless its file is remote or is gone."""
-        self.close()
-        if stamp is None:
+    def _keep(self, stamp: Stamp | None, key: object, table: T | None, stack: ExitStack) -> None:
+        """Keeps a table, unless its file is remote or is gone."""
+        with self._lock:
+            self._in_use -= 1
+            keep = stamp is not None and table is not None
+            if keep:
+                self._kept.append((stamp, key, table, stack))
+            most = self._in_use + 1
+        if not keep:
             stack.close()
-        else:
-            self._kept.append((stamp, key, table, stack))
+        self._shrink(most)
+
+    def _shrink(self, most: int) -> None:
+        """Closes the tables that were used least recently, until at most `most` are kept."""
+        with self._lock:
+            count = max(0, len(self._kept) - most)
+            closing, self._kept = self._kept[:count], self._kept[count:]
+        for *_, stack in closing:
+            stack.close()
 
 
 def stamp_of(path: str) -> Stamp | None:

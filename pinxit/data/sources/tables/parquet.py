@@ -3,19 +3,18 @@
 A unit is a run of whole row groups of one file with at most `unit_rows` rows in total. A row group
 with more rows than that is cut into units of about equal size. Units therefore have similar sizes
 whatever row groups the writer chose, and reading a unit touches few row groups, and only the needed
-columns of those. When a row group of a remote file is cut into several units, the process that
-read it caches it, so that its other units need no second download.
+columns of those. When a row group of a remote file is cut into several units, the machine downloads
+it once for all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pinxit.config import UsageError
@@ -23,28 +22,35 @@ from pinxit.data.row import Row, Unit
 from pinxit.data.sources.columns import Columns, FieldColumns, make_row, one_line, unread_columns
 from pinxit.data.sources.damage import DamagedFile, first_readable, mended, unreadable_unit
 from pinxit.data.sources.file_names import printable
-from pinxit.data.sources.files import File, open_file, reading
+from pinxit.data.sources.files import File, reading
+from pinxit.data.sources.tables.open_parquet import damage_named, open_table
 from pinxit.data.sources.tables.open_tables import LastOpened
 from pinxit.data.sources.tables.parquet_types import holds_bytes, usable_columns
+from pinxit.data.sources.tables.remote_files import is_remote
+from pinxit.data.sources.tables.row_groups import (
+    OpenBatches,
+    cut_groups,
+    group_rows,
+    is_part,
+    open_batches,
+    overlapping,
+    shared_group,
+    units_of,
+)
 from pinxit.data.sources.tables.url_check import check_urls
-from pinxit.lfs_pointer import pointer_problem
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Table
+    from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
 BATCH = {True: 32, False: 1024}
 """The number of rows in memory at a time, with images (True) and without (False)."""
 READERS = 8
 """The number of footers read in parallel if the files are remote."""
-CACHED_BYTES = 256 * 2**20
-"""The largest row group of a remote file that a process caches, in bytes."""
 LOOKED_AT = 100
 """The number of rows that are looked at for URLs when the source is opened."""
 LOOK_BUFFER = 2**16
 """The number of bytes that are read at a time for this look."""
-DAMAGE = ("thrift", "CRC checksum", "Corrupt", "Unexpected end of stream", "decompress")
-"""Words of pyarrow's messages about damaged files, which are OSErrors without an error number."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class ParquetSource:
         A file that cannot be read, or has other columns, is one unit that fails when it is read.
         """
         units: list[Unit] = []
-        if limit is None and any("://" in file.path for file in self.files):
+        if limit is None and any(is_remote(file.path) for file in self.files):
             with ThreadPoolExecutor(READERS) as pool:
                 for file_units in pool.map(self._units_of, range(len(self.files))):
                     units += file_units
@@ -80,39 +86,24 @@ class ParquetSource:
 
     def read(self, unit: Unit) -> Iterator[Row]:
         """Yields the rows of a unit, numbered by their position in the file."""
-        cached = next((group for group in _CACHE if self._is_of(group, unit)), None)
-        if cached is None:
-            opening = partial(open_batches, unit.path)
-            with _named(unit.path), _LAST.taken(unit.path, None, opening) as opened:
-                table, groups = opened.table, opened.groups
-                by_field = self._match(table, unit.path)
-                if unit.rows is None:
-                    raise mended(unit)
-                start, stop = opened.units(self.unit_rows)[unit.part]
-                touched, first = _overlapping(groups, start, stop)
-                columns = sorted({name for names in by_field.values() for name in names})
-                if not _worth_caching(table, unit.path, touched, stop - start, columns):
-                    size = BATCH["image" in by_field]
-                    batches, at = opened.batches(touched, first, columns, size=size, start=start)
-                    yield from self._rows(unit, batches, by_field, at=at, rows=(start, stop))
-                    return
-                whole = table.read_row_group(touched[0], columns=columns, use_threads=False)
-            cached = _CachedGroup(
-                unit.path, self.revision, self.columns, groups, by_field, first, whole
-            )
-            _CACHE[:] = [cached]
-        start, stop = units_of(cached.groups, unit_rows=self.unit_rows)[unit.part]
-        part = cached.table.slice(start - cached.first, stop - start)
-        batches = part.to_batches(max_chunksize=BATCH["image" in cached.by_field])
-        yield from self._rows(unit, batches, cached.by_field, at=start, rows=(start, stop))
-
-    def _is_of(self, cached: _CachedGroup, unit: Unit) -> bool:
-        """Returns whether a cached row group holds the unit."""
-        expected = (unit.path, self.revision, self.columns)
-        if (cached.path, cached.revision, cached.columns) != expected:
-            return False
-        start, stop = units_of(cached.groups, unit_rows=self.unit_rows)[unit.part]
-        return cached.first <= start and stop <= cached.first + cached.table.num_rows
+        opening = partial(open_batches, unit.path)
+        with _named(unit.path), _LAST.taken(unit.path, None, opening) as opened:
+            by_field = self._match(opened.table, unit.path)
+            if unit.rows is None:
+                raise mended(unit)
+            start, stop = opened.units(self.unit_rows)[unit.part]
+            touched, first = overlapping(opened.groups, start, stop)
+            columns = sorted({name for names in by_field.values() for name in names})
+            size = BATCH["image" in by_field]
+            table = None
+            if is_remote(unit.path) and is_part(opened.groups, touched, stop - start):
+                table = shared_group(opened, touched[0], columns)
+            if table is None:
+                batches, at = opened.batches(touched, first, columns, size=size, start=start)
+                yield from self._rows(unit, batches, by_field, at=at, rows=(start, stop))
+                return
+        batches = table.slice(start - first, stop - start).to_batches(max_chunksize=size)
+        yield from self._rows(unit, batches, by_field, at=start, rows=(start, stop))
 
     def count(self, unit: Unit) -> int:
         """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
@@ -177,60 +168,24 @@ class ParquetSource:
         try:
             with open_table(path) as table:
                 self._match(table, path)
-                parts = units_of(_group_rows(table), unit_rows=self.unit_rows)
+                groups = group_rows(table)
         except UsageError:
             return [unreadable_unit(index, self.files[index])]
+        parts = units_of(groups, unit_rows=self.unit_rows)
+        shared = cut_groups(groups, parts) if is_remote(path) else [None] * len(parts)
         return [
-            Unit(f"{index:05d}-{part:03d}", path, part, stop - start)
-            for part, (start, stop) in enumerate(parts)
+            Unit(
+                f"{index:05d}-{part:03d}",
+                path,
+                part,
+                stop - start,
+                group="" if group is None else f"{index:05d}-{group:05d}",
+            )
+            for part, ((start, stop), group) in enumerate(zip(parts, shared, strict=True))
         ]
 
 
-class OpenBatches:
-    """An open file, and the batches that are read from it."""
-
-    def __init__(self, table: ParquetFile) -> None:
-        self.table = table
-        self.groups = _group_rows(table)
-        """The number of rows of each row group."""
-        self.units = cache(lambda unit_rows: units_of(self.groups, unit_rows=unit_rows))
-        """Returns (first row, row after the last) of each unit of at most `unit_rows` rows."""
-        self._key: object = None
-        self._at = 0
-        self._last: RecordBatch | None = None
-        self._rest: Iterator[RecordBatch] = iter(())
-
-    def batches(
-        self, groups: Sequence[int], first: int, columns: Sequence[str], *, size: int, start: int
-    ) -> tuple[Iterator[RecordBatch], int]:
-        """Returns batches of row groups that begin at row `first`, and the row at which the first
-        batch begins: at most `start`, and as late as the batches before allow."""
-        key = (*groups, *columns, size)
-        if key != self._key or self._at > start:
-            self._key, self._at, self._last = key, first, None
-            self._rest = self.table.iter_batches(
-                batch_size=size, row_groups=list(groups), columns=list(columns), use_threads=False
-            )
-        return self._continued(), self._at
-
-    def _continued(self) -> Iterator[RecordBatch]:
-        """Yields the batch that was read last, and those after it."""
-        if self._last is not None:
-            yield self._last
-        for batch in self._rest:
-            self._at += self._last.num_rows if self._last is not None else 0
-            self._last = batch
-            yield batch
-
-
 _LAST: LastOpened[OpenBatches] = LastOpened()
-
-
-@contextlib.contextmanager
-def open_batches(path: str) -> Iterator[OpenBatches]:
-    """Opens a parquet file for its batches."""
-    with open_table(path) as table:
-        yield OpenBatches(table)
 
 
 @contextlib.contextmanager
@@ -240,25 +195,6 @@ def _named(path: str) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class _CachedGroup:
-    """A row group in memory."""
-
-    path: str
-    revision: str | None
-    columns: Columns
-    groups: list[int]
-    """The number of rows of each row group of the file."""
-    by_field: FieldColumns
-    first: int
-    """The position of its first row in the file."""
-    table: Table
-
-
-_CACHE: list[_CachedGroup] = []
-"""The last row group that this process cached: a list of at most one."""
-
-
 def match(columns: Columns, table: ParquetFile, *, where: str) -> FieldColumns:
     """Returns the table's columns by field. Raises UsageError if one is missing, or of a type that
     cannot be used."""
@@ -266,67 +202,6 @@ def match(columns: Columns, table: ParquetFile, *, where: str) -> FieldColumns:
     binary = [field.name for field in schema if holds_bytes(field.type)]
     by_field = columns.match(schema.names, where=where, binary=binary)
     return usable_columns(by_field, schema, where=where)
-
-
-@contextlib.contextmanager
-def open_table(path: str, *, buffer_size: int = 0) -> Iterator[ParquetFile]:
-    """Opens a parquet file. Raises `DamagedFile` if it is damaged, OSError if it is unreachable.
-
-    With a `buffer_size`, columns are read in pieces of that many bytes.
-    """
-    from pyarrow.parquet import ParquetFile
-
-    with reading(path), open_file(path) as stream, damage_named(path):
-        table = ParquetFile(stream, page_checksum_verification=True, buffer_size=buffer_size)
-        with table:
-            yield table
-
-
-@contextlib.contextmanager
-def damage_named(path: str) -> Iterator[None]:
-    """Converts pyarrow's errors about the content of a file to `DamagedFile`."""
-    import pyarrow
-
-    try:
-        yield
-    except GeneratorExit:  # when Python ends, pyarrow's names may be gone
-        raise
-    except pyarrow.ArrowException as error:
-        raise _damaged(path, error) from error
-    except OSError as error:
-        if _is_damage(path, error):
-            raise _damaged(path, error) from error
-        raise
-
-
-def units_of(group_rows: Sequence[int], *, unit_rows: int) -> list[tuple[int, int]]:
-    """Returns (first row, row after the last) of each unit of a file with these row groups."""
-    units: list[tuple[int, int]] = []
-    start = at = 0
-    for rows in group_rows:
-        if at > start and at + rows - start > unit_rows:
-            units.append((start, at))
-            start = at
-        at += rows
-        if at - start > unit_rows:  # a single row group is larger than a unit
-            parts = -(-rows // unit_rows)
-            cuts = [start + rows * part // parts for part in range(parts + 1)]
-            units += list(itertools.pairwise(cuts))
-            start = at
-    return [*units, (start, at)] if at > start else units
-
-
-def _worth_caching(
-    table: ParquetFile, path: str, groups: Sequence[int], rows: int, columns: Sequence[str]
-) -> bool:
-    """Returns whether a unit of `rows` rows is part of one remote row group that fits the cache."""
-    if "://" not in path or len(groups) != 1:
-        return False
-    group = table.metadata.row_group(groups[0])
-    chunks = [group.column(i) for i in range(group.num_columns)]
-    needed = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
-    size = sum(chunk.total_uncompressed_size for chunk in needed)
-    return rows < group.num_rows and size <= CACHED_BYTES
 
 
 def _records(batch: RecordBatch) -> list[dict[str, Any]]:
@@ -361,35 +236,3 @@ def _first_records(table: ParquetFile, by_field: FieldColumns, path: str) -> lis
     batches = table.iter_batches(batch_size=LOOKED_AT, columns=columns, use_threads=False)
     with damage_named(path):
         return next((_records(batch) for batch in batches), [])
-
-
-def _is_damage(path: str, error: OSError) -> bool:
-    """Returns whether an OSError is pyarrow's, about the content of the file.
-
-    Errors of the system have a number, and those of clients of remote files other types.
-    """
-    if type(error) is not OSError or error.errno is not None:
-        return False
-    return "://" not in path or any(word in str(error) for word in DAMAGE)
-
-
-def _damaged(path: str, error: Exception) -> DamagedFile:
-    if problem := pointer_problem(path):
-        return DamagedFile(problem)
-    return DamagedFile(f"{path} is not a readable parquet file: {' '.join(str(error).split())}")
-
-
-def _group_rows(table: ParquetFile) -> list[int]:
-    return [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
-
-
-def _overlapping(group_rows: Sequence[int], start: int, stop: int) -> tuple[list[int], int]:
-    """Returns the row groups that hold rows `start` to `stop - 1`, and the position of their first
-    row."""
-    touched, first, at = [], 0, 0
-    for group, rows in enumerate(group_rows):
-        if at < stop and at + rows > start:
-            first = at if not touched else first
-            touched.append(group)
-        at += rows
-    return touched, first

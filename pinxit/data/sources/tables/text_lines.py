@@ -10,11 +10,14 @@ Text tables hold no images, so that a column called ``image`` is not read as one
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Row, Unit
@@ -30,9 +33,10 @@ from pinxit.data.sources.columns import (
 from pinxit.data.sources.damage import first_readable, mended
 from pinxit.data.sources.file_names import printable
 from pinxit.data.sources.files import File
+from pinxit.data.sources.tables.remote_files import RemoteVersion, is_remote, version_of
 from pinxit.data.sources.tables.text_layout import TableLayout, read_layout
 from pinxit.data.sources.tables.text_records import Record, table_records
-from pinxit.data.sources.tables.text_stream import lines_from, open_lines
+from pinxit.data.sources.tables.text_stream import from_beginning, lines_from, lines_once
 from pinxit.data.sources.tables.url_check import check_urls
 
 FORMATS = ("csv", "tsv", "jsonl")
@@ -64,10 +68,13 @@ class LinesSource:
         """
         units: list[Unit] = []
         for index, file in enumerate(self.files):
-            for part, (offset, rows) in enumerate(self._parts(file)):
-                if limit is not None and len(units) >= limit:
-                    return units
-                units.append(Unit(f"{index:05d}-{part:03d}", file.path, part, rows, offset))
+            with contextlib.closing(self._parts(file)) as parts:
+                for part, (offset, rows) in enumerate(parts):
+                    if limit is not None and len(units) >= limit:
+                        return units
+                    group = f"{index:05d}" if self._is_shared(file, rows) else ""
+                    name = f"{index:05d}-{part:03d}"
+                    units.append(Unit(name, file.path, part, rows, offset, group))
         return units
 
     def read(self, unit: Unit) -> Iterator[Row]:
@@ -115,7 +122,15 @@ class LinesSource:
         """Returns the number of rows of a unit, and reads it only if the unit does not state it."""
         return sum(1 for _ in self.read(unit)) if unit.rows is None else unit.rows
 
-    def _parts(self, file: File) -> Iterator[tuple[int, int | None]]:
+    def _is_shared(self, file: File, rows: int | None) -> bool:
+        """Returns whether a machine must download the whole file for any of its units."""
+        return (
+            rows is not None
+            and is_remote(file.path)
+            and from_beginning(file.path, self.text_encoding)
+        )
+
+    def _parts(self, file: File) -> Generator[tuple[int, int | None], None, None]:
         """Yields (byte offset, number of records) of each unit of a file.
 
         The last number is None if the file cannot be read from there to its end.
@@ -124,7 +139,7 @@ class LinesSource:
         try:
             layout = self._layout(file.path)
             self._match(layout, file.path)
-            with open_lines(file.path, text_encoding=self.text_encoding) as stream:
+            with lines_once(file.path, text_encoding=self.text_encoding) as stream:
                 start = stream.seek(layout.start)
                 for record in self._records(stream, layout):
                     rows += 1
@@ -138,7 +153,10 @@ class LinesSource:
             yield start, rows
 
     def _layout(self, path: str) -> TableLayout:
-        return read_layout(
+        read = read_layout
+        if is_remote(path):
+            read = partial(_remote_layout, version_of(path))
+        return read(
             path,
             self.format,
             header=self.header,
@@ -161,3 +179,9 @@ class LinesSource:
         """Returns the columns of one record by field; JSON keys may differ from line to line."""
         columns = self.columns.optional() if self.format == "jsonl" else self.columns
         return columns.match(names, where=path, binary=())
+
+
+@lru_cache(maxsize=64)
+def _remote_layout(version: RemoteVersion, path: str, format: str, **settings: Any) -> TableLayout:
+    """Returns the layout of a remote table, which a process reads once."""
+    return read_layout(path, format, **settings)

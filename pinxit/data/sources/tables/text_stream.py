@@ -12,14 +12,16 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.sources.damage import DamagedFile
 from pinxit.data.sources.files import open_file, reading
+from pinxit.data.sources.tables.kept_lines import copied_lines, keep_whole, kept_lines
 from pinxit.data.sources.tables.open_tables import LastOpened
+from pinxit.data.sources.tables.remote_files import ExactFile, is_remote, open_exact, version_of
 from pinxit.lfs_pointer import described_pointer, is_pointer
 from pinxit.text_decoding import SAMPLE, announced_encoding
 
@@ -42,6 +44,9 @@ WIDE = ("utf-16", "utf-32")
 """Encodings in which a line break is more than one byte."""
 CHUNK = 2**16
 """The number of bytes that are converted at a time."""
+LOOK_BUFFER, UNIT_BUFFER, PASS_BUFFER = 2**17, 2**17, 2**22
+"""The number of bytes of a remote file that are requested at a time: for a look at its beginning,
+for a unit, and for all of it."""
 MOST_NULS = 1 / 8
 """The largest share of NUL bytes in the beginning of a text whose encoding is not UTF-16."""
 
@@ -53,7 +58,80 @@ def open_lines(path: str, *, text_encoding: str | None = None) -> Iterator[io.IO
     Only plain files are meant to be read backwards. A declared `text_encoding` counts here only if
     it is UTF-16 or UTF-32. Raises `DamagedFile` for files that are empty, damaged or no text.
     """
-    with _named_damage(path), open_file(path) as stream:
+    opening = partial(_opened, path, text_encoding=text_encoding, look=True)
+    with _named_damage(path):
+        lines = kept_lines(path, text_encoding, opening) if is_remote(path) else None
+        with opening() if lines is None else lines as stream:
+            yield stream
+
+
+@contextmanager
+def lines_once(path: str, *, text_encoding: str | None = None) -> Iterator[io.IOBase]:
+    """Opens a text file as `open_lines` does, to be read once from its beginning.
+
+    The lines that were read of a remote file are kept on this machine.
+    """
+    if not is_remote(path):
+        with open_lines(path, text_encoding=text_encoding) as stream:
+            yield stream
+        return
+    opening = partial(_opened, path, text_encoding=text_encoding, buffer=PASS_BUFFER)
+    with _named_damage(path), copied_lines(path, text_encoding, opening) as stream:
+        yield stream
+
+
+@contextmanager
+def lines_from(path: str, offset: int, *, text_encoding: str | None = None) -> Iterator[io.IOBase]:
+    """Opens a text file as `open_lines` does, at an offset.
+
+    A local file stays open afterwards, for a reader that goes on at the same offset or later. A
+    remote file that can only be read from its beginning is downloaded once per machine.
+    """
+    opening = partial(open_lines, path, text_encoding=text_encoding)
+    if is_remote(path):
+        opened = _remote_lines(path, offset, text_encoding)
+    else:
+        opened = _LAST.taken(path, text_encoding, opening, lambda stream: stream.tell() <= offset)
+    with _named_damage(path), opened as stream:
+        stream.seek(offset)
+        yield stream
+
+
+_LAST: LastOpened[io.IOBase] = LastOpened()
+
+
+@lru_cache(maxsize=4096)
+def from_beginning(path: str, text_encoding: str | None) -> bool:
+    """Returns whether a remote text file can only be read from its beginning."""
+    with _opened(path, text_encoding=text_encoding, buffer=SAMPLE, look=True) as stream:
+        return not _seeks(stream)
+
+
+@contextmanager
+def _remote_lines(path: str, offset: int, text_encoding: str | None) -> Iterator[io.IOBase]:
+    """Opens a remote text file for a unit at an offset."""
+    opening = partial(_opened, path, text_encoding=text_encoding, buffer=UNIT_BUFFER)
+    lines = kept_lines(path, text_encoding, opening)
+    if lines is None and offset > UNIT_BUFFER and from_beginning(path, text_encoding):
+        keep_whole(path, text_encoding, partial(opening, buffer=PASS_BUFFER))
+        lines = kept_lines(path, text_encoding, opening)
+    with opening() if lines is None else lines as stream:
+        yield stream
+
+
+@contextmanager
+def _opened(
+    path: str, *, text_encoding: str | None, buffer: int = LOOK_BUFFER, look: bool = False
+) -> Iterator[io.IOBase]:
+    """Opens the file itself. A remote one is requested in pieces of `buffer` bytes, which are kept
+    with `look`."""
+    with _named_damage(path), ExitStack() as stack:
+        stream: io.IOBase
+        if is_remote(path) and (size := version_of(path).size) is not None:
+            file = stack.enter_context(open_exact(path, size, look=look))
+            stream = stack.enter_context(io.BufferedReader(file, buffer))
+        else:
+            stream = stack.enter_context(open_file(path))
         if _beginning(stream, len(GZIP)) == GZIP:
             stream = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[arg-type]
         sample = _beginning(stream, SAMPLE)
@@ -65,22 +143,9 @@ def open_lines(path: str, *, text_encoding: str | None = None) -> Iterator[io.IO
             yield io.BufferedReader(_Converted(stream, encoding, mark))
 
 
-@contextmanager
-def lines_from(path: str, offset: int, *, text_encoding: str | None = None) -> Iterator[io.IOBase]:
-    """Opens a text file as `open_lines` does, at an offset.
-
-    A local file stays open afterwards, for a reader that goes on at the same offset or later.
-    """
-    opening = partial(open_lines, path, text_encoding=text_encoding)
-    with (
-        _named_damage(path),
-        _LAST.taken(path, text_encoding, opening, lambda stream: stream.tell() <= offset) as stream,
-    ):
-        stream.seek(offset)
-        yield stream
-
-
-_LAST: LastOpened[io.IOBase] = LastOpened()
+def _seeks(stream: io.IOBase) -> bool:
+    """Returns whether seeking in a remote file reads nothing before the new position."""
+    return isinstance(stream, io.BufferedReader) and isinstance(stream.raw, ExactFile)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def test_an_unreachable_file_is_no_damage(tmp_path: Path, monkeypatch):
     def unreachable(path: str, **more):
         raise ConnectionResetError(104, "Connection reset by peer", path)
 
-    monkeypatch.setattr("pinxit.data.sources.tables.parquet.open_file", unreachable)
+    monkeypatch.setattr("pinxit.data.sources.tables.open_parquet.open_file", unreachable)
     with pytest.raises(OSError, match="reset by peer"):
         source.units()
     with pytest.raises(OSError, match="reset by peer"):

@@ -1,0 +1,196 @@
+"""Counts the bytes of a remote table that the workers of one machine download.
+
+A server on loopback serves a table by ranges and counts what it sends. Local workers read all its
+units, as `pinxit prepare` does, but fetch no images. Every worker takes part: each waits at its
+first unit until all have started. Each run begins with an empty cache. The figures are bytes sent
+over the table's size; a parquet table may have less than 1, since columns that are not needed are
+not read.
+
+    python benchmarks/table_bytes.py
+    git worktree add /tmp/before v1.0 && python benchmarks/table_bytes.py --before /tmp/before
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+PIECE = 2**16
+"""Bytes that the server writes at a time, so that an answer that is not read to its end counts as
+little as was sent of it."""
+PATIENCE = 120.0
+"""Seconds for which a worker waits for the others at its first unit."""
+TABLES = {"parquet": "parquet", "parquet, 8 row groups": "parquet", "csv.gz": "csv", "csv": "csv"}
+"""The tables, and the source that reads each."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=64_000)
+    parser.add_argument("--unit_rows", type=int, default=2000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--before", type=Path, help="an older checkout, which is measured too")
+    parser.add_argument("--child", nargs=2, metavar=("SOURCE", "URL"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def table(name: str, rows: int) -> bytes:
+    """A table of URLs, captions, sizes and scores that hardly compress. A third of a parquet table
+    is in columns that are not needed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = random.Random(rows)
+    urls = [f"http://images.test/{rng.randbytes(30).hex()}.jpg" for _ in range(rows)]
+    captions = [f"a picture of {rng.randbytes(50).hex()}" for _ in range(rows)]
+    if not name.startswith("parquet"):
+        lines = [f"{url},{caption}\n" for url, caption in zip(urls, captions, strict=True)]
+        text = "".join(["url,caption\n", *lines]).encode()
+        return gzip.compress(text) if name.endswith("gz") else text
+    columns = {
+        "id": list(range(rows)),
+        "url": urls,
+        "text": captions,
+        "hash": [rng.randbytes(40).hex() for _ in range(rows)],
+        "width": [rng.randrange(200, 2000) for _ in range(rows)],
+        "height": [rng.randrange(200, 2000) for _ in range(rows)],
+        "aesthetic": [rng.random() for _ in range(rows)],
+    }
+    body = io.BytesIO()
+    group = rows // 8 if "8" in name else rows
+    pq.write_table(pa.table(columns), body, row_group_size=group, compression="snappy")
+    return body.getvalue()
+
+
+@dataclass
+class Sent:
+    """What a server has sent."""
+
+    bytes: int = 0
+    requests: int = 0
+
+
+@contextmanager
+def served(body: bytes, name: str) -> Iterator[tuple[str, Sent]]:
+    """Serves one file by ranges. Yields its URL and what was sent."""
+    sent, lock = Sent(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            code, part, headers = 200, body, {"Accept-Ranges": "bytes", "ETag": '"1"'}
+            if wanted := self.headers.get("Range"):
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                low, high = int(first), min(int(last or len(body) - 1), len(body) - 1)
+                code, part = 206, body[low : high + 1]
+                headers["Content-Range"] = f"bytes {low}-{high}/{len(body)}"
+            self.send_response(code)
+            for key, value in {**headers, "Content-Length": str(len(part))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            with lock:
+                sent.requests += 1
+            with suppress(ConnectionError):
+                for at in range(0, len(part) if self.command == "GET" else 0, PIECE):
+                    self.wfile.write(part[at : at + PIECE])
+                    with lock:
+                        sent.bytes += len(part[at : at + PIECE])
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{name}", sent
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Reading:
+    """Counts the rows of a unit, once as many workers have started as there are."""
+
+    def __init__(self, source: Any, folder: Path, workers: int) -> None:
+        self.source, self.folder, self.workers = source, folder, workers
+
+    def __call__(self, unit: Any) -> int:
+        (self.folder / str(os.getpid())).touch()
+        end = time.monotonic() + PATIENCE
+        while len(list(self.folder.iterdir())) < self.workers and time.monotonic() < end:
+            time.sleep(0.05)
+        return sum(1 for _ in self.source.read(unit))
+
+
+def read_all(source: str, url: str, workers: int, unit_rows: int) -> int:
+    """Reads all units in local workers, and returns the number of rows."""
+    from pinxit.data.sources.catalogue import open_source
+    from pinxit.prepare.engines.local import LocalEngine
+
+    opened = open_source(source, path=url, unit_rows=unit_rows)
+    units = opened.units()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Reading(opened, Path(folder), min(workers, len(units)))
+        results = list(LocalEngine().map(work, units, workers=workers))
+    assert not any(result.failed for result in results), results
+    return sum(result.value for result in results)
+
+
+def measured(
+    args: argparse.Namespace, checkout: Path, name: str, body: bytes, workers: int
+) -> Sent:
+    """Reads a table with the code of a checkout, in new processes and with an empty cache."""
+    file = "table." + name.partition(",")[0]
+    with served(body, file) as (url, sent), tempfile.TemporaryDirectory() as cache:
+        environ = {**os.environ, "PYTHONPATH": str(checkout), "PINXIT_TABLES": cache}
+        options = ["--workers", str(workers), "--unit_rows", str(args.unit_rows)]
+        command = [sys.executable, __file__, *options, "--child", TABLES[name], url]
+        output = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+        assert int(output.stdout.split()[-1]) == args.rows, output.stdout
+        return sent
+
+
+def main() -> None:
+    args = arguments()
+    if args.child:
+        print(read_all(*args.child, args.workers[0], args.unit_rows))
+        return
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"before": args.before, "now": here} if args.before else {"now": here}
+    print("| table | size | code | " + " | ".join(f"{n} workers" for n in args.workers) + " |")
+    print("|---|---|---|" + "---|" * len(args.workers))
+    for name in args.tables:
+        body = table(name, args.rows)
+        for code, checkout in checkouts.items():
+            cells = []
+            for workers in args.workers:
+                sent = measured(args, checkout.resolve(), name, body, workers)
+                cells.append(f"{sent.bytes / len(body):.2f} ({sent.requests})")
+            size = f"{len(body) / 1e6:.1f} MB"
+            print(f"| {name} | {size} | {code} | " + " | ".join(cells) + " |", flush=True)
+    print("\nBytes sent over the table's size, and requests in brackets.")
+
+
+if __name__ == "__main__":
+    main()
