@@ -7,7 +7,8 @@ overloaded server) are retried after a pause that doubles; other failures are le
 over the failed rows. Pinxit identifies itself and respects refusals: ``X-Robots-Tag`` opt-outs,
 per-host limits and ``Retry-After``.
 
-Call `fetch_all`; `Fetcher` fetches a single URL inside an event loop.
+Call `fetch_all`, or `shared_fetcher.SharedFetcher` for several lists; `Fetcher` fetches a single
+URL inside an event loop.
 """
 
 from __future__ import annotations
@@ -191,6 +192,11 @@ class Fetcher:
         """Allows new requests again."""
         self._turns.resume()
 
+    def forget_failures(self) -> None:
+        """Forgets which hosts could not be reached and which names could not be resolved."""
+        self._unreachable.clear()
+        self._exchange.forget_failures()
+
     async def __call__(self, url: str) -> tuple[Fetched, BodyShare | None]:
         """Returns the result for this URL, and the memory that its body occupies until released.
 
@@ -323,14 +329,25 @@ def fetch_all(
         window=WINDOW * config.concurrency,
         ready=config.concurrency,
         ready_bytes=READY_BYTES,
-        weigh=lambda result: len(result[0].data or b""),
-        on_take=lambda result: result[1].release() if result[1] is not None else None,
+        weigh=weight,
+        on_take=release,
     )
     try:
         for key, (fetched, _) in results:
             yield key, fetched
     finally:
         results.close()
+
+
+def weight(result: tuple[Fetched, BodyShare | None]) -> int:
+    """Returns the number of bytes of a result of `Fetcher`."""
+    return len(result[0].data or b"")
+
+
+def release(result: tuple[Fetched, BodyShare | None]) -> None:
+    """Releases the memory that the body of a result of `Fetcher` occupies."""
+    if result[1] is not None:
+        result[1].release()
 
 
 def _jitter(url: str, attempt: int) -> float:

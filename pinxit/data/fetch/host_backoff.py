@@ -42,6 +42,10 @@ class Unreachable:
         """Records a connection that was made."""
         self._failed.pop(origin, None)
 
+    def clear(self) -> None:
+        """Forgets all hosts."""
+        self._failed.clear()
+
 
 class Resting:
     """A bounded table of servers that asked for a longer pause than the fetcher waits for."""
