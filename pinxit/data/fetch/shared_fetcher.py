@@ -52,9 +52,7 @@ class SharedFetcher:
         if self._thread is not None:
             self._thread.close()
 
-    def fetch(
-        self, items: Iterable[tuple[Any, str]]
-    ) -> Generator[tuple[Any, Fetched], None, None]:
+    def fetch(self, items: Iterable[tuple[Any, str]]) -> Generator[tuple[Any, Fetched], None, None]:
         """Yields (key, result) for each (key, URL), in the order in which they finish.
 
         At most `WINDOW` times `config.concurrency` URLs of a list are read ahead of the results

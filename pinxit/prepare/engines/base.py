@@ -87,9 +87,9 @@ class Engine(Protocol):
         """Runs all of `units`, `workers` at a time, and yields results as they come, in any order.
 
         `fn` and the units must be picklable. Each worker has one copy of `fn` for its whole life,
-        so that state in `fn` (a pool, a compiled encoder) is created once. If `fn` is `Overlapping`,
-        a worker begins its next unit when the last one is drained. `fn.close()` is called at the
-        end if it exists. Closing the iterator ends the workers.
+        so that state in `fn` (a pool, a compiled encoder) is created once. If `fn` is
+        `Overlapping`, a worker begins its next unit when the last one is drained. `fn.close()` is
+        called at the end if it exists. Closing the iterator ends the workers.
         """
         ...
 

@@ -152,8 +152,8 @@ class LocalEngine:
             while not assignment.is_over:
                 for worker, number, unit in assignment.due():
                     worker.give(number, unit)
-                busy = {worker.pipe: worker for worker in assignment.busy}
-                for pipe in wait(list(busy)):
+                busy: dict[object, _Worker] = {w.pipe: w for w in assignment.busy}
+                for pipe in wait([worker.pipe for worker in busy.values()]):
                     yield from self._received(busy[pipe], assignment)
         finally:
             for worker in assignment.idle:

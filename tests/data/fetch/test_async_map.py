@@ -193,7 +193,9 @@ def test_callers_in_threads_get_their_own_results():
     for caller in callers:
         caller.join()
     thread.close()
-    assert found == {1000 * n: {i: 2 * i for i in range(1000 * n, 1000 * n + 100)} for n in range(5)}
+    assert found == {
+        1000 * n: {i: 2 * i for i in range(1000 * n, 1000 * n + 100)} for n in range(5)
+    }
     assert threads() == []
 
 
