@@ -80,7 +80,7 @@ def _at_once(is_over: Callable[[], bool]) -> bool:
 
 
 def _nothing() -> None:
-    """Forgets nothing, where each round of fetching begins without failures."""
+    """Does nothing, since each round of `fetch_all` begins without failures."""
 
 
 class PatientFetch:

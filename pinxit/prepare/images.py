@@ -60,7 +60,7 @@ bounded for all of them together."""
 
 
 def _nothing() -> None:
-    """Is called when a unit is drained, if nobody asked to know."""
+    """Ignores that a unit is drained."""
 
 
 def prepare_images(
@@ -167,7 +167,7 @@ def _commit(work: UnitRows, ledger: Ledger, before: UnitRecord | None, start: fl
 
 @dataclass
 class _Opened:
-    """What a process opens once for all units."""
+    """The objects that a process opens once for all its units."""
 
     dropped: Duplicates | None
     network: ProcessNetwork

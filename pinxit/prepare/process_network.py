@@ -34,7 +34,7 @@ class ProcessNetwork:
         self._closing = threading.Event()
 
     def learn(self, known: Reachability) -> None:
-        """Remembers the hosts that answered others."""
+        """Adds the hosts that answered other processes."""
         for url in reversed(known.latest(REMEMBERED)):
             self.known.remember(url)
 

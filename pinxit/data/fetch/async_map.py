@@ -244,7 +244,7 @@ class LoopThread(Generic[A, R]):
             self._deliver(caller, number, result)
 
     def _fail(self, error: BaseException) -> None:
-        """Hands an error to all callers."""
+        """Passes an error on to all callers."""
         for caller in self._all():
             caller.failed = True
             caller.results.put((-1, error))

@@ -54,7 +54,7 @@ class Resting:
     """A bounded table of servers that asked for a longer pause than the fetcher waits for."""
 
     def __init__(self, size: int = 20_000, *, shared: SharedPauses | None = None) -> None:
-        """Remembers `size` servers, and the pauses that other processes heard of in `shared`."""
+        """Keeps `size` servers. The pauses that other processes were asked for are in `shared`."""
         self._size = size
         self._shared = shared or SharedPauses(None)
         self._asked: OrderedDict[str, tuple[str, float]] = OrderedDict()

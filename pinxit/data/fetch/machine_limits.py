@@ -149,19 +149,21 @@ class MachineLimits:
         return self._files[number]
 
 
-_known: dict[tuple[int, Path | None], MachineLimits] = {}
+_known: dict[Path | None, MachineLimits] = {}
 _choosing = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child does not inherit the locks
+    os.register_at_fork(after_in_child=_known.clear)
 
 
 def limits_of_machine() -> MachineLimits:
     """Returns the limits that all fetchers of this process share."""
-    key = (os.getpid(), shared_folder())
+    folder = shared_folder()
     with _choosing:
-        if key not in _known:
+        if folder not in _known:
             for limits in _known.values():
                 limits.close()  # of another folder, as tests have them
-            _known[key] = MachineLimits(key[1])
-        return _known[key]
+            _known[folder] = MachineLimits(folder)
+        return _known[folder]
 
 
 def shared_folder() -> Path | None:

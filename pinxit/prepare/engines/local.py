@@ -83,7 +83,7 @@ def _serve(pipe: Connection) -> None:
 
 
 class _Worker:
-    """One process."""
+    """A process that does units, and the pipe to it."""
 
     def __init__(self, fn: bytes) -> None:
         context = multiprocessing.get_context("spawn")

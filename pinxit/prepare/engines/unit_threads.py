@@ -24,7 +24,7 @@ class UnitThreads:
     """The open units of one process."""
 
     def __init__(self, fn: Callable[..., Any], send: Callable[[Message], object]) -> None:
-        """`send` receives the messages, in the threads of the units."""
+        """Takes a function, and `send`, which receives the messages in the threads of the units."""
         self._fn, self._send = fn, send
         self._threads: set[threading.Thread] = set()
 
