@@ -204,7 +204,9 @@ def main() -> int:
     assert server.stdout is not None
     port = int(server.stdout.readline())
     print(f"{args.rows} rows in units of {args.unit_rows}; {os.cpu_count()} cores")
-    print("| workers | checkout | rows a second | CPU s per 1,000 rows | at once of a host | ok |")
+    print(
+        "| workers | checkout | rows a second | CPU s per 1,000 rows | at once of a host | rows |"
+    )
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         table = write_table(Path(folder) / "rows.parquet", args.rows, port)
@@ -212,7 +214,8 @@ def main() -> int:
             for workers in args.workers:
                 for package in packages:
                     one = run(package, table, Path(folder) / "out", port, args, workers)
-                    figures = f"{one.rate:.0f} | {one.cpu:.1f} | {one.most} | {one.counts['ok']}"
+                    counts = ", ".join(f"{status} {n}" for status, n in one.counts.items())
+                    figures = f"{one.rate:.0f} | {one.cpu:.1f} | {one.most} | {counts}"
                     print(f"| {workers} | {package.name} | {figures} |", flush=True)
     server.communicate()
     return 0
