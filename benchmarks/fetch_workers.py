@@ -3,7 +3,9 @@
 A server in a process of its own answers on all addresses of 127.0.0.0/8, each of which is a host:
 4 % of the hosts accept a connection and never answer, some refuse it, some have lost the image, and
 the others send a small JPEG after a delay. One host has 3 % of all rows. A unit with a host that
-hangs takes 15 seconds more, so that what is measured is whether anything waits for it.
+hangs takes 15 seconds more, so that what is measured is whether anything waits for it. All hosts are
+one process here, so the workers have fewer requests at once than by default. On a machine that is
+busy with other work, hosts seem to be away: then there are more timeouts than those of 4 %.
 
 Each run prints the rows a second from the first request to the end of the command, the CPU time of
 all its processes, and the largest number of requests that one host saw at once. With `--package`,
@@ -47,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=12_000)
     parser.add_argument("--unit_rows", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--concurrency", type=int, default=64, help="of a worker, for one server")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
         "--package", nargs="+", default=[str(Path(__file__).parents[1])], help="checkouts of Pinxit"
@@ -178,6 +181,7 @@ def run(package: Path, table: Path, out: Path, port: int, args: argparse.Namespa
     command += ["--out", str(out), "--stage", "images", "--workers", str(n), "--previews", "0"]
     command += ["--unit_rows", str(args.unit_rows), "--images.workers", "1", "--image_size", "32"]
     command += ["--fetch.allow_networks", "127.0.0.0/8", "--images.max_repeats", "0"]
+    command += ["--fetch.concurrency", str(args.concurrency)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True)

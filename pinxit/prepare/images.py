@@ -52,11 +52,13 @@ from pinxit.prepare.unit_rows import UnitRows
 from pinxit.prepare.unreachable_share import UsualCounts, reason_to_doubt
 from pinxit.prepare.verify_units import is_intact
 
-OPEN_UNITS = 4
+OPEN_UNITS = 8
 """Number of units of a source on the web that a process has open. Each has its rows in memory
 (about 1 kB a row), its finished images in a temporary file, which is one open file, and at most
-`decode_pool.AHEAD_BYTES` for each decoding process. The memory for bodies that were fetched is
-bounded for all of them together."""
+`decode_pool.AHEAD_BYTES` for each decoding process; those that wait for stragglers have almost
+none. The memory for bodies that were fetched is bounded for all of them together. At 500 URLs a
+second a unit of 2,500 URLs is requested in 5 seconds, and then waits 15 seconds for hosts that
+hang, so fewer open units would be too few."""
 
 
 def _nothing() -> None:
