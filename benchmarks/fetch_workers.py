@@ -3,9 +3,9 @@
 A server in a process of its own answers on all addresses of 127.0.0.0/8, each of which is a host:
 4 % of the hosts accept a connection and never answer, some refuse it, some have lost the image, and
 the others send a small JPEG after a delay. One host has 3 % of all rows. A unit with a host that
-hangs takes 15 seconds more, so that what is measured is whether anything waits for it. All hosts are
-one process here, so the workers have fewer requests at once than by default. On a machine that is
-busy with other work, hosts seem to be away: then there are more timeouts than those of 4 %.
+hangs takes 15 seconds more, so that what is measured is whether anything waits for it. All hosts
+are one process here, so the workers have fewer requests at once than by default. On a machine that
+is busy with other work, hosts seem to be away: then more than 4 % of the rows end in a timeout.
 
 Each run prints the rows a second from the first request to the end of the command, the CPU time of
 all its processes, and the largest number of requests that one host saw at once. With `--package`,

@@ -216,9 +216,8 @@ def test_a_unit_that_is_far_worse_is_believed_the_second_time(
         lambda *args, **more: rounds(*args, **more, sleep=pauses.append),
     )
     last = OPEN_UNITS + 1  # so that some units are done before it begins
-    urls = [
-        dead(server, i) if i % 4 and i // 40 == last else server.url(i) for i in range(2 * ROWS)
-    ]
+    rows = range(40 * (last + 1))
+    urls = [dead(server, i) if i % 4 and i // 40 == last else server.url(i) for i in rows]
     table = table_of(tmp_path / "t.parquet", urls)
     assert main(words(table, tmp_path / "out", "--engine", "inline")) == 0
     message = capsys.readouterr().err
