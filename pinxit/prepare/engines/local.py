@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
@@ -71,8 +72,14 @@ def _serve(pipe: Connection) -> None:
         sending = threading.Lock()
 
         def send(message: Message) -> None:
-            with sending, contextlib.suppress(BrokenPipeError):  # the parent is ending
-                pipe.send(message)
+            with sending:
+                try:
+                    pipe.send(message)
+                except OSError:  # the parent is ending
+                    return
+                except Exception:  # a result that cannot be sent would be waited for forever
+                    traceback.print_exc()
+                    os._exit(1)
 
         threads = UnitThreads(fn, send)
         try:
