@@ -89,6 +89,12 @@ class MachineLimits:
         with self._lock:
             self._stop_starving(_first_byte(host))
 
+    def give_up_all(self) -> None:
+        """Notes that this process does not wait for any slot now."""
+        with self._lock:
+            for first in list(self._starving):
+                self._stop_starving(first)
+
     def close(self) -> None:
         """Closes the files, unless slots are in use. They are opened again when they are needed."""
         with self._lock:

@@ -91,8 +91,10 @@ class Turns:
         self._hosts: dict[str, _Host] = {}
 
     def pause(self) -> None:
-        """Grants no further turns until `resume`; requests under way continue."""
+        """Grants no further turns until `resume`; requests under way continue. No slot of a host
+        is left free for this process meanwhile."""
         self._common.is_open = False
+        self._machine.give_up_all()
 
     def resume(self) -> None:
         """Grants turns again."""

@@ -198,6 +198,9 @@ def test_a_process_without_a_slot_gets_the_next_one(tmp_path):
         assert limits.take("a.test", 2) == 1, "now both have some"
         other.communicate("\n")
     limits.give("a.test", 1)
+    code = "limits.take('a.test', 1); limits.give_up_all(); print(limits.take('a.test', 2))"
+    assert limits.take("a.test", 1) == 0
+    assert in_process(tmp_path, code) == "1" and limits.take("a.test", 2) == 1
     other = MachineLimits(None)
     assert [other.take("a.test", 1), other.take("a.test", 1)] == [0, None]
     other.give_up("a.test")
