@@ -175,35 +175,46 @@ def test_slots_are_numbered_per_host_and_given_back(tmp_path):
     assert not limits._files and limits.take("a.test", 1) == 0
 
 
+class Other:
+    """Another process, whose limits are asked a step at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        code = "import sys; from pathlib import Path\n"
+        code += "from pinxit.data.fetch.machine_limits import MachineLimits\n"
+        code += f"limits = MachineLimits(Path({str(folder)!r}))\n"
+        code += "for line in sys.stdin: print(eval(line), flush=True)"
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True
+        )
+
+    def __call__(self, code: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"limits.{code}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
 def test_a_process_without_a_slot_gets_the_next_one(tmp_path):
-    code = "import sys\nprint(limits.take('a.test', 2), flush=True)\nsys.stdin.readline()\n"
-    code += "print(limits.take('a.test', 2), flush=True)\nsys.stdin.readline()"
-    start = "from pathlib import Path; from pinxit.data.fetch.machine_limits import MachineLimits\n"
-    start += f"limits = MachineLimits(Path({str(tmp_path)!r}))\n"
-    limits = MachineLimits(tmp_path)
+    limits, other = MachineLimits(tmp_path), Other(tmp_path)
     assert [limits.take("a.test", 2) for _ in range(2)] == [0, 1]
-    with subprocess.Popen(
-        [sys.executable, "-c", start + code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout.readline() == "None\n"
-        limits.give("a.test", 0)
-        assert limits.take("a.test", 2) is None, "the other one has none"
-        other.stdin.write("\n")
-        other.stdin.flush()
-        assert other.stdout.readline() == "0\n"
-        limits.give("a.test", 1)
-        assert limits.take("a.test", 2) == 1, "now both have some"
-        other.communicate("\n")
+    assert other("take('a.test', 2)") == "None"
+    limits.give("a.test", 0)
+    assert limits.take("a.test", 2) is None, "the other one has none"
+    other("give_up_all()")
+    assert limits.take("a.test", 2) == 0, "it does not want one"
+    assert other("take('a.test', 2)") == "None"
+    limits.give("a.test", 0)
+    assert limits.take("a.test", 2) is None and other("take('a.test', 2)") == "0"
     limits.give("a.test", 1)
-    code = "limits.take('a.test', 1); limits.give_up_all(); print(limits.take('a.test', 2))"
-    assert limits.take("a.test", 1) == 0
-    assert in_process(tmp_path, code) == "1" and limits.take("a.test", 2) == 1
-    other = MachineLimits(None)
-    assert [other.take("a.test", 1), other.take("a.test", 1)] == [0, None]
-    other.give_up("a.test")
+    assert limits.take("a.test", 2) == 1, "now both have some"
+    other.process.communicate()
+
+
+def test_slots_of_one_process_alone():
+    limits = MachineLimits(None)
+    assert [limits.take("a.test", 1), limits.take("a.test", 1)] == [0, None]
+    limits.give_up("a.test")
 
 
 def test_the_folder_belongs_to_the_user_alone(tmp_path, monkeypatch):
