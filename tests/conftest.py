@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 # Before JAX is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PINXIT_NO_REEXEC", "1")
+NUMBERS = itertools.count()
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}-{WORKER}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ["PINXIT_FEATURES"] = str(CACHE.with_name(f"{CACHE.name}-features"))
+os.environ["PINXIT_HOST_LIMITS"] = str(CACHE.with_name(f"{CACHE.name}-limits"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import huggingface_hub.constants  # noqa: E402, F401 - reads HF_HUB_OFFLINE once, before a test sets it
@@ -33,6 +36,13 @@ def rank_promotion():
     """Arrays of different rank never combine silently."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def host_limits(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Tests do not keep the pauses that hosts of other tests asked for."""
+    folder = tmp_path_factory.getbasetemp() / "limits" / str(next(NUMBERS))
+    monkeypatch.setenv("PINXIT_HOST_LIMITS", str(folder))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -79,6 +79,10 @@ def _at_once(is_over: Callable[[], bool]) -> bool:
     return is_over()
 
 
+def _nothing() -> None:
+    """Does nothing, since each round of `fetch_all` begins without failures."""
+
+
 class PatientFetch:
     """Fetches URLs like a `FetchFn`, for one caller at a time."""
 
@@ -91,6 +95,7 @@ class PatientFetch:
         reachability: Reachability | None = None,
         last_pauses: Sequence[float] | None = None,
         tested: Callable[[Callable[[], bool]], bool] = _at_once,
+        forget: Callable[[], object] = _nothing,
         sleep: Callable[[float], Any] = time.sleep,
     ) -> None:
         """Fetches with `fetch`, and tests the connection with `probe`.
@@ -106,7 +111,7 @@ class PatientFetch:
         self.doubtful: deque[tuple[float, _Attempt, Fetched]] = deque()
         """The failures that may be due to the network, with their times."""
         self._fetch, self._probe, self._wait, self._tested = fetch, probe, wait, tested
-        self._last_pauses, self._sleep = last_pauses, sleep
+        self._last_pauses, self._forget, self._sleep = last_pauses, forget, sleep
         self.settle_seconds = SETTLE_SECONDS
         """Seconds before a failure is believed because of an answer, or a URL is repeated."""
         self._again: deque[tuple[float, _Attempt]] = deque()
@@ -268,6 +273,7 @@ class PatientFetch:
         attempt, fetched = self.doubtful[-1][1:] if self.doubtful else self._late[-1]
         last = f"{fetched.url or host_of(attempt.url)}: {fetched.status}: {fetched.detail}"
         self._wait(f"{problem} (the last: {last})", self._is_network_up)
+        self._forget()
         self.reached = True
         self.reachability.restart()
         self._waited = 0.0
@@ -285,6 +291,8 @@ class PatientFetch:
                 return
             self._sleep(pause)
             ready = self._take_ready()
+            if ready:
+                self._forget()
             self._repeated.update(attempt.serial for attempt in ready)
             yield from self._rounds(iter(ready))
         for attempt, fetched in self._late:

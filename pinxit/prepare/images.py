@@ -18,14 +18,13 @@ unit's new files exist beside the old ones until the record switches to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pinxit.config import plain
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.duplicate_list import filters_identity, open_duplicates
 from pinxit.data.filters.resolve import (
     MAX_REPEATS,
@@ -39,19 +38,31 @@ from pinxit.data.filters.row_filter import Duplicates, Filter, FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
 from pinxit.data.outcome import can_heal
-from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
-from pinxit.data.reachability import Reachability
+from pinxit.data.patient_fetch import PatientFetch, pauses_within
 from pinxit.data.row import Source, Unit, source_identity
 from pinxit.data.row_images import DecodeFn, FetchFn, row_images
 from pinxit.prepare.finished_rows import FinishedRows, finished_rows
 from pinxit.prepare.known_hosts import known_hosts
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.network_wait import Doubtful, NetworkWait, Offline
+from pinxit.prepare.process_network import ProcessNetwork
 from pinxit.prepare.rejected_previews import Previews
 from pinxit.prepare.spool import Spool
 from pinxit.prepare.unit_rows import UnitRows
 from pinxit.prepare.unreachable_share import UsualCounts, reason_to_doubt
 from pinxit.prepare.verify_units import is_intact
+
+OPEN_UNITS = 8
+"""Number of units of a source on the web that a process has open. Each has its rows in memory
+(about 1 kB a row), its finished images in a temporary file, which is one open file, and at most
+`decode_pool.AHEAD_BYTES` for each decoding process; those that wait for stragglers have almost
+none. The memory for bodies that were fetched is bounded for all of them together. At 500 URLs a
+second a unit of 2,500 URLs is requested in 5 seconds, and then waits 15 seconds for hosts that
+hang, so fewer open units would be too few."""
+
+
+def _nothing() -> None:
+    """Ignores that a unit is drained."""
 
 
 def prepare_images(
@@ -67,9 +78,8 @@ def prepare_images(
     duplicates: Duplicates | None = None,
     max_repeats: int = MAX_REPEATS,
     hidden_domains: Sequence[str] = (),
-    probe: FetchFn | None = None,
-    reachability: Reachability | None = None,
-    outage_seconds: float = 0.0,
+    patient: PatientFetch | None = None,
+    drained: Callable[[], object] = _nothing,
     doubt: bool = False,
     usual: UsualCounts | None = None,
 ) -> UnitRecord:
@@ -81,9 +91,10 @@ def prepare_images(
     Rows that are listed in `duplicates` are dropped, and pictures that more than `max_repeats` URLs
     of one host lead to. Images of `hidden_domains` are not shown in the report.
 
-    If the network is away, or hosts that are known to `reachability`, they are tested with `probe`
-    and waited for, for at most `outage_seconds`. Raises `files.DiskFull`, `Offline`, and with
-    `doubt`, `Doubtful` for a unit whose unreachable rows stand out from those of `usual`.
+    `patient` fetches the images, and waits for the network if it is away; without it `fetch` is
+    used, and nothing is waited for. `drained` is called when the source has been read and all URLs
+    were handed to the fetcher. Raises `files.DiskFull`, `Offline`, and with `doubt`, `Doubtful` for
+    a unit whose unreachable rows stand out from those of `usual`.
     """
     ledger = Ledger(out, "images")
     before = ledger.done(unit.id)
@@ -97,14 +108,10 @@ def prepare_images(
         row_filter = Filter(filters, duplicates=duplicates)
         shown = Previews(out, previews, blocked_domains=hidden_domains)
         work = UnitRows(unit, spool, row_filter, finished, shown)
-        patient = PatientFetch(
-            fetch,
-            probe=probe or fetch,
-            wait=NetworkWait(outage_seconds),
-            reachability=reachability,
-            last_pauses=pauses_within(outage_seconds),
-        )
-        _do_rows(work, source, patient, decode)
+        if patient is None:
+            wait, pauses = NetworkWait(0.0), pauses_within(0.0)
+            patient = PatientFetch(fetch, probe=fetch, wait=wait, last_pauses=pauses)
+        _do_rows(work, source, patient, decode, drained)
         work.drop_placeholders(max_repeats)
         work.check()
         counts = work.counts()
@@ -116,12 +123,24 @@ def prepare_images(
         return _commit(work, ledger, before, start)
 
 
-def _do_rows(work: UnitRows, source: Source, fetch: FetchFn, decode: DecodeFn) -> None:
-    """Fetches and decodes the images of all rows that need one."""
+def _do_rows(
+    work: UnitRows,
+    source: Source,
+    fetch: FetchFn,
+    decode: DecodeFn,
+    drained: Callable[[], object],
+) -> None:
+    """Fetches and decodes the images of all rows that need one. Calls `drained` when the last URL
+    was handed to `fetch`, which may be long before the last result."""
+
+    def requests(links: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, str]]:
+        yield from links
+        drained()
+
     images = row_images(
         ((row.key, row) for row in source.read(work.unit) if work.needs_image(row)),
         has_images=source.has_images,
-        fetch=fetch,
+        fetch=lambda links: fetch(requests(links)),
         decode=decode,
         failed=work.record,
         share_urls=True,
@@ -149,8 +168,21 @@ def _commit(work: UnitRows, ledger: Ledger, before: UnitRecord | None, start: fl
 
 
 @dataclass
+class _Opened:
+    """The objects that a process opens once for all its units."""
+
+    dropped: Duplicates | None
+    network: ProcessNetwork
+    pool: DecodePool
+    usual: UsualCounts = field(default_factory=UsualCounts)
+
+
+@dataclass
 class ImageStage:
-    """`prepare_images` as an engine calls it: each process opens what it needs once."""
+    """`prepare_images` as an engine calls it: each process opens what it needs once.
+
+    It is `Overlapping` for sources on the web.
+    """
 
     source: Source
     out: Path
@@ -165,11 +197,10 @@ class ImageStage:
     """Hours that a unit waits for the network."""
     doubt: bool = True
     """Refuses units in which far more hosts could not be reached than in the others."""
-    _pool: DecodePool | None = field(default=None, init=False, repr=False)
-    _dropped: Duplicates | None = field(default=None, init=False, repr=False)
-    _reachability: Reachability | None = field(default=None, init=False, repr=False)
-    """The hosts that have answered this process."""
-    _usual: UsualCounts = field(default_factory=UsualCounts, init=False, repr=False)
+    open_units: int = OPEN_UNITS
+    """Number of units that a process has open at the same time; 1 if the rows hold their images,
+    which leaves nothing to wait for."""
+    _opened: _Opened | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Chooses the settings that depend on the source, or takes those of the folder."""
@@ -179,38 +210,49 @@ class ImageStage:
             self.filters, web=web, targets=self.image.targets, stored=stored.get("filters")
         )
         self.image = resolved_images(self.image, web=web, stored=stored.get("image"))
+        if self.source.has_images:
+            self.open_units = 1
 
-    def __call__(self, unit: Unit) -> UnitRecord:
-        if self._reachability is None or not (self.source.has_images or self._reachability.ever):
-            ledger = Ledger(self.out, "images")
-            self._reachability = Reachability() if self.source.has_images else known_hosts(ledger)
-        if self._pool is None:
-            self._pool = DecodePool(with_served_limits(self.image, self.filters)).__enter__()
-            self._dropped = open_duplicates(self.source, self.filters)
+    def __call__(self, unit: Unit, drained: Callable[[], object] = _nothing) -> UnitRecord:
+        opened = self._open()
         return prepare_images(
             unit,
             self.source,
             self.out,
             filters=self.filters,
-            fetch=partial(fetch_all, config=self.fetch),
-            decode=self._pool.map,
+            fetch=opened.network.fetch,
+            decode=opened.pool.map,
             retry=self.retry,
             previews=self.previews,
-            duplicates=self._dropped,
+            duplicates=opened.dropped,
             max_repeats=int(self.image.max_repeats),
             hidden_domains=self.fetch.blocked_domains,
-            probe=partial(fetch_all, config=probing(self.fetch)),
-            reachability=self._reachability,
-            outage_seconds=3600 * self.outage_hours,
+            patient=opened.network.patient(),
+            drained=drained,
             doubt=self.doubt,
-            usual=self._usual,
+            usual=opened.usual,
         )
 
+    def _open(self) -> _Opened:
+        """Returns what the process opens once. A unit begins only after the one before is drained,
+        so no two units open it at the same time."""
+        if self._opened is None:
+            self._opened = _Opened(
+                open_duplicates(self.source, self.filters),
+                ProcessNetwork(self.fetch, outage_seconds=3600 * self.outage_hours),
+                DecodePool(with_served_limits(self.image, self.filters)).__enter__(),
+            )
+        network = self._opened.network
+        if not (self.source.has_images or network.known.ever):
+            network.learn(known_hosts(Ledger(self.out, "images")))
+        return self._opened
+
     def close(self) -> None:
-        """Ends the decoding processes."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        """Ends the requests and the decoding processes."""
+        if self._opened is not None:
+            self._opened.network.close()
+            self._opened.pool.close()
+            self._opened = None
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that determine the images' content, as plain JSON.

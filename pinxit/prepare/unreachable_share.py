@@ -50,10 +50,11 @@ class UsualCounts:
 
     def _read(self, ledger: Ledger) -> None:
         """Reads the records of the first units by name."""
-        self._counts = {}
+        counts = {}
         for path in ledger.record_paths()[:SAMPLE]:
             if (record := ledger.read(path.stem)) is not None:
-                self._counts[record.unit] = record.counts
+                counts[record.unit] = record.counts
+        self._counts = counts  # at once, since other units may be compared with them just now
 
 
 def reason_to_doubt(

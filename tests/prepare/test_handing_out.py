@@ -22,7 +22,7 @@ def units_in(sizes: list[int], rows: int | None = 10) -> list[Unit]:
 
 
 def names(waiting: HandingOut, worker: object, count: int) -> list[str]:
-    return [waiting.next(worker)[0].id for _ in range(count)]
+    return [waiting.next(worker).id for _ in range(count)]
 
 
 def test_a_worker_gets_its_run_then_a_new_one_then_half_of_the_longest():
@@ -39,20 +39,17 @@ def test_a_worker_gets_its_run_then_a_new_one_then_half_of_the_longest():
 
 def test_units_without_a_group_come_in_their_order():
     waiting = HandingOut(["x", "y", "z"])
-    assert [waiting.next(worker)[0] for worker in (1, 2, 1)] == ["x", "y", "z"]
+    assert [waiting.next(worker) for worker in (1, 2, 1)] == ["x", "y", "z"]
     assert runs_of(["x", "y"]) == [["x"], ["y"]] and runs_of([]) == []
 
 
-def test_repeated_units_come_last_and_the_run_of_a_dead_worker_first():
+def test_the_run_of_a_dead_worker_comes_first():
     waiting = HandingOut(units_in([3, 2]))
-    unit, attempt = waiting.next("a")
-    assert attempt == 1
+    assert names(waiting, "a", 1) == ["000-000"]
     waiting.leave("a")
     waiting.leave("a")
-    waiting.again(unit, attempt + 1)
-    assert len(waiting) == 5
-    assert names(waiting, "b", 4) == ["000-001", "000-002", "001-000", "001-001"]
-    assert waiting and waiting.next("b") == (unit, 2) and not waiting
+    assert len(waiting) == 4
+    assert names(waiting, "b", 4) == ["000-001", "000-002", "001-000", "001-001"] and not waiting
 
 
 @settings(deadline=None)
@@ -63,7 +60,7 @@ def test_every_unit_once_whatever_the_workers_do(sizes, workers, seed):
     while waiting:
         assert len(waiting) == len(units) - len(order)
         worker = rng.randrange(workers)
-        order.append(waiting.next(worker)[0])
+        order.append(waiting.next(worker))
         if rng.random() < 0.1:
             waiting.leave(worker)
     assert Counter(unit.id for unit in order) == Counter(unit.id for unit in units)

@@ -93,3 +93,75 @@ class Endless:
     def __call__(self, unit: int) -> None:
         (self.folder / f"pid-{os.getpid()}").touch()
         time.sleep(600)
+
+
+class Stragglers:
+    """Is drained at once; a unit of `waits` ends only after the units that it names have ended.
+
+    Writes a file for the beginning and the end of each unit.
+    """
+
+    def __init__(self, folder: Path, waits: dict[int, tuple[int, ...]], open_units: int) -> None:
+        self.folder, self.waits, self.open_units = folder, waits, open_units
+
+    def note(self, word: str, unit: int) -> None:
+        (self.folder / f"{word}-{unit}").write_text(str(os.getpid()))
+
+    def ended(self, unit: int) -> bool:
+        return (self.folder / f"ended-{unit}").exists()
+
+    def __call__(self, unit: int, drained) -> int:
+        self.note("begun", unit)
+        drained()
+        end = time.monotonic() + 60
+        while not all(self.ended(other) for other in self.waits.get(unit, ())):
+            if time.monotonic() > end:
+                raise TimeoutError(f"unit {unit} waited in vain")
+            time.sleep(0.01)
+        self.note("ended", unit)
+        return os.getpid()
+
+
+class MortalStragglers(Stragglers):
+    """Kills its process at unit 0, once the other units of its process have begun."""
+
+    def __call__(self, unit: int, drained) -> int:
+        (self.folder / f"try-{unit}-{time.monotonic_ns()}").touch()
+        drained()
+        tries = [len(list(self.folder.glob(f"try-{other}-*"))) for other in range(3)]
+        if unit == 0 and (tries[0] > 1 or self.begun(1, 2)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if tries[unit] == 1:
+            time.sleep(60)
+        return unit
+
+    def begun(self, *units: int) -> bool:
+        """Waits until units have begun."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if all(list(self.folder.glob(f"try-{unit}-*")) for unit in units):
+                return True
+            time.sleep(0.01)
+        return False
+
+
+class Ordered:
+    """Fails if a unit begins before another one of its process is drained."""
+
+    open_units = 3
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reading = 0
+        self.most = 0
+
+    def __call__(self, unit: int, drained) -> int:
+        self.reading += 1
+        assert self.reading == 1
+        time.sleep(0.01)
+        self.reading -= 1
+        drained()
+        time.sleep(0.05)
+        if unit == 2:
+            raise ValueError("two")
+        return unit

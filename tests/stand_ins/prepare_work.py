@@ -152,6 +152,7 @@ def stage(out: Path, **more: Any) -> ToyStage:
             "image": IMAGE,
             "out": out,
             "outage_hours": 0,
+            "open_units": 1,
         }
         | more
     )

@@ -78,6 +78,12 @@ class Resolver(AbstractResolver):
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def forget_failures(self) -> None:
+        """Forgets the lookups that failed."""
+        failed = [host for host, (_, known) in self._known.items() if isinstance(known, OSError)]
+        for host in failed:
+            del self._known[host]
+
     def _remembered(self, host: str) -> Sequence[str] | socket.gaierror | None:
         expires, addresses = self._known.get(host, (0.0, None))
         if addresses is None or expires < asyncio.get_running_loop().time():

@@ -5,9 +5,10 @@ fetcher follows redirects itself instead of leaving them to the HTTP client, so 
 checked like the first URL. Failures that may pass within seconds (a broken connection, an
 overloaded server) are retried after a pause that doubles; other failures are left to a later run
 over the failed rows. Pinxit identifies itself and respects refusals: ``X-Robots-Tag`` opt-outs,
-per-host limits and ``Retry-After``.
+per-host limits and ``Retry-After``, over all processes of a machine (`machine_limits`).
 
-Call `fetch_all`; `Fetcher` fetches a single URL inside an event loop.
+Call `fetch_all`, or `shared_fetcher.SharedFetcher` for several lists; `Fetcher` fetches a single
+URL inside an event loop.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pinxit.data.fetch.address_guard import Guard, follow, parse_url
 from pinxit.data.fetch.async_map import async_map
 from pinxit.data.fetch.host_backoff import Resting, Unreachable
 from pinxit.data.fetch.machine_fault import is_machine_fault
+from pinxit.data.fetch.machine_limits import limits_of_machine
 from pinxit.data.fetch.request_turns import Turns, spare_places
 from pinxit.data.outcome import can_heal, http_code
 from pinxit.version import __version__
@@ -57,7 +59,7 @@ class FetchConfig:
     concurrency: int = 256
     """Number of requests at the same time."""
     per_host: int = 8
-    """Number of requests to one host at the same time."""
+    """Number of requests to one host at the same time, of all processes on a machine together."""
     timeout: float = 15.0
     """Seconds for a whole attempt: name lookup, connection, redirects and body."""
     connect_timeout: float = 5.0
@@ -155,9 +157,10 @@ class Fetcher:
         self._guard = config.guard()
         self._lookup = lookup
         spare = spare_places(config.concurrency)
-        self._turns = Turns(config.concurrency, config.per_host, spare=spare)
+        machine = limits_of_machine()
+        self._turns = Turns(config.concurrency, config.per_host, spare=spare, machine=machine)
         self._unreachable = Unreachable()
-        self._resting = Resting()
+        self._resting = Resting(shared=machine.pauses)
 
     async def __aenter__(self) -> Fetcher:
         from pinxit.data.fetch.dns_resolver import system_lookup
@@ -190,6 +193,11 @@ class Fetcher:
     def resume(self) -> None:
         """Allows new requests again."""
         self._turns.resume()
+
+    def forget_failures(self) -> None:
+        """Forgets which hosts could not be reached and which names could not be resolved."""
+        self._unreachable.clear()
+        self._exchange.forget_failures()
 
     async def __call__(self, url: str) -> tuple[Fetched, BodyShare | None]:
         """Returns the result for this URL, and the memory that its body occupies until released.
@@ -323,14 +331,25 @@ def fetch_all(
         window=WINDOW * config.concurrency,
         ready=config.concurrency,
         ready_bytes=READY_BYTES,
-        weigh=lambda result: len(result[0].data or b""),
-        on_take=lambda result: result[1].release() if result[1] is not None else None,
+        weigh=weight,
+        on_take=release,
     )
     try:
         for key, (fetched, _) in results:
             yield key, fetched
     finally:
         results.close()
+
+
+def weight(result: tuple[Fetched, BodyShare | None]) -> int:
+    """Returns the number of bytes of a result of `Fetcher`."""
+    return len(result[0].data or b"")
+
+
+def release(result: tuple[Fetched, BodyShare | None]) -> None:
+    """Releases the memory that the body of a result of `Fetcher` occupies."""
+    if result[1] is not None:
+        result[1].release()
 
 
 def _jitter(url: str, attempt: int) -> float:

@@ -2,13 +2,16 @@
 
 A host that could not be reached several times in a row is skipped for a minute (`Unreachable`). A
 host that asks for a longer pause than the fetcher waits for (429 with Retry-After) is skipped until
-that pause is over (`Resting`).
+that pause is over (`Resting`), by all processes of the machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+
+from pinxit.data.fetch.shared_pauses import SharedPauses
+from pinxit.data.outcome import http_code, http_status
 
 UNREACHABLE_AFTER = 3
 """Number of failed connections in a row that make a host unreachable."""
@@ -42,16 +45,23 @@ class Unreachable:
         """Records a connection that was made."""
         self._failed.pop(origin, None)
 
+    def clear(self) -> None:
+        """Forgets all hosts."""
+        self._failed.clear()
+
 
 class Resting:
     """A bounded table of servers that asked for a longer pause than the fetcher waits for."""
 
-    def __init__(self, size: int = 20_000) -> None:
+    def __init__(self, size: int = 20_000, *, shared: SharedPauses | None = None) -> None:
+        """Keeps `size` servers. The pauses that other processes were asked for are in `shared`."""
         self._size = size
+        self._shared = shared or SharedPauses(None)
         self._asked: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def ask(self, origin: str, status: str, seconds: float) -> None:
         """Records that the server returned `status` and asked for a pause of `seconds`."""
+        self._shared.ask(origin, http_code(status) or 0, seconds)
         until = asyncio.get_running_loop().time() + seconds
         _, before = self._asked.pop(origin, (status, until))
         self._asked[origin] = (status, max(until, before))
@@ -64,4 +74,5 @@ class Resting:
         if status and asyncio.get_running_loop().time() < until:
             return status
         self._asked.pop(origin, None)
-        return None
+        shared = self._shared.left(origin)
+        return http_status(shared[1]) if shared is not None else None

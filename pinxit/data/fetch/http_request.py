@@ -135,6 +135,10 @@ class Exchange:
         await self._session.close()
         await self._resolver.close()
 
+    def forget_failures(self) -> None:
+        """Forgets which names could not be resolved."""
+        self._resolver.forget_failures()
+
     async def get(self, url: URL, *, seconds: float, keep: bool) -> Answer:
         """Requests a URL within `seconds`; `keep` leaves the connection open for the next request.
 

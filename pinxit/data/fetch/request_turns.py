@@ -7,22 +7,30 @@ Three rules keep slow servers from delaying the others:
 - A request that takes longer than `PATIENCE` moves to a spare slot, as long as there is one. A
   hanging connection costs next to nothing, so it need not cost a common slot.
 - A pause that a host asks for (429, Retry-After) holds for all of its URLs.
+
+The limit per host and the pauses hold over all processes of the machine (`machine_limits`). A slot
+of the machine is taken last, at the moment of the request, so that a process that waits for
+anything else takes none from the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from pinxit.config import UsageError
+from pinxit.data.fetch.machine_limits import MachineLimits
 
 PATIENCE = 1.0
 """Seconds for which a request may occupy a common slot."""
 LATE = 0.25
 """Delay of a timer, in seconds, above which this machine counts as overloaded."""
+FIRST_POLL, LONGEST_POLL = 0.01, 0.25
+"""Seconds after which a slot that other processes use is asked for again, first and later."""
 SPARE = 4
 """Number of spare slots per common slot, if the limit of open files allows."""
 
@@ -72,15 +80,21 @@ class _Slots:
 class Turns:
     """Grants slots for requests. All calls must come from one event loop."""
 
-    def __init__(self, concurrency: int, per_host: int, *, spare: int) -> None:
+    def __init__(
+        self, concurrency: int, per_host: int, *, spare: int, machine: MachineLimits | None = None
+    ) -> None:
+        """Limits requests in total and per host. Without `machine`, this limits no one else."""
+        self._machine = machine or MachineLimits(None)
         self._per_host = per_host
         self._common = _Slots(concurrency)
         self._spare = spare
         self._hosts: dict[str, _Host] = {}
 
     def pause(self) -> None:
-        """Grants no further turns until `resume`; requests under way continue."""
+        """Grants no further turns until `resume`; requests under way continue. No slot of a host
+        is left free for this process meanwhile."""
         self._common.is_open = False
+        self._machine.give_up_all()
 
     def resume(self) -> None:
         """Grants turns again."""
@@ -88,7 +102,8 @@ class Turns:
         self._common.grant()
 
     def quiet(self, host: str, seconds: float) -> None:
-        """Grants no turn for this host for `seconds`."""
+        """Grants no turn for this host for `seconds`, in any process."""
+        self._machine.pauses.ask(host, 429, seconds)
         record = self._hosts.get(host)
         if record is not None:
             until = asyncio.get_running_loop().time() + seconds
@@ -107,18 +122,39 @@ class Turns:
             record = self._hosts[host] = _Host(asyncio.Semaphore(self._per_host))
         record.users += 1
         try:
-            async with record.places:
-                await self._silence(record)
-                async with self._common_place():
-                    yield
+            async with record.places, self._machine_slot(host, record):
+                yield
         finally:
             record.users -= 1
+            if not record.users:
+                self._machine.give_up(host)
             self._forget(host)
 
-    async def _silence(self, record: _Host) -> None:
-        loop = asyncio.get_running_loop()
-        while (wait := record.quiet_until - loop.time()) > 0:
-            await asyncio.sleep(wait)
+    @asynccontextmanager
+    async def _machine_slot(self, host: str, record: _Host) -> AsyncIterator[None]:
+        """Waits until the host may be asked, for a common slot, and for a slot of the machine."""
+        pause = FIRST_POLL
+        while True:
+            while (wait := self._silence(host, record)) > 0:
+                await asyncio.sleep(wait)
+            async with self._common_place():
+                slot = None
+                if self._silence(host, record) <= 0:  # asked for while this request waited
+                    slot = self._machine.take(host, self._per_host)
+                if slot is not None:
+                    try:
+                        yield
+                    finally:
+                        self._machine.give(host, slot)
+                    return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_POLL)
+
+    def _silence(self, host: str, record: _Host) -> float:
+        """Returns the seconds for which this host is not asked for anything."""
+        shared = self._machine.pauses.left(host)
+        own = record.quiet_until - asyncio.get_running_loop().time()
+        return max(own, shared[0] if shared is not None else 0.0)
 
     @asynccontextmanager
     async def _common_place(self) -> AsyncIterator[None]:

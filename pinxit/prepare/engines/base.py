@@ -7,10 +7,12 @@ only on its unit and writes files atomically.
 
 ======== =================================================================================
 ``local`` processes on this machine, which are replaced when they die (the default)
-``inline`` this process, one unit after another
+``inline`` this process
 ``rank``  like ``local``, but only every world-th unit: static shares for Slurm or a pod's hosts
 ``ray``   actors on a Ray cluster, or on one started on this machine (extra ``ray``)
 ======== =================================================================================
+
+A worker does one unit after another, unless the function is `Overlapping`.
 """
 
 from __future__ import annotations
@@ -50,6 +52,25 @@ class UnitResult:
         return bool(self.kind)
 
 
+class Overlapping(Protocol):
+    """A function of which one process may run several units at the same time, in threads."""
+
+    @property
+    def open_units(self) -> int:
+        """The number of units that a process may have begun and not finished; 1 if they must run
+        one after another, in which case `drained` is not passed."""
+        ...
+
+    def __call__(self, unit: Any, /, drained: Callable[[], object] = ...) -> Any:
+        """Does a unit, and calls `drained` when another unit may begin beside it."""
+        ...
+
+
+def open_units(fn: Callable[..., Any]) -> int:
+    """Returns the number of units that a process may have open; 1 unless `fn` is `Overlapping`."""
+    return getattr(fn, "open_units", 1)
+
+
 @runtime_checkable
 class Engine(Protocol):
     """The interface of an engine, which runs units of work."""
@@ -66,19 +87,23 @@ class Engine(Protocol):
         """Runs all of `units`, `workers` at a time, and yields results as they come, in any order.
 
         `fn` and the units must be picklable. Each worker has one copy of `fn` for its whole life,
-        so that state in `fn` (a pool, a compiled encoder) is created once. `fn.close()` is called
-        at the end if it exists. Closing the iterator ends the workers.
+        so that state in `fn` (a pool, a compiled encoder) is created once. If `fn` is
+        `Overlapping`, a worker begins its next unit when the last one is drained. `fn.close()` is
+        called at the end if it exists. Closing the iterator ends the workers.
         """
         ...
 
 
-def attempt(fn: Callable[[Any], Any], unit: Any) -> UnitResult:
-    """Runs one unit, and returns an exception as a failed result."""
+def attempt(fn: Callable[[Any], Any], unit: Any, *, stops: bool = True) -> UnitResult:
+    """Runs one unit, and returns an exception as a failed result.
+
+    With `stops`, an exit and an interruption are raised.
+    """
     started = time.perf_counter()
     try:
         result = UnitResult(unit, value=fn(unit))
     except BaseException as error:  # reported as a result, so that the other units continue
-        if not isinstance(error, Exception):
+        if stops and not isinstance(error, Exception):
             raise
         message = str(error).strip().partition("\n")[0]
         result = UnitResult(
@@ -91,7 +116,7 @@ def attempt(fn: Callable[[Any], Any], unit: Any) -> UnitResult:
     return replace(result, seconds=time.perf_counter() - started)
 
 
-def _reason(error: Exception, message: str) -> str:
+def _reason(error: BaseException, message: str) -> str:
     """Formats the reason of a failure in one line, without the class name for a `UsageError`."""
     name = type(error).__name__
     if not message or isinstance(error, UsageError):

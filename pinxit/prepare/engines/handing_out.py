@@ -14,53 +14,47 @@ from typing import Any
 
 
 class HandingOut:
-    """The units that wait for a worker, each with the number of its attempt, from 1."""
+    """The units that wait for a worker."""
 
     def __init__(self, units: Iterable[Any]) -> None:
         """Sets the units; the runs are begun in their order."""
-        self._new = deque(deque((unit, 1) for unit in run) for run in runs_of(units))
-        self._begun: dict[Hashable, deque[tuple[Any, int]]] = {}
-        self._again: deque[tuple[Any, int]] = deque()
+        self._new = deque(deque(run) for run in runs_of(units))
+        self._begun: dict[Hashable, deque[Any]] = {}
 
     def __len__(self) -> int:
         """Returns the number of units that wait."""
         runs = itertools.chain(self._new, self._begun.values())
-        return sum(map(len, runs)) + len(self._again)
+        return sum(map(len, runs))
 
     def __bool__(self) -> bool:
         """Returns whether a unit waits."""
-        return bool(self._new or self._begun or self._again)
+        return bool(self._new or self._begun)
 
-    def next(self, worker: Hashable) -> tuple[Any, int]:
-        """Returns the next unit for a worker, and the number of its attempt.
+    def next(self, worker: Hashable) -> Any:
+        """Returns the next unit for a worker.
 
         It is the next one of the worker's run, or else of a new run, or else of the later half of
-        the longest run of another worker. Repeated units come last. Raises IndexError if no unit
-        waits.
+        the longest run of another worker. Raises IndexError if no unit waits.
         """
         run = self._begun.pop(worker, None)
         if run is None and self._new:
             run = self._new.popleft()
-        if run is None and self._begun:
-            run = self._half_of_the_longest()
         if run is None:
-            return self._again.popleft()
+            run = self._half_of_the_longest()
         unit = run.popleft()
         if run:
             self._begun[worker] = run
         return unit
-
-    def again(self, unit: Any, attempt: int) -> None:
-        """Adds a unit once more, with the number of its next attempt."""
-        self._again.append((unit, attempt))
 
     def leave(self, worker: Hashable) -> None:
         """Makes the run of a worker that has died the next new one."""
         if (run := self._begun.pop(worker, None)) is not None:
             self._new.appendleft(run)
 
-    def _half_of_the_longest(self) -> deque[tuple[Any, int]]:
+    def _half_of_the_longest(self) -> deque[Any]:
         """Takes the later half of the longest run, or its only unit."""
+        if not self._begun:
+            raise IndexError("no unit waits")
         owner = max(self._begun, key=lambda worker: len(self._begun[worker]))
         run = self._begun.pop(owner)
         half = deque(run.pop() for _ in range((len(run) + 1) // 2))

@@ -8,19 +8,21 @@ import os
 import pickle
 import signal
 import threading
-import time
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
-from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
-from pinxit.prepare.engines.handing_out import HandingOut
+from pinxit.prepare.engines.assignment import Assignment
+from pinxit.prepare.engines.base import UnitResult, close, open_units
+from pinxit.prepare.engines.unit_threads import Message, UnitThreads
 
 
 class InlineEngine:
-    """Runs units in this process, in order."""
+    """Runs units in this process."""
 
     name = "inline"
 
@@ -29,14 +31,28 @@ class InlineEngine:
         return list(units)
 
     def map(
-        self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
+        self, fn: Callable[..., Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
-        """Runs the units one after another; `workers` has no effect."""
+        """Runs the units in order; `workers` has no effect. If `fn` is `Overlapping`, the next one
+        begins in a thread of its own when the last one is drained."""
+        messages: SimpleQueue[Message] = SimpleQueue()
+        threads = UnitThreads(fn, messages.put)
+        assignment = Assignment(
+            units, lambda: threads, workers=1, open_units=open_units(fn), attempts=1
+        )
         try:
-            for unit in units:
-                yield attempt(fn, unit)
+            while not assignment.is_over:
+                for _, number, unit in assignment.due():
+                    threads.begin(number, unit)
+                number, result = messages.get()
+                if result is None:
+                    assignment.drained(threads, number)
+                else:
+                    assignment.finished(threads, number)
+                    yield result
         finally:
             close(fn)
+            threads.join()
 
 
 def _serve(pipe: Connection) -> None:
@@ -53,15 +69,28 @@ def _serve(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         extensions.load()
         fn = pickle.loads(pipe.recv_bytes())
+        sending = threading.Lock()
+
+        def send(message: Message) -> None:
+            with sending:
+                try:
+                    pipe.send(message)
+                except OSError:  # the parent is ending
+                    return
+                except Exception:  # a result that cannot be sent would be waited for forever
+                    traceback.print_exc()
+                    os._exit(1)
+
+        threads = UnitThreads(fn, send)
         try:
             while True:
-                pipe.send(attempt(fn, pipe.recv()))
+                threads.begin(*pipe.recv())
         finally:
             close(fn)
 
 
 class _Worker:
-    """One process, and the unit that it is working on."""
+    """A process that does units, and the pipe to it."""
 
     def __init__(self, fn: bytes) -> None:
         context = multiprocessing.get_context("spawn")
@@ -70,31 +99,23 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs,), name="pinxit-worker")
         self.process.start()
         theirs.close()
-        self.unit: Any = None
-        self.started = 0.0
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send_bytes(fn)  # if the worker died meanwhile, `result` notices
+            self.pipe.send_bytes(fn)  # if the worker died meanwhile, `message` notices
 
-    def give(self, unit: Any) -> None:
+    def give(self, number: int, unit: Any) -> None:
         """Sends a unit to the process."""
-        self.unit, self.started = unit, time.perf_counter()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send(unit)
+            self.pipe.send((number, unit))
 
-    def result(self) -> UnitResult | None:
-        """Receives the unit's result. Returns None if the process died."""
+    def message(self) -> Message | None:
+        """Receives the next message. Returns None if the process died."""
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError, OSError):
             return None
 
-    def lost(self, reason: str) -> UnitResult:
-        """Returns the failed result of the current unit, whose worker died."""
-        seconds = time.perf_counter() - self.started
-        return UnitResult(self.unit, kind=DIED, reason=reason, seconds=seconds)
-
     def end(self, *, kill: bool) -> int | None:
-        """Ends the process, at once if `kill`, else after its unit. Returns its exit code."""
+        """Ends the process, at once if `kill`, else when it is idle. Returns its exit code."""
         self.pipe.close()
         if kill:
             self.process.kill()
@@ -121,41 +142,47 @@ class LocalEngine:
         return list(units)
 
     def map(
-        self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
+        self, fn: Callable[..., Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
         """Implements `Engine.map`."""
         if workers < 1:
             raise UsageError("workers", workers, problem="too small", valid="at least 1")
         pickled = pickle.dumps(fn)
-        waiting = HandingOut(units)
-        busy: dict[Connection, tuple[_Worker, int]] = {}
-        idle: list[_Worker] = []
+        assignment = Assignment(
+            units,
+            lambda: _Worker(pickled),
+            workers=workers,
+            open_units=open_units(fn),
+            attempts=self.attempts,
+        )
         try:
-            while waiting or busy:
-                while waiting and len(busy) < workers:
-                    worker = idle.pop() if idle else _Worker(pickled)
-                    unit, count = waiting.next(worker)
-                    worker.give(unit)
-                    busy[worker.pipe] = worker, count
-                for pipe in wait(list(busy)):
-                    assert isinstance(pipe, Connection)
-                    worker, count = busy.pop(pipe)
-                    result = worker.result()
-                    if result is None:
-                        waiting.leave(worker)
-                        code = worker.end(kill=False)
-                        result = worker.lost(f"the worker died ({_exit(code)})")
-                        if count < self.attempts:
-                            waiting.again(result.unit, count + 1)
-                            continue
-                    else:
-                        idle.append(worker)
-                    yield result
+            while not assignment.is_over:
+                for worker, number, unit in assignment.due():
+                    worker.give(number, unit)
+                busy: dict[object, _Worker] = {w.pipe: w for w in assignment.busy}
+                for pipe in wait([worker.pipe for worker in busy.values()]):
+                    yield from self._received(busy[pipe], assignment)
         finally:
-            for worker in idle:
+            for worker in assignment.idle:
                 worker.end(kill=False)
-            for worker, _ in busy.values():
+            for worker in assignment.busy:
                 worker.end(kill=True)
+
+    def _received(
+        self, worker: _Worker, assignment: Assignment[_Worker]
+    ) -> Generator[UnitResult, None, None]:
+        """Receives a message of a worker, or that it died, and yields the results of that."""
+        message = worker.message()
+        if message is None:
+            reason = f"the worker died ({_exit(worker.end(kill=False))})"
+            yield from assignment.lost(worker, reason)
+            return
+        number, result = message
+        if result is None:
+            assignment.drained(worker, number)
+        else:
+            assignment.finished(worker, number)
+            yield result
 
 
 def _exit(code: int | None) -> str:

@@ -11,13 +11,19 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Generator, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from pinxit import extensions
 from pinxit.config import UsageError
 from pinxit.open_files import raise_limit
-from pinxit.prepare.engines.base import DIED, UnitResult, attempt, close
-from pinxit.prepare.engines.handing_out import HandingOut
+from pinxit.prepare.engines.assignment import Assignment
+from pinxit.prepare.engines.base import UnitResult, close, open_units
+from pinxit.prepare.engines.unit_threads import Message, UnitThreads
+
+CALLS = 3
+"""Number of calls that an actor serves at the same time: one that waits for a message, and others
+that begin units."""
 
 
 class _Actor:
@@ -28,10 +34,16 @@ class _Actor:
         extensions.load()
         raise_limit()  # Ray's workers do not inherit the limit of this command
         self.fn = pickle.loads(fn)
+        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self.threads = UnitThreads(self.fn, self.messages.put)
 
-    def run(self, unit: Any) -> UnitResult:
-        """Runs one unit."""
-        return attempt(self.fn, unit)
+    def begin(self, number: int, unit: Any) -> None:
+        """Begins a unit."""
+        self.threads.begin(number, unit)
+
+    def message(self) -> Message:
+        """Waits for the next message of a unit, and returns it."""
+        return self.messages.get()
 
     def close(self) -> None:
         """Calls the function's `close`, if it exists."""
@@ -59,39 +71,33 @@ class RayEngine:
         return list(units)
 
     def map(
-        self, fn: Callable[[Any], Any], units: Sequence[Any], *, workers: int = 1
+        self, fn: Callable[..., Any], units: Sequence[Any], *, workers: int = 1
     ) -> Generator[UnitResult, None, None]:
         """Implements `Engine.map`."""
         ray, started = self._connect(workers)
-        actor = ray.remote(_Actor).options(**self.options)
+        # one call waits for the next message while others begin units
+        actor = ray.remote(_Actor).options(max_concurrency=CALLS, **self.options)
         function = ray.put(ray.cloudpickle.dumps(fn))
         paths = os.environ.get(extensions.VARIABLE, "")
-        waiting = HandingOut(units)
-        busy: dict[Any, tuple[Any, Any, int]] = {}
-        idle: list[Any] = []
+        assignment = Assignment(
+            units,
+            lambda: actor.remote(function, paths),
+            workers=workers,
+            open_units=open_units(fn),
+            attempts=self.attempts,
+        )
+        calls: dict[Any, Any] = {}
         try:
-            while waiting or busy:
-                while waiting and len(busy) < workers:
-                    worker = idle.pop() if idle else actor.remote(function, paths)
-                    unit, count = waiting.next(worker)
-                    busy[worker.run.remote(unit)] = worker, unit, count
-                for ready in ray.wait(list(busy), num_returns=1)[0]:
-                    worker, unit, count = busy.pop(ready)
-                    try:
-                        result = ray.get(ready)
-                        idle.append(worker)
-                    except ray.exceptions.RayError as error:
-                        waiting.leave(worker)
-                        if count < self.attempts:
-                            waiting.again(unit, count + 1)
-                            continue
-                        lines = str(error).strip().splitlines()  # the cause comes last
-                        reason = f"the worker died ({lines[-1] if lines else error!r})"
-                        result = UnitResult(unit, kind=DIED, reason=reason, trace=str(error))
-                    yield result
-            ray.get([worker.close.remote() for worker in idle])
+            while not assignment.is_over:
+                for worker, number, unit in assignment.due():
+                    worker.begin.remote(number, unit)
+                awaited = set(calls.values())
+                calls |= {w.message.remote(): w for w in assignment.busy if w not in awaited}
+                for ready in ray.wait(list(calls), num_returns=1)[0]:
+                    yield from _received(ray, ready, calls.pop(ready), assignment)
+            ray.get([worker.close.remote() for worker in assignment.idle])
         finally:
-            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+            for worker in [*assignment.idle, *assignment.busy]:
                 ray.kill(worker)
             if started:
                 ray.shutdown()
@@ -118,3 +124,21 @@ class RayEngine:
         else:
             ray.init(address=self.address, log_to_driver=False)
         return ray, True
+
+
+def _received(
+    ray: Any, ready: Any, worker: Any, assignment: Assignment[Any]
+) -> Generator[UnitResult, None, None]:
+    """Receives a message of a worker, or that it died, and yields the results of that."""
+    try:
+        number, result = ray.get(ready)
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines()  # the cause comes last
+        reason = f"the worker died ({lines[-1] if lines else error!r})"
+        yield from assignment.lost(worker, reason, trace=str(error))
+        return
+    if result is None:
+        assignment.drained(worker, number)
+    else:
+        assignment.finished(worker, number)
+        yield result

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pinxit.data.fetch.async_map import async_map
+from pinxit.data.fetch.async_map import Closed, LoopThread, async_map
 
 
 class Doubler:
@@ -51,6 +51,11 @@ def run(items, worker=None, *, window=8, ready=100, ready_bytes=10**9, **more):
         items, lambda: worker, window=window, ready=ready, ready_bytes=ready_bytes,
         weigh=lambda result: 1, **more,
     )  # fmt: skip
+
+
+def shared(worker, *, ready=100, ready_bytes=10**9, **more) -> LoopThread:
+    limits = (ready, ready_bytes)
+    return LoopThread(lambda: worker, limits=limits, weigh=lambda result: 1, **more)
 
 
 def numbers(count: int, taken: list | None = None) -> Iterator[tuple[str, int]]:
@@ -125,13 +130,14 @@ def test_results_that_nobody_takes_stop_the_work(ready, ready_bytes):
 
 
 def test_the_window_fills_although_results_wait():
-    worker = Doubler()
-    results = run(((i, 0) for i in range(10**6)), worker, window=60)
+    thread = shared(Doubler())
+    results = thread.map(((i, 0) for i in range(10**6)), window=60)
     for _ in range(200):
         next(results)
-        while not results.gi_frame.f_locals["thread"].has_result:
+        while not results.gi_frame.f_locals["caller"].has_result:
             pass
     assert len(results.gi_frame.f_locals["keys"]) > 50
+    thread.close()
     results.close()
 
 
@@ -169,3 +175,96 @@ def test_a_second_map_runs_beside_the_first():
     first.close()
     second.close()
     assert threads() == []
+
+
+# --- several callers --------------------------------------------------------------------------
+
+
+def test_callers_in_threads_get_their_own_results():
+    thread, found = shared(Doubler()), {}
+
+    def call(first: int) -> None:
+        items = ((i, i) for i in range(first, first + 100))
+        found[first] = dict(thread.map(items, window=8))
+
+    callers = [threading.Thread(target=call, args=(1000 * n,)) for n in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    thread.close()
+    assert found == {
+        1000 * n: {i: 2 * i for i in range(1000 * n, 1000 * n + 100)} for n in range(5)
+    }
+    assert threads() == []
+
+
+def test_closing_one_caller_cancels_its_own_work_only():
+    worker = Doubler()
+    released = []
+    thread = shared(worker, on_take=released.append)
+    one, other = (thread.map(((i, i) for i in range(200)), window=50) for _ in range(2))
+    next(one), next(other)
+    taken = 2
+    one.close()
+    assert len(released) + worker.running >= taken
+    taken += len(list(other))
+    assert taken == 201
+    assert (thread._waiting, thread._waiting_bytes, thread._callers) == (0, 0, set())
+    thread.close()
+    assert len(released) >= taken, "the results that were dropped are released too"
+    assert worker.ended == worker.begun
+
+
+def test_results_that_one_caller_does_not_take_stop_the_work_of_all():
+    worker = Doubler()
+    thread = shared(worker, ready=10)
+    idle = thread.map(((i, 0) for i in range(50)), window=50)
+    next(idle)
+    for _ in range(2000):
+        if not worker.open.is_set():
+            break
+        threading.Event().wait(0.01)
+    assert not worker.open.is_set()
+    busy = thread.map(numbers(20), window=5)
+    ended = []
+    waiting = threading.Thread(target=lambda: ended.extend(busy))
+    waiting.start()
+    idle.close()  # what it did not take no longer counts
+    waiting.join(60)
+    assert len(ended) == 20 and worker.open.is_set()
+    thread.close()
+
+
+def test_an_error_of_the_worker_reaches_every_caller_and_no_later_one():
+    thread = shared(Doubler())
+    waiting = thread.map(((i, 2) for i in range(10**6)), window=4)
+    next(waiting)
+    with pytest.raises(RuntimeError, match="broken"):
+        list(thread.map([(0, 666)], window=1))
+    with pytest.raises(RuntimeError, match="broken"):
+        list(waiting)
+    assert dict(thread.map(numbers(3), window=1)) == {f"key {i}": 2 * i for i in range(3)}
+    thread.close()
+
+
+def test_closing_the_thread_wakes_its_callers():
+    worker, ends = Doubler(), []
+    thread = shared(worker)
+
+    def call() -> None:
+        with pytest.raises(Closed):
+            list(thread.map(((i, 1) for i in range(10**9)), window=5))
+        ends.append(True)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    while worker.begun < 20:
+        threading.Event().wait(0.01)
+    thread.close()
+    for caller in callers:
+        caller.join(60)
+    assert ends == [True] * 3 and threads() == []
+    with pytest.raises(Closed):
+        list(thread.map(numbers(1), window=1))
