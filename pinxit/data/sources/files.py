@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pinxit.config import UsageError
+from pinxit.data.network_fault import client_errors
 from pinxit.data.sources.file_names import is_hidden, printable
 from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
 from pinxit.data.sources.local_files import LocalFiles, find_local
@@ -171,12 +172,7 @@ def reading(path: str) -> Iterator[None]:
 
 def network_faults(path: str) -> tuple[type[Exception], ...]:
     """Returns the exceptions besides OSError that the clients that read `path` may raise."""
-    if "://" not in path:
-        return ()
-    from aiohttp import ClientError
-    from huggingface_hub.errors import HTTPError
-
-    return ClientError, HTTPError
+    return client_errors() if "://" in path else ()
 
 
 def _is_hub_name(path: str, suffixes: Sequence[str]) -> bool:
