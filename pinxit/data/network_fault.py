@@ -21,6 +21,14 @@ UNANSWERED = frozenset(
     }
 )
 """Exceptions, by package and class, that mean the same in packages that have others, too."""
+NO_CREDENTIALS = frozenset(
+    {
+        *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),
+        *("NoAuthTokenError", "TokenRetrievalError", "UnauthorizedSSOTokenError"),
+        *("DefaultCredentialsError", "RefreshError", "SSOTokenLoadError"),
+    }
+)
+"""The classes of exceptions that mean that a client found no valid credentials."""
 BASES = (
     *(("aiohttp", "ClientError"), ("huggingface_hub.errors", "HTTPError")),
     *(("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError")),
@@ -50,7 +58,7 @@ def is_network_fault(error: BaseException | None) -> bool:
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, WRONG_PATH):
+        if isinstance(error, WRONG_PATH) or lacks_credentials(error):
             return False
         if error_code(error) in BUSY or getattr(error, "retryable", False) is True:
             return True
@@ -60,6 +68,12 @@ def is_network_fault(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Returns whether an error says that a client found no valid credentials, for good."""
+    known = any(cls.__name__ in NO_CREDENTIALS for cls in type(error).__mro__)
+    return known and getattr(error, "retryable", False) is not True
 
 
 def client_errors() -> tuple[type[Exception], ...]:

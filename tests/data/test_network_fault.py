@@ -100,6 +100,13 @@ def test_what_stays_wrong_is_not_an_outage(error: Exception):
     assert not is_network_fault(None)
 
 
+def test_missing_credentials_stay_missing_whatever_was_tried_for_them():
+    """Outside Google's cloud, nobody answers at the address of its metadata."""
+    missing = google.auth.exceptions.DefaultCredentialsError("none")
+    missing.__context__ = google.auth.exceptions.TransportError("no answer")
+    assert not is_network_fault(missing) and not is_network_fault(caused(missing))
+
+
 def test_a_ring_of_causes_ends():
     first, second = OSError("a"), OSError("b")
     first.__cause__, second.__cause__ = second, first

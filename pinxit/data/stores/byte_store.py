@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from pinxit.data.stores.byte_ranges import Range
 from pinxit.files import whole
-
-Range = tuple[str, int, int]
-"""A name, the first byte, and the byte after the last."""
 
 
 @runtime_checkable
@@ -105,5 +103,11 @@ class LocalStore:
 
 
 def open_store(root: str) -> ByteStore:
-    """Returns the store of a folder or URL."""
-    return LocalStore(root)
+    """Returns the store of a folder or URL. Raises `UsageError` for a URL that cannot be one."""
+    if "://" not in root or Path(root).expanduser().exists():
+        return LocalStore(root)
+    if root.startswith("file://"):
+        return LocalStore(root.removeprefix("file://"))
+    from pinxit.data.stores.remote_store import RemoteStore
+
+    return RemoteStore(root)
