@@ -62,7 +62,7 @@ def is_network_fault(error: BaseException | None) -> bool:
             return False
         if error_code(error) in BUSY or getattr(error, "retryable", False) is True:
             return True
-        if (code := http_status(error)) is not None:
+        if (code := status_of(error)) is not None:
             return code in (408, 429) or 500 <= code <= 599
         if isinstance(error, ConnectionError | TimeoutError) or _is_unreachable(error):
             return True
@@ -82,7 +82,7 @@ def client_errors() -> tuple[type[Exception], ...]:
     return tuple(cls for cls in classes if cls is not None)
 
 
-def http_status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """Returns the HTTP status that an exception of a client carries, if any."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore

@@ -28,7 +28,7 @@ CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")
 """The parts of a URL that may hold a password, a key or a signature."""
 
 
-def is_url(text: str) -> bool:
+def has_protocol(text: str) -> bool:
     """Returns whether a text is a URL, and not the path of a local file."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
@@ -105,8 +105,8 @@ def _options(protocol: str, cls: Any, *, parallel: int, uploads: bool) -> dict[s
             "max_pool_connections": parallel,
             "retries": {"mode": "standard", "total_max_attempts": 5 if uploads else 1},
         }
-        given = conf.get(protocol, {}).get("config_kwargs", {})
-        options["config_kwargs"] = {**config, **given}
+        configured = conf.get(protocol, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**config, **configured}
         options["max_concurrency"] = PARTS_AT_ONCE if uploads else 1
     if protocol in ("gs", "gcs") and uploads:
         options["consistency"] = "md5"

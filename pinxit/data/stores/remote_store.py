@@ -15,6 +15,7 @@ import posixpath
 import random
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from pinxit.data.stores.file_systems import (
     open_file_system,
     protocol_of,
 )
-from pinxit.data.stores.store_errors import MissingBucket, explained, is_beyond_end
+from pinxit.data.stores.store_errors import MissingBucket, is_beyond_end, store_error
 from pinxit.data.stores.upload_check import Digests, digests_of, matches
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ SLOWEST = 2**18
 
 @dataclass(frozen=True)
 class Retries:
-    """How often, and for how long, a request is repeated."""
+    """Says how often, and for how long, a request is repeated."""
 
     pauses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     """Seconds before each repetition, with up to a half more at random."""
@@ -60,12 +61,28 @@ class Retries:
 class _Connection:
     """The file systems of one process. A forked process makes its own."""
 
-    pid: int = field(default_factory=os.getpid)
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: dict[bool, tuple[Any, str]] = field(default_factory=dict)
     """File system and path of the root, for reads (False) and for uploads (True)."""
     threads: ThreadPoolExecutor | None = None
     """The threads of a file system that is not asynchronous."""
+
+
+_STORES: weakref.WeakSet[RemoteStore] = weakref.WeakSet()
+_INHERITED: list[_Connection] = []
+"""Connections of the parent process, which share its sockets. They are kept, since an object that
+is freed would close them."""
+
+
+def _disconnect_all() -> None:
+    """Makes each store open connections of its own, in a process that has just been forked."""
+    for store in list(_STORES):
+        _INHERITED.append(store._connection)
+        store._connection = _Connection()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disconnect_all)
 
 
 class RemoteStore:
@@ -77,6 +94,7 @@ class RemoteStore:
         self._root = root.rstrip("/")
         self._parallel, self._retries = parallel, retries or Retries()
         self._connection = _Connection()
+        _STORES.add(self)
         self.requests = 0
         """The number of requests for bytes, repetitions included."""
         self.bytes_read = 0
@@ -139,7 +157,7 @@ class RemoteStore:
     def close(self) -> None:
         """Closes the connections. The store opens new ones if it is used again."""
         connection, self._connection = self._connection, _Connection()
-        if connection.threads is not None and connection.pid == os.getpid():
+        if connection.threads is not None:
             connection.threads.shutdown(wait=False, cancel_futures=True)
 
     # --- requests ---
@@ -188,7 +206,7 @@ class RemoteStore:
         path = f"{root}/{name}"
         info = self._run(self._patiently("info", path, doing="read", name=name))
         if info.get("type") == "directory":
-            raise explained(FileNotFoundError(path), self._url(name), "read")
+            raise store_error(FileNotFoundError(path), self._url(name), "read")
         if info.get("size") is None:
             raise OSError(f"{self._url(name)}: the server does not say how long the file is")
         return info
@@ -240,14 +258,14 @@ class RemoteStore:
 
     async def _repeated(self, once: Callable[[], Awaitable[T]], name: str, doing: str) -> T:
         """Returns the result of `once`, which is called again after errors that may pass."""
-        begun = time.monotonic()
+        start = time.monotonic()
         for pause in itertools.chain(self._retries.pauses, [None]):
             try:
                 return await once()
             except Exception as error:
-                late = time.monotonic() - begun + (pause or 0) > self._retries.seconds
+                late = time.monotonic() - start + (pause or 0) > self._retries.seconds
                 if pause is None or late or not is_network_fault(error):
-                    raise explained(error, self._url(name), doing) from error
+                    raise store_error(error, self._url(name), doing) from error
             await asyncio.sleep(pause * random.uniform(1, 1.5))
         raise AssertionError
 
@@ -268,7 +286,7 @@ class RemoteStore:
 
     def _opened(self, *, uploads: bool = False) -> tuple[Any, str]:
         """Returns this process's file system, and the path of the root in it."""
-        connection = self._own()
+        connection = self._connection
         with connection.lock:
             if uploads not in connection.opened:
                 connection.opened[uploads] = open_file_system(
@@ -277,17 +295,11 @@ class RemoteStore:
             return connection.opened[uploads]
 
     def _threads(self) -> ThreadPoolExecutor:
-        connection = self._own()
+        connection = self._connection
         with connection.lock:
             if connection.threads is None:
                 connection.threads = ThreadPoolExecutor(self._parallel, "pinxit-store")
             return connection.threads
-
-    def _own(self) -> _Connection:
-        """Returns the connections of this process, which are none after a fork."""
-        if self._connection.pid != os.getpid():
-            self._connection = _Connection()
-        return self._connection
 
     def _url(self, name: str) -> str:
         return f"{self._root}/{name}".rstrip("/")

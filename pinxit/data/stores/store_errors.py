@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from pinxit.data.network_fault import (
     error_code,
-    http_status,
     is_network_fault,
     lacks_credentials,
+    status_of,
 )
 from pinxit.data.stores.file_systems import masked, protocol_of
 
@@ -36,7 +36,7 @@ class MissingBucket(FileNotFoundError):
     """Raised for a bucket that does not exist."""
 
 
-def explained(error: Exception, url: str, doing: str) -> OSError:
+def store_error(error: Exception, url: str, doing: str) -> OSError:
     """Returns an error of a client as an OSError that names the URL. `doing` is a participle, such
     as "read". The caller raises it from the error."""
     protocol = protocol_of(url)
@@ -44,7 +44,7 @@ def explained(error: Exception, url: str, doing: str) -> OSError:
     if any(lacks_credentials(cause) for cause in chain):
         advice = CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
         return _named(PermissionError, errno.EACCES, f"no valid credentials: {advice}", where)
-    statuses = {status for cause in chain if (status := http_status(cause)) is not None}
+    statuses = {status for cause in chain if (status := status_of(cause)) is not None}
     refused = any(isinstance(cause, PermissionError) for cause in chain) or "Forbidden" in str(
         error
     )
@@ -63,7 +63,7 @@ def explained(error: Exception, url: str, doing: str) -> OSError:
 
 def is_beyond_end(error: Exception) -> bool:
     """Returns whether an error says that a range begins after the end of its file."""
-    return any(http_status(cause) == 416 for cause in _causes(error))
+    return any(status_of(cause) == 416 for cause in _causes(error))
 
 
 def reason_of(error: Exception) -> str:

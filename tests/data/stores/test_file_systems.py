@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.data.stores.file_systems import is_url, masked, open_file_system
+from pinxit.data.stores.file_systems import has_protocol, masked, open_file_system
 from pinxit.data.stores.remote_store import RemoteStore
 
 
@@ -42,9 +42,13 @@ def test_a_missing_package_is_named_with_the_command(
 
 
 def test_paths_and_urls_are_told_apart():
-    assert is_url("gs://bucket/set") and is_url("s3://b") and is_url("hf://datasets/a/b")
+    assert (
+        has_protocol("gs://bucket/set")
+        and has_protocol("s3://b")
+        and has_protocol("hf://datasets/a/b")
+    )
     for path in ("runs", "/data/set", "C:\\data", "c:/data", "./gs:/a", "a://"[:2], "::", ""):
-        assert not is_url(path), path
+        assert not has_protocol(path), path
 
 
 def test_secrets_of_urls_are_masked_in_texts():
