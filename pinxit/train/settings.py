@@ -15,6 +15,7 @@ from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
+from pinxit.output_paths import check_local
 from pinxit.sampling import Sampling
 from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
@@ -195,6 +196,7 @@ class TrainConfig:
         natural += ("outage_hours", "cache_gb")
         require_counts("", self, positive=positive, natural=natural)
         self._check_dataset()
+        check_local("output_dir", self.output_dir)
         if self.batch_size % self.pieces:
             raise UsageError(
                 "gradient_accumulation_steps",

@@ -28,11 +28,6 @@ CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")
 """The parts of a URL that may hold a password, a key or a signature."""
 
 
-def has_protocol(text: str) -> bool:
-    """Returns whether a text is a URL, and not the path of a local file."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
-
-
 def protocol_of(url: str) -> str:
     """Returns the protocol of a URL, in lower case."""
     return url.partition("://")[0].lower()

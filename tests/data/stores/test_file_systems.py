@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pinxit.config import UsageError
-from pinxit.data.stores.file_systems import has_protocol, masked, open_file_system
+from pinxit.data.stores.file_systems import masked, open_file_system
 from pinxit.data.stores.remote_store import RemoteStore
 
 
@@ -39,16 +39,6 @@ def test_a_missing_package_is_named_with_the_command(
     monkeypatch.setattr("fsspec.get_filesystem_class", missing)
     with pytest.raises(UsageError, match=rf"{protocol}://bucket.*pip install.*\[{extra}\]"):
         open_file_system(f"{protocol}://bucket/set", parallel=1)
-
-
-def test_paths_and_urls_are_told_apart():
-    assert (
-        has_protocol("gs://bucket/set")
-        and has_protocol("s3://b")
-        and has_protocol("hf://datasets/a/b")
-    )
-    for path in ("runs", "/data/set", "C:\\data", "c:/data", "./gs:/a", "a://"[:2], "::", ""):
-        assert not has_protocol(path), path
 
 
 def test_secrets_of_urls_are_masked_in_texts():
