@@ -23,6 +23,8 @@ from pinxit.data.sources.file_names import is_hidden, printable
 from pinxit.data.sources.hub import SCHEME, is_hub_name, list_hub, open_hub, parse_hub_path
 from pinxit.data.sources.local_files import LocalFiles, find_local
 from pinxit.data.sources.unused_lines import unused_line
+from pinxit.data.stores.file_systems import EXTRAS, protocol_of, shared_file_system
+from pinxit.data.stores.store_errors import store_error
 
 MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
@@ -150,23 +152,26 @@ def open_file(path: str, *, stream: bool = False) -> io.IOBase:
     if path.startswith(SCHEME):
         return open_hub(path, stream=stream)
     if "://" in path:
-        import fsspec
-
-        fs, location = fsspec.core.url_to_fs(path)
+        fs, location = shared_file_system(path)
         return fs.open(location, "rb")
     return open(path, "rb")
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Converts every network error inside to an OSError whose message names `path`."""
+    """Converts every network error inside to an OSError whose message names `path`, and those of
+    object stores to one that says what to set."""
     try:
         yield
     except network_faults(path) as error:
+        if protocol_of(path) in EXTRAS:
+            raise store_error(error, path, "read") from error
         raise OSError(f"{path} cannot be read: {error}") from error
     except OSError as error:
         if error.filename is not None or path in str(error):
             raise
+        if protocol_of(path) in EXTRAS:
+            raise store_error(error, path, "read") from error
         raise OSError(f"{path} cannot be read: {error}") from error
 
 
@@ -270,10 +275,8 @@ def _links(listed: LocalFiles) -> tuple[str, ...]:
 
 
 def _list_remote(url: str) -> Place:
-    import fsspec
-
     try:
-        fs, location = fsspec.core.url_to_fs(url)
+        fs, location = shared_file_system(url)
         if not MAGIC.isdisjoint(location):
             entries, root = fs.glob(location, detail=True), _folder_of_glob(location)
         elif fs.isfile(location):
@@ -281,7 +284,10 @@ def _list_remote(url: str) -> Place:
         else:
             entries, root = fs.find(location, detail=True), location
     except (OSError, ImportError, ValueError, *network_faults(url)) as error:
-        raise UsageError(f"dataset_path: {url!r} cannot be listed: {error}") from error
+        reason: object = error
+        if protocol_of(url) in EXTRAS and not isinstance(error, ValueError):
+            reason = store_error(error, url, "listed").strerror or error
+        raise UsageError(f"dataset_path: {url!r} cannot be listed: {reason}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]
     start = root.rstrip("/") + "/"
     return _visible(

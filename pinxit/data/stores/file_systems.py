@@ -24,6 +24,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
 PART_BYTES = 32 * 2**20
 """The size of the parts in which a large file is uploaded."""
 PARTS_AT_ONCE = 4
+BLOCK_BYTES = 5 * 2**20
+"""The bytes that an open file of a source reads ahead."""
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")
 """The parts of a URL that may hold a password, a key or a signature."""
 
@@ -62,22 +64,44 @@ def open_file_system(url: str, *, parallel: int, uploads: bool = False) -> tuple
     """
     check_url(url)
     check_data_extra(f"{protocol_of(url)}://")
+    check_protocol(url)
     import fsspec
 
     protocol = protocol_of(url)
-    try:
-        cls = fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
-        raise UsageError(_missing(url, protocol, error)) from error
-    except ValueError as error:
-        raise UsageError(f"{url}: there is no file system for {protocol}://") from error
-    options = _options(protocol, cls, parallel=parallel, uploads=uploads)
+    options = _options(protocol, parallel=parallel, uploads=uploads)
     file_system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
     if protocol in ("s3", "s3a") and not uploads:
         file_system.retries = 1
     if protocol in ("gs", "gcs"):  # it prints the traceback of each refused request
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return file_system, path.rstrip("/")
+
+
+def shared_file_system(url: str) -> tuple[Any, str]:
+    """Returns the file system for the files of a source, and the path of the URL in it.
+
+    fsspec shares one between all callers of a process. Its files are read ahead by blocks, which
+    s3fs makes ten times as large as others do: too large for tables, of which parts are read.
+    """
+    check_protocol(url)
+    import fsspec
+
+    blocks = {"default_block_size": BLOCK_BYTES} if protocol_of(url) in ("s3", "s3a") else {}
+    return fsspec.core.url_to_fs(url, **blocks)
+
+
+def check_protocol(url: str) -> None:
+    """Raises `UsageError` if fsspec has no file system for a URL, or if its packages are not
+    installed. The message has the command that installs them."""
+    import fsspec
+
+    protocol = protocol_of(url)
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise UsageError(_missing(masked(url), protocol, error)) from error
+    except ValueError as error:
+        raise UsageError(f"{masked(url)}: there is no file system for {protocol}://") from error
 
 
 def _missing(url: str, protocol: str, error: ImportError) -> str:
@@ -88,7 +112,7 @@ def _missing(url: str, protocol: str, error: ImportError) -> str:
     return f"{url}: {protocol}:// needs a package that is not installed ({error})"
 
 
-def _options(protocol: str, cls: Any, *, parallel: int, uploads: bool) -> dict[str, Any]:
+def _options(protocol: str, *, parallel: int, uploads: bool) -> dict[str, Any]:
     """Returns the settings of a file system, beside those of fsspec's own configuration."""
     options: dict[str, Any] = {"use_listings_cache": False}
     if protocol in ("s3", "s3a"):
