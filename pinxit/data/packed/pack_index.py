@@ -42,8 +42,8 @@ class PackIndex:
 
     sha256: str
     """The SHA-256 of the pack, in hex digits."""
-    offsets: UInt32[np.ndarray, " n+1"]
-    """The first byte of each record, and the size of the pack."""
+    offsets: UInt32[np.ndarray, " m"]
+    """The first byte of each record, and the size of the pack: one more than there are records."""
     checksums: UInt32[np.ndarray, " n"]
     """The CRC-32 of each record."""
 
@@ -62,7 +62,7 @@ class PackIndex:
     def fits(self, record: int, content: bytes) -> bool:
         """Returns whether these bytes are those of a record."""
         start, stop = self.place(record)
-        return len(content) == stop - start and zlib.crc32(content) == self.checksums[record]
+        return len(content) == stop - start and zlib.crc32(content) == int(self.checksums[record])
 
     def to_bytes(self) -> bytes:
         """Returns the content of the index's file."""

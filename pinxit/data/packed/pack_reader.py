@@ -79,7 +79,8 @@ class PackReader:
         """Maps each pack with unusable records to the reason."""
         reasons = {self.packs[pack].name: reason for pack, reason in self.lost.items()}
         for pack, records in sorted(self.damaged.items()):
-            reasons.setdefault(self.packs[pack].name, records_in_words(records))
+            name = self.packs[pack].name
+            reasons.setdefault(name, f"{name}: {records_in_words(records)}")
         return reasons
 
     # --- indexes ---
