@@ -1,5 +1,5 @@
-"""Opens, bytes and CPU time for each row, of many shards and of packs: ``python
-benchmarks/packed_reading.py --shards 2000``.
+"""Opens, bytes and CPU time for each row, of many shards and of packs:
+``python benchmarks/packed_reading.py --shards 800 --batches 20``.
 
 A synthetic dataset of latents is written to a temporary folder, in shards as `pinxit prepare`
 writes them, and packed. Batches of shuffled rows are then read from both, in turns: first with

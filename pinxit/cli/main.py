@@ -163,7 +163,7 @@ def prepare(argv: Sequence[str]) -> int:
     return prepare_command(argv)
 
 
-def pack(argv: Sequence[str]) -> int:
+def pack_prepared(argv: Sequence[str]) -> int:
     """Packs a prepared dataset."""
     from pinxit.cli.pack import pack_command
 
@@ -230,7 +230,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "plan": plan,
     "prepare": prepare,
-    "pack": pack,
+    "pack": pack_prepared,
     "generate": generate,
     "grid": grid,
     "evaluate": evaluate,

@@ -18,7 +18,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.prepare_ending import training_command
 from pinxit.config import UsageError, positive
 from pinxit.data.packed.pack_index import LARGEST
-from pinxit.data.packed.packed_manifest import PackedManifest, is_packed, is_url
+from pinxit.data.packed.packed_manifest import PackedManifest, is_packed, is_store_url
 from pinxit.data.prepared.manifest import Manifest, is_prepared
 from pinxit.data.stores.byte_store import open_store
 from pinxit.extras import check_data_extra
@@ -60,7 +60,7 @@ class PackOptions:
             )
         positive("held_out_images", self.held_out_images, minimum=0)
         positive("workers", self.workers)
-        if self.scratch is not None and not is_url(self.out or ""):
+        if self.scratch is not None and not is_store_url(self.out or ""):
             raise UsageError("scratch", self.scratch, problem="not used unless --out is a URL")
 
     @property
@@ -70,7 +70,7 @@ class PackOptions:
             names = " ".join(self.dataset) or None
             raise UsageError("dataset", names, problem="not one folder", valid="a prepared dataset")
         path = self.dataset[0]
-        if is_url(path) or not is_prepared(path):
+        if is_store_url(path) or not is_prepared(path):
             problem = "already packed" if is_packed(path) else "not a prepared dataset"
             valid = "a folder that `pinxit prepare` wrote"
             raise UsageError("dataset", path, problem=problem, valid=valid)
@@ -81,7 +81,7 @@ class PackOptions:
         """The folder or URL of the packed dataset."""
         if self.out is None:
             raise UsageError("out", None, problem="missing", valid="a folder or URL: --out DIR")
-        if is_url(self.out):
+        if is_store_url(self.out):
             return self.out
         if "://" in self.out:
             valid = "a folder, or the URL of an object store (s3://bucket/name)"
@@ -164,7 +164,7 @@ def _needed(
     total = sum(plan.bytes for plan in plans)
     parts = ", ".join(f"{plan.kind} {_gigabytes(plan.bytes)}" for plan in plans)
     line = f"packing {options.source} into {target}: about {_gigabytes(total)} ({parts})"
-    if is_url(target):
+    if is_store_url(target):
         field, folder, present = "scratch", scratch, 0
         most = max((len(plan.shapes) for plan in plans), default=0)
         needed = min(total, most * limit)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pinxit.data.image_column import image_column
 from pinxit.data.packed.packed_manifest import PackedManifest
-from pinxit.data.prepared.dataset import place, read_manifest
+from pinxit.data.prepared.dataset import dataset_root, read_manifest
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
 from pinxit.doctor.packs import check_packs
@@ -82,7 +82,7 @@ def check_dataset(facts: RunFacts, config: TrainConfig) -> Iterator[Line]:
     if config.dataset_path is None or config.dataset_name in DATASETS:
         return
     if config.dataset_name == PREPARED:
-        yield from _prepared(facts, config, place(config.dataset_path))
+        yield from _prepared(facts, config, dataset_root(config.dataset_path))
         return
     root = Path(config.dataset_path).expanduser()
     if _is_local(config.dataset_path) and not root.exists():

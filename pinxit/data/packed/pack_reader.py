@@ -37,7 +37,7 @@ class PackReader:
     def __init__(
         self, store: ByteStore, packs: Sequence[PackInfo], *, say: Callable[[str], None]
     ) -> None:
-        """`say` receives warnings about damage."""
+        """Takes the packs of a store. `say` receives warnings about damage."""
         self.store = store
         self.packs = tuple(packs)
         self.lost: dict[int, str] = {}

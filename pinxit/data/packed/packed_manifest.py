@@ -129,7 +129,7 @@ class PackedManifest:
     def to_bytes(self) -> bytes:
         """Returns the content of ``packed.json``. Equal datasets give equal bytes."""
         content = {"format": FORMAT, **asdict(self)}
-        return as_json({**content, "hash": _hash(content)}).encode()
+        return manifest_text({**content, "hash": _hash(content)}).encode()
 
     @classmethod
     def read(cls, store: ByteStore) -> PackedManifest:
@@ -160,7 +160,7 @@ def _shape_from(raw: Mapping[str, Any]) -> PackedShape:
     return PackedShape(raw["shape"], raw["rows"], raw["first"], packs)
 
 
-def as_json(content: Mapping[str, Any]) -> str:
+def manifest_text(content: Mapping[str, Any]) -> str:
     """Returns a JSON text. Equal content gives equal text."""
     text = json.dumps(
         plain_values(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
@@ -170,7 +170,7 @@ def as_json(content: Mapping[str, Any]) -> str:
 
 def _hash(content: Mapping[str, Any]) -> str:
     """Returns a hash of the manifest's own content."""
-    return hashlib.sha256(as_json(content).encode()).hexdigest()
+    return hashlib.sha256(manifest_text(content).encode()).hexdigest()
 
 
 def pack_name(kind: str, shape: str, number: int) -> str:
@@ -178,7 +178,7 @@ def pack_name(kind: str, shape: str, number: int) -> str:
     return f"{PACKS}/{kind}-{shape or 'any'}-{number:05d}.pack"
 
 
-def is_url(path: str) -> bool:
+def is_store_url(path: str) -> bool:
     """Returns whether a path is the URL of an object store."""
     scheme = urlsplit(path).scheme if "://" in path else ""
     return bool(scheme) and scheme.lower() not in NO_STORES
@@ -186,14 +186,14 @@ def is_url(path: str) -> bool:
 
 def is_packed(path: str) -> bool:
     """Returns whether `pinxit pack` has written this folder or URL, and has finished it."""
-    if not is_url(path):
+    if not is_store_url(path):
         return (Path(path).expanduser() / PACKED).is_file()
     return _remote(path) is not None
 
 
 def read_packed(path: str) -> PackedManifest:
     """Returns the manifest of a packed dataset. Raises FileNotFoundError if there is none."""
-    if not is_url(path):
+    if not is_store_url(path):
         return PackedManifest.read(open_store(str(Path(path).expanduser())))
     if (manifest := _remote(path)) is None:
         raise FileNotFoundError(f"{path} has no {PACKED}")

@@ -32,8 +32,8 @@ class BackgroundHashes:
     """A thread that hashes units. It starts with the first one."""
 
     def __init__(self, report: Callable[[int, str, str], None]) -> None:
-        """`report` receives the unit, the folder and the reason for each damaged shard, in the
-        thread."""
+        """Takes the function that receives the unit, the folder and the reason for each damaged
+        shard. The thread calls it."""
         self._report = report
         self._todo: queue.SimpleQueue[tuple[int, Places]] = queue.SimpleQueue()
         self._stop = threading.Event()

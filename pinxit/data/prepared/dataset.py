@@ -11,7 +11,7 @@ from pinxit.data.packed.packed_manifest import (
     PACKED,
     PackedManifest,
     is_packed,
-    is_url,
+    is_store_url,
     read_packed,
 )
 from pinxit.data.prepared.manifest import Manifest, is_prepared
@@ -22,36 +22,36 @@ Root = str | Path
 
 @runtime_checkable
 class DatasetManifest(Protocol):
-    """What `Manifest` and `PackedManifest` have in common."""
+    """The manifest of any dataset: a `Manifest` or a `PackedManifest`."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The settings that determine the content."""
+        """Returns the settings that determine the content."""
         ...
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The number of rows of the source by status."""
+        """Returns the number of rows of the source by status."""
         ...
 
     @property
     def latents(self) -> Mapping[str, Any] | None:
-        """Statistics of the latents."""
+        """Returns statistics of the latents."""
         ...
 
     @property
     def text(self) -> Mapping[str, Any] | None:
-        """Statistics of the text embeddings."""
+        """Returns statistics of the text embeddings."""
         ...
 
     @property
     def images(self) -> Mapping[str, Any] | None:
-        """The shapes of the images."""
+        """Returns the shapes of the images."""
         ...
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """The kinds of records that the dataset holds: latents, text, images."""
+        """Returns the kinds of records that the dataset holds: latents, text, images."""
         ...
 
     def fingerprint(self) -> str:
@@ -61,14 +61,14 @@ class DatasetManifest(Protocol):
 
 def is_dataset(path: str) -> bool:
     """Returns whether this folder or URL is a prepared dataset, packed or not."""
-    return is_packed(path) or (not is_url(path) and is_prepared(path))
+    return is_packed(path) or (not is_store_url(path) and is_prepared(path))
 
 
 def read_manifest(root: Root) -> Manifest | PackedManifest:
     """Returns the manifest of a dataset. Raises `UsageError` if there is none."""
     if is_packed(str(root)):
         return read_packed(str(root))
-    if is_url(str(root)):
+    if is_store_url(str(root)):
         raise UsageError(
             f"{root} has no {PACKED}: only packed datasets are read from object stores "
             f"(`pinxit pack DIR --out {root}`)"
@@ -76,6 +76,6 @@ def read_manifest(root: Root) -> Manifest | PackedManifest:
     return Manifest.read(Path(root).expanduser())
 
 
-def place(path: str) -> Root:
+def dataset_root(path: str) -> Root:
     """Returns a dataset's path, in which ~ is the home folder, or its URL."""
-    return path if is_url(path) else Path(path).expanduser()
+    return path if is_store_url(path) else Path(path).expanduser()

@@ -106,8 +106,8 @@ class ShardRecords:
         for key in keys:
             keys_of_unit.setdefault(key.rpartition("/")[0], set()).add(key)
         for part, end in zip(self._parts, self._ends.tolist(), strict=True):
-            if wanted := keys_of_unit.get(self._names[part.unit]):
-                yield end - part.count, end, wanted
+            if keys_here := keys_of_unit.get(self._names[part.unit]):
+                yield end - part.count, end, keys_here
 
     def excess(self) -> str:
         """Returns how many shards are unusable, if more are than may be."""

@@ -171,7 +171,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
-def check_size(path: Path, info: ShardInfo) -> None:
+def check_file_size(path: Path, info: ShardInfo) -> None:
     """Raises `DamagedShard` unless the file exists and has the right size."""
     try:
         size = path.stat().st_size
@@ -188,7 +188,7 @@ def verify_shard(
 
     `between` is called with the number of bytes after each piece that was read.
     """
-    check_size(path, info)
+    check_file_size(path, info)
     digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:

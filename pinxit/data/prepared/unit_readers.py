@@ -29,7 +29,7 @@ from pinxit.data.prepared.shards import (
     DamagedShard,
     ShardInfo,
     ShardReader,
-    check_size,
+    check_file_size,
     verify_shard,
 )
 from pinxit.open_files import limit_now
@@ -181,7 +181,7 @@ class UnitReaders:
             return
         for folder, info in self.files[number].items():
             try:
-                check_size(self.root / folder / info.name, info)
+                check_file_size(self.root / folder / info.name, info)
             except DamagedShard as error:
                 raise _Damaged(folder, str(error)) from error
         self._sized.add(number)

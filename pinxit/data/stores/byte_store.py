@@ -91,8 +91,8 @@ class LocalStore:
     def ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         """Returns the bytes of each range, in order.
 
-        The system is told of all ranges before the first one is read, so that the disk fetches
-        those that are not in memory at the same time.
+        The system learns all ranges before the first one is read, so that the disk fetches those
+        that are not in memory at the same time.
         """
         with contextlib.ExitStack() as stack:
             files = {name: stack.enter_context(self._using(name)) for name, _, _ in ranges}

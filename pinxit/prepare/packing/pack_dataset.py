@@ -22,7 +22,7 @@ from pinxit.data.packed.packed_manifest import (
     PACKS,
     PackedManifest,
     PackedShape,
-    as_json,
+    manifest_text,
 )
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, verify_shard
@@ -40,7 +40,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What determines the bytes of the packs, besides the dataset."""
+    """The settings that, with the dataset, determine the bytes of the packs."""
 
     pack_bytes: int
     """The size of a pack, which only a single larger record exceeds."""
@@ -48,7 +48,7 @@ class PackSettings:
     """The number of held-out rows whose images are packed, in a dataset with latents."""
 
 
-WatchFn = Callable[[str, int, int], None]
+PackWatchFn = Callable[[str, int, int], None]
 """Receives the kind that is being packed, the records that are done, and their total."""
 
 
@@ -59,7 +59,7 @@ def pack_dataset(
     *,
     plans: Sequence[KindPlan] | None = None,
     workers: int = 2,
-    watch: WatchFn = lambda kind, done, total: None,
+    watch: PackWatchFn = lambda kind, done, total: None,
 ) -> PackedManifest:
     """Packs the dataset in `root`, or continues, and returns the manifest of the packed dataset.
 
@@ -103,7 +103,7 @@ def _begin(output: PackOutput, manifest: Manifest, settings: PackSettings) -> di
         "pack_bytes": settings.pack_bytes,
         "held_out_images": settings.held_out_images,
     }
-    content = as_json(described).encode()
+    content = manifest_text(described).encode()
     try:
         existing = output.store.read(SETTINGS)
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def _pack_kind(
     plan: KindPlan,
     settings: PackSettings,
     workers: int,
-    watch: WatchFn,
+    watch: PackWatchFn,
 ) -> tuple[PackedShape, ...]:
     """Writes the packs of one kind that are not finished yet, and returns all of them."""
     with contextlib.ExitStack() as stack:

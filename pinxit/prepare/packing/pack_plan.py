@@ -54,7 +54,7 @@ class KindPlan:
 
     @property
     def bytes(self) -> int:
-        """About how many bytes the packs and their indexes will have."""
+        """The approximate size of the packs and their indexes."""
         rows = sum(info.count for info in self.files.values())
         size = sum(info.bytes for info in self.files.values())
         return round(self.rows * (size / max(1, rows) + INDEX_BYTES))

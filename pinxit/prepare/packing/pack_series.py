@@ -25,7 +25,10 @@ from pinxit.files import whole
 
 
 class PackOutput:
-    """Where packs are written: a folder, or an object store by way of a folder on this machine."""
+    """The folder, or the object store, that packs are written to.
+
+    Files for an object store are first written to a folder of this machine.
+    """
 
     def __init__(self, store: ByteStore, scratch: Path) -> None:
         """Takes the store, and a folder for files that are to be uploaded."""

@@ -17,7 +17,7 @@ from pinxit.arrays import Example
 from pinxit.checkpoint_files import RUN, checkpoints_in
 from pinxit.config import UsageError, read_json
 from pinxit.data.image_column import IMAGES, image_column
-from pinxit.data.prepared.dataset import Root, place, read_manifest
+from pinxit.data.prepared.dataset import Root, dataset_root, read_manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.train.datasets import DATASETS, PREPARED, held_out_examples
 from pinxit.train.input.held_out_rows import HeldOut
@@ -107,7 +107,7 @@ def _reserved(config: TrainConfig, folder: RunFolder, say: Say) -> list[Example]
 
 
 def _prepared_folder(config: TrainConfig) -> Root:
-    return place(config.dataset_path or "")
+    return dataset_root(config.dataset_path or "")
 
 
 def _position(folder: RunFolder) -> dict[str, Any]:

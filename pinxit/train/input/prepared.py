@@ -21,7 +21,7 @@ from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.image_column import IMAGES, LATENTS, image_column, text_in
 from pinxit.data.loader import Loader
 from pinxit.data.packed.packed_manifest import PackedManifest
-from pinxit.data.prepared.dataset import DatasetManifest, Root, place, read_manifest
+from pinxit.data.prepared.dataset import DatasetManifest, Root, dataset_root, read_manifest
 from pinxit.data.prepared.encoder_identity import ENCODERS, SCALING_OF_LATENTS
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
@@ -47,7 +47,7 @@ class PreparedFeed(Feed):
         """Opens the dataset. `position` is the one stored in a checkpoint. Raises if the dataset
         does not fit the run."""
         self.display = display
-        root = place(config.dataset_path or "")
+        root = dataset_root(config.dataset_path or "")
         self.manifest = manifest = read_manifest(root)
         self._fingerprint = manifest.fingerprint()  # it hashes a line for each shard
         self.text, stored = stored_text(config, parts, manifest, display)
