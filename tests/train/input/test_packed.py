@@ -70,9 +70,7 @@ def test_a_run_on_the_packed_dataset_is_the_same_run(bundle, datasets, reference
     assert len(read_packed(str(datasets["packed"])).packs("latents")) > 3
     result, output = train_here(settings(bundle, tmp_path, datasets["packed"]))
     assert result.exit_code == 0, output
-    assert "60 rows" not in output and "50 rows to train on, 10 held out" in output
-    rows = rows_without_times(reference)
-    assert any("validation_loss" in row or "val_loss" in row or "eval" in str(row) for row in rows)
+    assert "50 rows to train on, 10 held out" in output and "no validation loss" not in output
     same(result.folder, reference)
 
 
