@@ -33,6 +33,8 @@ class S3Server:
         self.faults: dict[str, list[str]] = {}
         """By key, the faults of the next requests: an error's status and code ("503 SlowDown"),
         "hang" (no answer), "cut" (half of the body)."""
+        self.down = 0
+        """The number of the next requests whose connections break off, as in an outage."""
         self.requests: list[str] = []
         """The method, key and range of each request for an object."""
         self.sent = 0
@@ -112,6 +114,9 @@ class S3Server:
         try:
             if self.latency:
                 await asyncio.sleep(self.latency)
+            if self.down:
+                self.down -= 1
+                return False
             if bucket == "_counts":
                 return self._send(writer, "200 OK", json.dumps(self.counts()).encode(), "GET")
             if bucket != "bucket":

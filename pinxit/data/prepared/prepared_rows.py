@@ -39,7 +39,7 @@ from pinxit.data.prepared.packed_records import PackedRecords
 from pinxit.data.prepared.record_source import RecordSource
 from pinxit.data.prepared.shard_records import ShardRecords
 from pinxit.data.prepared.shards import DamagedShard, shape_name, unpack
-from pinxit.data.stores.byte_store import open_store
+from pinxit.data.stores.byte_store import ByteStore, open_store
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 """Converts captions to arrays with one row per caption, such as ``token_ids``."""
@@ -70,15 +70,17 @@ class PreparedRows:
         open_shards: int | None = None,
         hash_first: bool | None = None,
         only_held_out: bool = False,
+        patience: Callable[[ByteStore], ByteStore] = lambda store: store,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Opens the dataset in `root`, a folder or the URL of a packed dataset.
 
         `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape.
         `open_shards` and `hash_first` are those of `UnitReaders`, whose defaults suit any dataset.
-        With `only_held_out`, the rest of the images may be missing from a packed dataset. `say`
-        receives warnings about damage. Raises `Unfinished` if the preparation is not finished, and
-        ValueError if the dataset lacks the requested data.
+        With `only_held_out`, the rest of the images may be missing from a packed dataset.
+        `patience` wraps the store of a packed dataset, so that its reads wait during an outage.
+        `say` receives warnings about damage. Raises `Unfinished` if the preparation is not
+        finished, and ValueError if the dataset lacks the requested data.
         """
         choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
@@ -91,6 +93,7 @@ class PreparedRows:
         self.columns = columns
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
+        self.patience = patience
         self.say = say
         self.replaced = 0
         """The number of rows that `take` has replaced so far."""
@@ -135,7 +138,7 @@ class PreparedRows:
                 f"{self.root} holds only the images of {manifest.held_out_images} held-out rows; "
                 "pack it with a larger --held_out_images to read all images"
             )
-        store = open_store(str(self.root))
+        store = self.patience(open_store(str(self.root)))
         return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=say)
 
     def __len__(self) -> int:

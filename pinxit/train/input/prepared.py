@@ -9,6 +9,7 @@ one size.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed, stop_waiting
+from pinxit.train.input.outage import Ended, Outage
+from pinxit.train.input.patient_store import PatientStore
 from pinxit.train.input.replaced_rows import ReplacedRows
 from pinxit.train.settings import TrainConfig
 
@@ -54,12 +57,16 @@ class PreparedFeed(Feed):
         uses_vae = config.encodes_ahead
         (check_latents if uses_vae else check_images)(config, parts, manifest, root)
         without = () if stored is None else (stored,)
+        self._closed = threading.Event()
+        outage = Outage(hours=config.outage_hours, say=display.say)
+        outage.stopping = self._closed.is_set
         self.rows = rows = PreparedRows(
             root,
             kind=image_column(uses_vae),
             columns=lambda captions: self.text.whole(captions, without=without),
             text=stored is not None,
             suffix=name_of("", stored or 0),
+            patience=lambda store: PatientStore(store, outage),
             say=display.say,
         )
         check_position(position, manifest, root)
@@ -121,12 +128,14 @@ class PreparedFeed(Feed):
         }
 
     def close(self) -> None:
-        """Closes the loader, and ends the thread that hashes shards."""
+        """Closes the loader, and ends the thread that hashes shards and the wait for a store."""
+        self._closed.set()
         super().close()
         self.rows.end_checks()
 
     def ended(self) -> str:
-        """Returns why the run cannot go on: too many shards are damaged."""
+        """Returns why the run cannot go on: too many shards are damaged, or the dataset's store
+        could not be reached for too long."""
         return self._ended
 
     def _end(self, reason: str) -> None:
@@ -142,9 +151,9 @@ class PreparedFeed(Feed):
         bucket = next(i for i, rows in enumerate(self.rows.buckets) if first < rows.stop)
         try:
             self._last[bucket] = self._loader.batch(step)
-        except DamagedShard as error:
+        except (DamagedShard, Ended) as error:
             self._end(str(error))
-            if bucket not in self._last:
+            if bucket not in self._last or self._closed.is_set():
                 raise
         self.replaced.note(step, self.rows.replaced - self._start, self.rows.damaged)
         return self._last[bucket]
@@ -327,7 +336,9 @@ def _by_key(
 ) -> list[Example]:
     """Returns the images and captions of rows of latents."""
     keys = [meta["key"] for meta in rows.meta(numbers)]
-    images = PreparedRows(rows.root, kind=IMAGES, only_held_out=True, say=say)
+    images = PreparedRows(
+        rows.root, kind=IMAGES, only_held_out=True, patience=rows.patience, say=say
+    )
     places = images.find(keys)
     examples = _examples(images, np.array([places[key] for key in keys if key in places], np.int64))
     images.close()
