@@ -13,7 +13,6 @@ import dataclasses
 import difflib
 import json
 import numbers
-import os
 import re
 import shlex
 import types
@@ -94,20 +93,6 @@ def full_names(group: str = "", **names: str) -> Generator[None, None, None]:
         error.field = names.get(field) or (f"{group}.{field}" if group else field)
         error.args = (f"{error.field}: {rest}",)
         raise
-
-
-def check_writable(field: str, value: str, folder: Path) -> None:
-    """Raises unless files can be written to the folder, which need not exist yet."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    reason = "" if existing.is_dir() else "a file"
-    if not reason and not os.access(existing, os.W_OK | os.X_OK):
-        reason = "read-only"
-    if reason:
-        problem = f"not writable: {existing} is {reason}"
-        valid = "a new or existing folder with write permission"
-        raise UsageError(field, value, problem=problem, valid=valid)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -26,3 +26,13 @@ def raise_limit() -> int | None:
     with contextlib.suppress(ValueError, OSError):  # the system has another limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def limit_now() -> int | None:
+    """Returns the soft limit of open files, at most `MOST`, or None where there is none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if soft == resource.RLIM_INFINITY else min(soft, MOST)

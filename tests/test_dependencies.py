@@ -16,7 +16,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
-    "data": ("data/fetch/", "data/prepared/", "data/sources/", "prepare/", "serve/datasets/"),
+    "data": (
+        *("data/fetch/", "data/prepared/", "data/sources/", "data/stores/"),
+        *("prepare/", "serve/datasets/"),
+    ),
     "ray": ("prepare/engines/ray_cluster.py",),
     "wandb": ("train/metric_writers/weights_and_biases.py",),
     "trackio": ("train/metric_writers/trackio_folder.py",),

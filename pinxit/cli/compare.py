@@ -14,7 +14,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, run_of, subject_of
 from pinxit.cli.habits import COMPARE_HABITS
 from pinxit.cli.sampling_options import sampling_options
-from pinxit.config import UsageError, check_writable, few, plain
+from pinxit.config import UsageError, few, plain
 from pinxit.evaluate.comparison.models import (
     ComparedModel,
     SheetRequest,
@@ -27,6 +27,7 @@ from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import Evaluator, evaluators
 from pinxit.evaluate.picture_sets import identity
 from pinxit.files import remove_folder, whole, write_json
+from pinxit.output_paths import check_local, check_writable
 from pinxit.sampling import ALIASES, check_seed
 from pinxit.train.run_folder import saved_config
 
@@ -77,6 +78,7 @@ def compare_command(argv: Sequence[str]) -> int:
         habits=COMPARE_HABITS,
     )
     chosen = evaluators(options.evaluators)
+    check_local("out", options.out)
     _check(options)
     folder = Path(options.out)
     check_writable("out", options.out, folder)

@@ -15,6 +15,7 @@ from pinxit.cli.arguments import parse
 from pinxit.config import UsageError, positive
 from pinxit.doctor.guard import Check, guarded_check
 from pinxit.doctor.report_line import Line
+from pinxit.output_paths import check_local
 
 MARKS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -37,6 +38,9 @@ class DoctorOptions:
     """Seconds to wait for a reply from the network."""
     json: bool = False
     """Print the results as JSON."""
+
+    def __post_init__(self) -> None:
+        check_local("output_dir", self.output_dir)
 
     def folder(self) -> Path | None:
         """Returns the folder of the run to check, or None. Raises `UsageError` if it is missing."""

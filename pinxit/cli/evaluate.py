@@ -17,11 +17,11 @@ from pinxit.cli.evaluate_sweep import gathered, run_sweep
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, subject_of
 from pinxit.cli.habits import EVALUATE_HABITS
 from pinxit.cli.stopping import stoppable
-from pinxit.config import check_writable
 from pinxit.evaluate.evaluators import EVALUATORS, evaluators, measure_all
 from pinxit.evaluate.protocol import protocol
 from pinxit.evaluate.record import record_of, write_record
 from pinxit.evaluate.tables import tables
+from pinxit.output_paths import check_local, check_writable
 from pinxit.sampling import ALIASES
 
 NAME = "evaluation.json"
@@ -56,6 +56,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
         positional=None,
         habits=EVALUATE_HABITS,
     )
+    check_local("out", options.out)
     if options.sweep is not None:
         chosen = evaluators(options.evaluators)
         return run_sweep(options, options.sweep, options.out, chosen, argv)

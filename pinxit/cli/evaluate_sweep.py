@@ -11,7 +11,7 @@ from typing import Any
 
 from pinxit.cli.evaluation_subject import Subject, SubjectOptions, run_of, subject_of
 from pinxit.cli.sampling_options import sampling_options
-from pinxit.config import UsageError, check_writable, plain, written
+from pinxit.config import UsageError, plain, written
 from pinxit.evaluate.context import EvaluationContext
 from pinxit.evaluate.evaluators import Evaluator
 from pinxit.evaluate.sweep.cells import AVERAGE, Sweep
@@ -20,6 +20,7 @@ from pinxit.evaluate.sweep.running import SweepRunner
 from pinxit.evaluate.sweep.storing import SweepFile
 from pinxit.evaluate.sweep.table import sweep_table
 from pinxit.files import whole
+from pinxit.output_paths import check_writable
 
 OPTION = "--sweep"
 FOLDER = "sweep"

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import EXPORT_HABITS
-from pinxit.config import UsageError, check_writable, positive
+from pinxit.config import UsageError, positive
+from pinxit.output_paths import check_writable
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 SHIPPED_LICENCE = "apache-2.0"

@@ -9,6 +9,7 @@ from typing import Any
 
 from pinxit.cli.evaluate import NAME as EVALUATION
 from pinxit.config import read_json
+from pinxit.data.packed.packed_manifest import is_packed, read_packed
 from pinxit.data.prepared.manifest import MANIFEST, is_prepared
 from pinxit.data.sources import catalogue
 from pinxit.data.sources.hub import is_hub_name, parse_hub_path
@@ -55,12 +56,16 @@ def provenance_of(stored: Stored, checkpoint: Path | None, run: RunFolder | None
 
 def _of_run(run: RunFolder, config: TrainConfig, details: Mapping[str, Any]) -> Provenance:
     name, path, rows = config.dataset_name, config.dataset_path, {}
-    if path is not None and is_prepared(path) and (Path(path) / MANIFEST).is_file():
-        manifest = read_json(Path(path) / MANIFEST)
-        rows = manifest.get("counts", {})
-        source = manifest.get("identity", {}).get("source") or {}
-        if isinstance(source, Mapping):
-            name, path = source.get("name", name), source.get("path", path)
+    source = None
+    if path is not None and is_packed(path):
+        manifest = read_packed(path)
+        rows, source = dict(manifest.counts), manifest.identity.get("source") or {}
+    elif path is not None and is_prepared(path) and (Path(path) / MANIFEST).is_file():
+        stored_manifest = read_json(Path(path) / MANIFEST)
+        rows = stored_manifest.get("counts", {})
+        source = stored_manifest.get("identity", {}).get("source") or {}
+    if isinstance(source, Mapping):
+        name, path = source.get("name", name), source.get("path", path)
     results = run.finished() or {}
     rows = (results.get("data") or {}).get("rows") or rows
     step = details.get("step")

@@ -14,7 +14,8 @@ from pinxit.cli.generate_options import GenerateOptions
 from pinxit.cli.habits import GENERATE_HABITS
 from pinxit.cli.picture_requests import PictureRequest, picture_requests
 from pinxit.cli.sampling_options import check_guidance
-from pinxit.config import UsageError, check_writable
+from pinxit.config import UsageError
+from pinxit.output_paths import check_writable
 from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES, Order, Sampling
 from pinxit.version import __version__

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import GRID_HABITS
 from pinxit.cli.sampling_options import SamplingOptions
-from pinxit.config import UsageError, check_writable
+from pinxit.config import UsageError
+from pinxit.output_paths import check_writable
 from pinxit.progress import counted, showing
 from pinxit.sampling import ALIASES
 

@@ -30,6 +30,7 @@ commands:
   train      train a model (by default the scenes recipe, which is made for two CPU cores)
   plan       estimate the memory, time and cost of a run on any machine before starting it
   prepare    prepare a dataset for training: fetch images, encode them, write shards
+  pack       gather a prepared dataset in a few large files, for object stores and large sets
   generate   draw pictures for prompts
   grid       compare settings: one labelled picture over seeds, guidance, steps, checkpoints, ...
   evaluate   measure a model: losses, effect of captions, accuracy, distances from real pictures
@@ -162,6 +163,13 @@ def prepare(argv: Sequence[str]) -> int:
     return prepare_command(argv)
 
 
+def pack_prepared(argv: Sequence[str]) -> int:
+    """Packs a prepared dataset."""
+    from pinxit.cli.pack import pack_command
+
+    return pack_command(argv)
+
+
 def generate(argv: Sequence[str]) -> int:
     """Draws pictures."""
     from pinxit.cli.generate import generate_command
@@ -222,6 +230,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "plan": plan,
     "prepare": prepare,
+    "pack": pack_prepared,
     "generate": generate,
     "grid": grid,
     "evaluate": evaluate,

@@ -19,6 +19,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.training_settings import training_settings
 from pinxit.config import UsageError, choice, positive
 from pinxit.files import whole
+from pinxit.output_paths import check_local
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import MODULES, install
 from pinxit.recipes import RECIPES, recipe_of
@@ -54,6 +55,8 @@ class PlanOptions:
         for name in self.policies:
             choice("policies", name, (*POLICIES, "offload"))
         positive("price", self.price, minimum=0)
+        check_local("json", self.json)
+        check_local("picture", self.picture)
         if self.picture is not None and Path(self.picture).suffix not in PICTURES:
             problem = "not a picture file"
             raise UsageError("picture", self.picture, problem=problem, valid=PICTURES)

@@ -88,7 +88,7 @@ def print_ending(
     return code
 
 
-def training_command(folder: Path) -> str:
+def training_command(folder: Path | str) -> str:
     """Returns the command that trains on a prepared dataset, quoted for a shell.
 
     The dataset's size and encoders need not be given, since its manifest has them.

@@ -15,7 +15,7 @@ from pinxit.cli.arguments import parse, typed_names
 from pinxit.cli.habits import TRAIN_HABITS
 from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import diff, flattened, full_names, replace, written
-from pinxit.data.prepared.manifest import Manifest, is_prepared
+from pinxit.data.prepared.dataset import DatasetManifest, is_dataset, read_manifest
 from pinxit.models.transformer import preset
 from pinxit.recipes.coyo import coyo_test, on_pixels
 from pinxit.stored_model import read_model
@@ -79,7 +79,7 @@ def _fitted(
 ) -> TrainConfig:
     """Returns the recipe with the settings that the data and the run of `config` determine."""
     fitted, path = default, config.dataset_path
-    if path is not None and is_prepared(path):
+    if path is not None and is_dataset(path):
         fitted = _for_prepared(default, config, names, path, is_named=is_named)
     folder = folder_of(config)
     if not has_run(folder):
@@ -111,8 +111,8 @@ def _continued(
         settings = settings_of(read_model(config.init_from, weights=False))
     path = config.dataset_path
     excluded = {*names, *([] if fitted.image_size == 0 else ["image_size"])}
-    if path is not None and is_prepared(path):
-        excluded |= set(known_settings(Manifest.read(Path(path).expanduser())))
+    if path is not None and is_dataset(path):
+        excluded |= set(known_settings(read_manifest(path)))
         excluded -= {"model.use_stable_vae"} - set(names)
     if "model.preset" in names:
         excluded |= {name for name in settings if name.startswith("model.")}
@@ -141,7 +141,7 @@ def _for_prepared(
     made by the bundled autoencoder, which knows drawn scenes only, gets the small network and the
     short run of `coyo_test`, unless a recipe was named.
     """
-    manifest = Manifest.read(Path(path).expanduser())
+    manifest = read_manifest(path)
     known = known_settings(manifest)
     fitted = default
     if known.get("vae") == BUNDLED and not is_named:
@@ -160,7 +160,7 @@ def _for_prepared(
 
 
 def _with_fitting_tokens(
-    fitted: TrainConfig, config: TrainConfig, manifest: Manifest
+    fitted: TrainConfig, config: TrainConfig, manifest: DatasetManifest
 ) -> TrainConfig:
     """Returns the recipe with smaller tokens, if its own do not divide the images."""
     preferred = fitted.model.patch_size or preset(config.model.preset).patch_size

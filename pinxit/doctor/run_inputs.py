@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.data.image_column import image_column
+from pinxit.data.packed.packed_manifest import PackedManifest
+from pinxit.data.prepared.dataset import dataset_root, read_manifest
 from pinxit.doctor.child_process import ChildFailed, ask
 from pinxit.doctor.network import bytes_of, cached
+from pinxit.doctor.packs import check_packs
 from pinxit.doctor.report_line import Line, ok, problem, size, warning
 from pinxit.doctor.run_facts import RunFacts
 from pinxit.encoders.fingerprint import SCALING
@@ -78,10 +81,11 @@ def check_dataset(facts: RunFacts, config: TrainConfig) -> Iterator[Line]:
     """Checks that the dataset is there, and that a prepared one is complete and the same."""
     if config.dataset_path is None or config.dataset_name in DATASETS:
         return
-    root = Path(config.dataset_path).expanduser()
     if config.dataset_name == PREPARED:
-        yield from _prepared(facts, config, root)
-    elif _is_local(config.dataset_path) and not root.exists():
+        yield from _prepared(facts, config, dataset_root(config.dataset_path))
+        return
+    root = Path(config.dataset_path).expanduser()
+    if _is_local(config.dataset_path) and not root.exists():
         message = f"{root} is missing: the run reads its {config.dataset_name} data from it"
         yield problem("dataset", message, "restore it, mount its disk, or correct --dataset_path")
 
@@ -91,11 +95,9 @@ def _is_local(path: str) -> bool:
     return path.startswith(("/", "./", "../", "~")) and not any(sign in path for sign in "*?[")
 
 
-def _prepared(facts: RunFacts, config: TrainConfig, root: Path) -> Iterator[Line]:
-    from pinxit.data.prepared.manifest import Manifest
-
+def _prepared(facts: RunFacts, config: TrainConfig, root: str | Path) -> Iterator[Line]:
     try:
-        manifest = Manifest.read(root)
+        manifest = read_manifest(root)
     except (OSError, ValueError) as error:
         advice = f"run the same `pinxit prepare --out {root}` again, or correct --dataset_path"
         yield problem("dataset", str(error), advice)
@@ -109,6 +111,10 @@ def _prepared(facts: RunFacts, config: TrainConfig, root: Path) -> Iterator[Line
         return
     kinds: list[str] = [image_column(config.encodes_ahead)]
     kinds += ["text"] if manifest.text else []
+    if isinstance(manifest, PackedManifest):
+        yield check_packs(root, manifest, kinds, full=facts.full)
+        return
+    root = Path(root)
     shards = [(kind, info) for kind in kinds for info in manifest.files.get(kind, ()) if info]
     wrong = [text for kind, info in shards if (text := _shard(root, kind, info, full=facts.full))]
     if wrong:

@@ -12,11 +12,17 @@ from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.data.sources.columns import named_columns
+from pinxit.output_paths import check_local
 from pinxit.prepare.engines.choose import ENGINES
 from pinxit.text_decoding import known_encoding
 
 TEXT = ("text_encoder", "text_max_tokens", "caption_cleaning")
 """The settings that only `store_text` uses."""
+THEN_PACKED = (
+    "a folder on this machine or a mounted one, --out DIR; then `pinxit pack DIR --out URL` copies "
+    "the finished dataset, and --dataset_path URL trains on it (docs/object_stores.md)"
+)
+"""The way to a dataset in an object store."""
 FETCHING = ("limit", "retry_failed", "skip_failed", "outage_hours", "previews")
 """The settings that only the first stage uses."""
 
@@ -108,6 +114,8 @@ class PrepareOptions:
             positive(name, getattr(self, name))
         positive("outage_hours", self.outage_hours, minimum=0)
         positive("previews", self.previews, minimum=0)
+        check_local("out", self.out, valid=THEN_PACKED)
+        check_local("find_duplicates", self.find_duplicates)
         named_columns(self.columns)
         known_encoding("text_encoding", self.text_encoding)
         self._check_use()

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from pinxit.config import UsageError
-from pinxit.data.prepared.manifest import is_prepared
+from pinxit.data.packed.packed_manifest import is_packed, read_packed
+from pinxit.data.prepared.dataset import is_dataset
 from pinxit.data.sources.catalogue import SOURCES
 from pinxit.prepare.ledger import Ledger
 from pinxit.recipes.coyo import (
@@ -81,8 +82,11 @@ def recipe_for(dataset: str | None, path: str | None = None) -> str:
     It is the recipe with the dataset's name, or the one for its source, or else "scenes". A
     prepared dataset counts as the source that it was prepared from.
     """
-    if path and is_prepared(path):
-        identity = Ledger(Path(path).expanduser(), "images").identity() or {}
+    if path and is_dataset(path):
+        if is_packed(path):
+            identity = read_packed(path).identity
+        else:
+            identity = Ledger(Path(path).expanduser(), "images").identity() or {}
         dataset = identity.get("source", {}).get("name", dataset)
     if dataset in SOURCES:  # an extension may have added it after this module was imported
         RECIPES.setdefault(f"{dataset}_256", partial(source_256, dataset))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pinxit.config import UsageError, choice, positive
+from pinxit.output_paths import check_local
 
 OPEN = ("auto", "0", "1")
 """The values of `StudioConfig.open`."""
@@ -65,6 +66,9 @@ class StudioConfig:
 
     def __post_init__(self) -> None:
         choice("open", self.open, OPEN)
+        check_local("out", self.out)
+        check_local("runs", self.runs)
+        check_local("data", *self.data)
         if not 0 <= self.port < 2**16:
             raise UsageError("port", self.port, problem="out of range", valid="0 to 65535")
         for name in ("max_models", "max_waiting", "max_side", "max_steps", "max_pictures"):

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pinxit.data.prepared.dataset import DatasetManifest
 from pinxit.data.prepared.encoder_identity import ENCODERS
-from pinxit.data.prepared.manifest import Manifest
 from pinxit.encoders.text_encoder_catalogue import TEXT_ENCODERS
 
 BUNDLED = "tiny"
 """The name of the encoders that come with Pinxit."""
 
 
-def known_settings(manifest: Manifest) -> dict[str, Any]:
+def known_settings(manifest: DatasetManifest) -> dict[str, Any]:
     """Returns the settings that follow from a prepared dataset, by dotted name.
 
     The text encoder is that of the stored text. Without stored text, a dataset that was made by the
@@ -44,7 +44,7 @@ def known_settings(manifest: Manifest) -> dict[str, Any]:
     return known
 
 
-def token_side(manifest: Manifest, preferred: int) -> int:
+def token_side(manifest: DatasetManifest, preferred: int) -> int:
     """Returns the side of a token, at most `preferred`, that divides all images of a prepared
     dataset: in latent cells, or in pixels if it has no latents."""
     shapes = (manifest.latents or manifest.images or {}).get("shapes", ())

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pinxit import extensions
-from pinxit.config import UsageError, check_writable, read_json, to_json
+from pinxit.config import UsageError, read_json, to_json
 from pinxit.files import write_json
 from pinxit.hub_model import repository_of
+from pinxit.output_paths import check_writable
 from pinxit.sampling import check_seed
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.resume_policy import changeable_differences, check_config

@@ -11,10 +11,11 @@ from pinxit.config import UsageError, choice, from_json, one_of
 from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
-from pinxit.data.prepared.manifest import Manifest, is_prepared
+from pinxit.data.prepared.dataset import is_dataset, read_manifest
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.processes import DistributedConfig
 from pinxit.flow.objective import OBJECTIVES, FlowMatching
+from pinxit.output_paths import check_local
 from pinxit.sampling import Sampling
 from pinxit.text_decoding import known_encoding
 from pinxit.train.datasets import (
@@ -195,6 +196,7 @@ class TrainConfig:
         natural += ("outage_hours", "cache_gb")
         require_counts("", self, positive=positive, natural=natural)
         self._check_dataset()
+        check_local("output_dir", self.output_dir)
         if self.batch_size % self.pieces:
             raise UsageError(
                 "gradient_accumulation_steps",
@@ -289,15 +291,15 @@ class TrainConfig:
         """Returns the automatic settings that a prepared dataset determines."""
         open_names = [n for n in ("vae", "text_encoder") if getattr(self, n) == AUTO]
         open_names += [] if self.image_size else ["image_size"]
-        if not open_names or self.dataset_path is None or not is_prepared(self.dataset_path):
+        if not open_names or self.dataset_path is None or not is_dataset(self.dataset_path):
             return {}
-        known = known_settings(Manifest.read(Path(self.dataset_path).expanduser()))
+        known = known_settings(read_manifest(self.dataset_path))
         if "text_encoder" in open_names and self.text_max_tokens is None:
             open_names += ["text_max_tokens"]
         return {name: known[name] for name in open_names if name in known}
 
     def _dataset(self) -> str:
-        """Returns the dataset's name, which is "prepared" if dataset_path is a prepared folder.
+        """Returns the dataset's name, which is "prepared" if dataset_path is a prepared one.
         Refuses names and paths that do not fit together."""
         path, name = self.dataset_path, self.dataset_name
         if path is None:
@@ -305,7 +307,7 @@ class TrainConfig:
                 valid = "a folder that `pinxit prepare` wrote"
                 raise UsageError("dataset_path", None, problem="missing", valid=valid)
             return name
-        if is_prepared(path):
+        if is_dataset(path):
             return PREPARED
         if name == PREPARED:
             raise UsageError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinxit.config import UsageError, flattened
+from pinxit.output_paths import has_protocol
 from pinxit.train.datasets import DATASETS
 from pinxit.train.settings import TrainConfig
 
@@ -53,9 +54,14 @@ def _draws(config: TrainConfig, *, mid_run: bool = False) -> bool:
 RULES = (
     UseRule(("dataset_size", "cache_gb"), "by datasets made by code (scenes, mock)", _is_generated),
     UseRule(
-        ("filters", "images", "columns", "text_encoding", "dataset_revision", "outage_hours"),
+        ("filters", "images", "columns", "text_encoding", "dataset_revision"),
         "by streamed datasets; `pinxit prepare` has its own",
         lambda config: config.streamed,
+    ),
+    UseRule(
+        ("outage_hours",),
+        "by streamed datasets and by packed ones in object stores; `pinxit prepare` has its own",
+        lambda config: config.streamed or has_protocol(config.dataset_path or ""),
     ),
     UseRule(
         ("fetch",),

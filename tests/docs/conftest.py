@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pinxit.cli.main import main
+from pinxit.data.packed.packed_manifest import PACKED, PackedManifest
 from pinxit.data.prepared.manifest import FORMAT, Manifest
 from pinxit.picture_files import save_picture
 
@@ -49,6 +50,9 @@ def named_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / dataset).mkdir(parents=True)
         (folder / dataset / "images.json").write_text(json.dumps({"identity": about, "notes": {}}))
         manifest.write(folder / dataset)
+    packed = PackedManifest("0", {**about, "encoders": encoders}, {}, {}, {"shapes": []})
+    (folder / "data" / "coyo_packed").mkdir()
+    (folder / "data" / "coyo_packed" / PACKED).write_bytes(packed.to_bytes())
     for run in ("runs/scenes", "RUN"):
         (folder / run).mkdir(parents=True)
     (folder / "prompts.txt").write_text("a red house")

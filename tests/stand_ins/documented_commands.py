@@ -26,6 +26,7 @@ from pinxit.cli.export import ExportOptions
 from pinxit.cli.generate import GenerateOptions
 from pinxit.cli.grid import GridOptions
 from pinxit.cli.main import COMMANDS, main
+from pinxit.cli.pack import PackOptions
 from pinxit.cli.plan import PlanOptions
 from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
@@ -122,12 +123,17 @@ def nothing_begins() -> Iterator[None]:
         assert options.name and (options.find_duplicates or options.folder)
         raise Understood
 
+    def pack(options: PackOptions, *_: object) -> None:
+        assert options.source and options.target
+        raise Understood
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pinxit.train.run.run", resolve)
         patch.setattr("pinxit.cli.training_settings.read_model", stop)
         patch.setattr("pinxit.cli.plan._plan", resolve)
         patch.setattr("pinxit.cli.plan.install", stop)
         patch.setattr("pinxit.cli.prepare._prepare", prepare)
+        patch.setattr("pinxit.cli.pack._pack", pack)
         patch.setattr("pinxit.serve.server.run_studio", stop)
         patch.setattr("pinxit.model_loading.load_checkpoint", stop)
         patch.setattr("pinxit.redraw.find_model", stop)
@@ -176,7 +182,7 @@ def check_arguments(words: Sequence[str], folder: Path) -> None:
         module = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
         given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
         assert given <= options_of(ROOT / module), shlex.join(words)
-    elif len(words) == 2 and words[1] in ("generate", "grid", "prepare", "compare"):
+    elif len(words) == 2 and words[1] in ("generate", "grid", "prepare", "compare", "pack"):
         assert words[1] in COMMANDS  # named only: they need more words
     elif words[-1] == "--help":
         with pytest.raises(SystemExit) as ended:
@@ -200,7 +206,7 @@ def check_names(words: Sequence[str], folder: Path) -> None:
 
 def known_options() -> set[str]:
     """The options of all commands, of all scripts, and of a line in a file of prompts."""
-    commands = (PrepareOptions, PlanOptions, DoctorOptions, GenerateOptions)
+    commands = (PrepareOptions, PackOptions, PlanOptions, DoctorOptions, GenerateOptions)
     commands += (GridOptions, ExportOptions, CompareOptions, StudioConfig)
     names = {name for command in commands for name in leaves(command)}
     names |= {*leaves(TrainConfig, TrainConfig()), "objective"}

@@ -87,6 +87,11 @@ class Manifest:
         """The number of images."""
         return self.counts.get("ok", 0)
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The kinds of records that the dataset holds: its folders."""
+        return tuple(self.files)
+
     def bytes(self, folder: str) -> int:
         """Returns the size of all files in a folder, in bytes."""
         return sum(info.bytes for info in self.files.get(folder, ()) if info)

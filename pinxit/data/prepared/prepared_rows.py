@@ -1,18 +1,18 @@
-"""Serves a prepared dataset as rows for the `Loader`, in any order and only from verified shards.
+"""Serves a prepared dataset as rows for the `Loader`, in any order and only from sound records.
 
 The manifest alone determines which sample a row number refers to, never the state of the disk. All
 hosts and all restarts therefore agree on the order: batch ``s`` is a function of the seed and of
 ``s``, and each of several hosts takes its part of it (see `Loader`).
 
 Rows of one shape are consecutive and form a bucket. (Aspect-ratio buckets give several shapes.)
-Within a bucket, rows are in the order of the units.
+Within a bucket, rows are in the order of the units. A packed dataset has the same numbers.
 
-A shard is read only after its SHA-256 has been checked against the manifest. A shard that is
-damaged, missing or unreadable (see `unit_readers`) is reported and counted, and its file is left
-as it is. Each of its rows is replaced by another row of its bucket, chosen by a hash of the row
-number, so that batches keep their size and all other rows keep their positions. Processes that see
-the same files therefore choose the same rows, without asking each other. Held-out rows neither
-replace others nor are replaced. `pinxit prepare` with ``--verify 1`` makes damaged shards again.
+Records are checked before they are used. `ShardRecords` and `PackedRecords` say how, and which rows
+damage makes unusable; it is reported and counted, and files are left as they are. Each unusable row
+is replaced by another row of its bucket, chosen by a hash of the row number, so that batches keep
+their size and all other rows keep their positions. Processes that see the same files therefore
+choose the same rows, without asking each other. Held-out rows neither replace others nor are
+replaced. `pinxit prepare` with ``--verify 1`` makes damaged shards again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ from jaxtyping import Int
 from pinxit.config import UsageError, choice
 from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
 from pinxit.data.images.decode import decode_jpeg
-from pinxit.data.prepared.manifest import Manifest, Unfinished
-from pinxit.data.prepared.row_layout import parts_of, shards_of
+from pinxit.data.packed.packed_manifest import PackedManifest
+from pinxit.data.prepared.dataset import Root, read_manifest
+from pinxit.data.prepared.manifest import Unfinished
+from pinxit.data.prepared.packed_records import PackedRecords
+from pinxit.data.prepared.record_source import RecordSource
+from pinxit.data.prepared.shard_records import ShardRecords
 from pinxit.data.prepared.shards import DamagedShard, shape_name, unpack
-from pinxit.data.prepared.unit_readers import UnitReaders
+from pinxit.data.stores.byte_store import ByteStore, open_store
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 """Converts captions to arrays with one row per caption, such as ``token_ids``."""
@@ -43,8 +47,6 @@ MULTIPLE = 8
 """Stored text is padded to a multiple of this many tokens."""
 BLOCK = 64
 """The number of rows that are read together when searching for a key."""
-TOLERANCE = 0.05
-"""The fraction of the shards that may be damaged. One damaged shard is always accepted."""
 
 
 class PreparedRows:
@@ -57,7 +59,7 @@ class PreparedRows:
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         *,
         kind: str = LATENTS,
         shape: tuple[int, ...] | None = None,
@@ -65,19 +67,25 @@ class PreparedRows:
         text: bool = False,
         suffix: str = "",
         dtype: np.dtype | type = np.float32,
-        open_shards: int = 128,
+        open_shards: int | None = None,
+        hash_first: bool | None = None,
+        only_held_out: bool = False,
+        patience: Callable[[ByteStore], ByteStore] = lambda store: store,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Opens the dataset in `root`.
+        """Opens the dataset in `root`, a folder or the URL of a packed dataset.
 
-        `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape. `say`
-        receives warnings about damage. Raises `Unfinished` if the preparation is not finished, and
-        ValueError if the dataset lacks the requested data.
+        `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape.
+        `open_shards` and `hash_first` are those of `UnitReaders`, whose defaults suit any dataset.
+        With `only_held_out`, the rest of the images may be missing from a packed dataset.
+        `patience` wraps the store of a packed dataset, so that its reads wait during an outage.
+        `say` receives warnings about damage. Raises `Unfinished` if the preparation is not
+        finished, and ValueError if the dataset lacks the requested data.
         """
         choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
         self.kind = kind
-        self.manifest = Manifest.read(root)
+        self.manifest = read_manifest(root)
         if kind == LATENTS and self.manifest.latents is None:
             raise Unfinished(
                 "the dataset has images but no latents: run the second stage (--stage latents)"
@@ -85,28 +93,56 @@ class PreparedRows:
         self.columns = columns
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
+        self.patience = patience
         self.say = say
         self.replaced = 0
         """The number of rows that `take` has replaced so far."""
         self.too_damaged: Callable[[str], None] = _refuse
-        """Receives the reason once too many shards are unusable. By default it raises
-        `DamagedShard`; if it returns, the rows of the remaining shards are used."""
+        """Receives the reason once too much is unusable. By default it raises `DamagedShard`; if it
+        returns, the remaining rows are used."""
         folders = (kind, "text") if text else (kind,)
-        if absent := [folder for folder in folders if folder not in self.manifest.files]:
-            valid = ", ".join(self.manifest.files) or "none"
+        if absent := [folder for folder in folders if folder not in self.manifest.contents]:
+            valid = ", ".join(self.manifest.contents) or "none"
             raise UsageError(f"{root} holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
-        self._files = shards_of(self.manifest, folders)
-        """The shards of each unit by folder. All are verified before one of them is read."""
-        self._parts, self.buckets = parts_of(self.manifest, kind, self._files, shape)
-        self._ends = np.cumsum([part.count for part in self._parts], dtype=np.int64)
+        self._lock = threading.RLock()
+        self._records = self._opened(text, shape, open_shards, hash_first, only_held_out)
+        self.buckets = self._records.buckets
         self._borders = [bucket.stop for bucket in self.buckets]
         """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
-        self.units = UnitReaders(root, self._files, open_units=open_shards, say=say)
-        self._lock = threading.RLock()
+
+    def _opened(
+        self,
+        text: bool,
+        shape: tuple[int, ...] | None,
+        open_shards: int | None,
+        hash_first: bool | None,
+        only_held_out: bool,
+    ) -> RecordSource:
+        """Opens the records of the rows."""
+        kind, say, manifest = self.kind, self.say, self.manifest
+        if not isinstance(manifest, PackedManifest):
+            return ShardRecords(
+                Path(self.root),
+                manifest,
+                kind=kind,
+                text=text,
+                shape=shape,
+                open_shards=open_shards,
+                hash_first=hash_first,
+                lock=self._lock,
+                say=say,
+            )
+        if kind == IMAGES and not only_held_out and manifest.held_out_images is not None:
+            raise UsageError(
+                f"{self.root} holds only the images of {manifest.held_out_images} held-out rows; "
+                "pack it with a larger --held_out_images to read all images"
+            )
+        store = self.patience(open_store(str(self.root)))
+        return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=say)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self._records)
 
     def hold_out(self, count: int) -> Int[np.ndarray, " n"]:
         """Holds out `count` rows and returns them.
@@ -124,32 +160,27 @@ class PreparedRows:
         return np.concatenate([np.empty(0, np.int64), *held_out])
 
     def sound(self, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " n"]:
-        """Returns the rows whose shards match the manifest."""
+        """Returns the rows whose shards or records match the manifest."""
         with self._lock:
-            numbers = [self._parts[self._part(int(row))].unit for row in rows]
-            usable = {n: self.units.is_usable(n) for n in sorted(set(numbers))}
+            usable = self._records.are_sound(rows.tolist())
             self._check()
-            return rows[[usable[number] for number in numbers]]
+            return rows[usable]
 
     def find(self, keys: Sequence[str]) -> dict[str, int]:
         """Returns the row numbers of those keys that exist, by key.
 
-        The search starts at the end of each key's unit.
+        The search starts at the end of each key's unit, or of each bucket of a packed dataset.
         """
-        keys_of_unit: dict[str, set[str]] = {}
-        for key in keys:
-            keys_of_unit.setdefault(key.rpartition("/")[0], set()).add(key)
         row_of_key: dict[str, int] = {}
-        for part, end in zip(self._parts, self._ends.tolist(), strict=True):
-            remaining = keys_of_unit.get(self.manifest.units[part.unit], set())
-            for stop in range(end, end - part.count, -BLOCK):
+        for start, end, keys_there in self._records.spans(set(keys)):
+            for stop in range(end, start, -BLOCK):
+                remaining = keys_there - row_of_key.keys()
                 if not remaining:
                     break
-                rows = self.sound(np.arange(max(end - part.count, stop - BLOCK), stop))
+                rows = self.sound(np.arange(max(start, stop - BLOCK), stop))
                 metas = self.meta(rows) if len(rows) else []
                 hits = {m["key"]: int(n) for m, n in zip(metas, rows, strict=True)}
                 row_of_key |= {key: hits[key] for key in remaining & hits.keys()}
-                remaining -= hits.keys()
         return row_of_key
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
@@ -157,7 +188,7 @@ class PreparedRows:
 
         Raises `DamagedShard` if too many shards are damaged.
         """
-        records = self._records(rows, count=True)
+        records = self._read(rows, count=True)
         main = [unpack(record[self.kind]) for record in records]
         arrays: dict[str, np.ndarray] = {}
         if self.kind == LATENTS:
@@ -176,122 +207,79 @@ class PreparedRows:
 
     def meta(self, rows: Int[np.ndarray, " b"]) -> list[dict[str, Any]]:
         """Returns each row's metadata: key, caption, original (width, height) and crop (a box)."""
-        return [unpack(record[self.kind])[1] for record in self._records(rows)]
+        return [unpack(record[self.kind])[1] for record in self._read(rows)]
 
     @property
     def damaged(self) -> dict[str, str]:
-        """Maps each unusable shard to the reason."""
-        return dict(self.units.reasons)
+        """Maps each shard or pack with unusable records to the reason."""
+        return dict(self._records.reasons)
 
     def verify_all(self, *, workers: int = 4) -> dict[str, str]:
-        """Verifies every shard now instead of at its first use. Returns the unusable ones."""
+        """Verifies everything now instead of at its first use. Returns the same as `damaged`."""
         with self._lock:
-            self.units.verify_all(workers=workers)
+            self._records.verify_all(workers=workers)
             self._check()
         return self.damaged
 
     def close(self) -> None:
         """Closes the files."""
+        self.end_checks()
         with self._lock:
-            self.units.close()
+            self._records.close()
+
+    def end_checks(self) -> None:
+        """Ends the thread that hashes shards, without waiting for one that reads."""
+        self._records.end_checks()
 
     # --- from rows to records ---
 
-    def _records(
-        self, rows: Int[np.ndarray, " b"], *, count: bool = False
-    ) -> list[dict[str, bytes]]:
-        """Returns the records of each row, or of its replacement, by folder. Replacements are added
+    def _read(self, rows: Int[np.ndarray, " b"], *, count: bool = False) -> list[dict[str, bytes]]:
+        """Returns the records of each row, or of its replacement, by kind. Replacements are added
         to `replaced` if `count`."""
         with self._lock:
             while True:
                 self._check()
                 usable = [self._usable(int(row)) for row in rows]
-                parts = np.searchsorted(self._ends, usable, side="right").tolist()
-                slots_of_part: dict[int, list[int]] = {}
-                for slot, part in enumerate(parts):
-                    slots_of_part.setdefault(part, []).append(slot)
-                records: list[dict[str, bytes]] = [{} for _ in usable]
-                complete = True
-                for part, slots in sorted(slots_of_part.items()):
-                    complete &= self._read(part, slots, usable, records)
-                if complete:
-                    if count:
-                        self.replaced += sum(
-                            a != b for a, b in zip(rows.tolist(), usable, strict=True)
-                        )
-                    return records
-
-    def _part(self, row: int) -> int:
-        """Returns the index of the part that holds a row."""
-        return int(np.searchsorted(self._ends, row, side="right"))
-
-    def _read(
-        self, index: int, slots: list[int], rows: list[int], records: list[dict[str, bytes]]
-    ) -> bool:
-        """Reads the rows at `slots` from part `index` into `records`.
-
-        Returns False if the unit of the part is damaged.
-        """
-        part = self._parts[index]
-        start = int(self._ends[index]) - part.count - part.first
-        try:
-            contents = self.units.read(part.unit, [rows[slot] - start for slot in slots])
-        except DamagedShard:  # it has been reported
-            return False
-        for folder, records_of in contents.items():
-            for slot, content in zip(slots, records_of, strict=True):
-                records[slot][folder] = content
-        return True
+                records = self._records.read(usable)
+                if records is None:  # a row turned out to be damaged
+                    continue
+                if count:
+                    pairs = zip(rows.tolist(), usable, strict=True)
+                    self.replaced += sum(a != b for a, b in pairs)
+                return records
 
     # --- damage ---
 
     def _check(self) -> None:
-        """Calls `too_damaged` if too many shards are unusable."""
-        count, total = len(self.units.unusable), len(self._files)
-        if count > min(max(1, int(TOLERANCE * total)), total - 1):
+        """Calls `too_damaged` if too much is unusable."""
+        if excess := self._records.excess():
             self.too_damaged(
-                f"{count} of {total} shards of {self.root} cannot be used "
-                f"({'; '.join(list(self.units.reasons.values())[:3])}){self._remedy()}"
+                f"{excess} of {self.root} cannot be used "
+                f"({'; '.join(list(self._records.reasons.values())[:3])}){self._records.remedy()}"
             )
 
-    def _remedy(self) -> str:
-        """Returns how to make damaged shards again, or "" if none is damaged."""
-        if not self.units.found_damage:
-            return ""
-        return (
-            f"; to make damaged shards again, run the same `pinxit prepare … --out {self.root}` "
-            "command with --verify 1"
-        )
-
     def _usable(self, row: int) -> int:
-        """Returns the row, or a replacement if its shard is damaged.
+        """Returns the row, or a replacement if it is unusable.
 
-        The replacement depends only on the row and on which shards are damaged.
+        The replacement depends only on the row and on which others are unusable.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        if not self._is_bad(row):
+        if not self._records.is_bad(row):
             return row
         end = bisect.bisect_right(self._borders, row)
         start, stop = self._borders[end - 1] if end else 0, self._borders[end]
-        if all(self._parts[i].unit in self.units.unusable for i in self._between(start, stop)):
+        if self._records.all_bad(start, stop):
             raise DamagedShard(
-                f"{self.root}: all rows that could replace row {row} are unusable{self._remedy()}"
+                f"{self.root}: all rows that could replace row {row} are unusable"
+                f"{self._records.remedy()}"
             )
         for attempt in itertools.count():
             digest = hashlib.blake2b(f"{row} {attempt}".encode(), digest_size=8).digest()
             usable = start + int.from_bytes(digest, "little") % (stop - start)
-            if not self._is_bad(usable):
+            if not self._records.is_bad(usable):
                 return usable
         raise AssertionError
-
-    def _is_bad(self, row: int) -> bool:
-        bad = self.units.unusable
-        return bool(bad) and self._parts[self._part(row)].unit in bad
-
-    def _between(self, start: int, stop: int) -> range:
-        """Returns the indices of the parts that hold rows `start` to `stop - 1`."""
-        return range(self._part(start), self._part(stop - 1) + 1)
 
     # --- text ---
 

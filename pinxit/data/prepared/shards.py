@@ -6,7 +6,8 @@ shard is an ArrayRecord file of such records. Each record is an uncompressed chu
 (latents and JPEG images do not compress), so that reading a record takes one read.
 
 ArrayRecord detects a flipped bit, but opens a missing or truncated file as an empty one. A shard is
-therefore only read after its size and SHA-256 match the values that `write_shard` returned.
+therefore only read after its size matches the value that `write_shard` returned. `verify_shard`
+compares its SHA-256, too; `unit_readers` says when.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
 }
 """The array types that a record may hold, by their safetensors names."""
+PIECE = 2**20
+"""The number of bytes that are hashed at a time."""
 FULL_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
 """Messages of the writer for a full disk. It does not report the error number."""
 
@@ -168,16 +171,33 @@ def _writing(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
-def verify_shard(path: Path, info: ShardInfo) -> None:
-    """Raises `DamagedShard` unless the file exists and matches `info`."""
+def check_file_size(path: Path, info: ShardInfo) -> None:
+    """Raises `DamagedShard` unless the file exists and has the right size."""
     try:
         size = path.stat().st_size
-        if size != info.bytes:
-            raise DamagedShard(f"{path.name} has {size} bytes instead of {info.bytes}")
-        actual = describe(path, name=info.name, count=info.count)
     except FileNotFoundError as error:
         raise DamagedShard(f"{path.name} is missing") from error
-    if actual.sha256 != info.sha256:
+    if size != info.bytes:
+        raise DamagedShard(f"{path.name} has {size} bytes instead of {info.bytes}")
+
+
+def verify_shard(
+    path: Path, info: ShardInfo, *, between: Callable[[int], None] = lambda count: None
+) -> None:
+    """Raises `DamagedShard` unless the file exists and matches `info`.
+
+    `between` is called with the number of bytes after each piece that was read.
+    """
+    check_file_size(path, info)
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+                between(len(piece))
+    except FileNotFoundError as error:
+        raise DamagedShard(f"{path.name} is missing") from error
+    if digest.hexdigest() != info.sha256:
         raise DamagedShard(f"{path.name} is damaged (its SHA-256 differs)")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError
+from pinxit.data.network_fault import client_errors
 from pinxit.data.sources.file_names import is_hidden, printable
 from pinxit.data.sources.hub import (
     SCHEME,
@@ -30,6 +31,8 @@ from pinxit.data.sources.hub import (
 )
 from pinxit.data.sources.local_files import LocalFiles, find_local
 from pinxit.data.sources.unused_lines import unused_line
+from pinxit.data.stores.file_systems import EXTRAS, protocol_of, shared_file_system
+from pinxit.data.stores.store_errors import store_error
 
 MAGIC = frozenset("*?[")
 TRAINING = frozenset({"train", "training"})
@@ -160,9 +163,7 @@ def open_file(path: str, *, stream: bool = False, exact: bool = False) -> io.IOB
     if path.startswith(SCHEME):
         return open_hub(path, stream=stream, exact=exact)
     if "://" in path:
-        import fsspec
-
-        fs, location = fsspec.core.url_to_fs(path)
+        fs, location = shared_file_system(path)
         with _true_cause(path):
             if exact:
                 with contextlib.suppress(TypeError):  # a few file systems have no such setting
@@ -176,9 +177,7 @@ def remote_info(path: str) -> dict[str, Any]:
     version. Their names differ between servers."""
     if path.startswith(SCHEME):
         return hub_info(path)
-    import fsspec
-
-    fs, location = fsspec.core.url_to_fs(path)
+    fs, location = shared_file_system(path)
     with _true_cause(path):
         return fs.info(location)
 
@@ -198,25 +197,25 @@ def _true_cause(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Converts every network error inside to an OSError whose message names `path`."""
+    """Converts every network error inside to an OSError whose message names `path`, and those of
+    object stores to one that says what to set."""
     try:
         yield
     except network_faults(path) as error:
+        if protocol_of(path) in EXTRAS:
+            raise store_error(error, path, "read") from error
         raise OSError(f"{path} cannot be read: {error}") from error
     except OSError as error:
         if error.filename is not None or path in str(error):
             raise
+        if protocol_of(path) in EXTRAS:
+            raise store_error(error, path, "read") from error
         raise OSError(f"{path} cannot be read: {error}") from error
 
 
 def network_faults(path: str) -> tuple[type[Exception], ...]:
     """Returns the exceptions besides OSError that the clients that read `path` may raise."""
-    if "://" not in path:
-        return ()
-    from aiohttp import ClientError
-    from huggingface_hub.errors import HTTPError
-
-    return ClientError, HTTPError
+    return client_errors() if "://" in path else ()
 
 
 def _is_hub_name(path: str, suffixes: Sequence[str]) -> bool:
@@ -325,10 +324,8 @@ def _is_file(fs: Any, location: str) -> bool:
 
 
 def _list_remote(url: str) -> Place:
-    import fsspec
-
     try:
-        fs, location = fsspec.core.url_to_fs(url)
+        fs, location = shared_file_system(url)
         if not MAGIC.isdisjoint(location):
             entries, root = fs.glob(location, detail=True), _folder_of_glob(location)
         elif _is_file(fs, location):
@@ -336,7 +333,10 @@ def _list_remote(url: str) -> Place:
         else:
             entries, root = fs.find(location, detail=True), location
     except (OSError, ImportError, ValueError, *network_faults(url)) as error:
-        raise UsageError(f"dataset_path: {url!r} cannot be listed: {error}") from error
+        reason: object = error
+        if protocol_of(url) in EXTRAS and not isinstance(error, ValueError):
+            reason = store_error(error, url, "listed").strerror or error
+        raise UsageError(f"dataset_path: {url!r} cannot be listed: {reason}") from error
     files = [(name, entry) for name, entry in entries.items() if entry["type"] == "file"]
     start = root.rstrip("/") + "/"
     return _visible(

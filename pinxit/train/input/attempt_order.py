@@ -25,9 +25,9 @@ import numpy as np
 from pinxit.config import UsageError
 from pinxit.data.filters.duplicate_list import open_duplicates
 from pinxit.data.filters.row_filter import Filter, FilterConfig
+from pinxit.data.network_fault import is_network_fault
 from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
-from pinxit.data.sources.network_fault import is_network_fault
 from pinxit.train.input.outage import Outage
 
 BLOCK = 256

@@ -11,20 +11,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pinxit.arrays import Example
 from pinxit.checkpoint_files import RUN, checkpoints_in
 from pinxit.config import UsageError, read_json
 from pinxit.data.image_column import IMAGES, image_column
-from pinxit.data.prepared.manifest import Manifest
+from pinxit.data.prepared.dataset import Root, dataset_root, read_manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.train.datasets import DATASETS, PREPARED, held_out_examples
 from pinxit.train.input.held_out_rows import HeldOut
 from pinxit.train.input.image_stream import Stream
 from pinxit.train.input.open import open_source_of
-from pinxit.train.input.prepared import check_size, held_out, held_out_count
+from pinxit.train.input.prepared import check_held_out, check_size, held_out, held_out_count
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
 
@@ -95,7 +94,7 @@ def _reserved(config: TrainConfig, folder: RunFolder, say: Say) -> list[Example]
     Raises if the dataset is another one than the run was trained on.
     """
     root, position = _prepared_folder(config), _position(folder)
-    before, now = position.get("dataset"), Manifest.read(root).fingerprint()
+    before, now = position.get("dataset"), read_manifest(root).fingerprint()
     if before not in (None, now):
         problem = f"another dataset ({now}) than the run was trained on ({before})"
         valid = f"the original dataset, or --dataset_path {root} to measure on the last rows of it"
@@ -107,8 +106,8 @@ def _reserved(config: TrainConfig, folder: RunFolder, say: Say) -> list[Example]
     return held_out(rows, rows.hold_out(count), say)
 
 
-def _prepared_folder(config: TrainConfig) -> Path:
-    return Path(config.dataset_path or "").expanduser()
+def _prepared_folder(config: TrainConfig) -> Root:
+    return dataset_root(config.dataset_path or "")
 
 
 def _position(folder: RunFolder) -> dict[str, Any]:
@@ -123,9 +122,11 @@ def _position(folder: RunFolder) -> dict[str, Any]:
 def _last_prepared(config: TrainConfig, count: int, say: Say) -> list[Example]:
     """Returns the rows that a new run would reserve."""
     root = _prepared_folder(config)
-    check_size(config, Manifest.read(root), root)
-    rows = PreparedRows(root, kind=IMAGES, say=say)
-    return held_out(rows, rows.hold_out(held_out_count(count, len(rows))), say)
+    check_size(config, read_manifest(root), root)
+    rows = PreparedRows(root, kind=IMAGES, only_held_out=True, say=say)
+    count = held_out_count(count, len(rows))
+    check_held_out("images", count, rows)
+    return held_out(rows, rows.hold_out(count), say)
 
 
 def _first_streamed(config: TrainConfig, count: int, say: Say) -> list[Example]:

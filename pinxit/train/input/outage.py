@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pinxit.config import UsageError
+from pinxit.data.network_fault import is_network_fault
 from pinxit.data.outage_wait import TooLong, wait_out
-from pinxit.data.sources.network_fault import is_network_fault
 from pinxit.devices.processes import Stopped
 from pinxit.progress import duration
 from pinxit.train.attended_work import attended

@@ -9,8 +9,8 @@ one size.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from pinxit.config import UsageError
 from pinxit.data.bucketed_loader import BucketedLoader
 from pinxit.data.image_column import IMAGES, LATENTS, image_column, text_in
 from pinxit.data.loader import Loader
+from pinxit.data.packed.packed_manifest import PackedManifest
+from pinxit.data.prepared.dataset import DatasetManifest, Root, dataset_root, read_manifest
 from pinxit.data.prepared.encoder_identity import ENCODERS, SCALING_OF_LATENTS
-from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
 from pinxit.devices.mesh import local_rows
@@ -31,6 +32,8 @@ from pinxit.encoders.text_columns import TextColumns, name_of
 from pinxit.train.build import Parts, check_sizes, text_columns_for
 from pinxit.train.display import Display
 from pinxit.train.input.feed import Feed, stop_waiting
+from pinxit.train.input.outage import Ended, Outage
+from pinxit.train.input.patient_store import PatientStore
 from pinxit.train.input.replaced_rows import ReplacedRows
 from pinxit.train.settings import TrainConfig
 
@@ -47,19 +50,23 @@ class PreparedFeed(Feed):
         """Opens the dataset. `position` is the one stored in a checkpoint. Raises if the dataset
         does not fit the run."""
         self.display = display
-        root = Path(config.dataset_path or "").expanduser()
-        self.manifest = manifest = Manifest.read(root)
+        root = dataset_root(config.dataset_path or "")
+        self.manifest = manifest = read_manifest(root)
         self._fingerprint = manifest.fingerprint()  # it hashes a line for each shard
         self.text, stored = stored_text(config, parts, manifest, display)
         uses_vae = config.encodes_ahead
         (check_latents if uses_vae else check_images)(config, parts, manifest, root)
         without = () if stored is None else (stored,)
+        self._closed = threading.Event()
+        outage = Outage(hours=config.outage_hours, say=display.say)
+        outage.stopping = self._closed.is_set
         self.rows = rows = PreparedRows(
             root,
             kind=image_column(uses_vae),
             columns=lambda captions: self.text.whole(captions, without=without),
             text=stored is not None,
             suffix=name_of("", stored or 0),
+            patience=lambda store: PatientStore(store, outage),
             say=display.say,
         )
         check_position(position, manifest, root)
@@ -68,6 +75,7 @@ class PreparedFeed(Feed):
         count = position.get("held_out") if isinstance(position, dict) else None
         if count is None:
             count = held_out_count(config.evaluation.images, len(rows))
+        check_held_out("evaluation.images", count, rows)
         self.reserved = rows.hold_out(count)
         count = len(self.reserved)
         display.say(f"{root}: {len(rows) - count} rows to train on, {count} held out")
@@ -119,8 +127,15 @@ class PreparedFeed(Feed):
             "rows_replaced": self.replaced.count(self._loader.served),
         }
 
+    def close(self) -> None:
+        """Closes the loader, and ends the thread that hashes shards and the wait for a store."""
+        self._closed.set()
+        super().close()
+        self.rows.end_checks()
+
     def ended(self) -> str:
-        """Returns why the run cannot go on: too many shards are damaged."""
+        """Returns why the run cannot go on: too many shards are damaged, or the dataset's store
+        could not be reached for too long."""
         return self._ended
 
     def _end(self, reason: str) -> None:
@@ -136,9 +151,9 @@ class PreparedFeed(Feed):
         bucket = next(i for i, rows in enumerate(self.rows.buckets) if first < rows.stop)
         try:
             self._last[bucket] = self._loader.batch(step)
-        except DamagedShard as error:
+        except (DamagedShard, Ended) as error:
             self._end(str(error))
-            if bucket not in self._last:
+            if bucket not in self._last or self._closed.is_set():
                 raise
         self.replaced.note(step, self.rows.replaced - self._start, self.rows.damaged)
         return self._last[bucket]
@@ -149,6 +164,18 @@ def held_out_count(images: int, rows: int) -> int:
     few for a validation loss."""
     count = min(images, rows // 4)
     return count if count >= LEAST_HELD_OUT else 0
+
+
+def check_held_out(field: str, count: int, rows: PreparedRows) -> None:
+    """Raises if a packed dataset has images, but those of fewer held-out rows than `count`."""
+    manifest = rows.manifest
+    if not isinstance(manifest, PackedManifest) or IMAGES not in manifest.contents:
+        return
+    most = manifest.held_out_images
+    if most is not None and count > most:
+        valid = f"0 to {most}, or pack it again with --held_out_images {count}"
+        problem = f"more than the held-out rows whose images {rows.root} was packed with ({most})"
+        raise UsageError(field, count, problem=problem, valid=valid)
 
 
 def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: Display) -> Loader:
@@ -168,7 +195,7 @@ def make_loader(config: TrainConfig, parts: Parts, rows: PreparedRows, display: 
     )
 
 
-def check_position(position: Any, manifest: Manifest, root: Path) -> None:
+def check_position(position: Any, manifest: DatasetManifest, root: Root) -> None:
     """Raises if a run would continue with other data than it was started with."""
     before = position.get("dataset") if isinstance(position, dict) else None
     if before is not None and before != manifest.fingerprint():
@@ -179,7 +206,7 @@ def check_position(position: Any, manifest: Manifest, root: Path) -> None:
         )
 
 
-def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: Path) -> None:
+def check_latents(config: TrainConfig, parts: Parts, manifest: DatasetManifest, root: Root) -> None:
     """Raises unless the run's autoencoder made the latents, from images of the run's size."""
     if manifest.latents is None:
         raise UsageError(
@@ -200,7 +227,7 @@ def check_latents(config: TrainConfig, parts: Parts, manifest: Manifest, root: P
     check_images(config, parts, manifest, root)
 
 
-def check_scaling(config: TrainConfig, parts: Parts, stored: str | None, root: Path) -> None:
+def check_scaling(config: TrainConfig, parts: Parts, stored: str | None, root: Root) -> None:
     """Raises if the latents in `root` have another scale or shift than the run's autoencoder.
 
     `stored` is None for datasets of older versions, which do not record it.
@@ -216,7 +243,7 @@ def check_scaling(config: TrainConfig, parts: Parts, stored: str | None, root: P
         )
 
 
-def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Path) -> None:
+def check_images(config: TrainConfig, parts: Parts, manifest: DatasetManifest, root: Root) -> None:
     """Raises unless the images were made for the run's size."""
     if config.images.bucketed:
         name = "buckets" if config.images.buckets else "bucket_step"
@@ -225,7 +252,7 @@ def check_images(config: TrainConfig, parts: Parts, manifest: Manifest, root: Pa
     check_size(config, manifest, root)
 
 
-def check_size(config: TrainConfig, manifest: Manifest, root: Path) -> None:
+def check_size(config: TrainConfig, manifest: DatasetManifest, root: Root) -> None:
     """Raises unless the images of a dataset have the model's size."""
     size = manifest.identity.get("image", {}).get("size")
     if size != config.image_size:
@@ -235,7 +262,7 @@ def check_size(config: TrainConfig, manifest: Manifest, root: Path) -> None:
 
 
 def stored_text(
-    config: TrainConfig, parts: Parts, manifest: Manifest, display: Display
+    config: TrainConfig, parts: Parts, manifest: DatasetManifest, display: Display
 ) -> tuple[TextColumns, int | None]:
     """Returns the reader of text, and the index of the text encoder whose embeddings are stored, or
     None. The other text encoders run inside the step."""
@@ -287,7 +314,7 @@ def held_out(
     """
     if not len(numbers):
         return []
-    if IMAGES not in rows.manifest.files:
+    if IMAGES not in rows.manifest.contents:
         say("warning: the dataset has no images, so there is no validation loss")
         return []
     numbers = rows.sound(numbers)
@@ -309,7 +336,9 @@ def _by_key(
 ) -> list[Example]:
     """Returns the images and captions of rows of latents."""
     keys = [meta["key"] for meta in rows.meta(numbers)]
-    images = PreparedRows(rows.root, kind=IMAGES, say=say)
+    images = PreparedRows(
+        rows.root, kind=IMAGES, only_held_out=True, patience=rows.patience, say=say
+    )
     places = images.find(keys)
     examples = _examples(images, np.array([places[key] for key in keys if key in places], np.int64))
     images.close()

@@ -1,0 +1,1 @@
+"""The format of packed datasets: packs of records, their indexes, and the manifest."""

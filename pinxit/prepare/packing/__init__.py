@@ -1,0 +1,1 @@
+"""Writes packed datasets: the work of `pinxit pack`."""
