@@ -33,9 +33,10 @@ from pinxit.prepare.encoders import (
 )
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.choose import get_engine, in_this_process
+from pinxit.prepare.image_totals import image_totals
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
-from pinxit.prepare.ledger import Ledger, rows_by_status
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_preparation_report
@@ -97,15 +98,29 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
     failed_early = any(result.exit_code for result in results)
     if options.encodes and not failed_early and not _has_no_images(folder):
         results.append(_latents(options, folder, engine, console))
-    failed = [failure for result in results for failure in result.failed]
-    report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    records = Ledger(folder, "images").records()
-    code = print_ending(results, records, report, folder, console)
-    if source is not None:
-        units = set(results[0].ids)
-        counts = rows_by_status(record for record in records if record.unit in units)
-        if advice := retry_advice(counts, argv):
-            console.print(advice, highlight=False, markup=False, soft_wrap=True)
+    return _end(options, argv, results, console)
+
+
+def _end(
+    options: PrepareOptions, argv: Sequence[str], results: Sequence[StageResult], console: Console
+) -> int:
+    """Writes the report, prints the end of the command, and returns the exit code."""
+    folder, ledger = options.folder, Ledger(options.folder, "images")
+    everything = totals = image_totals(ledger.each())
+    manifest = results[-1].manifest if results else finished_manifest(folder)
+    ids = {*results[0].ids} if results else {*manifest.units} if manifest else set[str]()
+    if not ids.issuperset(ledger.log.units()):  # a limit was lowered
+        totals = image_totals(ledger.each(ids))
+    report = write_preparation_report(
+        folder,
+        command=["pinxit", "prepare", *argv],
+        failed=[failure for result in results for failure in result.failed],
+        totals=everything,
+        manifest=manifest,
+    )
+    code = print_ending(results, totals, report, folder, console)
+    if options.stage != "latents" and (advice := retry_advice(totals.counts, argv)):
+        console.print(advice, highlight=False, markup=False, soft_wrap=True)
     return code
 
 
@@ -218,11 +233,12 @@ def _run_images(
     ledger = Ledger(folder, "images")
 
     def counted(unit: Unit) -> int | None:
-        record = ledger.read(unit.id)
-        return None if record is None else sum(record.counts.values())
+        rows = [sum(record.counts.values()) for record in ledger.parsed([unit.id])]
+        return rows[0] if rows else None
 
     limit = None
     if options.limit is not None:
+        ledger.log.refresh()
         limit = units_for(source, options.limit, known=counted)
     with watching(console, "rows") as watch:
         return run_images(

@@ -16,19 +16,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pinxit.data.outcome import can_heal
-from pinxit.data.prepared.manifest import MANIFEST, STAGES, Manifest, Stage, Unfinished
-from pinxit.data.prepared.shards import quarantine_path
+from pinxit.data.prepared.manifest import STAGES, Manifest, Stage, Unfinished
 from pinxit.data.row import Unit
 from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, UnitResult
+from pinxit.prepare.finished_units import FinishedUnits, finished_units, leftovers
 from pinxit.prepare.folder_lock import locked
+from pinxit.prepare.gather import withdraw_manifest, write_manifest
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
-from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
+from pinxit.prepare.ledger import Ledger, UnitRecord, unit_of
 from pinxit.prepare.network_wait import LongOutage, Offline
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
@@ -89,22 +89,22 @@ def run_images(
         ledger.begin(stage.identity(), notes=stage.notes())
         units = stage.source.units(limit=limit)
         mine = engine.share(units)
-        clean(ledger, [unit.id for unit in mine])
         if verify:
             quarantine_damaged(stage.out, [unit.id for unit in mine])
-
+        finished = finished_units(ledger)
+        clean(finished, [unit.id for unit in mine])
         for unit in {unit.id for unit in mine} & ledger.skipped().keys():
             ledger.unskip(unit)
+        latents = FinishedUnits(Ledger(stage.out, "latents"))
 
         def is_done(unit: Unit) -> bool:
-            if is_spent(stage.out, unit.id):
-                return True
-            record = ledger.done(unit.id)
-            heals = stage.retry and record is not None and any(map(can_heal, record.counts))
-            return record is not None and not heals
+            record = finished.done(unit.id)
+            if record is None:
+                return finished.lacks_images(unit.id) and is_spent(unit.id, finished, latents)
+            return not (stage.retry and any(map(can_heal, record.counts)))
 
         todo = [unit for unit in mine if not is_done(unit)]
-        _withdraw(ledger, [unit.id for unit in todo])
+        _withdraw(finished, [unit.id for unit in todo])
         result = _run(
             stage,
             ledger,
@@ -118,7 +118,7 @@ def run_images(
         )
         if skip_failed:
             result = _skip(result, ledger)
-        return _finish(result, ledger, [unit.id for unit in units])
+        return _finish(result, finished, [unit.id for unit in units])
 
 
 def run_latents(
@@ -139,34 +139,31 @@ def run_latents(
     ledger = Ledger(stage.out, "latents")
     with locked(stage.out, engine):
         ledger.begin({**first.identity, "encoders": dict(identity)})
-        shards = first.files.get("images", (None,) * len(first.units))
-        sources = {
-            unit: info.sha256 if info else ""
-            for unit, info in zip(first.units, shards, strict=True)
-        }
         mine = engine.share(first.units)
-        clean(ledger, mine)
         if verify:
             quarantine_damaged(stage.out, mine)
-        todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
-        _withdraw(ledger, todo)
+        images = FinishedUnits(Ledger(stage.out, "images"))
+        images.refresh()
+        finished = finished_units(ledger)
+        clean(finished, mine)
+        todo = [unit for unit in mine if finished.done(unit, source=images.source(unit)) is None]
+        _withdraw(finished, todo)
         result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
-        return _finish(result, ledger, first.units, skipped=dict(first.skipped))
+        return _finish(result, finished, first.units, skipped=dict(first.skipped))
 
 
-def is_spent(root: Path, unit: str) -> bool:
+def is_spent(unit: str, images: FinishedUnits, latents: FinishedUnits) -> bool:
     """Returns whether a unit's images were deleted after its latents were made.
 
-    A damaged shard that was quarantined does not count as deleted: it is made again.
+    A damaged shard that was quarantined does not count as deleted: it is made again. The records of
+    `latents` are read when they are needed first.
     """
-    record = Ledger(root, "images").read(unit)
-    info = record.files.get("images") if record is not None else None
-    if info is None:
+    if not images.lacks_images(unit):
         return False
-    path = root / "images" / info.name
-    if path.exists() or quarantine_path(path).exists():
-        return False
-    return Ledger(root, "latents").done(unit, source=info.sha256) is not None
+    if not latents.files:
+        latents.refresh()
+        latents.list_files()
+    return latents.done(unit, source=images.source(unit)) is not None
 
 
 def can_skip(result: UnitResult) -> bool:
@@ -250,43 +247,40 @@ def _skip(stage_result: StageResult, ledger: Ledger) -> StageResult:
 
 def _finish(
     result: StageResult,
-    ledger: Ledger,
+    finished: FinishedUnits,
     units: Sequence[str],
     *,
     skipped: Mapping[str, str] | None = None,
 ) -> StageResult:
     """Writes the manifest, if every unit of the dataset is done."""
     result = dataclasses.replace(result, ids=tuple(units))
+    ledger = finished.ledger
+    known = {ledger.stage: finished}
     try:
-        manifest = gather(ledger.root, units, ledger.stage, skipped=skipped)
+        manifest = write_manifest(ledger.root, units, ledger.stage, skipped=skipped, finished=known)
     except Unfinished as error:
         return dataclasses.replace(result, waiting=str(error))
-    manifest.write(ledger.root)
     return dataclasses.replace(result, manifest=manifest)
 
 
 # --- cleaning up the folder -------------------------------------------------------------------
 
 
-def clean(ledger: Ledger, units: Sequence[str]) -> int:
+def clean(finished: FinishedUnits, units: Sequence[str]) -> int:
     """Removes the files that killed workers left of these units, and returns their number."""
-    named = {
-        unit: {folder: info.name for folder, info in record.files.items()} if record else {}
-        for unit, record in ((unit, ledger.read(unit)) for unit in units)
-    }
+    ledger, mine = finished.ledger, set(units)
+    folders = [f"units/{ledger.stage}", *STAGES[ledger.stage]]
     removed = 0
-    for name in (f"units/{ledger.stage}", *STAGES[ledger.stage], PREVIEWS):
-        removed += sweep(ledger.root / name, lambda name: unit_of(name) in named)
-    for folder, suffix in STAGES[ledger.stage].items():
-        for path in (ledger.root / folder).glob(f"*{suffix}"):
-            unit = unit_of(path.name)
-            if unit in named and named[unit].get(folder) != path.name:
-                path.unlink(missing_ok=True)
-                removed += 1
+    for name in [*folders, PREVIEWS] if ledger.stage == "images" else folders:
+        removed += sweep(ledger.root / name, lambda name: unit_of(name) in mine)
+    for path in leftovers(finished, mine):
+        path.unlink(missing_ok=True)
+        del finished.files[path.parent.name][path.name]
+        removed += 1
     return removed
 
 
-def _withdraw(ledger: Ledger, todo: Sequence[str]) -> None:
+def _withdraw(finished: FinishedUnits, todo: Sequence[str]) -> None:
     """Removes the manifest if a unit that it may list is to be done again."""
-    if any(ledger.read(unit) is not None for unit in todo):
-        (ledger.root / MANIFEST).unlink(missing_ok=True)
+    if not finished.records.keys().isdisjoint(todo):
+        withdraw_manifest(finished.ledger.root)

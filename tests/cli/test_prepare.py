@@ -16,6 +16,7 @@ import pytest
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepare_work import picture
+from prepared_toys import committed
 from tar_files import write_tar
 
 from pinxit.cli.main import main
@@ -93,11 +94,11 @@ def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen([*command, *given], env=environment, stderr=subprocess.DEVNULL)
-    while not list(out.glob("units/images/*.json")) and first.poll() is None:
+    while not committed(out) and first.poll() is None:
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    done = len(list(out.glob("units/images/*.json")))
+    done = len(committed(out))
     again = subprocess.run([*command, *given], env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert main(words(table, whole, bundle, "--stage", "images", "--engine", "inline")) == 0

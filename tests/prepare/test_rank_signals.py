@@ -10,7 +10,7 @@ from pinxit.data.prepared.manifest import Manifest
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.engines.ranks import RankEngine
 from pinxit.prepare.folder_lock import locked
-from pinxit.prepare.ledger import gather
+from pinxit.prepare.gather import gather
 from pinxit.prepare.rank_signals import await_units, begin, give_up, given_up
 
 
