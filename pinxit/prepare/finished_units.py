@@ -7,8 +7,10 @@ not kept.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,9 +44,10 @@ class FinishedUnits:
             self.records.pop(unit, None)
         for unit in changed:
             self.records.pop(unit, None)
-        for record in self.ledger.parsed(changed):
-            measured = {name: v for name, v in record.measured.items() if name not in LARGE}
-            self.records[record.unit] = replace(record, measured=measured)
+        with _collector_paused():
+            for record in self.ledger.parsed(changed):
+                measured = {name: v for name, v in record.measured.items() if name not in LARGE}
+                self.records[record.unit] = replace(record, measured=measured)
         self._places = places
         return changed
 
@@ -104,6 +107,18 @@ def leftovers(finished: FinishedUnits, units: Iterable[str]) -> list[Path]:
             if info is None or info.name != name:
                 paths.append(finished.ledger.root / folder / name)
     return paths
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Runs the block without the search for cycles, which would visit all records many times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _sizes(folder: Path) -> dict[str, int]:
