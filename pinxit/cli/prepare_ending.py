@@ -65,9 +65,9 @@ def print_ending(
     say = _printer(console)
     for result in results:
         _print_stage(result, say)
-    code = max((result.exit_code for result in results), default=0)
+    code = 1 if any_failed(results) else 0
     manifest = None
-    if not code:
+    if not code and not (results and results[-1].waiting):
         manifest = (results[-1].manifest if results else None) or finished_manifest(folder)
     if manifest is not None and is_empty(manifest):
         _print_failure(manifest, totals.examples, say)
@@ -85,6 +85,11 @@ def print_ending(
     if report is not None:
         say(f"report: {report}")
     return code
+
+
+def any_failed(results: Sequence[StageResult]) -> bool:
+    """Returns whether a unit failed or a stage was stopped."""
+    return any(result.exit_code for result in results)
 
 
 def training_command(folder: Path) -> str:

@@ -46,10 +46,14 @@ class FinishedUnits:
             self.records.pop(unit, None)
         with _collector_paused():
             for record in self.ledger.parsed(changed):
-                measured = {name: v for name, v in record.measured.items() if name not in LARGE}
-                self.records[record.unit] = replace(record, measured=measured)
+                self.add(record)
         self._places = places
         return changed
+
+    def add(self, record: UnitRecord) -> None:
+        """Adds a record that a worker has committed."""
+        measured = {name: v for name, v in record.measured.items() if name not in LARGE}
+        self.records[record.unit] = replace(record, measured=measured)
 
     def list_files(self) -> None:
         """Lists the files of the stage, with one pass over each folder."""

@@ -13,12 +13,12 @@ from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import encode_image
 from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
 from pinxit.files import write_json
+from pinxit.prepare.both_stages import run_latents
 from pinxit.prepare.commit_log import CommitLog
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.gather import gather
 from pinxit.prepare.latents import Encoders, LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord
-from pinxit.prepare.stages import run_latents
 
 SIZE = 16
 

@@ -7,11 +7,12 @@ machine alone is started, without Ray's usage reports and dashboard, and stopped
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from pinxit import extensions
@@ -92,6 +93,16 @@ class RayEngine:
         finally:
             for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
                 ray.kill(worker)
+            if started:
+                ray.shutdown()
+
+    @contextlib.contextmanager
+    def connected(self, workers: int) -> Iterator[None]:
+        """Stays connected to the cluster, with room for `workers`, while several maps run."""
+        ray, started = self._connect(workers)
+        try:
+            yield
+        finally:
             if started:
                 ray.shutdown()
 
