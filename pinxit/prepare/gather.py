@@ -43,7 +43,8 @@ def gather(
         one.refresh()
     images = known["images"]
     reasons = images.ledger.skipped()
-    left_out = {unit: reasons[unit] for unit in units if unit in reasons.keys() - images.records}
+    not_done = reasons.keys() - images.records.keys()
+    left_out = {unit: reasons[unit] for unit in units if unit in not_done}
     skipped = {**(skipped or {}), **left_out}
     units = [unit for unit in units if unit not in skipped]
     records: dict[Stage, list[UnitRecord]] = {}
