@@ -72,10 +72,10 @@ def run_both(
             offers.add(unit for unit in work.mine if unit not in todo)
 
             def watched(progress: StageProgress, result: UnitResult | None) -> None:
-                watch(progress, result)
                 if result is not None and not result.failed:
                     work.finished.add(result.value)
                     offers.add([result.unit.id])
+                watch(progress, result)
 
             images = do_images(
                 stage,

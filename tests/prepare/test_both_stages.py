@@ -192,7 +192,7 @@ def test_an_interruption_ends_both_stages_between_two_batches(wanted, tmp_path, 
 
     def slow(images):
         encoding.set()
-        time.sleep(0.05)
+        time.sleep(0.3)
         return toys.encode(images)
 
     def make() -> Encoders:
