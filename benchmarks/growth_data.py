@@ -23,7 +23,8 @@ def make_prepared(folder: Path, size: int) -> None:
 
     from pinxit.data.images.decode import encode_image
     from pinxit.data.prepared.shards import pack, write_shard
-    from pinxit.prepare.ledger import Ledger, UnitRecord, gather
+    from pinxit.prepare.gather import gather
+    from pinxit.prepare.ledger import Ledger, UnitRecord
 
     ledger = Ledger(folder, "images")
     ledger.begin({"source": {"name": "growth"}, "image": {"size": 8}, "filters": {}})

@@ -73,7 +73,8 @@ def record(number: int, args: argparse.Namespace) -> tuple[np.ndarray, str]:
 def write_ours(root: Path, args: argparse.Namespace) -> Path:
     """A prepared dataset whose images are gone."""
     from pinxit.data.prepared.shards import pack, write_shard
-    from pinxit.prepare.ledger import Ledger, UnitRecord, gather
+    from pinxit.prepare.gather import gather
+    from pinxit.prepare.ledger import Ledger, UnitRecord
 
     images, ledger, units = Ledger(root, "images"), Ledger(root, "latents"), []
     for stage in (images, ledger):

@@ -151,12 +151,12 @@ def test_a_unit_is_compared_with_others_without_listing_all(tmp_path: Path, call
     ledger = Ledger(tmp_path, "images")
     for number in range(SAMPLE + 6):
         ledger.commit(UnitRecord(f"{number:05d}", {}, {"ok": 9, "dns": 1}))
-    counts = calls(Ledger, "record_paths")
+    counts = calls(Ledger, "units")
     usual = UsualCounts()
     for number in range(20):
         others = usual.without(f"{number:05d}", ledger)
         assert others.total() == 10 * (SAMPLE - 1)
-    assert counts["record_paths"] == 1
+    assert counts["units"] == 1
 
 
 def test_units_of_pictures_look_for_no_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,12 +11,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pinxit.cli.arguments import parse
 from pinxit.cli.habits import PREPARE_HABITS
-from pinxit.cli.prepare_ending import finished_manifest, print_ending, print_unused
-from pinxit.cli.prepare_progress import watching
+from pinxit.cli.prepare_ending import any_failed, finished_manifest, print_ending, print_unused
+from pinxit.cli.prepare_progress import COUNTED, watching
 from pinxit.config import UsageError
 from pinxit.data.filters.resolve import chosen_line, is_web, resolved_filters
 from pinxit.data.row import Source, Unit
@@ -24,6 +24,7 @@ from pinxit.data.sources.catalogue import SOURCES, open_source
 from pinxit.data.sources.columns import named_columns
 from pinxit.devices.hardware import check_encoder_dtype
 from pinxit.extras import check_data_extra
+from pinxit.prepare.both_stages import EncodeSettings, encode_finished, run_both
 from pinxit.prepare.encoders import (
     MakeEncoders,
     check_devices,
@@ -33,15 +34,15 @@ from pinxit.prepare.encoders import (
 )
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.choose import get_engine, in_this_process
+from pinxit.prepare.image_totals import image_totals
 from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
-from pinxit.prepare.ledger import Ledger, rows_by_status
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.options import PrepareOptions
-from pinxit.prepare.rank_signals import await_units, begin, give_up
 from pinxit.prepare.report import write_preparation_report
 from pinxit.prepare.retry_advice import retry_advice
 from pinxit.prepare.row_limit import units_for
-from pinxit.prepare.stages import StageResult, run_images, run_latents
+from pinxit.prepare.stages import StageResult, run_images
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,23 +90,45 @@ def _prepare(options: PrepareOptions, argv: Sequence[str], console: Console) -> 
         if options.store_text:
             check_text(options.text_encoder)
     results: list[StageResult] = []
-    if source is not None:
-        images = _images(options, source, folder, engine, console)
-        if options.encodes and not images.exit_code:
-            images = _await_images(images, folder, engine, console)
-        results.append(images)
-    failed_early = any(result.exit_code for result in results)
-    if options.encodes and not failed_early and not _has_no_images(folder):
-        results.append(_latents(options, folder, engine, console))
-    failed = [failure for result in results for failure in result.failed]
-    report = write_preparation_report(folder, command=["pinxit", "prepare", *argv], failed=failed)
-    records = Ledger(folder, "images").records()
-    code = print_ending(results, records, report, folder, console)
-    if source is not None:
-        units = set(results[0].ids)
-        counts = rows_by_status(record for record in records if record.unit in units)
-        if advice := retry_advice(counts, argv):
-            console.print(advice, highlight=False, markup=False, soft_wrap=True)
+    if source is None:
+        if not _has_no_images(folder):
+            results.append(_latents(options, folder, engine, console))
+    else:
+        results += _run(options, source, folder, engine, console)
+    return _end(options, argv, results, engine, console)
+
+
+def _end(
+    options: PrepareOptions,
+    argv: Sequence[str],
+    results: Sequence[StageResult],
+    engine: Engine,
+    console: Console,
+) -> int:
+    """Writes the report, prints the end of the command, and returns the exit code.
+
+    Of several ranks, the last one writes the report, and those in which a unit failed.
+    """
+    folder, ledger = options.folder, Ledger(options.folder, "images")
+    report = None
+    if results and results[-1].waiting and engine.name == "rank" and not any_failed(results):
+        totals = image_totals(ledger.each(engine.share(results[0].ids)))
+    else:
+        everything = totals = image_totals(ledger.each())
+        manifest = results[-1].manifest if results else finished_manifest(folder)
+        ids = {*results[0].ids} if results else {*manifest.units} if manifest else set[str]()
+        if not ids.issuperset(ledger.log.units()):  # a limit was lowered
+            totals = image_totals(ledger.each(ids))
+        report = write_preparation_report(
+            folder,
+            command=["pinxit", "prepare", *argv],
+            failed=[failure for result in results for failure in result.failed],
+            totals=everything,
+            manifest=manifest,
+        )
+    code = print_ending(results, totals, report, folder, console)
+    if options.stage != "latents" and (advice := retry_advice(totals.counts, argv)):
+        console.print(advice, highlight=False, markup=False, soft_wrap=True)
     return code
 
 
@@ -136,7 +159,7 @@ def _find_duplicates(options: PrepareOptions, path: str, console: Console) -> in
     source, file = _source(options), Path(path).expanduser()
     targets = dataclasses.replace(options.images, size=options.image_size).targets
     filters = resolved_filters(options.filters, web=is_web(source), targets=targets)
-    with watching(console, "rows") as watch:
+    with watching(console, COUNTED) as watch:
         counts = find_duplicates(
             file,
             source,
@@ -179,25 +202,10 @@ def _check_sizes(options: PrepareOptions, folder: Path) -> None:
     check_divisible(options.vae, image.targets, field=field, value=value)
 
 
-def _images(
+def _run(
     options: PrepareOptions, source: Source, folder: Path, engine: Engine, console: Console
-) -> StageResult:
-    """Runs the first stage, and notifies the other ranks if it cannot finish."""
-    begin(folder, engine)
-    try:
-        result = _run_images(options, source, folder, engine, console)
-    except OSError as error:
-        give_up(folder, engine, str(error))
-        raise
-    if result.exit_code:
-        count = len(result.failed)
-        give_up(folder, engine, result.stopped or f"{count} units failed")
-    return result
-
-
-def _run_images(
-    options: PrepareOptions, source: Source, folder: Path, engine: Engine, console: Console
-) -> StageResult:
+) -> list[StageResult]:
+    """Runs the first stage, and the second one beside it if both are requested."""
     cores = max(1, (os.cpu_count() or 1) // options.workers)
     stage = ImageStage(
         source,
@@ -218,59 +226,56 @@ def _run_images(
     ledger = Ledger(folder, "images")
 
     def counted(unit: Unit) -> int | None:
-        record = ledger.read(unit.id)
-        return None if record is None else sum(record.counts.values())
+        rows = [sum(record.counts.values()) for record in ledger.parsed([unit.id])]
+        return rows[0] if rows else None
 
     limit = None
     if options.limit is not None:
+        ledger.log.refresh()
         limit = units_for(source, options.limit, known=counted)
-    with watching(console, "rows") as watch:
-        return run_images(
-            stage,
-            engine,
-            workers=options.workers,
-            limit=limit,
-            skip_failed=options.skip_failed,
-            verify=options.verify,
-            watch=watch,
-        )
-
-
-def _await_images(
-    images: StageResult, folder: Path, engine: Engine, console: Console
-) -> StageResult:
-    """Waits until all ranks have finished the first stage.
-
-    The result says why it was stopped if another rank cannot finish.
-    """
-    if not images.waiting or engine.name != "rank":
-        return images
-    console.print("waiting for the images of the other ranks", highlight=False)
-    return dataclasses.replace(images, stopped=await_units(folder, images.ids))
+    with watching(console, COUNTED) as watch:
+        more = {
+            "workers": options.workers,
+            "limit": limit,
+            "skip_failed": options.skip_failed,
+            "verify": options.verify,
+            "watch": watch,
+        }
+        if not options.encodes:
+            return [run_images(stage, engine, **more)]
+        return run_both(stage, engine, _encode_settings(options, folder, engine), **more)
 
 
 def _latents(
     options: PrepareOptions, folder: Path, engine: Engine, console: Console
 ) -> StageResult:
-    """Runs the second stage. The encoders are loaded here first, to determine their identity."""
-    make = MakeEncoders(
-        vae=options.vae,
-        dtype=options.encoder_dtype,
-        text_encoder=options.text_encoder if options.store_text else None,
-        text_max_tokens=options.text_max_tokens,
-        cleaning=options.caption_cleaning,
-    )
-    loaded = make.load()
-    identity = loaded.identity()
-    here = encodes_here(engine, options.latent_workers)
-    stage = LatentStage(folder, loaded.ready if here else make, batch_size=options.encode_batch)
-    del loaded
-    with watching(console, "images") as watch:
-        return run_latents(
-            stage,
-            in_this_process(engine) if here else engine,
-            identity=identity,
-            workers=options.latent_workers,
-            verify=options.verify and options.stage == "latents",
+    """Runs the second stage over the images that another command has prepared."""
+    with watching(console, COUNTED) as watch:
+        return encode_finished(
+            folder,
+            _encode_settings(options, folder, engine),
+            follow=options.follow,
+            verify=options.verify,
             watch=watch,
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
+
+
+def _encode_settings(options: PrepareOptions, folder: Path, engine: Engine) -> EncodeSettings:
+    """Returns how the second stage is run: in this process, or in processes of the engine."""
+    here = encodes_here(engine, options.latent_workers)
+
+    def make() -> tuple[LatentStage, dict[str, Any]]:
+        """Loads the encoders here first, to determine their identity."""
+        settings = MakeEncoders(
+            vae=options.vae,
+            dtype=options.encoder_dtype,
+            text_encoder=options.text_encoder if options.store_text else None,
+            text_max_tokens=options.text_max_tokens,
+            cleaning=options.caption_cleaning,
+        )
+        loaded = settings.load()
+        encoders = loaded.ready if here else settings
+        return LatentStage(folder, encoders, batch_size=options.encode_batch), loaded.identity()
+
+    return EncodeSettings(make, in_this_process(engine) if here else engine, options.latent_workers)

@@ -15,7 +15,7 @@ from pinxit import extensions
 from pinxit.config import shown
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.manifest import Manifest, Unfinished
-from pinxit.prepare.ledger import UnitRecord, rows_by_status
+from pinxit.prepare.image_totals import ImageTotals
 from pinxit.prepare.report import enlarged_line
 from pinxit.prepare.stages import StageResult, can_skip
 
@@ -52,40 +52,44 @@ def is_empty(manifest: Manifest) -> bool:
 
 def print_ending(
     results: Sequence[StageResult],
-    records: Sequence[UnitRecord],
-    report: Path,
+    totals: ImageTotals,
+    report: Path | None,
     folder: Path,
     console: Console,
 ) -> int:
-    """Prints the end of a preparation, and returns the exit code. `records` are those of the first
-    stage.
+    """Prints the end of a preparation, and returns the exit code. `totals` are the sums over the
+    images of its units, and there may be no `report`.
 
     The code is 1 if a unit failed, if a stage was stopped, or if nothing was kept.
     """
     say = _printer(console)
     for result in results:
         _print_stage(result, say)
-    code = max((result.exit_code for result in results), default=0)
-    manifest = None if code else finished_manifest(folder)
-    if manifest is not None:
-        units = set(manifest.units)
-        records = [record for record in records if record.unit in units]
-    counts = rows_by_status(records)
+    code = 1 if any_failed(results) else 0
+    manifest = None
+    if not code and not (results and results[-1].waiting):
+        manifest = (results[-1].manifest if results else None) or finished_manifest(folder)
     if manifest is not None and is_empty(manifest):
-        _print_failure(manifest, _examples(records), say)
+        _print_failure(manifest, totals.examples, say)
         code = 1
     else:
         if manifest is not None:
             say(f"done: {manifest.kept:,} images of {manifest.rows:,} rows")
-        _print_counts(counts, _examples(records), say)
+        _print_counts(totals.counts, totals.examples, say)
         if manifest is not None:
             say(f"to train: {training_command(folder)}")
         elif results and results[-1].waiting:
             say(f"not finished: {results[-1].waiting}; run the same command again to continue")
-    if line := enlarged_line(records):
+    if line := enlarged_line(totals):
         say(line)
-    say(f"report: {report}")
+    if report is not None:
+        say(f"report: {report}")
     return code
+
+
+def any_failed(results: Sequence[StageResult]) -> bool:
+    """Returns whether a unit failed or a stage was stopped."""
+    return any(result.exit_code for result in results)
 
 
 def training_command(folder: Path | str) -> str:
@@ -166,12 +170,3 @@ def _reason(status: str, examples: Mapping[str, str]) -> str:
         return text
     name = name if len(name) <= NAME else f"{name[: NAME - 3]}..."
     return f"{text}, such as {shown(name) if not name.isprintable() else name}"
-
-
-def _examples(records: Sequence[UnitRecord]) -> dict[str, str]:
-    """Returns the name of the first row of each status. Units of older versions have none."""
-    examples: dict[str, str] = {}
-    for record in records:
-        for status, name in record.measured.get("examples", {}).items():
-            examples.setdefault(status, name)
-    return examples

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pinxit.prepare.engines.base import UnitResult
@@ -14,6 +15,7 @@ from pinxit.progress import EVERY, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
 JOBS = {
     "images": "preparing images",
@@ -23,44 +25,51 @@ JOBS = {
     "phash": "looking for duplicates: comparing perceptual hashes",
 }
 """The description of each stage, by its name."""
+COUNTED = {"latents": "images"}
+"""The things that a stage counts, by its name; rows if it is not listed."""
 
 
 @contextlib.contextmanager
 def watching(
-    console: Console, what: str
+    console: Console, counted: Mapping[str, str]
 ) -> Iterator[Callable[[StageProgress, UnitResult | None], None]]:
     """Yields the function that shows progress: a bar on a terminal, otherwise occasional lines.
 
-    `what` names the things that are counted, for example "rows".
+    Stages that run at the same time have a bar or lines each, and threads may share the function.
+    `counted` names the things that a stage counts, for example "rows".
     """
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
+    lock = threading.Lock()
     if console.is_terminal:
         columns = (TextColumn("{task.description}", markup=False), BarColumn())
         with Bar(*columns, console=console) as bar:
-            task = bar.add_task(what, total=None)
+            tasks: dict[str, TaskID] = {}
 
             def show(progress: StageProgress, result: UnitResult | None) -> None:
-                bar.update(
-                    task,
-                    description=stage_in_words(progress, what),
-                    completed=progress.done,
-                    total=progress.units,
-                )
-                _complain(console, result)
+                with lock:
+                    if progress.stage not in tasks:
+                        tasks[progress.stage] = bar.add_task(progress.stage, total=None)
+                    bar.update(
+                        tasks[progress.stage],
+                        description=stage_in_words(progress, counted),
+                        completed=progress.done,
+                        total=progress.units,
+                    )
+                    _complain(console, result)
 
             yield show
         return
-    last = -math.inf
+    last: dict[str, float] = {}
 
     def report(progress: StageProgress, result: UnitResult | None) -> None:
-        nonlocal last
-        _complain(console, result)
-        finished = progress.done + progress.failed == progress.units
-        if time.monotonic() - last >= EVERY or finished:
-            last = time.monotonic()
-            console.print(stage_in_words(progress, what), highlight=False, soft_wrap=True)
+        with lock:
+            _complain(console, result)
+            finished = progress.done + progress.failed == progress.units
+            if time.monotonic() - last.get(progress.stage, -math.inf) >= EVERY or finished:
+                last[progress.stage] = time.monotonic()
+                console.print(stage_in_words(progress, counted), highlight=False, soft_wrap=True)
 
     yield report
 
@@ -72,8 +81,9 @@ def _complain(console: Console, result: UnitResult | None) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def stage_in_words(progress: StageProgress, what: str) -> str:
+def stage_in_words(progress: StageProgress, counted: Mapping[str, str]) -> str:
     """Describes a stage's units done, its speed, the fraction of rows kept, and the time left."""
+    what = counted.get(progress.stage, "rows")
     job = JOBS.get(progress.stage, progress.stage)
     facts = [f"{job}: unit {progress.done:,} of {progress.units:,}"]
     if progress.rows:

@@ -21,20 +21,12 @@ URLS = 64
 def known_hosts(ledger: Ledger) -> Reachability:
     """Returns the hosts that answered in the newest finished units; none if no unit is done."""
     known = Reachability()
-    for path in sorted(ledger.record_paths(), key=_age)[-RECORDS:]:
-        record = ledger.read(path.stem)
-        info = record.files.get("outcomes") if record is not None else None
+    for record in ledger.each(ledger.newest(RECORDS)):
+        info = record.files.get("outcomes")
         if info is not None:
             for url in _answered(ledger.root / "outcomes" / info.name):
                 known.answered(without_entities(url))
     return known
-
-
-def _age(path: Path) -> float:
-    """Returns when a file was written, or 0 if it was removed meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_mtime
-    return 0.0
 
 
 def _answered(path: Path) -> list[str]:

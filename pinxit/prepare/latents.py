@@ -55,6 +55,14 @@ EncodeTextFn = Callable[[Sequence[str]], Conditioning]
 NOT_FINITE = "not_finite"
 
 
+class Stopped(Exception):
+    """Raised in place of encoding a unit to its end, when the command is ending."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Encoders:
     """The encoders that the stage calls, in the process that uses them."""
@@ -116,12 +124,14 @@ def prepare_latents(
     *,
     encoders: Encoders,
     batch_size: int = 64,
+    is_stopped: Callable[[], bool] = _never,
 ) -> UnitRecord:
     """Encodes a unit, unless its latents exist and were images from the same images.
 
     Returns the unit's record. Raises `Unfinished` if the first stage is not done, and
     `files.DiskFull`. Raises `DamagedShard` if the images' shard is damaged, which is then
-    quarantined and which the first stage makes again.
+    quarantined and which the first stage makes again, and `Stopped` if `is_stopped` returns True,
+    which is asked before each batch.
     """
     first, ledger = Ledger(out, "images"), Ledger(out, "latents")
     images = first.read(unit)
@@ -143,7 +153,7 @@ def prepare_latents(
             except DamagedShard:
                 quarantine(path)
                 raise
-            encoding.run(path, encoders, batch_size)
+            encoding.run(path, encoders, batch_size, is_stopped)
         for folder, spool in (("latents", latents), ("text", texts)):
             if len(spool):
                 shard = ledger.path(folder, unit, generation=images.generation)
@@ -172,7 +182,7 @@ class LatentStage:
     batch_size: int = 64
     _encoders: Encoders | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, unit: str) -> UnitRecord:
+    def __call__(self, unit: str, *, is_stopped: Callable[[], bool] = _never) -> UnitRecord:
         if self._encoders is None:
             self._encoders = self.make()
         return prepare_latents(
@@ -180,6 +190,7 @@ class LatentStage:
             self.out,
             encoders=self._encoders,
             batch_size=self.batch_size,
+            is_stopped=is_stopped,
         )
 
 
@@ -222,10 +233,14 @@ class _Encoding:
         self.measured.add(latent)
         self.entries.append((shape_name(latent.shape), sample.row, sample.key))
 
-    def run(self, path: Path, encoders: Encoders, batch_size: int) -> None:
+    def run(
+        self, path: Path, encoders: Encoders, batch_size: int, is_stopped: Callable[[], bool]
+    ) -> None:
         """Encodes the shard in batches of `batch_size` images."""
         images = stored_images(path, ahead=4 * batch_size)
         for batch in batches_by_shape(images, batch_size, shape=lambda one: one.image.shape):
+            if is_stopped():
+                raise Stopped(f"{path.name} was not encoded to its end")
             full = padded(batch, batch_size)
             raw = np.asarray(encoders.encode(np.stack([sample.image for sample in full])))
             with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
 """Writes the commit records of a prepared dataset's units, and gathers them into the manifest.
 
 When a unit is done again (a retry of failed rows), its files get new names, ``<unit>~1…``. One
-rename of its record switches from the old files to the new ones, and then the old ones are removed.
+line in a log switches from the old files to the new ones, and then the old ones are removed.
 `pinxit.data.prepared.manifest` shows the folder's layout.
 """
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pinxit.config import UsageError, differences, plain, read_json
 from pinxit.data.prepared.encoder_identity import without_scaling
-from pinxit.data.prepared.manifest import FORMAT, STAGES, Manifest, Stage, Unfinished
+from pinxit.data.prepared.manifest import FORMAT, STAGES, Stage
 from pinxit.data.prepared.shards import SUFFIX, ShardInfo
 from pinxit.files import write_json
+from pinxit.prepare.commit_log import commit_log
 
 SKIPPED = "skipped"
 """The folder with the units that were left out, beside the folders of commit records."""
@@ -53,6 +53,7 @@ class Ledger:
     def __init__(self, root: Path, stage: Stage) -> None:
         self.root = root
         self.stage = stage
+        self.log = commit_log(root / "units" / stage)
 
     @property
     def about(self) -> Path:
@@ -99,27 +100,38 @@ class Ledger:
         mark = f"~{generation}" if generation else ""
         return self.root / folder / f"{safe(unit)}{mark}{STAGES[self.stage][folder]}"
 
-    def record_path(self, unit: str) -> Path:
-        """Returns the path of a unit's commit record."""
-        return self.root / "units" / self.stage / f"{safe(unit)}.json"
-
     def read(self, unit: str) -> UnitRecord | None:
         """Reads a unit's commit record. Returns None if it is absent or unreadable."""
-        try:
-            raw = json.loads(self.record_path(unit).read_text())
-            files = {folder: ShardInfo(**info) for folder, info in raw.pop("files").items()}
-            return UnitRecord(files=files, **raw)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return None  # absent or unreadable: the unit is done again
+        self.log.refresh()
+        return parsed_record(self.log.read(safe(unit)))  # unreadable: the unit is done again
 
-    def record_paths(self) -> list[Path]:
-        """Returns the paths of all commit records, by unit."""
-        return sorted((self.root / "units" / self.stage).glob("*.json"))
+    def units(self) -> list[str]:
+        """Returns the units that have a commit record, in the order of their ids."""
+        self.log.refresh()
+        return self.log.units()
+
+    def newest(self, count: int) -> list[str]:
+        """Returns at most `count` of the units that were committed last, the newest first."""
+        self.log.refresh()
+        return self.log.newest(count)
+
+    def each(self, units: Iterable[str] | None = None) -> Iterator[UnitRecord]:
+        """Yields the commit records one at a time, in the order in which they are stored.
+
+        Without `units`, yields those of all units. Unreadable records are left out.
+        """
+        self.log.refresh()
+        yield from self.parsed(units)
+
+    def parsed(self, units: Iterable[str] | None = None) -> Iterator[UnitRecord]:
+        """Does the same as `each`, for the records that are known without looking again."""
+        for _, raw in self.log.each(units):
+            if (record := parsed_record(raw)) is not None:
+                yield record
 
     def records(self) -> list[UnitRecord]:
         """Reads all commit records, by unit."""
-        records = (self.read(path.stem) for path in self.record_paths())
-        return [record for record in records if record is not None]
+        return sorted(self.each(), key=lambda record: record.unit)
 
     def skip(self, unit: str, reason: str) -> None:
         """Leaves a unit out of the manifest until it is done."""
@@ -156,12 +168,25 @@ class Ledger:
         return record
 
     def commit(self, record: UnitRecord) -> None:
-        """Writes the record in one rename, then removes the files of the previous record."""
+        """Appends the record to this process's log, then removes the previous record's files."""
+        safe(record.unit)
         before = self.read(record.unit)
-        write_json(self.record_path(record.unit), asdict(record))
+        self.log.append([asdict(record)])
         for folder, info in (before.files if before else {}).items():
             if folder not in record.files or record.files[folder].name != info.name:
                 (self.root / folder / info.name).unlink(missing_ok=True)
+
+
+def parsed_record(raw: dict[str, Any] | None) -> UnitRecord | None:
+    """Returns the record that a log has, or None if it is none."""
+    if raw is None:
+        return None
+    try:
+        files = {folder: ShardInfo(**info) for folder, info in raw.pop("files").items()}
+        raw.pop("version", None)
+        return UnitRecord(files=files, **raw)
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def safe(unit: str) -> str:
@@ -185,105 +210,3 @@ def rows_by_status(records: Iterable[UnitRecord]) -> Counter[str]:
     for record in records:
         counts.update(record.counts)
     return counts
-
-
-def gather(
-    root: Path,
-    units: Sequence[str],
-    stage: Stage,
-    *,
-    skipped: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Gathers the commit records of these units into a manifest.
-
-    Raises `Unfinished` if a unit is not done in `stage`. Existing latents are included if they are
-    complete and were made from these images. Units in `skipped` and those that the first stage left
-    out are only listed as skipped.
-    """
-    records: dict[Stage, list[UnitRecord]] = {}
-    skipped = {**(skipped or {}), **_left_out(root, units)}
-    units = [unit for unit in units if unit not in skipped]
-    for name in STAGES:
-        ledger = Ledger(root, name)
-        if ledger.about.is_file() or name == stage:
-            try:
-                records[name] = _all(ledger, units, records.get("images"))
-            except Unfinished:
-                if name == stage or stage == "latents":
-                    raise
-    identity = Ledger(root, "latents" if "latents" in records else "images").identity()
-    if identity is None:
-        raise Unfinished(f"{root}: the stage {stage!r} was not started")
-    files = {
-        folder: tuple(record.files.get(folder) for record in of_stage)
-        for name, of_stage in records.items()
-        for folder in STAGES[name]
-        if any(folder in record.files for record in of_stage)
-    }
-    total = rows_by_status(records.get("images", ()))
-    latents, text = _measure(records["latents"]) if "latents" in records else (None, None)
-    shapes = [record.measured.get("shapes") for record in records.get("images", ())]
-    images = {"shapes": shapes} if shapes and None not in shapes else None
-    counts = dict(sorted(total.items()))
-    return Manifest(identity, tuple(units), files, counts, latents, text, images, skipped)
-
-
-def _left_out(root: Path, units: Sequence[str]) -> dict[str, str]:
-    """Returns the reason for each unit that the first stage left out."""
-    ledger = Ledger(root, "images")
-    reasons = ledger.skipped()
-    return {unit: reasons[unit] for unit in units if unit in reasons and ledger.read(unit) is None}
-
-
-def _all(
-    ledger: Ledger, units: Sequence[str], images: Sequence[UnitRecord] | None
-) -> list[UnitRecord]:
-    """Reads the commit records of all units, in order. Raises `Unfinished` if one is missing.
-
-    With `images`, the records of the first stage, a record must have been made from these images.
-    """
-    records: list[UnitRecord] = []
-    missing: list[str] = []
-    for number, unit in enumerate(units):
-        record = ledger.read(unit)
-        if record is not None and images is not None:
-            info = images[number].files.get("images")
-            record = record if record.source == (info.sha256 if info else "") else None
-        if record is None:
-            missing.append(unit)
-        else:
-            records.append(record)
-    if missing:
-        raise Unfinished(
-            f"{ledger.root}: {len(missing)} of {len(units)} units are not done in the stage "
-            f"{ledger.stage!r} (the first: {missing[0]})"
-        )
-    return records
-
-
-def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Returns the statistics of all latents and of all texts, from the sums of the units."""
-    measured = [record.measured for record in records]
-    cells = sum(unit["cells"] for unit in measured)
-    channels = range(max((len(unit["sum"]) for unit in measured), default=0))
-    mean, std = [], []
-    for channel in channels:
-        total, square = (
-            math.fsum(unit[name][channel] for unit in measured if unit["cells"])
-            for name in ("sum", "square")
-        )
-        mean.append(total / cells)
-        std.append(math.sqrt(max(0.0, square / cells - mean[-1] ** 2)))
-    latents = {
-        "count": sum(record.counts.get("ok", 0) for record in records),
-        "not_finite": sum(record.counts.get("not_finite", 0) for record in records),
-        "shapes": [unit["shapes"] for unit in measured],
-        "mean": mean,
-        "std": std,
-    }
-    texts = [unit["text"] for unit in measured if unit.get("text")]
-    if not texts:
-        return latents, None
-    longest = max(text["longest"] for text in texts)
-    wide = sum(text["wide"] for text in texts)
-    return latents, {**texts[0], "longest": longest, "wide": wide}

@@ -53,6 +53,9 @@ class PrepareOptions:
     """Number of the source's rows to process, rounded up to whole units; none means all."""
     stage: Literal["all", "images", "latents"] = "all"
     """The stages to run: images (fetch them), latents (encode the existing images), or all."""
+    follow: bool = False
+    """With --stage latents, also wait for the units whose images another command is still
+    preparing, and encode them as they are finished."""
     verify: bool = False
     """Compare the SHA-256 of all files of finished units, and make units with damaged ones again.
     Without it, missing files and those of another size are made again."""
@@ -129,6 +132,8 @@ class PrepareOptions:
         if self.stage == "latents":
             reason = "not used by --stage latents, which encodes all existing images"
             unused += [(name, getattr(PrepareOptions, name), reason) for name in FETCHING]
+        else:
+            unused.append(("follow", False, "not used without --stage latents"))
         if self.vae == "none":
             unused.append(("store_text", False, "not used with --vae none, which encodes nothing"))
         for name, default, problem in unused:

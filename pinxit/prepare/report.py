@@ -32,8 +32,9 @@ from pinxit.html_report import (
     table,
 )
 from pinxit.prepare.engines.base import UnitResult
+from pinxit.prepare.image_totals import ImageTotals, image_totals
 from pinxit.prepare.last_command import write_last_command
-from pinxit.prepare.ledger import Ledger, UnitRecord, rows_by_status
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.rejected_previews import thumbnail
 from pinxit.prepare.report_figures import (
     latent_figures,
@@ -44,7 +45,6 @@ from pinxit.prepare.report_figures import (
 from pinxit.prepare.report_pictures import (
     Group,
     kept_images,
-    merged_histograms,
     rejected_images,
     score_histograms,
     sheet,
@@ -66,20 +66,25 @@ td:first-child, td:nth-child(2), th { text-align: left }
 
 
 def write_preparation_report(
-    root: Path, *, command: Sequence[str] = (), failed: Sequence[UnitResult] = ()
+    root: Path,
+    *,
+    command: Sequence[str] = (),
+    failed: Sequence[UnitResult] = (),
+    totals: ImageTotals | None = None,
+    manifest: Manifest | None = None,
 ) -> Path:
     """Writes ``report.html`` and its pictures for the units done so far, and returns its path.
 
-    `command` is the command line, and `failed` are the units that failed in it.
+    `command` is the command line, and `failed` are the units that failed in it. `totals` are the
+    sums over all units, and `manifest` is that of the dataset, if they were read before.
     """
     ledger = Ledger(root, "images")
-    records = ledger.records()
-    counts = rows_by_status(records)
+    totals = totals or image_totals(ledger.each())
+    counts = totals.counts
     identity, notes = ledger.identity() or {}, ledger.notes()
-    seconds = sum(record.seconds for record in records)
-    line = summary_line(counts, identity, units=len(records), seconds=seconds)
+    line = summary_line(counts, identity, units=totals.units, seconds=totals.seconds)
     parts = [paragraph(line), *(note(remark) for remark in network_remarks(notes))]
-    if line := enlarged_line(records):
+    if line := enlarged_line(totals):
         parts.append(note(line))
     parts += [note(f"Not read: {line}") for line in notes.get("not_read", ())]
     reasons = [(str(getattr(one.unit, "id", one.unit)), one.reason) for one in failed]
@@ -91,19 +96,19 @@ def write_preparation_report(
         if units:
             parts += [heading(label), *_reasons(units)]
     parts += [heading("Outcomes of all rows"), _outcomes(counts)]
-    scores = _scores(records, identity)
+    scores = score_histograms(score_figures(totals.histograms, stored_filters(identity)))
     if scores is not None:
         label = "Scores of all rows, with the filters' limits"
         _write_picture(root, "scores.png", scores)
         parts += [heading(label), picture(scores, label)]
     for label, name, groups in (
-        ("Images kept", "kept.png", kept_images(root, records)),
+        ("Images kept", "kept.png", kept_images(root, _in_order(totals))),
         ("Images rejected", "rejected.png", rejected_images(root)),
     ):
         if groups:
             _write_picture(root, name, _png(sheet(groups)))
             parts += [heading(label), *_galleries(groups)]
-    parts += [*_manifest(root), heading("Settings")]
+    parts += [*_manifest(root, manifest), heading("Settings")]
     parts += [
         folded_json("settings that determine the content", identity),
         folded_json("other settings", notes),
@@ -114,15 +119,18 @@ def write_preparation_report(
     return path
 
 
-def enlarged_line(records: Sequence[UnitRecord]) -> str:
+def enlarged_line(totals: ImageTotals) -> str:
     """Returns one line about kept images that were enlarged, with the first one, or ""."""
-    enlarged = [record.measured.get("enlarged", {}) for record in records]
-    count = sum(unit.get("rows", 0) for unit in enlarged)
+    count, first = totals.enlarged, totals.enlarged_example
     if not count:
         return ""
-    first = next(unit["example"] for unit in enlarged if unit.get("rows"))
     images = "1 of the images kept was" if count == 1 else f"{count:,} of the images kept were"
     return f"{images} enlarged to the image size (the first: {first}; --filters.min_side limits it)"
+
+
+def _in_order(totals: ImageTotals) -> list[str]:
+    """Returns the names of the shards with images, in the order of their units."""
+    return [totals.shards[unit] for unit in sorted(totals.shards)]
 
 
 def network_remarks(notes: Mapping[str, Any]) -> list[str]:
@@ -153,12 +161,6 @@ def _outcomes(counts: Counter[str]) -> Html:
     return table(("status", "meaning", "rows", "share", ""), rows)
 
 
-def _scores(records: Sequence[UnitRecord], identity: Mapping[str, Any]) -> bytes | None:
-    """Returns the histograms of scores as a PNG, or None if the rows have no scores."""
-    figures = score_figures(merged_histograms(records), stored_filters(identity))
-    return score_histograms(figures)
-
-
 def _galleries(groups: Sequence[Group]) -> list[Html]:
     """Returns the images of each group, with their captions as text."""
     parts: list[Html] = []
@@ -184,10 +186,10 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(root: Path) -> list[Html]:
+def _manifest(root: Path, manifest: Manifest | None) -> list[Html]:
     """Returns the sizes and the latents' statistics, or a note if the dataset is not finished."""
     try:
-        manifest = Manifest.read(root)
+        manifest = manifest or Manifest.read(root)
     except Unfinished as error:
         return [note(error)]
     sizes = ", ".join(

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pinxit.data.filters.histograms import Histograms
 from pinxit.data.images.decode import decode_jpeg
 from pinxit.data.outcome import meaning
 from pinxit.data.prepared.shards import DamagedShard, ShardReader, unpack
 from pinxit.drawn_text import draw_text, wrapped
-from pinxit.prepare.ledger import UnitRecord
 from pinxit.prepare.rejected_previews import SIDE, read_previews, thumbnail
 from pinxit.prepare.report_figures import ScoreFigures
 
@@ -38,13 +37,13 @@ Group = tuple[str, list[tuple[bytes, str]]]
 """A title, and the JPEG images below it with their captions."""
 
 
-def kept_images(root: Path, records: Sequence[UnitRecord]) -> list[Group]:
-    """Returns kept images with their captions, sampled evenly from the dataset.
+def kept_images(root: Path, names: Sequence[str]) -> list[Group]:
+    """Returns kept images with their captions, sampled evenly from the shards of these names.
 
     Only shards that can be read are used, since images may be deleted once their latents exist.
     """
-    named = [record.files["images"].name for record in records if "images" in record.files]
-    shards = [path for path in (root / "images" / name for name in named) if path.is_file()]
+    present = set(os.listdir(root / "images")) if names and (root / "images").is_dir() else set()
+    shards = [root / "images" / name for name in names if name in present]
     chosen = _spread(len(shards), min(len(shards), KEPT // 4))
     cells: list[tuple[bytes, str]] = []
     for number in chosen:
@@ -90,15 +89,6 @@ def score_histograms(figures: Sequence[ScoreFigures]) -> bytes | None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     return buffer.getvalue()
-
-
-def merged_histograms(records: Iterable[UnitRecord]) -> Histograms:
-    """Merges the score histograms of all units."""
-    return Histograms.total(
-        Histograms.from_json(record.measured["histograms"])
-        for record in records
-        if "histograms" in record.measured
-    )
 
 
 def _spread(count: int, amount: int) -> list[int]:

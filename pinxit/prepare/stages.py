@@ -1,4 +1,4 @@
-"""Runs the two stages of a preparation over all units, on any engine.
+"""Runs the first stage of a preparation over all units, on any engine.
 
 A stage that is run again does only the remaining work. A unit that fails is reported with its
 reason and the others continue. A unit that an outage may have hit is tried again at the end. A full
@@ -16,23 +16,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pinxit.data.outcome import can_heal
-from pinxit.data.prepared.manifest import MANIFEST, STAGES, Manifest, Stage, Unfinished
-from pinxit.data.prepared.shards import quarantine_path
+from pinxit.data.prepared.manifest import STAGES, Manifest, Stage, Unfinished
 from pinxit.data.row import Unit
 from pinxit.files import DiskFull, sweep
 from pinxit.prepare.engines.base import Engine, UnitResult
+from pinxit.prepare.finished_units import FinishedUnits, finished_units, leftovers
 from pinxit.prepare.folder_lock import locked
+from pinxit.prepare.gather import withdraw_manifest, write_manifest
 from pinxit.prepare.images import ImageStage
-from pinxit.prepare.latents import LatentStage
-from pinxit.prepare.ledger import Ledger, UnitRecord, gather, unit_of
+from pinxit.prepare.ledger import Ledger, UnitRecord, unit_of
 from pinxit.prepare.network_wait import LongOutage, Offline
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
 from pinxit.prepare.rejected_previews import FOLDER as PREVIEWS
 from pinxit.prepare.second_round import OUTAGES, PAUSE, in_two_rounds
+from pinxit.prepare.unit_list import write_unit_list
 from pinxit.prepare.verify_units import quarantine_damaged
 
 
@@ -84,89 +84,105 @@ def run_images(
     with their records, and units with damaged files are made again in both stages. Raises
     ValueError if the folder holds a dataset with other settings, or if another command is using it.
     """
-    ledger = Ledger(stage.out, "images")
     with locked(stage.out, engine):
-        ledger.begin(stage.identity(), notes=stage.notes())
-        units = stage.source.units(limit=limit)
-        mine = engine.share(units)
-        clean(ledger, [unit.id for unit in mine])
-        if verify:
-            quarantine_damaged(stage.out, [unit.id for unit in mine])
-
-        for unit in {unit.id for unit in mine} & ledger.skipped().keys():
-            ledger.unskip(unit)
-
-        def is_done(unit: Unit) -> bool:
-            if is_spent(stage.out, unit.id):
-                return True
-            record = ledger.done(unit.id)
-            heals = stage.retry and record is not None and any(map(can_heal, record.counts))
-            return record is not None and not heals
-
-        todo = [unit for unit in mine if not is_done(unit)]
-        _withdraw(ledger, [unit.id for unit in todo])
-        result = _run(
-            stage,
-            ledger,
-            engine,
-            todo,
-            total=len(mine),
-            workers=workers,
-            watch=watch,
-            last=dataclasses.replace(stage, doubt=False),
-            pause=min(PAUSE, 3600 * stage.outage_hours),
+        work = begin_images(stage, engine, limit=limit, verify=verify)
+        result = do_images(
+            stage, engine, work, workers=workers, skip_failed=skip_failed, watch=watch
         )
-        if skip_failed:
-            result = _skip(result, ledger)
-        return _finish(result, ledger, [unit.id for unit in units])
+        return finish(result, "images", work.units, work.known)
 
 
-def run_latents(
-    stage: LatentStage,
+@dataclass
+class ImageWork:
+    """The first stage of one command, before its units are done."""
+
+    finished: FinishedUnits
+    latents: FinishedUnits
+    """The units of the second stage, which are read when they are needed first."""
+    units: list[str]
+    """The ids of all units of the dataset, including those of other ranks."""
+    mine: list[str]
+    """The ids of the units that this command is responsible for."""
+    todo: list[Unit]
+    """The units among them that are not done."""
+
+    @property
+    def known(self) -> dict[Stage, FinishedUnits]:
+        """The records that have been read, by stage."""
+        latents: dict[Stage, FinishedUnits] = {"latents": self.latents}
+        return {"images": self.finished, **(latents if self.latents.files else {})}
+
+
+def begin_images(
+    stage: ImageStage, engine: Engine, *, limit: int | None, verify: bool
+) -> ImageWork:
+    """Finds out what is to be done, and prepares the folder for it."""
+    ledger = Ledger(stage.out, "images")
+    ledger.begin(stage.identity(), notes=stage.notes())
+    units = stage.source.units(limit=limit)
+    write_unit_list(stage.out, [unit.id for unit in units])
+    shared = engine.share(units)
+    mine = [unit.id for unit in shared]
+    if verify:
+        quarantine_damaged(stage.out, mine)
+    finished = finished_units(ledger)
+    clean(finished, mine)
+    for unit in ledger.skipped().keys() & set(mine):
+        ledger.unskip(unit)
+    latents = FinishedUnits(Ledger(stage.out, "latents"))
+
+    def is_done(unit: Unit) -> bool:
+        record = finished.done(unit.id)
+        if record is None:
+            return finished.lacks_images(unit.id) and is_spent(unit.id, finished, latents)
+        return not (stage.retry and any(map(can_heal, record.counts)))
+
+    todo = [unit for unit in shared if not is_done(unit)]
+    withdraw(finished, [unit.id for unit in todo])
+    return ImageWork(finished, latents, [unit.id for unit in units], mine, todo)
+
+
+def do_images(
+    stage: ImageStage,
     engine: Engine,
+    work: ImageWork,
     *,
-    identity: Mapping[str, Any],
-    workers: int = 1,
-    verify: bool = False,
-    watch: WatchFn = no_watch,
+    workers: int,
+    skip_failed: bool,
+    watch: WatchFn,
+    halt: Callable[[], str] = str,
 ) -> StageResult:
-    """Runs the second stage over all units of the first.
-
-    `identity` identifies the encoders: their names, their fingerprints and the caption cleaning.
-    Raises `Unfinished` if the first stage is not done, and ValueError as `run_images` does.
-    """
-    first = Manifest.read(stage.out)
-    ledger = Ledger(stage.out, "latents")
-    with locked(stage.out, engine):
-        ledger.begin({**first.identity, "encoders": dict(identity)})
-        shards = first.files.get("images", (None,) * len(first.units))
-        sources = {
-            unit: info.sha256 if info else ""
-            for unit, info in zip(first.units, shards, strict=True)
-        }
-        mine = engine.share(first.units)
-        clean(ledger, mine)
-        if verify:
-            quarantine_damaged(stage.out, mine)
-        todo = [unit for unit in mine if ledger.done(unit, source=sources[unit]) is None]
-        _withdraw(ledger, todo)
-        result = _run(stage, ledger, engine, todo, total=len(mine), workers=workers, watch=watch)
-        return _finish(result, ledger, first.units, skipped=dict(first.skipped))
+    """Does the units. `halt` returns why they are not to be continued, or an empty string; it is
+    asked after each unit."""
+    ledger = work.finished.ledger
+    result = _run(
+        stage,
+        ledger,
+        engine,
+        work.todo,
+        total=len(work.mine),
+        workers=workers,
+        watch=watch,
+        last=dataclasses.replace(stage, doubt=False),
+        pause=min(PAUSE, 3600 * stage.outage_hours),
+        halt=halt,
+    )
+    result = dataclasses.replace(result, ids=tuple(work.units))
+    return _skip(result, ledger) if skip_failed else result
 
 
-def is_spent(root: Path, unit: str) -> bool:
+def is_spent(unit: str, images: FinishedUnits, latents: FinishedUnits) -> bool:
     """Returns whether a unit's images were deleted after its latents were made.
 
-    A damaged shard that was quarantined does not count as deleted: it is made again.
+    A damaged shard that was quarantined does not count as deleted: it is made again. The records of
+    `latents` are read when they are needed first.
     """
-    record = Ledger(root, "images").read(unit)
-    info = record.files.get("images") if record is not None else None
-    if info is None:
+    if not images.lacks_images(unit):
         return False
-    path = root / "images" / info.name
-    if path.exists() or quarantine_path(path).exists():
-        return False
-    return Ledger(root, "latents").done(unit, source=info.sha256) is not None
+    if not latents.files:
+        latents.refresh()
+        latents.list_files()
+    return latents.done(unit, source=images.source(unit)) is not None
 
 
 def can_skip(result: UnitResult) -> bool:
@@ -190,11 +206,13 @@ def _run(
     watch: WatchFn,
     last: Callable[[Any], UnitRecord] | None = None,
     pause: float = 0.0,
+    halt: Callable[[], str] = str,
 ) -> StageResult:
     """Runs `fn` on the units of `todo`, and counts results and rows.
 
     `total` is the number of units that this command is responsible for. Units that an outage may
-    have hit are run again with `last` at the end, after a `pause` in seconds.
+    have hit are run again with `last` at the end, after a `pause` in seconds. If `halt` returns a
+    reason, the other units are not run.
     """
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -232,6 +250,8 @@ def _run(
             watch(progress(), result)
             if is_over or offline == OFFLINE_LIMIT:
                 stopped = result.reason
+            stopped = stopped or halt()
+            if stopped:
                 break
     failed += postponed.values()  # the stage was stopped before their second attempt
     return StageResult(
@@ -248,45 +268,42 @@ def _skip(stage_result: StageResult, ledger: Ledger) -> StageResult:
     return dataclasses.replace(stage_result, failed=failed, skipped=skipped)
 
 
-def _finish(
+def finish(
     result: StageResult,
-    ledger: Ledger,
+    stage: Stage,
     units: Sequence[str],
+    known: Mapping[Stage, FinishedUnits],
     *,
     skipped: Mapping[str, str] | None = None,
 ) -> StageResult:
-    """Writes the manifest, if every unit of the dataset is done."""
+    """Writes the manifest, if every unit of the dataset is done in `stage`."""
+    root = known[stage].ledger.root
     result = dataclasses.replace(result, ids=tuple(units))
     try:
-        manifest = gather(ledger.root, units, ledger.stage, skipped=skipped)
+        manifest = write_manifest(root, units, stage, skipped=skipped, finished=known)
     except Unfinished as error:
         return dataclasses.replace(result, waiting=str(error))
-    manifest.write(ledger.root)
     return dataclasses.replace(result, manifest=manifest)
 
 
 # --- cleaning up the folder -------------------------------------------------------------------
 
 
-def clean(ledger: Ledger, units: Sequence[str]) -> int:
+def clean(finished: FinishedUnits, units: Sequence[str]) -> int:
     """Removes the files that killed workers left of these units, and returns their number."""
-    named = {
-        unit: {folder: info.name for folder, info in record.files.items()} if record else {}
-        for unit, record in ((unit, ledger.read(unit)) for unit in units)
-    }
+    ledger, mine = finished.ledger, set(units)
+    folders = [f"units/{ledger.stage}", *STAGES[ledger.stage]]
     removed = 0
-    for name in (f"units/{ledger.stage}", *STAGES[ledger.stage], PREVIEWS):
-        removed += sweep(ledger.root / name, lambda name: unit_of(name) in named)
-    for folder, suffix in STAGES[ledger.stage].items():
-        for path in (ledger.root / folder).glob(f"*{suffix}"):
-            unit = unit_of(path.name)
-            if unit in named and named[unit].get(folder) != path.name:
-                path.unlink(missing_ok=True)
-                removed += 1
+    for name in [*folders, PREVIEWS] if ledger.stage == "images" else folders:
+        removed += sweep(ledger.root / name, lambda name: unit_of(name) in mine)
+    for path in leftovers(finished, mine):
+        path.unlink(missing_ok=True)
+        del finished.files[path.parent.name][path.name]
+        removed += 1
     return removed
 
 
-def _withdraw(ledger: Ledger, todo: Sequence[str]) -> None:
+def withdraw(finished: FinishedUnits, todo: Sequence[str]) -> None:
     """Removes the manifest if a unit that it may list is to be done again."""
-    if any(ledger.read(unit) is not None for unit in todo):
-        (ledger.root / MANIFEST).unlink(missing_ok=True)
+    if not finished.records.keys().isdisjoint(todo):
+        withdraw_manifest(finished.ledger.root)

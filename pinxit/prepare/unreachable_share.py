@@ -31,7 +31,7 @@ DEVIATIONS = 6.0
 class UsualCounts:
     """The counts of the first finished units of a dataset, at most `SAMPLE` of them.
 
-    The records are listed until there are `SAMPLE` of them. The time that a unit takes therefore
+    The units are listed until there are `SAMPLE` of them. The time that a unit takes therefore
     does not grow with the number of units that are done.
     """
 
@@ -50,11 +50,9 @@ class UsualCounts:
 
     def _read(self, ledger: Ledger) -> None:
         """Reads the records of the first units by name."""
-        counts = {}
-        for path in ledger.record_paths()[:SAMPLE]:
-            if (record := ledger.read(path.stem)) is not None:
-                counts[record.unit] = record.counts
-        self._counts = counts  # at once, since other units may be compared with them just now
+        records = ledger.each(ledger.units()[:SAMPLE])
+        # at once, since other units may be compared with them just now
+        self._counts = {record.unit: record.counts for record in records}
 
 
 def reason_to_doubt(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pinxit.data.prepared.manifest import STAGES
 from pinxit.data.prepared.shards import DamagedShard, quarantine, verify_shard
+from pinxit.prepare.finished_units import FinishedUnits
 from pinxit.prepare.ledger import Ledger, UnitRecord
 
 
@@ -19,9 +20,15 @@ def quarantine_damaged(root: Path, units: Sequence[str]) -> list[str]:
     """Compares the files of both stages of these units with their records by SHA-256, renames those
     that differ, and returns the units that have any. Raises OSError if a file cannot be read."""
 
+    records: dict[str, list[UnitRecord]] = {unit: [] for unit in units}
+    for stage in STAGES:
+        finished = FinishedUnits(Ledger(root, stage))
+        finished.refresh()
+        for unit in records.keys() & finished.records.keys():
+            records[unit].append(finished.records[unit])
+
     def is_damaged(unit: str) -> bool:
-        records = [Ledger(root, stage).read(unit) for stage in STAGES]
-        return not all([is_intact(root, record) for record in records if record is not None])
+        return not all([is_intact(root, record) for record in records[unit]])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return [unit for unit, bad in zip(units, pool.map(is_damaged, units), strict=True) if bad]

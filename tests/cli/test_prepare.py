@@ -16,13 +16,13 @@ import pytest
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
 from prepare_work import picture
+from prepared_toys import committed
 from tar_files import write_tar
 
 from pinxit.cli.main import main
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.row import Unit
 from pinxit.prepare import images as prepare_images
-from pinxit.prepare import rank_signals as ranks
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "good")
@@ -93,11 +93,11 @@ def test_killed_and_given_again(table: Path, bundle: Path, tmp_path: Path):
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen([*command, *given], env=environment, stderr=subprocess.DEVNULL)
-    while not list(out.glob("units/images/*.json")) and first.poll() is None:
+    while not committed(out) and first.poll() is None:
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    done = len(list(out.glob("units/images/*.json")))
+    done = len(committed(out))
     again = subprocess.run([*command, *given], env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert main(words(table, whole, bundle, "--stage", "images", "--engine", "inline")) == 0
@@ -170,25 +170,25 @@ def test_a_damaged_tar_can_be_left_out(tars: Path, bundle: Path, tmp_path: Path,
     assert set(manifest.skipped) == {"00002-000"} and manifest.latents["count"] == 9
 
 
-def test_ranks_wait_for_one_another_and_not_for_ever(
-    tars: Path, bundle: Path, tmp_path: Path, capsys, monkeypatch
+def test_ranks_do_not_wait_and_the_last_one_writes_the_manifest(
+    tars: Path, bundle: Path, tmp_path: Path, capsys
 ):
     """The first rank has the torn tar."""
-    monkeypatch.setattr(ranks, "POLL", 0.1)
     out = tmp_path / "set"
     first, second = (
         of_tars(tars, out, bundle, "--engine", "rank", "--world", 2, "--rank", rank)
         for rank in range(2)
     )
-    assert main(first) == 1 and (out / "failed-0.json").is_file()
-    capsys.readouterr()
-    assert main(second) == 1
-    said = capsys.readouterr().err
-    assert "images: 2 of 2 units done" in said and "waiting for the images of the other" in said
-    assert "ended without finishing their units (rank 0: 1 units failed)" in said
-    assert not (out / "latents").exists() and not (out / "failed-1.json").exists()
-    assert main([*first, "--skip_failed", "1"]) == 0 and not (out / "failed-0.json").exists()
     assert main(second) == 0
+    said = capsys.readouterr().err
+    assert "images: 2 of 2 units done" in said and "latents: 2 of 2 units done" in said
+    assert "not finished: " in said and "2 of 4 units are not done" in said
+    assert not (out / "report.html").exists() and not (out / "manifest.json").exists()
+    assert main(first) == 1
+    said = capsys.readouterr().err
+    assert "images: 1 of 2 units done" in said and "latents: 1 of 2 units done" in said
+    assert (out / "report.html").exists() and committed(out, "latents") == committed(out)
+    assert main([*first, "--skip_failed", "1"]) == 0
     manifest = Manifest.read(out)
     assert manifest.latents["count"] == 9 and set(manifest.skipped) == {"00002-000"}
 

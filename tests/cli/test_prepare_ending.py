@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import prepared_toys as toys
 import pytest
 from PIL import Image
 from tar_files import write_tar
@@ -167,6 +168,7 @@ def test_strange_names_stay_on_their_line(tmp_path):
 def test_units_of_older_versions_have_no_examples(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert prepare("folder", folder, out, "--vae", "none") == 0
+    toys.as_older_version(out)
     for path in (out / "units" / "images").glob("*.json"):
         record = json.loads(path.read_text())
         del record["measured"]["examples"]

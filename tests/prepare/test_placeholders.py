@@ -233,10 +233,11 @@ def test_pictures_that_are_enlarged_are_counted(tmp_path):
 
     record = prepare(tmp_path, Cards("good", "card", "card"), Small())
     assert record.measured["enlarged"] == {"rows": 2, "example": "http://shop.test/card/1"}
+    from pinxit.prepare.image_totals import image_totals
     from pinxit.prepare.report import enlarged_line
 
-    assert enlarged_line([record, record]) == (
+    assert enlarged_line(image_totals([record, record])) == (
         "4 of the images kept were enlarged to the image size "
         "(the first: http://shop.test/card/1; --filters.min_side limits it)"
     )
-    assert enlarged_line([dataclasses.replace(record, measured={})]) == ""
+    assert enlarged_line(image_totals([dataclasses.replace(record, measured={})])) == ""

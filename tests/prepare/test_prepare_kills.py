@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from coyo_files import write_coyo
 from hostile_server import LOOPBACK, HostileServer
-from prepared_toys import content
+from prepared_toys import committed, content
 
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.prepare.outcome_files import read_outcomes
@@ -47,7 +47,7 @@ def compared(root: Path) -> dict[str, object]:
 
 
 def commits(root: Path) -> dict[str, int]:
-    return {stage: len(list(root.glob(f"units/{stage}/*.json"))) for stage in ("images", "latents")}
+    return {stage: len(committed(root, stage)) for stage in ("images", "latents")}
 
 
 @pytest.mark.slow

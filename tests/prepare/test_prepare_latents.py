@@ -12,9 +12,10 @@ import pytest
 from pinxit.data.prepared.manifest import Manifest, Unfinished
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.prepared.shards import DamagedShard
+from pinxit.prepare.both_stages import run_latents
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.latents import Encoders, LatentStage, prepare_latents
-from pinxit.prepare.stages import run_images, run_latents
+from pinxit.prepare.stages import run_images
 
 IDENTITY = {"autoencoder": "means"}
 

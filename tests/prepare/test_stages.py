@@ -21,6 +21,7 @@ from pinxit.data.images.decode import ImageConfig
 from pinxit.data.prepared.prepared_rows import PreparedRows
 from pinxit.data.row import Unit
 from pinxit.data.sources.catalogue import open_source
+from pinxit.prepare.both_stages import run_latents
 from pinxit.prepare.engines.base import UnitResult
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.engines.ranks import RankEngine
@@ -30,7 +31,7 @@ from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.progress import StageProgress
 from pinxit.prepare.report import write_preparation_report
-from pinxit.prepare.stages import can_skip, run_images, run_latents
+from pinxit.prepare.stages import can_skip, run_images
 
 HERE = Path(__file__).parents[1] / "stand_ins"
 IDENTITY = {"autoencoder": "means"}

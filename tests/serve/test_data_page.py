@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import prepared_datasets as made
+import prepared_toys as toys
 import pytest
 from playwright.sync_api import expect
 from studio import RunningStudio, accessibility, opened, running_studio
@@ -115,8 +117,10 @@ def test_pages_follow_each_other(browser, studio, root):
 
 
 def test_a_dataset_that_is_being_prepared_refreshes_itself(browser, studio, root):
-    new = root / "data" / "running" / "units" / "images" / "09999-000.json"
-    new.unlink(missing_ok=True)
+    toys.rewrite_records(
+        root / "data" / "running",
+        lambda record: "" if record["unit"] == "09999-000" else json.dumps(record),
+    )
     with opened(browser, studio.url, "/#/data/running", viewport=NARROW) as watched:
         page = watched.page
         page.get_by_text("this page refreshes itself").wait_for()

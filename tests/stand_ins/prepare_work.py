@@ -162,9 +162,10 @@ def main(out: Path, log: Path, engine: str, workers: int, pause: float) -> int:
     """Both stages, as a command: run again and again, it ends with everything done."""
     import prepared_toys as toys
 
+    from pinxit.prepare.both_stages import run_latents
     from pinxit.prepare.engines.choose import get_engine
     from pinxit.prepare.latents import LatentStage
-    from pinxit.prepare.stages import run_images, run_latents
+    from pinxit.prepare.stages import run_images
 
     work = stage(out, pause=pause, log=log, source=ToySource((12,) * 8))
     ended = run_images(work, get_engine(engine), workers=workers)

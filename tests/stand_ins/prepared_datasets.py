@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import prepare_work as work
+import prepared_toys as toys
 
 from pinxit.data.row import Row, Unit
-from pinxit.files import write_json
 from pinxit.prepare.engines.local import InlineEngine
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.report import write_preparation_report
@@ -68,16 +68,20 @@ def damage(root: Path) -> None:
     (root / "images" / f"{first}.array_record").write_bytes(b"cut")
     path = root / "outcomes" / f"{second}.parquet"
     path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
-    (root / "units" / "images" / f"{third}.json").write_text("{")
+    toys.rewrite_records(
+        root, lambda record: json.dumps(record)[: -1 if record["unit"] == third else None]
+    )
 
 
 def lie(root: Path, names: dict[str, str]) -> None:
     """Changes the names of files in the records, as a stranger could."""
-    for path in (root / "units" / "images").glob("*.json"):
-        record: dict[str, Any] = json.loads(path.read_text())
+
+    def changed(record: dict[str, Any]) -> str:
         for folder, name in names.items():
             record["files"][folder]["name"] = name
-        write_json(path, record)
+        return json.dumps(record)
+
+    toys.rewrite_records(root, changed)
 
 
 def add_unit(root: Path, source: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pinxit.arrays import Conditioning
 from pinxit.data.images.decode import encode_image
 from pinxit.data.prepared.shards import ShardReader, pack, unpack, write_shard
+from pinxit.files import write_json
+from pinxit.prepare.both_stages import run_latents
+from pinxit.prepare.commit_log import CommitLog
 from pinxit.prepare.engines.local import InlineEngine
+from pinxit.prepare.gather import gather
 from pinxit.prepare.latents import Encoders, LatentStage
-from pinxit.prepare.ledger import Ledger, UnitRecord, gather
-from pinxit.prepare.stages import run_latents
+from pinxit.prepare.ledger import Ledger, UnitRecord
 
 SIZE = 16
 
@@ -112,3 +117,30 @@ def record_of(ledger: Ledger, unit: str, *, generation: int = 0, text: str = "")
     path = ledger.path("images", unit, generation=generation)
     info = write_shard(path, [pack({}, {"key": unit, "text": text})])
     return UnitRecord(unit, {"images": info}, {"ok": 1, "timeout": 2}, generation, seconds=0.5)
+
+
+def rewrite_records(
+    root: Path, change: Callable[[dict[str, Any]], str], *, stage: str = "images"
+) -> None:
+    """Replaces each line of the stage's logs by the text that `change` makes of its record."""
+    for path in (root / "units" / stage).glob("log-*.jsonl"):
+        lines = [change(json.loads(line)) for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def as_older_version(root: Path) -> None:
+    """Turns the logs of commits into a file for each unit, as older versions wrote them."""
+    for folder in (root / "units").glob("*"):
+        for path in folder.glob("log-*.jsonl"):
+            for line in path.read_text().splitlines():
+                record = json.loads(line)
+                del record["version"]
+                write_json(folder / f"{record['unit']}.json", record)
+            path.unlink()
+
+
+def committed(root: Path, stage: str = "images") -> set[str]:
+    """The units whose commit is in a log, as another process sees it."""
+    log = CommitLog(root / "units" / stage)
+    log.refresh()
+    return set(log.units())

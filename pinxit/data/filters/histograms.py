@@ -89,6 +89,17 @@ class Histograms:
         for name, histogram in self.by_name.items():
             histogram.merge(other.by_name[name])
 
+    def merge_json(self, data: Mapping[str, Any]) -> None:
+        """Adds the result of `to_json`; raises `UsageError` if its bins differ from `BINS`."""
+        for name, histogram in self.by_name.items():
+            stored = data.get(name)
+            if stored is None:
+                continue
+            if len(stored["counts"]) != BINS[name][2] or list(stored["range"]) != [*BINS[name][:2]]:
+                raise UsageError(f"histogram {name!r} has other bins than this version of Pinxit")
+            histogram.counts += np.asarray(stored["counts"], np.int64)
+            histogram.missing += int(stored["missing"])
+
     def to_json(self) -> dict[str, Any]:
         """Returns, for each figure, its range, its counts and the number of rows that lack it."""
         return {
@@ -104,14 +115,7 @@ class Histograms:
     def from_json(cls, data: Mapping[str, Any]) -> Histograms:
         """Reads the result of `to_json`; raises `UsageError` if its bins differ from `BINS`."""
         histograms = cls()
-        for name, histogram in histograms.by_name.items():
-            stored = data.get(name)
-            if stored is None:
-                continue
-            if len(stored["counts"]) != BINS[name][2] or list(stored["range"]) != [*BINS[name][:2]]:
-                raise UsageError(f"histogram {name!r} has other bins than this version of Pinxit")
-            histogram.counts[:] = stored["counts"]
-            histogram.missing = int(stored["missing"])
+        histograms.merge_json(data)
         return histograms
 
     @classmethod

@@ -7,10 +7,11 @@ machine alone is started, without Ray's usage reports and dashboard, and stopped
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -99,6 +100,16 @@ class RayEngine:
         finally:
             for worker in [*assignment.idle, *assignment.busy]:
                 ray.kill(worker)
+            if started:
+                ray.shutdown()
+
+    @contextlib.contextmanager
+    def connected(self, workers: int) -> Iterator[None]:
+        """Stays connected to the cluster, with room for `workers`, while several maps run."""
+        ray, started = self._connect(workers)
+        try:
+            yield
+        finally:
             if started:
                 ray.shutdown()
 

@@ -119,7 +119,7 @@ def describe_dataset(folder: DatasetFolder, totals: UnitTotals) -> dict[str, Any
     with _noting(problems):
         figures = score_figures(totals.histograms, stored_filters(identity))
         scores = [asdict(one) for one in figures]
-    latents = sum(1 for _ in (root / "units" / "latents").glob("*.json"))
+    latents = len(Ledger(root, "latents").units())
     problems += damaged_files(root, totals)
     problems += [f"the record of unit {unit} cannot be read" for unit in totals.damaged[:LISTED]]
     return {

@@ -6,7 +6,6 @@ next one goes on. Of each record only a few numbers stay in memory.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,8 @@ from pinxit.config import UsageError
 from pinxit.data.filters.histograms import Histograms
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import ShardInfo
-from pinxit.prepare.ledger import Ledger, UnitRecord
+from pinxit.prepare.commit_log import Place
+from pinxit.prepare.ledger import Ledger, UnitRecord, parsed_record
 
 SECONDS = 2.0
 """The longest time that one refresh reads."""
@@ -30,8 +30,6 @@ class UnitEntry:
     """The part of a commit record that is kept in memory."""
 
     unit: str
-    changed: int
-    """When the record was written, in nanoseconds."""
     counts: Mapping[str, int]
     images: ShardInfo | None
     outcomes: ShardInfo | None
@@ -60,6 +58,8 @@ class UnitTotals:
         """The number of records that have not been read yet."""
         self.newest = 0.0
         """When the last unit was finished, in seconds since 1970; 0 if none was."""
+        self._places: dict[str, Place] = {}
+        """Where the records are that have been read."""
         self._measured: set[str] = set()
         """The units whose histograms have been added."""
         self.damaged: list[str] = []
@@ -81,62 +81,50 @@ class UnitTotals:
 
     def _read(self, ledger: Ledger, until: float) -> None:
         """Reads the records that are new or changed, until a time."""
-        files = _written(ledger.root / "units" / "images")
-        changed = [
-            unit
-            for unit, at in sorted(files.items())
-            if unit not in self.entries or self.entries[unit].changed != at
-        ]
-        entries = {unit: entry for unit, entry in self.entries.items() if unit in files}
+        log = ledger.log
+        log.refresh()
+        places = log.places()
+        changed = [unit for unit, place in places.items() if self._places.get(unit) != place]
+        entries = {unit: entry for unit, entry in self.entries.items() if unit in places}
+        known = {unit: place for unit, place in self._places.items() if unit in places}
         self.unread = len(changed)
-        damaged = {unit for unit in self.damaged if unit in files}
-        for unit in changed:
+        damaged = {unit for unit in self.damaged if unit in places}
+        for unit, raw in log.each(changed):
             if time.monotonic() > until:
                 break
             self.unread -= 1
+            known[unit] = places[unit]
             try:
-                record = ledger.read(unit)
-                if record is None or record.unit != unit:
+                record = parsed_record(raw)
+                if record is None:
                     raise KeyError("unit")
-                entries[unit] = _entry(record, files[unit])
+                entries[unit] = _entry(record)
                 self._measure(record)
+                damaged.discard(unit)
             except (UsageError, AttributeError, KeyError, TypeError, ValueError):
                 damaged.add(unit)
         self.damaged = sorted(damaged)
-        if not files:
+        self._places = known
+        if not places:
             entries = _listed(self.root)
         if changed or len(entries) != len(self.entries):
             self.entries = dict(sorted(entries.items()))
             self.counts = Counter()
             for entry in self.entries.values():
                 self.counts.update(entry.counts)
-        self.newest = max(files.values(), default=0) / 1e9
+        self.newest = log.written()
 
     def _measure(self, record: UnitRecord) -> None:
         """Adds a unit's histograms. A retry does not change them, so they are added once."""
         stored = record.measured.get("histograms")
         if stored is not None and record.unit not in self._measured:
             self._measured.add(record.unit)
-            self.histograms.merge(Histograms.from_json(stored))
+            self.histograms.merge_json(stored)
 
 
-def _written(folder: Path) -> dict[str, int]:
-    """Returns when each record of a folder was written, by unit."""
-    try:
-        with os.scandir(folder) as entries:
-            return {
-                entry.name.removesuffix(".json"): entry.stat().st_mtime_ns
-                for entry in entries
-                if entry.name.endswith(".json") and not entry.name.startswith(".")
-            }
-    except OSError:
-        return {}
-
-
-def _entry(record: UnitRecord, changed: int) -> UnitEntry:
+def _entry(record: UnitRecord) -> UnitEntry:
     return UnitEntry(
         unit=record.unit,
-        changed=changed,
         counts={str(status): int(count) for status, count in record.counts.items()},
         images=_plain_name(record.files.get("images")),
         outcomes=_plain_name(record.files.get("outcomes")),
@@ -164,7 +152,7 @@ def _listed(root: Path) -> dict[str, UnitEntry]:
         return {}
     images = manifest.files.get("images", (None,) * len(manifest.units))
     entries = {
-        unit: UnitEntry(unit, 0, {"ok": info.count if info else 0}, _plain_name(info), None, 0.0, 0)
+        unit: UnitEntry(unit, {"ok": info.count if info else 0}, _plain_name(info), None, 0.0, 0)
         for unit, info in zip(manifest.units, images, strict=True)
     }
     if entries:  # the counts of single units are not in a manifest

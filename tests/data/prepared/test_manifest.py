@@ -8,7 +8,8 @@ import pytest
 
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import describe
-from pinxit.prepare.ledger import Ledger, gather
+from pinxit.prepare.gather import gather
+from pinxit.prepare.ledger import Ledger
 
 IDENTITY = {"source": {"name": "toy", "revision": "1"}, "filters": {"min_side": 256}}
 
