@@ -8,7 +8,7 @@ from typing import Any
 from pinxit.config import UsageError
 from pinxit.data.row import Source
 from pinxit.data.sources.columns import named_columns
-from pinxit.devices.processes import several
+from pinxit.devices.processes import alone, is_first, several
 from pinxit.extras import check_data_extra
 from pinxit.train.build import Parts
 from pinxit.train.datasets import PREPARED
@@ -34,10 +34,28 @@ def open_source_of(
     if not config.streamed:
         return None
     check_data_extra(f"training on {config.dataset_name}")
-    if several():
-        problem = "a streamed dataset, which only a single process can train on"
-        valid = "--dataset_path FOLDER, after `pinxit prepare`"
-        raise UsageError("dataset_name", config.dataset_name, problem=problem, valid=valid)
+    if not several():
+        return _open_source(config, revision, say)
+    sources: list[Source] = []
+
+    def open_first() -> str | None:
+        sources.append(_open_source(config, revision, say))
+        return sources[0].revision
+
+    # a dataset on the hub may change between two processes' looks at it
+    first = alone(open_first)
+    if is_first():
+        return sources[0]
+    source = _open_source(config, first, say)
+    if source.revision != first:
+        problem = f"another version of the dataset than that of process 0, {first}"
+        valid = "the same files on all processes"
+        raise UsageError("dataset_path", source.revision, problem=problem, valid=valid)
+    return source
+
+
+def _open_source(config: TrainConfig, revision: str | None, say: Callable[[str], None]) -> Source:
+    """Opens the source on this process."""
     from pinxit.data.sources.catalogue import open_source
 
     hub = revision is not None and not revision.startswith("files-")
