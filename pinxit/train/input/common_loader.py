@@ -18,12 +18,11 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
 from pinxit.config import UsageError
-from pinxit.devices.processes import is_first, publish, published, published_under
+from pinxit.devices.processes import publish, published, published_under
 from pinxit.train.input.common_order import (
     MESSAGES,
     Leader,
@@ -58,12 +57,15 @@ class CommonLoader(StreamedLoader):
         batch_size: int,
         rows: Int[np.ndarray, " b"],
         chunk: int,
+        process: int,
+        processes: int,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Takes the numbers of this process's rows in a batch of `batch_size`. `say` receives the
-        messages of the other processes."""
+        """Takes the numbers of this process's rows in a batch of `batch_size`, the number of this
+        process, and that of all processes. `say` receives the messages of the other processes."""
         super().__init__(stream, encode, batch_size=batch_size, chunk=chunk)
         self.rows = rows
+        self.process, self.processes = process, processes
         self.say = say
         self.leader: Leader | None = None
         self._changed = threading.Condition(threading.RLock())
@@ -94,8 +96,8 @@ class CommonLoader(StreamedLoader):
         """
         self._progress[start] = self.stream.settle(())
         threads = [threading.Thread(target=self._work, name="pinxit-stream", daemon=True)]
-        if is_first():
-            self.leader = Leader(jax.process_count(), stop - start, self.say)
+        if self.process == 0:
+            self.leader = Leader(self.processes, stop - start, self.say)
             lead = (self.leader,)
             threads.append(
                 threading.Thread(target=self._lead, args=lead, name="pinxit-order", daemon=True)
@@ -234,7 +236,7 @@ class CommonLoader(StreamedLoader):
                 message_count=self._message_count,
             )
             if (text := report.packed()) != self._published:
-                publish(f"{KEY}/report/{jax.process_index()}", text)
+                publish(f"{KEY}/report/{self.process}", text)
                 self._published = text
 
     def _lead(self, leader: Leader) -> None:

@@ -123,6 +123,8 @@ class StreamedFeed(Feed):
             batch_size=config.batch_size,
             rows=rows,
             chunk=chunk,
+            process=jax.process_index(),
+            processes=jax.process_count(),
             say=self.display.say,
         )
 
