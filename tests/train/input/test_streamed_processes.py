@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from coyo_files import write_coyo
 from hostile_server import HostileServer
 from mortal_server import MortalServer
+from pictures import write_captioned
 from stream_processes import StreamProcesses, losses, outcomes, position, times_ended
 
 from pinxit.data.filters.row_filter import FilterConfig
@@ -95,3 +98,133 @@ def test_two_processes_are_killed_and_one_goes_on(
     assert position(resumed.folder)["counts"]["ok"] == 10 + 4 * (step + 4)
     # 140 rows an epoch
     assert_each_row_ends_once_an_epoch(table, resumed.folder, 1 + (step + 4) // 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [1, 5])
+def test_the_number_of_processes_changes_with_every_command(
+    server: HostileServer, bundle: Path, tmp_path: Path, files: int
+):
+    """Killed in two, stopped in four, killed in one, and finished in two, over more than an
+    epoch."""
+    table = write_tables(server, tmp_path / "table", files)
+
+    def start(count: int, steps: int = 99) -> StreamProcesses:
+        return StreamProcesses("run", count, bundle, table, tmp_path, "--steps", str(steps))
+
+    killed = start(2)
+    killed.wait_for_step(9)
+    killed.processes[0].kill()
+    codes, said = killed.ended()
+    assert all(codes), (codes, said)
+    assert_each_row_ends_once_an_epoch(table, killed.folder, 2)
+
+    step = killed.steps()[-1]
+    stopped = start(4)
+    stopped.wait_for_step(step + 6)
+    stopped.processes[3].send_signal(signal.SIGTERM)
+    codes, said = stopped.ended()
+    assert codes == [0] * 4, said
+    assert f"resuming after step {step}" in said[0] and said[1:] == [""] * 3, said
+    assert_each_row_ends_once_an_epoch(table, stopped.folder, 2)
+
+    step = stopped.steps()[-1]
+    killed = start(1)
+    killed.wait_for_step(step + 6)
+    killed.processes[0].kill()
+    killed.ended()
+    ended = assert_each_row_ends_once_an_epoch(table, killed.folder, 3)
+
+    step = killed.steps()[-1]
+    finished = start(2, step + 30)
+    codes, said = finished.ended()
+    assert codes == [0, 0] and f"resuming after step {step}" in said[0], said
+    last = assert_each_row_ends_once_an_epoch(table, finished.folder, 4)
+    assert not ended - last and position(finished.folder)["counts"]["ok"] == 10 + 4 * (step + 30)
+    assert max(last.values()) >= 2, "more than an epoch"
+    # the logs of processes that the run no longer has end with the checkpoint
+    for process, size in position(finished.folder)["logged"].items():
+        name = f"outcomes-{process}.jsonl" if process != "0" else "outcomes.jsonl"
+        assert (finished.folder / name).stat().st_size == size
+    assert position(finished.folder)["logged"].keys() == {"0", "1", "2", "3"}
+    report = (finished.folder / "report.html").read_text()
+    assert "Outcome of the rows" in report and "the server answered 404" in report
+
+
+@pytest.fixture
+def half_away(server: HostileServer, tmp_path: Path) -> Iterator[tuple[Path, MortalServer]]:
+    """Two tables, of which process 1 of two reads the one whose server may go away."""
+    with MortalServer() as mortal:
+        away = np.random.default_rng([0, 0]).permutation(2)[1]
+        for number in range(2):
+            urls = [
+                mortal.url(i) if number == away else server.url("good", i)
+                for i in range(number * 75, number * 75 + 75)
+            ]
+            write_coyo(tmp_path / "table" / f"{number}.parquet", 75, url=urls)
+        yield tmp_path / "table", mortal
+
+
+@pytest.mark.slow
+def test_a_signal_ends_all_while_one_process_waits_for_the_network(
+    half_away: tuple[Path, MortalServer], bundle: Path, tmp_path: Path
+):
+    table, mortal = half_away
+    stopped = StreamProcesses("run", 2, bundle, table, tmp_path, "--steps", "30")
+    stopped.wait_for_step(3)
+    mortal.kill()
+    step, since = 0, time.monotonic()
+    while time.monotonic() < since + 15:
+        if (newest := stopped.steps()[-1]) != step:
+            step, since = newest, time.monotonic()
+        time.sleep(0.1)
+    assert stopped.processes[0].poll() is None and step < 30
+    stopped.processes[0].send_signal(signal.SIGTERM)
+    codes, said = stopped.ended(60)
+    assert codes == [0, 0], said
+    assert "process 1: none of " in said[0] and "Training waits for the network" in said[0], said
+    assert "the same command resumes" in said[0]
+    mortal.revive()
+    resumed = StreamProcesses("run", 2, bundle, table, tmp_path, "--steps", "30")
+    codes, said = resumed.ended()
+    assert codes == [0, 0] and "resuming after step" in said[0], said
+    assert_each_row_ends_once_an_epoch(table, resumed.folder, 2)
+
+
+@pytest.mark.slow
+def test_if_the_network_of_one_process_stays_away_all_end_with_the_reason(
+    half_away: tuple[Path, MortalServer], bundle: Path, tmp_path: Path
+):
+    table, mortal = half_away
+    ended = StreamProcesses(
+        "run", 2, bundle, table, tmp_path, "--steps", "30", "--outage_hours", "0.01"
+    )
+    ended.wait_for_step(3)
+    mortal.kill()
+    codes, said = ended.ended()
+    assert codes == [1, 1], said
+    assert "the data ended after step" in said[0] and "process 1: none of " in said[0], said
+    assert "(--outage_hours)" in said[0] and "the same command resumes" in said[0]
+    step = ended.steps()[-1]
+    assert position(ended.folder)["counts"] == {"ok": 10 + 4 * step}
+    assert_each_row_ends_once_an_epoch(table, ended.folder, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_take_images_of_several_sizes(bundle: Path, tmp_path: Path):
+    """Each has all sizes, in another order; a batch has one size."""
+    pictures = write_captioned(tmp_path / "pictures", 64, ((24, 20), (30, 18), (18, 30), (26, 24)))
+
+    def start(count: int, steps: int) -> StreamProcesses:
+        more = ["--dataset_name", "folder", "--images.bucket_step", "4", "--steps", str(steps)]
+        more += ["--filters.min_side", "none"]
+        return StreamProcesses("run", count, bundle, pictures, tmp_path, *more)
+
+    codes, said = start(2, 8).ended()
+    assert codes == [0, 0] and "3 image sizes (the step compiles once for each)" in said[0], said
+    run = start(1, 20)
+    codes, said = run.ended()
+    assert codes == [0] and "resuming after step 8" in said[0], said
+    times = times_ended(run.folder)
+    assert times.total() == 10 + 80 and len(times) == 64
+    assert max(times.values()) <= 3
