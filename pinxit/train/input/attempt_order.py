@@ -29,7 +29,7 @@ from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
 from pinxit.data.sources.network_fault import is_network_fault
 from pinxit.train.input.outage import Outage
-from pinxit.train.input.portions import Dealing, Portion, Position, Progress
+from pinxit.train.input.portions import Dealing, Portion, Position, StreamProgress
 
 BLOCK = 256
 """Number of rows that are shuffled together if the source contains the images."""
@@ -45,10 +45,10 @@ any that passes the filters, before the stream ends with an error."""
 
 
 @dataclass(eq=False)
-class _Begun:
+class OpenPortion:
     """A portion that this process has begun."""
 
-    portion: Portion
+    start: Portion
     """The portion as it was at the start."""
     next: int = 0
     """Number of the first row of the unit that has not been looked at since then."""
@@ -60,31 +60,31 @@ class _Begun:
     """Whether its filtered rows are counted."""
 
     def __post_init__(self) -> None:
-        self._waiting = frozenset(self.portion.waiting)
-        self.counted = self.portion.counted
+        self._waiting = frozenset(self.start.waiting)
+        self.counted = self.start.counted
 
     def remains(self, number: int) -> bool:
         """Returns whether a row of the unit is left to this process."""
-        portion = self.portion
-        if number < portion.tried:
+        start = self.start
+        if number < start.tried:
             return number in self._waiting
-        return not portion.whole and number % portion.shares == portion.share
+        return not start.whole and number % start.shares == start.share
 
     @property
     def last(self) -> int | None:
         """The number of the last row that is left, or None if it is not known."""
-        return max(self.portion.waiting, default=-1) if self.portion.whole else None
+        return max(self.start.waiting, default=-1) if self.start.whole else None
 
     def now(self) -> Portion:
         """Returns the portion with what has ended until now."""
         rows = list(self.open)
         if not self.whole:
-            rows += [row for row in self.portion.waiting if row >= self.next]
+            rows += [row for row in self.start.waiting if row >= self.next]
         return replace(
-            self.portion,
-            tried=max(self.portion.tried, self.next),
+            self.start,
+            tried=max(self.start.tried, self.next),
             waiting=tuple(sorted(rows)),
-            whole=self.whole or self.portion.whole,
+            whole=self.whole or self.start.whole,
             counted=self.counted,
         )
 
@@ -96,7 +96,7 @@ class Attempt:
     row: Row
     number: int
     """Number of the row in its unit."""
-    begun: _Begun
+    portion: OpenPortion
 
     def __str__(self) -> str:
         return self.row.key
@@ -160,7 +160,7 @@ class Attempts:
         self._say, self._outage = say, outage
         self._last_order: tuple[int, Sequence[int]] = (-1, ())
         self._begun_count = 0
-        self._begun: list[_Begun] = []
+        self._portions: list[OpenPortion] = []
         """The portions that have been begun and may not be finished."""
 
     def __iter__(self) -> Iterator[Attempt]:
@@ -171,17 +171,17 @@ class Attempts:
         epochs = itertools.groupby(portions, lambda portion: portion.number // len(self.units))
         for self.epoch, portions_of_epoch in epochs:
             attempts = 0
-            for portion in portions_of_epoch:
-                begun = _Begun(portion)
+            for start in portions_of_epoch:
+                portion = OpenPortion(start)
                 with self.lock:
                     self._begun_count += 1
-                    self._begun.append(begun)
-                for number, row in self._unit(begun):
-                    if self._opened(begun, number, row):
+                    self._portions.append(portion)
+                for number, row in self._unit(portion):
+                    if self._opened(portion, number, row):
                         attempts += 1
-                        yield Attempt(row, number, begun)
+                        yield Attempt(row, number, portion)
                 with self.lock:
-                    begun.whole = True
+                    portion.whole = True
             if self.epoch >= complete:
                 self.epoch_attempts = attempts
                 empty = 0 if attempts else empty + 1
@@ -193,13 +193,13 @@ class Attempts:
     def _is_one_of_many(self) -> bool:
         return self.dealing.processes > 1
 
-    def _opened(self, begun: _Begun, number: int, row: Row) -> bool:
+    def _opened(self, portion: OpenPortion, number: int, row: Row) -> bool:
         """Notes that a row has been looked at. Returns whether it is to be tried."""
         with self.lock:
-            begun.next = number + 1
-            if not begun.remains(number) or row.key in self.excluded:
+            portion.next = number + 1
+            if not portion.remains(number) or row.key in self.excluded:
                 return False
-            begun.open.add(number)
+            portion.open.add(number)
             return True
 
     def _refuse(self) -> None:
@@ -221,30 +221,29 @@ class Attempts:
         """Records that these attempts have ended, so that they are not made again."""
         with self.lock:
             for attempt in attempts:
-                attempt.begun.open.discard(attempt.number)
+                attempt.portion.open.discard(attempt.number)
 
-    def progress(self, *, counts: dict[str, int], logged: int) -> Progress:
+    def progress(self, *, counts: dict[str, int], logged: int) -> StreamProgress:
         """Returns the work of this process since the start. `counts` and `logged` are passed on."""
         with self.lock:
-            portions = [(begun, begun.now()) for begun in self._begun]
-            self._begun = [begun for begun, portion in portions if not portion.finished]
-            unfinished = tuple(portion for _, portion in portions if not portion.finished)
-            return Progress(self._begun_count, unfinished, counts, logged)
+            pairs = [(portion, portion.now()) for portion in self._portions]
+            self._portions = [portion for portion, now in pairs if not now.finished]
+            unfinished = tuple(now for _, now in pairs if not now.finished)
+            return StreamProgress(self._begun_count, unfinished, counts, logged)
 
     def position(self, *, counts: dict[str, int], logged: int) -> Position:
         """Returns the position after the work of this process, which must be the only one. Another
         stream that starts there repeats all open attempts."""
         return self.dealing.merged([self.progress(counts=counts, logged=logged)])
 
-    def _unit(self, begun: _Begun) -> Iterator[tuple[int, Row]]:
+    def _unit(self, portion: OpenPortion) -> Iterator[tuple[int, Row]]:
         """Yields the rows of a portion's unit that pass the filters, shuffled, with their
         numbers."""
-        portion = begun.portion
-        epoch, place = divmod(portion.number, len(self.units))
+        epoch, place = divmod(portion.start.number, len(self.units))
         order = self._order(epoch)
         unit = self.units[order[place]]
         rng = np.random.default_rng([self.seed, epoch, place, len(self.units)])
-        rows, number, last = self._passing(begun, unit), 0, begun.last
+        rows, number, last = self._passing(portion, unit), 0, portion.last
         while last is None or number <= last:
             try:
                 block = list(itertools.islice(rows, BLOCK if self.source.has_images else None))
@@ -265,7 +264,7 @@ class Attempts:
             self._last_order = epoch, rng.permutation(len(self.units)).tolist()
         return self._last_order[1]
 
-    def _passing(self, begun: _Begun, unit: Unit) -> Iterator[Row]:
+    def _passing(self, portion: OpenPortion, unit: Unit) -> Iterator[Row]:
         """Yields the rows of a unit that pass the filters. Counts the others when it has been read
         to its end, once in an epoch over all processes."""
         row_filter = Filter(self.filters, duplicates=self.duplicates)
@@ -280,8 +279,8 @@ class Attempts:
                 missing[reason] += 1
                 self.examples.setdefault(reason, row.shown_name)
         with self.lock:
-            if begun.portion.share == 0 and not begun.counted:
-                begun.counted = True
+            if portion.start.share == 0 and not portion.counted:
+                portion.counted = True
                 self.filtered.update(missing)
 
     def _leave(self, unit: Unit, error: OSError | ValueError) -> None:

@@ -25,9 +25,9 @@ from pinxit.config import UsageError
 from pinxit.devices.processes import publish, published, published_under
 from pinxit.train.input.common_order import (
     MESSAGES,
+    BatchOrder,
+    BatchReport,
     Leader,
-    Order,
-    Report,
     unpack_order,
     unpack_report,
 )
@@ -69,12 +69,12 @@ class CommonLoader(StreamedLoader):
         self.say = say
         self.leader: Leader | None = None
         self._changed = threading.Condition(threading.RLock())
-        self._order = Order()
+        self._order = BatchOrder()
         self._pool: dict[str, list[EncodedRow]] = {}
         """Rows that are ready, by image size."""
         self._row_counts: dict[str, int] = {}
         """Number of rows made in all, by image size."""
-        self._taken = 0
+        self._steps = 0
         self._reason: str | None = None
         self._messages: list[str] = []
         self._message_count = 0
@@ -172,7 +172,7 @@ class CommonLoader(StreamedLoader):
         count = len(self.rows)
         with self._changed:
             rows, self._pool[size] = self._pool[size][:count], self._pool[size][count:]
-            self._taken += 1
+            self._steps += 1
             self._changed.notify_all()
         after = self.stream.settle([row.attempt for row in rows])
         self._progress = {step: self._progress[step], step + 1: after}
@@ -224,10 +224,10 @@ class CommonLoader(StreamedLoader):
     def _report(self) -> None:
         """Publishes the state of this process, if it has changed."""
         with self._changed:
-            made = {size: rows // len(self.rows) for size, rows in self._row_counts.items()}
-            report = Report(
-                made={size: count for size, count in made.items() if count},
-                taken=self._taken,
+            counts = {size: rows // len(self.rows) for size, rows in self._row_counts.items()}
+            report = BatchReport(
+                batches={size: count for size, count in counts.items() if count},
+                steps=self._steps,
                 full_at=self._order.ahead if self._is_full() else 0,
                 ended=self._reason,
                 figures=self.stream.figures(),

@@ -2,9 +2,10 @@
 
 Processes stream at different speeds. A process that waited inside a step for another one's data
 would hang there, since collectives have short time limits. So no process begins a step before all
-of them have their part of its batch. Each process publishes a `Report` of the batches that it has
-made. Process 0 compares the reports, and publishes an `Order`: the image size of each step that may
-begin, and the end of the data, if one of the processes has no more or has received a signal.
+of them have their part of its batch. Each process publishes a `BatchReport` of the batches that it
+has made. Process 0 compares the reports, and publishes a `BatchOrder`: the image size of each step
+that may begin, and the end of the data, if one of the processes has no more or has received a
+signal.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ MESSAGES = 8
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """The batches of one process since the start of the command, as published."""
 
-    made: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
     """Number of batches that its rows are enough for, by image size. Only grows."""
-    taken: int = 0
+    steps: int = 0
     """Number of batches that it has taken for a step."""
     full_at: int = 0
     """The order's `ahead` with which it makes no more batches, or 0 if it makes more."""
@@ -49,15 +50,15 @@ class Report:
         return json.dumps(dataclasses.asdict(self))
 
 
-def unpack_report(text: str) -> Report:
-    """Inverts `Report.packed`."""
+def unpack_report(text: str) -> BatchReport:
+    """Inverts `BatchReport.packed`."""
     values = json.loads(text)
     values["messages"] = tuple(values["messages"])
-    return Report(**values)
+    return BatchReport(**values)
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """The decisions of process 0, as published."""
 
     first: int = 0
@@ -71,7 +72,7 @@ class Order:
 
     @property
     def stop(self) -> int:
-        """Number of batches that all processes take, until more are decided."""
+        """Returns the number of batches that all processes take, until more are decided."""
         return self.first + len(self.sizes)
 
     def size(self, number: int) -> str | None:
@@ -83,11 +84,11 @@ class Order:
         return json.dumps(dataclasses.asdict(self))
 
 
-def unpack_order(text: str) -> Order:
-    """Inverts `Order.packed`."""
+def unpack_order(text: str) -> BatchOrder:
+    """Inverts `BatchOrder.packed`."""
     values = json.loads(text)
     values["sizes"] = tuple(values["sizes"])
-    return Order(**values)
+    return BatchOrder(**values)
 
 
 class Leader:
@@ -100,8 +101,8 @@ class Leader:
         processes."""
         self.processes = processes
         self.batches = batches
-        self.order = Order()
-        self.reports: dict[int, Report] = {}
+        self.order = BatchOrder()
+        self.reports: dict[int, BatchReport] = {}
         """The last report of each process, by its number."""
         self._say = say
         self._used: Counter[str] = Counter()
@@ -112,7 +113,7 @@ class Leader:
         """Whether no further order will follow."""
         return self.order.ended is not None or self.order.stop >= self.batches
 
-    def note(self, reports: Mapping[int, Report]) -> Order:
+    def note(self, reports: Mapping[int, BatchReport]) -> BatchOrder:
         """Returns the order after these reports."""
         self.reports = dict(reports)
         for process, report in sorted(reports.items()):
@@ -127,7 +128,7 @@ class Leader:
             self.order = dataclasses.replace(self.order, ended=next(iter(lines), ""))
         return self.order
 
-    def _decide(self, reports: Sequence[Report]) -> None:
+    def _decide(self, reports: Sequence[BatchReport]) -> None:
         """Adds the batches that all processes have, and removes those that all have taken."""
         order, sizes = self.order, list(self.order.sizes)
         while not self.decided and order.first + len(sizes) < self.batches:
@@ -138,28 +139,28 @@ class Leader:
             size = max(sorted(common), key=lambda name: common[name])
             self._used[size] += 1
             sizes.append(size)
-        first = min(report.taken for report in reports)
+        first = min(report.steps for report in reports)
         sizes = sizes[first - order.first :]
         self.order = order = dataclasses.replace(order, first=first, sizes=tuple(sizes))
-        stuck = all(one.full_at == order.ahead and one.taken == order.stop for one in reports)
+        stuck = all(one.full_at == order.ahead and one.steps == order.stop for one in reports)
         if stuck and order.stop < self.batches:
             self._allow_more(reports)
 
-    def _common(self, reports: Sequence[Report]) -> dict[str, int]:
+    def _common(self, reports: Sequence[BatchReport]) -> dict[str, int]:
         """Returns the number of undecided batches that all processes have, by image size."""
         counts = {
-            size: min(report.made.get(size, 0) for report in reports) - self._used[size]
-            for size in reports[0].made
+            size: min(report.batches.get(size, 0) for report in reports) - self._used[size]
+            for size in reports[0].batches
         }
         return {size: count for size, count in counts.items() if count > 0}
 
-    def _allow_more(self, reports: Sequence[Report]) -> None:
+    def _allow_more(self, reports: Sequence[BatchReport]) -> None:
         """Lets the processes make more batches, since they have none of the same size."""
         if self.order.ahead < MOST_AHEAD:
             self.order = dataclasses.replace(self.order, ahead=2 * self.order.ahead)
             return
         sizes = "; ".join(
-            f"process {process}: {', '.join(sorted(report.made)) or 'none'}"
+            f"process {process}: {', '.join(sorted(report.batches)) or 'none'}"
             for process, report in enumerate(reports)
         )
         ended = (
@@ -167,7 +168,7 @@ class Leader:
         )
         self.order = dataclasses.replace(self.order, ended=ended)
 
-    def _pass_on(self, process: int, report: Report) -> None:
+    def _pass_on(self, process: int, report: BatchReport) -> None:
         """Displays the new messages of another process."""
         new = min(report.message_count - self._said[process], len(report.messages))
         self._said[process] = report.message_count

@@ -47,7 +47,7 @@ from pinxit.data.row_images import row_images
 from pinxit.data.url_host import host_of
 from pinxit.train.input.attempt_order import Attempt, Attempts
 from pinxit.train.input.outage import LEAST, Ended, Outage
-from pinxit.train.input.portions import Position, Progress, from_serial_numbers
+from pinxit.train.input.portions import Position, StreamProgress, from_serial_numbers
 from pinxit.train.input.repeated_pictures import RepeatedPictures
 
 USELESS_ROWS = 100
@@ -181,7 +181,7 @@ class Stream:
         limit = None if self.patient.reachability.ever else LEAST
         self.outage.wait(problem, "the network", is_over, limit=limit)
 
-    def settle(self, used: Sequence[Attempt]) -> Progress:
+    def settle(self, used: Sequence[Attempt]) -> StreamProgress:
         """Ends these attempts and the failed ones, and returns the progress after them."""
         with self.attempts.lock:
             ends = [(attempt, "ok", "") for attempt in used]
@@ -205,7 +205,7 @@ class Stream:
             "dropped": self.attempts.dropped,
         }
 
-    def position(self, progress: Sequence[Progress]) -> Position:
+    def position(self, progress: Sequence[StreamProgress]) -> Position:
         """Returns the position after the progress of all processes."""
         return self.attempts.dealing.merged(progress)
 

@@ -41,7 +41,7 @@ class Portion:
 
     @property
     def finished(self) -> bool:
-        """Whether all rows have ended."""
+        """Returns whether all rows have ended."""
         return self.whole and not self.waiting
 
     def split(self, shares: int) -> list[Portion]:
@@ -75,15 +75,15 @@ class Position:
 
     @property
     def waiting(self) -> int:
-        """Number of rows that were tried and have not ended."""
+        """Returns the number of rows that were tried and have not ended."""
         return sum(len(portion.waiting) for portion in self.portions)
 
 
 @dataclass(frozen=True)
-class Progress:
+class StreamProgress:
     """The work of one process since the position at which it started."""
 
-    begun: int = 0
+    begun_count: int = 0
     """Number of its portions that it has begun."""
     portions: tuple[Portion, ...] = ()
     """Those of them that are not finished."""
@@ -119,21 +119,23 @@ class Dealing:
 
     @property
     def first_complete_epoch(self) -> int:
-        """The first epoch of which no row was tried before the start."""
+        """Returns the first epoch of which no row was tried before the start."""
         return -(-self.start.next // self.units)
 
-    def merged(self, progress: Sequence[Progress]) -> Position:
+    def merged(self, progress: Sequence[StreamProgress]) -> Position:
         """Returns the position after the work of all processes."""
-        begun = [one.begun for one in progress]
-        ends = [(count - 1) * self.processes + p + 1 for p, count in enumerate(begun) if count]
+        begun_counts = [one.begun_count for one in progress]
+        ends = [
+            (count - 1) * self.processes + p + 1 for p, count in enumerate(begun_counts) if count
+        ]
         new = max([0, *(end - len(self._listed) for end in ends)])
         units = -(-new // self.shares)
         stop = len(self._listed) + units * self.shares
-        first = min(count * self.processes + p for p, count in enumerate(begun))
+        first = min(count * self.processes + p for p, count in enumerate(begun_counts))
         portions = [
             self[index]
             for index in range(first, stop)
-            if index // self.processes >= begun[index % self.processes]
+            if index // self.processes >= begun_counts[index % self.processes]
         ]
         portions += itertools.chain.from_iterable(one.portions for one in progress)
         counts = Counter(self.start.counts)

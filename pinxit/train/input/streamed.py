@@ -37,7 +37,7 @@ from pinxit.train.input.image_stream import (
     unpack_position,
 )
 from pinxit.train.input.outage import Outage
-from pinxit.train.input.portions import Position, Progress
+from pinxit.train.input.portions import Position, StreamProgress
 from pinxit.train.input.streamed_loader import StreamedLoader, make_row_encoder
 from pinxit.train.run_folder import RunFolder
 from pinxit.train.settings import TrainConfig
@@ -228,12 +228,12 @@ def cut_other_logs(root: Path, start: Position, processes: int) -> None:
             cut_log(path, start.logged.get(match[1], 0))
 
 
-def unpack_progress(text: str) -> Progress:
+def unpack_progress(text: str) -> StreamProgress:
     """Returns the progress of a process, which it has sent as JSON."""
     packed = json.loads(text)
     counts = packed.pop("counts")
-    progress = from_json(Progress, packed)
-    return Progress(progress.begun, progress.portions, counts, progress.logged)
+    progress = from_json(StreamProgress, packed)
+    return StreamProgress(progress.begun_count, progress.portions, counts, progress.logged)
 
 
 def announce_sizes(config: TrainConfig, parts: Parts, display: Display) -> None:

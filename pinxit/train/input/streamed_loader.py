@@ -36,7 +36,7 @@ from pinxit.train.input.attempt_order import Attempt
 from pinxit.train.input.encode_chunk import CHUNK
 from pinxit.train.input.image_stream import RowImage, Stream
 from pinxit.train.input.outage import Ended
-from pinxit.train.input.portions import Progress
+from pinxit.train.input.portions import StreamProgress
 
 AHEAD = 4
 """Number of batches that are made ahead of the training step."""
@@ -84,7 +84,7 @@ class StreamedLoader:
         waiting."""
         self.ended = ""
         """The reason why the stream ended early, or an empty string."""
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, StreamProgress] = {}
         """Maps a step to the stream's progress after the batches before that step."""
         self._closed = threading.Event()
         self.use(stream)
@@ -102,7 +102,7 @@ class StreamedLoader:
             self._images = self.stream.row_images()
         return self._images
 
-    def progress(self, step: int) -> Progress:
+    def progress(self, step: int) -> StreamProgress:
         """Returns the stream's progress after the batches before `step`. It is known for the last
         two batches."""
         return self._progress[step]
@@ -147,7 +147,7 @@ class StreamedLoader:
 
     def _closing_images(
         self, start: int, stop: int
-    ) -> Generator[tuple[dict[str, np.ndarray], Progress], None, None]:
+    ) -> Generator[tuple[dict[str, np.ndarray], StreamProgress], None, None]:
         """Yields batches with the progress after them, then closes the images. Raises `Ended` for
         errors of the data."""
         try:
@@ -157,7 +157,9 @@ class StreamedLoader:
         finally:
             self.images.close()
 
-    def _batches(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Progress]]:
+    def _batches(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[dict[str, np.ndarray], StreamProgress]]:
         """Yields batches with the progress after them, until closed."""
         rows: dict[tuple[int, ...], list[EncodedRow]] = {}
         encoded = self._encoded()

@@ -15,11 +15,11 @@ import pytest
 
 from pinxit.data.row import Row
 from pinxit.train.input import common_loader
-from pinxit.train.input.attempt_order import Attempt, _Begun
+from pinxit.train.input.attempt_order import Attempt, OpenPortion
 from pinxit.train.input.common_loader import CommonLoader
 from pinxit.train.input.image_stream import RowImage, Stream
 from pinxit.train.input.outage import Ended
-from pinxit.train.input.portions import Portion, Progress
+from pinxit.train.input.portions import Portion, StreamProgress
 
 WIDE, HIGH = (8, 16, 3), (16, 8, 3)
 BATCH = 8
@@ -38,19 +38,19 @@ class ToyStream(Stream):
         self.closed = False
 
     def row_images(self) -> Generator[RowImage, None, None]:
-        begun = _Begun(Portion(0))
+        portion = OpenPortion(Portion(0))
         try:
             for number in itertools.count():
                 self.before(number)
-                attempt = Attempt(Row(str(number), None, "caption", None, None), number, begun)
+                attempt = Attempt(Row(str(number), None, "caption", None, None), number, portion)
                 shape = self.shapes[number % len(self.shapes)]
                 yield RowImage(attempt, np.zeros(shape, np.uint8))
         finally:
             self.closed = True
 
-    def settle(self, used: Sequence[Attempt]) -> Progress:
+    def settle(self, used: Sequence[Attempt]) -> StreamProgress:
         self.used += len(used)
-        return Progress(begun=1, counts={"ok": self.used})
+        return StreamProgress(begun_count=1, counts={"ok": self.used})
 
     def figures(self) -> dict[str, int]:
         return {"tried": self.used, "ok": self.used, "read": 2 * self.used, "dropped": 1}
@@ -173,10 +173,10 @@ def test_if_the_data_of_one_process_end_all_end_after_the_same_step(process: int
         if number == 21:
             raise Ended("the network is gone")
 
-    befores = [never] * 3
-    befores[process] = end
+    hooks = [never] * 3
+    hooks[process] = end
     rows = [np.arange(0, 4), np.arange(4, 6), np.arange(6, 8)]
-    run = Together([ToyStream([WIDE], before) for before in befores], steps=99, rows=rows)
+    run = Together([ToyStream([WIDE], before) for before in hooks], steps=99, rows=rows)
     run.run()
     assert not run.errors
     assert {loader.ended for loader in run.loaders} == {f"process {process}: the network is gone"}
@@ -196,9 +196,9 @@ def test_a_signal_ends_all_while_one_waits_for_its_data(process: int):
         if gone.is_set():
             raise Ended("closed")
 
-    befores = [never, never]
-    befores[1 - process] = away
-    run = Together([ToyStream([WIDE], before) for before in befores], steps=99)
+    hooks = [never, never]
+    hooks[1 - process] = away
+    run = Together([ToyStream([WIDE], before) for before in hooks], steps=99)
     at = time.monotonic()
     run.loaders[process].interrupted = lambda: time.monotonic() > at + 0.5
     stream = run.streams[1 - process]
@@ -246,4 +246,4 @@ def test_a_slow_process_holds_back_the_others_and_is_heard():
 
 
 def common_loader_ahead() -> int:
-    return common_loader.Order().ahead
+    return common_loader.BatchOrder().ahead

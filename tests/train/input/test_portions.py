@@ -15,7 +15,7 @@ from prepare_work import FILTERS, ToySource
 from pinxit.config import to_json
 from pinxit.train.input.attempt_order import Attempt, Attempts
 from pinxit.train.input.image_stream import pack_position, unpack_position
-from pinxit.train.input.portions import Dealing, Portion, Position, Progress
+from pinxit.train.input.portions import Dealing, Portion, Position, StreamProgress
 from pinxit.train.input.streamed import unpack_progress
 
 
@@ -39,7 +39,7 @@ class Worker:
             self.trying.append(next(self.order))
         self.ended.append(self.trying.pop(self.rng.randrange(6)))
 
-    def settled(self) -> tuple[Progress, list[Attempt]]:
+    def settled(self) -> tuple[StreamProgress, list[Attempt]]:
         """What a checkpoint contains."""
         ended, self.ended = self.ended, []
         self.attempts.end(ended)
@@ -49,7 +49,7 @@ class Worker:
 
 def named(attempts: list[Attempt], units: int) -> Counter[tuple[int, str]]:
     """The attempts by epoch and key."""
-    return Counter((a.begun.portion.number // units, a.row.key) for a in attempts)
+    return Counter((a.portion.start.number // units, a.row.key) for a in attempts)
 
 
 def rows_of(source: ToySource, excluded: set[str]) -> set[str]:
@@ -168,21 +168,23 @@ def test_a_unit_is_cut_if_there_are_more_processes():
     assert [(portion.number, portion.share) for portion in first] == [
         (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0)
     ]  # fmt: skip
-    begun = Portion(5, tried=10, waiting=(3, 4, 8), counted=True)
-    again = Dealing(Position((begun,), 6), 1, processes=2)
+    portion = Portion(5, tried=10, waiting=(3, 4, 8), counted=True)
+    again = Dealing(Position((portion,), 6), 1, processes=2)
     assert [again[0].waiting, again[1].waiting] == [(4, 8), (3,)]
     assert (again[0].tried, again[0].counted, again[2].number) == (10, True, 6)
 
 
 def test_what_one_process_has_not_begun_is_listed():
     dealing = Dealing(Position(counts={"ok": 5}, logged={"0": 1, "3": 30}), 10, processes=2)
-    fast = Progress(begun=3, portions=(Portion(4, tried=2),), counts={"ok": 2}, logged=20)
-    slow = Progress(begun=1, portions=(Portion(1, tried=7, waiting=(2,)),), logged=9)
+    fast = StreamProgress(
+        begun_count=3, portions=(Portion(4, tried=2),), counts={"ok": 2}, logged=20
+    )
+    slow = StreamProgress(begun_count=1, portions=(Portion(1, tried=7, waiting=(2,)),), logged=9)
     position = dealing.merged([fast, slow])
     assert [portion.number for portion in position.portions] == [1, 3, 4] and position.next == 5
     assert position.portions[1] == Portion(3) and position.waiting == 1
     assert position.counts == {"ok": 7} and position.logged == {"0": 20, "1": 9, "3": 30}
-    assert dealing.merged([Progress(), Progress()]) == Position((), 0, {"ok": 5}, {
+    assert dealing.merged([StreamProgress(), StreamProgress()]) == Position((), 0, {"ok": 5}, {
         "0": 0, "1": 0, "3": 30
     })  # fmt: skip
 
