@@ -28,10 +28,10 @@ class Portion:
     of units for each earlier epoch."""
     share: int = 0
     shares: int = 1
-    """The portion has the rows whose numbers leave the remainder `share` when divided by
-    `shares`."""
+    """Number of parts of the unit. The portion has the rows whose numbers leave the remainder
+    `share` when divided by it."""
     tried: int = 0
-    """All rows below this number have been tried."""
+    """Number below which every row of the portion has been tried."""
     waiting: tuple[int, ...] = ()
     """Numbers of the rows among them that have not ended, in increasing order."""
     whole: bool = False
@@ -86,7 +86,7 @@ class StreamProgress:
     begun_count: int = 0
     """Number of its portions that it has begun."""
     portions: tuple[Portion, ...] = ()
-    """Those of them that are not finished."""
+    """The portions among them that are not finished."""
     counts: dict[str, int] = field(default_factory=dict)
     """Number of rows that have ended, or were filtered, by status."""
     logged: int = 0

@@ -181,8 +181,10 @@ def test_if_the_data_of_one_process_end_all_end_after_the_same_step(process: int
     assert not run.errors
     assert {loader.ended for loader in run.loaders} == {f"process {process}: the network is gone"}
     counts = {len(batches) for batches in run.batches}
-    # what was made before is trained on
-    assert len(counts) == 1 and counts.pop() >= 20 // len(rows[process]) - 1
+    # of what it had made, some may wait for the others, and is fetched again
+    most = 20 // len(rows[process])
+    (count,) = counts
+    assert most - common_loader_ahead() - 1 <= count <= most
 
 
 @pytest.mark.parametrize("process", [0, 1])
