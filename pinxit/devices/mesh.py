@@ -206,6 +206,12 @@ def check_own_rows(mesh: Mesh, batch_size: int, *, data: str) -> None:
         raise UsageError("mesh", shape, problem=problem, valid=valid)
 
 
+def process_count(mesh: Mesh) -> int:
+    """Returns the number of processes whose devices the mesh has. The devices need not be
+    present."""
+    return len({device.process_index for device in mesh.devices.flat})
+
+
 def local_mesh() -> Mesh:
     """Returns the mesh of this process's devices, which compute different samples."""
     return Mesh(np.array(jax.local_devices()).reshape(-1, 1, 1), AXES)

@@ -228,3 +228,14 @@ def test_two_processes_take_images_of_several_sizes(bundle: Path, tmp_path: Path
     times = times_ended(run.folder)
     assert times.total() == 10 + 80 and len(times) == 64
     assert max(times.values()) <= 3
+
+
+def test_processes_that_would_compute_the_same_samples_are_refused(
+    server: HostileServer, bundle: Path, tmp_path: Path
+):
+    table = write_tables(server, tmp_path / "table", 1)
+    both = StreamProcesses("run", 2, bundle, table, tmp_path, "--mesh", "tensor=2")
+    codes, said = both.ended()
+    assert codes == [2, 2], said
+    problem = "mesh: 'data=1,fsdp=1,tensor=2' is not possible with streamed data: several processes"
+    assert problem in said[0] and not (tmp_path / "run" / "config.json").exists()
