@@ -23,14 +23,23 @@ class StreamProcesses:
     """Some processes that stream the table `path` together."""
 
     def __init__(
-        self, name: str, count: int, bundle: Path, path: Path, folder: Path, *more: str
+        self,
+        name: str,
+        count: int,
+        bundle: Path,
+        path: Path,
+        folder: Path,
+        *more: str,
+        apart: bool = False,
     ) -> None:
+        """With `apart`, each process but the first has a folder of its own, such as another
+        host's."""
         self.folder = folder / name
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = f"""-m pinxit train --dataset_name coyo --dataset_path {path} --name {name}
-            --output_dir {folder} --preset debug --text_encoder {bundle} --vae {bundle}
+            --output_dir . --preset debug --text_encoder {bundle} --vae {bundle}
             --image_size 16 --batch_size 4 --log_interval 2 --save_interval 3 --sample_interval 0
             --sampling.steps 1 --sampling.seeds 0 --evaluation.images 10 --evaluation.prompts 0
             --fetch.allow_networks 127.0.0.0/8 --fetch.timeout 20 --fetch.retries 0
@@ -46,10 +55,13 @@ class StreamProcesses:
         for number in range(count):
             place = f"""--distributed.coordinator 127.0.0.1:{port} --distributed.timeout 30
                 --distributed.processes {count} --distributed.process_id {number}""".split()
+            home = folder / f"host-{number}" if apart and number else folder
+            home.mkdir(exist_ok=True)
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, *command, *more, *(place if count > 1 else [])],
                     env=environment,
+                    cwd=home,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,

@@ -239,3 +239,24 @@ def test_processes_that_would_compute_the_same_samples_are_refused(
     assert codes == [2, 2], said
     problem = "mesh: 'data=1,fsdp=1,tensor=2' is not possible with streamed data: several processes"
     assert problem in said[0] and not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_hosts_without_a_common_folder_keep_logs_of_their_own(
+    server: HostileServer, bundle: Path, tmp_path: Path
+):
+    table = write_tables(server, tmp_path / "table", 5)
+
+    def start(count: int, steps: int) -> StreamProcesses:
+        more = ["--steps", str(steps)]
+        return StreamProcesses("run", count, bundle, table, tmp_path, *more, apart=True)
+
+    for steps in (7, 14):
+        codes, said = start(2, steps).ended()
+        assert codes == [0, 0] and said[1] == "", said
+    own, other = tmp_path / "run", tmp_path / "host-1" / "run"
+    assert sorted(path.name for path in other.iterdir()) == ["outcomes-1.jsonl"]
+    assert not (own / "outcomes-1.jsonl").exists()
+    assert (other / "outcomes-1.jsonl").stat().st_size == position(own)["logged"]["1"]
+    (other / "outcomes-1.jsonl").rename(own / "outcomes-1.jsonl")
+    assert_each_row_ends_once_an_epoch(table, own, 1)
