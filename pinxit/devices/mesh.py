@@ -193,6 +193,30 @@ def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " b"]:
     return np.unique(np.concatenate([rows[index] for index in indices.values() if index]))
 
 
+def check_own_rows(mesh: Mesh, batch_size: int, *, data: str) -> None:
+    """Raises `UsageError` if two processes compute the same samples, which `data` does not allow,
+    since each process has samples of its own."""
+    rows = dict[int, set[int]]()
+    for device, index in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(batch_size)[index[0]])
+    if sum(map(len, rows.values())) != batch_size:
+        shape = ",".join(f"{name}={size}" for name, size in mesh.shape.items())
+        problem = f"not possible with {data}: several processes compute the same samples"
+        valid = f"a mesh whose axis {TENSOR} lies within each process, or a prepared dataset"
+        raise UsageError("mesh", shape, problem=problem, valid=valid)
+
+
+def process_count(mesh: Mesh) -> int:
+    """Returns the number of processes whose devices the mesh has. The devices need not be
+    present."""
+    return len({device.process_index for device in mesh.devices.flat})
+
+
+def local_mesh() -> Mesh:
+    """Returns the mesh of this process's devices, which compute different samples."""
+    return Mesh(np.array(jax.local_devices()).reshape(-1, 1, 1), AXES)
+
+
 def batch_parts(mesh: Mesh) -> int:
     """Returns the number of parts that a batch is sharded into."""
     return math.prod(mesh.shape[axis] for axis in BATCH)

@@ -295,6 +295,32 @@ def published(key: str) -> str | None:
     return _look(key)
 
 
+def published_under(folder: str) -> dict[str, str]:
+    """Returns all texts whose keys begin with ``folder/``, by the rest of the key."""
+    try:
+        pairs = _store().key_value_dir_get(f"{folder}/")
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" in str(error):
+            return {}
+        raise
+    return {key.rpartition("/")[2]: text for key, text in pairs}
+
+
+def collected(key: str, text: str) -> list[str]:
+    """Returns the texts of all processes on process 0, and nothing on the others.
+
+    All processes must call it. Each `key` can be used once.
+    """
+    if not several():
+        return [text]
+    publish(f"{key}/{jax.process_index()}", text)
+    if not is_first():
+        return []
+    texts = [awaited(f"{key}/{number}") for number in range(jax.process_count())]
+    _store().key_value_delete(f"{key}/")
+    return texts
+
+
 def _look(key: str) -> str | None:
     """Returns the value that a process has stored under this key, or None if there is none yet."""
     try:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinxit.devices import flops
-from pinxit.devices.mesh import batch_sharding, replicated
+from pinxit.devices.mesh import batch_sharding, process_count, replicated
 from pinxit.devices.transfer import encoding_of
 from pinxit.train.abstract_program import AbstractProgram, device_bytes
 from pinxit.train.input.encode_chunk import stream_chunk
@@ -52,7 +52,9 @@ def stream_encoding(program: AbstractProgram) -> StreamEncoding:
     """Lowers the program that encodes a chunk of images for the devices of `program`."""
     config, parts = program.config, program.parts
     autoencoder, mesh = parts.autoencoder, parts.mesh
-    images = stream_chunk(config.image_size, config.batch_size, devices=mesh.size)
+    images = stream_chunk(
+        config.image_size, config.batch_size, devices=mesh.size, processes=process_count(mesh)
+    )
     shape = (images, config.image_size, config.image_size, 3)
 
     params = jax.tree.map(

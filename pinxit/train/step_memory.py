@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pinxit.arrays import Autoencoder, Conditioning
-from pinxit.devices.mesh import batch_parts, frozen_shardings
+from pinxit.devices.mesh import batch_parts, frozen_shardings, process_count
 from pinxit.models.transformer import TransformerConfig, abstract, apply
 from pinxit.train.abstract_program import device_bytes, placed_abstract_state
 from pinxit.train.build import Parts, text_columns_for
@@ -208,7 +208,11 @@ def images_at_once(config: TrainConfig, mesh: Mesh) -> int:
         return math.ceil((config.encoder_chunk or config.batch_size // config.pieces) / mesh.size)
     if not config.streamed or not config.encodes_ahead:
         return 0
-    return stream_chunk(config.image_size, config.batch_size, devices=mesh.size) // mesh.size
+    devices, processes = mesh.size, process_count(mesh)
+    images = stream_chunk(
+        config.image_size, config.batch_size, devices=devices, processes=processes
+    )
+    return images // devices
 
 
 def encoder_work(autoencoder: Autoencoder, image_size: int) -> int:

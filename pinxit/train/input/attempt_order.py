@@ -1,23 +1,23 @@
-"""The order in which a stream tries its rows, and a position in it that can be kept.
+"""The order in which a stream tries its rows, and the rows of it that have ended.
 
 The seed and the epoch decide the order of the source's units, and the rows that pass the filters
 are shuffled within their unit (in blocks, if the source holds the images). This order is
-deterministic, but attempts finish out of order. So a position stores the first unfinished attempt
-and the indices of later unfinished ones. Resuming retries exactly those, then continues, so no row
-is tried twice.
+deterministic, but attempts finish out of order. So a position stores, for each unit that was begun,
+the number of rows tried and the numbers of those that have not ended. Resuming retries exactly
+those, then continues, so no row is tried twice. `pinxit.train.input.portions` deals the units to
+the processes of a run.
 
-If a unit cannot be read to its end, the rest of it is skipped. A later run may be able to read more
-of it, or less. So a position also stores how many rows each unit has yielded. A resumed run takes
-the same number from each, so that all other rows keep their serial numbers.
+If a unit cannot be read to its end, the rest of it is skipped in this epoch.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from pinxit.data.network_fault import is_network_fault
 from pinxit.data.row import Row, Source, Unit
 from pinxit.data.row_images import reason_to_drop
 from pinxit.train.input.outage import Outage
+from pinxit.train.input.portions import Dealing, Portion, Position, StreamProgress
 
 BLOCK = 256
 """Number of rows that are shuffled together if the source contains the images."""
@@ -38,47 +39,74 @@ PAUSE = 2.0
 """Seconds before the second attempt. The pause doubles each time."""
 UNREADABLE = 5
 """Number of consecutive unreadable units after which the stream ends with an error."""
+EMPTY_EPOCHS = 4
+"""Number of times that a process among several goes through as many rows as the source has, without
+any that passes the filters, before the stream ends with an error."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """A position in the order of attempts, with the counts up to it."""
+@dataclass(eq=False)
+class OpenPortion:
+    """A portion that this process has begun."""
 
-    epoch: int = 0
-    unit: int = 0
-    """Index of the unit in the epoch's order of units."""
-    row: int = 0
-    """Index of the first unfinished attempt in the unit's order of rows."""
-    tried: int = 0
-    """Number of attempts made from that one on."""
-    waiting: tuple[int, ...] = ()
-    """Offsets of the unfinished attempts among them, counted from that one."""
-    yielded: tuple[int, ...] = ()
-    """Number of rows that each unit has yielded, from this unit to that of the last attempt."""
-    opened: int = 0
-    """Number of units, over all epochs, whose filtered rows are in `counts`."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Number of rows by status."""
-    logged: int = 0
-    """Size of the log of outcomes, in bytes."""
+    start: Portion
+    """The portion as it was at the start."""
+    next: int = 0
+    """Number of the first row of the unit that has not been looked at since then."""
+    open: set[int] = field(default_factory=set)
+    """Numbers of the rows that are tried now."""
+    whole: bool = False
+    """Whether no further row can be read."""
+    counted: bool = False
+    """Whether its filtered rows are counted."""
+
+    def __post_init__(self) -> None:
+        self._waiting = frozenset(self.start.waiting)
+        self.counted = self.start.counted
+
+    def remains(self, number: int) -> bool:
+        """Returns whether a row of the unit is left to this process."""
+        start = self.start
+        if number < start.tried:
+            return number in self._waiting
+        return not start.whole and number % start.shares == start.share
+
+    @property
+    def last(self) -> int | None:
+        """The number of the last row that is left, or None if it is not known."""
+        return max(self.start.waiting, default=-1) if self.start.whole else None
+
+    def now(self) -> Portion:
+        """Returns the portion with what has ended until now."""
+        rows = list(self.open)
+        if not self.whole:
+            rows += [row for row in self.start.waiting if row >= self.next]
+        return replace(
+            self.start,
+            tried=max(self.start.tried, self.next),
+            waiting=tuple(sorted(rows)),
+            whole=self.whole or self.start.whole,
+            counted=self.counted,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
     """A row whose image the stream tries to get."""
 
-    serial: int
-    """Index in the order of attempts, counted from the position at which the stream was opened."""
     row: Row
+    number: int
+    """Number of the row in its unit."""
+    portion: OpenPortion
 
     def __str__(self) -> str:
         return self.row.key
 
 
 class Attempts:
-    """The rows of a source in the order of attempts, from a position on, epoch after epoch.
+    """The rows that a process tries, in order, from a position on, epoch after epoch.
 
-    Iterate over it only once. Each attempt stays open until it is passed to `end`.
+    Iterate over it only once. Each attempt stays open until it is passed to `end`. One thread may
+    iterate while another one holds `lock` and calls the other methods.
     """
 
     def __init__(
@@ -89,12 +117,15 @@ class Attempts:
         seed: int = 0,
         start: Position | None = None,
         excluded: Iterable[str] = (),
+        process: int = 0,
+        processes: int = 1,
         sleep: Callable[[float], Any] | None = None,
         say: Callable[[str], None] = lambda line: None,
         outage: Outage | None = None,
     ) -> None:
-        """Opens the source at `start`; skips rows whose keys are in `excluded`. `say` receives a
-        warning for each unit that cannot be read. `outage` waits while no unit can be reached.
+        """Opens the source at `start`, for process number `process` of `processes`; skips rows
+        whose keys are in `excluded`. `say` receives a warning for each unit that cannot be read.
+        `outage` waits while no unit can be reached.
 
         Raises for a source without units.
         """
@@ -104,16 +135,20 @@ class Attempts:
         self.units = source.units()
         if not self.units:
             raise UsageError("dataset_path", source.name, problem="a dataset without rows")
-        self.start = start or Position()
+        self.process = process
+        self.dealing = Dealing(start or Position(), len(self.units), processes=processes)
+        self.lock = threading.RLock()
+        """Protects the attempts and `filtered`."""
         self.excluded = set(excluded)
         self.duplicates = open_duplicates(source, filters)
         self.filtered: Counter[str] = Counter()
         """Rows that were filtered in newly opened units, by status. The caller clears them."""
         self.examples: dict[str, str] = {}
         """The name of the first row that was filtered, by status."""
-        self.opened = self.start.opened
+        self.epoch = 0
+        """The epoch of the last attempt."""
         self.epoch_attempts: int | None = None
-        """Number of attempts in the last epoch that was read from its beginning."""
+        """Number of attempts of this process in the last epoch that it went through completely."""
         self.read = 0
         """Number of rows that this process has read."""
         self.dropped = 0
@@ -123,44 +158,49 @@ class Attempts:
         self._in_a_row = 0
         self._sleep = sleep or (time.sleep if outage is None else outage.rest)
         self._say, self._outage = say, outage
-        first = self._number(self.start.epoch, self.start.unit)
-        self._yielded = dict(enumerate(self.start.yielded, first))
-        """Number of rows that each unit has yielded, by unit number over all epochs."""
-        self._last = first + len(self.start.yielded) - 1
-        """Number of the last such unit, which may yield more rows."""
-        self._serial = 0
-        self._next = (self.start.epoch, self.start.unit, self.start.row)
-        self._open: dict[int, tuple[int, int, int]] = {}
+        self._last_order: tuple[int, Sequence[int]] = (-1, ())
+        self._begun_count = 0
+        self._portions: list[OpenPortion] = []
+        """The portions that have been begun and may not be finished."""
 
     def __iter__(self) -> Iterator[Attempt]:
         """Yields attempts without end. Raises if the filters leave no row of an epoch (ValueError),
         or if several consecutive units cannot be read."""
-        waiting, first = set(self.start.waiting), True
-        for epoch in itertools.count(self.start.epoch):
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.units))
-            attempts, start = 0, self.start if first else Position(epoch)
-            for place in range(start.unit, len(order)):
-                unit, number = self.units[order[place]], self._number(epoch, place)
-                skipped, before = start.row if place == start.unit else 0, self._serial
-                for row, item in self._unit(epoch, place, unit, skipped):
-                    serial, self._serial = self._serial, self._serial + 1
-                    self._next = (epoch, place, row + 1)
-                    self._yielded[number] = max(row + 1, self._yielded.get(number, 0))
-                    ended = serial < self.start.tried and serial not in waiting
-                    if ended or item.key in self.excluded:
-                        continue
-                    self._open[serial] = (epoch, place, row)
-                    attempts += 1
-                    yield Attempt(serial, item)
-                # rows this unit no longer yields are skipped, but still use up their serial numbers
-                yielded = self._yielded.setdefault(number, 0)
-                self._serial = max(self._serial, before + yielded - skipped)
-                self._next = (epoch, place, max(yielded, skipped))
-            if not first or start == Position():
+        complete, empty = self.dealing.first_complete_epoch, 0
+        portions = self.dealing.of(self.process)
+        epochs = itertools.groupby(portions, lambda portion: portion.number // len(self.units))
+        for self.epoch, portions_of_epoch in epochs:
+            attempts = 0
+            for start in portions_of_epoch:
+                portion = OpenPortion(start)
+                with self.lock:
+                    self._begun_count += 1
+                    self._portions.append(portion)
+                for number, row in self._unit(portion):
+                    if self._opened(portion, number, row):
+                        attempts += 1
+                        yield Attempt(row, number, portion)
+                with self.lock:
+                    portion.whole = True
+            if self.epoch >= complete:
                 self.epoch_attempts = attempts
-                if not attempts:
+                empty = 0 if attempts else empty + 1
+                # a process among several has only some of the rows of each epoch
+                if empty > (EMPTY_EPOCHS * self.dealing.processes if self._is_one_of_many else 0):
                     self._refuse()
-            first = False
+
+    @property
+    def _is_one_of_many(self) -> bool:
+        return self.dealing.processes > 1
+
+    def _opened(self, portion: OpenPortion, number: int, row: Row) -> bool:
+        """Notes that a row has been looked at. Returns whether it is to be tried."""
+        with self.lock:
+            portion.next = number + 1
+            if not portion.remains(number) or row.key in self.excluded:
+                return False
+            portion.open.add(number)
+            return True
 
     def _refuse(self) -> None:
         """Raises an error because an epoch has no attempts, so no later epoch would have any."""
@@ -179,57 +219,32 @@ class Attempts:
 
     def end(self, attempts: Iterable[Attempt]) -> None:
         """Records that these attempts have ended, so that they are not made again."""
-        for attempt in attempts:
-            self._open.pop(attempt.serial, None)
+        with self.lock:
+            for attempt in attempts:
+                attempt.portion.open.discard(attempt.number)
+
+    def progress(self, *, counts: dict[str, int], logged: int) -> StreamProgress:
+        """Returns the work of this process since the start. `counts` and `logged` are passed on."""
+        with self.lock:
+            pairs = [(portion, portion.now()) for portion in self._portions]
+            self._portions = [portion for portion, now in pairs if not now.finished]
+            unfinished = tuple(now for _, now in pairs if not now.finished)
+            return StreamProgress(self._begun_count, unfinished, counts, logged)
 
     def position(self, *, counts: dict[str, int], logged: int) -> Position:
-        """Returns the position from which another stream continues. It repeats all open
-        attempts."""
-        # some attempts that were unfinished at the start may not have been repeated yet
-        ahead = [serial for serial in self.start.waiting if serial >= self._serial]
-        low = next(iter(self._open), self._serial)  # attempts are opened in order
-        place = self._open.get(low, self._next)
-        units = range(self._number(*place[:2]), max(self._yielded, default=-1) + 1)
-        self._yielded = {unit: self._yielded[unit] for unit in units}
-        return Position(
-            *place,
-            yielded=tuple(self._yielded.values()),
-            tried=max(self._serial, self.start.tried) - low,
-            waiting=tuple(serial - low for serial in (*self._open, *ahead)),
-            opened=self.opened,
-            counts=counts,
-            logged=logged,
-        )
+        """Returns the position after the work of this process, which must be the only one. Another
+        stream that starts there repeats all open attempts."""
+        return self.dealing.merged([self.progress(counts=counts, logged=logged)])
 
-    def _number(self, epoch: int, place: int) -> int:
-        """Returns the number of a unit, counted over all epochs."""
-        return epoch * len(self.units) + place
-
-    def _unit(self, epoch: int, place: int, unit: Unit, skipped: int) -> Iterator[tuple[int, Row]]:
-        """Yields the rows that pass the filters, shuffled and numbered, without the first
-        `skipped`."""
-        row_filter = Filter(self.filters, duplicates=self.duplicates)
-        missing = Counter[str]()
-
-        def passing() -> Iterator[Row]:
-            for row in self._read(unit):
-                reason = reason_to_drop(row, row_filter)
-                self.read += 1
-                if reason is None:
-                    yield row
-                else:
-                    self.dropped += 1
-                    missing[reason] += 1
-                    self.examples.setdefault(reason, row.shown_name)
-            if this >= self.opened:
-                self.opened = this + 1
-                self.filtered.update(missing)
-
-        this = self._number(epoch, place)
+    def _unit(self, portion: OpenPortion) -> Iterator[tuple[int, Row]]:
+        """Yields the rows of a portion's unit that pass the filters, shuffled, with their
+        numbers."""
+        epoch, place = divmod(portion.start.number, len(self.units))
+        order = self._order(epoch)
+        unit = self.units[order[place]]
         rng = np.random.default_rng([self.seed, epoch, place, len(self.units)])
-        rows, number = passing(), 0
-        most = self._yielded.get(this) if this < self._last else None
-        while most is None or number < most:
+        rows, number, last = self._passing(portion, unit), 0, portion.last
+        while last is None or number <= last:
             try:
                 block = list(itertools.islice(rows, BLOCK if self.source.has_images else None))
             except (OSError, ValueError) as error:
@@ -238,10 +253,35 @@ class Attempts:
             if not block:
                 break
             for i in rng.permutation(len(block)).tolist():
-                if skipped <= number and (most is None or number < most):
-                    yield number, block[i]
+                yield number, block[i]
                 number += 1
         self._in_a_row = 0
+
+    def _order(self, epoch: int) -> Sequence[int]:
+        """Returns the order of the units in an epoch."""
+        if self._last_order[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self._last_order = epoch, rng.permutation(len(self.units)).tolist()
+        return self._last_order[1]
+
+    def _passing(self, portion: OpenPortion, unit: Unit) -> Iterator[Row]:
+        """Yields the rows of a unit that pass the filters. Counts the others when it has been read
+        to its end, once in an epoch over all processes."""
+        row_filter = Filter(self.filters, duplicates=self.duplicates)
+        missing = Counter[str]()
+        for row in self._read(unit):
+            reason = reason_to_drop(row, row_filter)
+            self.read += 1
+            if reason is None:
+                yield row
+            else:
+                self.dropped += 1
+                missing[reason] += 1
+                self.examples.setdefault(reason, row.shown_name)
+        with self.lock:
+            if portion.start.share == 0 and not portion.counted:
+                portion.counted = True
+                self.filtered.update(missing)
 
     def _leave(self, unit: Unit, error: OSError | ValueError) -> None:
         """Counts a unit that cannot be read. Raises if too many consecutive units cannot be

@@ -13,7 +13,12 @@ def chunk_size(image_size: int) -> int:
     return max(1, min(CHUNK, CHUNK_PIXELS // image_size**2))
 
 
-def stream_chunk(image_size: int, batch_size: int, *, devices: int) -> int:
-    """Returns how many images of a stream are encoded together: a multiple of `devices`."""
-    chunk = min(CHUNK, batch_size, chunk_size(image_size) * devices)
-    return -(-chunk // devices) * devices
+def stream_chunk(image_size: int, batch_size: int, *, devices: int, processes: int = 1) -> int:
+    """Returns how many images of a stream are encoded together: a multiple of `devices`.
+
+    Each of the `processes` encodes its part of the images on its own devices, whatever the others
+    do.
+    """
+    own = devices // processes
+    chunk = min(CHUNK, batch_size // processes, chunk_size(image_size) * own)
+    return -(-chunk // own) * devices

@@ -9,8 +9,9 @@
 
 Images come as they arrive, not in the order of attempts. An attempt ends when its image is used:
 the caller takes images, puts some of them into a batch, and calls `settle` with these. `settle`
-counts and logs their rows and all rows that have failed, and returns a position that excludes them.
-A stream that is opened at this position tries exactly the other rows.
+counts and logs their rows and all rows that have failed, and returns the progress of this process.
+Streams that are opened at the position after the progress of all processes try exactly the other
+rows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,14 @@ from pinxit.data.filters.resolve import (
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import Decoded, ImageConfig
 from pinxit.data.images.decode_pool import DecodePool
-from pinxit.data.outcome import Outcome
+from pinxit.data.outcome import Outcome, is_dropped
 from pinxit.data.patient_fetch import PatientFetch, probing
 from pinxit.data.row import Source
 from pinxit.data.row_images import row_images
 from pinxit.data.url_host import host_of
-from pinxit.train.input.attempt_order import Attempt, Attempts, Position
+from pinxit.train.input.attempt_order import Attempt, Attempts
 from pinxit.train.input.outage import LEAST, Ended, Outage
+from pinxit.train.input.portions import Position, StreamProgress, from_serial_numbers
 from pinxit.train.input.repeated_pictures import RepeatedPictures
 
 USELESS_ROWS = 100
@@ -83,14 +85,17 @@ class Stream:
         seed: int = 0,
         start: Position | None = None,
         excluded: Iterable[str] = (),
+        process: int = 0,
+        processes: int = 1,
         log: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
         outage: Outage | None = None,
     ) -> None:
-        """Opens the source at `start`.
+        """Opens the source at `start`, for process number `process` of `processes`.
 
-        `log` gets a line for each attempted row. Existing lines after `start` are removed. `say`
-        receives a warning for each unit that cannot be read. `outage` waits for the network.
+        `log` gets a line for each row that this process tries. Existing lines after `start` are
+        removed. `say` receives a warning for each unit that cannot be read. `outage` waits for the
+        network.
         """
         start = start or Position()
         web = is_web(source)
@@ -103,6 +108,8 @@ class Stream:
             seed=seed,
             start=start,
             excluded=excluded,
+            process=process,
+            processes=processes,
             say=say,
             outage=self.outage,
         )
@@ -110,10 +117,10 @@ class Stream:
         self.fetch = fetch
         self.images = with_served_limits(images, filters)
         self._repeated_pictures = RepeatedPictures(int(images.max_repeats))
-        self.counts: Counter[str] = Counter(start.counts)
-        """Number of rows before the position by status, including filtered rows."""
+        self.counts: Counter[str] = Counter()
+        """Number of rows that have ended since the start by status, including filtered rows."""
         self.log = log
-        self.logged = 0 if log is None else cut_log(log, start.logged)
+        self.logged = 0 if log is None else cut_log(log, start.logged.get(str(process), 0))
         self._failed: list[tuple[Attempt, str, str]] = []
         self._since_ok = 0
         self._order = iter(self.attempts)
@@ -156,9 +163,10 @@ class Stream:
     def fail(self, attempt: Attempt, status: str, detail: str) -> None:
         """Records an attempt without an image."""
         Outcome(attempt.row.key, status, detail)  # refuses unknown statuses
-        self._failed.append((attempt, status, detail))
-        self._since_ok += 1
-        self._check()
+        with self.attempts.lock:
+            self._failed.append((attempt, status, detail))
+            self._since_ok += 1
+            self._check()
 
     def _fetch(self, links: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, Fetched]]:
         """Fetches URLs."""
@@ -173,17 +181,33 @@ class Stream:
         limit = None if self.patient.reachability.ever else LEAST
         self.outage.wait(problem, "the network", is_over, limit=limit)
 
-    def settle(self, used: Sequence[Attempt]) -> Position:
-        """Ends these attempts and the failed ones, and returns the position after them."""
-        ends = [(attempt, "ok", "") for attempt in used]
-        ends += self._failed
-        self._failed = []
-        self.attempts.end(attempt for attempt, _, _ in ends)
-        self.counts.update(self.attempts.filtered)
-        self.attempts.filtered.clear()
-        self.counts.update(status for _, status, _ in ends)
-        self._write(ends)
-        return self.attempts.position(counts=dict(self.counts), logged=self.logged)
+    def settle(self, used: Sequence[Attempt]) -> StreamProgress:
+        """Ends these attempts and the failed ones, and returns the progress after them."""
+        with self.attempts.lock:
+            ends = [(attempt, "ok", "") for attempt in used]
+            ends += self._failed
+            self._failed = []
+            self.attempts.end(attempt for attempt, _, _ in ends)
+            self.counts.update(self.attempts.filtered)
+            self.attempts.filtered.clear()
+            self.counts.update(status for _, status, _ in ends)
+            self._write(ends)
+            return self.attempts.progress(counts=dict(self.counts), logged=self.logged)
+
+    def figures(self) -> dict[str, int]:
+        """Returns numbers of rows of this process since the start: those tried, those that yielded
+        an image, those read, and those of the read ones that were filtered out."""
+        counts = dict(self.counts)  # copied, because another thread adds to it
+        return {
+            "tried": tried(counts),
+            "ok": counts.get("ok", 0),
+            "read": self.attempts.read,
+            "dropped": self.attempts.dropped,
+        }
+
+    def position(self, progress: Sequence[StreamProgress]) -> Position:
+        """Returns the position after the progress of all processes."""
+        return self.attempts.dealing.merged(progress)
 
     def _write(self, ends: Iterable[tuple[Attempt, str, str]]) -> None:
         if self.log is None:
@@ -214,6 +238,11 @@ class Stream:
         return f"{statuses}, the last: {attempt.row.url or attempt.row.key}: {detail}"
 
 
+def tried(counts: Mapping[str, int]) -> int:
+    """Returns how many rows were tried, from the numbers of rows by status."""
+    return sum(count for status, count in counts.items() if not is_dropped(status))
+
+
 def cut_log(log: Path, size: int) -> int:
     """Removes the lines of a log after the first `size` bytes, and returns its new size."""
     if not log.is_file():
@@ -223,28 +252,35 @@ def cut_log(log: Path, size: int) -> int:
     return log.stat().st_size
 
 
-FORMER_FIELDS = {"given": "yielded"}
-"""Names of a position's fields in checkpoints of older versions, and their present names."""
-
-
 def pack_position(position: Position, revision: str | None) -> dict[str, Any]:
     """Returns a position as JSON for a checkpoint."""
     return {**to_json(position), "revision": revision}
 
 
-def unpack_position(packed: dict[str, Any], revision: str | None) -> Position:
-    """Returns the position that `pack_position` packed. Raises if the dataset's revision has
-    changed."""
-    if packed.get("revision") != revision:
+def unpack_position(packed: Mapping[str, Any], source: Source) -> Position:
+    """Returns the position that `pack_position` packed, or an older version. Raises if the
+    dataset's revision has changed."""
+    if packed.get("revision") != source.revision:
         raise UsageError(
             f"resume: the run was started on revision {packed.get('revision')} of its dataset, but "
-            f"this is revision {revision}. Restore the original files, or start a new run with "
-            "--name"
+            f"this is revision {source.revision}. Restore the original files, or start a new run "
+            "with --name"
         )
-    packed = {FORMER_FIELDS.get(name, name): value for name, value in packed.items()}
-    fields = {field.name for field in dataclasses.fields(Position)}
+    packed = {"yielded" if name == "given" else name: value for name, value in packed.items()}
+    is_older = "portions" not in packed and "unit" in packed
+    fields = OLDER_FIELDS if is_older else {field.name for field in dataclasses.fields(Position)}
     if missing := sorted(fields - packed.keys()):
         raise UsageError("resume", missing, problem="missing in the checkpoint's position")
-    counts = {str(name): int(count) for name, count in packed.get("counts", {}).items()}
-    plain = {name: value for name, value in packed.items() if name in fields - {"counts"}}
-    return dataclasses.replace(from_json(Position, plain), counts=counts)
+    counts = {str(name): int(count) for name, count in packed["counts"].items()}
+    if is_older:
+        position = from_serial_numbers(packed, len(source.units()))
+        logged = {"0": int(packed["logged"])}
+    else:
+        plain = {name: value for name, value in packed.items() if name in ("portions", "next")}
+        position = from_json(Position, plain)
+        logged = {str(process): int(size) for process, size in packed["logged"].items()}
+    return dataclasses.replace(position, counts=counts, logged=logged)
+
+
+OLDER_FIELDS = {"epoch", "unit", "row", "tried", "waiting", "yielded", "opened", "counts", "logged"}
+"""Names of a position's fields in checkpoints of older versions."""

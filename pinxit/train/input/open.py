@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from pinxit.config import UsageError
 from pinxit.data.row import Source
 from pinxit.data.sources.columns import named_columns
-from pinxit.devices.processes import several
+from pinxit.devices.processes import alone, is_first, meet, several
 from pinxit.extras import check_data_extra
 from pinxit.train.build import Parts
 from pinxit.train.datasets import PREPARED
@@ -17,6 +18,8 @@ from pinxit.train.input.feed import Feed
 from pinxit.train.input.outage import Outage, patiently
 from pinxit.train.run_folder import RunFolder, folder_of
 from pinxit.train.settings import TrainConfig
+
+_numbers = itertools.count()
 
 
 def open_source_of(
@@ -34,10 +37,27 @@ def open_source_of(
     if not config.streamed:
         return None
     check_data_extra(f"training on {config.dataset_name}")
-    if several():
-        problem = "a streamed dataset, which only a single process can train on"
-        valid = "--dataset_path FOLDER, after `pinxit prepare`"
-        raise UsageError("dataset_name", config.dataset_name, problem=problem, valid=valid)
+    if not several():
+        return _open_source(config, revision, say)
+    sources: list[Source] = []
+
+    def open_first() -> str | None:
+        sources.append(_open_source(config, revision, say))
+        return sources[0].revision
+
+    # a dataset on the hub may change between two processes' looks at it
+    first = alone(open_first)
+    source = sources[0] if is_first() else _open_source(config, first, say)
+    if source.revision != first:
+        problem = f"another version of the dataset than that of process 0, {first}"
+        valid = "the same files on all processes"
+        raise UsageError("dataset_path", source.revision, problem=problem, valid=valid)
+    meet(f"source/{next(_numbers)}")  # some may wait long for the network
+    return source
+
+
+def _open_source(config: TrainConfig, revision: str | None, say: Callable[[str], None]) -> Source:
+    """Opens the source on this process."""
     from pinxit.data.sources.catalogue import open_source
 
     hub = revision is not None and not revision.startswith("files-")

@@ -6,9 +6,9 @@
                                         `------------- one thread ------------------------'
 
 A batch contains the images that arrive first, so two runs have different batches. The order of
-attempts is the same, also after a stop. Each batch comes with the position of the stream after it,
-which a checkpoint stores. A resumed run therefore tries the remaining rows, and no row is lost or
-trained on twice in an epoch.
+attempts is the same, also after a stop. Each batch comes with the progress of the stream after it,
+from which a checkpoint's position follows. A resumed run therefore tries the remaining rows, and no
+row is lost or trained on twice in an epoch.
 
 With aspect-ratio buckets a batch contains images of one size. Encoded images of other sizes wait
 until their batch is full. If the run stops before that, the resumed run fetches them again.
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from pinxit.arrays import Autoencoder
 from pinxit.config import UsageError
@@ -31,10 +32,11 @@ from pinxit.data.read_ahead import read_ahead
 from pinxit.devices.transfer import image_encoder
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.fixed_batches import batches_by_shape, padded
-from pinxit.train.input.attempt_order import Attempt, Position
+from pinxit.train.input.attempt_order import Attempt
 from pinxit.train.input.encode_chunk import CHUNK
 from pinxit.train.input.image_stream import RowImage, Stream
 from pinxit.train.input.outage import Ended
+from pinxit.train.input.portions import StreamProgress
 
 AHEAD = 4
 """Number of batches that are made ahead of the training step."""
@@ -71,7 +73,6 @@ class StreamedLoader:
         chunk: int = CHUNK,
         ahead: int = AHEAD,
     ) -> None:
-        self.stream = stream
         self.encode = encode
         self.batch_size = batch_size
         self.chunk = chunk
@@ -83,9 +84,14 @@ class StreamedLoader:
         waiting."""
         self.ended = ""
         """The reason why the stream ended early, or an empty string."""
-        self.positions: dict[int, Position] = {}
-        """Maps a step to the stream's position after the batches before that step."""
+        self._progress: dict[int, StreamProgress] = {}
+        """Maps a step to the stream's progress after the batches before that step."""
         self._closed = threading.Event()
+        self.use(stream)
+
+    def use(self, stream: Stream) -> None:
+        """Takes the images of another stream, before the first batch."""
+        self.stream = stream
         stream.outage.stopping = self._closed.is_set
         self._images: Generator[RowImage, None, None] | None = None
 
@@ -96,9 +102,10 @@ class StreamedLoader:
             self._images = self.stream.row_images()
         return self._images
 
-    def position(self, step: int) -> Position:
-        """Returns the position for resuming at `step`. It is known for the last two batches."""
-        return self.positions[step]
+    def progress(self, step: int) -> StreamProgress:
+        """Returns the stream's progress after the batches before `step`. It is known for the last
+        two batches."""
+        return self._progress[step]
 
     def batches(self, start: int, stop: int) -> Generator[dict[str, np.ndarray], None, None]:
         """Yields the batches of steps `start` to `stop - 1`, or fewer if the stream ends early,
@@ -106,7 +113,7 @@ class StreamedLoader:
 
         Can be called once. Closing the generator ends the thread.
         """
-        self.positions[start] = self.stream.settle(())
+        self._progress[start] = self.stream.settle(())
         ahead = read_ahead(
             self._closing_images(start, stop),
             ahead=self.ahead,
@@ -119,12 +126,20 @@ class StreamedLoader:
         with closing(ahead):
             try:
                 # `range` first: after the last batch, closing the images is not waited for
-                for step, (batch, position) in zip(range(start, stop), ahead, strict=False):
+                for step, (batch, progress) in zip(range(start, stop), ahead, strict=False):
                     # a checkpoint asks for the step that has just ended; older ones are not needed
-                    self.positions = {step: self.positions[step], step + 1: position}
+                    self._progress = {step: self._progress[step], step + 1: progress}
                     yield batch
             except Ended as ended:
                 self.ended = str(ended)
+
+    def figures(self) -> dict[str, int]:
+        """Returns numbers of rows since the start (see `Stream.figures`)."""
+        return self.stream.figures()
+
+    def unreadable(self) -> dict[str, str]:
+        """Returns the error of each unit that could not be read completely."""
+        return dict(self.stream.attempts.unreadable)
 
     def _waited(self, seconds: float) -> None:
         """Counts time spent waiting for data."""
@@ -132,9 +147,9 @@ class StreamedLoader:
 
     def _closing_images(
         self, start: int, stop: int
-    ) -> Generator[tuple[dict[str, np.ndarray], Position], None, None]:
-        """Yields batches with their positions, then closes the images. Raises `Ended` for errors of
-        the data."""
+    ) -> Generator[tuple[dict[str, np.ndarray], StreamProgress], None, None]:
+        """Yields batches with the progress after them, then closes the images. Raises `Ended` for
+        errors of the data."""
         try:
             yield from self._batches(start, stop)
         except (OSError, UsageError) as error:
@@ -142,8 +157,10 @@ class StreamedLoader:
         finally:
             self.images.close()
 
-    def _batches(self, start: int, stop: int) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
-        """Yields batches with the positions after them, until closed."""
+    def _batches(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[dict[str, np.ndarray], StreamProgress]]:
+        """Yields batches with the progress after them, until closed."""
         rows: dict[tuple[int, ...], list[EncodedRow]] = {}
         encoded = self._encoded()
         for step in range(start, stop):
@@ -152,13 +169,7 @@ class StreamedLoader:
                 if chunk:
                     rows.setdefault(chunk[0].shape, []).extend(chunk)
             batch_rows, rows[shape] = rows[shape][: self.batch_size], rows[shape][self.batch_size :]
-            batch = {
-                name: np.stack([row.columns[name] for row in batch_rows])
-                for name in batch_rows[0].columns
-            }
-            first = step * self.batch_size
-            index = np.arange(first, first + self.batch_size, dtype=np.int64) % 2**31
-            batch["index"] = index.astype(np.int32)
+            batch = stacked(batch_rows, step * self.batch_size + np.arange(self.batch_size))
             yield batch, self.stream.settle([row.attempt for row in batch_rows])
 
     def _full(self, rows: dict[tuple[int, ...], list[EncodedRow]]) -> tuple[int, ...] | None:
@@ -188,6 +199,12 @@ class StreamedLoader:
             if self._closed.is_set():
                 break
         raise Ended("closed")
+
+
+def stacked(rows: Sequence[EncodedRow], numbers: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """Returns a batch of rows of one shape. `numbers` counts the samples of the whole run."""
+    batch = {name: np.stack([row.columns[name] for row in rows]) for name in rows[0].columns}
+    return batch | {"index": (numbers % 2**31).astype(np.int32)}
 
 
 def make_row_encoder(

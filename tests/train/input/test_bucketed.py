@@ -274,7 +274,7 @@ def test_a_stream_of_sizes_loses_no_row_over_stops():
         for batch in loader.batches(0, steps):
             assert batch["images"].shape[0] == 4
             used.update(batch["key"].tolist())
-        position = loader.position(steps)
+        position = stream.position([loader.progress(steps)])
     assert used.total() == 80 and position is not None and position.waiting
     # what was used and what is left from here on are the order of attempts, each once
     rest = itertools.islice(Attempts(Sized(), work.FILTERS, start=position), 3 * 58 - 80)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pinxit.train.input.encode_chunk import stream_chunk
 from pinxit.train.input.feed import Feed
 from pinxit.train.input.in_memory import InMemoryFeed
 from pinxit.train.input.prepared import PreparedFeed
@@ -38,3 +39,11 @@ def test_every_feed_says_where_it_is_and_what_it_holds_out(kind: type[Feed]):
         if not name.startswith("_"):
             of = list(inspect.signature(getattr(kind, name)).parameters)
             assert of == list(inspect.signature(method).parameters), name
+
+
+def test_each_process_encodes_as_many_images_as_its_devices_hold():
+    one = stream_chunk(256, 256, devices=8)
+    assert one == 32  # four for each device
+    # a pod of four such hosts, where each encodes its own part
+    assert stream_chunk(256, 1024, devices=32, processes=4) == 4 * one
+    assert stream_chunk(16, 12, devices=4, processes=2) == 2 * stream_chunk(16, 6, devices=2)

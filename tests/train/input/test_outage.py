@@ -171,7 +171,7 @@ def test_a_position_taken_during_an_outage_repeats_its_rows(server: MortalServer
         filters=stream.attempts.filters,
         fetch=FETCH,
         images=stream.images,
-        start=stream.settle(()),
+        start=stream.position([stream.settle(())]),
     )
     keys += [
         image.attempt.row.key for image in itertools.islice(later.row_images(), 120 - len(keys))
