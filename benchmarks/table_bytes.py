@@ -189,8 +189,8 @@ def main() -> None:
         return
     here = Path(__file__).resolve().parents[1]
     checkouts = {"before": args.before, "now": here} if args.before else {"now": here}
-    runs = [(1, ranks, f"{ranks} machines") for ranks in args.machines]
-    runs = runs or [(workers, 1, f"{workers} workers") for workers in args.workers]
+    runs = [(1, ranks, f"machines: {ranks}") for ranks in args.machines]
+    runs = runs or [(workers, 1, f"workers: {workers}") for workers in args.workers]
     print("| table | size | code | " + " | ".join(title for *_, title in runs) + " |")
     print("|---|---|---|" + "---|" * len(runs))
     for name in args.tables:
