@@ -7,6 +7,7 @@ over the table's size; a parquet table may have less than 1, since columns that 
 not read.
 
     python benchmarks/table_bytes.py
+    python benchmarks/table_bytes.py --machines 1 2 4 8
     git worktree add /tmp/before v1.0 && python benchmarks/table_bytes.py --before /tmp/before
 """
 
@@ -43,8 +44,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=64_000)
     parser.add_argument("--unit_rows", type=int, default=2000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--machines", type=int, nargs="*", default=[], help="ranks with a cache each, instead"
+    )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--before", type=Path, help="an older checkout, which is measured too")
+    parser.add_argument("--share", type=int, nargs=2, default=[0, 1], help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=2, metavar=("SOURCE", "URL"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -143,13 +148,15 @@ class Reading:
         return sum(1 for _ in self.source.read(unit))
 
 
-def read_all(source: str, url: str, workers: int, unit_rows: int) -> int:
-    """Reads all units in local workers, and returns the number of rows."""
+def read_share(source: str, url: str, args: argparse.Namespace) -> int:
+    """Reads the units of a rank in local workers, and returns the number of rows."""
     from pinxit.data.sources.catalogue import open_source
     from pinxit.prepare.engines.local import LocalEngine
+    from pinxit.prepare.engines.ranks import RankEngine
 
-    opened = open_source(source, path=url, unit_rows=unit_rows)
-    units = opened.units()
+    opened = open_source(source, path=url, unit_rows=args.unit_rows)
+    units = RankEngine(*args.share).share(opened.units())
+    workers = args.workers[0]
     with tempfile.TemporaryDirectory() as folder:
         work = Reading(opened, Path(folder), min(workers, len(units)))
         results = list(LocalEngine().map(work, units, workers=workers))
@@ -158,34 +165,40 @@ def read_all(source: str, url: str, workers: int, unit_rows: int) -> int:
 
 
 def measured(
-    args: argparse.Namespace, checkout: Path, name: str, body: bytes, workers: int
+    args: argparse.Namespace, checkout: Path, name: str, body: bytes, workers: int, ranks: int = 1
 ) -> Sent:
-    """Reads a table with the code of a checkout, in new processes and with an empty cache."""
-    file = "table." + name.partition(",")[0]
-    with served(body, file) as (url, sent), tempfile.TemporaryDirectory() as cache:
-        environ = {**os.environ, "PYTHONPATH": str(checkout), "PINXIT_TABLES": cache}
-        options = ["--workers", str(workers), "--unit_rows", str(args.unit_rows)]
-        command = [sys.executable, __file__, *options, "--child", TABLES[name], url]
-        output = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
-        assert int(output.stdout.split()[-1]) == args.rows, output.stdout
+    """Reads a table with the code of a checkout, in new processes and with empty caches."""
+    rows = 0
+    with served(body, "table." + name.partition(",")[0]) as (url, sent):
+        for rank in range(ranks):
+            with tempfile.TemporaryDirectory() as cache:
+                environ = {**os.environ, "PYTHONPATH": str(checkout), "PINXIT_TABLES": cache}
+                options = ["--workers", str(workers), "--unit_rows", str(args.unit_rows)]
+                options += ["--share", str(rank), str(ranks), "--child", TABLES[name], url]
+                command = [sys.executable, __file__, *options]
+                output = subprocess.run(command, env=environ, check=True, capture_output=True)
+                rows += int(output.stdout.split()[-1])
+        assert rows == args.rows, f"{rows} of {args.rows} rows were read"
         return sent
 
 
 def main() -> None:
     args = arguments()
     if args.child:
-        print(read_all(*args.child, args.workers[0], args.unit_rows))
+        print(read_share(*args.child, args))
         return
     here = Path(__file__).resolve().parents[1]
     checkouts = {"before": args.before, "now": here} if args.before else {"now": here}
-    print("| table | size | code | " + " | ".join(f"{n} workers" for n in args.workers) + " |")
-    print("|---|---|---|" + "---|" * len(args.workers))
+    runs = [(1, ranks, f"machines: {ranks}") for ranks in args.machines]
+    runs = runs or [(workers, 1, f"workers: {workers}") for workers in args.workers]
+    print("| table | size | code | " + " | ".join(title for *_, title in runs) + " |")
+    print("|---|---|---|" + "---|" * len(runs))
     for name in args.tables:
         body = table(name, args.rows)
         for code, checkout in checkouts.items():
             cells = []
-            for workers in args.workers:
-                sent = measured(args, checkout.resolve(), name, body, workers)
+            for workers, ranks, _ in runs:
+                sent = measured(args, checkout.resolve(), name, body, workers, ranks)
                 cells.append(f"{sent.bytes / len(body):.2f} ({sent.requests})")
             size = f"{len(body) / 1e6:.1f} MB"
             print(f"| {name} | {size} | {code} | " + " | ".join(cells) + " |", flush=True)

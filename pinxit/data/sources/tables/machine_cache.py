@@ -91,7 +91,9 @@ class MachineCache:
             with path.open("rb") as file:
                 _lock(file.fileno(), shared=True)
                 status = os.fstat(file.fileno())
-                content = _content(file) if status.st_nlink else None
+                if not status.st_nlink:  # it was removed before it was locked
+                    return None
+                content = _content(file)
         except (OSError, ValueError):
             return None
         old = max_age is not None and time.time() - status.st_mtime > max_age
