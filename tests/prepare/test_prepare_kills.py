@@ -21,7 +21,7 @@ from pinxit.prepare.outcome_files import read_outcomes
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("good", "404", "png", "good", "500", "html", "good", "noai", "redirected", "slow")
-ROWS, UNIT = 800, 40
+ROWS, UNIT = 800, 16
 KILLS = 20
 
 
