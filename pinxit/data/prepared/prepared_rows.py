@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError, choice
 from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
@@ -39,14 +39,14 @@ from pinxit.data.prepared.packed_records import PackedRecords
 from pinxit.data.prepared.record_source import RecordSource
 from pinxit.data.prepared.shard_records import ShardRecords
 from pinxit.data.prepared.shards import DamagedShard, shape_name, unpack
-from pinxit.data.stores.byte_store import open_store
+from pinxit.data.stores.byte_store import ByteStore, open_store
 
 ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 """Converts captions to arrays with one row per caption, such as ``token_ids``."""
 MULTIPLE = 8
 """Stored text is padded to a multiple of this many tokens."""
 BLOCK = 64
-"""The number of rows that are read together when searching for a key."""
+"""The number of rows that are read together when searching for a key, or for images."""
 
 
 class PreparedRows:
@@ -70,15 +70,17 @@ class PreparedRows:
         open_shards: int | None = None,
         hash_first: bool | None = None,
         only_held_out: bool = False,
+        open_root: Callable[[str], ByteStore] | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Opens the dataset in `root`, a folder or the URL of a packed dataset.
 
         `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape.
         `open_shards` and `hash_first` are those of `UnitReaders`, whose defaults suit any dataset.
-        With `only_held_out`, the rest of the images may be missing from a packed dataset. `say`
-        receives warnings about damage. Raises `Unfinished` if the preparation is not finished, and
-        ValueError if the dataset lacks the requested data.
+        With `only_held_out`, the rest of the images may be missing from a packed dataset, which
+        `open_root` opens (None: `open_store`). `say` receives warnings about damage. Raises
+        `Unfinished` if the preparation is not finished, and ValueError if the dataset lacks the
+        requested data.
         """
         choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
@@ -103,25 +105,13 @@ class PreparedRows:
             raise UsageError(f"{root} holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
         self._lock = threading.RLock()
-        self._records = self._opened(text, shape, open_shards, hash_first, only_held_out)
-        self.buckets = self._records.buckets
-        self._borders = [bucket.stop for bucket in self.buckets]
-        """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
-
-    def _opened(
-        self,
-        text: bool,
-        shape: tuple[int, ...] | None,
-        open_shards: int | None,
-        hash_first: bool | None,
-        only_held_out: bool,
-    ) -> RecordSource:
-        """Opens the records of the rows."""
-        kind, say, manifest = self.kind, self.say, self.manifest
-        if not isinstance(manifest, PackedManifest):
-            return ShardRecords(
-                Path(self.root),
-                manifest,
+        if isinstance(self.manifest, PackedManifest):
+            store = (open_root or open_store)(str(root))
+            self._records: RecordSource = self._packed(store, text, shape, only_held_out)
+        else:
+            self._records = ShardRecords(
+                Path(root),
+                self.manifest,
                 kind=kind,
                 text=text,
                 shape=shape,
@@ -130,13 +120,22 @@ class PreparedRows:
                 lock=self._lock,
                 say=say,
             )
+        self.buckets = self._records.buckets
+        self._borders = [bucket.stop for bucket in self.buckets]
+        """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
+
+    def _packed(
+        self, store: ByteStore, text: bool, shape: tuple[int, ...] | None, only_held_out: bool
+    ) -> PackedRecords:
+        """Opens the records of a packed dataset."""
+        kind, manifest = self.kind, self.manifest
+        assert isinstance(manifest, PackedManifest)
         if kind == IMAGES and not only_held_out and manifest.held_out_images is not None:
             raise UsageError(
                 f"{self.root} holds only the images of {manifest.held_out_images} held-out rows; "
                 "pack it with a larger --held_out_images to read all images"
             )
-        store = open_store(str(self.root))
-        return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=say)
+        return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=self.say)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -197,6 +196,15 @@ class PreparedRows:
         if self.columns is not None:
             arrays |= self.columns([meta["caption"] for _, meta in main])
         return arrays
+
+    def images(self, rows: Int[np.ndarray, " b"]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """Returns the images of these rows, whose shapes may differ."""
+        images: list[np.ndarray] = []
+        for start in range(0, len(rows), BLOCK):
+            records = self._read(rows[start : start + BLOCK], count=True)
+            parts = [unpack(record[IMAGES])[0] for record in records]
+            images += [decode_jpeg(part["jpeg"].tobytes()) for part in parts]
+        return images
 
     def captions(self, rows: Int[np.ndarray, " b"]) -> list[str]:
         """Returns the captions of these rows."""
