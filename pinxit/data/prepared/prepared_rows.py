@@ -70,17 +70,17 @@ class PreparedRows:
         open_shards: int | None = None,
         hash_first: bool | None = None,
         only_held_out: bool = False,
-        open_root: Callable[[str], ByteStore] | None = None,
+        patience: Callable[[ByteStore], ByteStore] = lambda store: store,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Opens the dataset in `root`, a folder or the URL of a packed dataset.
 
         `kind` is "latents" or "images". `shape` (h, w, c) selects the rows of one shape.
         `open_shards` and `hash_first` are those of `UnitReaders`, whose defaults suit any dataset.
-        With `only_held_out`, the rest of the images may be missing from a packed dataset, which
-        `open_root` opens (None: `open_store`). `say` receives warnings about damage. Raises
-        `Unfinished` if the preparation is not finished, and ValueError if the dataset lacks the
-        requested data.
+        With `only_held_out`, the rest of the images may be missing from a packed dataset.
+        `patience` wraps the store of a packed dataset, so that its reads wait during an outage.
+        `say` receives warnings about damage. Raises `Unfinished` if the preparation is not
+        finished, and ValueError if the dataset lacks the requested data.
         """
         choice("kind", kind, IMAGE_COLUMNS)
         self.root = root
@@ -93,6 +93,7 @@ class PreparedRows:
         self.columns = columns
         self.suffix = suffix
         self.dtype = np.dtype(dtype)
+        self.patience = patience
         self.say = say
         self.replaced = 0
         """The number of rows that `take` has replaced so far."""
@@ -106,7 +107,7 @@ class PreparedRows:
         self._text = self.manifest.text if text else None
         self._lock = threading.RLock()
         if isinstance(self.manifest, PackedManifest):
-            store = (open_root or open_store)(str(root))
+            store = self.patience(open_store(str(root)))
             self._records: RecordSource = self._packed(store, text, shape, only_held_out)
         else:
             self._records = ShardRecords(

@@ -167,18 +167,18 @@ def test_a_batch_reads_exactly_its_rows(packed, monkeypatch):
     assert store.counts["read"] == len(packs) and store.counts["range"] == 16
 
 
-def test_the_caller_may_open_the_store(packed):
+def test_the_caller_may_wrap_the_store(packed):
     store = MemoryStore()
     store.fill(packed)
-    asked: list[str] = []
+    wrapped: list[str] = []
 
-    def opened(root: str) -> MemoryStore:
-        asked.append(root)
+    def patient(inner) -> MemoryStore:
+        wrapped.append(inner.root)
         return store
 
-    found = rows(packed, open_root=opened)
+    found = rows(packed, patience=patient)
     found.take(np.arange(5))
-    assert asked == [str(packed)] and store.counts["range"] == 5
+    assert wrapped == [str(packed)] and store.counts["range"] == 5
 
 
 def test_a_damaged_record_costs_one_row(root):
