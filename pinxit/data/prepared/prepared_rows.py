@@ -106,13 +106,25 @@ class PreparedRows:
             raise UsageError(f"{root} holds no {absent[0]}; it holds: {valid}")
         self._text = self.manifest.text if text else None
         self._lock = threading.RLock()
-        if isinstance(self.manifest, PackedManifest):
-            store = self.patience(open_store(str(root)))
-            self._records: RecordSource = self._packed(store, text, shape, only_held_out)
-        else:
-            self._records = ShardRecords(
-                Path(root),
-                self.manifest,
+        self._records = self._opened(text, shape, open_shards, hash_first, only_held_out)
+        self.buckets = self._records.buckets
+        self._borders = [bucket.stop for bucket in self.buckets]
+        """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
+
+    def _opened(
+        self,
+        text: bool,
+        shape: tuple[int, ...] | None,
+        open_shards: int | None,
+        hash_first: bool | None,
+        only_held_out: bool,
+    ) -> RecordSource:
+        """Opens the records of the rows."""
+        kind, say, manifest = self.kind, self.say, self.manifest
+        if not isinstance(manifest, PackedManifest):
+            return ShardRecords(
+                Path(self.root),
+                manifest,
                 kind=kind,
                 text=text,
                 shape=shape,
@@ -121,22 +133,13 @@ class PreparedRows:
                 lock=self._lock,
                 say=say,
             )
-        self.buckets = self._records.buckets
-        self._borders = [bucket.stop for bucket in self.buckets]
-        """Row numbers that replacements never cross: the ends of buckets and of held-out rows."""
-
-    def _packed(
-        self, store: ByteStore, text: bool, shape: tuple[int, ...] | None, only_held_out: bool
-    ) -> PackedRecords:
-        """Opens the records of a packed dataset."""
-        kind, manifest = self.kind, self.manifest
-        assert isinstance(manifest, PackedManifest)
         if kind == IMAGES and not only_held_out and manifest.held_out_images is not None:
             raise UsageError(
                 f"{self.root} holds only the images of {manifest.held_out_images} held-out rows; "
                 "pack it with a larger --held_out_images to read all images"
             )
-        return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=self.say)
+        store = self.patience(open_store(str(self.root)))
+        return PackedRecords(store, manifest, kind=kind, text=text, shape=shape, say=say)
 
     def __len__(self) -> int:
         return len(self._records)
