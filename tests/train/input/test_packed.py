@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import packed_toys  # pyrefly: ignore
 import pytest
+from damaged_shards import run_two  # pyrefly: ignore
 from pictures import write_captioned  # pyrefly: ignore
 from small_run import arrays_of, rows_without_times, small_run, train_here  # pyrefly: ignore
 
@@ -130,3 +131,22 @@ def test_more_held_out_rows_than_images_are_refused(bundle, datasets, tmp_path):
     config = dataclasses.replace(settings(bundle, tmp_path, datasets["packed"]), evaluation=held)
     with pytest.raises(UsageError, match=r"evaluation.images: 13 .*\(12\).*--held_out_images 13"):
         train_here(config)
+
+
+@pytest.mark.slow
+def test_two_processes_replace_a_damaged_record_as_one_does(bundle, datasets, tmp_path):
+    root = shutil.copytree(datasets["packed"], tmp_path / "set")
+    packed_toys.flip(root / read_packed(str(root)).packs("latents")[0].name, 200)
+    one = train_here(settings(bundle, tmp_path / "one", root))[0].folder
+    config = settings(bundle, tmp_path / "two", root)
+    codes, output = run_two(config, tmp_path, [("none", "", -1)] * 2)
+    assert codes == [0, 0], output
+    two = tmp_path / "two" / config.name
+    rows, others = (
+        [row for row in rows_without_times(folder) if "loss" in row] for folder in (one, two)
+    )
+    assert len(rows) == len(others) == STEPS
+    for row, other in zip(rows, others, strict=True):
+        assert row.get("rows_replaced") == other.get("rows_replaced")
+        np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-4)
+    assert rows[-1]["rows_replaced"] == 1
