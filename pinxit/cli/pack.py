@@ -193,7 +193,10 @@ def _ending(packed: PackedManifest, target: str) -> str:
 
 
 def _gigabytes(count: float) -> str:
-    return f"{count / GIGABYTE:,.1f} GB" if count >= GIGABYTE else f"{count / 1e6:,.1f} MB"
+    for unit, name in ((GIGABYTE, "GB"), (10**6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count / 1e3:,.1f} kB"
 
 
 @contextlib.contextmanager

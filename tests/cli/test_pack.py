@@ -44,10 +44,10 @@ def test_it_says_what_it_needs_and_what_it_did(dataset, tmp_path, capsys):
 
 def test_wrong_words_are_refused_before_anything_is_written(dataset, tmp_path, capsys):
     out = tmp_path / "out"
-    assert "dataset: None is not one folder" in refusal(capsys, "--out", out)
+    assert "dataset: none is not one folder" in refusal(capsys, "--out", out)
     said = refusal(capsys, tmp_path, "--out", out)
     assert "is not a prepared dataset; valid: a folder that `pinxit prepare` wrote" in said
-    assert "out: None is missing; valid: a folder or URL" in refusal(capsys, dataset)
+    assert "out: none is missing; valid: a folder or URL" in refusal(capsys, dataset)
     assert "a prepared dataset itself" in refusal(capsys, dataset, "--out", dataset)
     said = refusal(capsys, dataset, "--out", "https://host/set")
     assert "not an object store; valid: a folder, or the URL of an object store" in said
@@ -72,7 +72,7 @@ def test_a_packed_dataset_is_not_packed_again(dataset, tmp_path, capsys):
 def test_a_disk_with_too_little_room_is_refused_at_once(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**6, 10**6 - 2000, 2000))
     said = refusal(capsys, dataset, "--out", tmp_path / "out")
-    assert "is on a disk with 0.0 MB free, but" in said and "a folder with more room" in said
+    assert "is on a disk with 2.0 kB free, but" in said and "a folder with more room" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -87,6 +87,7 @@ def test_a_bucket_is_written_by_way_of_the_scratch_folder(dataset, tmp_path, cap
     said = capsys.readouterr().err
     assert "at a time lie in" in said and "--dataset_path s3://bucket/set" in said
     assert "packed.json" in store.files and not list((tmp_path / "here").iterdir())
+    monkeypatch.undo()
     assert main(["pack", str(dataset), "--out", str(tmp_path / "out")]) == 0
     local = toys.content(tmp_path / "out")
     assert store.files == local

@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import prepared_toys as toys
 import pytest
+from packed_toys import flip, packed
 
 from pinxit.data.prepared.manifest import FORMAT, Manifest
 from pinxit.data.prepared.shards import ShardInfo
@@ -199,3 +201,30 @@ def test_another_dataset_than_the_run_was_begun_with(copy: Path, tmp_path: Path,
     monkeypatch.setattr(RunFacts, "record", lambda self: {"loader_position": position})
     line = one(report(copy), "dataset")
     assert line.status == "problem" and "started on dataset another" in line.message
+
+
+def test_a_packed_dataset(copy: Path, tmp_path: Path):
+    root = tmp_path / "packed"
+    packed(toys.latent_dataset(tmp_path / "set"), root)
+    with_dataset(copy, root)
+    line = one(report(copy), "dataset")
+    assert line.status == "ok" and "all present with the right size (--full" in line.message
+    assert "with the right checksums" in one(report(copy, full=True), "dataset").message
+    pack = sorted((root / "packs").glob("latents*.pack"))[1]
+    good = pack.read_bytes()
+    flip(pack)
+    assert one(report(copy), "dataset").status == "ok", "sizes only"
+    line = one(report(copy, full=True), "dataset")
+    assert line.status == "problem" and f"packs/{pack.name}: 1 record does not" in line.message
+    assert f"--out {root}" in line.advice and "delete these packs" in line.advice
+    pack.write_bytes(good[:-1])
+    for full in (False, True):
+        line = one(report(copy, full=full), "dataset")
+        assert line.status == "problem" and f"has {len(good) - 1} bytes instead" in line.message
+    pack.write_bytes(good)
+    for path in (pack, pack.with_suffix(".index"), root / "packed.json"):
+        content = path.read_bytes()
+        path.unlink()
+        assert one(report(copy), "dataset").status == "problem"
+        path.write_bytes(content)
+    assert one(report(copy, full=True), "dataset").status == "ok"

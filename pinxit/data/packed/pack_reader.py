@@ -13,6 +13,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pinxit.data.packed.pack_index import DamagedPack, PackIndex, index_name
@@ -23,6 +24,8 @@ PAUSES = (0.2, 0.5, 1.0, 2.0)
 """Seconds to wait before each further attempt to read after an error of this machine."""
 SCAN = 16 * 2**20
 """The number of bytes that are read at once when a whole pack is checked."""
+INDEXES_AT_ONCE = 16
+"""The number of indexes that are read at the same time."""
 NAMED = 5
 """The number of damaged records of a pack that its reason lists."""
 
@@ -86,16 +89,20 @@ class PackReader:
     # --- indexes ---
 
     def _open(self, packs: set[int]) -> None:
-        """Reads the indexes of packs that are not known yet."""
-        for pack in sorted(packs - self._indexes.keys() - self.lost.keys()):
-            name = index_name(self.packs[pack].name)
+        """Reads the indexes of packs that are not known yet, several at the same time."""
+        unknown = sorted(packs - self._indexes.keys() - self.lost.keys())
+        if not unknown:
+            return
+        with ThreadPoolExecutor(min(INDEXES_AT_ONCE, len(unknown))) as pool:
+            for pack, index in zip(unknown, pool.map(self._index, unknown), strict=True):
+                if index is not None:
+                    self._indexes[pack] = index
 
-            def read(pack: int = pack, name: str = name) -> PackIndex:
-                return checked_index(self.store.read(name), self.packs[pack])
-
-            index = self._retried(pack, read)
-            if index is not None:
-                self._indexes[pack] = index
+    def _index(self, number: int) -> PackIndex | None:
+        """Reads the index of a pack, or gives up the pack."""
+        pack = self.packs[number]
+        name = index_name(pack.name)
+        return self._retried(number, lambda: checked_index(self.store.read(name), pack))
 
     def _retried(self, pack: int, act: Callable[[], T]) -> T | None:
         """Calls `act` until no error of this machine occurs, or too often. Then, or if the pack is

@@ -32,6 +32,8 @@ PACKED = "packed.json"
 PACKS = "packs"
 FORMAT = 1
 """The version of this format. Other versions are refused."""
+FILES = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".txt", ".tar", ".gz", ".zip", ".zst")
+"""Suffixes of URLs that name a file, not the root of a dataset."""
 NO_STORES = ("http", "https", "ftp", "hf", "file")
 """Schemes of URLs that never name a packed dataset."""
 
@@ -188,7 +190,8 @@ def is_packed(path: str) -> bool:
     """Returns whether `pinxit pack` has written this folder or URL, and has finished it."""
     if not is_store_url(path):
         return (Path(path).expanduser() / PACKED).is_file()
-    return _remote(path) is not None
+    names_files = path.lower().endswith(FILES) or any(sign in path for sign in "*?[")
+    return not names_files and _remote(path) is not None
 
 
 def read_packed(path: str) -> PackedManifest:

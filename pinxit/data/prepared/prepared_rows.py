@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from pinxit.config import UsageError, choice
 from pinxit.data.image_column import IMAGE_COLUMNS, IMAGES, LATENTS
@@ -46,7 +46,7 @@ ColumnsFn = Callable[[Sequence[str]], dict[str, np.ndarray]]
 MULTIPLE = 8
 """Stored text is padded to a multiple of this many tokens."""
 BLOCK = 64
-"""The number of rows that are read together when searching for a key."""
+"""The number of rows that are read together when searching for a key, or for images."""
 
 
 class PreparedRows:
@@ -200,6 +200,15 @@ class PreparedRows:
         if self.columns is not None:
             arrays |= self.columns([meta["caption"] for _, meta in main])
         return arrays
+
+    def images(self, rows: Int[np.ndarray, " b"]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """Returns the images of these rows, whose shapes may differ."""
+        images: list[np.ndarray] = []
+        for start in range(0, len(rows), BLOCK):
+            records = self._read(rows[start : start + BLOCK], count=True)
+            parts = [unpack(record[IMAGES])[0] for record in records]
+            images += [decode_jpeg(part["jpeg"].tobytes()) for part in parts]
+        return images
 
     def captions(self, rows: Int[np.ndarray, " b"]) -> list[str]:
         """Returns the captions of these rows."""

@@ -100,8 +100,9 @@ class UnitReaders:
     def open_ahead(self, numbers: Sequence[int]) -> None:
         """Opens those of these units that are not open, several at the same time. Whatever goes
         wrong is found again, and handled, when they are read."""
-        known = self._verified if self._hash_first else self._sized
-        closed = [n for n in numbers if n in known and n not in self._open]
+        closed = [n for n in numbers if n not in self._open and n not in self.unusable]
+        if self._hash_first:
+            closed = [n for n in closed if n in self._verified]
         closed = closed[: self._open_units]
         if len(closed) < 2:
             return
@@ -109,6 +110,7 @@ class UnitReaders:
             opened = list(pool.map(self._opened_or_none, closed))
         for number, readers in zip(closed, opened, strict=True):
             if readers is not None:
+                self._note_sizes(number)
                 self._keep(number, readers)
 
     def is_usable(self, number: int) -> bool:
@@ -177,13 +179,22 @@ class UnitReaders:
     def _check_sizes(self, number: int) -> None:
         """Compares the sizes of the files of a unit with the manifest, once, and has them hashed in
         the background."""
-        if number in self._sized:
-            return
+        if number not in self._sized:
+            self._compare_sizes(number)
+            self._note_sizes(number)
+
+    def _compare_sizes(self, number: int) -> None:
+        """Raises `_Damaged` if a file of a unit is missing or has another size."""
         for folder, info in self.files[number].items():
             try:
                 check_file_size(self.root / folder / info.name, info)
             except DamagedShard as error:
                 raise _Damaged(folder, str(error)) from error
+
+    def _note_sizes(self, number: int) -> None:
+        """Notes that the files of a unit have the right sizes, and has them hashed."""
+        if number in self._sized:
+            return
         self._sized.add(number)
         if number not in self._verified:
             places = {f: (self.root / f / i.name, i) for f, i in self.files[number].items()}
@@ -229,8 +240,10 @@ class UnitReaders:
 
     def _opened_or_none(self, number: int) -> dict[str, ShardReader] | None:
         try:
+            if number not in self._sized:
+                self._compare_sizes(number)
             return self._opened(number)
-        except (DamagedShard, OSError):
+        except (_Damaged, DamagedShard, OSError):
             return None
 
     def _keep(self, number: int, readers: dict[str, ShardReader]) -> None:

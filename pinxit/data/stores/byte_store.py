@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from pinxit.data.stores.byte_ranges import Range
 from pinxit.files import whole
+from pinxit.open_files import limit_now
 
 
 @runtime_checkable
@@ -61,11 +62,11 @@ class ByteStore(Protocol):
 class LocalStore:
     """A `ByteStore` of a folder on this machine, or one that is mounted."""
 
-    def __init__(self, root: str | Path, *, open_files: int = 512) -> None:
-        """Keeps up to `open_files` files open. Files that are being read at the moment stay open
-        beyond that number."""
+    def __init__(self, root: str | Path, *, open_files: int | None = None) -> None:
+        """Keeps up to `open_files` files open; None means half of the limit of this process. Files
+        that are being read at the moment stay open beyond that number."""
         self.folder = Path(root).expanduser()
-        self._open_files = open_files
+        self._open_files = (limit_now() or 512) // 2 if open_files is None else open_files
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 

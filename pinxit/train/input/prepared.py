@@ -346,7 +346,6 @@ def _by_key(
 
 
 def _examples(rows: PreparedRows, numbers: Int[np.ndarray, " n"]) -> list[Example]:
-    """Returns rows. Reads them one by one, because their sizes may differ."""
-    images = [rows.take(numbers[i : i + 1])[IMAGES][0] for i in range(len(numbers))]
-    captions = rows.captions(numbers)
+    """Returns the images and captions of rows of images."""
+    images, captions = rows.images(numbers), rows.captions(numbers)
     return [Example(image, caption) for image, caption in zip(images, captions, strict=True)]

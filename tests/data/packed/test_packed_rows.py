@@ -167,6 +167,20 @@ def test_a_batch_reads_exactly_its_rows(packed, monkeypatch):
     assert store.counts["read"] == len(packs) and store.counts["range"] == 16
 
 
+def test_the_caller_may_wrap_the_store(packed):
+    store = MemoryStore()
+    store.fill(packed)
+    wrapped: list[str] = []
+
+    def patient(inner) -> MemoryStore:
+        wrapped.append(inner.root)
+        return store
+
+    found = rows(packed, patience=patient)
+    found.take(np.arange(5))
+    assert wrapped == [str(packed)] and store.counts["range"] == 5
+
+
 def test_a_damaged_record_costs_one_row(root):
     path, (start, _) = pack_of(root, 3)
     packed_toys.flip(path, start + 200)
@@ -322,4 +336,6 @@ def test_a_url_names_a_packed_dataset(packed, monkeypatch):
     equal(rows("s3://bucket/set").take(np.arange(9)), rows(packed).take(np.arange(9)))
     asked = store.counts["exists"]
     assert is_dataset("s3://bucket/set") and store.counts["exists"] == asked, "asked once"
+    for url in ("s3://bucket/a/t.parquet", "gs://bucket/*", "s3://bucket/x.tar"):
+        assert not is_dataset(url) and store.counts["exists"] == asked, "a file is no dataset"
     assert not is_dataset("https://host/table.parquet") and not is_dataset("hf://datasets/x")

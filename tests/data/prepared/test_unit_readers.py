@@ -173,6 +173,27 @@ def test_shards_stay_open_up_to_the_limit_of_open_files(root, monkeypatch):
     few.close()
 
 
+def test_the_shards_of_a_batch_are_opened_at_the_same_time(root, monkeypatch):
+    """Also those that are touched for the first time; a missing one is found when it is read."""
+    (root / "latents" / "00001-000.array_record").unlink()
+    together, real = threading.Barrier(4), ShardReader.__init__
+
+    def waiting(self, path):
+        together.wait(20)
+        real(self, path)
+
+    monkeypatch.setattr(ShardReader, "__init__", waiting)
+    found = rows(root)
+    monkeypatch.setattr(
+        found._records.units, "_readers", lambda number: found._records.units._open[number]
+    )
+    found.too_damaged = lambda reason: None
+    numbers = found.take(np.arange(COUNT))["number"]
+    assert set(numbers) == set(range(COUNT)) - set(range(7, 12))
+    wait_for(lambda: hashes_of(found).checked == 4)
+    found.close()
+
+
 def test_the_limit_is_shared_by_the_folders_of_a_unit(monkeypatch):
     info = ShardInfo("x", 1, 1, "")
     one, two = {0: {"latents": info}}, {0: {"latents": info, "text": info}}

@@ -121,6 +121,15 @@ def test_idle_files_are_closed_if_no_more_can_be_opened(folder, monkeypatch):
     store.close()
 
 
+def test_half_of_the_files_that_a_process_may_open_are_for_a_store(folder, monkeypatch):
+    monkeypatch.setattr("pinxit.data.stores.byte_store.limit_now", lambda: 8)
+    store, before = LocalStore(folder), descriptors()
+    for number in range(12):
+        store.ranges([(f"{number}.bin", 0, 1)])
+    assert descriptors() == before + 4
+    store.close()
+
+
 def test_an_error_of_the_disk_names_the_file(folder, monkeypatch):
     store = LocalStore(folder)
 
