@@ -13,7 +13,7 @@ from pathlib import Path
 from pinxit.config import UsageError
 
 MOUNTED = (
-    "a folder on this machine, or one that is mounted (gcsfuse, Mountpoint for S3): see "
+    "a folder on this machine, or a mounted one in which files can be renamed: see "
     "docs/object_stores.md"
 )
 """The paths that work where a URL does not."""
