@@ -148,7 +148,7 @@ def encode_finished(
             seen = time.monotonic()
             is_first = True
             while not offers.encoding.check():
-                images.refresh()
+                images.refresh(mine)
                 offers.add(unit for unit in mine if unit in images.records)
                 missing = len(offers.missing - images.ledger.skipped().keys())
                 if not missing:
@@ -184,7 +184,7 @@ class _Offers:
         watch: WatchFn,
     ) -> None:
         self.images, self.latents = images, latents
-        latents.refresh()
+        latents.refresh(mine)
         latents.list_files()
         clean(latents, mine)
         self.missing = set(mine)

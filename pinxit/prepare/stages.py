@@ -125,7 +125,7 @@ def begin_images(
     mine = [unit.id for unit in shared]
     if verify:
         quarantine_damaged(stage.out, mine)
-    finished = finished_units(ledger)
+    finished = finished_units(ledger, mine)
     clean(finished, mine)
     for unit in ledger.skipped().keys() & set(mine):
         ledger.unskip(unit)
@@ -180,7 +180,7 @@ def is_spent(unit: str, images: FinishedUnits, latents: FinishedUnits) -> bool:
     if not images.lacks_images(unit):
         return False
     if not latents.files:
-        latents.refresh()
+        latents.refresh(images.records)
         latents.list_files()
     return latents.done(unit, source=images.source(unit)) is not None
 
