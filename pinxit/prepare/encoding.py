@@ -17,7 +17,7 @@ from typing import Any
 
 from pinxit.files import DiskFull
 from pinxit.prepare.engines.base import Engine, UnitResult, close
-from pinxit.prepare.latents import LatentStage, Stopped
+from pinxit.prepare.latents import EncodingStopped, LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.progress import StageProgress, WatchFn
 from pinxit.prepare.unit_queue import POLL, UnitQueue
@@ -118,6 +118,7 @@ class Encoding:
         self._queue.end()
         if self.has_begun:
             self._thread.join()
+            self._watch(self.progress(), None)
         self._queue.remove()
         self.check()
 
@@ -166,7 +167,7 @@ class Encoding:
 
     def _count(self, result: UnitResult) -> None:
         """Counts the result of one number."""
-        if result.kind == Stopped.__name__ or (not result.failed and result.value is None):
+        if result.kind == EncodingStopped.__name__ or (not result.failed and result.value is None):
             return
         result = replace(result, unit=self._offered[result.unit])
         if result.failed:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pinxit.data.prepared.manifest import STAGES
 from pinxit.data.prepared.shards import quarantine_path
-from pinxit.prepare.commit_log import Place
+from pinxit.prepare.commit_log import RecordPlace
 from pinxit.prepare.ledger import Ledger, UnitRecord, unit_of
 
 LARGE = ("histograms", "examples")
@@ -32,7 +32,7 @@ class FinishedUnits:
         self.files: dict[str, dict[str, int]] = {}
         """The size in bytes of each file by its name, for each folder of the stage that was
         listed."""
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, RecordPlace] = {}
         """Where the records are that have been read."""
 
     def refresh(self, only: Iterable[str] | None = None) -> None:

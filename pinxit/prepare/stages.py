@@ -89,7 +89,7 @@ def run_images(
         result = do_images(
             stage, engine, work, workers=workers, skip_failed=skip_failed, watch=watch
         )
-        return finish(result, "images", work.units, work.known)
+        return finish_stage(result, "images", work.units, work.known)
 
 
 @dataclass
@@ -248,9 +248,7 @@ def _run(
                 fresh, offline, is_over = fresh + 1, 0, False
                 counts.update(result.value.counts)
             watch(progress(), result)
-            if is_over or offline == OFFLINE_LIMIT:
-                stopped = result.reason
-            stopped = stopped or halt()
+            stopped = result.reason if is_over or offline == OFFLINE_LIMIT else halt()
             if stopped:
                 break
     failed += postponed.values()  # the stage was stopped before their second attempt
@@ -268,7 +266,7 @@ def _skip(stage_result: StageResult, ledger: Ledger) -> StageResult:
     return dataclasses.replace(stage_result, failed=failed, skipped=skipped)
 
 
-def finish(
+def finish_stage(
     result: StageResult,
     stage: Stage,
     units: Sequence[str],
