@@ -31,7 +31,8 @@ NAME = "restart_cost"
 """The name of the synthetic source."""
 VARIABLE = "RESTART_COST_UNITS"
 """The environment variable with the number of units of the synthetic source."""
-ROOT = Path(__file__).resolve().parents[1]
+FILE = Path(__file__).resolve()
+ROOT = FILE.parents[1]
 
 
 def arguments() -> argparse.Namespace:
@@ -181,7 +182,7 @@ class Cost:
 
 
 def command_of(folder: Path, stage: str) -> list[str]:
-    words = [sys.executable, "-m", "pinxit", "--extensions", __file__, "prepare", NAME]
+    words = [sys.executable, "-m", "pinxit", "--extensions", str(FILE), "prepare", NAME]
     return [*words, "--out", str(folder), "--vae", "tiny", "--stage", stage]
 
 
@@ -194,7 +195,10 @@ def run(command: list[str], environment: dict[str, str], log: Path) -> Cost:
     """Runs a command, and returns its cost. Raises RuntimeError if it fails."""
     started = time.monotonic()
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, stderr=file, stdout=file)
+        # not in a checkout, whose package would come before that of PYTHONPATH
+        process = subprocess.Popen(
+            command, env=environment, stderr=file, stdout=file, cwd=log.parent
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -230,17 +234,17 @@ def main() -> None:
     if options.fill is not None:
         fill(options.fill, options.units, stages)
         return
-    checkouts = {"older": options.older} if options.older else {}
+    checkouts = {"older": options.older.resolve()} if options.older else {}
     checkouts["this"] = ROOT
     with tempfile.TemporaryDirectory() as temporary:
-        where = options.folder or Path(temporary)
+        where = (options.folder or Path(temporary)).resolve()
         where.mkdir(parents=True, exist_ok=True)
         costs: dict[str, list[Cost]] = {name: [] for name in checkouts}
         setups = {}
         for name, checkout in checkouts.items():
             folder, log = where / name, where / f"{name}.log"
             environment = environment_of(checkout, options.units)
-            words = [sys.executable, __file__, "--fill", str(folder), "--stage", options.stage]
+            words = [sys.executable, str(FILE), "--fill", str(folder), "--stage", options.stage]
             if not folder.exists():
                 run([*words, "--units", str(options.units)], environment, log)
             setups[name] = command_of(folder, options.stage), environment, log

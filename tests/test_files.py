@@ -261,6 +261,7 @@ ALLOWED = {
     ("export/diffusers_folder.py", "write_tokenizer"),
     ("export/tensor_files.py", "write_tensors"),
     ("plan/compile_cache.py", "compile_step"),  # the job is read by its own child process only
+    ("prepare/commit_log.py", "_name"),  # os.getpid, to notice a fork
     ("prepare/packing/pack_series.py", "write"),  # into a file that a whole renames
     ("prepare/report_pictures.py", "score_histograms"),  # into memory
     ("serve/beside.py", "_end_with_the_training"),  # os.getpid, to end itself

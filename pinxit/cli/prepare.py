@@ -17,6 +17,7 @@ from pinxit.cli.arguments import parse
 from pinxit.cli.habits import PREPARE_HABITS
 from pinxit.cli.prepare_ending import any_failed, finished_manifest, print_ending, print_unused
 from pinxit.cli.prepare_progress import COUNTED, watching
+from pinxit.cli.stopping import stoppable
 from pinxit.config import UsageError
 from pinxit.data.filters.resolve import chosen_line, is_web, resolved_filters
 from pinxit.data.row import Source, Unit
@@ -65,7 +66,8 @@ def prepare_command(argv: Sequence[str]) -> int:
 
     console = Console(stderr=True)
     try:
-        return _prepare(options, argv, console)
+        with stoppable("the same command continues"):
+            return _prepare(options, argv, console)
     except OSError as error:  # a full disk, a read-only folder, an unreachable source
         console.print(f"stopped: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1

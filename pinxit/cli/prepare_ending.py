@@ -79,7 +79,10 @@ def print_ending(
         if manifest is not None:
             say(f"to train: {training_command(folder)}")
         elif results and results[-1].waiting:
-            say(f"not finished: {results[-1].waiting}; run the same command again to continue")
+            again = "run the same command again to continue"
+            if report is None:  # this rank has done its share
+                again = "the last rank to finish writes the manifest"
+            say(f"not finished: {results[-1].waiting}; {again}")
     if line := enlarged_line(totals):
         say(line)
     if report is not None:

@@ -24,7 +24,14 @@ from pinxit.prepare.images import ImageStage
 from pinxit.prepare.latents import LatentStage
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.progress import StageProgress, WatchFn, no_watch
-from pinxit.prepare.stages import StageResult, begin_images, clean, do_images, finish, withdraw
+from pinxit.prepare.stages import (
+    StageResult,
+    begin_images,
+    clean,
+    do_images,
+    finish_stage,
+    withdraw,
+)
 from pinxit.prepare.unit_list import read_unit_list
 from pinxit.prepare.verify_units import quarantine_damaged
 
@@ -36,7 +43,7 @@ PATIENCE = 600.0
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How the second stage is run."""
+    """The settings with which the second stage is run."""
 
     make: MakeStage
     engine: Engine
@@ -95,10 +102,10 @@ def run_both(
             raise
         known = work.known
         if not offers.encoding.has_begun:
-            return [finish(images, "images", work.units, known)]
-        latents = finish(offers.result(), "latents", work.units, known)
+            return [finish_stage(images, "images", work.units, known)]
+        latents = finish_stage(offers.result(), "latents", work.units, known)
         if latents.manifest is None:
-            images = finish(images, "images", work.units, known)
+            images = finish_stage(images, "images", work.units, known)
         return [images, latents]
 
 
@@ -148,7 +155,7 @@ def encode_finished(
             seen = time.monotonic()
             is_first = True
             while not offers.encoding.check():
-                images.refresh()
+                images.refresh(mine)
                 offers.add(unit for unit in mine if unit in images.records)
                 missing = len(offers.missing - images.ledger.skipped().keys())
                 if not missing:
@@ -168,7 +175,7 @@ def encode_finished(
             offers.encoding.stop()
             raise
         known: dict[Stage, FinishedUnits] = {"images": images, "latents": latents}
-        return finish(offers.result(), "latents", units, known, skipped=skipped)
+        return finish_stage(offers.result(), "latents", units, known, skipped=skipped)
 
 
 class _Offers:
@@ -184,7 +191,7 @@ class _Offers:
         watch: WatchFn,
     ) -> None:
         self.images, self.latents = images, latents
-        latents.refresh()
+        latents.refresh(mine)
         latents.list_files()
         clean(latents, mine)
         self.missing = set(mine)
@@ -203,7 +210,8 @@ class _Offers:
         )
 
     def add(self, units: Any) -> None:
-        """Offers these units, unless they are encoded."""
+        """Adds these units to the queue, unless they are encoded."""
+        is_needed = False
         for unit in units:
             if unit not in self.missing:
                 continue
@@ -215,8 +223,9 @@ class _Offers:
                 withdraw(self.latents, [unit])
                 self.encoding.offer(unit)
                 self.count += 1
-            if source:
-                self.encoding.begin()
+            is_needed = is_needed or bool(source)
+        if is_needed:
+            self.encoding.begin()
 
     def result(self) -> StageResult:
         """Returns the result of the stage, without a manifest."""

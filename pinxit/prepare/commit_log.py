@@ -2,8 +2,8 @@
 
 Every process that commits has a log of its own, ``log-<random digits>.jsonl``, so no two writers
 share a file. A commit is one line, written at once and synced: the unit, the version of its record,
-and the record. Of all lines of a unit, that with the highest version counts. Whoever makes a unit
-again reads its record first and adds 1, so the order does not depend on the clocks of machines.
+and the record. Of all lines of a unit, that with the highest version counts. A process that makes a
+unit again reads its record first and adds 1, so the order does not depend on clocks.
 
 A process that is killed while it writes leaves a line without an end. Readers ignore it, and no one
 appends to it, because another process begins another log. Readers remember how far they have read
@@ -35,8 +35,8 @@ PIECE = 2**24
 """Number of bytes of a log that are read at a time."""
 
 
-class Place(NamedTuple):
-    """Where the newest record of a unit is. A later place in this order is newer."""
+class RecordPlace(NamedTuple):
+    """Says where the newest record of a unit is. A later place in this order is newer."""
 
     version: int
     """The version of the record; 0 for a file of an older Pinxit."""
@@ -54,7 +54,7 @@ class CommitLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.RLock()
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, RecordPlace] = {}
         self._read: dict[str, int] = {}
         """The number of bytes of each log that have been read."""
         self._own: tuple[int, str] | None = None
@@ -72,11 +72,11 @@ class CommitLog:
                 if not place.length and unit not in singles:
                     del self._places[unit]
             for unit, inode in singles.items():
-                self._add(unit, Place(0, f"{unit}.json", inode, 0))
+                self._add(unit, RecordPlace(0, f"{unit}.json", inode, 0))
             for name in logs:
                 self._read_on(name)
 
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, RecordPlace]:
         """Returns where each unit's record is. If the place is another one, so is the record."""
         with self._lock:
             return dict(self._places)
@@ -115,14 +115,14 @@ class CommitLog:
                     line = LINE.match(piece, begin)
                     if line is not None:  # else it is damaged, and its unit is made again
                         unit, version = line[1].decode(), int(line[2])
-                        self._add(unit, Place(version, name, offset + begin, end - begin))
+                        self._add(unit, RecordPlace(version, name, offset + begin, end - begin))
                     begin = end + 1
                 if not begin:
                     break  # the last line is not complete, or never will be
                 offset += begin
             self._read[name] = offset
 
-    def _add(self, unit: str, place: Place) -> None:
+    def _add(self, unit: str, place: RecordPlace) -> None:
         """Notes the place of a unit's record if it is newer than the known one."""
         known = self._places.get(unit)
         if known is None or known < place or (place.length == known.length == 0):
@@ -158,10 +158,10 @@ class CommitLog:
             places = self._places
             chosen = list(places if units is None else (unit for unit in units if unit in places))
             ordered = sorted(chosen, key=lambda unit: places[unit][1:])
-            found = [(unit, places[unit]) for unit in ordered]
+            by_place = [(unit, places[unit]) for unit in ordered]
         name, file = "", None
         with contextlib.ExitStack() as open_file:
-            for unit, place in found:
+            for unit, place in by_place:
                 if not place.length:
                     yield unit, _parse(unit, _whole(self.folder / place.name))
                     continue
@@ -201,7 +201,7 @@ class CommitLog:
     # --- writing ------------------------------------------------------------------------------
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Commits records, each with its ``unit``, by one write to the log of this process.
+        """Writes records, each with its ``unit``, to the log of this process by one write.
 
         Call `refresh` before, so that the record gets a higher version than that of other
         processes. Raises `files.DiskFull` if the disk is full, and then nothing is committed.
@@ -216,7 +216,7 @@ class CommitLog:
                 line = json.dumps(
                     plain_values({"unit": unit, "version": version, **record}), allow_nan=False
                 )
-                places[unit] = Place(version, name, offset, len(line))
+                places[unit] = RecordPlace(version, name, offset, len(line))
                 lines.append(line)
                 offset += len(line) + 1
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -17,15 +17,19 @@ from typing import Any
 
 from pinxit.files import DiskFull
 from pinxit.prepare.engines.base import Engine, UnitResult, close
-from pinxit.prepare.latents import LatentStage, Stopped
+from pinxit.prepare.latents import EncodingStopped, LatentStage
 from pinxit.prepare.ledger import Ledger, UnitRecord
 from pinxit.prepare.progress import StageProgress, WatchFn
-from pinxit.prepare.unit_queue import UnitQueue
+from pinxit.prepare.unit_queue import POLL, UnitQueue
 
 MakeStage = Callable[[], tuple[LatentStage, Mapping[str, Any]]]
 """Loads the encoders, and returns the stage and the identity of the encoders."""
 PATIENCE = 60.0
 """Seconds for which a stopped encoder may go on with its batch, before it is left alone."""
+
+DELAY = 90.0
+"""Seconds after which a file that another machine has written is seen in a folder that they share.
+Network file systems remember the names in a folder for up to a minute."""
 
 
 @dataclass
@@ -38,7 +42,12 @@ class NextUnit:
     def __call__(self, number: int) -> UnitRecord | None:
         """Encodes the unit with this number. Returns None if there is none any more."""
         unit = self.queue.wait(number)
-        return None if unit is None else self.stage(unit, is_stopped=self.queue.is_stopped)
+        if unit is None:
+            return None
+        ledger, end = Ledger(self.stage.out, "images"), time.monotonic() + DELAY
+        while ledger.read(unit) is None and time.monotonic() < end:
+            time.sleep(POLL)
+        return self.stage(unit, is_stopped=self.queue.is_stopped)
 
     def close(self) -> None:
         close(self.stage)
@@ -109,6 +118,7 @@ class Encoding:
         self._queue.end()
         if self.has_begun:
             self._thread.join()
+            self._watch(self.progress(), None)
         self._queue.remove()
         self.check()
 
@@ -157,7 +167,7 @@ class Encoding:
 
     def _count(self, result: UnitResult) -> None:
         """Counts the result of one number."""
-        if result.kind == Stopped.__name__ or (not result.failed and result.value is None):
+        if result.kind == EncodingStopped.__name__ or (not result.failed and result.value is None):
             return
         result = replace(result, unit=self._offered[result.unit])
         if result.failed:

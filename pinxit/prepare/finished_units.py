@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pinxit.data.prepared.manifest import STAGES
 from pinxit.data.prepared.shards import quarantine_path
-from pinxit.prepare.commit_log import Place
+from pinxit.prepare.commit_log import RecordPlace
 from pinxit.prepare.ledger import Ledger, UnitRecord, unit_of
 
 LARGE = ("histograms", "examples")
@@ -32,23 +32,31 @@ class FinishedUnits:
         self.files: dict[str, dict[str, int]] = {}
         """The size in bytes of each file by its name, for each folder of the stage that was
         listed."""
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, RecordPlace] = {}
+        """Where the records are that have been read."""
 
-    def refresh(self) -> list[str]:
-        """Reads the records that are new or changed, and returns their units."""
+    def refresh(self, only: Iterable[str] | None = None) -> None:
+        """Reads the records that are new or changed, of all units or `only` of these."""
         log = self.ledger.log
         log.refresh()
         places = log.places()
-        changed = [unit for unit, place in places.items() if self._places.get(unit) != place]
-        for unit in self._places.keys() - places.keys():
-            self.records.pop(unit, None)
+        for unit in self.records.keys() - places.keys():
+            del self.records[unit]
+            self._places.pop(unit, None)
+        units = places if only is None else [unit for unit in only if unit in places]
+        changed = [unit for unit in units if self._places.get(unit) != places[unit]]
         for unit in changed:
             self.records.pop(unit, None)
+            self._places[unit] = places[unit]
         with _collector_paused():
             for record in self.ledger.parsed(changed):
                 self.add(record)
-        self._places = places
-        return changed
+
+    def lacks(self, units: Iterable[str]) -> list[str]:
+        """Returns the units that have no record, without reading those of the others."""
+        self.ledger.log.refresh()
+        places = self.ledger.log.places()
+        return [unit for unit in units if unit not in places]
 
     def add(self, record: UnitRecord) -> None:
         """Adds a record that a worker has committed."""
@@ -89,10 +97,10 @@ class FinishedUnits:
         return info.sha256 if info is not None else ""
 
 
-def finished_units(ledger: Ledger) -> FinishedUnits:
-    """Reads the records of a stage and lists its files."""
+def finished_units(ledger: Ledger, units: Iterable[str]) -> FinishedUnits:
+    """Reads the records of these units in a stage, and lists its files."""
     finished = FinishedUnits(ledger)
-    finished.refresh()
+    finished.refresh(units)
     finished.list_files()
     return finished
 

@@ -39,14 +39,16 @@ def gather(
     known = {
         name: (finished or {}).get(name) or FinishedUnits(Ledger(root, name)) for name in STAGES
     }
-    for one in known.values():
-        one.refresh()
     images = known["images"]
     reasons = images.ledger.skipped()
-    not_done = reasons.keys() - images.records.keys()
+    not_done = set(images.lacks(reasons))
     left_out = {unit: reasons[unit] for unit in units if unit in not_done}
     skipped = {**(skipped or {}), **left_out}
     units = [unit for unit in units if unit not in skipped]
+    if missing := known[stage].lacks(units):  # most ranks end here, and read no other records
+        raise _unfinished(known[stage], missing, len(units))
+    for one in known.values():
+        one.refresh(units)
     records: dict[Stage, list[UnitRecord]] = {}
     for name in STAGES:
         if known[name].ledger.about.is_file() or name == stage:
@@ -122,11 +124,17 @@ def _all(
         if unit not in known or (images and known[unit].source != images.source(unit))
     ]
     if missing:
-        raise Unfinished(
-            f"{finished.ledger.root}: {len(missing)} of {len(units)} units are not done in the "
-            f"stage {finished.ledger.stage!r} (the first: {missing[0]})"
-        )
+        raise _unfinished(finished, missing, len(units))
     return [known[unit] for unit in units]
+
+
+def _unfinished(finished: FinishedUnits, missing: Sequence[str], count: int) -> Unfinished:
+    """Returns the error for units that are not done in a stage, of `count` in all."""
+    ledger = finished.ledger
+    return Unfinished(
+        f"{ledger.root}: {len(missing)} of {count} units are not done in the stage "
+        f"{ledger.stage!r} (the first: {missing[0]})"
+    )
 
 
 def _measure(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any] | None]:

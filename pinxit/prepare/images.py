@@ -4,7 +4,7 @@
 
     rows -> filter -> fetch -> decode, crop -> images/<unit>.array_record   kept images, as JPEG
                                                outcomes/<unit>.parquet      an outcome for every row
-                                               units/images/<unit>.json     the commit record
+                                               units/images/log-*.jsonl     the commit record
 
 A unit depends only on itself, and its files are in the order of its rows, not of the web's replies.
 So the same input gives the same bytes for every engine and number of workers, and however often the

@@ -55,7 +55,7 @@ EncodeTextFn = Callable[[Sequence[str]], Conditioning]
 NOT_FINITE = "not_finite"
 
 
-class Stopped(Exception):
+class EncodingStopped(Exception):
     """Raised in place of encoding a unit to its end, when the command is ending."""
 
 
@@ -130,8 +130,8 @@ def prepare_latents(
 
     Returns the unit's record. Raises `Unfinished` if the first stage is not done, and
     `files.DiskFull`. Raises `DamagedShard` if the images' shard is damaged, which is then
-    quarantined and which the first stage makes again, and `Stopped` if `is_stopped` returns True,
-    which is asked before each batch.
+    quarantined and which the first stage makes again, and `EncodingStopped` if `is_stopped`, which
+    is asked before each batch, returns True.
     """
     first, ledger = Ledger(out, "images"), Ledger(out, "latents")
     images = first.read(unit)
@@ -240,7 +240,7 @@ class _Encoding:
         images = stored_images(path, ahead=4 * batch_size)
         for batch in batches_by_shape(images, batch_size, shape=lambda one: one.image.shape):
             if is_stopped():
-                raise Stopped(f"{path.name} was not encoded to its end")
+                raise EncodingStopped(f"{path.name} was not encoded to its end")
             full = padded(batch, batch_size)
             raw = np.asarray(encoders.encode(np.stack([sample.image for sample in full])))
             with np.errstate(over="ignore"):

@@ -52,7 +52,8 @@ class PrepareOptions:
     limit: int | None = None
     """Number of the source's rows to process, rounded up to whole units; none means all."""
     stage: Literal["all", "images", "latents"] = "all"
-    """The stages to run: images (fetch them), latents (encode the existing images), or all."""
+    """The stages to run: images (fetch them), latents (encode the existing images), or all, which
+    encodes units while the images of others are fetched."""
     follow: bool = False
     """With --stage latents, also wait for the units whose images another command is still
     preparing, and encode them as they are finished."""

@@ -89,7 +89,7 @@ def run_images(
         result = do_images(
             stage, engine, work, workers=workers, skip_failed=skip_failed, watch=watch
         )
-        return finish(result, "images", work.units, work.known)
+        return finish_stage(result, "images", work.units, work.known)
 
 
 @dataclass
@@ -125,7 +125,7 @@ def begin_images(
     mine = [unit.id for unit in shared]
     if verify:
         quarantine_damaged(stage.out, mine)
-    finished = finished_units(ledger)
+    finished = finished_units(ledger, mine)
     clean(finished, mine)
     for unit in ledger.skipped().keys() & set(mine):
         ledger.unskip(unit)
@@ -180,7 +180,7 @@ def is_spent(unit: str, images: FinishedUnits, latents: FinishedUnits) -> bool:
     if not images.lacks_images(unit):
         return False
     if not latents.files:
-        latents.refresh()
+        latents.refresh(images.records)
         latents.list_files()
     return latents.done(unit, source=images.source(unit)) is not None
 
@@ -248,9 +248,7 @@ def _run(
                 fresh, offline, is_over = fresh + 1, 0, False
                 counts.update(result.value.counts)
             watch(progress(), result)
-            if is_over or offline == OFFLINE_LIMIT:
-                stopped = result.reason
-            stopped = stopped or halt()
+            stopped = result.reason if is_over or offline == OFFLINE_LIMIT else halt()
             if stopped:
                 break
     failed += postponed.values()  # the stage was stopped before their second attempt
@@ -268,7 +266,7 @@ def _skip(stage_result: StageResult, ledger: Ledger) -> StageResult:
     return dataclasses.replace(stage_result, failed=failed, skipped=skipped)
 
 
-def finish(
+def finish_stage(
     result: StageResult,
     stage: Stage,
     units: Sequence[str],

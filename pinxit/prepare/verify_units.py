@@ -23,7 +23,7 @@ def quarantine_damaged(root: Path, units: Sequence[str]) -> list[str]:
     records: dict[str, list[UnitRecord]] = {unit: [] for unit in units}
     for stage in STAGES:
         finished = FinishedUnits(Ledger(root, stage))
-        finished.refresh()
+        finished.refresh(units)
         for unit in records.keys() & finished.records.keys():
             records[unit].append(finished.records[unit])
 

@@ -3,8 +3,9 @@
 ::
 
     DIR/  images.json  latents.json      the settings of each stage; other settings are refused
-          units/images/<unit>.json       one commit per unit and stage, written last: workers never
-          units/latents/<unit>.json      share a file, and a unit without a commit is not done
+          units/images/log-*.jsonl       the commits of the units, a log for each process and stage:
+          units/latents/log-*.jsonl      a unit's line is written last, and without it is not done
+          units/list.json                the ids of all units
           units/skipped/<unit>.json      the reason why a unit was skipped (--skip_failed)
           images/<unit>.array_record     JPEG images, captions          outcomes/<unit>.parquet
           latents/<unit>.array_record    latents, captions     text/<unit>.array_record

@@ -105,7 +105,7 @@ class RayEngine:
 
     @contextlib.contextmanager
     def connected(self, workers: int) -> Iterator[None]:
-        """Stays connected to the cluster, with room for `workers`, while several maps run."""
+        """Keeps the connection to the cluster, with room for `workers`, while several maps run."""
         ray, started = self._connect(workers)
         try:
             yield

@@ -14,6 +14,7 @@ from pinxit.config import UsageError, plain
 from pinxit.data.filters.resolve import stored_filters
 from pinxit.data.outcome import outcome_figures
 from pinxit.data.prepared.manifest import MANIFEST, Manifest
+from pinxit.prepare.folder_lock import NAMES as LOCKS
 from pinxit.prepare.last_command import read_last_command
 from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.report import REPORT, network_remarks
@@ -40,14 +41,14 @@ def is_running(root: Path, newest: float) -> bool:
     `newest` is when the last unit was finished. A lock that a process of this machine holds is
     seen without touching it. Other machines do not show their locks.
     """
-    try:
-        inode = (root / ".lock").stat().st_ino
+    with contextlib.suppress(OSError):  # this system does not list locks
         locks = Path("/proc/locks").read_text("ascii", "replace").splitlines()
         fields = [line.split() for line in locks]
-        if any(len(f) > 5 and f[1] == "FLOCK" and f[5].endswith(f":{inode}") for f in fields):
-            return True
-    except OSError:  # no lock was ever taken, or this system does not list locks
-        pass
+        held = {f[5].rpartition(":")[2] for f in fields if len(f) > 5 and f[1] == "FLOCK"}
+        for name in LOCKS.values():
+            with contextlib.suppress(OSError):  # no lock was ever taken
+                if str((root / name).stat().st_ino) in held:
+                    return True
     return time.time() - newest < QUIET
 
 

@@ -18,7 +18,7 @@ from pinxit.config import UsageError
 from pinxit.data.filters.histograms import Histograms
 from pinxit.data.prepared.manifest import Manifest
 from pinxit.data.prepared.shards import ShardInfo
-from pinxit.prepare.commit_log import Place
+from pinxit.prepare.commit_log import RecordPlace
 from pinxit.prepare.ledger import Ledger, UnitRecord, parsed_record
 
 SECONDS = 2.0
@@ -58,7 +58,7 @@ class UnitTotals:
         """The number of records that have not been read yet."""
         self.newest = 0.0
         """When the last unit was finished, in seconds since 1970; 0 if none was."""
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, RecordPlace] = {}
         """Where the records are that have been read."""
         self._measured: set[str] = set()
         """The units whose histograms have been added."""
