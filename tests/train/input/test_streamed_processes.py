@@ -217,9 +217,8 @@ def test_two_processes_take_images_of_several_sizes(bundle: Path, tmp_path: Path
     pictures = write_captioned(tmp_path / "pictures", 64, ((24, 20), (30, 18), (18, 30), (26, 24)))
 
     def start(count: int, steps: int) -> StreamProcesses:
-        more = ["--dataset_name", "folder", "--images.bucket_step", "4", "--steps", str(steps)]
-        more += ["--filters.min_side", "none"]
-        return StreamProcesses("run", count, bundle, pictures, tmp_path, *more)
+        more = ["--images.bucket_step", "4", "--steps", str(steps)]
+        return StreamProcesses("run", count, bundle, pictures, tmp_path, *more, kind="folder")
 
     codes, said = start(2, 8).ended()
     assert codes == [0, 0] and "3 image sizes (the step compiles once for each)" in said[0], said
