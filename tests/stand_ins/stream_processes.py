@@ -31,6 +31,7 @@ class StreamProcesses:
         folder: Path,
         *more: str,
         apart: bool = False,
+        kind: str = "coyo",
     ) -> None:
         """With `apart`, each process but the first has a folder of its own, such as another
         host's."""
@@ -38,13 +39,26 @@ class StreamProcesses:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = f"""-m pinxit train --dataset_name coyo --dataset_path {path} --name {name}
+        command = f"""-m pinxit train --dataset_name {kind} --dataset_path {path} --name {name}
             --output_dir . --preset debug --text_encoder {bundle} --vae {bundle}
             --image_size 16 --batch_size 4 --log_interval 2 --save_interval 3 --sample_interval 0
             --sampling.steps 1 --sampling.seeds 0 --evaluation.images 10 --evaluation.prompts 0
-            --fetch.allow_networks 127.0.0.0/8 --fetch.timeout 20 --fetch.retries 0
-            --fetch.concurrency 8 --fetch.per_host 8 --images.workers 1 --images.max_repeats 0
-            --filters.min_side 64""".split()
+            --images.workers 1 --images.max_repeats 0""".split()
+        if kind == "coyo":
+            command += [
+                "--fetch.allow_networks",
+                "127.0.0.0/8",
+                "--fetch.timeout",
+                "20",
+                "--fetch.retries",
+                "0",
+                "--fetch.concurrency",
+                "8",
+                "--fetch.per_host",
+                "8",
+                "--filters.min_side",
+                "64",
+            ]
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             # what compiles fast is good enough here

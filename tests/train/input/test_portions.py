@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from pinxit.config import to_json
 from pinxit.train.input.attempt_order import Attempt, Attempts
 from pinxit.train.input.image_stream import pack_position, unpack_position
 from pinxit.train.input.portions import Dealing, Portion, Position, StreamProgress
-from pinxit.train.input.streamed import unpack_progress
+from pinxit.train.input.streamed import cut_other_logs, outcome_log, unpack_progress
 
 
 def stored(position: Position, source: ToySource) -> Position:
@@ -217,3 +218,15 @@ def test_a_process_without_rows_goes_on_and_a_set_without_rows_ends():
         next(iter(Attempts(few, FILTERS, process=process, processes=4))) for process in range(4)
     ]
     assert all(attempt.row.key.startswith("00000-000/") for attempt in found)
+
+
+def test_logs_of_processes_that_are_gone_end_with_the_checkpoint(tmp_path: Path):
+    for number in (1, 2, 7):
+        outcome_log(tmp_path, number).write_text("0123456789")
+    (tmp_path / "outcomes-old.jsonl").write_text("mine")
+    cut_other_logs(tmp_path, Position(logged={"0": 9, "1": 2, "2": 4}), 2)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    # process 1 cuts its own
+    expected = {"outcomes-1.jsonl": 10, "outcomes-2.jsonl": 4, "outcomes-7.jsonl": 0}
+    assert sizes == expected | {"outcomes-old.jsonl": 4}
+    assert outcome_log(tmp_path, 0).name == "outcomes.jsonl"

@@ -213,12 +213,12 @@ def test_if_the_network_of_one_process_stays_away_all_end_with_the_reason(
 @pytest.mark.slow
 def test_two_processes_take_images_of_several_sizes(bundle: Path, tmp_path: Path):
     """Each has all sizes, in another order; a batch has one size."""
+    (tmp_path / "pictures").mkdir()
     pictures = write_captioned(tmp_path / "pictures", 64, ((24, 20), (30, 18), (18, 30), (26, 24)))
 
     def start(count: int, steps: int) -> StreamProcesses:
-        more = ["--dataset_name", "folder", "--images.bucket_step", "4", "--steps", str(steps)]
-        more += ["--filters.min_side", "none"]
-        return StreamProcesses("run", count, bundle, pictures, tmp_path, *more)
+        more = ["--images.bucket_step", "4", "--steps", str(steps)]
+        return StreamProcesses("run", count, bundle, pictures, tmp_path, *more, kind="folder")
 
     codes, said = start(2, 8).ended()
     assert codes == [0, 0] and "3 image sizes (the step compiles once for each)" in said[0], said
