@@ -70,9 +70,8 @@ def test_help_and_version_need_no_jax(capsys):
 
 def test_an_unknown_command_is_named(capsys):
     said = refused(capsys, "trian")
-    assert (
-        "command: 'trian' is unknown; valid: train, plan, prepare, generate, grid, evaluate" in said
-    )
+    valid = "train, plan, prepare, pack, generate, grid, evaluate"
+    assert f"command: 'trian' is unknown; valid: {valid}" in said
 
 
 def test_generate_writes_pictures_with_recipes(release_dir, tmp_path, capsys):
