@@ -20,6 +20,7 @@ from pinxit.train.unused_settings import CHECKED_ELSEWHERE, RULES, check_used, u
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 LINKS = "by streamed datasets of links, whose rows do not hold their images"
 STREAMED = "by streamed datasets; `pinxit prepare` has its own"
+REMOTE = "by streamed datasets and by packed ones in object stores; `pinxit prepare` has its own"
 
 REFUSED = {
     "--dataset_name coyo --dataset_size 1000": "dataset_size: 1000|by datasets made by code",
@@ -33,7 +34,7 @@ REFUSED = {
     "--columns caption=text": f"columns: caption=text|{STREAMED}",
     "--text_encoding cp1252": f"text_encoding: 'cp1252'|{STREAMED}",
     "--dataset_revision main": f"dataset_revision: 'main'|{STREAMED}",
-    "--outage_hours 2": f"outage_hours: 2.0|{STREAMED}",
+    "--outage_hours 2": f"outage_hours: 2.0|{REMOTE}",
     "--use_stable_vae 0 --vae sdxl": "vae: 'sdxl'|by models of latents (--model.use_stable_vae 1)",
     "--text_max_tokens 77": "text_max_tokens: 77|by text encoders with T5",
     "--recipe coyo_256 --text-max-tokens=77": "text_max_tokens: 77|by text encoders with T5",
