@@ -21,6 +21,7 @@ from pinxit.data.sources.catalogue import open_source
 from pinxit.prepare.engines.base import Engine
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 from pinxit.prepare.images import OPEN_UNITS, ImageStage
+from pinxit.prepare.ledger import Ledger
 from pinxit.prepare.network_wait import SharedWait
 from pinxit.prepare.stages import StageResult, run_images
 
@@ -41,7 +42,8 @@ def stage(table: Path, out: Path, **more) -> ImageStage:
 
 
 def finished(out: Path, units: list[str]) -> bool:
-    return all((out / "units" / "images" / f"{unit}.json").exists() for unit in units)
+    done = Ledger(out, "images").units()
+    return all(unit in done for unit in units)
 
 
 @pytest.fixture
@@ -62,8 +64,8 @@ def test_a_url_that_hangs_does_not_hold_back_the_next_units(
     thread = threading.Thread(target=lambda: results.append(run_images(work, engine, workers=1)))
     thread.start()
     assert server.hanging.wait(60)
-    while not finished(tmp_path / "out", units[1:]):  # the hanging request has no end of its own
-        assert thread.is_alive()
+    while not finished(tmp_path / "out", units[1:]):
+        assert thread.is_alive()  # the hanging request ends after two minutes, and the thread too
         threading.Event().wait(0.01)
     assert not finished(tmp_path / "out", units[:1]), "its URL still hangs"
     server.release()
