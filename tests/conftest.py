@@ -45,15 +45,28 @@ def host_limits(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("PINXIT_HOST_LIMITS", str(folder))
 
 
+MAPPINGS = 30_000
+"""Number of memory mappings above which a test process drops its compiled programs. Linux allows
+65,530, each program takes three, and the compiler crashes when there are no more."""
+
+
+def mappings() -> int:
+    """Returns the number of memory mappings of this process; 0 where no file tells."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
 @pytest.fixture(autouse=True, scope="module")
-def nothing_left():
-    """A module's compiled programs are dropped at its end: each takes three of the 65,530 mappings
-    that Linux allows a process, and the compiler crashes when there are no more. Objects that live
-    on are not looked at in each later collection of garbage, which takes seconds in a process that
-    has run thousands of tests."""
+def little_left():
+    """Many compiled programs are dropped at the end of a module. Objects that live on are not
+    looked at in each later collection of garbage, which takes seconds in a process that has run
+    thousands of tests."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if mappings() > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
     gc.freeze()
 
 

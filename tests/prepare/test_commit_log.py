@@ -130,6 +130,7 @@ def test_a_folder_that_was_replaced_is_read_again(tmp_path):
     assert value(reader, "c") == 3 and value(fresh(tmp_path), "c") == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*os.fork:RuntimeWarning")
 def test_a_forked_process_begins_a_log_of_its_own(tmp_path):
     log = CommitLog(tmp_path)
     commit(log, "a", 1)

@@ -120,6 +120,7 @@ class ToyStage(ImageStage):
     pause: float = 0.0
     log: Path | None = None
     web: ToyWeb = field(default_factory=ToyWeb)
+    open_units: int = 1
 
     def __call__(self, unit: Unit) -> UnitRecord:
         if self.log is not None:
@@ -152,7 +153,6 @@ def stage(out: Path, **more: Any) -> ToyStage:
             "image": IMAGE,
             "out": out,
             "outage_hours": 0,
-            "open_units": 1,
         }
         | more
     )

@@ -15,6 +15,9 @@ from pinxit.data.stores import remote_store
 from pinxit.data.stores.byte_store import open_store
 from pinxit.data.stores.remote_store import RemoteStore, Retries
 
+# beside hundreds of other tests, gcsfs's client of gRPC took minutes to give up the stand-in server
+pytestmark = pytest.mark.slow
+
 SMALL = bytes(range(256)) * 8
 
 

@@ -20,8 +20,8 @@ import pytest
 from range_server import RangeServer, serve_ranges
 from table_work import ReadUnit
 
+from pinxit.data.network_fault import is_network_fault
 from pinxit.data.sources.catalogue import open_source
-from pinxit.data.sources.network_fault import is_network_fault
 from pinxit.data.sources.tables import (
     kept_lines,
     machine_cache,
