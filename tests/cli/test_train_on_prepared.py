@@ -87,6 +87,7 @@ def test_the_printed_command_trains_as_it_stands(pictures, here, capsys):
     assert results["step"] == 3
 
 
+@pytest.mark.slow
 def test_without_an_autoencoder(pictures, here, capsys):
     command = printed(pictures, "out", capsys, "--vae", "none", "--image_size", 32)
     assert command == ["train", "--dataset_path", "out"]
@@ -125,6 +126,7 @@ def test_stored_text(pictures, here, t5_folder, bundle, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_stored_text_of_t5gemma(side, pictures, here, bundle, capsys):
     folder = write_t5gemma(here / "t5gemma")

@@ -72,6 +72,7 @@ def replaced_rows(form: str, dataset: Path) -> int:
     return rows.replaced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["pixels", "sizes", "text"])
 def test_a_damaged_shard(form: str, pictures: Path, bundle: Path, tmp_path: Path):
     dataset = prepared(form, pictures, bundle, tmp_path / "set")

@@ -84,6 +84,7 @@ def test_the_published_configs_are_known():
         assert described_autoencoder(name) == SANA_DC_AE.to_json()
 
 
+@pytest.mark.slow
 def test_slices_and_one_tile_are_the_whole(model):
     latents = model.encode(model.params, IMAGES, tile=None)
     decoded = model.decode(model.params, latents, tile=None)

@@ -161,6 +161,7 @@ def test_wrong_requests_are_refused(config: TrainConfig):
     assert before == {path: path.stat().st_mtime_ns for path in result.folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_clipping_and_precision_may_change(config: TrainConfig):
     name = replace(config, name="precise")
     train(name)

@@ -163,6 +163,7 @@ def as_before(folder: Path) -> dict[str, Any]:
     return settings
 
 
+@pytest.mark.slow
 def test_the_old_name_is_an_alias(
     wandb: strict_wandb.Server, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -75,6 +75,7 @@ def test_a_run_on_the_packed_dataset_is_the_same_run(bundle, datasets, reference
     same(result.folder, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("set", "packed"), ("packed", "set")])
 def test_a_run_continues_on_the_other_form(
     first: str, then: str, bundle: Path, datasets, reference: Path, tmp_path: Path
