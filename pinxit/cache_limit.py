@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pinxit.files import sweep, unfinished
+from pinxit.files import last_write, sweep, unfinished
 
 STALE_SECONDS = 3600.0
 """Seconds without a write after which an unfinished entry counts as left by a killed process."""
@@ -47,7 +47,7 @@ def limit_cache(
     Faults of the disk are ignored: the cache is only larger then.
     """
     try:
-        sweep(cache, lambda name: _is_stale(cache, name))
+        sweep(cache, lambda name: time.time() - last_write(cache, name) > STALE_SECONDS)
         entries = [path for path in cache.iterdir() if path.is_dir() and not unfinished(path.name)]
         sizes = {entry: _size(entry) for entry in entries}
         total, removed = sum(sizes.values()), 0
@@ -78,16 +78,6 @@ def _remove(entry: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def _is_stale(cache: Path, name: str) -> bool:
-    """Returns whether nothing was written for a while to the unfinished entries of this name."""
-    newest = 0.0
-    for path in cache.iterdir():
-        if unfinished(path.name) == name:
-            files = [path, *(path.rglob("*") if path.is_dir() else ())]
-            newest = max(newest, *(file.stat().st_mtime for file in files))
-    return time.time() - newest > STALE_SECONDS
 
 
 def _size(entry: Path) -> int:

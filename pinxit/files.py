@@ -283,6 +283,18 @@ def unfinished(name: str) -> str | None:
     return stem if stem and digits.isdigit() else None
 
 
+def last_write(folder: Path, name: str) -> float:
+    """Returns when the unfinished files and folders of this final name were last written to, in
+    seconds since 1970; 0 if there are none."""
+    newest = 0.0
+    for path in folder.iterdir():
+        if unfinished(path.name) == name:
+            for file in (path, *(path.rglob("*") if path.is_dir() else ())):
+                with contextlib.suppress(FileNotFoundError):
+                    newest = max(newest, file.stat().st_mtime)
+    return newest
+
+
 def sweep(folder: Path, mine: Callable[[str], bool] = lambda name: True) -> int:
     """Removes unfinished files whose final name `mine` accepts, and returns their number.
 

@@ -129,13 +129,6 @@ def test_wrong_settings_are_named(monkeypatch):
         list(LocalEngine().map(engine_work.square, [1], workers=0))
 
 
-@pytest.fixture
-def ray_engine():
-    ray = pytest.importorskip("ray")
-    yield get_engine("ray")
-    ray.shutdown()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_and_survives_the_same(ray_engine, tmp_path):

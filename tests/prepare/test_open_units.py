@@ -10,7 +10,6 @@ import pytest
 
 from pinxit.prepare.engines.assignment import Assignment
 from pinxit.prepare.engines.base import DIED, open_units
-from pinxit.prepare.engines.choose import get_engine
 from pinxit.prepare.engines.local import InlineEngine, LocalEngine
 
 ENGINES = [InlineEngine(), LocalEngine()]
@@ -98,13 +97,6 @@ def test_lost_units_are_tried_again_alone():
     for number in (3, 2):
         work.finished("worker 2", number)
     assert work.is_over and work.idle == ["worker 2"]
-
-
-@pytest.fixture
-def ray_engine():
-    ray = pytest.importorskip("ray")
-    yield get_engine("ray")
-    ray.shutdown()
 
 
 @pytest.mark.slow

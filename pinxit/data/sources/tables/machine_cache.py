@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pinxit.files import sweep, unfinished, whole
+from pinxit.files import last_write, sweep, unfinished, whole
 
 try:
     import fcntl
@@ -148,7 +148,7 @@ class MachineCache:
 
     def _entries(self) -> dict[Path, os.stat_result]:
         """Returns the entries, after removing what killed processes left behind."""
-        sweep(self.folder, lambda name: _is_stale(self.folder, name))
+        sweep(self.folder, lambda name: time.time() - last_write(self.folder, name) > STALE_SECONDS)
         entries: dict[Path, os.stat_result] = {}
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -329,13 +329,3 @@ def _removed(path: Path) -> bool:
         finally:
             os.close(handle)
     return False
-
-
-def _is_stale(folder: Path, name: str) -> bool:
-    """Returns whether nothing was written for a while to the unfinished entries of this name."""
-    newest = 0.0
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if unfinished(path.name) == name:
-                newest = max(newest, path.stat().st_mtime)
-    return time.time() - newest > STALE_SECONDS
