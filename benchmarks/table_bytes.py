@@ -21,18 +21,14 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-PIECE = 2**16
-"""Bytes that the server writes at a time, so that an answer that is not read to its end counts as
-little as was sent of it."""
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "stand_ins"))
+
+from range_server import RangeServer, serve_ranges
+
 PATIENCE = 120.0
 """Seconds for which a worker waits for the others at its first unit."""
 TABLES = {"parquet": "parquet", "parquet, 8 row groups": "parquet", "csv.gz": "csv", "csv": "csv"}
@@ -82,58 +78,6 @@ def table(name: str, rows: int) -> bytes:
     return body.getvalue()
 
 
-@dataclass
-class Sent:
-    """What a server has sent."""
-
-    bytes: int = 0
-    requests: int = 0
-
-
-@contextmanager
-def served(body: bytes, name: str) -> Iterator[tuple[str, Sent]]:
-    """Serves one file by ranges. Yields its URL and what was sent."""
-    sent, lock = Sent(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Prints nothing."""
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            code, part, headers = 200, body, {"Accept-Ranges": "bytes", "ETag": '"1"'}
-            if wanted := self.headers.get("Range"):
-                first, _, last = wanted.removeprefix("bytes=").partition("-")
-                low, high = int(first), min(int(last or len(body) - 1), len(body) - 1)
-                code, part = 206, body[low : high + 1]
-                headers["Content-Range"] = f"bytes {low}-{high}/{len(body)}"
-            self.send_response(code)
-            for key, value in {**headers, "Content-Length": str(len(part))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            with lock:
-                sent.requests += 1
-            with suppress(ConnectionError):
-                for at in range(0, len(part) if self.command == "GET" else 0, PIECE):
-                    self.wfile.write(part[at : at + PIECE])
-                    with lock:
-                        sent.bytes += len(part[at : at + PIECE])
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/{name}", sent
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 class Reading:
     """Counts the rows of a unit, once as many workers have started as there are."""
 
@@ -166,20 +110,28 @@ def read_share(source: str, url: str, args: argparse.Namespace) -> int:
 
 def measured(
     args: argparse.Namespace, checkout: Path, name: str, body: bytes, workers: int, ranks: int = 1
-) -> Sent:
+) -> RangeServer:
     """Reads a table with the code of a checkout, in new processes and with empty caches."""
     rows = 0
-    with served(body, "table." + name.partition(",")[0]) as (url, sent):
+    file = "table." + name.partition(",")[0]
+    with serve_ranges({file: body}) as server:
         for rank in range(ranks):
             with tempfile.TemporaryDirectory() as cache:
                 environ = {**os.environ, "PYTHONPATH": str(checkout), "PINXIT_TABLES": cache}
                 options = ["--workers", str(workers), "--unit_rows", str(args.unit_rows)]
-                options += ["--share", str(rank), str(ranks), "--child", TABLES[name], url]
+                options += [
+                    "--share",
+                    str(rank),
+                    str(ranks),
+                    "--child",
+                    TABLES[name],
+                    server.url(file),
+                ]
                 command = [sys.executable, __file__, *options]
                 output = subprocess.run(command, env=environ, check=True, capture_output=True)
                 rows += int(output.stdout.split()[-1])
         assert rows == args.rows, f"{rows} of {args.rows} rows were read"
-        return sent
+        return server
 
 
 def main() -> None:
@@ -198,8 +150,9 @@ def main() -> None:
         for code, checkout in checkouts.items():
             cells = []
             for workers, ranks, _ in runs:
-                sent = measured(args, checkout.resolve(), name, body, workers, ranks)
-                cells.append(f"{sent.bytes / len(body):.2f} ({sent.requests})")
+                server = measured(args, checkout.resolve(), name, body, workers, ranks)
+                count = server.requests.total()
+                cells.append(f"{server.sent / len(body):.2f} ({count})")
             size = f"{len(body) / 1e6:.1f} MB"
             print(f"| {name} | {size} | {code} | " + " | ".join(cells) + " |", flush=True)
     print("\nBytes sent over the table's size, and requests in brackets.")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from train_processes import PATIENCE, TrainProcesses
 
 from pinxit.config import UsageError
 from pinxit.devices import processes as distributed
@@ -20,13 +18,10 @@ from pinxit.devices.processes import DistributedConfig, group
 from pinxit.train.metric_rows import read_rows
 
 STEPS = 60
-PATIENCE = 400.0
-"""Seconds: of a busy machine."""
-ROOT = Path(__file__).parents[2]
 
 
-class Processes:
-    """Some processes of `pinxit train`, on this machine."""
+class Processes(TrainProcesses):
+    """Some processes that train on mock together."""
 
     def __init__(
         self,
@@ -38,48 +33,12 @@ class Processes:
         each: dict[int, list[str]] | None = None,
     ) -> None:
         self.folder = folder / name
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "pinxit", "train", "--dataset_name", "mock"]
-        command += ["--name", name, "--output_dir", str(folder), "--preset", "debug"]
-        command += ["--text_encoder", str(bundle), "--vae", str(bundle), "--image_size", "16"]
-        command += ["--dataset_size", "24", "--batch_size", "4", "--steps", str(STEPS)]
-        command += ["--log_interval", "2", "--save_interval", "9", "--sampling.steps", "1"]
-        command += [
-            "--sampling.seeds",
-            "0",
-            "--evaluation.images",
-            "10",
-            "--optimizer.name",
-            "muon",
-        ]
-        command += ["--evaluation.prompts", "0", *more]
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            # what compiles fast is good enough here
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        }
-        self.processes = []
-        for number in range(count):
-            place = [
-                "--distributed.coordinator",
-                f"127.0.0.1:{port}",
-                "--distributed.timeout",
-                "30",
-            ]
-            place += ["--distributed.processes", str(count)]
-            place += ["--distributed.process_id", str(number), *(each or {}).get(number, [])]
-            self.processes.append(
-                subprocess.Popen(
-                    command + place if count > 1 else command,
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+        command = f"""--dataset_name mock --name {name} --output_dir {folder} --preset debug
+            --text_encoder {bundle} --vae {bundle} --image_size 16
+            --dataset_size 24 --batch_size 4 --steps {STEPS} --log_interval 2 --save_interval 9
+            --sampling.steps 1 --sampling.seeds 0 --evaluation.images 10 --evaluation.prompts 0
+            --optimizer.name muon""".split()
+        super().__init__(count, [*command, *more], each=each)
 
     def wait_for_rows(self, count: int) -> None:
         """Until process 0 itself has logged so many rows."""
@@ -93,15 +52,6 @@ class Processes:
                 if rows >= first + count:
                     return
             time.sleep(0.002)
-
-    def ended(self, timeout: float = PATIENCE) -> tuple[list[int], list[str]]:
-        """Exit codes, and what was said on stderr."""
-        try:
-            said = [process.communicate(timeout=timeout)[1] for process in self.processes]
-        finally:
-            for process in self.processes:
-                process.kill()
-        return [process.returncode for process in self.processes], said
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
+
+PIECE = 2**16
+"""Bytes that the server writes at a time, so that an answer that is not read to its end counts as
+little as was sent of it."""
 
 
 class RangeServer:
@@ -33,10 +37,17 @@ class RangeServer:
     def size(self) -> int:
         return sum(map(len, self.files.values()))
 
-    def count(self, method: str, sent: int) -> None:
+    def count(self, method: str) -> None:
         with self._lock:
             self.requests[method] += 1
-            self.sent += sent
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yields a body in pieces, each of which is counted before it is sent."""
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            with self._lock:
+                self.sent += len(piece)
+            yield piece
 
     def forget(self) -> None:
         """Begins to count again."""
@@ -68,16 +79,19 @@ def serve_ranges(files: dict[str, bytes]) -> Iterator[RangeServer]:
                 low, high = int(first), min(int(last or len(data) - 1), len(data) - 1)
                 headers["Content-Range"] = f"bytes {low}-{high}/{len(data)}"
                 code, data = 206, data[low : high + 1]
-            state.count(self.command, len(data) if self.command == "GET" else 0)
+            state.count(self.command)
             self.send_response(code)
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(data)
+                with suppress(ConnectionError):
+                    for piece in state.pieces(data):
+                        self.wfile.write(piece)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     state.address = f"http://127.0.0.1:{server.server_port}"
     try:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from train_processes import PATIENCE, TrainProcesses
+
 from pinxit.train.metric_rows import read_rows
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 500.0
-"""Seconds: of a busy machine."""
 
-
-class StreamProcesses:
+class StreamProcesses(TrainProcesses):
     """Some processes that stream the table `path` together."""
 
     def __init__(
@@ -36,10 +30,7 @@ class StreamProcesses:
         """With `apart`, each process but the first has a folder of its own, such as another
         host's."""
         self.folder = folder / name
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = f"""-m pinxit train --dataset_name {kind} --dataset_path {path} --name {name}
+        command = f"""--dataset_name {kind} --dataset_path {path} --name {name}
             --output_dir . --preset debug --text_encoder {bundle} --vae {bundle}
             --image_size 16 --batch_size 4 --log_interval 2 --save_interval 3 --sample_interval 0
             --sampling.steps 1 --sampling.seeds 0 --evaluation.images 10 --evaluation.prompts 0
@@ -59,28 +50,10 @@ class StreamProcesses:
                 "--filters.min_side",
                 "64",
             ]
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            # what compiles fast is good enough here
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        }
-        self.processes = []
-        for number in range(count):
-            place = f"""--distributed.coordinator 127.0.0.1:{port} --distributed.timeout 30
-                --distributed.processes {count} --distributed.process_id {number}""".split()
-            home = folder / f"host-{number}" if apart and number else folder
+        homes = {n: folder / f"host-{n}" if apart and n else folder for n in range(count)}
+        for home in homes.values():
             home.mkdir(exist_ok=True)
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, *command, *more, *(place if count > 1 else [])],
-                    env=environment,
-                    cwd=home,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+        super().__init__(count, [*command, *more], homes=homes)
 
     def wait_for_step(self, step: int) -> None:
         """Until a checkpoint of that step, or of a later one, is there."""
@@ -94,15 +67,6 @@ class StreamProcesses:
     def steps(self) -> list[int]:
         """The steps of the checkpoints."""
         return sorted(int(p.name[5:]) for p in (self.folder / "checkpoints").glob("step_*"))
-
-    def ended(self, timeout: float = PATIENCE) -> tuple[list[int], list[str]]:
-        """Exit codes, and what was said on stderr."""
-        try:
-            said = [process.communicate(timeout=timeout)[1] for process in self.processes]
-        finally:
-            for process in self.processes:
-                process.kill()
-        return [process.returncode for process in self.processes], said
 
 
 def position(folder: Path) -> dict[str, Any]:
@@ -127,6 +91,6 @@ def times_ended(folder: Path) -> Counter[str]:
     return Counter(line["key"] for line in outcomes(folder))
 
 
-def losses(folder: Path) -> list[int]:
+def logged_steps(folder: Path) -> list[int]:
     """The steps of the rows of metrics."""
     return [row["step"] for row in read_rows(folder / "metrics.jsonl") if "loss" in row]

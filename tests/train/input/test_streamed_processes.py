@@ -15,7 +15,7 @@ from coyo_files import write_coyo
 from hostile_server import HostileServer
 from mortal_server import MortalServer
 from pictures import write_captioned
-from stream_processes import StreamProcesses, losses, outcomes, position, times_ended
+from stream_processes import StreamProcesses, logged_steps, outcomes, position, times_ended
 
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.sources.catalogue import open_source
@@ -94,7 +94,7 @@ def test_two_processes_are_killed_and_one_goes_on(
     resumed = start(1, step + 4)
     codes, said = resumed.ended()
     assert codes == [0] and f"resuming after step {step}" in said[0], said
-    assert losses(resumed.folder)[-1] == step + 4
+    assert logged_steps(resumed.folder)[-1] == step + 4
     assert position(resumed.folder)["counts"]["ok"] == 10 + 4 * (step + 4)
     # 140 rows an epoch
     assert_each_row_ends_once_an_epoch(table, resumed.folder, 1 + (step + 4) // 30)
