@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "stand_ins"))
 
 from hostile_server import BADS, LOOPBACK, HostileServer, mixed
 
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
+from pinxit.data.fetch.shared_fetcher import fetch_all
 
 
 def arguments() -> argparse.Namespace:

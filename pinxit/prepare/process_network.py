@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from pinxit.data.fetch.async_map import Closed
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
-from pinxit.data.fetch.shared_fetcher import SharedFetcher
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched
+from pinxit.data.fetch.shared_fetcher import SharedFetcher, fetch_all
 from pinxit.data.patient_fetch import PatientFetch, pauses_within, probing
 from pinxit.data.reachability import REMEMBERED, Reachability
 from pinxit.prepare.network_wait import NetworkWait, SharedWait

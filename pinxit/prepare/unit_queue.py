@@ -13,9 +13,8 @@ from pathlib import Path
 
 from pinxit.files import append
 
-END, STOP = ".", "!"
-"""The lines after which no unit follows, and after which none may be begun or finished. No unit has
-such an id."""
+END = "."
+"""The line after which no unit follows. No unit has such an id."""
 POLL = 0.1
 """Seconds between two looks at the file. Workers that have nothing to do any more while others
 encode their last unit ask for the next number as often as this."""
@@ -37,7 +36,7 @@ class UnitQueue:
         append(self.path, "")
 
     def remove(self) -> None:
-        """Removes the file."""
+        """Removes the file. Readers then know that no unit is to be begun or finished."""
         self.path.unlink(missing_ok=True)
 
     def put(self, unit: str) -> None:
@@ -48,10 +47,6 @@ class UnitQueue:
     def end(self) -> None:
         """Says that no unit follows."""
         append(self.path, f"{END}\n")
-
-    def stop(self) -> None:
-        """Says that no unit is to be begun or finished any more."""
-        append(self.path, f"{STOP}\n")
 
     def wait(self, number: int) -> str | None:
         """Waits for the unit with this number, from 0. Returns None if there will be none."""
@@ -84,7 +79,5 @@ class UnitQueue:
         for line in complete.decode().splitlines():
             if line == END:
                 self.ended = True
-            elif line == STOP:
-                self.stopped = True
             else:
                 self.units.append(line)

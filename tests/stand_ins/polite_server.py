@@ -101,7 +101,8 @@ class PoliteServer:
 
 CODE = """
 import json, sys
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
+from pinxit.data.fetch.shared_fetcher import fetch_all
 urls, settings = json.load(sys.stdin)
 settings["allow_networks"] = tuple(settings["allow_networks"])
 print("ready", flush=True)

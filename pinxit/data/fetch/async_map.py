@@ -47,29 +47,6 @@ class Closed(RuntimeError):
     """Raised in the threads of callers whose loop thread was closed."""
 
 
-def async_map(
-    items: Iterable[tuple[K, A]],
-    open_worker: Callable[[], AbstractAsyncContextManager[Worker[A, R]]],
-    *,
-    window: int,
-    ready: int,
-    ready_bytes: int,
-    weigh: Callable[[R], int],
-    on_take: Callable[[R], object] = lambda result: None,
-) -> Generator[tuple[K, R], None, None]:
-    """Yields (key, result) for each (key, argument), in the order in which they finish.
-
-    At most `ready` results, or `ready_bytes` as measured by `weigh`, wait for the caller; `on_take`
-    is called in the event loop with each result that the caller receives. Errors of the worker and
-    of the iterable are raised here. Closing the generator cancels work under way.
-    """
-    thread = LoopThread(open_worker, limits=(ready, ready_bytes), weigh=weigh, on_take=on_take)
-    try:
-        yield from thread.map(items, window=window)
-    finally:
-        thread.close()
-
-
 class LoopThread(Generic[A, R]):
     """An event loop in a thread, whose worker all callers share."""
 

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pinxit.config import UsageError, positive
 from pinxit.data.fetch.address_guard import Guard, follow, parse_url
-from pinxit.data.fetch.async_map import async_map
 from pinxit.data.fetch.host_backoff import Resting, Unreachable
 from pinxit.data.fetch.machine_fault import is_machine_fault
 from pinxit.data.fetch.machine_limits import limits_of_machine
@@ -35,13 +33,6 @@ if TYPE_CHECKING:
     from pinxit.data.fetch.dns_resolver import Lookup
     from pinxit.data.fetch.http_request import Answer
 
-K = TypeVar("K")
-
-READY_BYTES = 64 * 2**20
-"""Bytes of finished bodies that may wait for the caller; above this, no new request begins.
-Requests under way continue, within the memory that `http_request` reserves for bodies."""
-WINDOW = 8
-"""Number of URLs under way, waiting for their host or finished, per `FetchConfig.concurrency`."""
 UNREACHED = frozenset({"dns", "connect", "timeout"})
 """The statuses of requests that no server answered completely."""
 UNPROVEN = frozenset({"scheme", "blocked", "tls", "fetch_error"})
@@ -310,46 +301,6 @@ def _reached(answer: Answer, *, before: bool | None) -> bool | None:
     if answer.status in UNREACHED:
         return before or False
     return before if answer.status in UNPROVEN else True
-
-
-def fetch_all(
-    items: Iterable[tuple[K, str]],
-    config: FetchConfig,
-    *,
-    lookup: Lookup | None = None,
-) -> Generator[tuple[K, Fetched], None, None]:
-    """Yields (key, result) for each (key, URL), in the order in which they finish.
-
-    Fetching runs in its own thread. At most `WINDOW` times `config.concurrency` URLs are read ahead
-    of the results that the caller has received. While finished results wait for the caller, no new
-    request begins; long bodies under way stop growing, and their time limit pauses. A host is asked
-    for `config.per_host` URLs at a time, so a list that is not sorted by host is faster.
-    """
-    results = async_map(
-        items,
-        lambda: Fetcher(config, lookup=lookup),
-        window=WINDOW * config.concurrency,
-        ready=config.concurrency,
-        ready_bytes=READY_BYTES,
-        weigh=weight,
-        on_take=release,
-    )
-    try:
-        for key, (fetched, _) in results:
-            yield key, fetched
-    finally:
-        results.close()
-
-
-def weight(result: tuple[Fetched, BodyShare | None]) -> int:
-    """Returns the number of bytes of a result of `Fetcher`."""
-    return len(result[0].data or b"")
-
-
-def release(result: tuple[Fetched, BodyShare | None]) -> None:
-    """Releases the memory that the body of a result of `Fetcher` occupies."""
-    if result[1] is not None:
-        result[1].release()
 
 
 def _jitter(url: str, attempt: int) -> float:

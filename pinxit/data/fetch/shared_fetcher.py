@@ -8,21 +8,23 @@ that wait: a list whose results are not taken stops new requests for all lists, 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinxit.data.fetch.async_map import LoopThread
-from pinxit.data.fetch.fetcher import (
-    READY_BYTES,
-    WINDOW,
-    FetchConfig,
-    Fetched,
-    Fetcher,
-    release,
-    weight,
-)
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher
 
 if TYPE_CHECKING:
+    from pinxit.data.fetch.body_memory import BodyShare
     from pinxit.data.fetch.dns_resolver import Lookup
+
+K = TypeVar("K")
+
+READY_BYTES = 64 * 2**20
+"""Bytes of finished bodies that may wait for their callers; above this, no new request begins.
+Requests under way continue, within the memory that `http_request` reserves for bodies."""
+WINDOW = 8
+"""Number of URLs of a list under way, waiting for their host or finished, per
+`FetchConfig.concurrency`."""
 
 
 class SharedFetcher:
@@ -38,8 +40,8 @@ class SharedFetcher:
         self._thread = LoopThread(
             lambda: self._fetcher,
             limits=(self.config.concurrency, READY_BYTES),
-            weigh=weight,
-            on_take=release,
+            weigh=_weight,
+            on_take=_release,
         )
         return self
 
@@ -52,7 +54,7 @@ class SharedFetcher:
         if self._thread is not None:
             self._thread.close()
 
-    def fetch(self, items: Iterable[tuple[Any, str]]) -> Generator[tuple[Any, Fetched], None, None]:
+    def fetch(self, items: Iterable[tuple[K, str]]) -> Generator[tuple[K, Fetched], None, None]:
         """Yields (key, result) for each (key, URL), in the order in which they finish.
 
         At most `WINDOW` times `config.concurrency` URLs of a list are read ahead of the results
@@ -72,3 +74,31 @@ class SharedFetcher:
         """Forgets which hosts could not be reached, so that the next requests try them again."""
         if self._thread is not None:
             self._thread.run(self._fetcher.forget_failures)
+
+
+def fetch_all(
+    items: Iterable[tuple[K, str]],
+    config: FetchConfig,
+    *,
+    lookup: Lookup | None = None,
+) -> Generator[tuple[K, Fetched], None, None]:
+    """Yields (key, result) for each (key, URL) with a fetcher of its own, as `SharedFetcher.fetch`
+    does.
+
+    Fetching runs in its own thread. While finished results wait for the caller, no new request
+    begins; long bodies under way stop growing, and their time limit pauses. A host is asked for
+    `config.per_host` URLs at a time, so a list that is not sorted by host is faster.
+    """
+    with SharedFetcher(config, lookup=lookup) as fetcher:
+        yield from fetcher.fetch(items)
+
+
+def _weight(result: tuple[Fetched, BodyShare | None]) -> int:
+    """Returns the number of bytes of a result of `Fetcher`."""
+    return len(result[0].data or b"")
+
+
+def _release(result: tuple[Fetched, BodyShare | None]) -> None:
+    """Releases the memory that the body of a result of `Fetcher` occupies."""
+    if result[1] is not None:
+        result[1].release()

@@ -30,7 +30,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pinxit.config import UsageError, from_json, to_json
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched
+from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.filters.resolve import (
     is_web,
     resolved_filters,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pinxit.data.fetch.async_map import Closed, LoopThread, async_map
+from pinxit.data.fetch.async_map import Closed, LoopThread
 
 
 class Doubler:
@@ -47,10 +47,11 @@ class Doubler:
 
 def run(items, worker=None, *, window=8, ready=100, ready_bytes=10**9, **more):
     worker = worker or Doubler()
-    return async_map(
-        items, lambda: worker, window=window, ready=ready, ready_bytes=ready_bytes,
-        weigh=lambda result: 1, **more,
-    )  # fmt: skip
+    thread = shared(worker, ready=ready, ready_bytes=ready_bytes, **more)
+    try:
+        yield from thread.map(items, window=window)
+    finally:
+        thread.close()
 
 
 def shared(worker, *, ready=100, ready_bytes=10**9, **more) -> LoopThread:
@@ -216,8 +217,18 @@ def test_closing_one_caller_cancels_its_own_work_only():
     assert worker.ended == worker.begun
 
 
+class Together(Doubler):
+    """Answers nobody before 50 have asked, however slowly the caller hands them in."""
+
+    async def __call__(self, number: int) -> int:
+        answer = await super().__call__(number)
+        while self.begun < 50:
+            await asyncio.sleep(0.001)
+        return answer
+
+
 def test_results_that_one_caller_does_not_take_stop_the_work_of_all():
-    worker = Doubler()
+    worker = Together()
     thread = shared(worker, ready=10)
     idle = thread.map(((i, 0) for i in range(50)), window=50)
     next(idle)

@@ -19,8 +19,9 @@ from PIL import Image
 
 import pinxit
 from pinxit.config import UsageError
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher
 from pinxit.data.fetch.http_request import opts_out
+from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.outcome import is_status
 
 
@@ -346,7 +347,8 @@ def test_a_third_of_twenty_thousand_bad_links_costs_no_good_image():
 
 BOMBS = """
     import json, sys
-    from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+    from pinxit.data.fetch.fetcher import FetchConfig
+    from pinxit.data.fetch.shared_fetcher import fetch_all
     port = int(sys.argv[1])
     config = FetchConfig(timeout=6.0, retries=1, backoff=0.01, allow_networks=("127.0.0.1/32",))
 

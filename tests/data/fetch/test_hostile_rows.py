@@ -13,8 +13,9 @@ from fuzzed_web import URLS, FuzzedServer, mutated_url
 from hostile_server import LOOPBACK, HostileServer
 
 from pinxit.data.fetch.address_guard import Guard, Refused
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher
 from pinxit.data.fetch.http_request import Exchange
+from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.filters.row_filter import Filter, FilterConfig
 from pinxit.data.outcome import Outcome, can_heal
 from pinxit.data.row import Row

@@ -13,9 +13,9 @@ import pytest
 from polite_server import NETWORK, PoliteServer, ends_of, fetch_in_process
 
 from pinxit.data.fetch import machine_limits
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
 from pinxit.data.fetch.machine_limits import MachineLimits, limits_of_machine, shared_folder
-from pinxit.data.fetch.shared_fetcher import SharedFetcher
+from pinxit.data.fetch.shared_fetcher import SharedFetcher, fetch_all
 from pinxit.data.fetch.shared_pauses import LONGEST, RECORDS, SharedPauses
 
 HOST = "127.3.0.1"

@@ -14,7 +14,8 @@ from hostile_server import HostileServer
 
 from pinxit.data.fetch import address_guard as addresses
 from pinxit.data.fetch import dns_resolver as resolver
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
+from pinxit.data.fetch.shared_fetcher import fetch_all
 
 PUBLIC = "93.184.215.14"
 

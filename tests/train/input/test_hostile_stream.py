@@ -14,7 +14,8 @@ from pathlib import Path
 from fuzzed_web import mutated_url
 from hostile_server import LOOPBACK, HostileServer, picture
 
-from pinxit.data.fetch.fetcher import FetchConfig, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig
+from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.images.decode_pool import DecodePool

@@ -13,7 +13,8 @@ from coyo_files import write_coyo
 from mortal_server import NETWORK, MortalServer
 
 from pinxit.config import UsageError
-from pinxit.data.fetch.fetcher import FetchConfig, Fetched, fetch_all
+from pinxit.data.fetch.fetcher import FetchConfig, Fetched
+from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.filters.row_filter import FilterConfig
 from pinxit.data.images.decode import ImageConfig
 from pinxit.data.row import Row, Unit
