@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from playwright.sync_api import expect
 from protected_server import protected
 from studio import accessibility, opened
 
@@ -76,9 +77,9 @@ def test_the_page_of_the_api_shows_and_finds_every_route(browser, app, locked, s
         described = sum(len(methods) for methods in app.openapi()["paths"].values())
         assert page.locator(".operation").count() == described
         page.get_by_label("Find").fill("/v1/images/gen")
-        assert page.locator(".operation:visible").count() == 1
+        expect(page.locator(".operation:visible")).to_have_count(1)
         page.locator(".operation:visible summary").press("Enter")
-        assert page.get_by_role("rowheader", name="prompt", exact=False).first.is_visible()
+        expect(page.get_by_role("rowheader", name="prompt", exact=False).first).to_be_visible()
         assert accessibility(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.goto(f"{locked}/docs#get-metrics")

@@ -51,15 +51,15 @@ def test_from_the_list_to_a_dataset_with_its_outcomes_and_thresholds(browser, st
     with opened(browser, studio.url, "/#/data") as watched:
         page = watched.page
         page.wait_for_selector(".data-card")
-        assert page.locator(".data-card").count() == 5
+        expect(page.locator(".data-card")).to_have_count(5)
         wait_until_loaded(page, ".data-strip img")
         page.get_by_role("link", name="web", exact=True).click()
-        assert page.get_by_role("heading", level=1, name="web").is_visible()
+        expect(page.get_by_role("heading", level=1, name="web")).to_be_visible()
         page.wait_for_selector(".data-histogram")
         body = page.locator("main").inner_text()
         assert "120 rows in 3 units" in body and "--retry_failed 1" in body
         assert "Below 0.5: 103 rows pass, 17 (14\u00a0%) do not." in body
-        assert page.locator(".data-histogram .limit").count() == 4
+        expect(page.locator(".data-histogram .limit")).to_have_count(4)
         assert made.SCRIPT in body and not hacked(page)
         page.get_by_role("button", name="timeout").click()
         page.wait_for_selector(".data-list li")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import expect
 from studio import RunningStudio, WatchedPage, accessibility, folders_in, opened, running_studio
 from studio_pages import (
     WATCH_PREVIEWS,
@@ -131,7 +132,7 @@ def test_the_lightbox_is_used_by_keyboard(page, outputs):
     assert view.locator(".frame img").bounding_box()["width"] == 64
     assert [each for each in accessibility(view) if "serious" in each or "critical" in each] == []
     view.keyboard.press("Escape")
-    assert view.locator(".lightbox").is_hidden()
+    expect(view.locator(".lightbox")).to_be_hidden()
     assert view.evaluate("document.activeElement.className") == "thumbnail"
     view.keyboard.press("Enter")
     view.get_by_role("button", name="Delete").click()
@@ -238,7 +239,7 @@ def test_a_wrong_value_is_said_at_its_field(page):
     assert "Steps" in view.locator(".draw-form .error").inner_text()
     assert view.evaluate("document.activeElement.name") == "steps"
     fill(view, Steps=4)
-    assert view.locator(".draw-form .error").is_hidden()
+    expect(view.locator(".draw-form .error")).to_be_hidden()
     view.get_by_label("Size", exact=True).select_option("own")
     page.expected.append("400")
     draw(view, Width=63)
@@ -261,7 +262,7 @@ def test_a_server_that_died_is_said_and_the_button_works_again(browser, studio, 
         )
         button.click()
         view.wait_for_selector("text=What you asked for is still in the form.")
-        assert button.is_enabled()
+        expect(button).to_be_enabled()
 
 
 @pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])

@@ -9,6 +9,7 @@ from typing import Any
 import fake_compiler
 import httpx
 import pytest
+from playwright.sync_api import expect
 from studio import RunningStudio, accessibility, folders_in, opened, running_studio
 
 NARROW = {"width": 360, "height": 740}
@@ -61,7 +62,7 @@ def test_a_plan_is_computed_with_progress_and_then_appears_at_once(browser, stud
         assert "pinxit plan --recipe mock --target tpu-v3-8 --policies --price 2" in text
         assert "pinxit train --recipe mock" in text
         assert page.locator(".plan-bar svg").get_attribute("aria-label").endswith("it fits")
-        assert page.locator(".plan-bar rect").count() == 5
+        expect(page.locator(".plan-bar rect")).to_have_count(5)
         assert accessibility(page) == []
         page.get_by_label("Batch size").fill("16")
         page.get_by_text("This plan has not been computed yet.").wait_for()
@@ -97,8 +98,8 @@ def test_machines_side_by_side_and_the_largest_batches(browser, studio):
         assert "It does not fit" in verdict(page)
         table = page.locator(".plan-compare").inner_text()
         assert "does not fit" in table and "not possible" in table
-        assert page.locator(".plan-curve polyline").count() == 2
-        assert page.locator(".plan-curve .star").count() == 1
+        expect(page.locator(".plan-curve polyline")).to_have_count(2)
+        expect(page.locator(".plan-curve .star")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert accessibility(page) == []
         page.get_by_role("button", name="a100-80").click()

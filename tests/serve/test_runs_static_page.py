@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from run_folders import EVIL, write_run
 from studio import accessibility, opened
 
@@ -191,13 +192,13 @@ def test_the_slider_shows_the_same_prompts_at_other_steps(page_from_disk: Open):
         assert colour(page)[1] > 200
         page.locator(".sample-open").first.click()
         box = page.get_by_role("dialog")
-        assert box.get_by_role("heading", name="Step 100").is_visible()
+        expect(box.get_by_role("heading", name="Step 100")).to_be_visible()
         assert box.locator(".sample-large-cell canvas").first.bounding_box()["width"] == 128
-        assert box.locator(".sample-large-strip canvas").count() == 4
+        expect(box.locator(".sample-large-strip canvas")).to_have_count(4)
         page.keyboard.press("ArrowRight")
-        assert box.get_by_role("heading", name="Step 150").is_visible()
+        expect(box.get_by_role("heading", name="Step 150")).to_be_visible()
         page.keyboard.press("Escape")
-        assert not box.is_visible()
+        expect(box).to_be_hidden()
 
 
 def test_reduced_motion_has_no_player(page_from_disk: Open):
@@ -205,7 +206,7 @@ def test_reduced_motion_has_no_player(page_from_disk: Open):
         page.get_by_role("button", name="Play").wait_for()
     with page_from_disk(reduced_motion="reduce") as page:
         page.get_by_role("button", name="Later samples").wait_for()
-        assert not page.get_by_role("button", name="Play").is_visible()
+        expect(page.get_by_role("button", name="Play")).to_be_hidden()
 
 
 def test_two_runs_lie_over_each_other_and_show_their_differences(
@@ -215,7 +216,7 @@ def test_two_runs_lie_over_each_other_and_show_their_differences(
     views = [run_view(folder, describe=EmbeddedGrids().all) for folder in (run, other)]
     (tmp_path / "both.html").write_text(page_of(views))
     with page_from_disk(tmp_path / "both.html") as page:
-        assert chart(page, "loss").locator("path.chart-line").count() == 2
+        expect(chart(page, "loss").locator("path.chart-line")).to_have_count(2)
         move_to(page, "loss", 0.5)
         assert shown(page, "loss", 0) == repr(values_of(run, "loss")[100])
         assert shown(page, "loss", 1) == repr(values_of(other, "loss")[100])

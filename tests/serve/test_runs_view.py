@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from run_folders import EVIL, row, write_grid, write_run
 from stub_training import write_stub
 from studio import RunningStudio, WatchedPage, accessibility, folders_in, opened, running_studio
@@ -51,12 +52,12 @@ def test_the_list_shows_runs_and_lays_them_over_each_other(page: WatchedPage, st
     entries.nth(1).wait_for()
     texts = entries.all_inner_texts()
     assert any("200 of 200 steps" in text and "finished" in text for text in texts)
-    assert view.locator(".run-thumb canvas").count() == 2 and view.title().endswith("studio")
+    expect(view.locator(".run-thumb canvas")).to_have_count(2)
+    assert view.title().endswith("studio")
     for box in entries.get_by_role("checkbox").all():
         box.check()
     view.get_by_role("button", name="Show 2 together").click()
-    view.wait_for_selector("[data-chart='loss'] path.chart-line")
-    assert view.locator("[data-chart='loss'] path.chart-line").count() == 2
+    expect(view.locator("[data-chart='loss'] path.chart-line")).to_have_count(2)
     assert view.locator("img[src=x]").count() == 0
 
 
@@ -181,4 +182,4 @@ def test_a_real_training_starts_grows_stops_and_resumes(
         report = folder_of_run(studio, "scenes").report
         with opened(browser, report.as_uri(), "") as watched:
             watched.page.wait_for_selector(".badge:text('stopped')")
-            assert watched.page.locator("[data-chart='loss'] path.chart-line").count() == 1
+            expect(watched.page.locator("[data-chart='loss'] path.chart-line")).to_have_count(1)
