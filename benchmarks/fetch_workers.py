@@ -98,17 +98,18 @@ class Web:
     async def serve(
         self, host: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answers one request for an image. A request counts as over before it is answered."""
+        """Answers one request for an image. A request counts as over before it is answered, and
+        when its connection is closed, as a test of the network closes all but the first."""
         self.first = self.first or time.time()
         self.requests += 1
         kind = path.split("/")[1]
         self.now[host] += 1
         self.most[host] = max(self.most[host], self.now[host])
         try:
-            if kind == "hang":
-                await reader.read()  # until the client closes the connection
-                return
-            await asyncio.sleep(random.Random(host).uniform(*DELAY))
+            delay = None if kind == "hang" else random.Random(host).uniform(*DELAY)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), delay)
+                return  # the client closed the connection
         finally:
             self.now[host] -= 1
         self.send(writer, 404 if kind == "lost" else 200, self.picture)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pinxit.cli.xla_environment import AUTO, LIBRARIES, NO_YNN, PRODUCTS
 from pinxit.files import write_json
 from pinxit.processor import model_and_flags, usable_cores
+from pinxit.user_cache import user_cache
 
 if TYPE_CHECKING:
     from pinxit.train.settings import TrainConfig
@@ -102,8 +103,7 @@ def slow_precision(times: dict[str, float], dtype: str) -> str:
 
 def products_file() -> Path:
     """Returns the file with the measured times."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "pinxit" / "products.json"
+    return user_cache("products.json")
 
 
 def processor_key(cpuinfo: str | None = None) -> str:

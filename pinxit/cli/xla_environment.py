@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from pinxit.config import choice
+from pinxit.user_cache import user_cache
 
 GUARD = "PINXIT_STARTED"
 """The variable that is set for the restarted process, so that it does not restart again."""
@@ -47,8 +47,7 @@ GPU_MEMORY = "0.92"
 def prepare_environment() -> None:
     """Turns on JAX's persistent compilation cache, gives JAX most of a GPU's memory, and turns off
     XLA's log lines at start-up. Variables that are set keep their values."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_MEMORY)

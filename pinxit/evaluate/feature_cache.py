@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pinxit.cache_limit import limit_cache
+from pinxit.user_cache import user_cache
 
 VARIABLE = "PINXIT_FEATURES"
 """The environment variable with the path of the folder; if it is empty, nothing is kept."""
@@ -24,7 +25,7 @@ def feature_cache() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named == "":
         return None
-    folder = Path(named or "~/.cache/pinxit/features").expanduser()
+    folder = Path(named).expanduser() if named else user_cache("features")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -28,6 +28,7 @@ from pinxit.plan.compile_worker import FLAGS, MISTAKE, XLA_FLAGS, gpu_share
 from pinxit.plan.targets import HERE, get_target
 from pinxit.plan.vendor_compilers import OF_PLATFORM, find_compiler, package_version
 from pinxit.train.settings import TrainConfig
+from pinxit.user_cache import user_cache
 
 SHAPING = ("arrays.py", "devices", "encoders", "flow", "models", "plan", "train")
 """Files and folders of the package that determine the step or the analysis of it."""
@@ -88,9 +89,9 @@ class Compiled:
 
 
 def cache_folder() -> Path:
-    """Returns the cache folder: ``PINXIT_PLANS``, or ``~/.cache/pinxit/plans`` by default."""
+    """Returns the cache folder: ``PINXIT_PLANS``, or `user_cache`'s ``plans`` by default."""
     root = os.environ.get("PINXIT_PLANS")
-    return Path(root).expanduser() if root else Path.home() / ".cache" / "pinxit" / "plans"
+    return Path(root).expanduser() if root else user_cache("plans")
 
 
 def source_hash() -> str:

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from pinxit.config import UsageError
+from pinxit.user_cache import user_cache
 
 MODULES = {"tpu": "libtpu", "cuda12": "jax_cuda12_plugin"}
 """The module that each compiler is imported as."""
@@ -43,7 +44,7 @@ class CompilerMissing(UsageError):
 def compiler_folder(compiler: str) -> Path:
     """Returns the folder that a compiler is installed into."""
     root = os.environ.get("PINXIT_COMPILERS")
-    base = Path(root).expanduser() if root else Path.home() / ".cache" / "pinxit" / "compilers"
+    base = Path(root).expanduser() if root else user_cache("compilers")
     return base / compiler
 
 

@@ -28,7 +28,9 @@ ENGINES = {
 }
 
 
-EACH = pytest.mark.parametrize("engine", ENGINES)
+EACH = pytest.mark.parametrize(
+    "engine", ["inline", "local", pytest.param("rank", marks=pytest.mark.slow)]
+)
 FEW = pytest.mark.parametrize(
     "engine",
     ["inline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("local", "rank"))],

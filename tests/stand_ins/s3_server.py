@@ -1,8 +1,9 @@
 """A small S3 server on loopback: GET with ranges, HEAD and listings, with latency and faults.
 
 moto speaks far more of S3, but it answers some two hundred requests a second, and always at once.
-``python s3_server.py FILE --latency 0.03`` serves FILE as s3://bucket/FILE's name, prints its port,
-and answers GET /_counts with its counters as JSON.
+``python s3_server.py PATH --latency 0.03`` serves a file as s3://bucket/NAME, or the files of a
+folder under their paths in it. It prints its port, and answers GET /_counts with its counters as
+JSON.
 """
 
 from __future__ import annotations
@@ -176,12 +177,15 @@ def _error(code: str) -> bytes:
 
 
 def main() -> None:
-    """Serves one file until the process is ended."""
+    """Serves one file, or the files of a folder, until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--latency", type=float, default=0.0)
     args = parser.parse_args()
-    server = S3Server({args.file.name: args.file.read_bytes()}, latency=args.latency)
+    root = args.file if args.file.is_dir() else args.file.parent
+    files = [path for path in args.file.rglob("*") if path.is_file()] or [args.file]
+    objects = {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    server = S3Server(objects, latency=args.latency)
     with server:
         print(server.port, flush=True)
         threading.Event().wait()

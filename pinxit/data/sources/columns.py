@@ -219,7 +219,7 @@ def unread_columns(file: str, existing: Sequence[str], by_field: FieldColumns) -
     if not names:
         return ()
     count = f"{len(names)} column{'' if len(names) == 1 else 's'}"
-    return (f"{count} of {one_line(file)} not read: {_listed(names, SHOWN)}",)
+    return (f"{count} of {one_line(file)}: {_listed(names, SHOWN)}",)
 
 
 def one_line(name: str) -> str:

@@ -73,7 +73,7 @@ parts = st.lists(
 killed after the last checkpoint."""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     runs=parts,
     sizes=st.sampled_from([(40,), (30, 20, 25), (9, 8, 7, 6, 5, 4, 3, 2, 1)]),

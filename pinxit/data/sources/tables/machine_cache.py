@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pinxit.files import last_write, sweep, unfinished, whole
+from pinxit.user_cache import user_cache
 
 try:
     import fcntl
@@ -225,8 +226,7 @@ def machine_cache() -> MachineCache | None:
     named = os.environ.get(VARIABLE)
     if named == "":
         return None
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return _cache_in(Path(named).expanduser() if named else root / "pinxit" / "tables")
+    return _cache_in(Path(named).expanduser() if named else user_cache("tables"))
 
 
 @functools.cache

@@ -73,7 +73,7 @@ def check(data: bytes, form: str, unit_rows: int, text_encoding: str | None) -> 
         return len(rows)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=25).map(b"".join),
     st.sampled_from(["csv", "tsv", "jsonl"]),

@@ -386,7 +386,7 @@ def test_the_look_at_urls_reads_little(tmp_path: Path):
 def test_columns_that_are_not_read_are_counted(tmp_path: Path):
     source = open_source("coyo", path=str(write_coyo(tmp_path / "part.parquet", 3)))
     assert source.unused == (
-        "7 columns of part.parquet not read: id, text_length, word_count, num_tokens_bert, "
+        "7 columns of part.parquet: id, text_length, word_count, num_tokens_bert, "
         "num_tokens_gpt, num_faces, clip_similarity_vitb32",
     )
 

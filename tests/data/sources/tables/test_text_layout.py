@@ -176,7 +176,7 @@ def test_cc12m_has_no_quotes(tmp_path: Path):
 
 def test_columns_that_are_not_read_are_counted(tmp_path: Path):
     source = opened(tmp_path, "csv", "id,url,caption,caption_2\n1,http://a,b,c\n")
-    assert source.unused == ("2 columns of a.csv not read: id, caption_2",)
+    assert source.unused == ("2 columns of a.csv: id, caption_2",)
     assert opened(tmp_path, "csv", "url,caption\nhttp://a,b\n").unused == ()
     many = {f"k{i}": i for i in range(11)}
     source = opened(tmp_path, "jsonl", json.dumps({"url": "http://a", "caption": "b", **many}))
