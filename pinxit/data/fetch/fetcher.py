@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pinxit.config import UsageError, positive
 from pinxit.data.fetch.address_guard import Guard, follow, parse_url
-from pinxit.data.fetch.host_backoff import Resting, Unreachable
+from pinxit.data.fetch.host_backoff import Resting, Silent, Unreachable
 from pinxit.data.fetch.machine_fault import is_machine_fault
 from pinxit.data.fetch.machine_limits import limits_of_machine
 from pinxit.data.fetch.request_turns import Turns, spare_places
@@ -151,6 +151,7 @@ class Fetcher:
         machine = limits_of_machine()
         self._turns = Turns(config.concurrency, config.per_host, spare=spare, machine=machine)
         self._unreachable = Unreachable()
+        self._silent = Silent(machine.silent)
         self._resting = Resting(shared=machine.pauses)
 
     async def __aenter__(self) -> Fetcher:
@@ -186,8 +187,10 @@ class Fetcher:
         self._turns.resume()
 
     def forget_failures(self) -> None:
-        """Forgets which hosts could not be reached and which names could not be resolved."""
+        """Forgets which hosts could not be reached or did not answer, and which names could not be
+        resolved."""
         self._unreachable.clear()
+        self._silent.clear()
         self._exchange.forget_failures()
 
     async def __call__(self, url: str) -> tuple[Fetched, BodyShare | None]:
@@ -249,6 +252,10 @@ class Fetcher:
                     attempt.reached = attempt.reached or False
                     detail = "the host could not be reached a moment ago"
                     return Answer("connect", detail=detail, lasting=True)
+                if self._silent.is_known(origin):
+                    attempt.reached = attempt.reached or False
+                    detail = "the host has not answered its last requests"
+                    return Answer("timeout", detail=detail, lasting=True)
                 if (status := self._resting.status(origin)) is not None:
                     detail = "the server asked for a longer pause than the fetcher waits"
                     return Answer(status, detail=detail, lasting=True)
@@ -273,6 +280,10 @@ class Fetcher:
             self._unreachable.reached(origin)
         elif answer.status == "connect":
             self._unreachable.failed(origin)
+        if answer.responded:
+            self._silent.answered(origin)
+        elif answer.status == "timeout":
+            self._silent.failed(origin)
         if answer.retry_after is None or http_code(answer.status) not in (429, 503):
             return
         if answer.retry_after > LONGEST_PAUSE:

@@ -1,7 +1,9 @@
 """Remembers hosts that are not contacted for a while.
 
-A host that could not be reached several times in a row is skipped for a minute (`Unreachable`). A
-host that asks for a longer pause than the fetcher waits for (429 with Retry-After) is skipped until
+A host that could not be reached several times in a row is skipped for a minute (`Unreachable`), and
+so is one that takes connections and answers none of them (`Silent`), by all processes of the
+machine: each request to it costs a slot for as long as a request may take. A host that asks for a
+longer pause than the fetcher waits for (429 with Retry-After) is skipped until
 that pause is over (`Resting`), by all processes of the machine.
 """
 
@@ -17,6 +19,10 @@ UNREACHABLE_AFTER = 3
 """Number of failed connections in a row that make a host unreachable."""
 UNREACHABLE_FOR = 60.0
 """Seconds for which an unreachable host is skipped."""
+SILENT_AFTER = 16
+"""Number of requests in a row without an answer in time that make a host silent."""
+SILENT_FOR = 60.0
+"""Seconds for which a silent host is skipped, after the last such request."""
 
 
 class Unreachable:
@@ -48,6 +54,38 @@ class Unreachable:
     def clear(self) -> None:
         """Forgets all hosts."""
         self._failed.clear()
+
+
+class Silent:
+    """The hosts that do not answer in time, which all processes of the machine count together."""
+
+    def __init__(self, shared: SharedPauses) -> None:
+        """Keeps the numbers of unanswered requests in `shared`, in place of status codes. What
+        others counted before now does not count: a test of the network asks afresh."""
+        self._shared = shared
+        self._forgot_at = shared.now()
+
+    def is_known(self, origin: str) -> bool:
+        """Returns whether the host is to be skipped now."""
+        return self._unanswered(origin) >= SILENT_AFTER
+
+    def failed(self, origin: str) -> None:
+        """Records a request that was not answered in time."""
+        self._shared.ask(origin, self._unanswered(origin) + 1, SILENT_FOR)
+
+    def answered(self, origin: str) -> None:
+        """Records an answer."""
+        if self._shared.left(origin) is not None:
+            self._shared.drop(origin)
+
+    def clear(self) -> None:
+        """Forgets all hosts for this fetcher, since the network is back."""
+        self._forgot_at = self._shared.now()
+
+    def _unanswered(self, origin: str) -> int:
+        seconds, count = self._shared.left(origin) or (0.0, 0)
+        is_newer = self._shared.now() + seconds - SILENT_FOR > self._forgot_at
+        return count if is_newer else 0
 
 
 class Resting:

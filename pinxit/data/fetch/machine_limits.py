@@ -50,6 +50,8 @@ class MachineLimits:
         self.folder = folder
         self.pauses = SharedPauses(folder / "pauses" if folder is not None else None)
         """The pauses that hosts asked for."""
+        self.silent = SharedPauses(folder / "silent" if folder is not None else None)
+        """The requests that hosts have not answered."""
         self._lock = threading.Lock()
         self._files: dict[int, int] = {}
         """The descriptors of the open files. A file must not be opened twice: closing one of its
@@ -104,6 +106,7 @@ class MachineLimits:
                 self._files.clear()
                 self._starving.clear()
                 self.pauses.close()
+                self.silent.close()
 
     def _others_starve(self, first: int) -> bool:
         """Returns whether another process has no slot of a host, of which this one has some, and

@@ -64,6 +64,18 @@ class SharedPauses:
                 return until - now, code
         return None
 
+    def drop(self, name: str) -> None:
+        """Ends a host's pause."""
+        key, place = _key(name)
+        with self._lock:
+            for number, (known, _, _) in enumerate(self._bucket(place)):
+                if known == key:
+                    self._write(place + number * RECORD.size, _packed(0, 0.0, 0))
+
+    def now(self) -> float:
+        """Returns the time of the clock, in seconds."""
+        return self._clock()
+
     def close(self) -> None:
         """Closes the file, which is opened again when it is needed."""
         with self._lock:

@@ -20,6 +20,7 @@ from PIL import Image
 import pinxit
 from pinxit.config import UsageError
 from pinxit.data.fetch.fetcher import FetchConfig, Fetched, Fetcher
+from pinxit.data.fetch.host_backoff import SILENT_AFTER
 from pinxit.data.fetch.http_request import opts_out
 from pinxit.data.fetch.shared_fetcher import fetch_all
 from pinxit.data.outcome import is_status
@@ -170,6 +171,22 @@ def test_hosts_that_cannot_be_reached_are_not_asked_for_ever():
     assert sum(f.attempts for _, f in found) <= 66
     assert sum("a moment ago" in f.detail for _, f in found) >= 27
     assert sorted(asked) == ["dead.test", "down.test"]
+
+
+def test_a_host_that_never_answers_is_given_up_for_a_minute(server):
+    """At eight at once and a second each, 80 requests would take ten seconds."""
+    before = sum(n for path, n in server.state.hits.items() if path.startswith("/hang/"))
+    urls = [(i, server.url("hang", 900 + i, host="mute.test")) for i in range(80)]
+    urls += [(80 + i, server.url("good", i, host=f"well{i}.test")) for i in range(8)]
+    found = dict(fetch_all(urls, settings(timeout=1.0), lookup=server.lookup))
+    assert Counter(f.status for f in found.values()) == {"timeout": 80, "ok": 8}
+    asked = sum(n for path, n in server.state.hits.items() if path.startswith("/hang/")) - before
+    assert SILENT_AFTER <= asked < SILENT_AFTER + 8
+    skipped = [f for f in found.values() if "has not answered its last" in f.detail]
+    assert len(skipped) == 80 - asked and all(f.reached is False for f in skipped)
+    # another fetcher, as that of a test of the network, asks
+    [(_, again)] = fetch_all(urls[:1], settings(timeout=1.0), lookup=server.lookup)
+    assert again.detail == "more than 1 s"
 
 
 def test_a_mixture_ends_as_it_must(server):
