@@ -29,15 +29,18 @@ CAPTION = "a photograph of a red house beside the sea, with a boat and two peopl
 FORMS = ("shards, 128 open", "shards", "packs")
 
 
-def write_dataset(root: Path, shards: int) -> None:
-    """Writes a dataset of latents, whose shards are copies of a few different ones."""
+def write_dataset(
+    root: Path, shards: int, *, shape: tuple[int, ...] = SHAPE, encoders: dict | None = None
+) -> None:
+    """Writes a dataset of latents, whose shards are copies of a few different ones. `encoders` says
+    with which they were made."""
     from pinxit.data.prepared.manifest import FORMAT, Manifest
     from pinxit.data.prepared.shards import ShardInfo, pack, write_shard
 
     random = np.random.default_rng(0)
     kinds: list[ShardInfo] = []
     for kind in range(min(4, shards)):
-        latents = random.standard_normal((ROWS_OF_SHARD, *SHAPE)).astype(np.float16)
+        latents = random.standard_normal((ROWS_OF_SHARD, *shape)).astype(np.float16)
         records = (
             pack({"latents": one}, {"key": f"{kind:05d}-000/{row:08d}", "caption": CAPTION,
                                     "original": [640, 480], "crop": [80, 0, 560, 480]})
@@ -51,11 +54,13 @@ def write_dataset(root: Path, shards: int) -> None:
         shutil.copyfile(root / "latents" / kind.name, root / "latents" / name)
         infos.append(ShardInfo(name, kind.count, kind.bytes, kind.sha256))
     count = ROWS_OF_SHARD * shards
-    shape = "x".join(map(str, SHAPE))
-    statistics = {"count": count, "not_finite": 0, "mean": [0.0] * 4, "std": [1.0] * 4}
-    statistics["shapes"] = [{shape: ROWS_OF_SHARD}] * shards
+    channels = shape[-1]
+    statistics = {"count": count, "not_finite": 0, "mean": [0.0] * channels}
+    statistics |= {"std": [1.0] * channels}
+    statistics["shapes"] = [{"x".join(map(str, shape)): ROWS_OF_SHARD}] * shards
     units = tuple(f"{number:05d}-000" for number in range(shards))
     identity = {"format": FORMAT, "source": {"name": "synthetic"}, "image": {"size": 256}}
+    identity |= {"encoders": encoders} if encoders is not None else {}
     files = {"latents": tuple(infos)}
     Manifest(identity, units, files, {"ok": count}, statistics).write(root)
 

@@ -253,8 +253,8 @@ def test_a_page_keeps_few_values_and_the_same_ones_however_often_it_is_written()
     rows = rows_of(30_000)
     once, often = ThinnedRows(8), ThinnedRows(8)
     once.add(rows)
-    for start in range(0, len(rows), 700):
-        often.add(rows[start : start + 700])
+    for start in range(0, len(rows), 2100):
+        often.add(rows[start : start + 2100])
         often.copied().add(rows[:3])
         often.curves()
     assert once.curves() == often.curves() and shown(once) == shown(often)

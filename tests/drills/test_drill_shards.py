@@ -137,6 +137,7 @@ def test_one_process(
     record("shards", f"{kind}, {WHEN[when]}, 1 process", 1, 1, f"{expected[-1]} rows replaced")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_on_and_prepare_makes_the_shard_again(
     pictures: Path, dataset: Path, sound: Path, bundle: Path, tmp_path: Path
 ):

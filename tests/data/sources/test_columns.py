@@ -225,7 +225,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.fixed_dictionaries({name: ANY for name in (*RELEASED, "image", "caption")}))
 def test_no_value_raises(values: dict[str, Any]):
     for columns in (USUAL, COYO, USUAL.override({"image": "none"})):

@@ -112,6 +112,7 @@ def test_an_outage_is_waited_for_and_changes_nothing(
         same(result.folder, reference)
 
 
+@pytest.mark.slow
 def test_an_outage_beyond_the_limit_ends_with_a_checkpoint(
     serving, bundle, objects, tmp_path, monkeypatch
 ):

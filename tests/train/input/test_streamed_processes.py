@@ -74,6 +74,7 @@ def assert_each_row_ends_once_an_epoch(table: Path, folder: Path, epochs: int) -
     return ended
 
 
+@pytest.mark.slow
 def test_two_processes_are_killed_and_one_goes_on(
     server: HostileServer, bundle: Path, tmp_path: Path
 ):
