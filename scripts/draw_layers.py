@@ -57,15 +57,32 @@ def wrapped(words: list[str], width: int) -> list[str]:
     return lines
 
 
+def need(name: str) -> float:
+    """The least width of a box."""
+    return max(1.6 * len(name + ".py"), *map(len, contents(name)), 0) / PER_UNIT + 2
+
+
+def fitting(row: list[str], width: float, gap: float) -> list[list[str]]:
+    """The boxes of a layer in rows of at most `width`."""
+    rows: list[list[str]] = [[]]
+    for name in row:
+        if sum(need(one) + gap for one in [*rows[-1], name]) - gap > width and rows[-1]:
+            rows.append([])
+        rows[-1].append(name)
+    return rows
+
+
 def draw(path: Path = PICTURE) -> None:
     """Writes the picture."""
-    rows = layers()
     width, gap, line = 100.0, 1.2, 2.1
+    parts = [fitting(row, width, gap) for row in layers()]
+    colours = [COLOURS[i % len(COLOURS)] for i, part in enumerate(parts) for _ in part]
+    rows = [row for part in parts for row in part]
     tall = []
     for row in rows:
         weights = [max(len(name) + 5, 0.9 * sum(map(len, contents(name))) ** 0.8) for name in row]
         free = width - gap * (len(row) - 1)
-        needs = [max(1.6 * len(name), *map(len, contents(name)), 0) / PER_UNIT + 2 for name in row]
+        needs = [need(name) for name in row]
         spare = (free - sum(needs)) / sum(weights)
         shares = [need + spare * weight for need, weight in zip(needs, weights, strict=True)]
         pairs = zip(row, shares, strict=True)
@@ -74,7 +91,7 @@ def draw(path: Path = PICTURE) -> None:
     height = sum(box[2] for box in tall) + gap * len(rows)
     figure, axes = plt.subplots(figsize=(12, 12 * height / width * 0.98))
     top = height
-    for number, (row, (shares, texts, depth)) in enumerate(zip(rows, tall, strict=True)):
+    for row, colour, (shares, texts, depth) in zip(rows, colours, tall, strict=True):
         left = -gap
         for name, share, text in zip(row, shares, texts, strict=True):
             left += gap
@@ -83,7 +100,7 @@ def draw(path: Path = PICTURE) -> None:
                 share,
                 depth,
                 boxstyle="round,pad=0,rounding_size=0.8",
-                facecolor=COLOURS[number % len(COLOURS)],
+                facecolor=colour,
                 edgecolor="#555555",
                 linewidth=0.8,
             )

@@ -21,7 +21,7 @@ FOLDERS = sorted(
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from draw_layers import PICTURE, contents, draw, layers, shown  # noqa: E402
+from draw_layers import PICTURE, contents, draw, fitting, layers, need, shown  # noqa: E402
 
 
 def tree() -> list[str]:
@@ -71,6 +71,14 @@ def test_the_picture_has_every_module_of_the_package():
     there = {path.stem for path in PACKAGE.glob("*.py")} | set(contents("."))
     there = {name.rstrip("/") for name in there} - {"__init__", "__main__"}
     assert shown == there
+
+
+def test_no_box_of_the_picture_is_narrower_than_its_words():
+    for row in layers():
+        parts = fitting(row, 100.0, 1.2)
+        assert [name for part in parts for name in part] == row
+        for part in parts:
+            assert sum(map(need, part)) + 1.2 * (len(part) - 1) <= 100
 
 
 def test_the_picture_is_drawn(tmp_path):
