@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from playwright.sync_api import expect
 from studio import accessibility, opened
 from studio_pages import drop, fill, until
 
@@ -59,7 +60,7 @@ def test_a_comparison_is_cancelled_and_wrong_values_are_said(browser, studio):
         fill(page, Prompt="a red house")
         choose(page, 0, "steps", "4,x")
         page.wait_for_selector("text=steps: 'x' is not understood")
-        assert page.locator("[name=x_values]").get_attribute("aria-invalid") == "true"
+        expect(page.locator("[name=x_values]")).to_have_attribute("aria-invalid", "true")
         choose(page, 0, "steps", "59,60")
         choose(page, 1, "seed", "0-19")
         page.wait_for_selector("text=40 pictures")

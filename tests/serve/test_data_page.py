@@ -70,7 +70,9 @@ def test_from_the_list_to_a_dataset_with_its_outcomes_and_thresholds(browser, st
         expect(page.locator(".data-status")).to_have_text("12 found. Searched 120 of 120 rows.")
         page.get_by_role("tab", name="Details").click()
         page.get_by_text("Settings that determine the content").click()
-        assert '"max_watermark": 0.5' in page.locator(".data-panel").inner_text()
+        expect(page.locator(".data-panel")).to_contain_text(
+            '"max_watermark": 0.5', use_inner_text=True
+        )
         assert not hacked(page) and accessibility(page) == []
 
 
@@ -80,7 +82,9 @@ def test_kept_pictures_are_searched_and_paged_and_opened_by_keyboard(browser, st
         page.wait_for_selector(".data-cell")
         status = page.locator(".data-status")
         total = int(re.findall(r"of (\d+) kept", status.inner_text())[0])
-        assert status.inner_text() == f"1 to {min(60, total)} of {total} kept pictures"
+        expect(status).to_have_text(
+            f"1 to {min(60, total)} of {total} kept pictures", use_inner_text=True
+        )
         page.locator(".data-cell").first.focus()
         page.keyboard.press("Enter")
         page.wait_for_selector("dialog[open] .data-about")
@@ -166,7 +170,7 @@ def test_tabs_by_keyboard_and_a_dark_narrow_page(browser, studio):
         page.keyboard.press("ArrowRight")
         page.wait_for_selector(".data-cell")
         assert page.evaluate("location.hash") == "#/data/web/rejected"
-        assert page.get_by_role("tab", name="Rejected").get_attribute("aria-selected") == "true"
+        expect(page.get_by_role("tab", name="Rejected")).to_have_attribute("aria-selected", "true")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.get_by_label("Rejected for").select_option("filtered_words")
         expect(page.locator(".data-cell .badge").first).to_have_text("words")

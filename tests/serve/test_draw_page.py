@@ -83,7 +83,7 @@ def test_a_picture_forms_in_its_place_and_stays_in_the_gallery(page, outputs):
     thumbnails(view, 1)
     view.reload()
     thumbnails(view, 1)
-    assert view.locator(".thumbnail img").get_attribute("alt") == HOUSE
+    expect(view.locator(".thumbnail img")).to_have_attribute("alt", HOUSE)
 
 
 def test_a_drawing_is_cancelled_and_the_others_in_the_queue_know_their_places(page, browser):
@@ -115,13 +115,15 @@ def test_the_lightbox_is_used_by_keyboard(page, outputs):
     view.locator(".thumbnail").first.focus()
     view.keyboard.press("Enter")
     counted = view.locator(".lightbox .figures").first
-    assert counted.inner_text() == "1 of 3"
+    expect(counted).to_have_text("1 of 3", use_inner_text=True)
     view.keyboard.press("ArrowRight")
-    assert counted.inner_text() == "2 of 3"
+    expect(counted).to_have_text("2 of 3", use_inner_text=True)
     view.keyboard.press("ArrowLeft")
     view.keyboard.press("ArrowLeft")
-    assert counted.inner_text() == "1 of 3"
-    assert "DPM-Solver++ 2M, with guidance 3, from seed 22" in view.locator(".about").inner_text()
+    expect(counted).to_have_text("1 of 3", use_inner_text=True)
+    expect(view.locator(".about")).to_contain_text(
+        "DPM-Solver++ 2M, with guidance 3, from seed 22", use_inner_text=True
+    )
     for _ in range(30):
         view.keyboard.press("Tab")
         inside = (
@@ -152,7 +154,7 @@ def test_from_load_to_a_downloaded_picture_with_the_keyboard_alone(page, outputs
     while view.evaluate("!document.activeElement.matches('button.tile')"):
         view.keyboard.press("Tab")
     view.keyboard.press("Enter")
-    assert view.locator(".about .prompt").inner_text() == MARKUP
+    expect(view.locator(".about .prompt")).to_have_text(MARKUP, use_inner_text=True)
     for name, suffix in (("PNG", "png"), ("WebP", "webp")):
         tab_to(view, name)
         with view.expect_download() as download:
@@ -162,7 +164,7 @@ def test_from_load_to_a_downloaded_picture_with_the_keyboard_alone(page, outputs
         assert read_recipe(path)["prompt"] == MARKUP
     assert (tmp_path / "downloaded.png").read_bytes() == newest(outputs).read_bytes()
     view.keyboard.press("Escape")
-    assert view.locator(".stage img").get_attribute("alt") == MARKUP
+    expect(view.locator(".stage img")).to_have_attribute("alt", MARKUP)
 
 
 def test_a_dropped_picture_restores_the_form_and_is_drawn_again_to_the_same_bytes(page, outputs):
@@ -188,7 +190,7 @@ def test_pictures_of_other_programs_are_said_to_be_such(page):
     Image.new("RGB", (32, 32)).save(buffer, "PNG", pnginfo=info)
     drop(view, buffer.getvalue())
     view.wait_for_selector("text=This picture was drawn by another program.")
-    assert view.get_by_label("Prompt", exact=True).input_value() == MARKUP
+    expect(view.get_by_label("Prompt", exact=True)).to_have_value(MARKUP)
     plain = io.BytesIO()
     Image.new("RGB", (32, 32), "red").save(plain, "JPEG")
     drop(view, plain.getvalue(), "photo.jpg", "image/jpeg")
@@ -236,7 +238,7 @@ def test_a_cut_prompt_says_where_it_is_cut_before_drawing(page):
 def test_a_wrong_value_is_said_at_its_field(page):
     view = page.page
     draw(view, Prompt=HOUSE, Steps=0)
-    assert "Steps" in view.locator(".draw-form .error").inner_text()
+    expect(view.locator(".draw-form .error")).to_contain_text("Steps", use_inner_text=True)
     assert view.evaluate("document.activeElement.name") == "steps"
     fill(view, Steps=4)
     expect(view.locator(".draw-form .error")).to_be_hidden()
@@ -245,7 +247,9 @@ def test_a_wrong_value_is_said_at_its_field(page):
     draw(view, Width=63)
     view.wait_for_selector(".draw-form .error:visible")
     draw(view, Prompt="", Width=64)
-    assert "Describe a picture" in view.locator(".draw-form .error").inner_text()
+    expect(view.locator(".draw-form .error")).to_contain_text(
+        "Describe a picture", use_inner_text=True
+    )
 
 
 def test_a_server_that_died_is_said_and_the_button_works_again(browser, studio, outputs):

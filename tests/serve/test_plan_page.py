@@ -53,7 +53,7 @@ def test_a_plan_is_computed_with_progress_and_then_appears_at_once(browser, stud
         page.get_by_text("Compiling batch 8, remat auto").wait_for()
         page.reload()  # the computation goes on, and its form is there again
         page.get_by_text("Compiling batch 8, remat auto").wait_for()
-        assert page.get_by_label("Recipe").input_value() == "mock"
+        expect(page.get_by_label("Recipe")).to_have_value("mock")
         (plans / "hold").unlink()
         assert "It fits, and leaves" in verdict(page)
         text = page.locator("main").inner_text()
@@ -112,13 +112,13 @@ def test_wrong_settings_are_shown_at_their_field(browser, studio):
         page = watched.page
         page.get_by_label("Batch size").fill("0")
         page.get_by_role("heading", name="These settings do not fit together").wait_for()
-        assert page.get_by_label("Batch size").get_attribute("aria-invalid") == "true"
-        assert "batch_size" in page.get_by_role("alert").inner_text()
+        expect(page.get_by_label("Batch size")).to_have_attribute("aria-invalid", "true")
+        expect(page.get_by_role("alert")).to_contain_text("batch_size", use_inner_text=True)
         page.get_by_label("Batch size").fill("8")
         page.get_by_text("More settings").click()
         page.get_by_label("One setting a line").fill("<img src=x onerror=window.hacked=1> 3")
         page.locator("text=setting: ").first.wait_for()
-        assert "<img" in page.get_by_role("alert").inner_text()
+        expect(page.get_by_role("alert")).to_contain_text("<img", use_inner_text=True)
         assert page.evaluate("window.hacked === undefined")
 
 

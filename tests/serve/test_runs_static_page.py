@@ -80,7 +80,9 @@ def test_all_charts_are_drawn_and_show_exact_values_at_the_cursor(page_from_disk
         assert shown(page, "loss") == repr(losses[200]), "the newest without a cursor"
         for step, share in ((50, 0.25), (130, 0.65)):
             move_to(page, "loss", share)
-            assert f"step {step}" in chart(page, "loss").locator(".chart-where").inner_text()
+            expect(chart(page, "loss").locator(".chart-where")).to_contain_text(
+                f"step {step}", use_inner_text=True
+            )
             assert shown(page, "loss") == repr(losses[step])
             assert shown(page, "grad_norm") == repr(norms[step]), "all charts at once"
             assert shown(page, "validation_loss", 1) == repr(0.75)
@@ -100,13 +102,13 @@ def test_the_keyboard_moves_zooms_and_goes_back(page_from_disk: Open, run):
         assert shown(page, "loss") == repr(losses[20])
         assert picture.get_attribute("aria-valuetext").startswith("step 20: Training loss ")
         picture.press("Shift+ArrowRight")
-        assert picture.get_attribute("aria-valuenow") == "120"
+        expect(picture).to_have_attribute("aria-valuenow", "120")
         picture.press("+")
         assert float(picture.get_attribute("aria-valuemin")) == 60
         assert float(picture.get_attribute("aria-valuemax")) == 160
         page.get_by_role("button", name="Reset the zoom").wait_for()
         picture.press("Escape")
-        assert picture.get_attribute("aria-valuemin") == "0"
+        expect(picture).to_have_attribute("aria-valuemin", "0")
         chart(page, "loss").get_by_text("Values").click()
         cells = chart(page, "loss").locator("tbody tr").nth(1).locator("th, td").all_inner_texts()
         assert cells[0] == "20" and float(cells[1]) == pytest.approx(losses[20], rel=1e-7)
@@ -124,7 +126,7 @@ def test_dragging_zooms_and_a_double_click_goes_back(page_from_disk: Open):
         other = chart(page, "grad_norm").locator(".chart-picture")
         assert float(other.get_attribute("aria-valuemin")) == low, "all charts zoom together"
         picture.dblclick()
-        assert picture.get_attribute("aria-valuemin") == "0"
+        expect(picture).to_have_attribute("aria-valuemin", "0")
 
 
 def test_smoothing_is_the_exponential_mean(page_from_disk: Open, run):
@@ -150,9 +152,9 @@ def test_the_axis_may_be_time_or_images_and_logarithmic(page_from_disk: Open):
     with page_from_disk() as page:
         page.get_by_label("Training time").check(force=True)
         picture = chart(page, "loss").locator(".chart-picture")
-        assert picture.get_attribute("aria-valuemax") == "50"
+        expect(picture).to_have_attribute("aria-valuemax", "50")
         page.get_by_label("Images", exact=True).check(force=True)
-        assert picture.get_attribute("aria-valuemax") == "3200"
+        expect(picture).to_have_attribute("aria-valuemax", "3200")
         ticks = chart(page, "loss").locator(".chart-tick").all_text_contents()
         assert {"0", "1,000", "2,000", "3,000"} <= set(ticks)
         page.get_by_label("Log scale").check()
@@ -185,7 +187,7 @@ def test_the_slider_shows_the_same_prompts_at_other_steps(page_from_disk: Open):
         assert colour(page)[2] < 60 < 200 < colour(page)[0], "yellow, at step 200"
         slider.focus()
         slider.press("Home")
-        assert slider.get_attribute("aria-valuetext") == "step 50"
+        expect(slider).to_have_attribute("aria-valuetext", "step 50")
         red, green, blue = colour(page)
         assert red > 200 and green < 60 and blue < 60
         page.get_by_role("button", name="Later samples").click()

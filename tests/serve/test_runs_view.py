@@ -79,7 +79,7 @@ def test_new_rows_and_samples_appear_while_the_page_is_open(page: WatchedPage, s
         arg=repr(row(210)["loss"]),
     )
     view.wait_for_selector(".sample-bar output:text('210')")
-    assert "step 210" in view.locator(".sample-open").first.text_content()
+    expect(view.locator(".sample-open").first).to_contain_text("step 210", use_inner_text=True)
     # the run goes back: its file is another one, and shorter
     rows = [json.loads(text) for text in folder.metrics.read_text().splitlines()]
     replaced = folder.metrics.with_name("new")
@@ -98,7 +98,7 @@ def test_a_run_starts_stops_and_resumes_from_the_page(page: WatchedPage, studio)
     view.goto(f"{studio.url}/#/runs")
     view.get_by_label("Name").fill("../escape")
     view.get_by_role("button", name="Start training").click()
-    assert "Name" in view.get_by_role("alert").last.inner_text()
+    expect(view.get_by_role("alert").last).to_contain_text("Name", use_inner_text=True)
     view.get_by_label("Name").fill("live")
     view.get_by_label("Steps", exact=True).fill("40000")
     view.get_by_label("Seed").fill("5")
@@ -112,10 +112,12 @@ def test_a_run_starts_stops_and_resumes_from_the_page(page: WatchedPage, studio)
         ".dataset.value) < value",
         arg=first,
     )
-    assert "of 40,000 steps · about" in view.locator(".run-progress").inner_text()
+    expect(view.locator(".run-progress")).to_contain_text(
+        "of 40,000 steps · about", use_inner_text=True
+    )
     view.get_by_role("button", name="Stop").click()
     view.wait_for_selector(".badge:text('stopped')")
-    assert "SIGTERM after step" in view.locator(".run-words").inner_text()
+    expect(view.locator(".run-words")).to_contain_text("SIGTERM after step", use_inner_text=True)
     stopped = float(newest(view))
     view.get_by_role("button", name="Resume").click()
     view.wait_for_selector(".badge:text('running')")
@@ -140,8 +142,8 @@ def test_the_error_of_a_training_is_on_the_page(page: WatchedPage, studio):
     view.get_by_role("button", name="Start training").click()
     view.wait_for_selector(".badge:text('failed')")
     words = "pinxit: error: thirteen steps are bad luck <b>&</b>"
-    assert view.locator(".run-words").inner_text() == f"failed: {words}"
-    assert words in view.get_by_label("Log of unlucky").inner_text()
+    expect(view.locator(".run-words")).to_have_text(f"failed: {words}", use_inner_text=True)
+    expect(view.get_by_label("Log of unlucky")).to_contain_text(words, use_inner_text=True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

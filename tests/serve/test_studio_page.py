@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 from studio import RunningStudio, accessibility, opened
 
 VIEWS = ("Draw", "Compare", "Runs", "Data", "Plan")
@@ -13,7 +14,7 @@ def test_each_view_opens_from_the_navigation_and_by_its_address(page, studio, vi
     page.page.get_by_role("navigation").get_by_role("link", name=view).click()
     assert page.page.url == f"{studio.url}/#/{view.lower()}"
     link = page.page.get_by_role("navigation").get_by_role("link", name=view)
-    assert link.get_attribute("aria-current") == "page"
+    expect(link).to_have_attribute("aria-current", "page")
     page.page.wait_for_selector(f".view-{view.lower()} > *")
     assert page.page.title() == f"{view} · Pinxit studio"
 
