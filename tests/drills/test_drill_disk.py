@@ -65,7 +65,8 @@ def test_a_disk_fails(what: str, kind: str, whole: Path, bundle: Path, tmp_path:
     assert code == expected and "Traceback" not in output, output
     lines = output.splitlines()
     causes = [line for line in lines if "File too large" in line or "Read-only file" in line]
-    assert 1 <= len(causes) <= 6 and len({*causes}) == len(causes), output
+    # a line for each of metrics, TensorBoard, grid, report and starts; the checkpoint has two
+    assert 1 <= len(causes) <= 7 and len({*causes}) == len(causes), output
     if expected:
         result, output = train_here(config)
         assert result.status == "finished", output
