@@ -84,7 +84,7 @@ def draw(path: Path = PICTURE) -> None:
         free = width - gap * (len(row) - 1)
         needs = [need(name) for name in row]
         spare = (free - sum(needs)) / sum(weights)
-        shares = [need + spare * weight for need, weight in zip(needs, weights, strict=True)]
+        shares = [least + spare * weight for least, weight in zip(needs, weights, strict=True)]
         pairs = zip(row, shares, strict=True)
         texts = [wrapped(contents(name), int(share * PER_UNIT)) for name, share in pairs]
         tall.append((shares, texts, 3.4 + line * max(len(t) if t[0] else 0 for t in texts)))
