@@ -196,7 +196,7 @@ def from_tensors(
     expected = _expected(tensors, shapes, source, ignore, description)
     problems: list[str] = []
     params = {}
-    for name, (path, shape) in expected.items():
+    for name, (path, shape) in _largest_first(expected):
         value = _converted(path, np.asarray(tensors[name]), dtype)
         if not np.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
@@ -260,6 +260,14 @@ def _expected(
         problems += _misfits(name, tensors[name], path=expected[name][0], shape=expected[name][1])
     _refuse(source, problems, f"do not fit {description}")
     return expected
+
+
+def _largest_first(
+    expected: Mapping[str, tuple[str, tuple[int, ...]]],
+) -> list[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """Sorts the parameters by size. Each takes twice its memory while it is read, so the largest
+    are read while there is still room for them."""
+    return sorted(expected.items(), key=lambda item: -math.prod(item[1][1]))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "", *, separator: str = ".") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from pinxit.models.attention_kernels import attend
 from pinxit.models.layers import Linear, RMSNorm
+from pinxit.models.transposing import heads_first
 
 Rotation = tuple[Float[Array, "n f"], Float[Array, "n f"]]
 """Cosines and signed sines for every image token, with each pair's value repeated twice."""
@@ -95,5 +96,5 @@ class Attention(nnx.Module):
         keys = jnp.concatenate([text_key, key], axis=1)
         values = jnp.concatenate([text_value, self._split(self.value(image))], axis=1)
         visible = jnp.pad(mask, ((0, 0), (0, image.shape[1])), constant_values=True)
-        query, keys, values = (jnp.swapaxes(x, 1, 2) for x in (query, keys, values))
+        query, keys, values = map(heads_first, (query, keys, values))
         return self.out(attend(query, keys, values, visible, self.program))

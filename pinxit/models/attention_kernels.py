@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from pinxit.models.products import turned_product
+from pinxit.models.recomputing import computed_again
 from pinxit.models.row_reductions import row_max, row_sum
+from pinxit.models.transposing import heads_first
 
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which a batch is sharded."""
@@ -27,6 +30,8 @@ HEAD_AXIS = "tensor"
 """The mesh axis over which heads are sharded."""
 LN_2 = math.log(2)
 """The scores count in powers of two, since CPUs compute those faster than powers of e."""
+STORED_SCORES = 2**20
+"""Scores of one head and sample from which the backward pass computes the weights again."""
 LANES = 128
 """Rows and columns of a Pallas block are multiples of this."""
 BLOCK = 512
@@ -59,6 +64,9 @@ def _xla(
     precision of the values, and the output, which is the array that the next layer stores too::
 
         dS = W * (dO v^T - sum(dO * O)) / sum(W),   dq = dS k / sqrt(f),   dk = dS^T q / sqrt(f)
+
+    From `STORED_SCORES` on, it computes the weights again instead: they would be most of what is
+    stored, and the product takes a few percent of a step's time.
     """
     return _weigh(query, key, value, visible)[0]
 
@@ -68,19 +76,36 @@ def _weigh(
 ) -> tuple[Array, tuple[Array, ...]]:
     """Returns the output and the arrays that the backward pass needs."""
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5 / LN_2, query.dtype)
-    scores = _product("bknf,bkmf->bknm", scaled, key)
     hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
-    scores = scores + hidden[:, None, None, :]
-    weights = jnp.exp2(scores - row_max(scores))
+    scores = _scores(scaled, key, hidden)
+    largest = row_max(scores)
+    weights = jnp.exp2(scores - largest)
     total = row_sum(weights)
     weights = weights.astype(value.dtype)
     output = _beside((_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype))
-    return output, (scaled, key, value, weights, total, output)
+    few = query.shape[2] * key.shape[2] < STORED_SCORES
+    return output, (scaled, key, value, total, output, *((weights,) if few else (hidden, largest)))
+
+
+def _scores(scaled: Array, key: Array, hidden: Array) -> Float[Array, "b k n m"]:
+    """Returns the scores in powers of two. Those of hidden keys are the smallest number."""
+    return _product("bknf,bkmf->bknm", scaled, key) + hidden[:, None, None, :]
+
+
+def _weights_again(
+    scaled: Array, key: Array, hidden: Array, largest: Array, change: Array, dtype: Any
+) -> Float[Array, "b k n m"]:
+    """Returns the weights of the forward pass."""
+    scores = _scores(computed_again(scaled, change), key, hidden)
+    return jnp.exp2(scores - largest).astype(dtype)
 
 
 def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
     """Returns the gradients of query, key and value; `change` is the gradient of the output."""
-    scaled, key, value, weights, total, output = saved
+    scaled, key, value, total, output, *stored = saved
+    weights = (
+        stored[0] if len(stored) == 1 else _weights_again(scaled, key, *stored, change, value.dtype)
+    )
     heads = value.shape[1]
     wide = _by_head(change, heads).astype(jnp.float32) / total
     mean = row_sum(wide * _by_head(output, heads).astype(jnp.float32))
@@ -101,7 +126,7 @@ def _beside(output: Float[Array, "b k n f"]) -> Float[Array, "b n d"]:
 
 def _by_head(output: Float[Array, "b n d"], heads: int) -> Float[Array, "b k n f"]:
     """Takes the heads apart again."""
-    return rearrange(output, "b n (k f) -> b k n f", k=heads)
+    return heads_first(rearrange(output, "b n (k f) -> b n k f", k=heads))
 
 
 def _product(pattern: str, a: Array, b: Array) -> Array:

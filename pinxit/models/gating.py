@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pinxit.models.products import product, product_gradients
+from pinxit.models.recomputing import computed_again
 
 CUBIC = 0.044715
 """The factor of the cube inside the tanh."""
@@ -49,6 +50,7 @@ def _forward(gate: Array, up: Array, kernel: Array) -> tuple[Array, tuple[Array,
 
 def _backward(saved: tuple[Array, ...], change: Array) -> tuple[Array, Array, Array]:
     gate, up, kernel = saved
+    gate = computed_again(gate, change)
     d_hidden, d_kernel = product_gradients(gated(gate, up), kernel, change)
     wide, d_wide = gate.astype(jnp.float32), d_hidden.astype(jnp.float32)
     half = _half(wide)

@@ -3,8 +3,9 @@
 XLA on a CPU computes products of bfloat16 at full speed (AVX512-BF16, AMX) if their result is fp32
 and rows of the first factor meet columns of the second. Other products of bfloat16 are computed in
 fp32, at half the speed or less. So there, results are fp32 and rounded afterwards, and the factor
-whose columns would be needed is transposed first. Other devices choose for themselves. The form is
-chosen when a program is compiled for a platform, not by the machine that traces it.
+whose columns would be needed is transposed first (`pinxit.models.transposing`). Other devices
+choose for themselves. The form is chosen when a program is compiled for a platform, not by the
+machine that traces it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+from pinxit.models.transposing import turned_in_memory
 
 PRODUCT = "product"
 """The name of the results that rematerialisation may keep."""
@@ -69,8 +72,13 @@ def _contracted(a: Array, b: Array, axes: tuple[int, int]) -> Array:
 def turned_product(
     a: Float[Array, "*batch m i"], b: Float[Array, "*batch m o"]
 ) -> Float[Array, "*batch i o"]:
-    """Computes the transpose of `a` times `b`, in fp32."""
+    """Computes the transpose of `a` times `b`, in fp32.
+
+    For bfloat16 on a CPU, one of the arrays is transposed first: `a`, or `b` and the result if both
+    together are smaller.
+    """
     batch = tuple(range(a.ndim - 2))
+    rows, inputs, outputs = a.shape[-2], a.shape[-1], b.shape[-1]
 
     def direct(a: Array, b: Array) -> Array:
         numbers = (((a.ndim - 2,), (a.ndim - 2,)), (batch, batch))
@@ -78,18 +86,13 @@ def turned_product(
 
     def turned(a: Array, b: Array) -> Array:
         numbers = (((a.ndim - 1,), (a.ndim - 2,)), (batch, batch))
-        return jax.lax.dot_general(_turned(a), b, numbers, preferred_element_type=jnp.float32)
+        left = turned_in_memory(a)
+        return jax.lax.dot_general(left, b, numbers, preferred_element_type=jnp.float32)
 
-    if a.dtype != jnp.bfloat16 or a.shape[-2] % 2:
+    def turned_twice(a: Array, b: Array) -> Array:
+        return turned_in_memory(turned(b, a))
+
+    if a.dtype != jnp.bfloat16 or rows % 2:
         return direct(a, b)
-    return jax.lax.platform_dependent(a, b, cpu=turned, default=direct)
-
-
-def _turned(a: Float[Array, "*batch m i"]) -> Float[Array, "*batch i m"]:
-    """Returns the transpose of a bfloat16 array. In two halves, XLA does not fold it into the
-    product that follows, and as integers, it does not convert it to fp32."""
-    *batch, rows, columns = a.shape
-    bits = jax.lax.bitcast_convert_type(a, jnp.uint16)
-    halves = bits.reshape(*batch, 2, rows // 2, columns)
-    turned = jnp.moveaxis(halves, -1, -3).reshape(*batch, columns, rows)
-    return jax.lax.bitcast_convert_type(turned, a.dtype)
+    smaller = outputs % 2 == 0 and outputs * (rows + inputs) < rows * inputs
+    return jax.lax.platform_dependent(a, b, cpu=turned_twice if smaller else turned, default=direct)

@@ -73,7 +73,10 @@ class StoredActivations:
     """The bytes that the gradient of the network stores for each sample."""
 
     scores: int
-    """Weights of attention in one block; 0 for kernels that keep them on the chip."""
+    """Weights of attention that one block stores; 0 if they are computed again, or for kernels that
+    keep them on the chip."""
+    scores_work: int
+    """Weights of attention that one block computes; 0 for kernels that keep them on the chip."""
     block: int
     """Bytes of all other activations in one block."""
     outside: int
@@ -102,7 +105,10 @@ def stored_activations(
             scores += grown // model.depth
         else:
             block += grown // model.depth
-    return StoredActivations(scores if model.attention == "xla" else 0, block, outside)
+    if model.attention != "xla":
+        return StoredActivations(0, 0, block, outside)
+    each = model.num_heads * queries * (queries + length) * np.dtype(model.dtype).itemsize
+    return StoredActivations(scores, each, block, outside)
 
 
 def _residuals(
@@ -189,7 +195,7 @@ def _activations(
     each = stored.scores * shares.scores / heads + stored.block * share
     return {
         "activations": int(rows * (model.depth * each + stored.outside)),
-        "work": int(rows * (whole.scores * shares.scores / heads + whole.block * work)),
+        "work": int(rows * (whole.scores_work * shares.scores / heads + whole.block * work)),
     }
 
 

@@ -1,6 +1,7 @@
 """Attention by kernels equals XLA's; a kernel that a device cannot run is found out."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pinxit.arrays import Conditioning
+from pinxit.cli.xla_environment import LIBRARIES
+from pinxit.models import attention_kernels
 from pinxit.models.attention_kernels import attend, fastest, works
+from pinxit.models.transformer import abstract, apply, preset
+from pinxit.processor import model_and_flags
 
 HEADS, QUERIES, KEYS, WIDTH = 2, 24, 37, 16
 
@@ -128,3 +134,43 @@ def test_a_kernel_with_wrong_numbers_is_found_out(monkeypatch):
     monkeypatch.setitem(sys.modules["pinxit.models.attention_kernels"].PROGRAMS, "pallas", wrong)
     said = works("pallas", heads=2, head_dim=16, queries=8, keys=16, dtype="float32")
     assert "differs" in said
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_of_many_scores_are_computed_again(dtype, monkeypatch):
+    *arrays, visible = inputs()
+    arrays = [x.astype(dtype) for x in arrays]
+
+    def pulled():
+        output, pull = jax.vjp(lambda *arrays: attend(*arrays, visible), *arrays)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(pull)]
+        return output, pull(jnp.cos(output)), shapes.count((2, HEADS, QUERIES, KEYS))
+
+    output, gradients, stored = pulled()
+    monkeypatch.setattr(attention_kernels, "STORED_SCORES", QUERIES * KEYS)
+    again, same, fewer = pulled()
+    assert (stored, fewer) == (1, 0)
+    np.testing.assert_array_equal(again, output)
+    for ours, reference in zip(same, gradients, strict=True):
+        wide = ours.astype(jnp.float32)
+        np.testing.assert_allclose(wide, reference.astype(jnp.float32), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif("avx512_bf16" not in model_and_flags()[1].split(), reason="needs AVX512-BF16")
+def test_products_of_bfloat16_are_not_computed_in_float32_on_a_cpu():
+    """XLA would take the transposes of queries, keys and values into the products."""
+    config = preset("debug", dtype="bfloat16", scan_blocks=False, in_channels=4, context_dim=16)
+    shape = jax.ShapeDtypeStruct
+
+    def loss(params, x, tokens):
+        conditioning = Conditioning(tokens=tokens, mask=jnp.ones((2, 8), bool))
+        return jnp.mean(jnp.square(apply(config, params, x, jnp.full(2, 0.5), conditioning)))
+
+    shapes = abstract(config)[1], shape((2, 8, 8, 4), jnp.float32), shape((2, 8, 16), jnp.float32)
+    name, value = LIBRARIES["ynn"].removeprefix("--").split("=")
+    program = jax.jit(jax.grad(loss)).lower(*shapes).compile({name: value}).as_text()
+    types = dict(re.findall(r"%([\w.-]+)(?: =|:) (\w+\[[\d,]*\])", program))
+    products = re.findall(r"= f32\[(2,2,[\d,]+)\]\S* dot\(%([\w.-]+), %([\w.-]+)\)", program)
+    assert len(products) >= 10, "attention's products of two blocks and their gradients"
+    wide = [each for each in products if {types[each[1]][:3], types[each[2]][:3]} != {"bf1"}]
+    assert not wide

@@ -9,6 +9,7 @@ from pinxit.models.gating import gated_product
 from pinxit.models.norms import EPSILON, gated_sum, modulated_norm, rms_norm
 from pinxit.models.products import product, turned_product
 from pinxit.models.row_reductions import row_max, row_mean, row_sum
+from pinxit.models.transposing import heads_first
 
 
 def draw(*shapes, dtype=jnp.float32, spread=1.0):
@@ -99,14 +100,46 @@ def test_the_gated_product_stores_its_inputs_alone():
     assert stored(lambda *arrays: jnp.sum(gated_product(*arrays)), gate, up, kernel) == []
 
 
+@pytest.mark.parametrize("outputs", [2, 3, 9])
 @pytest.mark.parametrize("rows", [6, 7])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_turned_product_sums_over_rows(rows, dtype):
-    a, b = draw((2, rows, 5), (2, rows, 3), dtype=dtype)
+def test_a_turned_product_sums_over_rows(rows, dtype, outputs):
+    """Two outputs are few enough to transpose the second factor and the result."""
+    a, b = draw((2, rows, 5), (2, rows, outputs), dtype=dtype)
     found = turned_product(a, b)
     assert found.dtype == jnp.float32
     wide = [np.asarray(x, np.float32) for x in (a, b)]
     np.testing.assert_allclose(found, np.swapaxes(wide[0], 1, 2) @ wide[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_heads_are_swapped_with_tokens_and_so_is_the_gradient(dtype):
+    (x,) = draw((2, 5, 3, 4), dtype=dtype)
+    output, pull = jax.vjp(heads_first, x)
+    np.testing.assert_array_equal(output, jnp.swapaxes(x, 1, 2))
+    np.testing.assert_array_equal(pull(output)[0], x)
+
+
+def test_the_compiler_does_not_keep_what_is_computed_again():
+    """A gated MLP that is not in a loop stores its two inputs on a CPU, and its kernels' copies."""
+    rows, width, features = 64, 32, 2048
+
+    def temporary(depth):
+        def loss(x, gates, ups, downs):
+            for i in range(depth):
+                x = x + gated_product(x @ gates[i], x @ ups[i], downs[i])
+            return jnp.sum(jnp.square(x))
+
+        into, out = (depth, width, features), (depth, features, width)
+        shapes = [
+            jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, width), into, into, out)
+        ]
+        compiled = jax.jit(jax.grad(loss)).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    each = (temporary(6) - temporary(4)) / 2
+    inputs, kernels = 2 * rows * features * 4, 3 * width * features * 4
+    assert each < 1.1 * (inputs + kernels)
 
 
 @pytest.mark.parametrize("width", [1, 2, 16, 17, 24, 31, 33, 80, 333, 384])
