@@ -42,18 +42,23 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """The instruction sets that matter for products, as Linux names them."""
 
 
-def choose_products(config: TrainConfig, say: Callable[[str], None]) -> None:
+def choose_products(
+    config: TrainConfig,
+    say: Callable[[str], None],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
     """Sets the library for a run's products in ``XLA_FLAGS``, before JAX reads them.
 
     It does nothing unless this process has been restarted with `AUTO`. `say` gets what the user
-    should know. A measurement that fails leaves XLA's own programs.
+    should know. A measurement that fails leaves XLA's own programs. While the measuring process
+    starts, `meanwhile` is called, which may take less time than that.
     """
     if os.environ.get(PRODUCTS) != AUTO:
         return
     dtype = _dtype_of(config)
     library = _of_run(config)
     dtypes = ("float32",) if dtype == "float32" else ("float32", dtype)
-    times = product_times(dtypes, say) if library is None or dtype != "float32" else {}
+    times = product_times(dtypes, say, meanwhile=meanwhile) if library is None or dtype != "float32" else {}
     if library is None:
         library = faster(times, dtype)
     flags = os.environ.get("XLA_FLAGS", "").replace(NO_YNN, LIBRARIES[library])
@@ -124,11 +129,16 @@ def _other_flags() -> list[str]:
 
 
 def product_times(
-    dtypes: Sequence[str], say: Callable[[str], None], path: Path | None = None
+    dtypes: Sequence[str],
+    say: Callable[[str], None],
+    path: Path | None = None,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Returns the seconds that each library takes in each dtype, such as "bfloat16 ynn".
 
-    They come from the file, or else from a process that measures them. They are empty if it fails.
+    They come from the file, or else from a process that measures them; `meanwhile` is called while
+    that process starts. They are empty if it fails.
     """
     path = path or products_file()
     known = _known(path)
@@ -139,7 +149,7 @@ def product_times(
         return times
     kinds = " and ".join(missing)
     say(f"measuring which library multiplies matrices of {kinds} faster here (once)")
-    new = _measured_by_a_process(missing)
+    new = _measured_by_a_process(missing, meanwhile)
     if not new:
         say(f"the measurement failed, so XLA's own programs are used ({PRODUCTS}=ynn changes it)")
         return {}
@@ -160,12 +170,19 @@ def _known(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _measured_by_a_process(dtypes: Sequence[str]) -> dict[str, float]:
+def _measured_by_a_process(
+    dtypes: Sequence[str], meanwhile: Callable[[], object] = lambda: None
+) -> dict[str, float]:
     """Measures in another process, since XLA reads its flags once in each."""
     environ = {**os.environ, "XLA_FLAGS": " ".join(_other_flags()), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "pinxit.cli.product_times", *dtypes]
-    try:
-        done = subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE)
-        return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
-    except (subprocess.TimeoutExpired, ValueError):
-        return {}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            meanwhile()
+            output, _ = process.communicate(timeout=PATIENCE)
+            return dict(json.loads(output)) if process.returncode == 0 else {}
+        except (subprocess.TimeoutExpired, ValueError):
+            return {}
+        finally:
+            process.kill()

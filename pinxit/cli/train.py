@@ -45,7 +45,7 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     _check_used(settings)
     if settings.note:
         _say(settings.note)
-    choose_products(settings.config, _say)
+    choose_products(settings.config, _say, meanwhile=_import_training)
     from pinxit.train.run import run
 
     command = [*prog.split(), *argv]
@@ -54,6 +54,11 @@ def train_command(argv: Sequence[str], *, restart: bool = False, prog: str = "pi
     if restart:
         end_without_waiting(code)
     return code
+
+
+def _import_training() -> None:
+    """Imports what training needs. JAX reads XLA's flags later, at its first computation."""
+    import pinxit.train.run  # noqa: F401
 
 
 def _say(line: str) -> None:

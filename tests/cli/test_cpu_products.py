@@ -30,7 +30,8 @@ def cached(tmp_path, monkeypatch):
     """The environment of a restarted process with its own cache, whose measurement is `TIMES`."""
     calls = []
 
-    def process(dtypes):
+    def process(dtypes, meanwhile):
+        meanwhile()
         calls.append(list(dtypes))
         return {key: value for key, value in TIMES.items() if key.split()[0] in dtypes}
 
@@ -141,7 +142,7 @@ def test_slow_half_precision_is_said(cached, tmp_path, monkeypatch):
 
 
 def test_a_measurement_that_fails_leaves_xlas_programs(cached, tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_products, "_measured_by_a_process", lambda dtypes: {})
+    monkeypatch.setattr(cpu_products, "_measured_by_a_process", lambda *_: {})
     lines = []
     choose_products(settings(tmp_path, use_amp=True), lines.append)
     assert os.environ[PRODUCTS] == "xla" and "failed" in lines[-1]
@@ -162,3 +163,20 @@ def test_the_process_measures_both_libraries():
     times = json.loads(done.stdout)
     assert times.keys() == {"float32 xla", "float32 ynn"}
     assert all(0 < value < 60 for value in times.values())
+
+
+def test_training_is_imported_while_the_process_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/cat")
+    called = []
+    assert cpu_products._measured_by_a_process(["float32"], lambda: called.append(1)) == {}
+    assert called
+
+
+def test_flags_that_are_set_after_the_import_count():
+    code = (
+        "import os, pinxit.train.run as run; os.environ['XLA_FLAGS'] = '--xla_no_such_flag=1'; "
+        "run.jax.device_put(1)"
+    )
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode and "xla_no_such_flag" in done.stderr
