@@ -36,12 +36,17 @@ def gated_product(
 def gated(gate: Float[Array, "*b f"], up: Float[Array, "*b f"]) -> Float[Array, "*b f"]:
     """Computes ``gelu(gate) * up`` in fp32, and returns it in the dtype of `gate`."""
     wide = gate.astype(jnp.float32)
-    return (wide * _half(wide) * up.astype(jnp.float32)).astype(gate.dtype)
+    return (wide * _half(_argument(wide)) * up.astype(jnp.float32)).astype(gate.dtype)
 
 
-def _half(gate: Array) -> Array:
-    """Returns ``(1 + tanh(u)) / 2``."""
-    return 0.5 + 0.5 * jnp.tanh(ROOT * (gate + CUBIC * gate**3))
+def _argument(gate: Array) -> Array:
+    """Returns ``u``."""
+    return ROOT * (gate + CUBIC * gate**3)
+
+
+def _half(u: Array) -> Array:
+    """Returns ``h``."""
+    return 0.5 + 0.5 * jnp.tanh(u)
 
 
 def _forward(gate: Array, up: Array, kernel: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -50,12 +55,13 @@ def _forward(gate: Array, up: Array, kernel: Array) -> tuple[Array, tuple[Array,
 
 def _backward(saved: tuple[Array, ...], change: Array) -> tuple[Array, Array, Array]:
     gate, up, kernel = saved
-    gate = computed_again(gate, change)
-    d_hidden, d_kernel = product_gradients(gated(gate, up), kernel, change)
-    wide, d_wide = gate.astype(jnp.float32), d_hidden.astype(jnp.float32)
-    half = _half(wide)
+    wide, wide_up = gate.astype(jnp.float32), up.astype(jnp.float32)
+    half = _half(computed_again(_argument(wide), change))
+    hidden = (wide * half * wide_up).astype(gate.dtype)
+    d_hidden, d_kernel = product_gradients(hidden, kernel, change)
+    d_wide = d_hidden.astype(jnp.float32)
     slope = half + 2 * wide * half * (1 - half) * ROOT * (1 + 3 * CUBIC * jnp.square(wide))
-    d_gate = d_wide * up.astype(jnp.float32) * slope
+    d_gate = d_wide * wide_up * slope
     return d_gate.astype(gate.dtype), (d_wide * wide * half).astype(up.dtype), d_kernel
 
 
