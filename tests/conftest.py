@@ -8,8 +8,10 @@ import os
 import tempfile
 from pathlib import Path
 
+import checked_types
 import pytest
 
+checked_types.install()
 # Before JAX is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PINXIT_NO_REEXEC", "1")
