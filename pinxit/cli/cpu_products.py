@@ -51,14 +51,15 @@ def choose_products(
 
     It does nothing unless this process has been restarted with `AUTO`. `say` gets what the user
     should know. A measurement that fails leaves XLA's own programs. While the measuring process
-    starts, `meanwhile` is called, which may take less time than that.
+    starts, `meanwhile` is called, which should take no longer.
     """
     if os.environ.get(PRODUCTS) != AUTO:
         return
     dtype = _dtype_of(config)
     library = _of_run(config)
     dtypes = ("float32",) if dtype == "float32" else ("float32", dtype)
-    times = product_times(dtypes, say, meanwhile=meanwhile) if library is None or dtype != "float32" else {}
+    needed = library is None or dtype != "float32"
+    times = product_times(dtypes, say, meanwhile=meanwhile) if needed else {}
     if library is None:
         library = faster(times, dtype)
     flags = os.environ.get("XLA_FLAGS", "").replace(NO_YNN, LIBRARIES[library])

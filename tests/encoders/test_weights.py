@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -248,6 +249,8 @@ def test_parameters_go_to_their_shards_one_at_a_time(directory, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert events[::2] == ["read"] * (len(events) // 2)
     assert dict(events[1::2]) == weights.flatten(shapes)
+    sizes = [math.prod(shape) for _, shape in events[1::2]]
+    assert sizes == sorted(sizes, reverse=True), "each needs room for two while it is read"
     spec = params["encoder"]["conv_in"]["kernel"].sharding.spec
     assert spec == PartitionSpec(None, None, None, "model")
 
