@@ -71,9 +71,7 @@ def _xla(
     return _weigh(query, key, value, visible)[0]
 
 
-def _weigh(
-    query: Array, key: Array, value: Array, visible: Array
-) -> tuple[Array, tuple[Array, ...]]:
+def _weigh(query: Array, key: Array, value: Array, visible: Array) -> tuple[Array, tuple[Any, ...]]:
     """Returns the output and the arrays that the backward pass needs."""
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5 / LN_2, query.dtype)
     hidden = jnp.where(visible, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
@@ -84,7 +82,8 @@ def _weigh(
     weights = weights.astype(value.dtype)
     output = _beside((_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype))
     few = query.shape[2] * key.shape[2] < STORED_SCORES
-    return output, (scaled, key, value, total, output, *((weights,) if few else (hidden, largest)))
+    stored = (weights,) if few else (hidden, largest)
+    return output, (scaled, key, value, total, output, stored)
 
 
 def _scores(scaled: Array, key: Array, hidden: Array) -> Float[Array, "b k n m"]:
@@ -93,19 +92,20 @@ def _scores(scaled: Array, key: Array, hidden: Array) -> Float[Array, "b k n m"]
 
 
 def _weights_again(
-    scaled: Array, key: Array, hidden: Array, largest: Array, change: Array, dtype: Any
+    scaled: Array, key: Array, stored: tuple[Array, ...], change: Array
 ) -> Float[Array, "b k n m"]:
-    """Returns the weights of the forward pass."""
+    """Returns the weights of the forward pass, which has stored them, or computes them again."""
+    if len(stored) == 1:
+        return stored[0]
+    hidden, largest = stored
     scores = _scores(computed_again(scaled, change), key, hidden)
-    return jnp.exp2(scores - largest).astype(dtype)
+    return jnp.exp2(scores - largest).astype(key.dtype)
 
 
-def _weigh_backward(saved: tuple[Array, ...], change: Array) -> tuple[Array | None, ...]:
+def _weigh_backward(saved: tuple[Any, ...], change: Array) -> tuple[Array | None, ...]:
     """Returns the gradients of query, key and value; `change` is the gradient of the output."""
-    scaled, key, value, total, output, *stored = saved
-    weights = (
-        stored[0] if len(stored) == 1 else _weights_again(scaled, key, *stored, change, value.dtype)
-    )
+    scaled, key, value, total, output, stored = saved
+    weights = _weights_again(scaled, key, stored, change)
     heads = value.shape[1]
     wide = _by_head(change, heads).astype(jnp.float32) / total
     mean = row_sum(wide * _by_head(output, heads).astype(jnp.float32))
