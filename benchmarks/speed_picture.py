@@ -89,6 +89,6 @@ def draw_part(axes: Any, title: str, tasks: Sequence[tuple[str, Mapping[str, flo
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.axvline(1, color="#333333", linewidth=1)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title.replace("; measured", "\nmeasured"), fontsize=9)
     axes.set_xlabel("torch's time over ours; to the right of 1, ours is faster", fontsize=8)
     axes.legend(fontsize=8, loc="best")
