@@ -56,16 +56,16 @@ def seconds_by_library(dtypes: Sequence[str]) -> dict[str, float]:
     import jax.numpy as jnp
 
     kernels, tokens = jax.device_put(inputs())
-    compiling, arrays = {}, {}
+    compiling = {}
     with ThreadPoolExecutor() as pool:
         for dtype in dtypes:
             x = jnp.asarray(tokens, dtype)
             lowered = jax.jit(jax.grad(energy, argnums=(0, 1))).lower(kernels, x)
             for library, flag in LIBRARIES.items():
                 name, value = flag.removeprefix("--").split("=")
-                arrays[f"{dtype} {library}"] = x
-                compiling[f"{dtype} {library}"] = pool.submit(lowered.compile, {name: value})
-    programs = {name: (future.result(), arrays[name]) for name, future in compiling.items()}
+                program = pool.submit(lowered.compile, {name: value})
+                compiling[f"{dtype} {library}"] = (program, x)
+    programs = {name: (program.result(), x) for name, (program, x) in compiling.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(ROUNDS + 1):  # the first one warms up
         for name, (program, x) in programs.items():
