@@ -15,7 +15,6 @@ rounding error is about three times that of a direct sum.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from functools import partial
@@ -73,19 +72,24 @@ def _winograd(x: Float[Array, "b h w c"], kernel: Array, bias: Array, *, double:
     rows_each = math.ceil(rows / strips)
     strips = math.ceil(rows / rows_each)
     below, right = (side * n + 1 - m for n, m in ((strips * rows_each, height), (columns, width)))
-    factors = _kernel_factors(_rows_after(kernel, x), double=double)
+    zero = jnp.where(x[0, 0, 0, 0] > jnp.inf, 1, 0)  # nothing is, but XLA does not know it
+    factors = _kernel_factors(_rows_after(kernel, zero), double=double)
     grid = jnp.pad(x, ((0, 0), (1, below), (0, 0), (0, 0)))
     size = (1, side * rows_each + 2, width, channels)
 
-    def strip(index: tuple[Array, Array]) -> Float[Array, "ty 2 tx 2 co"]:
-        image, first = index
+    def add_strip(i: Array, y: Float[Array, "n ty 2 tx 2 co"]) -> Float[Array, "n ty 2 tx 2 co"]:
+        image, first = i // strips, i % strips
         part = jax.lax.dynamic_slice(grid, (image, first * side * rows_each, 0, 0), size)[0]
         # Padding the columns here instead of above makes XLA copy the strip, and is a fifth faster.
         part = jnp.pad(part, ((0, 0), (1, right), (0, 0)))
-        return _tiles(part, factors, double=double) + bias[None, None, None, None]
+        tiles = _tiles(part, factors, double=double) + bias[None, None, None, None]
+        return jax.lax.dynamic_update_index_in_dim(y, tiles, i, 0)
 
-    indices = jnp.array(list(itertools.product(range(batch), range(strips))), jnp.int32)
-    y = jax.lax.map(strip, (indices[:, 0], indices[:, 1]))
+    # With zeros that depend on `x`, XLA does not make the outputs of all convolutions of a network
+    # from the same zeros, which it would keep.
+    shape = (batch * strips, rows_each, 2, columns, 2, kernel.shape[3])
+    y = jnp.full(shape, zero, x.dtype)
+    y = jax.lax.fori_loop(0, batch * strips, add_strip, y)
     y = y.reshape(batch, strips * rows_each * 2, columns * 2, -1)
     return y[:, : height * 2 // side, : width * 2 // side]
 
@@ -127,12 +131,11 @@ def _outputs(m: list[Array]) -> list[Array]:
     return [y0 + third[0], y1 - third[0]] if third else [y0, y1]
 
 
-def _rows_after(kernel: Float[Array, "3 3 c co"], x: Array) -> list[Float[Array, "3 c co"]]:
-    """Returns the rows of `kernel`, which XLA can read only when `x` is there.
+def _rows_after(kernel: Float[Array, "3 3 c co"], zero: Array) -> list[Float[Array, "3 c co"]]:
+    """Returns the rows of `kernel`, which XLA can read only when `zero` is known.
 
     Otherwise it computes the factors of all convolutions of a network first, and keeps them.
     """
-    zero = (x[0, 0, 0, 0] > jnp.inf).astype(jnp.int32)  # nothing is, but XLA does not know it
     return [jax.lax.dynamic_index_in_dim(kernel, i + zero, keepdims=False) for i in range(3)]
 
 
