@@ -18,8 +18,8 @@ from typing import Any
 
 from pinxit.cli.xla_environment import LIBRARIES
 
-ROUNDS = 7
-BATCH, TOKENS, HEADS, WIDTH = 4, 256, 6, 384
+ROUNDS = 5
+BATCH, TOKENS, HEADS, WIDTH = 2, 256, 6, 384
 """The sizes of the preset `small` on latents of 32 x 32, without text."""
 
 

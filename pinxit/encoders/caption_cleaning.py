@@ -51,8 +51,21 @@ class Rule:
         return re.sub(self.pattern, self.replacement, text)
 
 
+PLAIN = re.compile(r"[a-z]+(?:,? [a-z]+)*\.?")
+"""Matches words of lower-case letters with single spaces, commas, and a dot at the end."""
+NOT_PLAIN = re.compile(rf"shipping|download|\bclick\b|\b(?:{FILE_TYPES})")
+"""Matches the words that `STEPS` may remove from such a text."""
+
+
 def clean_caption(text: str) -> str:
-    """Returns the caption as a stock PRX pipeline cleans it (see `STEPS`); it may be empty."""
+    """Returns the caption as a stock PRX pipeline cleans it (see `STEPS`); it may be empty.
+
+    The steps change nothing in a plain text but its case and the space around it, which is found
+    out in a twentieth of their time.
+    """
+    plain = text.strip().lower()
+    if PLAIN.fullmatch(plain) and not NOT_PLAIN.search(plain):
+        return plain
     for step in STEPS:
         text = step(text)
     return text

@@ -25,6 +25,7 @@ from pinxit.train.build import Parts, abstract_state, build_state
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.decay_from import decay_origin, take_history, trunk_of
 from pinxit.train.display import Display
+from pinxit.train.early_work import begun
 from pinxit.train.init_from import started
 from pinxit.train.optimizer import build_optimizer, build_schedule, decay_start
 from pinxit.train.resume_policy import (
@@ -44,7 +45,10 @@ from pinxit.train.stored_state import load_state
 class Beginning:
     """The state that a run begins with."""
 
-    state: TrainState
+    state: Callable[[], TrainState]
+    """Returns the state, once it is made."""
+    step: int
+    """The number of steps taken."""
     parts: Parts
     """The parts, with the optimiser that the run's changes ask for."""
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -55,11 +59,6 @@ class Beginning:
     """Whether the run leaves what it has already written after this step."""
     back: bool = False
     """Whether the run begins at a step that was asked for."""
-
-    @property
-    def step(self) -> int:
-        """The number of steps taken."""
-        return int(self.state.step)
 
 
 def begin_run(
@@ -95,8 +94,7 @@ def begin_run(
 
     run = alone(read)
     if run is None:
-        state = build_state(config, parts)
-        return Beginning(started(config, parts, state, say=display.say), parts)
+        return Beginning(_new_state(config, parts, display.say), 0, parts)
     where = f"the run {config.decay_from if run['begin']['from_trunk'] else config.name}"
     check_encoders(run.get("encoders", {}), parts.encoders, where=where)
     if (step := run["begin"]["step"]) > config.max_steps:
@@ -111,13 +109,33 @@ def begin_run(
     words = f"decaying from {where}, step {step}" if from_trunk else f"resuming after step {step}"
     display.say(words)
     return Beginning(
-        state,
+        lambda: state,
+        int(state.step),
         parts,
         run,
         changes,
         leaves=back_to is not None or changes_to_json(changes) != run["known"],
         back=back_to is not None or from_trunk,
     )
+
+
+def _new_state(
+    config: TrainConfig, parts: Parts, say: Callable[[str], None]
+) -> Callable[[], TrainState]:
+    """Returns the function that returns the state of a new run.
+
+    On a CPU, a thread compiles it, while the captions are read. An accelerator's memory may be too
+    small for it, which must be known before the run is recorded in its folder.
+    """
+
+    def make() -> TrainState:
+        return started(config, parts, build_state(config, parts), say=say)
+
+    on_cpu = parts.mesh.size == 1 and parts.mesh.devices.flat[0].platform == "cpu"
+    if on_cpu and config.init_from is None:
+        return begun(make, name="state").result
+    state = make()
+    return lambda: state
 
 
 def _optimizer(config: TrainConfig, parts: Parts, changes: tuple[SettingChange, ...]) -> Any:

@@ -22,6 +22,7 @@ from pinxit.train.background_writer import BackgroundWriters
 from pinxit.train.build import Parts
 from pinxit.train.checkpoint import Checkpoints
 from pinxit.train.display import Display
+from pinxit.train.early_work import begun
 from pinxit.train.input.feed import Feed
 from pinxit.train.interruption import Interruption
 from pinxit.train.loop import Hook
@@ -78,6 +79,8 @@ class CurrentRun:
     def __post_init__(self) -> None:
         """Notes which values the evaluators have measured at which step."""
         self.page = RunPage(self.folder)
+        self._rate = build_schedule(self.config.optimizer, self.config.max_steps, self.changes)
+        begun(lambda: self._rate(0), name="rate")  # compiled beside the step, not after it
         self._measured: dict[int, set[str]] = {}
         for row in self.before:
             if names := {name for name in row if "/" in name}:
@@ -89,8 +92,8 @@ class CurrentRun:
     def on_row(self, step: int, row: dict[str, Any]) -> None:
         """Completes a row of metrics, and passes it to the writers and the display."""
         guard = self.watchers.guard
-        rate = build_schedule(self.config.optimizer, self.config.max_steps, self.changes)
-        row["learning_rate"] = float(np.asarray(rate(step - 1 - row.get("skipped", 0))))
+        updates = step - 1 - row.get("skipped", 0)
+        row["learning_rate"] = float(np.asarray(self._rate(updates)))
         row |= guard("reading the figures of the devices", lambda: self.figures.of(row), {})
         row |= guard("reading the figures of the data", self.feed.figures, {})
         row |= guard("checking a row", lambda: self.watch.note(step, row, self.display.say), {})

@@ -215,7 +215,7 @@ def _open(
     for warning in before_training(config) if step == 0 else ():
         display.say(f"warning: {warning}")
     display.on_step(step)
-    return opened, beginning.state, Window(run.get("window", ()))
+    return opened, beginning.state(), Window(run.get("window", ()))
 
 
 def _open_source(config: TrainConfig, display: Display) -> tuple[TrainConfig, Source | None]:

@@ -64,6 +64,7 @@ class WatchedStep:
         start = time.perf_counter()
         result = self._step(state, frozen, columns)
         seconds = time.perf_counter() - start
+        jax.block_until_ready(result)  # what waits for the compilation does not disturb this step
         self._compiled = True
         shown = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
         self._say(f"compiled the training step in {shown}")

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinxit.config import UsageError
-from pinxit.encoders.caption_cleaning import CLEANERS, clean_caption, get_cleaner, light_clean
+from pinxit.encoders.caption_cleaning import (
+    CLEANERS,
+    STEPS,
+    clean_caption,
+    get_cleaner,
+    light_clean,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "captions.md"
 
@@ -87,6 +93,28 @@ def test_light_cleaning_repairs_and_decodes_only():
 def test_cleaning_is_one_pass():
     once = clean_caption("100%2525")
     assert (once, clean_caption(once)) == ("100%25", "100%")
+
+
+WORDS = (
+    *("a", "Red", "fox", "photo", "example", "page", "epsilon", "PNG", "jpgs", "eps", "a.com"),
+    *("free", "shipping", "worldwide", "download", "click", "for", "on", "clicks", "person", "x"),
+)
+SEPARATORS = (" ", "  ", ", ", ",", ". ", ".", " . ", "\t", "")
+
+
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(SEPARATORS)), max_size=8))
+@settings(max_examples=400, deadline=None)
+def test_plain_captions_take_a_short_way_to_the_same_text(parts):
+    caption = "".join(word + separator for word, separator in parts)
+    text = caption
+    for step in STEPS:
+        text = step(text)
+    assert clean_caption(caption) == text
+
+
+def test_the_short_way_is_taken(monkeypatch):
+    monkeypatch.setattr("pinxit.encoders.caption_cleaning.STEPS", ())
+    assert clean_caption(" A small red house, at dawn. ") == "a small red house, at dawn."
 
 
 @pytest.mark.parametrize("unit", ["a.", "-.", "x.p", "a1", "1", "\\ ", "é-a"])

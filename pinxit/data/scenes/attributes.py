@@ -169,4 +169,6 @@ def _draw_things(rng: np.random.Generator) -> tuple[Thing, ...]:
 def _pick(
     rng: np.random.Generator, values: tuple[str, ...], *, weights: tuple[float, ...] | None = None
 ) -> str:
-    return values[int(rng.choice(len(values), p=weights))]
+    # without weights, `choice` draws the same integer in five times the time
+    drawn = rng.integers(len(values)) if weights is None else rng.choice(len(values), p=weights)
+    return values[int(drawn)]

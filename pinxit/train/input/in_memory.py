@@ -41,6 +41,7 @@ from pinxit.progress import counted, duration
 from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, dataset_fingerprint, held_out_examples, load_examples
 from pinxit.train.display import Display
+from pinxit.train.early_work import begun
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.encoding_rows import EncodingRows
 from pinxit.train.input.feed import Feed, stop_waiting
@@ -171,8 +172,9 @@ def _encode(
     """Returns latents (float32), or images (uint8) without an autoencoder, and captions."""
     arrays: list[np.ndarray] = []
     captions: list[str] = []
-    size = chunk_size(examples[0].image.shape[0])
-    encode = None if autoencoder is None else _encoder(autoencoder, size)
+    side = examples[0].image.shape[0]
+    encode = None if autoencoder is None else _Encoder(autoencoder, side)
+    size = chunk_size(side)
     job = "encoding {} with the VAE" if encode is not None else "reading {}"
     text = job.format(counted(len(examples), "image"))
     for images, texts in track(_chunks(examples, size), text, -(-len(examples) // size)):
@@ -181,17 +183,21 @@ def _encode(
     return np.concatenate(arrays), captions
 
 
-def _encoder(
-    autoencoder: Autoencoder, size: int
-) -> Callable[[UInt8[np.ndarray, "b hi wi 3"]], Float[np.ndarray, "b h w c"]]:
-    """Returns a function from at most `size` images to their latents."""
-    program = jax.jit(autoencoder.encode)
+class _Encoder:
+    """Encodes at most `size` square images at a time. A thread compiles the program."""
 
-    def encode(images: np.ndarray) -> np.ndarray:
-        latents = program(autoencoder.params, to_pixels(padded(images, size)))
+    def __init__(self, autoencoder: Autoencoder, side: int) -> None:
+        self.size = chunk_size(side)
+        pixels = jax.ShapeDtypeStruct((self.size, side, side, 3), np.float32)
+        lowered = jax.jit(autoencoder.encode).lower(autoencoder.params, pixels)
+        self.latent_shape = tuple(lowered.out_info.shape[1:])
+        self._params = autoencoder.params
+        self._program = begun(lowered.compile, name="compile")
+
+    def __call__(self, images: UInt8[np.ndarray, "b hi wi 3"]) -> Float[np.ndarray, "b h w c"]:
+        """Returns the latents of images."""
+        latents = self._program.result()(self._params, to_pixels(padded(images, self.size)))
         return np.asarray(latents)[: len(images)]
-
-    return encode
 
 
 def _load(folder: Path, rows: int) -> tuple[np.ndarray, list[str]] | None:
@@ -231,7 +237,9 @@ def prepare_rows(
     folder = cache / cache_name(about | {"rows": len(examples)}, autoencoder)
     encoded = _load(folder, len(examples))
     array = None
+    encode = None
     if order is not None and encoded is None and autoencoder is not None:
+        encode = _Encoder(autoencoder, examples[0].image.shape[0])
         captions = [examples.caption(row) for row in range(len(examples))]  # type: ignore
     else:
         array, captions = encoded or _encode(examples, autoencoder, track)
@@ -252,26 +260,21 @@ def prepare_rows(
         _keep(folder, (latents, captions), say)
         limit_cache(cache, gigabytes=gigabytes, say=say)
 
-    assert order is not None and autoencoder is not None
-    return _encoding_rows(examples, captions, columns, autoencoder, order, say=say, store=store)
+    assert order is not None and encode is not None
+    return _encoding_rows(examples, captions, columns, encode, order, say=say, store=store)
 
 
 def _encoding_rows(
     examples: Dataset,
     captions: list[str],
     columns: dict[str, np.ndarray],
-    autoencoder: Autoencoder,
+    encode: _Encoder,
     order: Int[np.ndarray, " n"],
     *,
     say: Callable[[str], None],
     store: Callable[[np.ndarray], None],
 ) -> EncodingRows:
     """Returns rows that are encoded beside training, and given to `store` at the end."""
-    side = examples[0].image.shape[0]
-    size = chunk_size(side)
-    pixels = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-    latent = jax.eval_shape(autoencoder.encode, autoencoder.params, pixels)
-    encode = _encoder(autoencoder, size)
     started = time.perf_counter()
     images = counted(len(examples), "image")
     say(f"encoding {images} with the VAE while training")
@@ -285,9 +288,9 @@ def _encoding_rows(
         captions,
         columns,
         encode,
-        shape=latent.shape[1:],
+        shape=encode.latent_shape,
         order=order,
-        chunk=size,
+        chunk=encode.size,
         completed=completed,
     )
 
