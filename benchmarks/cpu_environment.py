@@ -18,14 +18,13 @@ import time
 from statistics import median
 from typing import Any
 
-from pinxit.cli.xla_environment import CPU_MALLOC, LEVEL, NO_YNN, OFF, prepare_environment
+from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN, OFF, prepare_environment
 
 KINDS: dict[str, dict[str, str]] = {
     "tuned": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},
     "heap alone": dict(CPU_MALLOC),
     "no YNN alone": {"XLA_FLAGS": NO_YNN},
     "neither": {},
-    "LLVM's level 3": {**CPU_MALLOC, "XLA_FLAGS": f"{NO_YNN} {LEVEL}=3"},
 }
 BATCH = 16
 

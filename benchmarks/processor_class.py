@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pinxit.cli.cpu_products import faster, product_times
-from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, LEVEL, NO_YNN
+from pinxit.cli.xla_environment import CPU_MALLOC, GUARD, NO_YNN
 from pinxit.cli.xla_environment import LIBRARIES as PRODUCT_FLAGS
 from pinxit.processor import model_and_flags, usable_cores
 
@@ -96,7 +96,6 @@ def side_environment(cap: str | None = None, *, amp: bool = False) -> dict[str, 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinxit"
     cache = cache / "benchmarks" / (cap or "native")
     flags = os.environ.get("XLA_FLAGS", "")
-    flags = flags if LEVEL in flags else f"{flags} {LEVEL}=1".strip()
     products = NO_YNN
     if amp and NO_YNN not in flags:
         times = product_times(("bfloat16",), lambda line: print(line, file=sys.stderr))

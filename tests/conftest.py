@@ -15,7 +15,6 @@ checked_types.install()
 # Before JAX is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PINXIT_NO_REEXEC", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # as the command
 NUMBERS = itertools.count()
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(tempfile.gettempdir()) / f"pinxit-tests-{os.getuid()}-{WORKER}"

@@ -40,25 +40,17 @@ LIBRARIES = {"xla": NO_YNN, "ynn": YNN_PRODUCTS}
 """The flag for each library."""
 AUTO = "auto"
 
-LEVEL = "--xla_backend_optimization_level"
-"""The flag for how much LLVM optimises. On a CPU, level 1 takes half to nine tenths of the time of
-the default, 3, and the program is as fast (LOG.md)."""
-
 GPU_MEMORY = "0.92"
 """Share of a GPU's memory that JAX may use. Its own default is 0.75."""
 
 
 def prepare_environment() -> None:
-    """Turns on JAX's persistent compilation cache, gives JAX most of a GPU's memory, turns off
-    XLA's log lines at start-up, and lets it compile faster on a CPU. Variables and flags that are
-    set keep their values."""
+    """Turns on JAX's persistent compilation cache, gives JAX most of a GPU's memory, and turns off
+    XLA's log lines at start-up. Variables that are set keep their values."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_MEMORY)
-    flags = os.environ.get("XLA_FLAGS", "")
-    if LEVEL not in flags and _cpu_only():
-        os.environ["XLA_FLAGS"] = f"{flags} {LEVEL}=1".strip()
 
 
 def tuned(environ: Mapping[str, str], *, platform: str, libc: str) -> dict[str, str] | None:

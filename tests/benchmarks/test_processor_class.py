@@ -17,7 +17,7 @@ from processor_class import (
     usable_cores,
 )
 
-from pinxit.cli.xla_environment import CPU_MALLOC, LEVEL, NO_YNN, YNN_PRODUCTS
+from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN, YNN_PRODUCTS
 
 ZEN_3 = "fpu sse sse2 avx fma avx2 bmi2"
 ZEN_5 = f"{ZEN_3} avx512f avx512dq avx512bw avx512vl avx512_bf16"
@@ -59,8 +59,7 @@ def test_without_linux_the_sets_are_unknown():
 def test_sides_have_one_environment_and_a_cap_adds_to_it(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     plain, capped = side_environment(), side_environment("avx2")
-    flags = f"--xla_force_host_platform_device_count=1 {LEVEL}=1 {NO_YNN}"
-    assert plain["XLA_FLAGS"] == flags
+    assert plain["XLA_FLAGS"] == f"--xla_force_host_platform_device_count=1 {NO_YNN}"
     assert capped["XLA_FLAGS"] == f"{plain['XLA_FLAGS']} --xla_cpu_max_isa=AVX2"
     assert CPU_MALLOC.items() <= plain.items() and os.environ.items() - plain.items() <= {
         item for item in os.environ.items() if item[0] in plain
@@ -78,13 +77,13 @@ def test_half_precision_has_the_library_that_a_run_chooses(monkeypatch):
         monkeypatch.setattr(
             processor_class, "product_times", lambda dtypes, say, times=times: times
         )
-        assert side_environment(amp=True)["XLA_FLAGS"] == f"{LEVEL}=1 {flag}"
-    assert side_environment()["XLA_FLAGS"] == f"{LEVEL}=1 {NO_YNN}"
+        assert side_environment(amp=True)["XLA_FLAGS"] == flag
+    assert side_environment()["XLA_FLAGS"] == NO_YNN
 
 
 def test_flags_that_a_user_has_set_stay(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", f"{NO_YNN}dot {LEVEL}=3")
-    assert side_environment()["XLA_FLAGS"] == f"{NO_YNN}dot {LEVEL}=3"
+    monkeypatch.setenv("XLA_FLAGS", f"{NO_YNN}dot")
+    assert side_environment()["XLA_FLAGS"] == f"{NO_YNN}dot"
 
 
 def test_every_cap_says_what_it_leaves():

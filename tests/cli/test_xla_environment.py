@@ -9,12 +9,10 @@ from pinxit.cli.xla_environment import (
     CPU_MALLOC,
     GPU_MEMORY,
     GUARD,
-    LEVEL,
     NO_YNN,
     OFF,
     PRODUCTS,
     YNN_PRODUCTS,
-    prepare_environment,
     tuned,
 )
 from pinxit.plan.compile_worker import GPU_SHARE, usable
@@ -39,28 +37,13 @@ def test_the_users_own_flags_stay():
     assert flags(chosen) == chosen
 
 
-@pytest.mark.parametrize("flag", [NO_YNN, YNN_PRODUCTS, f"{LEVEL}=1"])
+@pytest.mark.parametrize("flag", [NO_YNN, YNN_PRODUCTS])
 def test_xla_knows_the_flags(flag):
     environ = {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
     product = "import jax.numpy as jnp; print(float((jnp.ones((9, 9)) @ jnp.ones(9)).sum()))"
     command = [sys.executable, "-c", product]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "81.0"), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("platforms", "given", "expected"),
-    [
-        ("cpu", "", f"{LEVEL}=1"),
-        ("cpu", "--xla_a=1", f"--xla_a=1 {LEVEL}=1"),
-        ("cpu", f"{LEVEL}=3", f"{LEVEL}=3"),
-        ("cuda,cpu", "--xla_a=1", "--xla_a=1"),
-    ],
-)
-def test_programs_for_cpus_are_compiled_fast(monkeypatch, platforms, given, expected):
-    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": platforms, "XLA_FLAGS": given})
-    prepare_environment()
-    assert os.environ["XLA_FLAGS"] == expected
 
 
 def test_stays_where_it_cannot_help_or_is_not_wanted():
