@@ -33,6 +33,7 @@ from process_turns import (
     by_task,
     measure,
     medians,
+    peaks_while_compiling,
     prepare_sides,
     print_table,
     side_words,
@@ -242,9 +243,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         for task in args.tasks:
             commands = {s: side_words(__file__, f"{s}: {task}", folder) for s in args.sides}
+            compiling = peaks_while_compiling(commands, OURS, environment)
             answers = take_turns(commands, rounds=args.rounds, environment=environment)
             medians_of_sides = {side: medians(each) for side, each in answers.items()}
-            tasks |= by_task(medians_of_sides, [task])
+            tasks |= by_task(medians_of_sides, [task], compiling=compiling)
             differences[task] = {
                 side: value
                 for side in args.sides

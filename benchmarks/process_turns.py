@@ -5,8 +5,9 @@ allocators share one heap. So each side is a command. A command measures its tas
 and ends with `answer`. `take_turns` runs the commands one after the other, several rounds of it,
 and `medians` makes one set of figures of a side's rounds: seconds of wall time, seconds of CPU time
 (user and system, all threads) and two peaks of the process's resident memory in MiB: the peak of
-its whole life, in which it compiles, and the peak during the measured calls. A side that fails is
-named with its reason, and the others go on.
+its whole life, and the peak during the measured calls. Compiled programs of all sides are cached,
+so `peaks_while_compiling` measures ours once more with an empty cache. A side that fails is named
+with its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -129,6 +131,27 @@ def take_turns(
     return answers
 
 
+def peaks_while_compiling(
+    commands: Mapping[str, Words],
+    side: str,
+    environment: Mapping[str, str],
+    *,
+    limit: float = 900,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Runs a side once without programs in JAX's cache, if it is one of the commands. Returns the
+    peak memory of its tasks in MiB by side and task, for `by_task`."""
+    if side not in commands:
+        return {}
+    words = commands[side]
+    with tempfile.TemporaryDirectory() as cache:
+        result = run_side(words, {**environment, "JAX_COMPILATION_CACHE_DIR": cache}, limit)
+    peaks = {task: figures["peak"] for task, figures in result.get("tasks", {}).items()}
+    shown = ", ".join(f"{task} {peak:.0f} MiB" for task, peak in peaks.items())
+    (say or progress_line)(f"  compiling: {shown or 'failed'}")
+    return {side: peaks}
+
+
 def progress_line(text: str) -> None:
     """Prints a line about the progress on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -146,18 +169,26 @@ def medians(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def by_task(
-    sides: Mapping[str, Mapping[str, Any]], tasks: Sequence[str] = ()
+    sides: Mapping[str, Mapping[str, Any]],
+    tasks: Sequence[str] = (),
+    *,
+    compiling: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Regroups medians by task: task to side to figures. A side that failed has its failure.
 
-    `tasks` are names that appear even if all sides failed.
+    `tasks` are names that appear even if all sides failed. `compiling` are a side's peaks while it
+    compiles, by task.
     """
+    more = compiling or {}
     names: dict[str, None] = dict.fromkeys(tasks)
     for result in sides.values():
         names |= dict.fromkeys(result.get("tasks", ()))
     return {
         task: {
-            side: result["tasks"][task] if "tasks" in result else dict(result)
+            side: {
+                **(result["tasks"][task] if "tasks" in result else result),
+                **({"compiling": more[side][task]} if task in more.get(side, {}) else {}),
+            }
             for side, result in sides.items()
             if "tasks" not in result or task in result["tasks"]
         }

@@ -36,6 +36,7 @@ from process_turns import (
     by_task,
     measure,
     medians,
+    peaks_while_compiling,
     prepare_sides,
     print_table,
     side_words,
@@ -241,10 +242,12 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         failure = "the model could not be exported"
         prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         commands = {side: side_words(__file__, side, folder) for side in args.sides}
+        compiling = peaks_while_compiling(commands, OURS, environment)
         answers = take_turns(commands, rounds=args.rounds, environment=environment)
         difference = differences(folder)
+    sides = {side: medians(each) for side, each in answers.items()}
     return {
-        "tasks": by_task({side: medians(each) for side, each in answers.items()}, task_names(args)),
+        "tasks": by_task(sides, task_names(args), compiling=compiling),
         "differences": difference,
         "about": f"{args.preset or 'shipped model'}, {args.size} x {args.size}",
         "processor": processor(args.cap),

@@ -41,8 +41,8 @@ BEGIN, END = "<!-- speed table -->\n", "<!-- end of the speed table -->"
 OURS = "pinxit"
 HEADER = (
     "| task | ours | wall, eager | wall, compiled | CPU, eager | CPU, compiled | memory, eager "
-    "| memory, compiled | share of the limit |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    "| memory, compiled | ours, MiB | compiling, MiB | share of the limit |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 
 
@@ -177,9 +177,10 @@ def lines_of(result: Mapping[str, Any]) -> list[str]:
         ours = time_words(mine["wall"]) if "wall" in mine else "failed"
         cells = [
             ratio_cell(sides, peers, figure)
-            for figure in ("wall", "cpu", "peak")
+            for figure in ("wall", "cpu", "running")
             for peers in PEERS.values()
         ]
+        cells += [f"{mine[name]:.0f}" if name in mine else "" for name in ("running", "compiling")]
         share = share_cell(task, sides, result.get("limits", {}))
         lines.append(f"| {task}: {about} | {ours} | {' | '.join(cells)} | {share} |")
     return lines

@@ -37,6 +37,7 @@ from process_turns import (
     by_task,
     measure,
     medians,
+    peaks_while_compiling,
     prepare_sides,
     print_table,
     side_words,
@@ -252,11 +253,12 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         failure = "the inputs could not be written"
         prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
         commands = {side: side_words(__file__, side, folder) for side in args.sides}
+        compiling = peaks_while_compiling(commands, OURS, environment)
         answers = take_turns(commands, rounds=args.rounds, environment=environment)
         difference = differences(answers, folder)
     sides = {side: medians(each) for side, each in answers.items()}
     results = {
-        "tasks": by_task(sides, (SAMPLING, TRAINING)),
+        "tasks": by_task(sides, (SAMPLING, TRAINING), compiling=compiling),
         "differences": difference,
         "about": setup_of(args).words() + (", bfloat16" if args.amp else ""),
         "processor": processor(args.cap),

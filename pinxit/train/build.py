@@ -213,6 +213,16 @@ def network(model: TransformerConfig, mesh: Mesh) -> ApplyFn:
     return with_mesh
 
 
+def _compiler_options(parts: Parts, dtype: str) -> dict[str, Any]:
+    """Returns XLA's options for a program that computes in `dtype`.
+
+    On a CPU in float32, LLVM's optimisation level 1 takes half to nine tenths of the time of the
+    default, and the program is as fast. In bfloat16 it is slower by 5 % (LOG.md).
+    """
+    fast = parts.mesh.devices.flat[0].platform == "cpu" and dtype == "float32"
+    return {"xla_backend_optimization_level": 1} if fast else {}
+
+
 def _fresh(config: TrainConfig, parts: Parts) -> TrainState:
     """Returns the state before the first step."""
     params = init_params(parts.model, jax.random.key(config.seed))
@@ -229,7 +239,9 @@ def build_state(config: TrainConfig, parts: Parts) -> TrainState:
     """Creates the state before the first step, sharded from the start: no device holds all of
     it."""
     shardings = state_shardings(abstract_state(config, parts), parts.mesh)
-    return jax.jit(partial(_fresh, config, parts), out_shardings=shardings)()
+    options = _compiler_options(parts, "float32")
+    make = partial(_fresh, config, parts)
+    return jax.jit(make, out_shardings=shardings, compiler_options=options)()
 
 
 def _cut_by_samples(encode: EncodeFn, mesh: Mesh) -> EncodeFn:
@@ -266,6 +278,7 @@ def build_step(config: TrainConfig, parts: Parts, state: TrainState, text: TextC
         ema=config.ema,
         loss_scaling=parts.loss_scaling,
         out_shardings=(shardings, replicated(parts.mesh)),
+        compiler_options=_compiler_options(parts, parts.model.dtype),
     )
 
 

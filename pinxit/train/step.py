@@ -127,6 +127,7 @@ def make_train_step(
     ema: EmaConfig | None = None,
     loss_scaling: LossScaling | None = None,
     out_shardings: Any = None,
+    compiler_options: dict[str, Any] | None = None,
 ) -> StepFn:
     """Makes the jitted ``step(state, frozen, columns) -> (state, metrics)``, which consumes
     `state`.
@@ -167,4 +168,4 @@ def make_train_step(
         return state, metrics | counters | {"grad_norm": grad_norm}
 
     kwargs = {} if out_shardings is None else {"out_shardings": out_shardings}
-    return jax.jit(step, donate_argnums=(0,), **kwargs)
+    return jax.jit(step, donate_argnums=(0,), compiler_options=compiler_options, **kwargs)

@@ -15,6 +15,7 @@ from process_turns import (
     measure,
     medians,
     peak_memory,
+    peaks_while_compiling,
     print_table,
     run_side,
     take_turns,
@@ -50,6 +51,24 @@ def test_sides_take_turns_and_medians_are_per_figure(tmp_path):
         "rounds": 3,
     }
     assert medians(answers["torch"])["tasks"]["draw"]["wall"] == 6
+
+
+def test_the_peak_while_compiling_is_that_of_an_empty_cache(tmp_path):
+    ours = (
+        "import json, os; cache = os.environ['JAX_COMPILATION_CACHE_DIR']; "
+        "figures = dict(wall=1, cpu=1, running=1, peak=3 if os.listdir(cache) == [] else 2); "
+        "print(json.dumps({'tasks': {'draw': figures}}))"
+    )
+    commands = {"ours": [sys.executable, "-c", ours]}
+    (tmp_path / "program").touch()
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    lines: list[str] = []
+    peaks = peaks_while_compiling(commands, "ours", environment, say=lines.append)
+    assert peaks == {"ours": {"draw": 3}} and lines == ["  compiling: draw 3 MiB"]
+    assert peaks_while_compiling({}, "ours", environment) == {}
+    answers = take_turns(commands, rounds=1, environment=environment, say=lines.append)
+    tasks = by_task({"ours": medians(answers["ours"])}, compiling=peaks)
+    assert tasks["draw"]["ours"] == {"wall": 1, "cpu": 1, "peak": 2, "running": 1, "compiling": 3}
 
 
 def test_a_failed_side_is_named_and_the_others_go_on(tmp_path):

@@ -18,7 +18,7 @@ KEY = speed_table.key_of(KNOWN, {"jax": "0.10.2", "torch": "2.13.0"})
 
 def side(wall: float, cpu: float = 2.0, peak: float = 100.0) -> dict[str, float]:
     """Figures of a side."""
-    return {"wall": wall, "cpu": cpu, "peak": peak, "running": peak}
+    return {"wall": wall, "cpu": cpu, "peak": 7 * peak, "running": peak}
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def result(**changes: Any) -> dict[str, Any]:
     tasks = {
         "sampling": {"pinxit": side(2.5), "torch eager": side(5.0), "torch compiled": side(3.0)},
         "training step": {
-            "pinxit": side(0.1),
+            "pinxit": {**side(0.1), "compiling": 123.4},
             "torch eager": side(0.15, cpu=3.0, peak=50.0),
             "torch compiled": {"failure": "no compiler"},
         },
@@ -39,11 +39,11 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_a_row_has_a_line_for_each_task():
     sampling, training = lines_of(result())
     assert sampling == (
-        "| sampling: tiny, batch 16 | 2.5 s | 2.00 | 1.20 | 1.00 | 1.00 | 1.00 | 1.00 |  |"
+        "| sampling: tiny, batch 16 | 2.5 s | 2.00 | 1.20 | 1.00 | 1.00 | 1.00 | 1.00 | 100 |  |  |"
     )
     assert training == (
         "| training step: tiny, batch 16 | 100 ms | 1.50 | failed | 1.50 | failed | 0.50 | failed "
-        "| 80% |"
+        "| 100 | 123 | 80% |"
     )
 
 
