@@ -33,6 +33,7 @@ from process_turns import (
     by_task,
     measure,
     medians,
+    new_cache,
     peaks_while_compiling,
     prepare_sides,
     print_table,
@@ -241,6 +242,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         failure = "the inputs could not be written"
         prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
+        environment = new_cache(environment, folder)
         for task in args.tasks:
             commands = {s: side_words(__file__, f"{s}: {task}", folder) for s in args.sides}
             compiling = peaks_while_compiling(commands, OURS, environment)

@@ -6,8 +6,8 @@ and ends with `answer`. `take_turns` runs the commands one after the other, seve
 and `medians` makes one set of figures of a side's rounds: seconds of wall time, seconds of CPU time
 (user and system, all threads) and two peaks of the process's resident memory in MiB: the peak of
 its whole life, and the peak during the measured calls. Compiled programs of all sides are cached,
-so `peaks_while_compiling` measures ours once more with an empty cache. A side that fails is named
-with its reason, and the others go on.
+so `peaks_while_compiling` measures ours once before the turns, with a new cache. A side that fails
+is named with its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -139,17 +138,23 @@ def peaks_while_compiling(
     limit: float = 900,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Runs a side once without programs in JAX's cache, if it is one of the commands. Returns the
-    peak memory of its tasks in MiB by side and task, for `by_task`."""
+    """Runs a side once before the turns, if it is one of the commands. Returns the peak memory of
+    its tasks in MiB by side and task, for `by_task`.
+
+    With a new cache of JAX's programs (`new_cache`), it compiles them, and the turns do not.
+    """
     if side not in commands:
         return {}
-    words = commands[side]
-    with tempfile.TemporaryDirectory() as cache:
-        result = run_side(words, {**environment, "JAX_COMPILATION_CACHE_DIR": cache}, limit)
+    result = run_side(commands[side], environment, limit)
     peaks = {task: figures["peak"] for task, figures in result.get("tasks", {}).items()}
     shown = ", ".join(f"{task} {peak:.0f} MiB" for task, peak in peaks.items())
     (say or progress_line)(f"  compiling: {shown or 'failed'}")
     return {side: peaks}
+
+
+def new_cache(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Returns the environment with a new cache of JAX's programs, in a temporary folder."""
+    return {**environment, "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
 
 
 def progress_line(text: str) -> None:

@@ -36,6 +36,7 @@ from process_turns import (
     by_task,
     measure,
     medians,
+    new_cache,
     peaks_while_compiling,
     prepare_sides,
     print_table,
@@ -241,6 +242,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         failure = "the model could not be exported"
         prepare_sides(__file__, PREPARE, folder, environment, failure=failure)
+        environment = new_cache(environment, folder)
         commands = {side: side_words(__file__, side, folder) for side in args.sides}
         compiling = peaks_while_compiling(commands, OURS, environment)
         answers = take_turns(commands, rounds=args.rounds, environment=environment)

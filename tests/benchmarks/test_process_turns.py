@@ -14,6 +14,7 @@ from process_turns import (
     forget_peak,
     measure,
     medians,
+    new_cache,
     peak_memory,
     peaks_while_compiling,
     print_table,
@@ -53,15 +54,15 @@ def test_sides_take_turns_and_medians_are_per_figure(tmp_path):
     assert medians(answers["torch"])["tasks"]["draw"]["wall"] == 6
 
 
-def test_the_peak_while_compiling_is_that_of_an_empty_cache(tmp_path):
+def test_the_peak_while_compiling_comes_before_the_turns_with_a_new_cache(tmp_path):
     ours = (
-        "import json, os; cache = os.environ['JAX_COMPILATION_CACHE_DIR']; "
-        "figures = dict(wall=1, cpu=1, running=1, peak=3 if os.listdir(cache) == [] else 2); "
+        "import json, os, pathlib; cache = pathlib.Path(os.environ['JAX_COMPILATION_CACHE_DIR']); "
+        "new = not cache.exists(); cache.mkdir(exist_ok=True); "
+        "figures = dict(wall=1, cpu=1, running=1, peak=3 if new else 2); "
         "print(json.dumps({'tasks': {'draw': figures}}))"
     )
     commands = {"ours": [sys.executable, "-c", ours]}
-    (tmp_path / "program").touch()
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    environment = new_cache({**os.environ, "JAX_COMPILATION_CACHE_DIR": "old"}, tmp_path)
     lines: list[str] = []
     peaks = peaks_while_compiling(commands, "ours", environment, say=lines.append)
     assert peaks == {"ours": {"draw": 3}} and lines == ["  compiling: draw 3 MiB"]

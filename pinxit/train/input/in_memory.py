@@ -172,9 +172,9 @@ def _encode(
     """Returns latents (float32), or images (uint8) without an autoencoder, and captions."""
     arrays: list[np.ndarray] = []
     captions: list[str] = []
-    side = examples[0].image.shape[0]
-    encode = None if autoencoder is None else _Encoder(autoencoder, side)
-    size = chunk_size(side)
+    shape = examples[0].image.shape
+    encode = None if autoencoder is None else _Encoder(autoencoder, shape)
+    size = chunk_size(shape[0])
     job = "encoding {} with the VAE" if encode is not None else "reading {}"
     text = job.format(counted(len(examples), "image"))
     for images, texts in track(_chunks(examples, size), text, -(-len(examples) // size)):
@@ -184,11 +184,11 @@ def _encode(
 
 
 class _Encoder:
-    """Encodes at most `size` square images at a time. A thread compiles the program."""
+    """Encodes at most `size` images of one shape at a time. A thread compiles the program."""
 
-    def __init__(self, autoencoder: Autoencoder, side: int) -> None:
-        self.size = chunk_size(side)
-        pixels = jax.ShapeDtypeStruct((self.size, side, side, 3), np.float32)
+    def __init__(self, autoencoder: Autoencoder, shape: tuple[int, ...]) -> None:
+        self.size = chunk_size(shape[0])
+        pixels = jax.ShapeDtypeStruct((self.size, *shape), np.float32)
         lowered = jax.jit(autoencoder.encode).lower(autoencoder.params, pixels)
         self.latent_shape = tuple(lowered.out_info.shape[1:])
         self._params = autoencoder.params
@@ -239,7 +239,7 @@ def prepare_rows(
     array = None
     encode = None
     if order is not None and encoded is None and autoencoder is not None:
-        encode = _Encoder(autoencoder, examples[0].image.shape[0])
+        encode = _Encoder(autoencoder, examples[0].image.shape)
         captions = [examples.caption(row) for row in range(len(examples))]  # type: ignore
     else:
         array, captions = encoded or _encode(examples, autoencoder, track)
