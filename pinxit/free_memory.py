@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """The event that JAX reports when a program is compiled, or read from the cache."""
-WORTHWHILE = 0.2
-"""Seconds of compiling from which memory is returned; it takes some milliseconds."""
+READ = "/jax/compilation_cache/cache_retrieval_time_sec"
+"""The event that JAX reports when a program is read from the cache."""
+WORTHWHILE = {COMPILED: 0.2, READ: 0.02}
+"""Seconds from which memory is returned, by event. Returning it takes some milliseconds. Before a
+program is read, its weights may have been, and these leave free memory behind too."""
 
 
 def return_free_memory() -> bool:
@@ -40,5 +44,5 @@ def return_after_compiling() -> None:
 
 
 def _compiled(event: str, duration_secs: float, **_: str | int) -> None:
-    if event == COMPILED and duration_secs > WORTHWHILE:
+    if duration_secs > WORTHWHILE.get(event, math.inf):
         return_free_memory()

@@ -1,19 +1,20 @@
 """Free memory goes back to the system, in particular after a program is compiled."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from pinxit import free_memory
-from pinxit.free_memory import COMPILED, return_after_compiling
+from pinxit.free_memory import COMPILED, READ, return_after_compiling
 
 PROGRAM = """
 import sys
 import jax, jax.numpy as jnp
 from pinxit import free_memory
 
-free_memory.WORTHWHILE = 0.0
+free_memory.WORTHWHILE = {free_memory.COMPILED: 0.0}
 returned = []
 free_memory.return_free_memory = lambda: returned.append(1) is None
 if "register" in sys.argv:
@@ -34,15 +35,43 @@ def test_jax_tells_when_it_has_compiled(words, expected):
     assert " ".join(done.stdout.split()) == expected
 
 
+def test_a_program_from_the_cache_counts_too(tmp_path):
+    program = """
+import jax, jax.numpy as jnp
+from pinxit import free_memory
+
+events = []
+free_memory._compiled = lambda event, seconds, **_: events.append(event)
+free_memory.return_after_compiling()
+jax.jit(lambda x: jnp.sin(x) * 2).lower(jnp.ones(3)).compile()
+print(free_memory.READ in events)
+"""
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    command = [sys.executable, "-c", program]
+    said = [
+        subprocess.run(
+            command, env={**os.environ, **settings}, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert said == ["False", "True"]
+
+
 def test_only_long_compilations_count(monkeypatch):
     calls = []
     monkeypatch.setattr(free_memory, "return_free_memory", lambda: calls.append(1))
-    monkeypatch.setattr(free_memory, "WORTHWHILE", 0.2)
     free_memory._compiled(COMPILED, 0.1)
+    free_memory._compiled(READ, 0.01)
     free_memory._compiled("/jax/core/compile/jaxpr_trace_duration", 9.0)
     assert calls == []
     free_memory._compiled(COMPILED, 0.4, fun_name="step")
     assert calls == [1]
+    free_memory._compiled(READ, 0.1)
+    assert calls == [1, 1]
 
 
 def test_a_heap_with_a_gap_shrinks():
