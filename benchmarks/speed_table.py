@@ -72,7 +72,7 @@ ROWS = (
     Row("small-bf16", STEP, ("--setup", "small", "--amp", *SHORT), 2.4),
     Row("tiny-avx2", STEP, ("--setup", "tiny", "--cap", "avx2", "--rounds", "2"), 2.0),
     Row("small-avx2", STEP, ("--setup", "small", "--cap", "avx2", *SHORT), 2.6),
-    Row("encoders", ENCODERS, ("--rounds", "2", "--seconds", "1"), 3.5),
+    Row("encoders", ENCODERS, ("--rounds", "2", "--seconds", "1"), 5.5),
     Row("pictures", PIPELINE, ("--rounds", "2", "--seconds", "1"), 1.5),
     Row(
         "pictures-small",

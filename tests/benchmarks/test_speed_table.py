@@ -127,7 +127,7 @@ def test_every_row_calls_a_script_that_exists_and_the_page_names_it():
         assert (HERE / row.script).is_file() and f"`{row.name}`" in text
     assert len(set(NAMES)) == len(ROWS)
     assert BEGIN in text and END in text
-    assert sum(row.minutes for row in ROWS) < 35
+    assert sum(row.minutes for row in ROWS) < 32
 
 
 def test_all_words_of_rows_are_options(monkeypatch):
