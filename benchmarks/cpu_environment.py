@@ -1,9 +1,10 @@
-"""Compares training steps on a CPU with and without the settings of `pinxit.cli.xla_environment`.
+"""Compares training steps on a CPU with and without Pinxit's settings of the process.
 
-Processes that differ only in their environment train the demo's network on the same rows, taking
-turns of a few steps each. Each process keeps the memory pages it was allocated, which alone makes
-it some percent faster or slower, so there are several processes of each kind. The script prints
-medians and the ratio to the tuned environment; above 1, the tuned one is faster.
+They are in `pinxit.cli.xla_environment` and `pinxit.callers_thread`. Processes that differ only in
+these settings train the demo's network on the same rows, taking turns of a few steps each. Each
+process keeps the memory pages it was allocated, which alone makes it some percent faster or slower,
+so there are several processes of each kind. The script prints medians and the ratio to the tuned
+environment; above 1, the tuned one is faster.
 
     python benchmarks/cpu_environment.py --processes 3 --rounds 8
 """
@@ -18,14 +19,18 @@ import time
 from statistics import median
 from typing import Any
 
+from pinxit.callers_thread import run_in_callers_thread
 from pinxit.cli.xla_environment import CPU_MALLOC, NO_YNN, OFF, prepare_environment
 
 KINDS: dict[str, dict[str, str]] = {
     "tuned": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},
+    "thread pool": {**CPU_MALLOC, "XLA_FLAGS": NO_YNN},
     "heap alone": dict(CPU_MALLOC),
     "no YNN alone": {"XLA_FLAGS": NO_YNN},
-    "neither": {},
+    "nothing": {},
 }
+POOL = ("thread pool", "nothing")
+"""Kinds that run programs in JAX's thread pool, and not in the caller's thread."""
 BATCH = 16
 
 
@@ -80,7 +85,7 @@ def start(kind: str) -> subprocess.Popen[str]:
     """A child with the environment of that kind, compiled and waiting."""
     ours = {*CPU_MALLOC, "XLA_FLAGS"}
     environ = {k: v for k, v in os.environ.items() if k not in ours} | KINDS[kind] | {OFF: "1"}
-    command = [sys.executable, __file__, "--child"]
+    command = [sys.executable, __file__, "--child", *(["--thread-pool"] if kind in POOL else [])]
     process = subprocess.Popen(
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -104,10 +109,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3, help="processes of each kind")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5, help="steps in one turn")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for option in ("--child", "--thread-pool"):
+        parser.add_argument(option, action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     prepare_environment()  # compiled once for each kind of flags, not once for each process
     if args.child:
+        if not args.thread_pool:
+            run_in_callers_thread()
         return child()
     processes = [(kind, start(kind)) for _ in range(args.processes) for kind in KINDS]
     times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}

@@ -170,9 +170,11 @@ def ours(task: str, args: argparse.Namespace, inputs: dict[str, Any]) -> Run:
     """Returns the same task, jitted, from the same files."""
     import jax
 
+    from pinxit.callers_thread import run_in_callers_thread
     from pinxit.encoders import clip, t5, vae
     from pinxit.free_memory import return_after_compiling
 
+    run_in_callers_thread()
     return_after_compiling()
     if task in (ENCODE, DECODE):
         params, config = vae.load_vae(args.folder / "vae")

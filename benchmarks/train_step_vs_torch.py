@@ -119,10 +119,12 @@ def ours(config: Any, inputs: dict[str, Any], folder: Path) -> Tasks:
     from safetensors import safe_open
 
     from pinxit.arrays import Conditioning
+    from pinxit.callers_thread import run_in_callers_thread
     from pinxit.flow.solvers import euler
     from pinxit.free_memory import return_after_compiling
     from pinxit.models.transformer import abstract, apply
 
+    run_in_callers_thread()
     return_after_compiling()
     structure = jax.tree.structure(abstract(config)[1])
     with safe_open(folder / "ours.safetensors", "np") as file:

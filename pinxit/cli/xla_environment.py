@@ -1,11 +1,12 @@
 """Sets environment variables that make XLA faster, before anything heavy is imported.
 
 XLA on CPU allocates and frees large temporaries in every step. With glibc's defaults their pages
-return to the kernel and must be faulted in again. Huge pages and no trimming make this cheaper. But
-glibc reads these settings only when a process starts, so they are set and the same command is
-restarted once. Fusions for the YNN library are turned off too, so that XLA's own programs compute
-matrix products and convolutions, until `cpu_products` has measured which is faster for a run.
-`benchmarks/cpu_environment.py` measures the effect of each setting.
+return to the kernel and must be faulted in again. Huge pages and no trimming prevent this, in the
+main thread at least (`pinxit.callers_thread`). But glibc reads these settings only when a process
+starts, so they are set and the same command is restarted once. Fusions for the YNN library are
+turned off too, so that XLA's own programs compute matrix products and convolutions, until
+`cpu_products` has measured which is faster for a run. `benchmarks/cpu_environment.py` measures the
+effect of each setting.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
+from pinxit.callers_thread import run_in_callers_thread
 from pinxit.compiled_programs import write_whole_entries
 from pinxit.config import to_json
 from pinxit.data.row import Source
@@ -99,6 +100,7 @@ def run(
 ) -> RunResult:
     """Trains with the settings `config`, or resumes the run of that name. `argv` is the command for
     the report."""
+    run_in_callers_thread()
     write_whole_entries()
     return_after_compiling()
     try:
