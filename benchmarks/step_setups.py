@@ -53,8 +53,7 @@ def add_setup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amp", action="store_true", help="bfloat16 products on both sides")
     parser.add_argument(
         "--blocks", default="preset", choices=BLOCKS,
-        help="how our blocks run; by default as in a training run on a CPU: as in the preset, and "
-             "unrolled in bfloat16",
+        help="how our blocks run; by default as in a training run on a CPU",
     )  # fmt: skip
 
 
@@ -67,12 +66,14 @@ def chosen_setup(args: argparse.Namespace) -> Setup:
 def network_config(setup: Setup, args: argparse.Namespace) -> Any:
     """Returns the `TransformerConfig`, with the settings that a training run on a CPU gets."""
     from pinxit.models.transformer import preset
+    from pinxit.train.model_settings import unrolled_on_cpu
 
     fields: dict[str, Any] = {"in_channels": setup.channels, "context_dim": setup.context}
     if setup.patch is not None:
         fields["patch_size"] = setup.patch
-    if args.amp:
-        fields |= {"dtype": "bfloat16", "scan_blocks": False}
+    fields["dtype"] = "bfloat16" if args.amp else "float32"
+    if unrolled_on_cpu(setup.preset, fields["dtype"], "none"):
+        fields["scan_blocks"] = False
     if args.blocks != "preset":
         fields["scan_blocks"] = args.blocks == "scanned"
     return preset(setup.preset, **fields)

@@ -4,8 +4,8 @@ They are ``model.remat``, ``model.scan_blocks`` and ``gradient_accumulation_step
 them changes what is learned, so a resumed run may choose again, on other devices. The choice is the
 fastest candidate whose estimated memory (`pinxit.train.step_memory`) fits. A batch in pieces costs
 almost nothing as long as a piece keeps a device busy, so more pieces come before recomputation.
-CPUs, whose memory is the host's, and the small presets keep the preset's values, but blocks in half
-precision are unrolled on a CPU: XLA converts the stacks of such a loop to float32 and back.
+CPUs, whose memory is the host's, and the small presets keep the preset's values, except that a CPU
+unrolls blocks too (`unrolled_on_cpu`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.models.transformer import preset
 from pinxit.train.build import Parts, assemble, build_mesh, encoder_dtype
-from pinxit.train.model_settings import POLICIES, SMALL_PRESETS
+from pinxit.train.model_settings import POLICIES, SMALL_PRESETS, unrolled_on_cpu
 from pinxit.train.settings import AUTO, TrainConfig
 from pinxit.train.step_memory import MARGIN, StepEstimate, step_estimate
 
@@ -73,7 +73,7 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
         own = preset(config.model.preset)
         values: dict[str, Any] = {
             "model.remat": own.remat,
-            "model.scan_blocks": own.scan_blocks and not _converts_stacks(config, parts),
+            "model.scan_blocks": own.scan_blocks and not _unrolled_here(config, parts),
             "gradient_accumulation_steps": 1,
         }
         return Choice({name: values[name] for name in names})
@@ -89,14 +89,10 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
     return _explained(settings, needs, memory, parts, tried[0], fits=False)
 
 
-def _converts_stacks(config: TrainConfig, parts: Parts) -> bool:
-    """Returns whether a loop over blocks would convert what it stacks: half precision on a CPU.
-
-    Recomputed blocks stack little.
-    """
+def _unrolled_here(config: TrainConfig, parts: Parts) -> bool:
+    """Returns whether the run is on CPUs, and its blocks are unrolled there."""
     on_cpu = parts.mesh.devices.flat[0].platform == "cpu"
-    recomputes = config.model.remat not in (AUTO, "none")
-    return on_cpu and parts.model.dtype != "float32" and not recomputes
+    return on_cpu and unrolled_on_cpu(config.model.preset, parts.model.dtype, config.model.remat)
 
 
 def setting_candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:

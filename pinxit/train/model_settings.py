@@ -16,6 +16,16 @@ SMALL_PRESETS = ("debug", "tiny")
 """Presets that fit any device. They have the bundled encoders and images of 64 pixels."""
 
 
+def unrolled_on_cpu(preset: str, dtype: str, remat: str) -> bool:
+    """Returns whether a CPU runs the blocks of a preset faster without a loop.
+
+    A loop fills its stacks with zeros before it writes them, which takes a tenth of a step of
+    `small`. In half precision, XLA converts the stacks to float32 and back too. Recomputed blocks
+    stack little, and the blocks of `debug` are not worth their compilation.
+    """
+    return remat in (AUTO, "none") and (dtype != "float32" or preset not in SMALL_PRESETS)
+
+
 def require_counts(
     prefix: str, config: Any, *, positive: tuple[str, ...], natural: tuple[str, ...]
 ) -> None:

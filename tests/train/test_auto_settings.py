@@ -140,15 +140,21 @@ def test_small_presets_and_cpus_keep_the_presets_values(
     large = settings(bundle)
     said: list[str] = []
     chosen, parts, _ = settled(large, abstract_parts(large), say=said.append)
-    assert (parts.model.remat, parts.model.scan_blocks) == ("none", True) and not said
-    assert (chosen.model.remat, chosen.model.scan_blocks) == ("none", True)
+    assert (parts.model.remat, parts.model.scan_blocks) == ("none", False) and not said
+    assert (chosen.model.remat, chosen.model.scan_blocks) == ("none", False)
 
 
 @pytest.mark.parametrize(
     ("changes", "scanned"),
-    [({"use_amp": True}, False), ({"use_amp": True, "model.remat": "full"}, True), ({}, True)],
+    [
+        ({}, False),
+        ({"model.remat": "full"}, True),
+        ({"model.preset": "debug"}, True),
+        ({"model.preset": "debug", "use_amp": True}, False),
+        ({"use_amp": True, "model.remat": "dots"}, True),
+    ],
 )
-def test_blocks_in_half_precision_are_unrolled_on_a_cpu(
+def test_a_cpu_unrolls_blocks_unless_they_are_recomputed_or_minute(
     bundle: Path, changes: dict[str, Any], scanned: bool
 ):
     config = changed(settings(bundle), changes)
