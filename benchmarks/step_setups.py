@@ -72,8 +72,10 @@ def network_config(setup: Setup, args: argparse.Namespace) -> Any:
     if setup.patch is not None:
         fields["patch_size"] = setup.patch
     fields["dtype"] = "bfloat16" if args.amp else "float32"
-    if unrolled_on_cpu(setup.preset, fields["dtype"], "none"):
-        fields["scan_blocks"] = False
+    config = preset(setup.preset, **fields)
+    tokens = (setup.grid // config.patch_size) ** 2
+    if unrolled_on_cpu(setup.preset, config.dtype, config.remat, tokens):
+        config = replace(config, scan_blocks=False)
     if args.blocks != "preset":
-        fields["scan_blocks"] = args.blocks == "scanned"
-    return preset(setup.preset, **fields)
+        config = replace(config, scan_blocks=args.blocks == "scanned")
+    return config

@@ -122,6 +122,7 @@ def ours(config: Any, inputs: dict[str, Any], folder: Path) -> Tasks:
     from pinxit.callers_thread import run_in_callers_thread
     from pinxit.flow.solvers import euler
     from pinxit.free_memory import return_after_compiling
+    from pinxit.models.sampling_config import for_sampling
     from pinxit.models.transformer import abstract, apply
 
     run_in_callers_thread()
@@ -147,13 +148,14 @@ def ours(config: Any, inputs: dict[str, Any], folder: Path) -> Tasks:
 
     @jax.jit
     def sample(params: Any) -> Any:
-        velocity_fn = functools.partial(apply, config, params)
+        velocity_fn = functools.partial(apply, for_sampling(config), params)
         return euler(velocity_fn, x_t, inputs["times"], conditioning)
 
+    initial = jax.jit(optimizer.init)
     carry = [params, None]
 
     def train() -> float:
-        state = optimizer.init(carry[0]) if carry[1] is None else carry[1]
+        state = initial(carry[0]) if carry[1] is None else carry[1]
         carry[0], carry[1], loss = step(carry[0], state)
         return float(loss)
 

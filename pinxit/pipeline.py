@@ -22,7 +22,6 @@ import functools
 import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, SupportsIndex
 
 import jax
@@ -50,6 +49,7 @@ from pinxit.fixed_batches import rounds_of
 from pinxit.flow.known_region import latent_mask
 from pinxit.guidance_warnings import Exposure, out_of_range
 from pinxit.model_hash import hash_of_params
+from pinxit.models.sampling_config import for_sampling
 from pinxit.models.transformer import TransformerConfig
 from pinxit.sampling import (
     OUTPUTS,
@@ -94,8 +94,8 @@ class TextToImage:
         name: str = "model",
     ) -> None:
         self.params = params
-        self.config = replace(config, attention="xla")
-        """The network's config, with XLA's attention, which runs on every device."""
+        self.config = for_sampling(config)
+        """The network's config for sampling (`pinxit.models.sampling_config`)."""
         self.text_encoder = text_encoder
         self.autoencoder = autoencoder
         self.image_size = image_size

@@ -92,7 +92,14 @@ def choose_settings(config: TrainConfig, parts: Parts, *, memory: int | None) ->
 def _unrolled_here(config: TrainConfig, parts: Parts) -> bool:
     """Returns whether the run is on CPUs, and its blocks are unrolled there."""
     on_cpu = parts.mesh.devices.flat[0].platform == "cpu"
-    return on_cpu and unrolled_on_cpu(config.model.preset, parts.model.dtype, config.model.remat)
+    preset, remat = config.model.preset, config.model.remat
+    return on_cpu and unrolled_on_cpu(preset, parts.model.dtype, remat, _tokens(config, parts))
+
+
+def _tokens(config: TrainConfig, parts: Parts) -> int:
+    """Returns the number of image tokens of a row."""
+    side = config.image_size // parts.autoencoder.stats.downsample // parts.model.patch_size
+    return side**2
 
 
 def setting_candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:
@@ -131,8 +138,7 @@ def _piece_counts(config: TrainConfig, parts: Parts) -> list[int]:
 def _busy(config: TrainConfig, parts: Parts, count: int) -> bool:
     """Returns whether each piece of a batch in `count` pieces keeps a device busy."""
     rows = config.batch_size // (count * batch_parts(parts.mesh))
-    side = config.image_size // parts.autoencoder.stats.downsample // parts.model.patch_size
-    return count == 1 or rows * side**2 >= BUSY
+    return count == 1 or rows * _tokens(config, parts) >= BUSY
 
 
 def needs_with(settings: dict[str, Any], config: TrainConfig, estimate: StepEstimate) -> int:

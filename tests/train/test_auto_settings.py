@@ -150,11 +150,13 @@ def test_small_presets_and_cpus_keep_the_presets_values(
         ({}, False),
         ({"model.remat": "full"}, True),
         ({"model.preset": "debug"}, True),
+        ({"model.patch_size": 1}, False),
+        ({"image_size": 64, "model.patch_size": 1}, True),
         ({"model.preset": "debug", "use_amp": True}, False),
         ({"use_amp": True, "model.remat": "dots"}, True),
     ],
 )
-def test_a_cpu_unrolls_blocks_unless_they_are_recomputed_or_minute(
+def test_a_cpu_unrolls_blocks_unless_they_are_recomputed_or_minute_or_have_many_tokens(
     bundle: Path, changes: dict[str, Any], scanned: bool
 ):
     config = changed(settings(bundle), changes)
