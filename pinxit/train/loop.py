@@ -1,8 +1,9 @@
 """The training loop: takes a batch, runs a step, and calls hooks at intervals.
 
 The host starts steps on the device without waiting for their results, at most `IN_FLIGHT` ahead. It
-waits only when a row of metrics or a hook is due. A signal only sets a flag: the current step
-completes, the loop returns the state, and the caller writes a checkpoint.
+waits only when a row of metrics or a hook is due. On a CPU, the step runs in the thread of this
+loop (`pinxit.callers_thread`). A signal only sets a flag: the current step completes, the loop
+returns the state, and the caller writes a checkpoint.
 """
 
 from __future__ import annotations
