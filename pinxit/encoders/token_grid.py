@@ -26,6 +26,10 @@ class TokenGrid:
     def __str__(self) -> str:
         return f"{self.unit} (vae factor {self.downsample} x patch {self.patch})"
 
+    def tokens(self, side: int) -> int:
+        """Returns the number of tokens of a square image with `side` pixels along each side."""
+        return (side // self.unit) ** 2
+
     def misfits(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Returns the sizes (width, height) that are not a whole number of tokens, at least one."""
         unit = self.unit

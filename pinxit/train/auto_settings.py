@@ -93,13 +93,8 @@ def _unrolled_here(config: TrainConfig, parts: Parts) -> bool:
     """Returns whether the run is on CPUs, and its blocks are unrolled there."""
     on_cpu = parts.mesh.devices.flat[0].platform == "cpu"
     preset, remat = config.model.preset, config.model.remat
-    return on_cpu and unrolled_on_cpu(preset, parts.model.dtype, remat, _tokens(config, parts))
-
-
-def _tokens(config: TrainConfig, parts: Parts) -> int:
-    """Returns the number of image tokens of a row."""
-    side = config.image_size // parts.autoencoder.stats.downsample // parts.model.patch_size
-    return side**2
+    tokens = parts.grid.tokens(config.image_size)
+    return on_cpu and unrolled_on_cpu(preset, parts.model.dtype, remat, tokens)
 
 
 def setting_candidates(config: TrainConfig, parts: Parts) -> Iterator[dict[str, Any]]:
@@ -138,7 +133,7 @@ def _piece_counts(config: TrainConfig, parts: Parts) -> list[int]:
 def _busy(config: TrainConfig, parts: Parts, count: int) -> bool:
     """Returns whether each piece of a batch in `count` pieces keeps a device busy."""
     rows = config.batch_size // (count * batch_parts(parts.mesh))
-    return count == 1 or rows * _tokens(config, parts) >= BUSY
+    return count == 1 or rows * parts.grid.tokens(config.image_size) >= BUSY
 
 
 def needs_with(settings: dict[str, Any], config: TrainConfig, estimate: StepEstimate) -> int:

@@ -60,6 +60,11 @@ class Parts:
     notes: tuple[str, ...] = ()
     """Messages to show to the user."""
 
+    @property
+    def grid(self) -> TokenGrid:
+        """The division of an image into tokens."""
+        return TokenGrid(self.autoencoder.stats.downsample, self.model.patch_size)
+
     def encoder_in_step(self, config: TrainConfig) -> Autoencoder | None:
         """Returns the autoencoder if it runs in the step, else None."""
         return self.autoencoder if config.encode_in_step else None
@@ -67,9 +72,8 @@ class Parts:
 
 def check_sizes(sizes: Sequence[tuple[int, int]], parts: Parts) -> None:
     """Raises unless images of these sizes (width, height) divide into whole tokens."""
-    grid = TokenGrid(parts.autoencoder.stats.downsample, parts.model.patch_size)
-    if wrong := grid.misfits(sizes):
-        raise grid.refuse("images.buckets", ", ".join(f"{w} x {h}" for w, h in wrong))
+    if wrong := parts.grid.misfits(sizes):
+        raise parts.grid.refuse("images.buckets", ", ".join(f"{w} x {h}" for w, h in wrong))
 
 
 def model_config(
@@ -146,8 +150,8 @@ def build(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None
             sharding=weight_sharding(mesh),
         )
     parts = assemble(config, autoencoder, text_encoder, mesh)
-    side = config.image_size // autoencoder.stats.downsample // parts.model.patch_size
-    model, note = tried_attention(parts.model, tokens=side**2, text_tokens=text_encoder.max_tokens)
+    tokens = parts.grid.tokens(config.image_size)
+    model, note = tried_attention(parts.model, tokens=tokens, text_tokens=text_encoder.max_tokens)
     return replace(
         parts,
         model=model,

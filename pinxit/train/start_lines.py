@@ -26,7 +26,7 @@ def model_lines(config: TrainConfig, parts: Parts) -> list[str]:
     limit = memory_figures(own).get("device_memory_limit_gb")
     memory = f" ({limit:.1f} GB each)" if limit else ""
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(model)[1]))
-    side = config.image_size // parts.autoencoder.stats.downsample // model.patch_size
+    tokens = parts.grid.tokens(config.image_size)
     pieces = config.pieces
     accumulated = f" in {pieces} accumulated pieces" if pieces > 1 else ""
     each = config.batch_size // batch_parts(mesh) // pieces
@@ -35,7 +35,7 @@ def model_lines(config: TrainConfig, parts: Parts) -> list[str]:
         f"training {config.model.preset} ({parameters / 1e6:,.1f} million parameters) in "
         f"{model.dtype} on {counted_kinds(kinds)}{memory}",
         f"each step: {counted(config.batch_size, 'image')} of {config.image_size} x "
-        f"{config.image_size} pixels, {side**2:,} tokens each{accumulated}{shared}",
+        f"{config.image_size} pixels, {tokens:,} tokens each{accumulated}{shared}",
     ]
 
 
