@@ -73,7 +73,8 @@ class TextColumns:
         arrays: dict[str, np.ndarray] = {}
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize(captions)
-            ids = without_padding(part, ids, longest(part, ids))
+            masks = _masks(part, ids)
+            ids = without_padding(ids, masks, longest(masks))
             if not cached:
                 arrays[name_of("token_ids", i)] = ids
                 continue
@@ -121,7 +122,7 @@ class TextColumns:
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize([""])
             length = arrays[name_of("text_mask" if cached else "token_ids", i)].shape[1]
-            ids = without_padding(part, ids, length)
+            ids = without_padding(ids, _masks(part, ids), length)
             if cached:
                 encoded = self._apply[i](part.params, ids)
                 empty[name_of("text_tokens", i)] = encoded.tokens
@@ -145,18 +146,17 @@ class TextColumns:
         return outputs[0] if len(outputs) == 1 else join(*outputs)
 
 
-def longest(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> int:
+def longest(masks: Bool[np.ndarray, "n l"]) -> int:
     """Returns the largest number of tokens that a row's mask keeps, rounded up to a multiple of 8.
 
     The result is at most the length of the rows, and at least 1, even if no row has a token.
     """
-    most = [int(mask.sum(axis=1).max()) for mask in _masks(text_encoder, token_ids)]
-    length = max([1, *most])
-    return min(-(-length // MULTIPLE) * MULTIPLE, token_ids.shape[1])
+    length = max(1, int(masks.sum(axis=1).max(initial=0)))
+    return min(-(-length // MULTIPLE) * MULTIPLE, masks.shape[1])
 
 
 def without_padding(
-    text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"], length: int
+    token_ids: Int[np.ndarray, "n l"], masks: Bool[np.ndarray, "n l"], length: int
 ) -> Int[np.ndarray, "n k"]:
     """Returns `length` columns of the rows: the first, or the last if the padding comes first.
 
@@ -164,22 +164,25 @@ def without_padding(
     """
     if length >= token_ids.shape[1]:
         return token_ids
-    padded_first = any(mask[:, length:].any() for mask in _masks(text_encoder, token_ids))
-    return token_ids[:, -length:] if padded_first else token_ids[:, :length]
+    return token_ids[:, -length:] if masks[:, length:].any() else token_ids[:, :length]
 
 
-def _masks(
-    text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]
-) -> Iterator[Bool[np.ndarray, "m l"]]:
-    """Yields the masks of the rows, 4096 at a time."""
+def _masks(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> Bool[np.ndarray, "n l"]:
+    """Returns the masks of the rows, which are computed 4096 at a time."""
 
     @jax.jit
     def mask_of(params: Any, ids: Any) -> Any:
         # Only the mask is used, so the compiler removes the network.
         return text_encoder.apply(params, ids).mask
 
-    for start in range(0, len(token_ids), 4096):
-        yield np.asarray(mask_of(text_encoder.params, token_ids[start : start + 4096]))
+    rows = len(token_ids)
+    size = max(min(rows, 4096), 1)
+    pieces = [
+        mask_of(text_encoder.params, padded(token_ids[start : start + size], size))
+        for start in range(0, rows, size)
+    ]
+    pieces = [np.asarray(piece, bool) for piece in pieces]
+    return np.concatenate(pieces)[:rows] if pieces else np.zeros(token_ids.shape, bool)
 
 
 def _stored(

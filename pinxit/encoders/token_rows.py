@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from pinxit.arrays import Conditioning
 from pinxit.config import UsageError
@@ -18,7 +18,8 @@ Clean = Callable[[str], str]
 
 
 REMEMBERED = 2**15
-"""Cleaned captions that are kept: they are cut to rows, and checked for their length, in turn."""
+"""Largest number of captions of one call that are kept with their rows, since the next call often
+asks for the same ones: the rows, or which of them lost their ends."""
 
 
 class TokenRows:
@@ -31,23 +32,44 @@ class TokenRows:
         tokenizer.enable_padding(**padding | {"length": length})
         self._tokenizer = tokenizer
         self._length = length
-        self._clean = None if clean is None else lru_cache(REMEMBERED)(clean)
+        self._clean = clean
+        self._last: _Rows | None = None
 
     def ids(self, captions: Sequence[str]) -> Int[np.ndarray, "b l"]:
         """Returns token ids, padded or truncated to the row length."""
-        rows = [encoding.ids for encoding in self._encode(captions)]
-        return np.array(rows, np.int32).reshape(len(captions), self._length)
+        return self._encoded(captions).ids
 
     def truncated(self, captions: Sequence[str]) -> Bool[np.ndarray, " b"]:
         """Returns whether each caption has more tokens than a row holds."""
-        return np.array([bool(row.overflowing) for row in self._encode(captions)], bool)
+        return self._encoded(captions).truncated
 
-    def _encode(self, captions: Sequence[str]) -> list[Encoding]:
+    def _encoded(self, captions: Sequence[str]) -> _Rows:
         if isinstance(captions, str):
             raise ValueError(f"captions is the string {captions!r}; pass a list of strings")
+        captions, last = list(captions), self._last
+        if last is not None and last.captions == captions:
+            return last
         clean = self._clean
-        texts = list(captions) if clean is None else [clean(caption) for caption in captions]
-        return self._tokenizer.encode_batch(texts)
+        texts = captions if clean is None else [clean(caption) for caption in captions]
+        encodings = self._tokenizer.encode_batch(texts)
+        ids = np.array([encoding.ids for encoding in encodings], np.int32)
+        ids = ids.reshape(len(captions), self._length)
+        rows = _Rows(captions, ids, np.array([bool(row.overflowing) for row in encodings], bool))
+        if len(captions) <= REMEMBERED:
+            self._last = rows
+        return rows
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Captions, their token ids, and whether each lost its end. The arrays can't be written to."""
+
+    captions: list[str]
+    ids: Int[np.ndarray, "b l"]
+    truncated: Bool[np.ndarray, " b"]
+
+    def __post_init__(self) -> None:
+        self.ids.flags.writeable = self.truncated.flags.writeable = False
 
 
 class TokenRowEncoder:

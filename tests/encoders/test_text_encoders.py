@@ -234,6 +234,26 @@ def test_captions_are_cleaned_first(bundle, t5_directory):
     assert clean.truncated(["#" * 80]).tolist() == [True]
 
 
+def test_the_same_captions_are_tokenised_once(bundle):
+    cleaned = []
+
+    def clean(caption):
+        cleaned.append(caption)
+        return caption
+
+    encoder = load_text_encoder(str(bundle), clean=clean)
+    rows = encoder.tokenize(CAPTIONS)
+    assert encoder.truncated(list(CAPTIONS)).all()
+    np.testing.assert_array_equal(encoder.tokenize(tuple(CAPTIONS)), rows)
+    assert cleaned == CAPTIONS
+    others = [*CAPTIONS[:-1], "a"]
+    assert encoder.truncated(others).tolist() == [True] * 3 + [False]
+    assert (encoder.tokenize(others)[-1] != rows[-1]).any()
+    assert cleaned == CAPTIONS + others
+    with pytest.raises(ValueError, match="read-only"):
+        rows[0] = 0
+
+
 def test_two_encoders_are_their_parts(encoder, t5_directory, joint):
     second = load_text_encoder(t5_directory, max_tokens=12)
     captions = ["", "a small house", "a red moon " * 9]

@@ -10,10 +10,15 @@ backdrop and object. A model that scores well on them has learned to compose, no
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 TIMES = ("dawn", "day", "sunset", "night")
 BACKDROPS = ("mountains", "hills", "sea", "forest", "desert")
@@ -155,7 +160,7 @@ def _draw_celestial(rng: np.random.Generator, time: str, weather: str) -> str:
 
 
 def _draw_things(rng: np.random.Generator) -> tuple[Thing, ...]:
-    count = int(rng.choice(3, p=(0.06, 0.64, 0.30)))
+    count = _pick(rng, (0, 1, 2), weights=(0.06, 0.64, 0.30))
     places = [PLACES[i] for i in rng.permutation(3)[:count]]
     kinds = [KINDS[i] for i in rng.permutation(6)[:count]]
     # Two neighbours are both small, so that neither covers the other.
@@ -167,8 +172,15 @@ def _draw_things(rng: np.random.Generator) -> tuple[Thing, ...]:
 
 
 def _pick(
-    rng: np.random.Generator, values: tuple[str, ...], *, weights: tuple[float, ...] | None = None
-) -> str:
-    # without weights, `choice` draws the same integer in five times the time
-    drawn = rng.integers(len(values)) if weights is None else rng.choice(len(values), p=weights)
-    return values[int(drawn)]
+    rng: np.random.Generator, values: tuple[T, ...], *, weights: tuple[float, ...] | None = None
+) -> T:
+    """Returns what ``rng.choice`` does from the same state, in a tenth of its time."""
+    if weights is None:
+        return values[int(rng.integers(len(values)))]
+    return values[bisect_right(_cumulated(weights), rng.random())]
+
+
+@cache
+def _cumulated(weights: tuple[float, ...]) -> list[float]:
+    sums = np.cumsum(weights)
+    return (sums / sums[-1]).tolist()

@@ -1,5 +1,7 @@
 """Scenes are deterministic by index, state what they show, and keep held-out combinations apart."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from pinxit.data.scenes.dataset import Scenes
 from pinxit.data.scenes.drawing import render
 
 GOLDEN_MEANS = [42.6, 139.3, 61.5, 170.5]
+GOLDEN_CAPTIONS = "e4c1f4604c5eb6dc"
 HOUSE = Scene("night", "hills", "clear", "full moon", (Thing("house", "red", "small", "left"),))
 
 
@@ -42,6 +45,22 @@ def test_the_first_pictures_are_those_of_the_bundle():
     """The bundle was trained on these very pictures; a changed drawing needs a new one."""
     means = [round(float(Scenes(seed=0)[i].image.mean()), 1) for i in range(4)]
     assert means == GOLDEN_MEANS
+
+
+def test_the_first_captions_are_those_of_the_bundle():
+    captions = "\n".join(Scenes(seed=0).caption(i) for i in range(2000))
+    assert hashlib.sha256(captions.encode()).hexdigest()[:16] == GOLDEN_CAPTIONS
+
+
+def test_weighted_draws_are_those_of_numpy():
+    """The bundle was trained on these draws, so a faster one must return the same."""
+    for index in range(200):
+        rng = np.random.default_rng([0, index, 0])
+        scene = sample_scene(0, index, split="any")
+        assert scene.time == HEADS["time"][rng.choice(4)]
+        assert scene.backdrop == HEADS["backdrop"][rng.choice(5)]
+        weather = rng.choice(5, p=(0.4, 0.2, 0.14, 0.14, 0.12))
+        assert scene.weather == HEADS["weather"][weather]
 
 
 def test_training_shows_no_held_out_combination():
