@@ -42,10 +42,14 @@ class Together:
 
     def __call__(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
         """Runs the step, after compiling it if the batch shape is new."""
+        return self.compiled(state, frozen, raw)(state, frozen, raw)
+
+    def compiled(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
+        """Returns the program for a batch of these shapes. `raw` may have shapes for arrays."""
         key = tuple(sorted((name, array.shape) for name, array in raw.items()))
         if key not in self._compiled:
             self._compiled[key] = self._compile(state, frozen, raw)
-        return self._compiled[key](state, frozen, raw)
+        return self._compiled[key]
 
     def _compile(self, state: Any, frozen: Any, raw: dict[str, Any]) -> Any:
         compiled = None

@@ -185,7 +185,7 @@ def _open(
     feed = _enter(config, beginning, folder, display, source, about)
     display.say(data_line(config, feed.loader, step=step))
     feed.watch(lambda: interruption.requested is not None)
-    feed.begin()
+    feed.begin(step)
     watchers = Watchers(
         display.say,
         stop=interruption.heard,
@@ -324,12 +324,15 @@ def _train_and_finish(run: CurrentRun, state: TrainState, window: Window) -> Run
     agreement = Agreement(parts.mesh)
     interruption.agree = agreement
     interruption.ending = lambda: bool(feed.ended())
+    frozen = place(frozen, frozen_shardings(frozen, parts.mesh))
     with closing(feed), closing(_watched_step(run, state)) as step_fn:
+        if run.step < config.max_steps:
+            step_fn.compile(state, frozen, feed.shapes())
         state, window = train(
             step_fn,
             state,
             feed.loader,
-            frozen=place(frozen, frozen_shardings(frozen, parts.mesh)),
+            frozen=frozen,
             max_steps=config.max_steps,
             log_interval=config.log_interval,
             on_row=run.on_row,

@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 
+from pinxit.devices.common_steps import Together
 from pinxit.devices.device_figures import memory_figures, peak_flops
 from pinxit.devices.flops import count
+from pinxit.devices.processes import Stopped
 from pinxit.encoders.text_columns import TextColumns
 from pinxit.progress import duration
 from pinxit.train.build import Parts, build_step
@@ -20,11 +22,11 @@ from pinxit.train.step_profile import StepProfile
 
 
 class WatchedStep:
-    """Runs the jitted step. Says that its first call compiles, and how long that took."""
+    """Runs the step. Says that it compiles first, and how long that took."""
 
     def __init__(
         self,
-        step: Callable[..., Any],
+        step: Together,
         *,
         parts: Parts,
         start: int,
@@ -33,12 +35,12 @@ class WatchedStep:
         say: Callable[[str], object],
         compiled: Callable[[], object] = lambda: None,
     ) -> None:
-        """Takes the jitted step. `compiled` is called once, after the first step."""
+        """Takes the step. `compiled` is called once, after the first step."""
         self._step = step
         self._when_compiled = compiled
         self._parts = parts
         self._number = start
-        self._compiled = False
+        self._compiled = self._taken = self._stopped = False
         self._figures = figures
         self._profile = profile
         self._say = say
@@ -46,7 +48,7 @@ class WatchedStep:
     def __call__(self, state: Any, frozen: Any, columns: dict[str, Any]) -> Any:
         self._number += 1
         self._profile.before(self._number)
-        if self._compiled:
+        if self._taken:
             result = self._step(state, frozen, columns)
         else:
             result = self._first(state, frozen, columns)
@@ -57,17 +59,37 @@ class WatchedStep:
         """Ends a profile that still records, because training stopped inside its range."""
         self._profile.close()
 
-    def _first(self, state: Any, frozen: Any, columns: dict[str, Any]) -> Any:
+    def compile(self, state: Any, frozen: Any, columns: Mapping[str, Any] | None) -> None:
+        """Compiles the step for columns of these shapes, if they are known.
+
+        After a signal, it returns, and the first step raises `Stopped`.
+        """
+        if columns is None:
+            return
+        try:
+            self._compile(state, frozen, dict(columns))
+        except Stopped:
+            self._stopped = True
+
+    def _compile(self, state: Any, frozen: Any, columns: dict[str, Any]) -> None:
         self._figures.count(state, frozen, columns)
         platform = self._parts.mesh.devices.flat[0].platform
         self._say(compile_line(self._parts.model, platform))
         start = time.perf_counter()
-        result = self._step(state, frozen, columns)
+        self._step.compiled(state, frozen, columns)
         seconds = time.perf_counter() - start
-        jax.block_until_ready(result)  # what waits for the compilation does not disturb this step
         self._compiled = True
         shown = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
         self._say(f"compiled the training step in {shown}")
+
+    def _first(self, state: Any, frozen: Any, columns: dict[str, Any]) -> Any:
+        if self._stopped:
+            raise Stopped
+        if not self._compiled:
+            self._compile(state, frozen, columns)
+        result = self._step(state, frozen, columns)
+        jax.block_until_ready(result)  # what waits for the compilation does not disturb this step
+        self._taken = True
         self._when_compiled()
         return result
 

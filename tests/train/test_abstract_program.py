@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pinxit.config import UsageError
 from pinxit.devices.mesh import batch_sharding, replicated
+from pinxit.devices.transfer import place_batch
 from pinxit.encoders.abstract_autoencoder import abstract_autoencoder
 from pinxit.encoders.text_encoder_catalogue import abstract_text_encoder
 from pinxit.encoders.weights import flatten
@@ -21,6 +22,7 @@ from pinxit.train.abstract_program import abstract_program
 from pinxit.train.build import build, build_state, build_step
 from pinxit.train.display import Display
 from pinxit.train.encode_step import frozen_arrays
+from pinxit.train.input import in_memory
 from pinxit.train.input.open import open_feed
 from pinxit.train.run_folder import claim
 from pinxit.train.settings import ModelConfig, TrainConfig
@@ -57,6 +59,25 @@ def test_it_lowers_to_the_program_of_the_run(tmp_path: Path, remat: str):
     idle = [] if config.encode_in_step else jax.tree.leaves(parts.autoencoder.params)
     assert sizes["encoders beside the step"] == sum(x.nbytes for x in idle)
     assert sizes["inputs"] == 3 * sum(x.nbytes for x in raw.values())
+
+
+def test_the_shapes_of_images_that_are_not_encoded_yet_are_those_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(in_memory, "ENCODED_FIRST", 8)
+    config = small(tmp_path, dataset_name="scenes")
+    parts = build(config)
+    display = Display("x", max_steps=1, console=Console(quiet=True))
+    feed = open_feed(config, parts, claim(config), display, source=None)
+    shapes = feed.shapes()
+    feed.begin(1)
+    batch = feed.loader.batch(1)
+    feed.close()
+    placed = place_batch(batch, parts.mesh, np.arange(8), 8)
+    assert shapes == {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+        for name, array in placed.items()
+    }
 
 
 def test_real_encoders_need_no_weights(tmp_path: Path):

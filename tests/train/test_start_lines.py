@@ -10,12 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from pinxit.config import UsageError
+from pinxit.devices.common_steps import Together
 from pinxit.devices.flops import count
+from pinxit.devices.processes import Stopped
 from pinxit.train import start_lines, step_watch
 from pinxit.train.abstract_program import abstract_program
 from pinxit.train.auto_settings import abstract_parts
@@ -110,14 +113,37 @@ def test_the_end_of_the_compilation_is_told_once(config: TrainConfig):
     parts = abstract_parts(config.resolved())
     told: list[str] = []
     figures: Any = SimpleNamespace(count=lambda *_: None)
+    jitted = jax.jit(lambda state, frozen, columns: state + columns["x"].sum())
     step = WatchedStep(
-        lambda *_: told.append("step"),
+        Together(jitted),
         parts=parts, start=0, figures=figures, profile=StepProfile(None, Path("none"), say=print),
-        say=lambda line: None, compiled=lambda: told.append("compiled"),
+        say=told.append, compiled=lambda: told.append("taken"),
     )  # fmt: skip
+    state, columns = jnp.float32(1), {"x": jnp.ones(3)}
+    step.compile(state, None, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})
+    assert told[0] == "compiling the training step" and "compiled the training step in" in told[1]
+    for number in range(2):
+        assert float(step(state, None, columns)) == 4
+        assert told[2:] == ["taken"], number
+    assert jitted._cache_size() == 0  # the program of the shapes was used
+
+
+def test_a_signal_during_the_compilation_stops_the_first_step(config: TrainConfig):
+    def stop(act: Any) -> Any:
+        raise Stopped
+
+    figures: Any = SimpleNamespace(count=lambda *_: None)
+    told: list[str] = []
+    step = WatchedStep(
+        Together(jax.jit(lambda *arguments: None), stop), parts=abstract_parts(config.resolved()),
+        start=0, figures=figures, profile=StepProfile(None, Path("none"), say=print),
+        say=told.append,
+    )  # fmt: skip
+    step.compile(None, None, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})
     for _ in range(2):
-        step(None, None, {})
-    assert told == ["step", "compiled", "step"]
+        with pytest.raises(Stopped):
+            step(None, None, {"x": jnp.ones(3)})
+    assert told == ["compiling the training step"]
 
 
 # --- the figures of the devices ---------------------------------------------------------------

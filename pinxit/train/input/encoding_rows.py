@@ -3,7 +3,7 @@
 Encoding the demo's 16,000 pictures takes two CPU cores about a minute, but a step needs only 16 of
 them. A thread encodes the images in the order in which the first epoch reads them, a chunk at a
 time, and sooner those that a batch waits for. While the first step is compiled, which uses all
-cores, it encodes only what a batch waits for. Chunks are fixed by that order, not by what is read,
+cores, it encodes only the first batch. Chunks are fixed by that order, not by what is read,
 so a row has the same bytes in a resumed run and in one that reads other rows first.
 """
 
@@ -68,9 +68,11 @@ class EncodingRows:
         self._ahead = True
         self._thread = threading.Thread(target=self._work, name="pinxit-encoding", daemon=True)
 
-    def begin(self, *, ahead: bool = True) -> None:
-        """Starts encoding: without `ahead`, only what is read, until `go_ahead` is called."""
-        self._ahead = ahead
+    def begin(self, *, first: Int[np.ndarray, " b"] | None = None) -> None:
+        """Starts encoding: all rows, or those that are read `first`, and what else is read until
+        `go_ahead` is called."""
+        self._ahead = first is None
+        self._awaited = [] if first is None else np.unique(self._chunk_of[first]).tolist()
         atexit.register(self.close)
         self._thread.start()
 
@@ -91,6 +93,11 @@ class EncodingRows:
 
     def __len__(self) -> int:
         return len(self._latents)
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns the shape and dtype of a row's arrays."""
+        arrays = {LATENTS: self._latents, **self.columns}
+        return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
     def take(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
         """Returns the arrays at these rows, once their images are encoded.

@@ -44,9 +44,15 @@ class Feed(Protocol):
     text_columns: Mapping[str, Any]
     """The text columns of one or more rows. The empty prompt gets the same lengths."""
 
-    def begin(self) -> None:
-        """Is called once before the first batch, after the run's folder has been created."""
+    def begin(self, step: int) -> None:
+        """Is called once before the batch after `step` steps, which is the first one, and after the
+        run's folder has been created."""
         return
+
+    def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct] | None:
+        """Returns the shapes of all batches on their devices, if they are known and the first batch
+        takes time. Then the step is compiled meanwhile."""
+        return None
 
     def compiled(self) -> None:
         """Is called once after the first step, whose compilation uses all cores."""

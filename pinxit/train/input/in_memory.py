@@ -16,9 +16,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pinxit.arrays import Autoencoder, Example, to_pixels
 from pinxit.cache_limit import hold, limit_cache
 from pinxit.data.image_column import image_column
 from pinxit.data.loader import ArrayRows, Loader, first_epoch
-from pinxit.devices.mesh import local_rows
+from pinxit.devices.mesh import batch_sharding, local_rows
 from pinxit.devices.processes import alone, is_first, several
 from pinxit.encoders.fingerprint import fingerprint_of_outputs
 from pinxit.encoders.text_columns import TextColumns, Track
@@ -41,7 +41,6 @@ from pinxit.progress import counted, duration
 from pinxit.train.build import Parts, text_columns_for
 from pinxit.train.datasets import Dataset, dataset_fingerprint, held_out_examples, load_examples
 from pinxit.train.display import Display
-from pinxit.train.early_work import begun
 from pinxit.train.input.encode_chunk import chunk_size
 from pinxit.train.input.encoding_rows import EncodingRows
 from pinxit.train.input.feed import Feed, stop_waiting
@@ -59,7 +58,7 @@ class InMemoryFeed(Feed):
         self, config: TrainConfig, parts: Parts, folder: RunFolder, display: Display
     ) -> None:
         """Generates and encodes the rows, or reads them from the cache in `folder`."""
-        self.config = config
+        self.config, self.mesh = config, parts.mesh
         self.text = text_columns_for(config, parts)
         examples = load_examples(
             config.dataset_name,
@@ -94,7 +93,9 @@ class InMemoryFeed(Feed):
         self.rows = rows
         self.text_columns = rows.arrays if isinstance(rows, ArrayRows) else rows.columns
         part = local_rows(parts.mesh, config.batch_size)
-        self.loader = Loader(rows, batch_size=config.batch_size, seed=config.seed, part=part)
+        self.loader = self._loader = Loader(
+            rows, batch_size=config.batch_size, seed=config.seed, part=part
+        )
 
     def held_out(self) -> list[Example]:
         """Returns the first `evaluation.images` rows of the held-out split."""
@@ -110,10 +111,21 @@ class InMemoryFeed(Feed):
         """Cancels waiting for a batch once `interrupted` returns True."""
         stop_waiting(self.loader, interrupted)
 
-    def begin(self) -> None:
-        """Starts encoding what the first batches need."""
+    def begin(self, step: int) -> None:
+        """Starts encoding what the first batch needs."""
         if isinstance(self.rows, EncodingRows):
-            self.rows.begin(ahead=False)
+            self.rows.begin(first=self._loader.row_numbers(step))
+
+    def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct] | None:
+        """Returns the shapes of a batch whose images are encoded while the step is compiled."""
+        if not isinstance(self.rows, EncodingRows):
+            return None
+        size, each = self.loader.batch_size, batch_sharding(self.mesh)
+        rows = {**self.rows.shapes(), "index": ((), np.int32)}
+        return {
+            name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=each)
+            for name, (shape, dtype) in rows.items()
+        }
 
     def compiled(self) -> None:
         """Lets the rest be encoded."""
@@ -184,7 +196,7 @@ def _encode(
 
 
 class _Encoder:
-    """Encodes at most `size` images of one shape at a time. A thread compiles the program."""
+    """Encodes at most `size` images of one shape at a time. The first call compiles the program."""
 
     def __init__(self, autoencoder: Autoencoder, shape: tuple[int, ...]) -> None:
         self.size = chunk_size(shape[0])
@@ -192,11 +204,11 @@ class _Encoder:
         lowered = jax.jit(autoencoder.encode).lower(autoencoder.params, pixels)
         self.latent_shape = tuple(lowered.out_info.shape[1:])
         self._params = autoencoder.params
-        self._program = begun(lowered.compile, name="compile")
+        self._program = cache(lowered.compile)
 
     def __call__(self, images: UInt8[np.ndarray, "b hi wi 3"]) -> Float[np.ndarray, "b h w c"]:
         """Returns the latents of images."""
-        latents = self._program.result()(self._params, to_pixels(padded(images, self.size)))
+        latents = self._program()(self._params, to_pixels(padded(images, self.size)))
         return np.asarray(latents)[: len(images)]
 
 

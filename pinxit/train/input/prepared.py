@@ -92,7 +92,7 @@ class PreparedFeed(Feed):
         """The last batch of each image size, by its number among the buckets."""
         self._loader.read = self._read
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """Makes too many damaged shards end the run with a checkpoint from now on."""
         self.rows.too_damaged = self._end
 

@@ -128,7 +128,7 @@ class StreamedFeed(Feed):
             say=self.display.say,
         )
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """Fetches the held-out rows, unless an earlier part of the run has done so."""
         self.root.mkdir(parents=True, exist_ok=True)  # the processes may have folders of their own
         if is_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,8 +111,10 @@ def test_without_going_ahead_only_what_is_read_is_encoded():
     encoder, order = Encoder(), first_epoch(ROWS, seed=3)
     done: list[np.ndarray] = []
     rows = rows_of(encoder, completed=done.append)
-    rows.begin(ahead=False)
     chunks = [order[start : start + CHUNK].tolist() for start in range(0, ROWS, CHUNK)]
+    rows.begin(first=order[:2])
+    while encoder.chunks != chunks[:1]:
+        time.sleep(0.01)
     for number in (0, 2):
         rows.take(order[number * CHUNK : number * CHUNK + 1])
         rows.take(np.array(chunks[0]))
@@ -124,7 +127,7 @@ def test_without_going_ahead_only_what_is_read_is_encoded():
 
 def test_rows_that_do_not_go_ahead_can_be_closed():
     rows = rows_of(Encoder())
-    rows.begin(ahead=False)
+    rows.begin(first=np.array([], int))
     rows.close()
     assert not rows._thread.is_alive()
 

@@ -26,8 +26,9 @@ class Quiet(Feed):
 
 def test_what_a_feed_need_not_say():
     feed = Quiet()
-    feed.begin()
+    feed.begin(0)
     feed.watch(lambda: True)
+    assert feed.shapes() is None
     assert (feed.figures(), feed.results(), feed.ended()) == ({}, {}, "")
 
 
