@@ -60,16 +60,29 @@ def mappings() -> int:
         return 0
 
 
+def drop_many_programs() -> None:
+    """Drops the compiled programs if there are many."""
+    if mappings() > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def little_left():
     """Many compiled programs are dropped at the end of a module. Objects that live on are not
     looked at in each later collection of garbage, which takes seconds in a process that has run
     thousands of tests."""
     yield
-    if mappings() > MAPPINGS:
-        jax.clear_caches()
-        gc.collect()
+    drop_many_programs()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def few_programs(request: pytest.FixtureRequest):
+    """Slow tests of one module compile so many programs that they are also dropped in between."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        drop_many_programs()
 
 
 @pytest.fixture(scope="session")

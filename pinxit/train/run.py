@@ -361,7 +361,8 @@ def _train_and_finish(run: CurrentRun, state: TrainState, window: Window) -> Run
     if results is None:
         return _stopped(run.display, run.folder, interruption, f"after step {step}", goes_on)
     run.display.say(f"finished: {summary(results)}")
-    run.display.say(f"report: {run.folder.report}")
+    if run.folder.report.is_file():
+        run.display.say(f"report: {run.folder.report}")
     return RunResult("finished", run.folder.root, results["step"], results)
 
 

@@ -14,7 +14,16 @@ from markdown_blocks import ROOT, Block, read_blocks
 
 MOST = 1800.0
 """Seconds after which a command is stopped; training must then end with exit code 0."""
-IGNORED = shutil.ignore_patterns(".git", ".venv", "runs", "outputs", "__pycache__", ".*_cache")
+IGNORED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
+WRITTEN = ("runs", "outputs")
+"""Folders of the repository that commands write to. The package has folders of these names too."""
+
+
+def ignored(folder: str, names: list[str]) -> set[str]:
+    """The names in a folder that a fresh copy does not have."""
+    return IGNORED(folder, names) | (set(WRITTEN) if Path(folder) == ROOT else set())
+
+
 SLOW = [pytest.param(b, id=b.name) for b in read_blocks() if b.kind == "slow"]
 
 
@@ -43,7 +52,7 @@ def run_line(line: str, folder: Path, environment: dict[str, str]) -> tuple[int,
 def test_the_block_runs(block: Block, tmp_path: Path):
     """Every line ends with 0; one that does not train may be stopped while it works."""
     folder = tmp_path / "repository"
-    shutil.copytree(ROOT, folder, ignore=IGNORED)
+    shutil.copytree(ROOT, folder, ignore=ignored)
     environment = os.environ | {"PYTHONPATH": str(folder)}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment.pop("PINXIT_NO_REEXEC", None)  # a user's process starts over, tuned
