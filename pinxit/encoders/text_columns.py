@@ -122,7 +122,8 @@ class TextColumns:
         for i, (part, cached) in enumerate(zip(self.parts, self.cached, strict=True)):
             ids = part.tokenize([""])
             length = arrays[name_of("text_mask" if cached else "token_ids", i)].shape[1]
-            ids = without_padding(ids, _masks(part, ids), length)
+            if length < ids.shape[1]:
+                ids = without_padding(ids, _masks(part, ids), length)
             if cached:
                 encoded = self._apply[i](part.params, ids)
                 empty[name_of("text_tokens", i)] = encoded.tokens
@@ -178,10 +179,9 @@ def _masks(text_encoder: TextEncoder, token_ids: Int[np.ndarray, "n l"]) -> Bool
     rows = len(token_ids)
     size = max(min(rows, 4096), 1)
     pieces = [
-        mask_of(text_encoder.params, padded(token_ids[start : start + size], size))
+        np.asarray(mask_of(text_encoder.params, padded(token_ids[start : start + size], size)))
         for start in range(0, rows, size)
     ]
-    pieces = [np.asarray(piece, bool) for piece in pieces]
     return np.concatenate(pieces)[:rows] if pieces else np.zeros(token_ids.shape, bool)
 
 

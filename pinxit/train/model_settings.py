@@ -28,6 +28,7 @@ def unrolled_on_cpu(preset: str, dtype: str, remat: str, tokens: int) -> bool:
     tenth less time without. In half precision, XLA also converts the stacks to float32 and back.
     Recomputed blocks stack little, and so does attention over many tokens, where a loop takes
     a sixth less memory and 2 % more time. The blocks of `debug` are not worth their compilation.
+    Those of `tiny` are unrolled by its preset.
     """
     if remat not in (AUTO, "none"):
         return False
