@@ -76,7 +76,12 @@ def json_directory(model_directory, tmp_path_factory):
         "$A </s>", special_tokens=[("</s>", 1)]
     )
     root = tmp_path_factory.mktemp("json")
-    tokenizer.save(str(root / "tokenizer.json"))
+    written = json.loads(tokenizer.to_str())
+    # transformers changes the last digit of long scores, which decides ties between pieces
+    written["model"]["vocab"] = [
+        [piece, round(score, 6)] for piece, score in written["model"]["vocab"]
+    ]
+    (root / "tokenizer.json").write_text(json.dumps(written), "utf-8")
     (root / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
     return root
 
@@ -116,17 +121,11 @@ def rows(tokenizer, tokens) -> np.ndarray:
 
 
 def agree(ours, other) -> None:
-    """Raises unless the ids are equal. The pieces of one repeated character may come in another
-    order, since all orders have the same score apart from rounding, and the trainer's scores differ
-    in rounding each time."""
     out = other(CAPTIONS, padding="max_length", truncation=True, max_length=LENGTH)
     for caption, row, expected in zip(
         CAPTIONS, rows(ours, CAPTIONS), out["input_ids"], strict=True
     ):
-        ids = row.tolist()
-        if len(set(caption)) == 1:
-            ids, expected = sorted(ids), sorted(expected)
-        assert ids == expected, repr(caption)
+        assert row.tolist() == expected, repr(caption)
 
 
 def test_the_captions_are_many_and_strange():
