@@ -14,6 +14,8 @@ from markdown_blocks import ROOT, Block, read_blocks
 
 MOST = 1800.0
 """Seconds after which a command is stopped; training must then end with exit code 0."""
+MOST_OF_HOURS = 300.0
+"""The same for the commands of a block that takes hours, by its tag."""
 IGNORED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
 WRITTEN = ("runs", "outputs")
 """Folders of the repository that commands write to. The package has folders of these names too."""
@@ -27,8 +29,11 @@ def ignored(folder: str, names: list[str]) -> set[str]:
 SLOW = [pytest.param(b, id=b.name) for b in read_blocks() if b.kind == "slow"]
 
 
-def run_line(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, bool, str]:
-    """Exit code of a line in bash, whether it was stopped, and the end of what it printed."""
+def run_line(
+    line: str, folder: Path, environment: dict[str, str], most: float
+) -> tuple[int, bool, str]:
+    """Exit code of a line in bash, whether it was stopped after `most` seconds, and the end of
+    what it printed."""
     log = folder / "output.txt"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -40,7 +45,7 @@ def run_line(line: str, folder: Path, environment: dict[str, str]) -> tuple[int,
             start_new_session=True,
         )
         try:
-            code, stopped = process.wait(MOST), False
+            code, stopped = process.wait(most), False
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGTERM)
             code, stopped = process.wait(300), True
@@ -61,8 +66,9 @@ def test_the_block_runs(block: Block, tmp_path: Path):
         lines = [line.replace("pip install ", "pip install --dry-run ") for line in lines]
     if "runs/scenes" in block.text and "pinxit train" not in block.text:
         lines.insert(0, "pinxit train --max_steps 20")  # an earlier block of the page trains it
+    most = MOST_OF_HOURS if "hour" in (block.reason or "") else MOST
     for line in lines:
-        code, stopped, said = run_line(line, folder, environment)
+        code, stopped, said = run_line(line, folder, environment, most)
         trains = "pinxit train" in line or "train_text_to_image.py" in line
         assert code == 0 or (stopped and not trains), f"{line}\n{said}"
     reports = list(folder.glob("runs/*/report.html"))

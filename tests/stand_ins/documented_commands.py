@@ -30,6 +30,7 @@ from pinxit.cli.pack import PackOptions
 from pinxit.cli.plan import PlanOptions
 from pinxit.cli.train_aliases import TRAIN_ALIASES
 from pinxit.config import leaves
+from pinxit.models.transformer import preset
 from pinxit.prepare.options import PrepareOptions
 from pinxit.prompt_file import LINE_OPTIONS
 from pinxit.serve.settings import StudioConfig
@@ -47,7 +48,7 @@ REMEDY = ("--", "it takes", "valid:", "known:", "hf download", "hf auth login")
 
 
 class Understood(BaseException):
-    """A command's arguments were read and its settings resolved; it would begin its work now.
+    """A command's arguments were read, and its settings resolved; it would begin its work now.
 
     It is no `Exception`, which the command line would report as a bug.
     """
@@ -116,7 +117,9 @@ def nothing_begins() -> Iterator[None]:
         raise Understood
 
     def resolve(*configs: Any, **_: object) -> None:
-        next(config for config in configs if isinstance(config, TrainConfig)).resolved()
+        given = next(config for config in configs if isinstance(config, TrainConfig))
+        model = given.resolved().model
+        preset(model.preset, **model.overrides())  # raises for sizes that do not fit together
         raise Understood
 
     def prepare(options: PrepareOptions, *_: object) -> None:
