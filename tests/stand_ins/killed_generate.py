@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,8 +22,17 @@ def start(out: Path, *, n: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pinxit", *words], env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", "pinxit", *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            preexec_fn=heed_interrupts,
         )
+
+
+def heed_interrupts() -> None:
+    """Lets the process stop at SIGINT, also if the tests run in the background and ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def pictures(out: Path) -> dict[str, bytes]:

@@ -9,26 +9,30 @@ from pathlib import Path
 import fsspec
 import pytest
 from gcs_server import GcsServer, gcs_server
+from gcsfs.core import GCSFileSystem
 
 from pinxit.data.network_fault import is_network_fault
 from pinxit.data.stores import remote_store
 from pinxit.data.stores.byte_store import open_store
 from pinxit.data.stores.remote_store import RemoteStore, Retries
 
-# beside hundreds of other tests, gcsfs's client of gRPC took minutes to give up the stand-in server
-pytestmark = pytest.mark.slow
-
 SMALL = bytes(range(256)) * 8
 
 
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
-    """Serves a bucket, which the environment leads to."""
+    """Serves a bucket, which the environment leads to.
+
+    The class that gcsfs gives to fsspec asks by gRPC first, and takes minutes to give up a server
+    without it. A variable chooses the plain one, but only before the first import of gcsfs.
+    """
+    usual = fsspec.get_filesystem_class("gs")
+    fsspec.register_implementation("gs", GCSFileSystem, clobber=True)
     with gcs_server() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it asks by gRPC
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})  # as FSSPEC_GS_TOKEN does
         yield server
+    fsspec.register_implementation("gs", usual, clobber=True)
 
 
 def test_what_is_uploaded_is_read(google: GcsServer, tmp_path: Path):
