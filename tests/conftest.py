@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import huggingface_hub.constants  # noqa: E402, F401 - reads HF_HUB_OFFLINE once, before a test sets it
 import jax  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heeded_interrupts():
+    """SIGINT has its effect here and in the processes that tests start. A shell starts commands in
+    the background with SIGINT ignored, which they would inherit."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

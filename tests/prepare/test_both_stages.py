@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,18 +186,8 @@ def test_a_full_disk_in_the_second_stage_ends_the_first(tmp_path):
     assert not leftovers(tmp_path)
 
 
-@pytest.fixture
-def handled_interrupts() -> Iterator[None]:
-    """A shell starts commands in the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT])
-def test_an_interruption_ends_both_stages_between_two_batches(
-    wanted, tmp_path, number, handled_interrupts
-):
+def test_an_interruption_ends_both_stages_between_two_batches(wanted, tmp_path, number):
     encoding = threading.Event()
 
     def slow(images):

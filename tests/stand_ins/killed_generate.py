@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,13 +25,7 @@ def start(out: Path, *, n: int) -> subprocess.Popen[bytes]:
             env=environment,
             stdout=log,
             stderr=log,
-            preexec_fn=heed_interrupts,
         )
-
-
-def heed_interrupts() -> None:
-    """Lets the process stop at SIGINT, also if the tests run in the background and ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def pictures(out: Path) -> dict[str, bytes]:
