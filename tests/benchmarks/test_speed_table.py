@@ -121,6 +121,18 @@ def test_the_picture_skips_what_has_no_ratio(tmp_path):
     assert part[1][1][1] == {"eager": pytest.approx(1.5)}
 
 
+def test_the_name_of_a_processor_is_not_cut_off(tmp_path):
+    sets = ["AVX2", "AVX-512", "AVX512-BF16", "AMX"]
+    known = KNOWN | {"model": "Intel(R) Xeon(R) Processor", "instructions": sets}
+    key = speed_table.key_of(known, {"jax": "0.10.2", "torch": "2.13.0+cpu"})
+    tasks = {"image to image, 12 of 20 steps": result()["tasks"]["sampling"]}
+    draw({key: {"pictures-small": result(tasks=tasks)}}, NAMES, tmp_path / "speed.png")
+    with Image.open(tmp_path / "speed.png") as picture:
+        grey = picture.convert("L")
+    margins = [(0, 0, 3, grey.height), (grey.width - 3, 0, grey.width, grey.height)]
+    assert all(grey.crop(box).getextrema() == (255, 255) for box in margins)
+
+
 def test_every_row_calls_a_script_that_exists_and_the_page_names_it():
     text = PAGE.read_text()
     for row in ROWS:
