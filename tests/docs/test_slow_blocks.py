@@ -62,6 +62,9 @@ def test_the_block_runs(block: Block, tmp_path: Path):
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment.pop("PINXIT_NO_REEXEC", None)  # a user's process starts over, tuned
     lines = block.text.splitlines()
+    if block.language == "python":
+        (folder / "block.py").write_text(block.text)
+        lines = ["python block.py"]
     if "venv" not in block.text:  # these tests' own environment stays as it is
         lines = [line.replace("pip install ", "pip install --dry-run ") for line in lines]
     if "runs/scenes" in block.text and "pinxit train" not in block.text:
