@@ -48,7 +48,7 @@ REMEDY = ("--", "it takes", "valid:", "known:", "hf download", "hf auth login")
 
 
 class Understood(BaseException):
-    """A command's arguments were read, and its settings resolved; it would begin its work now.
+    """A command's arguments were read and its settings resolved; it would begin its work now.
 
     It is no `Exception`, which the command line would report as a bug.
     """

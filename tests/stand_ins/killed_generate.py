@@ -21,10 +21,7 @@ def start(out: Path, *, n: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pinxit", *words],
-            env=environment,
-            stdout=log,
-            stderr=log,
+            [sys.executable, "-m", "pinxit", *words], env=environment, stdout=log, stderr=log
         )
 
 
