@@ -5,8 +5,9 @@
     python benchmarks/figures_by_step.py runs/scenes_long plan.json
 
 Each checkpoint is measured by `pinxit evaluate` in a process of its own, whose results are kept in
-``--out``, so that an interrupted benchmark goes on. The picture shows fixed prompts and seeds at
-these steps. The second table has the times that the planner computes, which nobody has measured.
+``--out``, so that an interrupted benchmark goes on. Steps that the run has not kept are named and
+left out. The picture shows fixed prompts and seeds at these steps. The second table has the times
+that the planner computes, which nobody has measured.
 """
 
 from __future__ import annotations
@@ -66,11 +67,23 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--composition_prompts", type=int, default=25)
     args = parser.parse_args()
+    steps = kept(args.run)
     args.out.mkdir(parents=True, exist_ok=True)
-    values = {step: evaluated(args, step) for step in STEPS}
+    values = {step: evaluated(args, step) for step in steps}
     write_table(PAGE, "<!-- measured -->", "<!-- end measured -->", measured(args.run, values))
     write_table(PAGE, "<!-- planned -->", "<!-- end planned -->", planned(args.plan))
-    draw(args.run)
+    draw(args.run, [step for step in SHOWN if step in steps] or steps)
+
+
+def kept(run: Path) -> list[int]:
+    """Returns those of `STEPS` whose checkpoints a run has kept, and names the others."""
+    steps = [step for step in STEPS if checkpoint(run, step).is_dir()]
+    missing = ", ".join(f"{step:,}" for step in STEPS if step not in steps)
+    if not steps:
+        raise SystemExit(f"{run} has kept none of the steps {missing}; train it with --keep_every")
+    if missing:
+        print(f"{run} has not kept steps {missing}, which are left out")
+    return steps
 
 
 def checkpoint(run: Path, step: int) -> Path:
@@ -119,7 +132,7 @@ def planned(path: Path) -> list[str]:
     return lines
 
 
-def draw(run: Path, steps: Sequence[int] = SHOWN) -> None:
+def draw(run: Path, steps: Sequence[int]) -> None:
     """Draws the fixed prompts at some steps on one sheet."""
     names = "|".join(checkpoint(run, step).name for step in steps)
     words = ["grid", "--x", f"checkpoint={names}", "--y", f"prompt={'|'.join(PROMPTS)}"]
