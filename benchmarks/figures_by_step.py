@@ -1,13 +1,13 @@
 """Evaluates the checkpoints of a run, and writes the figures by step into docs/expected_results.md.
 
     pinxit train --recipe scenes_long --keep_every 500
-    pinxit plan --recipe coyo_256 --target tpu-v3-8 --policies --json plan.json
-    python benchmarks/figures_by_step.py runs/scenes_long plan.json
+    python benchmarks/figures_by_step.py runs/scenes_long
 
 Each checkpoint is measured by `pinxit evaluate` in a process of its own, whose results are kept in
 ``--out``, so that an interrupted benchmark goes on. Steps that the run has not kept are named and
 left out. The picture shows fixed prompts and seeds at these steps. The second table has the times
-that the planner computes, which nobody has measured.
+that the planner computes, which nobody has measured. It is written from the file of
+``pinxit plan --json``, if ``--plan`` names it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from marked_table import write_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "expected_results.md"
 PICTURE = PAGE.parent / "images" / "expected_results.png"
+TRAIN = "pinxit train --recipe scenes_long --keep_every 500"
 STEPS = (500, 1000, 1500, 3000, 9000)
 SHOWN = (500, 1000, 3000, 9000)
 """Steps of the picture."""
@@ -62,28 +63,23 @@ real ones."""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("plan", type=Path)
+    parser.add_argument("--plan", type=Path, help="file of pinxit plan --json")
     parser.add_argument("--out", type=Path, default=Path("figures_by_step"))
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--composition_prompts", type=int, default=25)
     args = parser.parse_args()
-    steps = kept(args.run)
+    steps = [step for step in STEPS if checkpoint(args.run, step).is_dir()]
+    missing = ", ".join(f"{step:,}" for step in STEPS if step not in steps)
+    if not steps:
+        parser.error(f"{args.run} has no checkpoints of steps {missing}; run: {TRAIN}")
+    if missing:
+        print(f"{args.run} has no checkpoints of steps {missing}, which are left out")
     args.out.mkdir(parents=True, exist_ok=True)
     values = {step: evaluated(args, step) for step in steps}
     write_table(PAGE, "<!-- measured -->", "<!-- end measured -->", measured(args.run, values))
-    write_table(PAGE, "<!-- planned -->", "<!-- end planned -->", planned(args.plan))
+    if args.plan is not None:
+        write_table(PAGE, "<!-- planned -->", "<!-- end planned -->", planned(args.plan))
     draw(args.run, [step for step in SHOWN if step in steps] or steps)
-
-
-def kept(run: Path) -> list[int]:
-    """Returns those of `STEPS` whose checkpoints a run has kept, and names the others."""
-    steps = [step for step in STEPS if checkpoint(run, step).is_dir()]
-    missing = ", ".join(f"{step:,}" for step in STEPS if step not in steps)
-    if not steps:
-        raise SystemExit(f"{run} has kept none of the steps {missing}; train it with --keep_every")
-    if missing:
-        print(f"{run} has not kept steps {missing}, which are left out")
-    return steps
 
 
 def checkpoint(run: Path, step: int) -> Path:

@@ -42,12 +42,12 @@ def test_a_run_that_was_stopped_early_is_measured_as_far_as_it_got(
     hours = {"low": 1.8, "middle": 3.6, "high": 7.2}
     plan.write_text(json.dumps({"time": hours, "batch_size": 256}))
     monkeypatch.setattr(figures_by_step, "draw", lambda run, steps: drawn.append(steps))
-    monkeypatch.setattr(sys, "argv", ["figures_by_step.py", str(run), str(plan), f"--out={out}"])
+    monkeypatch.setattr(sys, "argv", ["figures", str(run), f"--plan={plan}", f"--out={out}"])
 
     figures_by_step.main()
 
     assert drawn == [[500, 1000]]
-    assert "has not kept steps 1,500, 3,000, 9,000" in capsys.readouterr().out
+    assert "has no checkpoints of steps 1,500, 3,000, 9,000" in capsys.readouterr().out
     text = page.read_text()
     measured = text.partition("<!-- measured -->")[2].partition("<!-- end measured -->")[0]
     rows = [line.split("|")[1:4] for line in measured.strip().splitlines()[2:]]
@@ -59,6 +59,13 @@ def test_a_run_that_was_stopped_early_is_measured_as_far_as_it_got(
     assert "| 10,000 | 2.6 M | 10.0 | 5.0 | 20.0 |" in text
 
 
-def test_a_run_without_these_checkpoints_is_refused(tmp_path: Path):
-    with pytest.raises(SystemExit, match=r"kept none of the steps 500, .* --keep_every"):
-        figures_by_step.kept(run_with(tmp_path / "run", 700))
+def test_a_run_without_these_checkpoints_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = run_with(tmp_path / "run", 700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figures_by_step.py", str(run)])
+    with pytest.raises(SystemExit):
+        figures_by_step.main()
+    assert "no checkpoints of steps 500, 1,000" in capsys.readouterr().err
+    assert not (tmp_path / "figures_by_step").exists()
