@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,16 @@ def test_scripts_answer_help_without_torch():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("usage: ") == len(WITH_OPTIONS)
+
+
+def test_files_that_python_files_name_exist():
+    """Commands in docstrings call tests, scripts and benchmarks by their paths."""
+    named = re.compile(r"(?<![\w./-])(?:tests|scripts|benchmarks|examples)/[\w/]+\.py\b")
+    found = {
+        (path, str(file.relative_to(ROOT)))
+        for folder in ("pinxit", "tests", "scripts", "benchmarks", "examples")
+        for file in (ROOT / folder).rglob("*.py")
+        for path in named.findall(file.read_text())
+    }
+    assert len(found) > 60
+    assert [name for name in sorted(found) if not (ROOT / name[0]).is_file()] == []

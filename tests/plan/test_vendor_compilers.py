@@ -1,7 +1,7 @@
 """Cells of docs/plan.md's table, compiled anew: minutes each, with the vendors' compilers.
 
 ``pinxit plan --install-compiler tpu`` and ``cuda12`` install what these tests need; then
-``pytest -m slow tests/plan/test_vendor.py``.
+``pytest -m slow tests/plan/test_vendor_compilers.py``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 test, ``with HostileServer() as server:`` runs it in a thread (or, with ``process=True``, in a
 process of its own, so that its memory and CPU time are not the test's). It answers to any host
 name: `lookup` resolves every name to it, so that one server is many hosts. By hand:
-``python tests/data/hostile_server.py``.
+``python tests/stand_ins/hostile_server.py``.
 """
 
 from __future__ import annotations
