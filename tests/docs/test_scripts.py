@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from documented_commands import COMMANDS, known_options, options_of
 from markdown_blocks import ROOT
 
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
@@ -63,3 +66,39 @@ def test_files_that_python_files_name_exist():
     }
     assert len(found) > 60
     assert [name for name in sorted(found) if not (ROOT / name[0]).is_file()] == []
+
+
+DOCSTRING_COMMAND = re.compile(
+    r"^ +((?:pinxit|python) [a-z/].*?)\\?(?: {2,}.*| +#.*)?$|``((?:pinxit|python) [^`]+)``",
+    re.MULTILINE,
+)
+
+
+def docstring_commands() -> set[tuple[str, str]]:
+    """(path, command) for the commands in docstrings of the package, the scripts and examples."""
+    found: set[tuple[str, str]] = set()
+    for folder in ("pinxit", "scripts", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                    text = ast.get_docstring(node, clean=False) or ""
+                    commands = ("".join(groups) for groups in DOCSTRING_COMMAND.findall(text))
+                    name = str(path.relative_to(ROOT))
+                    found |= {(name, " ".join(command.split())) for command in commands}
+    return found
+
+
+def test_commands_in_docstrings_exist():
+    """Each calls a command or a script that exists, and names options that it has."""
+    commands, own = sorted(docstring_commands()), known_options() | {"--extensions"}
+    assert len(commands) > 80
+    for path, command in commands:
+        words, known = shlex.split(command), own
+        if words[0] == "pinxit":
+            assert words[1] in {*COMMANDS, "--extensions"}, f"{path}: {command}"
+        elif words[1] != "-m":
+            script = ROOT / words[1]
+            assert script.is_file(), f"{path}: {command}"
+            known = own if script.parent == ROOT else options_of(script)
+        given = {w.partition("=")[0] for w in words if re.match(r"--[a-z]", w)}
+        assert {f"--{w[2:].replace('-', '_')}" for w in given} <= known, f"{path}: {command}"
