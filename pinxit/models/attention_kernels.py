@@ -65,8 +65,9 @@ def _xla(
 
         dS = W * (dO v^T - sum(dO * O)) / sum(W),   dq = dS k / sqrt(f),   dk = dS^T q / sqrt(f)
 
-    From `STORED_SCORES` on, it computes the weights again instead: they would be most of what is
-    stored, and the product takes a few percent of a step's time.
+    From `STORED_SCORES` on, it computes the weights again on a CPU: they would be most of what is
+    stored, and the product takes a few percent of a step's time. Elsewhere, rematerialisation
+    decides what is stored, and scores in fp32 would need more memory than the weights.
     """
     return _weigh(query, key, value, visible)[0]
 
@@ -81,9 +82,7 @@ def _weigh(query: Array, key: Array, value: Array, visible: Array) -> tuple[Arra
     total = row_sum(weights)
     weights = weights.astype(value.dtype)
     output = _beside((_product("bknm,bkmf->bknf", weights, value) / total).astype(value.dtype))
-    few = query.shape[2] * key.shape[2] < STORED_SCORES
-    stored = (weights,) if few else (hidden, largest)
-    return output, (scaled, key, value, total, output, stored)
+    return output, (scaled, key, value, total, output, weights, (hidden, largest))
 
 
 def _scores(scaled: Array, key: Array, hidden: Array) -> Float[Array, "b k n m"]:
@@ -91,21 +90,30 @@ def _scores(scaled: Array, key: Array, hidden: Array) -> Float[Array, "b k n m"]
     return _product("bknf,bkmf->bknm", scaled, key) + hidden[:, None, None, :]
 
 
-def _weights_again(
-    scaled: Array, key: Array, stored: tuple[Array, ...], change: Array
+def _stored_weights(
+    weights: Array, scaled: Array, key: Array, again: tuple[Array, Array], change: Array
 ) -> Float[Array, "b k n m"]:
-    """Returns the weights of the forward pass, which has stored them, or computes them again."""
-    if len(stored) == 1:
-        return stored[0]
-    hidden, largest = stored
-    scores = _scores(computed_again(scaled, change), key, hidden)
-    return jnp.exp2(scores - largest).astype(key.dtype)
+    """Returns the weights of the forward pass. If they are many, a CPU computes them again.
+
+    XLA does not store what a platform's program does not read.
+    """
+    if scaled.shape[2] * key.shape[2] < STORED_SCORES:
+        return weights
+
+    def computed(weights: Array, scaled: Array, key: Array, hidden: Array, largest: Array) -> Array:
+        scores = _scores(computed_again(scaled, change), key, hidden)
+        return jnp.exp2(scores - largest).astype(weights.dtype)
+
+    def stored(weights: Array, *_: Array) -> Array:
+        return weights
+
+    return jax.lax.platform_dependent(weights, scaled, key, *again, cpu=computed, default=stored)
 
 
 def _weigh_backward(saved: tuple[Any, ...], change: Array) -> tuple[Array | None, ...]:
     """Returns the gradients of query, key and value; `change` is the gradient of the output."""
-    scaled, key, value, total, output, stored = saved
-    weights = _weights_again(scaled, key, stored, change)
+    scaled, key, value, total, output, weights, again = saved
+    weights = _stored_weights(weights, scaled, key, again, change)
     heads = value.shape[1]
     wide = _by_head(change, heads).astype(jnp.float32) / total
     mean = row_sum(wide * _by_head(output, heads).astype(jnp.float32))
