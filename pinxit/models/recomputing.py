@@ -2,8 +2,9 @@
 
 XLA merges equal computations. If the blocks are not in a loop, what the backward pass computes
 again from stored arrays is equal to what the forward pass has computed, and XLA on a CPU keeps that
-instead, since it removes JAX's barriers first. On a TPU and on a GPU it stores no more without a
-barrier, and much more with one: the array behind it must be in memory.
+instead. It removes JAX's barriers before it merges. Other devices get neither zeros nor barriers:
+on a TPU, XLA stores no more without a barrier, and much more with one, since the array behind it
+must be in memory.
 """
 
 from __future__ import annotations
