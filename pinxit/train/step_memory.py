@@ -75,10 +75,8 @@ class StoredActivations:
     """The bytes that the gradient of the network stores for each sample."""
 
     scores: int
-    """Weights of attention that one block stores; 0 if they are computed again, or for kernels that
-    keep them on the chip."""
-    scores_work: int
-    """Weights of attention that one block computes; 0 for kernels that keep them on the chip."""
+    """Weights of attention in one block; 0 if rematerialisation computes them again, or for kernels
+    that keep them on the chip."""
     block: int
     """Bytes of all other activations in one block."""
     outside: int
@@ -107,10 +105,7 @@ def stored_activations(
             scores += grown // model.depth
         else:
             block += grown // model.depth
-    if model.attention != "xla":
-        return StoredActivations(0, 0, block, outside)
-    each = model.num_heads * queries * (queries + length) * np.dtype(model.dtype).itemsize
-    return StoredActivations(scores, each, block, outside)
+    return StoredActivations(scores if model.attention == "xla" else 0, block, outside)
 
 
 def _residuals(
@@ -197,7 +192,7 @@ def _activations(
     each = stored.scores * shares.scores / heads + stored.block * share
     return {
         "activations": int(rows * (model.depth * each + stored.outside)),
-        "work": int(rows * (whole.scores_work * shares.scores / heads + whole.block * work)),
+        "work": int(rows * (whole.scores * shares.scores / heads + whole.block * work)),
     }
 
 
