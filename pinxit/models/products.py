@@ -14,6 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pinxit.models.transposing import turned_in_memory
@@ -32,7 +33,8 @@ def product(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"]) -> Float[A
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    output = _contracted(x, kernel.astype(x.dtype), 0)
+    narrow = kernel.astype(x.dtype)
+    output = jax.lax.platform_dependent(x, narrow, cpu=_by_rows, default=_contracted)
     return checkpoint_name(output, PRODUCT), (x, kernel)
 
 
@@ -40,49 +42,46 @@ def _backward(saved: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
     return product_gradients(*saved, change)
 
 
+product.defvjp(_forward, _backward)
+
+
 def product_gradients(x: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
     """Returns the gradients of `product` for `x` and the kernel; `change` is that of its output."""
-    d_x = _contracted(change, kernel.astype(x.dtype), 1)
-    return d_x, _summed_over_rows(x, change).astype(kernel.dtype)
+    arrays = x, kernel.astype(x.dtype), change
+    d_x, d_kernel = jax.lax.platform_dependent(*arrays, cpu=_gradients_by_rows, default=_gradients)
+    return d_x, d_kernel.astype(kernel.dtype)
+
+
+def _gradients(x: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    """Returns both gradients, that of the kernel in fp32."""
+    rows = tuple(range(x.ndim - 1))
+    numbers = ((rows, rows), ((), ()))
+    d_kernel = jax.lax.dot_general(x, change, numbers, preferred_element_type=jnp.float32)
+    return _contracted(change, kernel, 1), d_kernel
+
+
+def _gradients_by_rows(x: Array, kernel: Array, change: Array) -> tuple[Array, Array]:
+    return _by_rows(change, kernel, 1), turned_product(_rows(x), _rows(change))
+
+
+def _contracted(
+    x: Float[Array, "*batch i"], kernel: Array, axis: int = 0, wide: DTypeLike | None = None
+) -> Float[Array, "*batch o"]:
+    """Sums over the last axis of `x` and an axis of the kernel."""
+    numbers = (((x.ndim - 1,), (axis,)), ((), ()))
+    return jax.lax.dot_general(x, kernel, numbers, preferred_element_type=wide)
+
+
+def _by_rows(x: Array, kernel: Array, axis: int = 0) -> Array:
+    """Computes `_contracted` as a CPU does it fast. The result is in the dtype of `x`."""
+    wide = jnp.float32 if x.dtype == jnp.bfloat16 else None
+    output = _contracted(_rows(x), kernel, axis, wide).astype(x.dtype)
+    return output.reshape(*x.shape[:-1], -1)
 
 
 def _rows(x: Float[Array, "*batch i"]) -> Float[Array, "m i"]:
     """Joins all axes but the last. With more, XLA on a CPU copies gradients to transpose them."""
     return x.reshape(-1, x.shape[-1])
-
-
-product.defvjp(_forward, _backward)
-
-
-def _contracted(x: Float[Array, "*batch i"], kernel: Array, axis: int) -> Float[Array, "*batch o"]:
-    """Sums over the last axis of `x` and an axis of the kernel. The result is in their dtype."""
-
-    def direct(x: Array, kernel: Array) -> Array:
-        return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (axis,)), ((), ())))
-
-    def by_rows(x: Array, kernel: Array) -> Array:
-        numbers = (((1,), (axis,)), ((), ()))
-        wide = jnp.float32 if x.dtype == jnp.bfloat16 else None
-        output = jax.lax.dot_general(_rows(x), kernel, numbers, preferred_element_type=wide)
-        return output.astype(x.dtype).reshape(*x.shape[:-1], -1)
-
-    return jax.lax.platform_dependent(x, kernel, cpu=by_rows, default=direct)
-
-
-def _summed_over_rows(
-    x: Float[Array, "*batch i"], change: Float[Array, "*batch o"]
-) -> Float[Array, "i o"]:
-    """Computes the gradient of a kernel, in fp32."""
-
-    def direct(x: Array, change: Array) -> Array:
-        rows = tuple(range(x.ndim - 1))
-        numbers = ((rows, rows), ((), ()))
-        return jax.lax.dot_general(x, change, numbers, preferred_element_type=jnp.float32)
-
-    def by_rows(x: Array, change: Array) -> Array:
-        return turned_product(_rows(x), _rows(change))
-
-    return jax.lax.platform_dependent(x, change, cpu=by_rows, default=direct)
 
 
 def turned_product(
