@@ -162,6 +162,7 @@ def run_here(words: Sequence[str], folder: Path) -> int:
                 patch.setattr(sys, "dont_write_bytecode", True)
                 runpy.run_module(words[2], run_name="__main__", alter_sys=True)
             else:
+                patch.syspath_prepend(script.parent)  # as Python does
                 runpy.run_path(str(script), run_name="__main__")
         except SystemExit as ended:
             return int(ended.code or 0)
