@@ -41,7 +41,10 @@ def loss_of(config: TransformerConfig) -> tuple[Any, tuple[Any, ...]]:
 
 
 def operations_in(jaxpr: Any, times: int = 1) -> int:
-    """Counts the operations of all matrix products in a program, those in loops included."""
+    """Counts the operations of all matrix products in a program, those in loops included.
+
+    Of the forms for several platforms one is computed, and all have the same operations.
+    """
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -52,6 +55,10 @@ def operations_in(jaxpr: Any, times: int = 1) -> int:
         inner = (
             times * equation.params.get("length", 1) if equation.primitive.name == "scan" else times
         )
+        if equation.primitive.name == "cond":
+            (each,) = {operations_in(form.jaxpr, times) for form in equation.params["branches"]}
+            total += each
+            continue
         for value in equation.params.values():
             for one in value if isinstance(value, tuple | list) else (value,):
                 program = getattr(one, "jaxpr", one)
