@@ -176,8 +176,8 @@ def test_the_form_is_chosen_for_the_platform_that_is_compiled_for(platform):
 
 @pytest.mark.parametrize("function", [product, lambda x, kernel: gated_product(x, x, kernel)])
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
-def test_gradients_join_the_axes_of_samples_and_tokens_only_on_a_cpu(platform, function):
-    """Joined, a step of `coyo_256` on a v3-8 took 6 % more time by its compiler."""
+def test_gradients_keep_the_axes_of_samples_and_tokens_apart_only_on_a_tpu(platform, function):
+    """By the compilers, a v3-8 takes 6 % more time with joined ones, an A100 more memory apart."""
     x, kernel, change = draw((2, 3, 40), (40, 10), (2, 3, 10), dtype=jnp.bfloat16)
 
     def text(program, *arrays):
@@ -187,8 +187,8 @@ def test_gradients_join_the_axes_of_samples_and_tokens_only_on_a_cpu(platform, f
         return jax.vjp(function, x, kernel)[1](change)
 
     both = text(gradients, x, kernel, change)
-    assert ("tensor<6x10x" in both) == (platform == "cpu")
-    assert ("contracting_dims = [0, 1] x [0, 1]" in both) == (platform != "cpu")
+    assert ("tensor<6x10x" in both) == (platform != "tpu")
+    assert ("contracting_dims = [0, 1] x [0, 1]" in both) == (platform == "tpu")
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
